@@ -1,0 +1,118 @@
+#include "decide.hpp"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+namespace medvlad {
+
+namespace {
+
+// gamma_m = m u / (1 - m u) for m roundings of unit roundoff u; infinite once the bound has no meaning.
+double gamma(double m, double u) {
+  const double mu = m * u;
+  return mu < 0.5 ? mu / (1.0 - mu) : std::numeric_limits<double>::infinity();
+}
+
+double dot(const float* a, const float* b, std::int64_t d) {
+  double lanes[8] = {};
+  std::int64_t i = 0;
+  for (; i + 8 <= d; i += 8) {
+    for (int j = 0; j < 8; ++j) lanes[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
+  }
+  double sum = 0.0;
+  for (; i < d; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (double lane : lanes) sum += lane;
+  return sum;
+}
+
+// A sum of doubles kept as non-overlapping parts of increasing magnitude, so nothing is rounded away.
+class ExactSum {
+ public:
+  void add(double term) {
+    std::size_t kept = 0;
+    for (double part : parts_) {
+      if (std::fabs(term) < std::fabs(part)) std::swap(term, part);
+      const double high = term + part;
+      const double low = part - (high - term);
+      if (low != 0.0) parts_[kept++] = low;
+      term = high;
+    }
+    parts_.resize(kept);
+    parts_.push_back(term);
+  }
+
+  // The largest part outweighs all smaller ones together, so it alone gives the sign.
+  bool positive() const { return !parts_.empty() && parts_.back() > 0.0; }
+
+ private:
+  std::vector<double> parts_;
+};
+
+// Whether the real score of centre `a` is larger than that of centre `b`.
+bool beats(const float* x, const float* a, const float* b, std::int64_t d) {
+  if (std::memcmp(a, b, static_cast<std::size_t>(d) * sizeof(float)) == 0) return false;
+  ExactSum sum;
+  for (std::int64_t i = 0; i < d; ++i) {
+    const double xi = x[i], ai = a[i], bi = b[i];
+    sum.add(2.0 * xi * ai);
+    sum.add(-2.0 * xi * bi);
+    sum.add(-ai * ai);
+    sum.add(bi * bi);
+  }
+  return sum.positive();
+}
+
+}  // namespace
+
+double squared_norm(const float* x, std::int64_t d) { return dot(x, x, d); }
+
+CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
+    : centers(centers_),
+      k(k_),
+      d(d_),
+      half_norms(static_cast<std::size_t>(k_)),
+      bias(static_cast<std::size_t>(k_)),
+      max_norm(0.0) {
+  for (std::int64_t i = 0; i < k; ++i) {
+    const double norm = squared_norm(centers + i * d, d);
+    half_norms[static_cast<std::size_t>(i)] = 0.5 * norm;
+    // Beyond float32 the bias may be anything finite: the error bound is infinite there.
+    bias[static_cast<std::size_t>(i)] = static_cast<float>(std::max(-0.5 * norm, -double{FLT_MAX}));
+    max_norm = std::max(max_norm, std::sqrt(norm));
+  }
+}
+
+double float32_score_error(double row_norm, const CenterSet& set) {
+  const double magnitude = row_norm * set.max_norm + 0.5 * set.max_norm * set.max_norm;
+  // Every partial sum is at most `magnitude`, up to rounding: below this nothing overflows.
+  if (!(magnitude < 1e37)) return std::numeric_limits<double>::infinity();
+  const double roundings = static_cast<double>(set.d) + 4.0;
+  return 1.0001 * gamma(roundings, 0x1p-24) * magnitude + roundings * double{FLT_MIN};
+}
+
+std::int32_t decide(const float* x, const CenterSet& set, const std::vector<std::int32_t>& candidates) {
+  if (candidates.size() == 1) return candidates.front();
+  std::vector<double> scores(candidates.size());
+  double best = -std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    const std::int64_t k = candidates[i];
+    scores[i] = dot(x, set.centers + k * set.d, set.d) - set.half_norms[static_cast<std::size_t>(k)];
+    best = std::max(best, scores[i]);
+  }
+  const double row_norm = std::sqrt(squared_norm(x, set.d));
+  const double magnitude = row_norm * set.max_norm + 0.5 * set.max_norm * set.max_norm;
+  const double slack = 2.0 * 1.0001 * gamma(static_cast<double>(set.d) + 4.0, 0x1p-53) * magnitude;
+  std::int32_t winner = -1;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (scores[i] < best - slack) continue;
+    const std::int32_t k = candidates[i];
+    if (winner < 0 || beats(x, set.centers + k * set.d, set.centers + winner * set.d, set.d)) winner = k;
+  }
+  return winner;
+}
+
+}  // namespace medvlad

@@ -1,0 +1,37 @@
+// The exact nearest centre: which of a few candidates has the largest real score.
+//
+// A fast pass (float32, any order of summation) leaves several candidates when their scores lie closer
+// together than its error bound. They are scored again in float64, where a product of two float32 is exact;
+// where even float64 cannot tell them apart, the sign of s_j - s_k comes from a sum without rounding
+// (Shewchuk, Discrete and Computational Geometry 18, 1997). The lowest index wins a true tie.
+// The bounds are derived in medvlad/backends/reference.py.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace medvlad {
+
+// Centres with what the bounds need. `centers` is borrowed: (k, d) row-major.
+struct CenterSet {
+  CenterSet(const float* centers, std::int64_t k, std::int64_t d);
+
+  const float* centers;
+  std::int64_t k;
+  std::int64_t d;
+  std::vector<double> half_norms;  // |c_k|^2 / 2
+  std::vector<float> bias;         // -|c_k|^2 / 2 rounded to float32
+  double max_norm;                 // max_k |c_k|
+};
+
+// sum_i |x_i|^2 in double.
+double squared_norm(const float* x, std::int64_t d);
+
+// Bound on |computed - real| score of one row of norm `row_norm`, for float32 sums in any order, products
+// that underflow included. Infinite where float32 might overflow, so that every centre is a candidate.
+double float32_score_error(double row_norm, const CenterSet& set);
+
+// The winner among `candidates` (ascending, at least one) for row x.
+std::int32_t decide(const float* x, const CenterSet& set, const std::vector<std::int32_t>& candidates);
+
+}  // namespace medvlad

@@ -1,0 +1,221 @@
+"""Every argument check of the package and its message, once.
+
+Backends, transformers and the command line all call these functions, so the same mistake is
+answered in the same words everywhere. What passes here is safe for the native code: float32,
+C-contiguous, finite, of matching widths.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "InputError",
+    "MissingExtraError",
+    "as_matrix",
+    "check_centers",
+    "check_choice",
+    "check_finite",
+    "check_interval",
+    "check_n_clusters",
+    "check_n_threads",
+    "check_offsets",
+    "check_positive_int",
+    "check_width",
+    "import_extra",
+]
+
+_FINITE_BLOCK_ROWS = 4096
+
+
+class InputError(ValueError):
+    """Bad input from the caller: one sentence that names the value or file and what to do."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency or say which extra brings it.
+
+    Parameters
+    ----------
+    module : str
+        Dotted module name.
+    extra : str
+        The extra of medvlad that installs it.
+    purpose : str
+        What needs it, the subject of the message.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{purpose} needs the Python module {module!r} ({error}): pip install 'medvlad[{extra}]'"
+        ) from error
+
+
+def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
+    """Return `x` as a finite-range float32, C-contiguous matrix, copied only where it must be.
+
+    Parameters
+    ----------
+    x : array-like of shape (N, D)
+        Real numbers: any float or integer dtype.
+    name : str
+        What the message calls it.
+
+    Raises
+    ------
+    InputError
+        If `x` is not a numeric matrix, is complex, has no columns, or holds finite numbers beyond float32.
+    """
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as a NumPy array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}: convert to float32")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{name} must have shape (n, n_features) with n_features >= 1, got {array.shape}")
+    if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.itemsize > 4 and array.dtype.kind == "f":
+        overflowed = np.isinf(converted) & np.isfinite(array)
+        if overflowed.any():
+            row, column = np.argwhere(overflowed)[0]
+            raise InputError(
+                f"{name} hold {array[row, column]} at row {row}, beyond float32 (3.4e38): rescale them"
+            )
+    return converted
+
+
+def check_width(n_features: int, expected: int, name: str, other: str) -> None:
+    """Raise InputError unless two arrays have the same number of features."""
+    if n_features != expected:
+        raise InputError(
+            f"{name} have {n_features} features, {other} have {expected}: they must come from the same layer"
+        )
+
+
+def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
+    """Return image offsets as int64 of shape (B + 1,): from 0, non-decreasing, to `n_rows`.
+
+    Raises
+    ------
+    InputError
+        If they are not.
+    """
+    array = np.asarray(offsets)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"offsets must be n_images + 1 integers in one row, got shape {array.shape} of {array.dtype}"
+        )
+    array = np.ascontiguousarray(array, dtype=np.int64)
+    if array[0] != 0 or array[-1] != n_rows:
+        raise InputError(
+            f"offsets must run from 0 to the number of descriptors ({n_rows}), got {array[0]} to {array[-1]}"
+        )
+    steps = np.diff(array)
+    if (steps < 0).any():
+        image = int(np.argmax(steps < 0))
+        raise InputError(
+            f"offsets must not decrease, got {array[image]} then {array[image + 1]} at image {image}"
+        )
+    return array
+
+
+def check_finite(
+    x: NDArray[np.float32], offsets: NDArray[np.int64] | None = None, name: str = "descriptors"
+) -> None:
+    """Raise InputError naming image and row of the first NaN or infinity in `x` (N, D).
+
+    Without `offsets` only the row is named.
+    """
+    for start in range(0, x.shape[0], _FINITE_BLOCK_ROWS):
+        block = x[start : start + _FINITE_BLOCK_ROWS]
+        # A finite sum proves finite terms without a temporary the size of the block; the sum may
+        # overflow on its own, so only the second look decides.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(block.sum()):
+                continue
+        bad = ~np.isfinite(block).all(axis=1)
+        if bad.any():
+            row = start + int(np.argmax(bad))
+            value = x[row][~np.isfinite(x[row])][0]
+            where = f"row {row}"
+            if offsets is not None:
+                image = int(np.searchsorted(offsets, row, side="right")) - 1
+                where = f"image {image}, row {row - int(offsets[image])}"
+            kind = "NaN" if np.isnan(value) else str(value)
+            raise InputError(
+                f"{name} hold {kind} at {where}: NaN and inf are not allowed, remove or repair that image"
+            )
+
+
+def check_centers(centers: Any, n_features: int) -> NDArray[np.float32]:
+    """Return cluster centres (K, D) as checked float32 with ``D == n_features`` and ``K >= 1``."""
+    array = as_matrix(centers, "centers")
+    if array.shape[0] == 0:
+        raise InputError("centers must hold at least one cluster centre, got shape (0, n_features)")
+    check_width(array.shape[1], n_features, "centers", "descriptors")
+    check_finite(array, name="centers")
+    return array
+
+
+def check_positive_int(value: Any, name: str) -> int:
+    """Return `value` as an int, at least 1, or raise InputError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def check_interval(value: Any, name: str, low: float, high: float) -> float:
+    """Return `value` as a finite float in the half-open interval (low, high], or raise InputError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputError(f"{name} must be a number in ({low:g}, {high:g}], got {value!r}")
+    if not low < value <= high:
+        raise InputError(f"{name} must lie in ({low:g}, {high:g}], got {value!r}")
+    return float(value)
+
+
+def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
+    """Return `value` if it is one of `choices`, or raise InputError listing them."""
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return str(value)
+
+
+def check_n_clusters(n_clusters: Any, n_samples: int) -> int:
+    """Return `n_clusters` if k-means can place that many centres among `n_samples` descriptors."""
+    checked = check_positive_int(n_clusters, "n_clusters")
+    if checked > n_samples:
+        raise InputError(
+            f"n_clusters={checked} is more than the number of descriptors (n_samples = {n_samples}): "
+            "give more images or fewer clusters"
+        )
+    return checked
+
+
+def check_n_threads(n_threads: Any) -> int:
+    """Return the number of threads: `n_threads`, or the processors this process may use when None."""
+    if n_threads is None:
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+    return check_positive_int(n_threads, "n_threads")

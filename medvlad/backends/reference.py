@@ -1,0 +1,185 @@
+r"""The written specification: assignment, residuals and normalisation in float64 NumPy, short and slow.
+
+Symbols: descriptors x_1..x_N in R^D, cluster centres c_1..c_K in R^D, images b = 1..B owning runs of rows.
+
+Assignment.  The nearest centre minimises |x - c_k|^2 = |x|^2 - 2 (x.c_k - |c_k|^2 / 2), so
+
+    label(x) = argmax_k s_k,    s_k = x.c_k - |c_k|^2 / 2,    the lowest k on a tie.
+
+The argmax is that of the real numbers s_k, not of their rounded values. In float64, with unit
+roundoff u = 2^-53 and any order of summation, the computed score differs from s_k by at most
+
+    eps(x) = gamma (|x| max_k |c_k| + max_k |c_k|^2 / 2),   gamma = m u / (1 - m u),   m = D + 4
+
+(Higham, Accuracy and Stability of Numerical Algorithms, 2002, eq. 3.5, with Cauchy-Schwarz; the 4
+covers halving, the last addition and the rounding of eps itself). Where another score
+comes within 2 eps of the best, the sign of s_j - s_k is taken from an exactly rounded sum of products
+of float32 numbers, each of which float64 holds without error. So duplicated centres and other true
+ties go to the lowest index whatever the machine, its BLAS or its number of threads.
+
+VLAD (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3).  For image b and cell k
+
+    V_bk = sum over rows x of image b with label k of (x - c_k),      n_bk = number of these rows.
+
+Normalisation, in this order:
+
+    power       v <- sign(v) |v|^power                  (Jegou et al., PAMI 2012)
+    intra       V_bk <- V_bk / |V_bk|                   (Arandjelovic and Zisserman, CVPR 2013)
+    L2          (V_b1, ..., V_bK) <- the same / its norm
+
+A norm below 1e-12 gives zeros; an image without descriptors encodes to zeros. Everything is computed in
+float64 and cast to float32 once, at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NORM_FLOOR", "aggregate", "assign", "encode"]
+
+#: Norms below this leave zeros.
+NORM_FLOOR = 1e-12
+
+_UNIT_ROUNDOFF = 2.0**-53
+_BLOCK_ROWS = 8192
+
+
+def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.int32]:
+    """Label of the nearest centre of each row.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    centers : ndarray of float32, shape (K, D)
+    n_threads : int
+        Not used: one way of computing, whatever the machine.
+
+    Returns
+    -------
+    ndarray of int32, shape (N,)
+    """
+    c = centers.astype(np.float64)
+    labels = np.empty(len(x), np.int32)
+    for start in range(0, len(x), _BLOCK_ROWS):
+        block = x[start : start + _BLOCK_ROWS].astype(np.float64)
+        labels[start : start + len(block)] = _assign_block(block, c)
+    return labels
+
+
+def _assign_block(x: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Argmax of the scores of float64 rows `x` (n, D) against centres `c` (K, D)."""
+    half_norms = 0.5 * np.einsum("kd,kd->k", c, c)
+    scores = x @ c.T - half_norms
+    labels: NDArray[np.intp] = scores.argmax(axis=1)
+    m_u = (x.shape[1] + 4) * _UNIT_ROUNDOFF
+    largest = half_norms.max()
+    row_norms = np.sqrt(np.einsum("nd,nd->n", x, x))
+    eps = m_u / (1 - m_u) * (row_norms * math.sqrt(2 * largest) + largest)
+    near = scores >= (scores.max(axis=1) - 2 * eps)[:, None]
+    for row in np.flatnonzero(near.sum(axis=1) > 1):
+        labels[row] = _exact_argmax(x[row], c, np.flatnonzero(near[row]))
+    return labels
+
+
+def _exact_argmax(x: NDArray[np.float64], c: NDArray[np.float64], candidates: NDArray[np.intp]) -> int:
+    """Lowest index among `candidates` of the largest real score of one row `x` (D,)."""
+    best = int(candidates[0])
+    for k in candidates[1:]:
+        # 2 (s_k - s_best), every term exact in float64, the sum rounded once: its sign is exact.
+        terms = np.concatenate([2 * x * c[k], -2 * x * c[best], -c[k] * c[k], c[best] * c[best]])
+        if math.fsum(terms) > 0:
+            best = int(k)
+    return best
+
+
+def aggregate(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    *,
+    n_threads: int = 1,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Un-normalised VLAD: summed residuals and the number of descriptors of each cell.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    offsets : ndarray of int64, shape (B + 1,)
+    centers : ndarray of float32, shape (K, D)
+    n_threads : int
+        Not used.
+
+    Returns
+    -------
+    residuals : ndarray of float32, shape (B, K, D)
+    counts : ndarray of int64, shape (B, K)
+    """
+    residuals = np.empty((len(offsets) - 1, *centers.shape), np.float32)
+    counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
+    for b, (v, n) in enumerate(_residuals(x, offsets, centers)):
+        residuals[b], counts[b] = v, n
+    return residuals, counts
+
+
+def encode(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    *,
+    power: float = 1.0,
+    intra_norm: bool = False,
+    l2_norm: bool = True,
+    n_threads: int = 1,
+) -> NDArray[np.float32]:
+    """VLAD of each image, normalised.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    offsets : ndarray of int64, shape (B + 1,)
+    centers : ndarray of float32, shape (K, D)
+    power : float
+        Exponent of the signed power; 1 leaves it out.
+    intra_norm, l2_norm : bool
+    n_threads : int
+        Not used.
+
+    Returns
+    -------
+    ndarray of float32, shape (B, K * D)
+    """
+    encoded = np.empty((len(offsets) - 1, centers.size), np.float32)
+    for b, (v, _) in enumerate(_residuals(x, offsets, centers)):
+        if power != 1.0:
+            v = np.sign(v) * np.abs(v) ** power
+        if intra_norm:
+            v = _unit(v)
+        if l2_norm:
+            v = _unit(v.ravel())
+        encoded[b] = v.ravel()
+    return encoded
+
+
+def _residuals(
+    x: NDArray[np.float32], offsets: NDArray[np.int64], centers: NDArray[np.float32]
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Yield the float64 residual sums (K, D) and counts (K,) of each image."""
+    labels = assign(x, centers)
+    c = centers.astype(np.float64)
+    for first, last in pairwise(offsets):
+        v = np.zeros(c.shape)
+        own = labels[first:last]
+        np.add.at(v, own, x[first:last] - c[own])
+        yield v, np.bincount(own, minlength=len(c))
+
+
+def _unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale the vectors along the last axis to unit length; zeros where the norm is below the floor."""
+    norm = np.linalg.norm(v, axis=-1, keepdims=True)
+    unit: NDArray[np.float64] = np.divide(v, norm, out=np.zeros_like(v), where=norm >= NORM_FLOOR)
+    return unit
