@@ -1,0 +1,323 @@
+r"""The codebook: k-means over descriptors, driven through the backends' own VLAD kernel.
+
+k-means looks for centres c_1..c_K that minimise the inertia, the sum over descriptors of |x - c_label(x)|^2.
+
+Start.  Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
+later one among descriptors with probability proportional to the squared distance to the nearest centre so
+far; 2 + floor(ln K) are drawn each time and the one that lowers the inertia most is kept.
+
+Lloyd's step.  The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
+un-normalised VLAD of the whole set taken as one image. So the step is one call of ``backend.aggregate``.
+
+Empty clusters move to the descriptors farthest from their centres.
+
+Stop.  When sum_k |V_k / n_k|^2 <= tol * (mean variance of a feature) or no float32 centre changes, or after
+`max_iter` steps.
+
+partial_fit.  With N_k descriptors seen in cell k so far, a batch moves c_k by V_k / N_k (Sculley, WWW 2010),
+so c_k stays the mean of all that was ever assigned to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+
+from medvlad._validate import check_interval, check_n_clusters, check_n_threads, check_positive_int
+from medvlad.backends import get_backend
+from medvlad.descriptors import validate_input
+
+__all__ = ["KMeansCodebook"]
+
+logger = logging.getLogger(__name__)
+
+# Distances are computed block by block, so that neither memory nor the last bit depends on the threads.
+_BLOCK_ROWS = 8192
+
+
+class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
+    """k-means centres of descriptors.
+
+    Parameters
+    ----------
+    n_clusters : int, default=64
+        Number K of centres.
+    max_iter : int, default=100
+        Most Lloyd steps of `fit`.
+    tol : float, default=1e-4
+        Stopping rule: squared movement of the centres relative to the mean variance of a feature.
+    backend : str, default="auto"
+        See :func:`medvlad.available_backends`.
+    n_threads : int or None, default=None
+        None: the processors this process may use. Results do not depend on it.
+    random_state : int, RandomState or None, default=None
+        Seed of the start.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of float32, shape (K, D)
+    labels_ : ndarray of int32, shape (N,)
+        Cell of each descriptor of the last `fit` or `partial_fit`.
+    inertia_ : float
+        Sum of squared distances of those descriptors to their centres.
+    n_iter_ : int
+        Lloyd steps of `fit`, or batches given to `partial_fit`.
+    counts_ : ndarray of int64, shape (K,)
+        Descriptors that each centre is the mean of.
+    n_features_in_ : int
+
+    References
+    ----------
+    Arthur, Vassilvitskii: k-means++: the advantages of careful seeding. SODA 2007.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 64,
+        *,
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        backend: str = "auto",
+        n_threads: int | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.max_iter = max_iter
+        self.tol = tol
+        self.backend = backend
+        self.n_threads = n_threads
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Find the centres of all descriptors of `X`.
+
+        Parameters
+        ----------
+        X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there are fewer descriptors than clusters, or they are not finite numbers.
+        """
+        x = validate_input(self, X, reset=True).values
+        n_clusters, n_threads = self._check_parameters(len(x))
+        backend = get_backend(self.backend)
+        centers = _seed(x, n_clusters, check_random_state(self.random_state), n_threads)
+        offsets = np.array([0, len(x)], np.int64)
+        threshold = self.tol * float(np.mean(np.var(x, axis=0, dtype=np.float64)))
+        converged, self.n_iter_ = False, 0
+        while not converged and self.n_iter_ < self.max_iter:
+            residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
+            moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
+            updated = (centers + moves).astype(np.float32)
+            empty = np.flatnonzero(counts[0] == 0)
+            moved = False
+            if len(empty):
+                labels = backend.assign(x, centers, n_threads=n_threads)
+                moved = _fill_empty(x, centers, updated, empty, labels)
+            at_rest = np.array_equal(updated, centers) or float((moves**2).sum()) <= threshold
+            converged = at_rest and not moved
+            centers = updated
+            self.n_iter_ += 1
+        if not converged:
+            logger.info(
+                "k-means stopped after max_iter=%d steps before its centres came to rest", self.max_iter
+            )
+        self.cluster_centers_ = centers
+        self._finish(x, backend.assign(x, centers, n_threads=n_threads))
+        self.counts_ = np.bincount(self.labels_, minlength=n_clusters).astype(np.int64)
+        if (self.counts_ == 0).any():
+            warnings.warn(
+                f"{int((self.counts_ == 0).sum())} of n_clusters={n_clusters} clusters are empty: "
+                "there are fewer distinct descriptors than clusters",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def partial_fit(self, X: Any, y: object = None) -> Self:
+        """Move the centres by one batch; the first batch also seeds them.
+
+        Parameters
+        ----------
+        X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+            The first batch must hold at least `n_clusters` descriptors.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the batch is of another width, not finite, or a first batch of too few descriptors.
+        """
+        first = not hasattr(self, "cluster_centers_")
+        x = validate_input(self, X, reset=first).values
+        _, n_threads = self._check_parameters(len(x) if first else None)
+        backend = get_backend(self.backend)
+        if first:
+            centers = _seed(x, self.n_clusters, check_random_state(self.random_state), n_threads)
+            self.counts_ = np.zeros(self.n_clusters, np.int64)
+            self.n_iter_ = 0
+        else:
+            centers = self.cluster_centers_.copy()
+            empty = np.flatnonzero(self.counts_ == 0)
+            if len(empty):
+                labels = backend.assign(x, centers, n_threads=n_threads)
+                _fill_empty(x, self.cluster_centers_, centers, empty, labels)
+        offsets = np.array([0, len(x)], np.int64)
+        residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
+        self.counts_ = self.counts_ + counts[0]
+        moves = residuals[0].astype(np.float64) / np.maximum(self.counts_, 1)[:, None]
+        self.cluster_centers_ = (centers + moves).astype(np.float32)
+        self.n_iter_ += 1
+        self._finish(x, backend.assign(x, self.cluster_centers_, n_threads=n_threads))
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.int32]:
+        """Index of the nearest centre of each descriptor.
+
+        Parameters
+        ----------
+        X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+
+        Returns
+        -------
+        ndarray of int32, shape (N,)
+        """
+        check_is_fitted(self)
+        x = validate_input(self, X, reset=False).values
+        return get_backend(self.backend).assign(
+            x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
+        )
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Euclidean distance of each descriptor to each centre.
+
+        Parameters
+        ----------
+        X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+
+        Returns
+        -------
+        ndarray of float32, shape (N, K)
+        """
+        check_is_fitted(self)
+        x = validate_input(self, X, reset=False).values
+        c = self.cluster_centers_.astype(np.float64)
+        distances = np.empty((len(x), len(c)), np.float32)
+        for start in range(0, len(x), _BLOCK_ROWS):
+            block = x[start : start + _BLOCK_ROWS].astype(np.float64)
+            squared = (
+                np.einsum("nd,nd->n", block, block)[:, None] - 2 * block @ c.T + np.einsum("kd,kd->k", c, c)
+            )
+            distances[start : start + len(block)] = np.sqrt(np.maximum(squared, 0))
+        return distances
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def _check_parameters(self, n_samples: int | None) -> tuple[int, int]:
+        check_positive_int(self.max_iter, "max_iter")
+        check_interval(self.tol, "tol", -math.ulp(0.0), math.inf)
+        n_clusters = check_positive_int(self.n_clusters, "n_clusters")
+        if n_samples is not None:
+            check_n_clusters(n_clusters, n_samples)
+        return n_clusters, check_n_threads(self.n_threads)
+
+    def _finish(self, x: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
+        self.labels_ = labels
+        self.inertia_ = float(_squared_distances(x, self.cluster_centers_, labels).sum())
+
+
+def _seed(
+    x: NDArray[np.float32], n_clusters: int, rng: np.random.RandomState, n_threads: int
+) -> NDArray[np.float32]:
+    """Return (K, D) centres drawn from rows of `x` (N, D) by greedy k-means++."""
+    n_trials = 2 + int(math.log(n_clusters))
+    norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
+    chosen = [int(rng.randint(len(x)))]
+    # One thread a block and one BLAS thread inside it: the same bits for any number of threads.
+    with ThreadPoolExecutor(n_threads) as pool, threadpool_limits(1, user_api="blas"):
+        closest = _distances_to(x, norms, chosen, pool)[:, 0]
+        while len(chosen) < n_clusters:
+            cumulative = np.cumsum(closest)
+            if cumulative[-1] > 0:
+                draws = rng.uniform(size=n_trials) * cumulative[-1]
+                trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
+            else:  # fewer distinct descriptors than centres: any will do
+                trials = rng.randint(len(x), size=1)
+            distances = np.minimum(_distances_to(x, norms, trials, pool), closest[:, None])
+            best = int(distances.sum(axis=0).argmin())
+            chosen.append(int(trials[best]))
+            closest = np.ascontiguousarray(distances[:, best])
+    return x[chosen].copy()
+
+
+def _distances_to(
+    x: NDArray[np.float32], norms: NDArray[np.float64], rows: Any, pool: ThreadPoolExecutor
+) -> NDArray[np.float64]:
+    """Squared distances (N, len(rows)) of all of `x` to some of its rows; 0 where rounding cannot tell."""
+    targets, target_norms = x[rows], norms[rows]
+    distances = np.empty((len(x), len(targets)))
+
+    def block(start: int) -> None:
+        part = slice(start, start + _BLOCK_ROWS)
+        scale = norms[part, None] + target_norms
+        squared = scale - 2.0 * (x[part] @ targets.T)
+        distances[part] = np.where(squared > 1e-5 * scale, squared, 0.0)
+
+    list(pool.map(block, range(0, len(x), _BLOCK_ROWS)))
+    return distances
+
+
+def _squared_distances(
+    x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Squared distance (N,) of each row to the centre of its label."""
+    distances = np.empty(len(x))
+    for start in range(0, len(x), _BLOCK_ROWS):
+        part = slice(start, start + _BLOCK_ROWS)
+        difference = x[part].astype(np.float64) - centers[labels[part]]
+        distances[part] = np.einsum("nd,nd->n", difference, difference)
+    return distances
+
+
+def _fill_empty(
+    x: NDArray[np.float32],
+    centers: NDArray[np.float32],
+    updated: NDArray[np.float32],
+    empty: NDArray[np.intp],
+    labels: NDArray[np.int32],
+) -> bool:
+    """Put the `empty` centres of `updated` onto the rows farthest from their `centers`; whether any moved."""
+    distances = _squared_distances(x, centers, labels)
+    farthest = np.argsort(-distances, kind="stable")[: len(empty)]
+    farthest = farthest[distances[farthest] > 0]
+    updated[empty[: len(farthest)]] = x[farthest]
+    return len(farthest) > 0

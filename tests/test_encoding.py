@@ -1,0 +1,217 @@
+"""VLAD, pooling and the codebook as transformers."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import medvlad as mv
+from medvlad import VLAD, Descriptors, GlobalPool, InputError, KMeansCodebook
+from medvlad.encoding import make_encoder
+
+
+@parametrize_with_checks(
+    [
+        VLAD(n_clusters=2, random_state=0),
+        VLAD(n_clusters=2, random_state=0, power=0.5, intra_norm=True, backend="reference"),
+        GlobalPool(),
+        GlobalPool("max"),
+        GlobalPool("gem", l2_norm=False),
+        KMeansCodebook(n_clusters=2, random_state=0),
+    ]
+)
+@pytest.mark.filterwarnings("ignore:.*clusters are empty")
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def ragged(rng):
+    """Four tight groups of descriptors in 8 dimensions, in images of several lengths, one empty."""
+    groups = rng.normal(scale=10, size=(4, 8))
+    lengths = [12, 0, 30, 7, 51]
+    return Descriptors.from_list(
+        [(groups[rng.integers(0, 4, n)] + rng.normal(size=(n, 8))).astype(np.float32) for n in lengths]
+    )
+
+
+def inertia(x, centers):
+    return ((x[:, None].astype(np.float64) - centers) ** 2).sum(axis=2).min(axis=1).sum()
+
+
+class TestKMeans:
+    def test_finds_what_scikit_learn_finds(self, ragged, backend):
+        own = KMeansCodebook(4, random_state=0, backend=backend).fit(ragged)
+        other = KMeans(4, n_init=5, random_state=0).fit(ragged.values)
+        assert own.inertia_ == pytest.approx(other.inertia_, rel=1e-4)
+        assert own.inertia_ == pytest.approx(inertia(ragged.values, own.cluster_centers_), rel=1e-6)
+        assert own.cluster_centers_.dtype == np.float32
+        np.testing.assert_array_equal(own.counts_, np.bincount(own.labels_, minlength=4))
+
+    def test_centers_are_means_at_rest(self, rng):
+        x = rng.normal(size=(3000, 5)).astype(np.float32)
+        own = KMeansCodebook(8, tol=0.0, max_iter=1000, random_state=1).fit(x)
+        assert own.n_iter_ < 1000
+        means = np.array([x[own.labels_ == k].mean(axis=0, dtype=np.float64) for k in range(8)])
+        np.testing.assert_allclose(own.cluster_centers_, means, atol=1e-6)
+
+    def test_each_step_lowers_the_inertia(self, rng):
+        x = rng.normal(size=(2000, 6)).astype(np.float32)
+        values = [
+            KMeansCodebook(10, max_iter=i, tol=0.0, random_state=3).fit(x).inertia_ for i in range(1, 12)
+        ]
+        assert all(a >= b for a, b in itertools.pairwise(values))
+
+    def test_seeded_and_the_same_on_every_backend_and_thread_count(self, ragged):
+        fits = [
+            KMeansCodebook(5, random_state=7, backend=name, n_threads=threads).fit(ragged).cluster_centers_
+            for name in ("reference", "native")
+            for threads in (1, 2, 3)
+        ]
+        for other in fits[1:]:
+            np.testing.assert_array_equal(fits[0], other)
+        assert (KMeansCodebook(5, random_state=8).fit(ragged).cluster_centers_ != fits[0]).any()
+
+    def test_empty_clusters_are_filled(self, rng, monkeypatch):
+        """A start with all centres at one far place still ends with every cluster used."""
+        x = rng.normal(size=(400, 3)).astype(np.float32)
+        far = np.concatenate([x[:1], np.full((5, 3), 1e3, np.float32)])
+        monkeypatch.setattr("medvlad.codebook._seed", lambda *args: far.copy())
+        own = KMeansCodebook(6, random_state=0).fit(x)
+        assert (own.counts_ > 0).all()
+        assert np.abs(own.cluster_centers_).max() < 10
+
+    def test_fewer_distinct_points_than_clusters(self):
+        x = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
+        with pytest.warns(ConvergenceWarning, match="2 of n_clusters=5 clusters are empty"):
+            own = KMeansCodebook(5, random_state=0).fit(x)
+        assert own.inertia_ == 0.0
+        assert np.isfinite(own.cluster_centers_).all()
+
+    def test_more_clusters_than_descriptors(self):
+        with pytest.raises(InputError, match=r"n_clusters=5 is more than .* \(n_samples = 3\)"):
+            KMeansCodebook(5).fit(np.eye(3))
+
+    @pytest.mark.parametrize(
+        "bad", [{"n_clusters": 0}, {"n_clusters": 2.0}, {"max_iter": 0}, {"tol": -1.0}, {"tol": "small"}]
+    )
+    def test_bad_parameters(self, bad):
+        with pytest.raises(InputError, match=next(iter(bad))):
+            KMeansCodebook(**{"n_clusters": 2, **bad}).fit(np.eye(4))
+
+    def test_partial_fit_is_a_running_mean(self, rng):
+        x = rng.normal(size=(600, 4)).astype(np.float32)
+        own = KMeansCodebook(1, random_state=0)
+        for part in np.split(x, 6):
+            own.partial_fit(part)
+        np.testing.assert_allclose(own.cluster_centers_[0], x.mean(axis=0), atol=1e-5)
+        assert own.counts_.tolist() == [600]
+        assert own.n_iter_ == 6
+
+    def test_partial_fit_approaches_fit(self, ragged):
+        own = KMeansCodebook(4, random_state=0)
+        for _ in range(5):
+            own.partial_fit(ragged)
+        assert (
+            inertia(ragged.values, own.cluster_centers_)
+            < 1.2 * KMeansCodebook(4, random_state=0).fit(ragged).inertia_
+        )
+
+    def test_first_batch_too_small(self):
+        with pytest.raises(InputError, match="n_clusters=4"):
+            KMeansCodebook(4).partial_fit(np.eye(3))
+
+    def test_transform_is_the_distance(self, ragged):
+        own = KMeansCodebook(4, random_state=0).fit(ragged)
+        x, c = ragged.values.astype(np.float64), own.cluster_centers_
+        expected = np.linalg.norm(x[:, None] - c, axis=2)
+        np.testing.assert_allclose(own.transform(ragged), expected, rtol=1e-5)
+        np.testing.assert_array_equal(own.predict(ragged), expected.argmin(axis=1))
+
+
+class TestVLAD:
+    def test_all_inputs_agree(self, rng):
+        x = rng.normal(size=(6, 10, 8)).astype(np.float32)
+        vlad = VLAD(3, random_state=0).fit(x)
+        for other in (list(x), Descriptors.from_array(x), x.astype(np.float64), tuple(x)):
+            np.testing.assert_array_equal(vlad.transform(other), vlad.transform(x))
+
+    def test_is_vlad_encode_of_its_centers(self, ragged, backend):
+        vlad = VLAD(4, power=0.5, intra_norm=True, backend=backend, random_state=0).fit(ragged)
+        encoded = vlad.transform(ragged)
+        expected = mv.vlad_encode(ragged, vlad.cluster_centers_, power=0.5, intra_norm=True, backend=backend)
+        np.testing.assert_array_equal(encoded, expected)
+        assert encoded.shape == (5, 32)
+        assert encoded.dtype == np.float32
+        assert not encoded[1].any()
+        assert len(vlad.get_feature_names_out()) == 32
+
+    def test_partial_fit(self, ragged):
+        vlad = VLAD(4, random_state=0).partial_fit(ragged).partial_fit(ragged)
+        assert vlad.n_iter_ == 2
+        np.testing.assert_array_equal(vlad.cluster_centers_, vlad.codebook_.cluster_centers_)
+        with pytest.raises(InputError, match="3 features, those that VLAD was fitted on have 8"):
+            vlad.partial_fit([np.ones((4, 3))])
+
+    def test_width_is_checked(self, ragged):
+        vlad = VLAD(2, random_state=0).fit(ragged)
+        with pytest.raises(
+            InputError, match="descriptors have 3 features, those that VLAD was fitted on have 8"
+        ):
+            vlad.transform([np.ones((4, 3))])
+
+    def test_not_fitted(self, ragged):
+        with pytest.raises(NotFittedError):
+            VLAD().transform(ragged)
+
+    def test_clone_keeps_parameters(self):
+        vlad = VLAD(7, power=0.5, intra_norm=True, random_state=3)
+        assert clone(vlad).get_params() == vlad.get_params()
+
+
+class TestGlobalPool:
+    @pytest.mark.parametrize("l2_norm", [False, True])
+    @pytest.mark.parametrize("mode", ["avg", "max", "gem"])
+    def test_against_one_image_at_a_time(self, ragged, mode, l2_norm):
+        pooled = GlobalPool(mode, l2_norm=l2_norm).fit_transform(ragged)
+        for row, image in zip(pooled, ragged, strict=True):
+            if len(image) == 0:
+                assert not row.any()
+                continue
+            image = image.astype(np.float64)
+            expected = {
+                "avg": lambda v: v.mean(axis=0),
+                "max": lambda v: v.max(axis=0),
+                "gem": lambda v: (np.maximum(v, 1e-6) ** 3).mean(axis=0) ** (1 / 3),
+            }[mode](image)
+            if l2_norm:
+                expected = expected / np.linalg.norm(expected)
+            np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+
+    def test_many_images_with_empty_ones(self, rng):
+        images = [rng.random((int(n), 3), dtype=np.float32) for n in rng.integers(0, 3, 700)]
+        pooled = GlobalPool("avg", l2_norm=False).fit_transform(images)
+        expected = [image.mean(axis=0) if len(image) else np.zeros(3) for image in images]
+        np.testing.assert_allclose(pooled, expected, rtol=1e-6)
+
+    def test_average_of_one_scale_is_the_paper_baseline(self, rng):
+        x = rng.random((5, 49, 16), dtype=np.float32)
+        mean = x.mean(axis=1)
+        expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+        np.testing.assert_allclose(GlobalPool().fit_transform(x), expected, rtol=1e-5)
+
+    def test_bad_mode(self):
+        with pytest.raises(InputError, match="mode must be one of avg, max, gem, got 'median'"):
+            GlobalPool("median").fit(np.eye(2))
+
+
+def test_encoder_names():
+    assert make_encoder("vlad256", power=0.5).get_params()["n_clusters"] == 256
+    assert isinstance(make_encoder("gem"), GlobalPool)
+    for bad in ("vlad", "vlad0", "VLAD64", "fisher"):
+        with pytest.raises(InputError, match="unknown encoding"):
+            make_encoder(bad)
