@@ -35,7 +35,8 @@ medvlad::Batch batch_of(const Floats& x, const Offsets* offsets, const Floats& c
     batch.offsets = offsets->data();
     batch.n_images = offsets->shape(0) - 1;
     bool valid = batch.offsets[0] == 0 && batch.offsets[batch.n_images] == batch.n_rows;
-    for (py::ssize_t i = 0; i < batch.n_images; ++i) valid = valid && batch.offsets[i] <= batch.offsets[i + 1];
+    for (py::ssize_t i = 0; i < batch.n_images; ++i)
+      valid = valid && batch.offsets[i] <= batch.offsets[i + 1];
     if (!valid) throw py::value_error("offsets must run from 0 to N without decreasing");
   }
   return batch;
@@ -93,8 +94,8 @@ PYBIND11_MODULE(_native_portable, m, py::mod_gil_not_used()) {
   using py::literals::operator""_a;
   m.doc() = "medvlad's C++ core, portable build";
   m.def("assign", &assign, "sgemm"_a, "x"_a.noconvert(), "centers"_a.noconvert(), "n_threads"_a);
-  m.def("aggregate", &aggregate, "sgemm"_a, "x"_a.noconvert(), "offsets"_a.noconvert(), "centers"_a.noconvert(),
-        "n_threads"_a);
+  m.def("aggregate", &aggregate, "sgemm"_a, "x"_a.noconvert(), "offsets"_a.noconvert(),
+        "centers"_a.noconvert(), "n_threads"_a);
   m.def("encode", &encode, "sgemm"_a, "x"_a.noconvert(), "offsets"_a.noconvert(), "centers"_a.noconvert(),
         "power"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a);
 }

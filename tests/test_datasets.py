@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from medvlad._validate import InputError
-from medvlad.datasets import (
+from medvlad.datasets import ImageFolder, load_image_folder
+from medvlad.paper_datasets import (
     KVASIR_V2_CLASSES,
     LAYOUTS,
-    ImageFolder,
     load_chest_xray,
-    load_image_folder,
     load_kvasir_v2,
     load_mini_mit,
     load_mit_indoor,

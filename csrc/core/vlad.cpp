@@ -12,9 +12,9 @@ namespace medvlad {
 
 namespace {
 
-constexpr std::int64_t kBlockRows = 256;         // rows of one sgemm call
-constexpr std::int64_t kScoreFloats = 1 << 20;   // at most this many scores at a time
-constexpr std::int64_t kTaskRows = 1024;         // small images are handed to threads in runs of about this
+constexpr std::int64_t kBlockRows = 256;        // rows of one sgemm call
+constexpr std::int64_t kScoreFloats = 1 << 20;  // at most this many scores at a time
+constexpr std::int64_t kTaskRows = 1024;        // small images are handed to threads in runs of about this
 constexpr double kNormFloor = 1e-12;
 
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
@@ -207,17 +207,19 @@ void for_each_image(const Batch& batch, const CenterSet& set, Sgemm sgemm, int n
   };
 
   const Plan plan(batch);
-  parallel_for(static_cast<std::int64_t>(plan.runs.size()), n_threads, [&](std::int64_t task, int worker_index) {
-    Worker& worker = workers[size(worker_index)];
-    const auto [first_image, last_image] = plan.runs[size(task)];
-    const std::int64_t first_row = batch.offsets[first_image];
-    label(worker, first_row, batch.offsets[last_image]);
-    for (std::int64_t image = first_image; image < last_image; ++image) {
-      const std::int64_t begin = batch.offsets[image], n = batch.offsets[image + 1] - begin;
-      worker.sums.gather(batch.x + begin * set.d, worker.labels.data() + (begin - first_row), n, set.k, set.d);
-      finish(image, worker.sums);
-    }
-  });
+  parallel_for(static_cast<std::int64_t>(plan.runs.size()), n_threads,
+               [&](std::int64_t task, int worker_index) {
+                 Worker& worker = workers[size(worker_index)];
+                 const auto [first_image, last_image] = plan.runs[size(task)];
+                 const std::int64_t first_row = batch.offsets[first_image];
+                 label(worker, first_row, batch.offsets[last_image]);
+                 for (std::int64_t image = first_image; image < last_image; ++image) {
+                   const std::int64_t begin = batch.offsets[image], n = batch.offsets[image + 1] - begin;
+                   worker.sums.gather(batch.x + begin * set.d, worker.labels.data() + (begin - first_row), n,
+                                      set.k, set.d);
+                   finish(image, worker.sums);
+                 }
+               });
 
   for (const std::int64_t image : plan.large) {
     const std::int64_t begin = batch.offsets[image], end = batch.offsets[image + 1];
@@ -247,7 +249,8 @@ void assign(const Batch& batch, Sgemm sgemm, int n_threads, std::int32_t* labels
   std::vector<Assigner> assigners(size(n_threads), Assigner(set, sgemm));
   parallel_for(n_tasks, n_threads, [&](std::int64_t task, int worker) {
     const std::int64_t first = task * kTaskRows;
-    assigners[size(worker)](batch.x + first * batch.d, std::min(kTaskRows, batch.n_rows - first), labels + first);
+    assigners[size(worker)](batch.x + first * batch.d, std::min(kTaskRows, batch.n_rows - first),
+                            labels + first);
   });
 }
 
@@ -263,7 +266,8 @@ void aggregate(const Batch& batch, Sgemm sgemm, int n_threads, float* residuals,
   });
 }
 
-void encode(const Batch& batch, Sgemm sgemm, int n_threads, const Normalisation& normalisation, float* encoded) {
+void encode(const Batch& batch, Sgemm sgemm, int n_threads, const Normalisation& normalisation,
+            float* encoded) {
   const CenterSet set(batch.centers, batch.k, batch.d);
   for_each_image(batch, set, sgemm, n_threads, [&](std::int64_t image, CellSums& sums) {
     subtract_centers(sums, set);

@@ -45,6 +45,7 @@ void assign(const Batch& batch, Sgemm sgemm, int n_threads, std::int32_t* labels
 void aggregate(const Batch& batch, Sgemm sgemm, int n_threads, float* residuals, std::int64_t* counts);
 
 // encoded (n_images, k * d).
-void encode(const Batch& batch, Sgemm sgemm, int n_threads, const Normalisation& normalisation, float* encoded);
+void encode(const Batch& batch, Sgemm sgemm, int n_threads, const Normalisation& normalisation,
+            float* encoded);
 
 }  // namespace medvlad

@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Each makes its environment in .venv from what pyproject.toml names; nothing is installed by hand.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
+
+.PHONY: demo test bench lint format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/medvlad demo
+
+test: $(VENV)/.test
+	$(BIN)/pytest
+
+bench: $(VENV)/.test
+	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.[ch]pp')
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(find csrc -name '*.[ch]pp')
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("medvlad needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# Not editable: what is tested is what a user gets, compiled extensions and package data included.
+$(VENV)/.demo: $(VENV)/.python $(SOURCES)
+	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.python $(SOURCES)
+	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,test]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.python $(SOURCES)
+	$(BIN)/python -m pip install --quiet '.[dev,test]'
+	touch $@

@@ -1,0 +1,277 @@
+"""The command `medvlad`: options in, one call into the library, a table or JSON out.
+
+Exit status: 0 done, 1 done with images skipped, 2 the user's mistake, in one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from medvlad._validate import InputError, MissingExtraError
+
+__all__ = ["main"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_PATH = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    # TensorFlow announces itself on standard error unless told not to before it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.Abort:
+        click.echo("medvlad: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (InputError, MissingExtraError) as error:
+        click.echo(f"medvlad: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        click.echo(f"medvlad: {what}", err=True)
+        sys.exit(2)
+    sys.exit(status or 0)
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"{option} takes whole numbers separated by commas, such as 0 or 0,1, got {text!r}"
+        ) from None
+
+
+def _network_options(command: Command) -> Command:
+    """Add the options that say how an image becomes descriptors."""
+    options = [
+        click.option("--model", default="vgg19", show_default=True, help="Any keras.applications network."),
+        click.option("--layer", default="block5_pool", show_default=True, help="Where the network is cut."),
+        click.option(
+            "--weights",
+            default="imagenet",
+            show_default=True,
+            help="imagenet (download), bundled (VGG16, extra 'offline'), or a file: .h5, .keras, .npz.",
+        ),
+        click.option(
+            "--scale",
+            default="0",
+            show_default=True,
+            help="Scale s is an input of 224 + 320 s pixels; 0,1 pools the descriptors of both.",
+        ),
+        click.option("--resize", default="bilinear", show_default=True, help="Pillow's resize filter."),
+        click.option(
+            "--batch-size", type=int, help="Images a batch [default: as many as fit a fixed memory]."
+        ),
+    ]
+    return _add(command, options)
+
+
+def _learning_options(command: Command) -> Command:
+    """Add the options that say how descriptors become a decision."""
+    options = [
+        click.option(
+            "--C", "C", type=float, default=1.0, show_default=True, help="Penalty of the linear SVM."
+        ),
+        click.option(
+            "--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True
+        ),
+        click.option(
+            "--power", type=float, default=1.0, show_default=True, help="VLAD: signed power; 0.5 is usual."
+        ),
+        click.option("--intra-norm", is_flag=True, help="VLAD: unit length for each cell."),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Seed of k-means and of every split."
+        ),
+        click.option("--backend", default="auto", show_default=True, help="See 'medvlad doctor'."),
+        click.option("--threads", type=int, help="Threads of the encoding [default: all processors]."),
+        click.option(
+            "--layout",
+            default="folder",
+            show_default=True,
+            help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
+        ),
+    ]
+    return _add(command, options)
+
+
+def _on_error_option(command: Command) -> Command:
+    return _add(
+        command,
+        [
+            click.option(
+                "--on-error",
+                type=click.Choice(["stop", "skip"]),
+                default="stop",
+                show_default=True,
+                help="What an unreadable image does: end the run, or be left out and listed.",
+            )
+        ],
+    )
+
+
+def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="medvlad")
+@click.option("-v", "--verbose", is_flag=True, help="Log what is being done.")
+def cli(verbose: bool) -> None:
+    """Classify medical images with frozen CNN descriptors, VLAD and a linear SVM."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="medvlad: %(message)s")
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=_PATH)
+@_network_options
+@_learning_options
+@click.option(
+    "--encode", "encode", default="avg,vlad64", show_default=True, help="avg, max, gem, vlad64, vlad256, ..."
+)
+@click.option(
+    "--folds", type=int, default=5, show_default=True, help="Cross-validation where DIR has no test part."
+)
+@click.option("--positive", help="With two classes: the one to detect [default: the last].")
+@_on_error_option
+@click.option("--out", type=_PATH, help="Folder for results.json.")
+def evaluate(directory: Path, encode: str, out: Path | None, **options: Any) -> int:
+    """Measure how well images in DIR are classified, on images not trained on."""
+    from medvlad.experiment import Experiment
+
+    experiment = Experiment(**_settings(options))
+    return _report(experiment.evaluate(directory, encode.split(",")), out)
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=_PATH)
+@_network_options
+@_learning_options
+@click.option(
+    "--encode", "encode", default="vlad64", show_default=True, help="One of avg, max, gem, vlad64, ..."
+)
+@_on_error_option
+@click.option("-o", "--output", type=_PATH, required=True, help="The model file to write.")
+def train(directory: Path, encode: str, output: Path, **options: Any) -> int:
+    """Fit a classifier on the images of DIR (its train part, if it has one) and save it."""
+    from medvlad.experiment import Experiment
+    from medvlad.model_file import check_writable, save_model
+
+    check_writable(output)
+    pipeline, skipped, n_images = Experiment(**_settings(options)).train(directory, encode)
+    save_model(pipeline, output)
+    click.echo(f"trained on {n_images} images; wrote {output}")
+    return _list_skipped(skipped)
+
+
+@cli.command()
+@click.argument("model", type=_PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--weights", help="Where the network's weights are on this machine.")
+@_on_error_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error: str, as_json: bool) -> int:
+    """Classify each IMAGE with a model that `medvlad train` wrote."""
+    from medvlad.experiment import predict_images
+    from medvlad.model_file import load_model
+
+    pipeline = load_model(model, weights=weights)
+    predictions, skipped = predict_images(pipeline, images, on_error=_on_error(on_error))
+    if as_json:
+        click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
+    else:
+        width = max((len(p["image"]) for p in predictions), default=0)
+        for p in predictions:
+            values = "  ".join(f"{name} {value:+.3f}" for name, value in p["scores"].items())
+            click.echo(f"{p['image']:<{width}}  {p['label']}  ({values})")
+    return _list_skipped(skipped)
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=_PATH,
+    default=Path("medvlad-demo"),
+    show_default=True,
+    help="Folder for images and results.",
+)
+def demo(out: Path) -> int:
+    """Run the whole way on images that need no download: descriptors, pooling and VLAD, SVM, accuracy."""
+    from medvlad.demo import write_demo_images
+    from medvlad.experiment import Experiment
+
+    click.echo(f"Writing patches of scikit-image's photographs to {out / 'images'}; VGG16 weights: bundled.")
+    images = write_demo_images(out / "images")
+    experiment = Experiment(model="vgg16", weights="bundled")
+    return _report(experiment.evaluate(images, ["avg", "vlad16", "vlad64"]), out)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what is installed, what can run here, and what is missing."""
+    from medvlad.doctor import diagnose
+
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for title, value in found.items():
+        if isinstance(value, dict):
+            click.echo(f"{title}:")
+            for name, text in value.items():
+                click.echo(f"  {name:<14} {text}")
+        else:
+            click.echo(f"{title}: {value}")
+
+
+def _settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn command-line texts into the library's values."""
+    options["scales"] = _numbers(options.pop("scale"), "--scale")
+    options["class_weight"] = None if options["class_weight"] == "none" else options["class_weight"]
+    options["on_error"] = _on_error(options["on_error"])
+    options["n_threads"] = options.pop("threads")
+    return options
+
+
+def _on_error(choice: str) -> str:
+    return "raise" if choice == "stop" else choice
+
+
+def _report(report: dict[str, Any], out: Path | None) -> int:
+    from medvlad.evaluation import score_table
+
+    click.echo(score_table(report["results"]))
+    first = report["results"][0]
+    n_train, n_test = first["n_train"], first["n_test"]
+    click.echo(
+        f"{n_train} training and {n_test} test images ({first['protocol']}); fitted on training images only."
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "results.json"
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        click.echo(f"Everything, with settings, versions and seconds a stage: {path}")
+    return _list_skipped(report["skipped"])
+
+
+def _list_skipped(skipped: list[dict[str, str]]) -> int:
+    """List skipped images on standard error; the exit status."""
+    for item in skipped:
+        click.echo(f"medvlad: skipped: {item['reason']}", err=True)
+    return 1 if skipped else 0

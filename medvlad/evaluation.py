@@ -1,0 +1,299 @@
+"""How well a representation classifies: fitted on training images, scored on images it has never seen.
+
+Where the images come with a test part (root/train, root/test) the encoder and the classifier are fitted on
+the training part and scored once on the test part. Elsewhere they are scored by stratified k-fold
+cross-validation; everything that is fitted (codebook and SVM) is fitted inside the training folds, and
+images of one patient never stand on both sides.
+
+The 95 % interval of an accuracy is Wilson's score interval for a proportion p = k / n, z = 1.96:
+
+    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)        (Wilson, JASA 1927)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from medvlad._validate import InputError, check_choice, check_positive_int
+from medvlad.classify import WideLinearSVC
+from medvlad.datasets import ImageFolder
+from medvlad.descriptors import Descriptors
+from medvlad.encoding import VLAD, GlobalPool
+
+__all__ = ["Stopwatch", "evaluate_encoder", "score_table", "scores", "versions", "wilson_interval"]
+
+logger = logging.getLogger(__name__)
+
+_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+
+
+def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion.
+
+    Parameters
+    ----------
+    n_correct, n : int
+        Successes out of `n` >= 1 trials.
+
+    Returns
+    -------
+    low, high : float
+        Within [0, 1].
+    """
+    p = n_correct / n
+    center = p + _Z95**2 / (2 * n)
+    half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
+    scale = 1 + _Z95**2 / n
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+
+
+@dataclass
+class Stopwatch:
+    """Adds up wall-clock seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block and add it to stage `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def scores(
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    decision: NDArray[np.float64],
+    class_names: list[str],
+    *,
+    positive: str | None = None,
+) -> dict[str, Any]:
+    """Figures of merit of predictions on images not trained on.
+
+    Parameters
+    ----------
+    labels, predicted : ndarray of int, shape (n,)
+        Indices into `class_names`.
+    decision : ndarray of float, shape (n, n_classes)
+        Larger means more likely that class.
+    class_names : list of str
+    positive : str or None
+        With two classes, the one whose detection sensitivity and specificity speak of; None: the last.
+
+    Returns
+    -------
+    dict
+        accuracy, accuracy_ci95, balanced_accuracy, auc (with more than two classes: mean over classes of
+        one-against-rest), confusion_matrix (rows: truth), per_class (n, sensitivity, specificity, auc); with
+        two classes also sensitivity, specificity and positive_class. A figure that is undefined because a
+        class has no test image, or is the only one, is None.
+    """
+    n_classes = len(class_names)
+    table = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
+    correct, n = int(np.trace(table)), int(table.sum())
+    per_class: dict[str, dict[str, Any]] = {}
+    for k, name in enumerate(class_names):
+        own, others = int(table[k].sum()), n - int(table[k].sum())
+        false_alarms = int(table[:, k].sum() - table[k, k])
+        per_class[name] = {
+            "n": own,
+            "sensitivity": int(table[k, k]) / own if own else None,
+            "specificity": 1 - false_alarms / others if others else None,
+            "auc": float(roc_auc_score(labels == k, decision[:, k])) if own and others else None,
+        }
+    aucs = [c["auc"] for c in per_class.values()]
+    result: dict[str, Any] = {
+        "accuracy": correct / n,
+        "accuracy_ci95": list(wilson_interval(correct, n)),
+        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "auc": None if None in aucs else sum(aucs) / n_classes,
+    }
+    if n_classes == 2:
+        chosen = check_choice(positive or class_names[-1], "the positive class", class_names)
+        result["positive_class"] = chosen
+        result["sensitivity"] = per_class[chosen]["sensitivity"]
+        result["specificity"] = per_class[chosen]["specificity"]
+    result["per_class"] = per_class
+    result["confusion_matrix"] = table.tolist()
+    return result
+
+
+def evaluate_encoder(
+    descriptors: Descriptors,
+    dataset: ImageFolder,
+    encoder: VLAD | GlobalPool,
+    classifier: WideLinearSVC,
+    *,
+    folds: int = 5,
+    random_state: int = 0,
+    positive: str | None = None,
+) -> dict[str, Any]:
+    """Fit and score one encoder on one data set.
+
+    Parameters
+    ----------
+    descriptors : Descriptors
+        Of the images of `dataset`, in its order.
+    dataset : ImageFolder
+        With a test part, or without: then cross-validation.
+    encoder : VLAD or GlobalPool
+        Cloned, never fitted itself.
+    classifier : WideLinearSVC
+        Cloned, never fitted itself.
+    folds : int, default=5
+        Folds of the cross-validation.
+    random_state : int, default=0
+        Seed of the folds.
+    positive : str or None
+        See :func:`scores`.
+
+    Returns
+    -------
+    dict
+        What :func:`scores` returns, with n_train, n_test, protocol and seconds by stage.
+
+    Raises
+    ------
+    InputError
+        If a class has too few images for the folds.
+    """
+    watch = Stopwatch()
+    parts = list(_parts(dataset, folds, random_state))
+    n_classes = len(dataset.class_names)
+    decision = np.full((len(dataset.labels), n_classes), np.nan)
+    for train, test in parts:
+        fitted = clone(encoder)
+        with watch.stage("fit_encoder"):
+            fitted.fit(descriptors.take(train))
+        with watch.stage("encode"):
+            x_train = fitted.transform(descriptors.take(train))
+            x_test = fitted.transform(descriptors.take(test))
+        with watch.stage("fit_classifier"):
+            svm = clone(classifier).fit(x_train, dataset.labels[train])
+        with watch.stage("predict"):
+            values = svm.decision_function(x_test)
+        decision[test] = np.column_stack([-values, values]) if n_classes == 2 else values
+    tested = np.concatenate([test for _, test in parts])
+    result = scores(
+        dataset.labels[tested],
+        decision[tested].argmax(axis=1),
+        decision[tested],
+        dataset.class_names,
+        positive=positive,
+    )
+    result["n_test"] = len(tested)
+    result["n_train"] = len(parts[0][0])
+    result["protocol"] = "official split" if dataset.splits is not None else f"{folds}-fold cross-validation"
+    result["seconds"] = {name: round(seconds, 4) for name, seconds in watch.seconds.items()}
+    return result
+
+
+def _parts(
+    dataset: ImageFolder, folds: int, random_state: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield indices of training and test images."""
+    if dataset.splits is not None:
+        train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
+        _check_parts(dataset, train, test)
+        yield train, test
+        return
+    check_positive_int(folds, "folds")
+    units = dataset.labels
+    if dataset.groups is not None:
+        units = np.array(
+            [
+                label
+                for label, _ in sorted(
+                    set(zip(dataset.labels.tolist(), dataset.groups.tolist(), strict=True))
+                )
+            ]
+        )
+    smallest = int(np.bincount(units, minlength=len(dataset.class_names)).min())
+    if not 2 <= folds <= smallest:
+        what = "images" if dataset.groups is None else "patients"
+        raise InputError(
+            f"folds={folds} must be at least 2 and at most the {what} of the smallest class, {smallest}: "
+            "choose fewer folds or give a train and a test folder"
+        )
+    splitter = StratifiedKFold if dataset.groups is None else StratifiedGroupKFold
+    folded = splitter(folds, shuffle=True, random_state=random_state)
+    yield from folded.split(np.zeros(len(dataset.labels)), dataset.labels, dataset.groups)
+
+
+def _check_parts(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
+    for name, part in (("train", train), ("test", test)):
+        missing = set(range(len(dataset.class_names))) - set(dataset.labels[part].tolist())
+        if len(part) == 0 or (name == "train" and missing):
+            absent = ", ".join(dataset.class_names[k] for k in sorted(missing))
+            raise InputError(
+                f"the {name} part has no usable image of: {absent}; add some or remove the class"
+            )
+    if dataset.groups is not None:
+        shared = set(dataset.groups[train]) & set(dataset.groups[test])
+        if shared:
+            logger.warning(
+                "%d patients (such as %s) are in both the training and the test part: expect optimism",
+                len(shared),
+                min(shared),
+            )
+
+
+def score_table(results: list[Mapping[str, Any]]) -> str:
+    """Plain-text table of the results of several encoders, one line each."""
+    two_classes = all("sensitivity" in r for r in results)
+    header = ["encode", "scale", "accuracy", "95 % interval", "balanced"]
+    header += ["sensitivity", "specificity"] if two_classes else []
+    rows = [[*header, "AUC"]]
+    for r in results:
+        low, high = r["accuracy_ci95"]
+        row = [
+            str(r["encode"]),
+            ",".join(map(str, r["scales"])),
+            f"{r['accuracy']:.3f}",
+            f"{low:.3f} to {high:.3f}",
+            f"{r['balanced_accuracy']:.3f}",
+        ]
+        figures = ["sensitivity", "specificity", "auc"] if two_classes else ["auc"]
+        row += ["-" if r[name] is None else f"{r[name]:.3f}" for name in figures]
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on; packages that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in (
+        "medvlad",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "pillow",
+        "keras",
+        "tensorflow",
+        "jax",
+        "torch",
+    ):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,241 @@
+"""The main job: a folder of images in, a tested classifier out.
+
+Ties the rooms together, in the order data moves: dataset, extraction, encoding, classifier. The command line
+calls nothing else for `evaluate`, `train` and `predict`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from medvlad._validate import InputError, check_choice
+from medvlad.backends import available_backends
+from medvlad.classify import WideLinearSVC
+from medvlad.datasets import ImageFolder
+from medvlad.descriptors import Descriptors
+from medvlad.encoding import VLAD, GlobalPool, make_encoder
+from medvlad.evaluation import Stopwatch, evaluate_encoder, versions
+from medvlad.features import CNNDescriptors
+from medvlad.paper_datasets import LAYOUTS
+
+__all__ = ["Experiment", "predict_images"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Every setting of a run; all of them are written into its result.
+
+    Attributes
+    ----------
+    model, layer, weights, scales, resize, batch_size, on_error
+        See :class:`medvlad.CNNDescriptors`.
+    power, intra_norm, backend, n_threads
+        See :class:`medvlad.VLAD`.
+    C, class_weight
+        See :class:`medvlad.WideLinearSVC`.
+    layout : str
+        How the folder is read: a key of :data:`medvlad.paper_datasets.LAYOUTS`.
+    seed : int
+        Of k-means and of every random split.
+    folds, positive
+        See :func:`medvlad.evaluation.evaluate_encoder`.
+    """
+
+    model: str = "vgg19"
+    layer: str = "block5_pool"
+    weights: str = "imagenet"
+    scales: tuple[int, ...] = (0,)
+    resize: str = "bilinear"
+    batch_size: int | None = None
+    on_error: str = "raise"
+    power: float = 1.0
+    intra_norm: bool = False
+    backend: str = "auto"
+    n_threads: int | None = None
+    C: float = 1.0
+    class_weight: str | None = None
+    layout: str = "folder"
+    seed: int = 0
+    folds: int = 5
+    positive: str | None = None
+
+    def evaluate(self, root: str | Path, encodings: Sequence[str]) -> dict[str, Any]:
+        """Score encodings of the images under `root`.
+
+        Parameters
+        ----------
+        root : path-like
+        encodings : sequence of str
+            Names that :func:`medvlad.encoding.make_encoder` knows.
+
+        Returns
+        -------
+        dict
+            results (one dict an encoding), dataset, settings, versions, skipped: ready for JSON.
+
+        Raises
+        ------
+        InputError
+            On any mistake in folder, images or settings, before the long work where possible.
+        """
+        encoders = {name: self._encoder(name) for name in encodings}
+        watch = Stopwatch()
+        dataset = self._load(root)
+        if self.positive is not None:
+            check_choice(self.positive, "the positive class", dataset.class_names)
+        extractor = self._extractor()
+        with watch.stage("extract"):
+            descriptors, dataset, skipped = _extract(extractor, dataset)
+        results = []
+        for name, encoder in encoders.items():
+            logger.info("evaluating %s", name)
+            figures = evaluate_encoder(
+                descriptors,
+                dataset,
+                encoder,
+                self._classifier(),
+                folds=self.folds,
+                random_state=self.seed,
+                positive=self.positive,
+            )
+            figures["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | figures["seconds"]
+            results.append({"encode": name, "scales": list(self.scales)} | figures)
+        return {
+            "results": results,
+            "dataset": {
+                "root": str(root),
+                "n_images": len(dataset.labels),
+                "class_names": dataset.class_names,
+                "n_groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
+            },
+            "settings": self._settings(extractor),
+            "versions": versions(),
+            "skipped": skipped,
+        }
+
+    def train(self, root: str | Path, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
+        """Fit a classifier on the images under `root`, on their training part if they have one.
+
+        Returns
+        -------
+        pipeline : sklearn.pipeline.Pipeline
+            Predicts class names from image paths or arrays.
+        skipped : list of dict
+            image and reason.
+        n_images : int
+            Images trained on.
+        """
+        encoder, extractor, classifier = self._encoder(encoding), self._extractor(), self._classifier()
+        dataset = self._load(root)
+        if dataset.splits is not None:
+            dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
+        descriptors, dataset, skipped = _extract(extractor, dataset)
+        missing = set(range(len(dataset.class_names))) - set(dataset.labels.tolist())
+        if missing:
+            names = ", ".join(dataset.class_names[k] for k in sorted(missing))
+            raise InputError(f"no usable training image is left of: {names}; add some or remove the class")
+        encoded = encoder.fit_transform(descriptors)
+        classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
+        steps = [("features", extractor), ("encode", encoder), ("classify", classifier)]
+        return Pipeline(steps), skipped, len(dataset.labels)
+
+    def _load(self, root: str | Path) -> ImageFolder:
+        layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
+        return LAYOUTS[layout](Path(root), random_state=self.seed)
+
+    def _extractor(self) -> CNNDescriptors:
+        return CNNDescriptors(
+            self.model,
+            self.layer,
+            scales=self.scales,
+            weights=self.weights,
+            batch_size=self.batch_size,
+            resize=self.resize,
+            on_error=self.on_error,
+        )
+
+    def _encoder(self, name: str) -> VLAD | GlobalPool:
+        return make_encoder(
+            name,
+            power=self.power,
+            intra_norm=self.intra_norm,
+            backend=self.backend,
+            n_threads=self.n_threads,
+            random_state=self.seed,
+        )
+
+    def _classifier(self) -> WideLinearSVC:
+        return WideLinearSVC(self.C, class_weight=self.class_weight)
+
+    def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
+        settings = asdict(self) | {"scales": list(self.scales)}
+        settings["input_sides"] = list(extractor.input_sides_)
+        settings["weights_fingerprint"] = extractor.weights_fingerprint_
+        settings["available_backends"] = available_backends()
+        return settings
+
+
+def predict_images(
+    pipeline: Pipeline, images: Sequence[str], *, on_error: str = "raise"
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Classify image files.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        From :meth:`Experiment.train` or :func:`medvlad.load_model`.
+    images : sequence of str
+        Paths.
+    on_error : {"raise", "skip"}, default="raise"
+
+    Returns
+    -------
+    predictions : list of dict
+        image, label, scores (class name to decision value; the largest wins).
+    skipped : list of dict
+        image and reason.
+    """
+    extractor, encoder, classifier = (step for _, step in pipeline.steps)
+    extractor.set_params(on_error=on_error)
+    descriptors = extractor.transform(list(images))
+    skipped = dict(extractor.skipped_)
+    decision = classifier.decision_function(encoder.transform(descriptors))
+    if decision.ndim == 1:
+        decision = np.column_stack([-decision, decision])
+    names = [str(name) for name in classifier.classes_]
+    predictions = [
+        {
+            "image": image,
+            "label": names[int(values.argmax())],
+            "scores": dict(zip(names, map(float, values), strict=True)),
+        }
+        for i, (image, values) in enumerate(zip(images, decision, strict=True))
+        if i not in skipped
+    ]
+    return predictions, [{"image": images[i], "reason": reason} for i, reason in skipped.items()]
+
+
+def _extract(
+    extractor: CNNDescriptors, dataset: ImageFolder
+) -> tuple[Descriptors, ImageFolder, list[dict[str, str]]]:
+    """Descriptors of the readable images, the data set without the others, and the list of those."""
+    descriptors = extractor.fit_transform(dataset.paths)
+    skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in extractor.skipped_]
+    if skipped:
+        bad = {i for i, _ in extractor.skipped_}
+        kept = np.array([i for i in range(len(dataset.paths)) if i not in bad], dtype=np.intp)
+        if len(kept) == 0:
+            raise InputError(
+                f"none of the {len(dataset.paths)} images could be read; the first: {skipped[0]['reason']}"
+            )
+        descriptors, dataset = descriptors.take(kept), dataset.take(kept)
+    return descriptors, dataset, skipped

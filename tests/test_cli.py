@@ -1,0 +1,251 @@
+"""The command line from outside: what it prints, writes, and returns."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvlad import cli
+
+NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights of a small network, seeded; what they are does not matter here."""
+    keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "mobilenetv2.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
+    return str(path)
+
+
+def stripes(rng, upright):
+    """An image of noisy stripes; their direction is the class."""
+    wave = 100 + 80 * np.sin(np.arange(64) / 2 + rng.uniform(0, 6))
+    pixels = np.broadcast_to(wave if upright else wave[:, None], (64, 64)) + rng.normal(0, 8, (64, 64))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def images(tmp_path, rng):
+    """A folder of train and test images of two classes."""
+    for part, n in (("train", 6), ("test", 4)):
+        for name, upright in (("lying", False), ("upright", True)):
+            folder = tmp_path / "images" / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                stripes(rng, upright).save(folder / f"{i}.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line; returns exit status, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_evaluate_writes_everything(run, images, weights, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["evaluate", images, *NETWORK, "--weights", weights, "--encode", "avg,vlad4", "--out", out]
+    status, printed, error = run(*arguments, "--scale", "0", "--seed", "3", "--positive", "upright")
+    assert (status, error) == (0, "")
+    report = json.loads((out / "results.json").read_text())
+    assert [r["encode"] for r in report["results"]] == ["avg", "vlad4"]
+    for r in report["results"]:
+        assert r["scales"] == [0]
+        low, high = r["accuracy_ci95"]
+        assert 0 <= low <= r["accuracy"] <= high <= 1
+        for name in ("balanced_accuracy", "auc", "sensitivity", "specificity"):
+            assert 0 <= r[name] <= 1
+        assert r["per_class"].keys() == {"lying", "upright"}
+        assert r["seconds"]["extract"] > 0
+        assert f"{r['accuracy']:.3f}" in printed
+        assert (r["n_train"], r["n_test"]) == (12, 8)
+    settings = report["settings"]
+    assert settings["seed"] == 3
+    assert settings["model"] == "mobilenetv2"
+    assert settings["resize"] == "bilinear"
+    assert len(settings["weights_fingerprint"]) == 64
+    assert report["versions"]["medvlad"]
+    run(*arguments[:-1], tmp_path / "again", "--seed", "3", "--positive", "upright")
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    for one, two in zip(report["results"], again["results"], strict=True):
+        one.pop("seconds"), two.pop("seconds")
+        assert one == two
+
+
+def test_cross_validation_without_a_test_part(run, images, weights):
+    status, printed, _ = run(
+        "evaluate", images / "train", *NETWORK, "--weights", weights, "--encode", "avg", "--folds", 3
+    )
+    assert status == 0
+    assert "3-fold cross-validation" in printed
+
+
+@pytest.mark.parametrize("encode", ["avg", "vlad3"])
+def test_train_and_predict(run, images, weights, tmp_path, encode):
+    model = tmp_path / "model.medvlad"
+    status, printed, _ = run("train", images, *NETWORK, "--weights", weights, "--encode", encode, "-o", model)
+    assert status == 0
+    assert "trained on 12 images" in printed
+    files = sorted((images / "test").rglob("*.png"))
+    status, printed, error = run("predict", model, *files, "--json")
+    assert (status, error) == (0, "")
+    predictions = json.loads(printed)["predictions"]
+    assert [p["image"] for p in predictions] == [str(f) for f in files]
+    for p in predictions:
+        assert p["scores"].keys() == {"lying", "upright"}
+        assert p["label"] == max(p["scores"], key=p["scores"].get)
+    right = sum(p["label"] in p["image"] for p in predictions)
+    assert right >= 6
+    moved = tmp_path / "elsewhere.weights.h5"
+    shutil.copy(weights, moved)
+    status, table, _ = run("predict", model, files[0], "--weights", moved)
+    assert status == 0
+    assert f"{files[0]}  {predictions[0]['label']}" in table
+
+
+def test_weights_of_another_training_are_refused(run, images, weights, tmp_path):
+    keras = pytest.importorskip("keras")
+    model = tmp_path / "model.medvlad"
+    run("train", images, *NETWORK, "--weights", weights, "--encode", "avg", "-o", model)
+    keras.utils.set_random_seed(1)
+    other = tmp_path / "other.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(other)
+    status, _, error = run("predict", model, next(images.rglob("*.png")), "--weights", other)
+    assert status == 2
+    assert "are not those that" in error
+
+
+def test_skip_lists_what_was_skipped(run, images, weights, tmp_path):
+    bad = images / "train" / "lying" / "broken.png"
+    bad.write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
+    arguments = [images, *NETWORK, "--weights", weights, "--encode", "avg"]
+    status, _, error = run("evaluate", *arguments)
+    assert status == 2
+    assert "broken.png" in error
+    status, printed, error = run("evaluate", *arguments, "--on-error", "skip", "--out", tmp_path / "out")
+    assert status == 1
+    assert "12 training and 8 test images" in printed
+    assert "skipped" in error
+    assert "broken.png" in error
+    skipped = json.loads((tmp_path / "out" / "results.json").read_text())["skipped"]
+    assert [item["image"] for item in skipped] == [str(bad)]
+    model = tmp_path / "m"
+    assert run("train", *arguments[:-1], "avg", "--on-error", "skip", "-o", model)[0] == 1
+    status, printed, _ = run(
+        "predict", model, bad, images / "test" / "lying" / "0.png", "--on-error", "skip", "--json"
+    )
+    assert status == 1
+    assert len(json.loads(printed)["predictions"]) == 1
+    assert run("predict", model, bad)[0] == 2
+
+
+MISTAKES = {
+    "no folder": (["evaluate", "nowhere"], "nowhere"),
+    "no model": (["predict", "missing.model", "a.png"], "missing.model"),
+    "model is a folder": (["predict", ".", "a.png"], "folder"),
+    "unknown encoding": (["evaluate", "{images}", "--encode", "fisher"], "fisher"),
+    "unknown model": (["evaluate", "{images}", "--model", "vgg18"], "vgg18"),
+    "unknown layer": (
+        ["evaluate", "{images}", *NETWORK[:2], "--layer", "block9", "--weights", "{weights}"],
+        "block9",
+    ),
+    "no weights file": (["evaluate", "{images}", *NETWORK, "--weights", "gone.h5"], "gone.h5"),
+    "weights of another network": (
+        ["evaluate", "{images}", "--model", "vgg16", "--weights", "{weights}"],
+        "mobilenetv2",
+    ),
+    "scale": (["evaluate", "{images}", "--scale", "big"], "big"),
+    "negative scale": (["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--scale", "-1"], "-1"),
+    "C": (["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--C", "0"], "C must"),
+    "power": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--power", "2", "--encode", "vlad2"],
+        "power",
+    ),
+    "resize": (["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--resize", "magic"], "magic"),
+    "backend": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--backend", "gpu", "--encode", "vlad2"],
+        "gpu",
+    ),
+    "layout": (["evaluate", "{images}", "--layout", "tree"], "tree"),
+    "positive class": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--positive", "sitting"],
+        "sitting",
+    ),
+    "too many clusters": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--encode", "vlad9999"],
+        "9999",
+    ),
+    "no folder for the model": (["train", "{images}", "-o", "no/such/model"], "no/such"),
+    "one class": (["evaluate", "{images}/train/upright"], "class"),
+    "unknown option": (["evaluate", "{images}", "--speed", "9"], "--speed"),
+    "no command": (["classify"], "classify"),
+    "batch size": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--batch-size", "0"],
+        "batch_size",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_end_in_one_sentence(run, images, weights, mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, named = MISTAKES[mistake]
+    arguments = [a.format(images=images, weights=weights) for a in arguments]
+    status, printed, error = run(*arguments)
+    assert status == 2, error
+    assert named in error
+    assert "Traceback" not in printed + error
+    if "Usage:" not in error:
+        assert error.startswith("medvlad: ")
+        assert error.count("\n") == 1, error
+
+
+def test_out_is_a_file(run, images, weights, tmp_path):
+    blocker = tmp_path / "taken"
+    blocker.write_text("")
+    status, _, error = run(
+        "evaluate", images, *NETWORK, "--weights", weights, "--encode", "avg", "--out", blocker
+    )
+    assert status == 2
+    assert "taken" in error
+
+
+def test_doctor(run):
+    status, printed, _ = run("doctor")
+    assert status == 0
+    status, as_json, _ = run("doctor", "--json")
+    found = json.loads(as_json)
+    assert found["backends"]["reference"] == "ok"
+    assert found["threads"] >= 1
+    assert found.keys() >= {"versions", "backends", "instruction_set", "threads", "gpu", "weights"}
+    assert found["versions"]["numpy"] in printed
+
+
+def test_as_a_process(tmp_path):
+    """The installed command, from another folder: plain output, no traceback, the right status."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", "nowhere"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("medvlad: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,61 @@
+"""The package as a whole: what importing it costs, what it exports, that its version stands in one place."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import medvlad
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code, tmp_path):
+    """Run code in a fresh interpreter in another folder; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    return done.stdout.split()
+
+
+def test_import_is_light(tmp_path):
+    loaded = "print(*[m for m in ('tensorflow', 'keras', 'cupy', 'sklearn', 'scipy') if m in sys.modules])"
+    assert python(f"import sys, medvlad; {loaded}", tmp_path) == []
+    use = "[getattr(medvlad, name) for name in medvlad.__all__]"
+    assert python(f"import sys, medvlad; {use}; {loaded}", tmp_path) == ["sklearn", "scipy"]
+
+
+def test_import_time(tmp_path):
+    code = "import time; t = time.perf_counter(); import medvlad; print(time.perf_counter() - t)"
+    assert min(float(python(code, tmp_path)[0]) for _ in range(3)) < 0.3
+
+
+def test_public_names():
+    assert set(dir(medvlad)) >= set(medvlad.__all__)
+    for name in medvlad.__all__:
+        assert getattr(medvlad, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'vald'"):
+        _ = medvlad.vald
+
+
+def test_one_version():
+    assert medvlad.__version__ == version("medvlad")
+    declared = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert declared == medvlad.__version__
+    assert f"## {declared}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_package_data_is_installed():
+    installed = Path(medvlad.__file__).parent
+    for name in ("py.typed", "backends/_native_portable.pyi", "backends/_blas.pyi"):
+        assert (installed / name).is_file(), name
+
+
+def test_the_core_knows_no_python():
+    for path in (ROOT / "csrc" / "core").iterdir():
+        text = path.read_text()
+        assert "Python.h" not in text, path
+        assert "pybind11" not in text, path

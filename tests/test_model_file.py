@@ -1,0 +1,123 @@
+"""A model file holds numbers and text only, comes back the same, and says what is wrong with it."""
+
+import io
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from sklearn.pipeline import Pipeline
+
+from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, WideLinearSVC, load_model, save_model
+
+pytest.importorskip("keras", reason="needs the extra tensorflow")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def features(weights):
+    return CNNDescriptors("mobilenetv2", "out_relu", weights=weights)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (40, 50, 3), dtype=np.uint8) for _ in range(9)]
+
+
+@pytest.fixture(params=["avg", "vlad"])
+def fitted(request, features, arrays):
+    encoder = GlobalPool() if request.param == "avg" else VLAD(2, power=0.5, random_state=0)
+    steps = [("features", features), ("encode", encoder), ("classify", WideLinearSVC())]
+    return Pipeline(steps).fit(arrays, ["a", "b", "c"] * 3)
+
+
+def test_round_trip(fitted, arrays, tmp_path):
+    path = tmp_path / "model"
+    save_model(fitted, path)
+    back = load_model(path)
+    np.testing.assert_array_equal(back.decision_function(arrays), fitted.decision_function(arrays))
+    assert back.predict(arrays).tolist() == fitted.predict(arrays).tolist()
+    assert list(tmp_path.iterdir()) == [path]
+    for (_, a), (_, b) in zip(fitted.steps, back.steps, strict=True):
+        assert type(a) is type(b)
+    with zipfile.ZipFile(path) as archive:
+        assert all(name.endswith(".npy") for name in archive.namelist())
+
+
+def test_a_new_file_replaces_an_old_one_whole(fitted, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    save_model(fitted, path)
+    before = path.read_bytes()
+
+    def full_disk(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medvlad.model_file.np.savez", full_disk)
+    with pytest.raises(InputError, match=r"cannot write the model .*No space left"):
+        save_model(fitted, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def altered(path, **changes):
+    """The model at `path` with some members changed, as bytes; None removes one."""
+    with np.load(path) as archive:
+        members = {name: archive[name] for name in archive.files} | changes
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: value for name, value in members.items() if value is not None})
+    return buffer.getvalue()
+
+
+def with_header(path, **changes):
+    with np.load(path) as archive:
+        header = json.loads(str(archive["header"])) | changes
+    return altered(path, header=np.array(json.dumps(header)))
+
+
+DAMAGE = {
+    "empty": lambda path: b"",
+    "text": lambda path: b"not a model",
+    "truncated": lambda path: path.read_bytes()[:-200],
+    "pickle": lambda path: pickle.dumps({"header": 1}),
+    "no header": lambda path: altered(path, header=None),
+    "header is no JSON": lambda path: altered(path, header=np.array("{")),
+    "pickled header": lambda path: altered(path, header=np.array([{"a": 1}], dtype=object)),
+    "another format": lambda path: with_header(path, format="other"),
+    "a newer format": lambda path: with_header(path, format_version=99),
+    "no coefficients": lambda path: altered(path, coef=None),
+    "coefficients of another shape": lambda path: altered(path, coef=np.zeros((3, 5))),
+    "coefficients not finite": lambda path: altered(path, intercept=np.full(3, np.nan)),
+    "unknown encoder": lambda path: with_header(path, encoder={"class": "Fisher"}),
+    "unknown parameter": lambda path: with_header(path, classifier={"speed": 1}),
+    "unknown network": lambda path: with_header(path, features={"model": "vgg99", "scales": [0]}),
+    "one array": lambda path: (buffer := io.BytesIO(), np.save(buffer, np.zeros(3)), buffer.getvalue())[2],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_files_are_refused(fitted, tmp_path, damage):
+    path = tmp_path / "model"
+    save_model(fitted, path)
+    path.write_bytes(DAMAGE[damage](path))
+    with pytest.raises(InputError) as refused:
+        load_model(path)
+    assert "\n" not in str(refused.value)
+    if damage != "unknown network":
+        assert str(path) in str(refused.value)
+
+
+def test_other_pipelines_are_refused(tmp_path):
+    with pytest.raises(InputError, match="not GlobalPool, WideLinearSVC"):
+        save_model(Pipeline([("a", GlobalPool()), ("b", WideLinearSVC())]), tmp_path / "m")
