@@ -9,15 +9,21 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from medvlad._validate import InputError, MissingExtraError
+from medvlad._validate import InputError, MissingExtraError, import_extra
+
+if TYPE_CHECKING:
+    from medvlad.experiment import Experiment
 
 __all__ = ["main"]
+
+logger = logging.getLogger(__name__)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -155,7 +161,7 @@ def evaluate(directory: Path, encode: str, out: Path | None, **options: Any) -> 
     from medvlad.experiment import Experiment
 
     experiment = Experiment(**_settings(options))
-    return _report(experiment.evaluate(directory, encode.split(",")), out)
+    return _evaluate(experiment, directory, encode.split(","), out)
 
 
 @cli.command()
@@ -173,7 +179,10 @@ def train(directory: Path, encode: str, output: Path, **options: Any) -> int:
     from medvlad.model_file import check_writable, save_model
 
     check_writable(output)
-    pipeline, skipped, n_images = Experiment(**_settings(options)).train(directory, encode)
+    experiment = Experiment(**_settings(options))
+    dataset = experiment.load(directory)
+    _start_keras()
+    pipeline, skipped, n_images = experiment.train(dataset, encode)
     save_model(pipeline, output)
     click.echo(f"trained on {n_images} images; wrote {output}")
     return _list_skipped(skipped)
@@ -188,8 +197,10 @@ def train(directory: Path, encode: str, output: Path, **options: Any) -> int:
 def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error: str, as_json: bool) -> int:
     """Classify each IMAGE with a model that `medvlad train` wrote."""
     from medvlad.experiment import predict_images
-    from medvlad.model_file import load_model
+    from medvlad.model_file import check_readable, load_model
 
+    check_readable(model)
+    _start_keras()
     pipeline = load_model(model, weights=weights)
     predictions, skipped = predict_images(pipeline, images, on_error=_on_error(on_error))
     if as_json:
@@ -218,7 +229,7 @@ def demo(out: Path) -> int:
     click.echo(f"Writing patches of scikit-image's photographs to {out / 'images'}; VGG16 weights: bundled.")
     images = write_demo_images(out / "images")
     experiment = Experiment(model="vgg16", weights="bundled")
-    return _report(experiment.evaluate(images, ["avg", "vlad16", "vlad64"]), out)
+    return _evaluate(experiment, images, ["avg", "vlad16", "vlad64"], out)
 
 
 @cli.command()
@@ -253,9 +264,34 @@ def _on_error(choice: str) -> str:
     return "raise" if choice == "stop" else choice
 
 
-def _report(report: dict[str, Any], out: Path | None) -> int:
+def _start_keras() -> None:
+    """Import Keras and wake its backend, keeping what TensorFlow's C++ side announces off standard error.
+
+    TensorFlow prints it past Python and past TF_CPP_MIN_LOG_LEVEL, on file descriptor 2 itself.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+") as announcements:
+        saved = os.dup(2)
+        os.dup2(announcements.fileno(), 2)
+        try:
+            keras = import_extra("keras", "tensorflow", "CNNDescriptors")
+            keras.ops.convert_to_numpy(keras.ops.zeros(1))
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            announcements.seek(0)
+            logger.debug("while Keras started: %s", announcements.read().strip())
+
+
+def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out: Path | None) -> int:
     from medvlad.evaluation import score_table
 
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    dataset = experiment.load(directory)
+    _start_keras()
+    report = experiment.evaluate(dataset, encodings)
+    report["dataset"]["root"] = str(directory)
     click.echo(score_table(report["results"]))
     first = report["results"][0]
     n_train, n_test = first["n_train"], first["n_test"]
@@ -263,7 +299,6 @@ def _report(report: dict[str, Any], out: Path | None) -> int:
         f"{n_train} training and {n_test} test images ({first['protocol']}); fitted on training images only."
     )
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         path = out / "results.json"
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         click.echo(f"Everything, with settings, versions and seconds a stage: {path}")

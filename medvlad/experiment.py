@@ -68,12 +68,26 @@ class Experiment:
     folds: int = 5
     positive: str | None = None
 
-    def evaluate(self, root: str | Path, encodings: Sequence[str]) -> dict[str, Any]:
-        """Score encodings of the images under `root`.
+    def load(self, root: str | Path) -> ImageFolder:
+        """List the images under `root` as `layout` says; quick, and before anything that takes long.
+
+        Raises
+        ------
+        InputError
+            If the folder does not have that layout.
+        """
+        layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
+        dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
+        if self.positive is not None:
+            check_choice(self.positive, "the positive class", dataset.class_names)
+        return dataset
+
+    def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> dict[str, Any]:
+        """Score encodings of the images of a data set.
 
         Parameters
         ----------
-        root : path-like
+        dataset : ImageFolder
         encodings : sequence of str
             Names that :func:`medvlad.encoding.make_encoder` knows.
 
@@ -85,13 +99,10 @@ class Experiment:
         Raises
         ------
         InputError
-            On any mistake in folder, images or settings, before the long work where possible.
+            On any mistake in images or settings, before the long work where possible.
         """
         encoders = {name: self._encoder(name) for name in encodings}
         watch = Stopwatch()
-        dataset = self._load(root)
-        if self.positive is not None:
-            check_choice(self.positive, "the positive class", dataset.class_names)
         extractor = self._extractor()
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
@@ -112,7 +123,6 @@ class Experiment:
         return {
             "results": results,
             "dataset": {
-                "root": str(root),
                 "n_images": len(dataset.labels),
                 "class_names": dataset.class_names,
                 "n_groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
@@ -122,8 +132,8 @@ class Experiment:
             "skipped": skipped,
         }
 
-    def train(self, root: str | Path, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
-        """Fit a classifier on the images under `root`, on their training part if they have one.
+    def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
+        """Fit a classifier on the images of a data set, on their training part if they have one.
 
         Returns
         -------
@@ -135,7 +145,6 @@ class Experiment:
             Images trained on.
         """
         encoder, extractor, classifier = self._encoder(encoding), self._extractor(), self._classifier()
-        dataset = self._load(root)
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped = _extract(extractor, dataset)
@@ -147,10 +156,6 @@ class Experiment:
         classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
         steps = [("features", extractor), ("encode", encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels)
-
-    def _load(self, root: str | Path) -> ImageFolder:
-        layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
-        return LAYOUTS[layout](Path(root), random_state=self.seed)
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(

@@ -28,7 +28,7 @@ from medvlad.classify import WideLinearSVC
 from medvlad.encoding import VLAD, GlobalPool
 from medvlad.features import CNNDescriptors
 
-__all__ = ["FORMAT_VERSION", "check_writable", "load_model", "save_model"]
+__all__ = ["FORMAT_VERSION", "check_readable", "check_writable", "load_model", "save_model"]
 
 FORMAT = "medvlad-model"
 FORMAT_VERSION = 1
@@ -96,6 +96,11 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise InputError(
             f"the folder {target.parent} for the model file cannot be written to: choose another"
         )
+
+
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Raise InputError, before the network is started, if `path` holds no model."""
+    _read(Path(path))
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:

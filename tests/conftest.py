@@ -62,6 +62,16 @@ def vgg16_weights(data_dir):
     return str(VGG16_WEIGHTS)
 
 
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory):
+    """A weights file of a small network, MobileNetV2, seeded; what the numbers are does not matter."""
+    keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
+    keras.utils.set_random_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "mobilenetv2.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
+    return str(path)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261122)

@@ -14,14 +14,9 @@ from medvlad import cli
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """Weights of a small network, seeded; what they are does not matter here."""
-    keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
-    keras.utils.set_random_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "mobilenetv2.weights.h5"
-    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
-    return str(path)
+@pytest.fixture
+def weights(small_weights):
+    return small_weights
 
 
 def stripes(rng, upright):

@@ -15,18 +15,8 @@ pytest.importorskip("keras", reason="needs the extra tensorflow")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    import keras
-
-    keras.utils.set_random_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "small.weights.h5"
-    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def features(weights):
-    return CNNDescriptors("mobilenetv2", "out_relu", weights=weights)
+def features(small_weights):
+    return CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights)
 
 
 @pytest.fixture(scope="module")

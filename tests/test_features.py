@@ -1,0 +1,264 @@
+"""CNNDescriptors against the network used by hand."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+
+from medvlad import CNNDescriptors, InputError
+from medvlad.features import input_side
+from medvlad.images import load_image, resize_square
+
+keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
+
+#: Largest relative difference between batches of other sizes; convolutions may be cut differently.
+BATCH_TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def vgg19_weights(tmp_path_factory):
+    """Seeded VGG19 convolutions; real ones are not needed to test the path."""
+    keras.utils.set_random_seed(1)
+    path = tmp_path_factory.mktemp("vgg19") / "vgg19.weights.h5"
+    keras.applications.VGG19(weights=None, include_top=False).save_weights(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def vgg19(vgg19_weights):
+    return CNNDescriptors(weights=vgg19_weights)
+
+
+@pytest.fixture
+def small(small_weights):
+    """A cheap network: 49 descriptors of 1280 numbers at scale 0."""
+    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(5)
+    return [rng.integers(0, 256, (60 + 9 * i, 80, 3), dtype=np.uint8) for i in range(5)]
+
+
+def by_hand(weights, pictures, scale):
+    """VGG19's block5_pool (B, h * w, 512), from Keras alone."""
+    network = keras.applications.VGG19(weights=None, include_top=False)
+    network.load_weights(weights)
+    side = 224 + 320 * scale
+    batch = np.stack(
+        [np.asarray(Image.fromarray(p).resize((side, side), Image.Resampling.BILINEAR)) for p in pictures]
+    )
+    maps = network(keras.applications.vgg19.preprocess_input(batch.astype("float32")))
+    return keras.ops.convert_to_numpy(maps).reshape(len(pictures), -1, 512)
+
+
+def test_defaults_are_the_paper(vgg19, vgg19_weights, pictures):
+    got = vgg19.transform(pictures[:2])
+    assert (vgg19.model, vgg19.layer, vgg19.scales) == ("vgg19", "block5_pool", (0,))
+    assert got.offsets.tolist() == [0, 49, 98]
+    assert got.n_features == 512
+    expected = by_hand(vgg19_weights, pictures[:2], 0)
+    scale = np.abs(expected).max()
+    assert scale > 0
+    np.testing.assert_allclose(got.values.reshape(2, 49, 512), expected, rtol=0, atol=BATCH_TOLERANCE * scale)
+
+
+def test_scales_in_the_order_given(vgg19_weights, pictures):
+    got = CNNDescriptors(weights=vgg19_weights, scales=(1, 0)).transform(pictures[:2])
+    assert got.offsets.tolist() == [0, 289 + 49, 2 * (289 + 49)]
+    for i in range(2):
+        for part, scale in ((got[i][:289], 1), (got[i][289:], 0)):
+            expected = by_hand(vgg19_weights, pictures[i : i + 1], scale)[0]
+            np.testing.assert_allclose(part, expected, atol=BATCH_TOLERANCE * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_largest_scale(vgg19_weights, pictures):
+    transformer = CNNDescriptors(weights=vgg19_weights, scales=2)
+    assert transformer.transform(pictures[:1]).offsets.tolist() == [0, 27 * 27]
+    assert transformer.input_sides_ == (864,)
+
+
+def test_input_sides():
+    assert [input_side(s) for s in (0, 1, 2)] == [224, 544, 864]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
+def test_batches_change_nothing(small, pictures, batch_size):
+    whole = small.transform(pictures)
+    cut = clone(small).set_params(batch_size=batch_size).transform(pictures)
+    np.testing.assert_array_equal(cut.offsets, whole.offsets)
+    np.testing.assert_allclose(cut.values, whole.values, atol=BATCH_TOLERANCE * np.abs(whole.values).max())
+
+
+def test_paths_and_arrays_are_alike(small, pictures, tmp_path):
+    paths = []
+    for i, p in enumerate(pictures):
+        Image.fromarray(p).save(tmp_path / f"{i}.png")
+        paths.append(tmp_path / f"{i}.png")
+    np.testing.assert_array_equal(small.transform(paths).values, small.transform(pictures).values)
+    np.testing.assert_array_equal(
+        small.transform([str(p) for p in paths]).values, small.transform(pictures).values
+    )
+    array = np.stack([resize_square(load_image(p), 100) for p in pictures])
+    np.testing.assert_array_equal(small.transform(array).values, small.transform(list(array)).values)
+
+
+def test_input_is_not_changed(vgg19, pictures):
+    before = pictures[0].copy()
+    vgg19.transform(pictures[:1])
+    np.testing.assert_array_equal(pictures[0], before)
+
+
+def test_resize_filter_matters_and_is_a_parameter(small, pictures):
+    other = clone(small).set_params(resize="nearest").transform(pictures[:1])
+    assert (other.values != small.transform(pictures[:1]).values).any()
+
+
+def test_no_images(small):
+    got = small.transform([])
+    assert len(got) == 0
+    assert got.n_features == 1280
+
+
+def test_skip_keeps_alignment_and_lists(small, pictures, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    images = [pictures[0], bad, pictures[1], tmp_path / "gone.png"]
+    with pytest.raises(InputError, match=r"bad\.png"):
+        small.transform(images)
+    skipping = clone(small).set_params(on_error="skip")
+    got = skipping.transform(images)
+    assert np.diff(got.offsets).tolist() == [49, 0, 49, 0]
+    assert [i for i, _ in skipping.skipped_] == [1, 3]
+    assert "bad.png" in skipping.skipped_[0][1]
+    np.testing.assert_array_equal(got[2], small.transform([pictures[1]])[0])
+    assert len(clone(skipping).transform([bad])) == 1
+
+
+def test_an_array_that_is_no_image_is_named(small, pictures):
+    with pytest.raises(InputError, match=r"image 1: .*float64"):
+        small.transform([pictures[0], np.zeros((5, 5))])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "vgg18"}, "Keras has no network 'vgg18': did you mean vgg1"),
+        ({"model": "xyzzy"}, "use one of .*vgg19"),
+        ({"model": 7}, "Keras has no network 7"),
+        ({"layer": "block5_pool"}, "MobileNetV2 has no layer 'block5_pool': "),
+        ({"layer": "out_rely"}, "did you mean 'out_relu'"),
+        ({"scales": ()}, "scales must be at least one integer"),
+        ({"scales": (0, 0)}, "none of them twice"),
+        ({"scales": (-1,)}, "got -1"),
+        ({"scales": (0.5,)}, r"got 0\.5"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"resize": "magic"}, "resize must be one of nearest, .*got 'magic'"),
+        ({"on_error": "ignore"}, "on_error must be one of raise, skip, got 'ignore'"),
+        ({"layer": "predictions", "scales": (1,)}, "takes 224 x 224 pixels only"),
+    ],
+)
+def test_bad_parameters(small, change, message, monkeypatch):
+    if "predictions" in change.values():
+        keras.utils.set_random_seed(0)
+        monkeypatch.setattr(
+            "medvlad.features.build_network", lambda builder, *a, include_top: builder(weights=None)
+        )
+    with pytest.raises(InputError, match=message) as error:
+        small.set_params(**change).fit()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("images", ["picture.png", None, 3])
+def test_one_path_is_not_a_list(small, images):
+    with pytest.raises(InputError, match="put it into a list"):
+        small.transform(images)
+
+
+def test_weights_that_give_no_numbers(small, pictures, monkeypatch):
+    network, _ = small._prepare()
+    monkeypatch.setattr(network, "predict_on_batch", lambda x: np.full((len(x), 7, 7, 1280), np.nan))
+    with pytest.raises(InputError, match="not finite for image 0"):
+        small.transform(pictures)
+
+
+def test_fully_connected_layer_gives_one_descriptor(tmp_path, pictures):
+    keras.utils.set_random_seed(0)
+    path = tmp_path / "top.weights.h5"
+    network = keras.applications.MobileNetV2(weights=None)
+    network.save_weights(path)
+    top = CNNDescriptors("mobilenetv2", "global_average_pooling2d", weights=path)
+    names = [layer.name for layer in network.layers]
+    top.set_params(layer="predictions")
+    got = top.transform(pictures[:2])
+    assert got.offsets.tolist() == [0, 1, 2]
+    assert got.n_features == 1000
+    np.testing.assert_allclose(got.values.sum(axis=1), 1, rtol=1e-5)
+    assert "predictions" in names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["fc1", "fc2"])
+def test_fc1_and_fc2_of_vgg16(tmp_path, pictures, layer):
+    keras.utils.set_random_seed(0)
+    network = keras.applications.VGG16(weights=None)
+    network.save_weights(tmp_path / "top.weights.h5")
+    got = CNNDescriptors("vgg16", layer, weights=tmp_path / "top.weights.h5").transform(pictures[:1])
+    assert got.values.shape == (1, 4096)
+    cut = keras.Model(network.inputs, network.get_layer(layer).output)
+    pixels = resize_square(pictures[0], 224)[None].astype("float32")
+    expected = keras.ops.convert_to_numpy(cut(keras.applications.vgg16.preprocess_input(pixels)))
+    np.testing.assert_allclose(got.values, expected, atol=BATCH_TOLERANCE * np.abs(expected).max())
+
+
+def test_resnet50(tmp_path, pictures):
+    keras.utils.set_random_seed(0)
+    keras.applications.ResNet50(weights=None, include_top=False).save_weights(tmp_path / "r.weights.h5")
+    got = CNNDescriptors("resnet50", "conv3_block4_out", weights=tmp_path / "r.weights.h5").transform(
+        pictures[:1]
+    )
+    assert got.values.shape == (28 * 28, 512)
+
+
+def test_pickle_and_clone_leave_the_network_behind(small, pictures):
+    expected = small.transform(pictures[:1]).values
+    dump = pickle.dumps(small)
+    assert len(dump) < 10_000
+    np.testing.assert_array_equal(pickle.loads(dump).transform(pictures[:1]).values, expected)
+    assert not hasattr(clone(small), "_network")
+
+
+def test_changed_parameters_build_the_network_again(small, vgg19_weights, pictures):
+    first = small.fit().weights_fingerprint_
+    small.set_params(model="vgg19", layer="block1_pool", weights=vgg19_weights)
+    assert small.transform(pictures[:1]).n_features == 64
+    assert small.weights_fingerprint_ != first
+
+
+def test_without_keras(tmp_path):
+    code = (
+        "import sys; sys.modules['keras'] = None\n"
+        "import medvlad as mv\n"
+        "try: mv.CNNDescriptors().fit()\n"
+        "except mv.MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert "pip install 'medvlad[tensorflow]'" in done.stdout
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.data
+def test_real_descriptors_are_sparse(data_dir, vgg16_weights):
+    """Rooms through VGG16: non-negative, and about a tenth not zero, as measured when the project began."""
+    paths = sorted((data_dir / "rooms_dev" / "train" / "kitchen").glob("*"))[:4]
+    got = CNNDescriptors("vgg16", weights=vgg16_weights).transform(paths)
+    assert got.values.min() == 0
+    assert 0.05 < (got.values > 0).mean() < 0.2
