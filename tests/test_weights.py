@@ -19,6 +19,12 @@ def network():
     return keras.applications.MobileNetV2(weights=None, include_top=False)
 
 
+def build(builder, weights, include_top=False):
+    """A filled network, from its architecture alone."""
+    network = builder(weights=None, include_top=include_top)
+    return w.fill_network(network, builder, weights, include_top=include_top)
+
+
 def save(network, path):
     """Write `network` in the format of `path`'s name."""
     if path.name.endswith(".npz"):
@@ -38,7 +44,7 @@ def save(network, path):
 def test_every_format_round_trips(network, tmp_path, name):
     path = tmp_path / name
     save(network, path)
-    back = w.build_network(keras.applications.MobileNetV2, "MobileNetV2", path, include_top=False)
+    back = build(keras.applications.MobileNetV2, path)
     assert w.fingerprint(back) == w.fingerprint(network)
     for a, b in zip(network.weights, back.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
@@ -46,15 +52,14 @@ def test_every_format_round_trips(network, tmp_path, name):
 
 def test_fingerprint_tells_weights_apart(network):
     keras.utils.set_random_seed(4)
-    other = keras.applications.MobileNetV2(weights=None, include_top=False)
+    other = keras.applications.MobileNetV2(weights=None)
     assert w.fingerprint(other) != w.fingerprint(network)
     assert len(w.fingerprint(other)) == 64
 
 
-def refused(match, path, builder=None, name="MobileNetV2", top=False):
-    builder = builder or keras.applications.MobileNetV2
+def refused(match, path, builder=None, top=False):
     with pytest.raises(InputError, match=match) as error:
-        w.build_network(builder, name, path, include_top=top)
+        build(builder or keras.applications.MobileNetV2, path, include_top=top)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -106,7 +111,7 @@ def test_paths_that_are_none(tmp_path):
 def test_environment_names_the_default(monkeypatch, network, tmp_path):
     save(network, tmp_path / "a.weights.h5")
     monkeypatch.setenv("MEDVLAD_WEIGHTS", str(tmp_path / "a.weights.h5"))
-    back = w.build_network(keras.applications.MobileNetV2, "MobileNetV2", "imagenet", include_top=False)
+    back = build(keras.applications.MobileNetV2, "imagenet")
     assert w.fingerprint(back) == w.fingerprint(network)
     assert w.find_weights()["MEDVLAD_WEIGHTS"] == str(tmp_path / "a.weights.h5")
     monkeypatch.setenv("MEDVLAD_WEIGHTS", "gone.h5")
@@ -117,12 +122,15 @@ def test_environment_names_the_default(monkeypatch, network, tmp_path):
 def test_a_failed_download_says_what_to_do(monkeypatch):
     monkeypatch.delenv("MEDVLAD_WEIGHTS", raising=False)
 
-    def unreachable(weights, include_top):
-        raise Exception("URL fetch failure on https://example.org/x.h5: None -- [Errno -3] no name\nmore")
+    def vgg_without_network(weights, include_top):
+        if weights is not None:
+            raise Exception("URL fetch failure on https://example.org/x.h5: None -- [Errno -3] no name\nmore")
 
-    message = refused("could not be downloaded", "imagenet", unreachable, "VGG16")
+    vgg_without_network.__name__ = "VGG16"
+    message = refused("could not be downloaded", "imagenet", vgg_without_network)
     assert "weights=FILE or weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
-    assert "bundled" not in refused("could not be downloaded", "imagenet", unreachable, "VGG19")
+    vgg_without_network.__name__ = "VGG19"
+    assert "bundled" not in refused("could not be downloaded", "imagenet", vgg_without_network)
 
 
 class TestBundled:
@@ -146,10 +154,7 @@ class TestBundled:
 
     @pytest.mark.data
     def test_equals_the_weights_file(self, installed, vgg16_weights):
-        one, two = (
-            w.build_network(keras.applications.VGG16, "VGG16", source, include_top=False)
-            for source in ("bundled", vgg16_weights)
-        )
+        one, two = (build(keras.applications.VGG16, source) for source in ("bundled", vgg16_weights))
         assert w.fingerprint(one) == w.fingerprint(two)
 
     def test_a_changed_tensor_is_refused(self, installed, monkeypatch, tmp_path):
@@ -161,8 +166,8 @@ class TestBundled:
             w.bundled_tensors()
 
     def test_only_for_vgg16_without_top(self):
-        refused("are the convolutions of vgg16 alone", "bundled", keras.applications.VGG19, "VGG19")
-        refused("are the convolutions of vgg16 alone", "bundled", keras.applications.VGG16, "VGG16", top=True)
+        refused("are the convolutions of vgg16 alone", "bundled", keras.applications.VGG19)
+        refused("are the convolutions of vgg16 alone", "bundled", keras.applications.VGG16, top=True)
 
     def test_not_installed(self, monkeypatch):
         monkeypatch.setattr(w, "_BUNDLED_PACKAGE", "no-such-package")
