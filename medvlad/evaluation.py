@@ -100,10 +100,10 @@ def scores(
     Returns
     -------
     dict
-        accuracy, accuracy_ci95, balanced_accuracy, auc (with more than two classes: mean over classes of
-        one-against-rest), confusion_matrix (rows: truth), per_class (n, sensitivity, specificity, auc); with
-        two classes also sensitivity, specificity and positive_class. A figure that is undefined because a
-        class has no test image, or is the only one, is None.
+        accuracy, accuracy_ci95, balanced_accuracy, auc, sensitivity, specificity (with two classes those of
+        positive_class, with more the mean over classes of one against the rest), per_class (n, sensitivity,
+        specificity, auc), confusion_matrix (rows: truth). A figure that is undefined because a class has no
+        test image, or is the only one, is None.
     """
     n_classes = len(class_names)
     table = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
@@ -125,11 +125,13 @@ def scores(
         "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
         "auc": None if None in aucs else sum(aucs) / n_classes,
     }
+    chosen = class_names
     if n_classes == 2:
-        chosen = check_choice(positive or class_names[-1], "the positive class", class_names)
-        result["positive_class"] = chosen
-        result["sensitivity"] = per_class[chosen]["sensitivity"]
-        result["specificity"] = per_class[chosen]["specificity"]
+        chosen = [check_choice(positive or class_names[-1], "the positive class", class_names)]
+        result["positive_class"] = chosen[0]
+    for figure in ("sensitivity", "specificity"):
+        values = [per_class[name][figure] for name in chosen]
+        result[figure] = None if None in values else sum(values) / len(values)
     result["per_class"] = per_class
     result["confusion_matrix"] = table.tolist()
     return result
@@ -179,12 +181,12 @@ def evaluate_encoder(
     n_classes = len(dataset.class_names)
     decision = np.full((len(dataset.labels), n_classes), np.nan)
     for train, test in parts:
+        train_images, test_images = descriptors.take(train), descriptors.take(test)
         fitted = clone(encoder)
         with watch.stage("fit_encoder"):
-            fitted.fit(descriptors.take(train))
+            fitted.fit(train_images)
         with watch.stage("encode"):
-            x_train = fitted.transform(descriptors.take(train))
-            x_test = fitted.transform(descriptors.take(test))
+            x_train, x_test = fitted.transform(train_images), fitted.transform(test_images)
         with watch.stage("fit_classifier"):
             svm = clone(classifier).fit(x_train, dataset.labels[train])
         with watch.stage("predict"):
@@ -200,7 +202,9 @@ def evaluate_encoder(
     )
     result["n_test"] = len(tested)
     result["n_train"] = len(parts[0][0])
-    result["protocol"] = "official split" if dataset.splits is not None else f"{folds}-fold cross-validation"
+    result["protocol"] = (
+        "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation"
+    )
     result["seconds"] = {name: round(seconds, 4) for name, seconds in watch.seconds.items()}
     return result
 
@@ -257,7 +261,7 @@ def _check_parts(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np
 
 def score_table(results: list[Mapping[str, Any]]) -> str:
     """Plain-text table of the results of several encoders, one line each."""
-    two_classes = all("sensitivity" in r for r in results)
+    two_classes = all("positive_class" in r for r in results)
     header = ["encode", "scale", "accuracy", "95 % interval", "balanced"]
     header += ["sensitivity", "specificity"] if two_classes else []
     rows = [[*header, "AUC"]]

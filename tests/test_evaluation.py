@@ -39,7 +39,16 @@ def test_a_class_without_test_images_has_no_figure():
     assert figures["per_class"]["c"]["sensitivity"] is None
     assert figures["per_class"]["c"]["specificity"] == 1.0
     assert figures["auc"] is None
-    assert "sensitivity" not in figures
+    assert figures["sensitivity"] is None
+
+
+def test_three_classes_average_over_classes():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    decision = np.eye(3)[[0, 1, 1, 1, 2, 0]]
+    figures = scores(labels, decision.argmax(axis=1), decision, ["a", "b", "c"])
+    assert figures["sensitivity"] == figures["balanced_accuracy"] == pytest.approx((0.5 + 1 + 0.5) / 3)
+    assert figures["specificity"] == pytest.approx((3 / 4 + 3 / 4 + 1) / 3)
+    assert "positive_class" not in figures
 
 
 def folder(labels, groups=None, splits=None):
@@ -66,7 +75,7 @@ def test_official_split(easy):
     descriptors, labels = easy
     data = folder(labels, splits=np.where(np.arange(60) % 4 == 0, "test", "train"))
     figures = evaluate_encoder(descriptors, data, GlobalPool(), WideLinearSVC())
-    assert (figures["n_train"], figures["n_test"], figures["protocol"]) == (45, 15, "official split")
+    assert (figures["n_train"], figures["n_test"], figures["protocol"]) == (45, 15, "train and test part")
     assert figures["accuracy"] == 1.0
     assert figures["seconds"].keys() == {"fit_encoder", "encode", "fit_classifier", "predict"}
 
