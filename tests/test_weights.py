@@ -95,9 +95,7 @@ def test_a_keras_file_is_not_executed(tmp_path, network):
     with zipfile.ZipFile(tmp_path / "a.keras") as old, zipfile.ZipFile(tmp_path / "b.keras", "w") as new:
         new.writestr("model.weights.h5", old.read("model.weights.h5"))
         new.writestr("config.json", '{"module": "os", "class_name": "system", "config": "exit 1"}')
-    back = w.build_network(
-        keras.applications.MobileNetV2, "MobileNetV2", tmp_path / "b.keras", include_top=False
-    )
+    back = build(keras.applications.MobileNetV2, tmp_path / "b.keras")
     assert w.fingerprint(back) == w.fingerprint(network)
 
 
