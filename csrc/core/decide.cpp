@@ -68,7 +68,20 @@ bool beats(const float* x, const float* a, const float* b, std::int64_t d) {
 
 }  // namespace
 
-double squared_norm(const float* x, std::int64_t d) { return dot(x, x, d); }
+double norm_bound(const float* x, std::int64_t d) {
+  constexpr int kLanes = 16;
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= d; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lanes[j] += x[i + j] * x[i + j];
+  }
+  double sum = 0.0;
+  for (; i < d; ++i) sum += double{x[i]} * double{x[i]};
+  for (float lane : lanes) sum += double{lane};
+  // A lane adds at most d / 16 + 1 rounded squares; a square may lose up to FLT_MIN to underflow.
+  const double n = static_cast<double>(d);
+  return std::sqrt(sum * (1.0 + gamma(n / kLanes + 3.0, 0x1p-24)) * 1.0001 + n * double{FLT_MIN});
+}
 
 CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
     : centers(centers_),
@@ -78,7 +91,7 @@ CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
       bias(static_cast<std::size_t>(k_)),
       max_norm(0.0) {
   for (std::int64_t i = 0; i < k; ++i) {
-    const double norm = squared_norm(centers + i * d, d);
+    const double norm = dot(centers + i * d, centers + i * d, d);
     half_norms[static_cast<std::size_t>(i)] = 0.5 * norm;
     // Beyond float32 the bias may be anything finite: the error bound is infinite there.
     bias[static_cast<std::size_t>(i)] = static_cast<float>(std::max(-0.5 * norm, -double{FLT_MAX}));
@@ -103,7 +116,7 @@ std::int32_t decide(const float* x, const CenterSet& set, const std::vector<std:
     scores[i] = dot(x, set.centers + k * set.d, set.d) - set.half_norms[static_cast<std::size_t>(k)];
     best = std::max(best, scores[i]);
   }
-  const double row_norm = std::sqrt(squared_norm(x, set.d));
+  const double row_norm = norm_bound(x, set.d);
   const double magnitude = row_norm * set.max_norm + 0.5 * set.max_norm * set.max_norm;
   const double slack = 2.0 * 1.0001 * gamma(static_cast<double>(set.d) + 4.0, 0x1p-53) * magnitude;
   std::int32_t winner = -1;

@@ -24,11 +24,13 @@ struct CenterSet {
   double max_norm;                 // max_k |c_k|
 };
 
-// sum_i |x_i|^2 in double.
-double squared_norm(const float* x, std::int64_t d);
+// At least |x|, and at most a little more: summed in float32, with its own rounding and underflow added.
+// Infinite where the squares overflow.
+double norm_bound(const float* x, std::int64_t d);
 
-// Bound on |computed - real| score of one row of norm `row_norm`, for float32 sums in any order, products
-// that underflow included. Infinite where float32 might overflow, so that every centre is a candidate.
+// Bound on |computed - real| score of one row of norm at most `row_norm`, for float32 sums in any order,
+// products that underflow included. Infinite where float32 might overflow, so that every centre is a
+// candidate.
 double float32_score_error(double row_norm, const CenterSet& set);
 
 // The winner among `candidates` (ascending, at least one) for row x.

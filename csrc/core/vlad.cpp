@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -46,15 +47,38 @@ class Assigner {
   }
 
   std::int32_t label(const float* x, const float* scores) {
-    const double error = float32_score_error(std::sqrt(squared_norm(x, set_.d)), set_);
-    const double best = *std::max_element(scores, scores + set_.k);
-    // Written so that an infinite bound, or a score that is not a number, keeps the centre in.
-    const double threshold = std::isinf(error) ? -error : best - 2.0 * error;
+    const double error = float32_score_error(norm_bound(x, set_.d), set_);
+    // An infinite bound keeps every centre in, scores that are not numbers included.
+    float threshold = -std::numeric_limits<float>::infinity();
+    if (!std::isinf(error)) {
+      const double exact = double{largest(scores, set_.k)} - 2.0 * error;
+      threshold = std::nextafter(static_cast<float>(exact), threshold);
+    }
     candidates_.clear();
-    for (std::int64_t k = 0; k < set_.k; ++k) {
-      if (!(scores[k] < threshold)) candidates_.push_back(static_cast<std::int32_t>(k));
+    constexpr std::int64_t kRun = 16;
+    for (std::int64_t first = 0; first < set_.k; first += kRun) {
+      const std::int64_t last = std::min(set_.k, first + kRun);
+      int kept = 0;
+      for (std::int64_t k = first; k < last; ++k) kept += !(scores[k] < threshold);
+      if (kept == 0) continue;
+      for (std::int64_t k = first; k < last; ++k) {
+        if (!(scores[k] < threshold)) candidates_.push_back(static_cast<std::int32_t>(k));
+      }
     }
     return decide(x, set_, candidates_);
+  }
+
+  // The maximum in lanes, so that a compiler without -ffast-math can use its vector unit.
+  static float largest(const float* scores, std::int64_t k) {
+    constexpr int kLanes = 16;
+    float lanes[kLanes];
+    std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+    std::int64_t i = 0;
+    for (; i + kLanes <= k; i += kLanes) {
+      for (int j = 0; j < kLanes; ++j) lanes[j] = scores[i + j] > lanes[j] ? scores[i + j] : lanes[j];
+    }
+    for (; i < k; ++i) lanes[0] = std::max(lanes[0], scores[i]);
+    return *std::max_element(lanes, lanes + kLanes);
   }
 
   const CenterSet& set_;
