@@ -253,7 +253,7 @@ def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any
             hint = f"did you mean {close[0]!r}" if close else f"the last are {', '.join(names[-4:])}"
             raise InputError(f"{name} has no layer {layer!r}: {hint}")
     network = fill_network(network, builder, weights, include_top=include_top)
-    cut = keras.Model(network.inputs, network.get_layer(layer).output)
+    cut = keras.Model(network.input, network.get_layer(layer).output)
     if len(cut.output_shape) not in (2, 4):
         raise InputError(
             f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of (h, w, D) or (D,)"

@@ -1,5 +1,6 @@
 """CNNDescriptors against the network used by hand."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -206,7 +207,7 @@ def test_fc1_and_fc2_of_vgg16(tmp_path, pictures, layer):
     network.save_weights(tmp_path / "top.weights.h5")
     got = CNNDescriptors("vgg16", layer, weights=tmp_path / "top.weights.h5").transform(pictures[:1])
     assert got.values.shape == (1, 4096)
-    cut = keras.Model(network.inputs, network.get_layer(layer).output)
+    cut = keras.Model(network.input, network.get_layer(layer).output)
     pixels = resize_square(pictures[0], 224)[None].astype("float32")
     expected = keras.ops.convert_to_numpy(cut(keras.applications.vgg16.preprocess_input(pixels)))
     np.testing.assert_allclose(got.values, expected, atol=BATCH_TOLERANCE * np.abs(expected).max())
@@ -257,3 +258,26 @@ def test_real_descriptors_are_sparse(data_dir, vgg16_weights):
     got = CNNDescriptors("vgg16", weights=vgg16_weights).transform(paths)
     assert got.values.min() == 0
     assert 0.05 < (got.values > 0).mean() < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_keras_backends(backend, small_weights, small, pictures, tmp_path):
+    """The same descriptors, and not one warning, whichever backend KERAS_BACKEND names."""
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    np.savez(tmp_path / "pictures.npz", *pictures)
+    code = (
+        "import numpy as np, medvlad as mv\n"
+        f"with np.load({str(tmp_path / 'pictures.npz')!r}) as a: pictures = list(a.values())\n"
+        f"network = mv.CNNDescriptors('MobileNetV2', 'out_relu', weights={small_weights!r})\n"
+        f"np.save({str(tmp_path / 'values.npy')!r}, network.transform(pictures).values)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | {"KERAS_BACKEND": backend},
+    )
+    expected = small.transform(pictures).values
+    got = np.load(tmp_path / "values.npy")
+    np.testing.assert_allclose(got, expected, atol=10 * BATCH_TOLERANCE * np.abs(expected).max())

