@@ -28,7 +28,7 @@ format: $(VENV)/.dev
 	$(BIN)/clang-format -i $$(find csrc -name '*.[ch]pp')
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("medvlad needs Python 3.11 or newer: make PYTHON=python3.12 ...")'

@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,11 +28,12 @@ from tqdm import tqdm
 from medvlad._validate import InputError, check_choice, check_positive_int, import_extra
 from medvlad.descriptors import Descriptors
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
-from medvlad.weights import fill_network, fingerprint
+from medvlad.weights import fill_network, fingerprint, weights_source
 
 __all__ = ["CNNDescriptors", "input_side"]
 
 _BATCH_PIXELS = 8 * 224 * 224
+_BATCHES_WITHOUT_BAR = 4
 
 
 def input_side(scale: int) -> int:
@@ -62,7 +63,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     on_error : {"raise", "skip"}, default="raise"
         What an unreadable image does. With "skip" it gets no descriptors and is listed in `skipped_`.
     progress : bool or None, default=None
-        Progress bar on standard error; None: where that is a terminal.
+        Progress bar on standard error; None: where that is a terminal and there are more than a few batches.
 
     Attributes
     ----------
@@ -138,10 +139,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If an image cannot be read (and ``on_error="raise"``), or a descriptor is not finite.
+            If `X` is a single image, an image cannot be read (and ``on_error="raise"``), or a descriptor is
+            not finite.
         """
-        if isinstance(X, str | os.PathLike) or not hasattr(X, "__len__"):
-            raise InputError(f"images must be a list of paths or arrays, got {X!r}: put it into a list")
+        X = _as_sequence(X)
         network, preprocess = self._prepare()
         scales = _check_scales(self.scales)
         counts = [self._descriptors_an_image(network, scale) for scale in scales]
@@ -152,6 +153,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.skipped_: list[tuple[int, str]] = []
         used, chunk = 0, max(batches)
         hidden = None if self.progress is None else not self.progress
+        if self.progress is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
+            hidden = True
         with tqdm(total=n_images, unit="image", desc="descriptors", disable=hidden) as bar:
             for first in range(0, n_images, chunk):
                 indices = range(first, min(first + chunk, n_images))
@@ -199,7 +202,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         check_choice(self.on_error, "on_error", ("raise", "skip"))
         if self.batch_size is not None:
             check_positive_int(self.batch_size, "batch_size")
-        key = (self.model, self.layer, os.fspath(self.weights), os.environ.get("MEDVLAD_WEIGHTS"))
+        key = (self.model, self.layer, weights_source(self.weights))
         if getattr(self, "_key", None) != key:
             self._network, self._preprocess = _build(self.model, self.layer, self.weights)
             self._key = key
@@ -237,7 +240,12 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
 def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
     """Return the frozen network from image to `layer`, and its preprocessing."""
-    keras = import_extra("keras", "tensorflow", "CNNDescriptors")
+    try:
+        keras = import_extra("keras", "tensorflow", "CNNDescriptors")
+    except ValueError as error:  # a backend that Keras does not know
+        raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
+    if not isinstance(layer, str):
+        raise InputError(f"layer must be the name of a layer, got {layer!r}")
     if keras.config.image_data_format() != "channels_last":
         raise InputError(
             "Keras is set to channels_first: set image_data_format to channels_last in keras.json"
@@ -278,13 +286,30 @@ def _find_application(applications: Any, model: str) -> Callable[..., Any]:
 
 
 def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
-    listed = (scales,) if isinstance(scales, int | np.integer) else tuple(scales)
+    listed = tuple(scales) if np.iterable(scales) else (scales,)
     for scale in listed:
         if isinstance(scale, bool) or not isinstance(scale, int | np.integer) or not 0 <= scale <= 10:
             raise InputError(f"scales must be integers from 0 to 10, got {scale!r}")
     if not listed or len(set(listed)) != len(listed):
         raise InputError(f"scales must be at least one integer, none of them twice, got {scales!r}")
     return tuple(int(scale) for scale in listed)
+
+
+def _as_sequence(images: Any) -> Any:
+    """Return `images` so that ``images[i]`` is the i-th; refuse a single image, and what has no order."""
+    got = None
+    if isinstance(images, str | os.PathLike):
+        got = repr(images)
+    elif isinstance(images, bytes | Mapping | Set) or not hasattr(images, "__len__"):
+        got = type(images).__name__
+    elif isinstance(images, np.ndarray) and (
+        images.ndim == 0 or (images.ndim == 3 and images.shape[2] in (1, 3))
+    ):
+        got = f"one array of shape {images.shape}"
+    if got is not None:
+        raise InputError(f"images must be a list of paths or arrays, got {got}: put it into a list")
+    # A column of a data frame finds images[i] by its label, which is not the i-th after a shuffled split.
+    return images if isinstance(images, np.ndarray | Sequence) else list(images)
 
 
 def _name(image: Any, index: int) -> str:

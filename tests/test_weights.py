@@ -50,6 +50,42 @@ def test_every_format_round_trips(network, tmp_path, name):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+def test_whole_model_in_a_legacy_file(network, tmp_path):
+    network.save(tmp_path / "model.h5")
+    assert w.fingerprint(build(keras.applications.MobileNetV2, tmp_path / "model.h5")) == w.fingerprint(
+        network
+    )
+
+
+def test_normalization_uses_what_was_loaded(tmp_path):
+    """Keras' Normalization computes with a copy of its statistics, which assigning them leaves stale."""
+    builder = keras.applications.EfficientNetB0
+    target = builder(weights=None, include_top=False)
+    keras.utils.set_random_seed(5)
+    rng = np.random.default_rng(5)
+    tensors = {
+        f"{x.name}/{v.name}": rng.uniform(0.1, 1, v.shape).astype("float32")
+        for x in target.layers
+        for v in x.weights
+    }
+    np.savez(tmp_path / "a.npz", **tensors)
+    w.fill_network(target, builder, tmp_path / "a.npz", include_top=False)
+    layer = next(x for x in target.layers if isinstance(x, keras.layers.Normalization))
+    x = rng.uniform(0, 1, (1, 4, 4, 3)).astype("float32")
+    mean, variance = (tensors[f"{layer.name}/{name}"] for name in ("mean", "variance"))
+    np.testing.assert_allclose(layer(x), (x - mean) / np.sqrt(variance), rtol=1e-5, atol=1e-6)
+
+
+def test_fingerprint_sees_rescaling():
+    """EfficientNet has one more of these for "imagenet" than for a file: equal weights, another network."""
+
+    def network(*scales):
+        return keras.Sequential([keras.layers.Input((4,)), *map(keras.layers.Rescaling, scales)])
+
+    assert w.fingerprint(network(2.0)) == w.fingerprint(network(2.0))
+    assert len({w.fingerprint(network(*scales)) for scales in [(2.0,), (3.0,), (2.0, 3.0)]}) == 3
+
+
 def test_fingerprint_tells_weights_apart(network):
     keras.utils.set_random_seed(4)
     other = keras.applications.MobileNetV2(weights=None)
@@ -70,6 +106,36 @@ def test_another_network_is_refused(tmp_path, name):
     save(keras.applications.MobileNet(weights=None, include_top=False, alpha=0.25), tmp_path / name)
     message = refused("are not those of MobileNetV2|lack", tmp_path / name)
     assert str(tmp_path / name) in message
+
+
+def test_a_wrong_file_is_answered_once(tmp_path, recwarn):
+    """Keras names what it skipped in up to a hundred warnings; the user gets one sentence."""
+    keras.applications.MobileNet(weights=None, include_top=False, alpha=0.25).save_weights(
+        tmp_path / "a.weights.h5"
+    )
+    message = refused("layer .* is missing or of another shape", tmp_path / "a.weights.h5")
+    assert "object" not in message
+    assert not [x for x in recwarn if "Skipping" in str(x.message)]
+
+
+def test_a_file_without_top_for_a_network_with_top(network, tmp_path):
+    save(network, tmp_path / "a.weights.h5")
+    refused(
+        "MobileNetV2 with its fully connected layers .*layer predictions is missing",
+        tmp_path / "a.weights.h5",
+        top=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["a.weights.h5", "a.keras", "a.npz"])
+def test_a_file_with_top_fills_the_rest(tmp_path, name):
+    """The convolutions of a larger file are taken exactly; Keras refuses that for its legacy format."""
+    keras.utils.set_random_seed(6)
+    whole = keras.applications.MobileNetV2(weights=None)
+    save(whole, tmp_path / name)
+    back = build(keras.applications.MobileNetV2, tmp_path / name)
+    for a, b in zip(back.weights, whole.weights, strict=False):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.h5", "a.keras", "a.npz"])
@@ -104,6 +170,8 @@ def test_paths_that_are_none(tmp_path):
     refused("are not 'imagenet', 'bundled' or a file", "imagenett")
     (tmp_path / "folder.h5").mkdir()
     refused("is a folder", tmp_path / "folder.h5")
+    for none in (None, 3, b"x.h5", ""):
+        refused("weights must be 'imagenet', 'bundled' or a file ending in .*, got ", none)
 
 
 def test_environment_names_the_default(monkeypatch, network, tmp_path):
@@ -113,7 +181,7 @@ def test_environment_names_the_default(monkeypatch, network, tmp_path):
     assert w.fingerprint(back) == w.fingerprint(network)
     assert w.find_weights()["MEDVLAD_WEIGHTS"] == str(tmp_path / "a.weights.h5")
     monkeypatch.setenv("MEDVLAD_WEIGHTS", "gone.h5")
-    refused("'gone.h5' does not exist", "imagenet")
+    refused(r"'gone.h5' \(named by MEDVLAD_WEIGHTS\) does not exist", "imagenet")
     assert w.find_weights()["MEDVLAD_WEIGHTS"] == "gone.h5 (missing)"
 
 
@@ -129,6 +197,25 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
     assert "weights=FILE or weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
     vgg_without_network.__name__ = "VGG19"
     assert "bundled" not in refused("could not be downloaded", "imagenet", vgg_without_network)
+
+
+def test_a_download_is_not_announced_on_standard_output(monkeypatch, capsys):
+    """Standard output is for results, such as ``predict --json``; the reason is the failure itself."""
+    monkeypatch.delenv("MEDVLAD_WEIGHTS", raising=False)
+
+    def downloading(weights, include_top):
+        if weights is not None:
+            print("Downloading data from https://example.org/x.h5")  # noqa: T201
+            try:
+                raise OSError("[Errno -2] Name or service not known")
+            except OSError:
+                raise Exception("URL fetch failure on https://example.org/x.h5: None -- much more")  # noqa: B904
+
+    downloading.__name__ = "VGG19"
+    refused(r"could not be downloaded \(\[Errno -2\] Name or service not known\)", "imagenet", downloading)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Downloading" in captured.err
 
 
 class TestBundled:
