@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,7 +36,9 @@ def main() -> None:
     # TensorFlow announces itself on standard error unless told not to before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        status = cli.main(standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = cli.main(standalone_mode=False)
     except click.Abort:
         click.echo("medvlad: interrupted", err=True)
         sys.exit(130)
@@ -49,7 +52,15 @@ def main() -> None:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         click.echo(f"medvlad: {what}", err=True)
         sys.exit(2)
+    except MemoryError as error:
+        click.echo(f"medvlad: not enough memory ({error}): give fewer images or a smaller scale", err=True)
+        sys.exit(2)
     sys.exit(status or 0)
+
+
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    """Print a warning as one line, without the place in the code that raised it."""
+    click.echo(f"medvlad: {message}", err=True)
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:
@@ -226,8 +237,8 @@ def demo(out: Path) -> int:
     from medvlad.demo import write_demo_images
     from medvlad.experiment import Experiment
 
-    click.echo(f"Writing patches of scikit-image's photographs to {out / 'images'}; VGG16 weights: bundled.")
     images = write_demo_images(out / "images")
+    click.echo(f"Images: patches of scikit-image's photographs, in {images}. Weights: VGG16, bundled.")
     experiment = Experiment(model="vgg16", weights="bundled")
     return _evaluate(experiment, images, ["avg", "vlad16", "vlad64"], out)
 

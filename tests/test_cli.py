@@ -4,12 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medvlad import cli
+from medvlad import InputError, cli
 
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
 
@@ -218,6 +219,30 @@ def test_out_is_a_file(run, images, weights, tmp_path):
     )
     assert status == 2
     assert "taken" in error
+
+
+@pytest.mark.filterwarnings("always:the clusters")
+def test_warnings_are_one_line(run, images, monkeypatch):
+    """The reader sees what is the matter, not where in the code."""
+
+    def warn(*args):
+        warnings.warn("the clusters are few", UserWarning, stacklevel=1)
+        raise InputError("enough")
+
+    monkeypatch.setattr("medvlad.experiment.Experiment.load", warn)
+    status, _, error = run("evaluate", images)
+    assert status == 2
+    assert error.splitlines() == ["medvlad: the clusters are few", "medvlad: enough"]
+
+
+def test_out_of_memory_is_told(run, images, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("medvlad.experiment.Experiment.load", exhausted)
+    status, _, error = run("evaluate", images)
+    assert status == 2
+    assert error.startswith("medvlad: not enough memory (Unable to allocate 9 TiB)")
 
 
 def test_doctor(run):
