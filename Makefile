@@ -2,6 +2,8 @@
 # Each makes its environment in .venv from what pyproject.toml names; nothing is installed by hand.
 PYTHON ?= python3
 VENV ?= .venv
+# What must not be skipped: everything that the environment below installs.
+REQUIRE ?= native,keras,bundled
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
@@ -11,7 +13,8 @@ demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
 
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest benchmarks --benchmark-disable --quiet
+	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest
 
 bench: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max

@@ -8,8 +8,10 @@ C-contiguous, finite, of matching widths.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,12 +29,18 @@ __all__ = [
     "check_n_clusters",
     "check_n_threads",
     "check_offsets",
+    "check_output_file",
+    "check_positive_float",
     "check_positive_int",
+    "check_seed",
     "check_width",
     "import_extra",
 ]
 
 _FINITE_BLOCK_ROWS = 4096
+
+#: More threads than any machine has processors are a mistake.
+MAX_THREADS = 1024
 
 
 class InputError(ValueError):
@@ -218,4 +226,34 @@ def check_n_threads(n_threads: Any) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-    return check_positive_int(n_threads, "n_threads")
+    checked = check_positive_int(n_threads, "n_threads")
+    if checked > MAX_THREADS:
+        raise InputError(f"n_threads must be at most {MAX_THREADS}, got {checked}")
+    return checked
+
+
+def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
+    """Return `path` if a file can be written there, so that long work is not lost for want of a folder."""
+    target = Path(path)
+    if target.is_dir():
+        raise InputError(f"{target} is a folder: name a file for the {what}")
+    if not target.parent.is_dir():
+        raise InputError(f"the folder {target.parent} for the {what} does not exist: make it first")
+    if not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise InputError(f"the {what} {target} cannot be written: check permissions or choose another place")
+    return target
+
+
+def check_positive_float(value: Any, name: str) -> float:
+    """Return `value` as a float above 0 and below infinity, or raise InputError."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not 0.0 < value < math.inf:
+        raise InputError(f"{name} must be a finite number above 0, got {value!r}")
+    return float(value)
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return `value` if NumPy takes it for a seed: an integer from 0 to 2^32 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
+        raise InputError(f"{name} must be an integer from 0 to 4294967295, got {value!r}")
+    return int(value)

@@ -5,7 +5,6 @@ The mathematics and the solver stand in :mod:`medvlad.svm_solver`.
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from medvlad._validate import InputError, check_interval, check_positive_int
+from medvlad._validate import InputError, check_positive_float, check_positive_int
 from medvlad.svm_solver import Problem, Vector, make_form, times
 
 __all__ = ["WideLinearSVC"]
@@ -114,10 +113,10 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If `max_iter` steps were not enough, or C and X are so large that double precision is not.
         """
-        big_c = _check_finite_positive(self.C, "C")
+        big_c = check_positive_float(self.C, "C")
         scale = 0.0
         if self.fit_intercept:
-            scale = _check_finite_positive(self.intercept_scaling, "intercept_scaling")
+            scale = check_positive_float(self.intercept_scaling, "intercept_scaling")
         max_iter = check_positive_int(self.max_iter, "max_iter")
         x, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], order=None, copy=False)
         check_classification_targets(labels)
@@ -141,6 +140,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             curvature = 2.0 * big_c * row_weight * np.where(is_k, factors[k], rest)
             with np.errstate(divide="ignore", over="ignore"):
                 curvature[np.isinf(1.0 / curvature)] = 0.0
+            if not np.isfinite(curvature).all():
+                raise InputError(f"C={self.C} times the weights is beyond float64: lower C or the weights")
             problems.append(Problem(form, np.where(is_k, 1.0, -1.0), curvature))
         # All classes begin with all rows active: unless C depends on the class, they share that factor.
         for problem in problems:
@@ -225,11 +226,3 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
         predicted: NDArray[Any] = self.classes_[best]
         return predicted
-
-
-def _check_finite_positive(value: Any, name: str) -> float:
-    """Return `value` as a float above 0 and below infinity, or raise InputError."""
-    checked = check_interval(value, name, 0.0, math.inf)
-    if math.isinf(checked):
-        raise InputError(f"{name} must be finite, got {value!r}")
-    return checked

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from medvlad._validate import InputError, MissingExtraError, import_extra
+from medvlad._validate import InputError, MissingExtraError, check_output_file
 
 if TYPE_CHECKING:
     from medvlad.experiment import Experiment
@@ -187,9 +187,9 @@ def evaluate(directory: Path, encode: str, out: Path | None, **options: Any) -> 
 def train(directory: Path, encode: str, output: Path, **options: Any) -> int:
     """Fit a classifier on the images of DIR (its train part, if it has one) and save it."""
     from medvlad.experiment import Experiment
-    from medvlad.model_file import check_writable, save_model
+    from medvlad.model_file import save_model
 
-    check_writable(output)
+    check_output_file(output, "model")
     experiment = Experiment(**_settings(options))
     dataset = experiment.load(directory)
     _start_keras()
@@ -280,12 +280,14 @@ def _start_keras() -> None:
 
     TensorFlow prints it past Python and past TF_CPP_MIN_LOG_LEVEL, on file descriptor 2 itself.
     """
+    from medvlad.features import import_keras
+
     sys.stderr.flush()
     with tempfile.TemporaryFile("w+") as announcements:
         saved = os.dup(2)
         os.dup2(announcements.fileno(), 2)
         try:
-            keras = import_extra("keras", "tensorflow", "CNNDescriptors")
+            keras = import_keras()
             keras.ops.convert_to_numpy(keras.ops.zeros(1))
         finally:
             os.dup2(saved, 2)
@@ -299,6 +301,7 @@ def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out
 
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+        check_output_file(out / "results.json", "results")
     dataset = experiment.load(directory)
     _start_keras()
     report = experiment.evaluate(dataset, encodings)
@@ -311,7 +314,7 @@ def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out
     )
     if out is not None:
         path = out / "results.json"
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         click.echo(f"Everything, with settings, versions and seconds a stage: {path}")
     return _list_skipped(report["skipped"])
 

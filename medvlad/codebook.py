@@ -23,6 +23,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -32,9 +33,15 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
-from medvlad._validate import check_interval, check_n_clusters, check_n_threads, check_positive_int
+from medvlad._blas_threads import single_threaded_blas
+from medvlad._validate import (
+    InputError,
+    check_interval,
+    check_n_clusters,
+    check_n_threads,
+    check_positive_int,
+)
 from medvlad.backends import get_backend
 from medvlad.descriptors import validate_input
 
@@ -121,12 +128,12 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         backend = get_backend(self.backend)
         centers = _seed(x, n_clusters, check_random_state(self.random_state), n_threads)
         offsets = np.array([0, len(x)], np.int64)
-        threshold = self.tol * float(np.mean(np.var(x, axis=0, dtype=np.float64)))
+        threshold = self.tol * _mean_variance(x)
         converged, self.n_iter_ = False, 0
         while not converged and self.n_iter_ < self.max_iter:
             residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
             moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
-            updated = (centers + moves).astype(np.float32)
+            updated = _moved(centers, moves)
             empty = np.flatnonzero(counts[0] == 0)
             moved = False
             if len(empty):
@@ -188,7 +195,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
         self.counts_ = self.counts_ + counts[0]
         moves = residuals[0].astype(np.float64) / np.maximum(self.counts_, 1)[:, None]
-        self.cluster_centers_ = (centers + moves).astype(np.float32)
+        self.cluster_centers_ = _moved(centers, moves)
         self.n_iter_ += 1
         self._finish(x, backend.assign(x, self.cluster_centers_, n_threads=n_threads))
         return self
@@ -225,12 +232,12 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         x = validate_input(self, X, reset=False).values
         c = self.cluster_centers_.astype(np.float64)
         distances = np.empty((len(x), len(c)), np.float32)
-        for start in range(0, len(x), _BLOCK_ROWS):
-            block = x[start : start + _BLOCK_ROWS].astype(np.float64)
+        for part in _parts(x):
+            block = x[part].astype(np.float64)
             squared = (
                 np.einsum("nd,nd->n", block, block)[:, None] - 2 * block @ c.T + np.einsum("kd,kd->k", c, c)
             )
-            distances[start : start + len(block)] = np.sqrt(np.maximum(squared, 0))
+            distances[part] = np.sqrt(np.maximum(squared, 0))
         return distances
 
     def __sklearn_tags__(self) -> Any:
@@ -260,11 +267,19 @@ def _seed(
 ) -> NDArray[np.float32]:
     """Return (K, D) centres drawn from rows of `x` (N, D) by greedy k-means++."""
     n_trials = 2 + int(math.log(n_clusters))
-    norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
+    # Centred, or the products below would drown small distances between far-off descriptors.
+    mean: NDArray[Any] = _mean(x)
+    norms = np.empty(len(x))
+    for part in _parts(x):
+        centred = x[part] - mean
+        norms[part] = np.einsum("nd,nd->n", centred, centred)
+    # Where squares stay in its range, float32 will do: seeds are drawn, not computed.
+    if 1e-30 < norms.max() < 1e30:
+        mean = mean.astype(np.float32)
     chosen = [int(rng.randint(len(x)))]
     # One thread a block and one BLAS thread inside it: the same bits for any number of threads.
-    with ThreadPoolExecutor(n_threads) as pool, threadpool_limits(1, user_api="blas"):
-        closest = _distances_to(x, norms, chosen, pool)[:, 0]
+    with ThreadPoolExecutor(n_threads) as pool, single_threaded_blas():
+        closest = _distances_to(x, mean, norms, chosen, pool)[:, 0]
         while len(chosen) < n_clusters:
             cumulative = np.cumsum(closest)
             if cumulative[-1] > 0:
@@ -272,7 +287,7 @@ def _seed(
                 trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
             else:  # fewer distinct descriptors than centres: any will do
                 trials = rng.randint(len(x), size=1)
-            distances = np.minimum(_distances_to(x, norms, trials, pool), closest[:, None])
+            distances = np.minimum(_distances_to(x, mean, norms, trials, pool), closest[:, None])
             best = int(distances.sum(axis=0).argmin())
             chosen.append(int(trials[best]))
             closest = np.ascontiguousarray(distances[:, best])
@@ -280,20 +295,53 @@ def _seed(
 
 
 def _distances_to(
-    x: NDArray[np.float32], norms: NDArray[np.float64], rows: Any, pool: ThreadPoolExecutor
+    x: NDArray[np.float32],
+    mean: NDArray[Any],
+    norms: NDArray[np.float64],
+    rows: Any,
+    pool: ThreadPoolExecutor,
 ) -> NDArray[np.float64]:
     """Squared distances (N, len(rows)) of all of `x` to some of its rows; 0 where rounding cannot tell."""
-    targets, target_norms = x[rows], norms[rows]
+    targets, target_norms = x[rows] - mean, norms[rows]
     distances = np.empty((len(x), len(targets)))
 
-    def block(start: int) -> None:
-        part = slice(start, start + _BLOCK_ROWS)
+    def block(part: slice) -> None:
         scale = norms[part, None] + target_norms
-        squared = scale - 2.0 * (x[part] @ targets.T)
+        squared = scale - 2.0 * ((x[part] - mean) @ targets.T)
         distances[part] = np.where(squared > 1e-5 * scale, squared, 0.0)
 
-    list(pool.map(block, range(0, len(x), _BLOCK_ROWS)))
+    list(pool.map(block, _parts(x)))
     return distances
+
+
+def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
+    """Yield slices of `_BLOCK_ROWS` rows."""
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, len(x), _BLOCK_ROWS))
+
+
+def _mean(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean row (D,), without a float64 copy of all of `x`."""
+    total = np.zeros(x.shape[1])
+    for part in _parts(x):
+        total += x[part].sum(axis=0, dtype=np.float64)
+    return total / len(x)
+
+
+def _mean_variance(x: NDArray[np.float32]) -> float:
+    """Mean over features of their variance."""
+    mean = _mean(x)
+    return sum(float(((x[part] - mean) ** 2).sum()) for part in _parts(x)) / x.size
+
+
+def _moved(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the moved centres, or raise where sums of descriptors have left float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = (centers + moves).astype(np.float32)
+    if not np.isfinite(moved).all():
+        raise InputError(
+            f"descriptors as large as {np.abs(centers).max():.3g} add up to more than float32: rescale them"
+        )
+    return moved
 
 
 def _squared_distances(
@@ -301,8 +349,7 @@ def _squared_distances(
 ) -> NDArray[np.float64]:
     """Squared distance (N,) of each row to the centre of its label."""
     distances = np.empty(len(x))
-    for start in range(0, len(x), _BLOCK_ROWS):
-        part = slice(start, start + _BLOCK_ROWS)
+    for part in _parts(x):
         difference = x[part].astype(np.float64) - centers[labels[part]]
         distances[part] = np.einsum("nd,nd->n", difference, difference)
     return distances

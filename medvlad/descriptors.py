@@ -60,6 +60,8 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         InputError
             If the list is empty, or the widths differ (the image is named).
         """
+        if isinstance(arrays, str) or not hasattr(arrays, "__len__"):
+            raise InputError(f"from_list needs a list of arrays, got {type(arrays).__name__}")
         if len(arrays) == 0:
             raise InputError("an empty list of images has no number of features: give at least one array")
         matrices = [as_matrix(a, f"descriptors of image {i}") for i, a in enumerate(arrays)]
@@ -153,8 +155,11 @@ def as_descriptors(x: Any) -> Descriptors:
 
 
 def is_ragged_list(x: Any) -> bool:
-    """Whether `x` is a list or tuple of 2-D arrays (and not a nested list of numbers)."""
-    return isinstance(x, list | tuple) and len(x) > 0 and all(np.ndim(a) == 2 for a in x)
+    """Whether `x` is a list or tuple of 2-D arrays (and not a nested list of numbers).
+
+    One such array is enough: Descriptors.from_list names the others.
+    """
+    return isinstance(x, list | tuple) and any(isinstance(a, np.ndarray) and a.ndim == 2 for a in x)
 
 
 def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:

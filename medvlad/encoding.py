@@ -122,7 +122,7 @@ def _encode(
     backend: str,
     n_threads: int | None,
 ) -> NDArray[np.float32]:
-    return get_backend(backend).encode(
+    encoded = get_backend(backend).encode(
         batch.values,
         batch.offsets,
         centers,
@@ -131,6 +131,9 @@ def _encode(
         l2_norm=bool(l2_norm),
         n_threads=check_n_threads(n_threads),
     )
+    if not l2_norm and not intra_norm:  # normalised numbers are at most 1
+        check_finite(encoded, name="encoded images, too large for float32,")
+    return encoded
 
 
 class _Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -239,7 +242,9 @@ class VLAD(_Encoder):
     def partial_fit(self, X: Any, y: object = None) -> Self:
         """Move the cluster centres by one batch of images; see :meth:`KMeansCodebook.partial_fit`."""
         check_interval(self.power, "power", 0.0, 1.0)
-        first = not hasattr(self, "codebook_")
+        first = not hasattr(self, "cluster_centers_")
+        if not first and not hasattr(self, "codebook_"):
+            raise InputError("a VLAD from a model file has no counts to go on from: fit a new one instead")
         descriptors = validate_input(self, X, reset=first)
         codebook = self._codebook() if first else self.codebook_
         self.codebook_ = codebook.partial_fit(descriptors)
@@ -336,6 +341,7 @@ class GlobalPool(_Encoder):
             An image without descriptors gives zeros.
         """
         check_is_fitted(self, "n_features_in_")
+        check_choice(self.mode, "mode", tuple(_POOL))
         descriptors = validate_input(self, X, reset=False)
         pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
         for start in range(0, len(descriptors), _POOL_IMAGES):
@@ -376,10 +382,10 @@ def _maximum(
 def _generalised_mean(
     x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
 ) -> NDArray[np.float64]:
-    # Relative to the largest value, so that no power overflows.
+    # Relative to the image's own largest value, so that no power overflows.
     floored = np.maximum(x.astype(np.float64), _GEM_FLOOR)
-    largest = float(floored.max())
-    powers = np.add.reduceat((floored / largest) ** p, first, axis=0)
+    largest = np.maximum.reduceat(floored, first, axis=0)
+    powers = np.add.reduceat((floored / np.repeat(largest, counts[:, 0], axis=0)) ** p, first, axis=0)
     return np.asarray(largest * (powers / counts) ** (1 / p))
 
 

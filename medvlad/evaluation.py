@@ -169,15 +169,18 @@ def evaluate_encoder(
     Returns
     -------
     dict
-        What :func:`scores` returns, with n_train, n_test, protocol and seconds by stage.
+        What :func:`scores` returns over all test images (those of all folds pooled), with n_train (of the
+        first fold), n_test, protocol and seconds by stage.
 
     Raises
     ------
     InputError
-        If a class has too few images for the folds.
+        If a class has too few images for the folds, or no training image.
     """
     watch = Stopwatch()
     parts = list(_parts(dataset, folds, random_state))
+    for train, test in parts:
+        _check_part(dataset, train, test)
     n_classes = len(dataset.class_names)
     decision = np.full((len(dataset.labels), n_classes), np.nan)
     for train, test in parts:
@@ -215,20 +218,13 @@ def _parts(
     """Yield indices of training and test images."""
     if dataset.splits is not None:
         train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
-        _check_parts(dataset, train, test)
         yield train, test
         return
     check_positive_int(folds, "folds")
     units = dataset.labels
     if dataset.groups is not None:
-        units = np.array(
-            [
-                label
-                for label, _ in sorted(
-                    set(zip(dataset.labels.tolist(), dataset.groups.tolist(), strict=True))
-                )
-            ]
-        )
+        _, patients = np.unique(dataset.groups.astype(str), return_inverse=True)
+        units = np.unique(np.column_stack([dataset.labels, patients]), axis=0)[:, 0]
     smallest = int(np.bincount(units, minlength=len(dataset.class_names)).min())
     if not 2 <= folds <= smallest:
         what = "images" if dataset.groups is None else "patients"
@@ -241,14 +237,17 @@ def _parts(
     yield from folded.split(np.zeros(len(dataset.labels)), dataset.labels, dataset.groups)
 
 
-def _check_parts(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
-    for name, part in (("train", train), ("test", test)):
-        missing = set(range(len(dataset.class_names))) - set(dataset.labels[part].tolist())
-        if len(part) == 0 or (name == "train" and missing):
-            absent = ", ".join(dataset.class_names[k] for k in sorted(missing))
-            raise InputError(
-                f"the {name} part has no usable image of: {absent}; add some or remove the class"
-            )
+def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
+    """Raise InputError unless every class can be learnt and something tested; warn of shared patients."""
+    missing = sorted(set(range(len(dataset.class_names))) - set(dataset.labels[train].tolist()))
+    if missing:
+        absent = ", ".join(dataset.class_names[k] for k in missing)
+        where = "the train part has" if dataset.splits is not None else "one fold leaves"
+        raise InputError(
+            f"{where} no training image of: {absent}; add images, use other folds, or remove the class"
+        )
+    if len(test) == 0:
+        raise InputError("the test part has no usable image: add some, or give a folder without test part")
     if dataset.groups is not None:
         shared = set(dataset.groups[train]) & set(dataset.groups[test])
         if shared:

@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from medvlad._validate import InputError, check_choice
-from medvlad.backends import available_backends
+from medvlad._validate import (
+    InputError,
+    check_choice,
+    check_interval,
+    check_n_threads,
+    check_positive_float,
+    check_positive_int,
+    check_seed,
+)
+from medvlad.backends import available_backends, get_backend
 from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
@@ -24,6 +32,7 @@ from medvlad.encoding import VLAD, GlobalPool, make_encoder
 from medvlad.evaluation import Stopwatch, evaluate_encoder, versions
 from medvlad.features import CNNDescriptors
 from medvlad.paper_datasets import LAYOUTS
+from medvlad.weights import weights_source
 
 __all__ = ["Experiment", "predict_images"]
 
@@ -69,16 +78,24 @@ class Experiment:
     positive: str | None = None
 
     def load(self, root: str | Path) -> ImageFolder:
-        """List the images under `root` as `layout` says; quick, and before anything that takes long.
+        """Check the settings and list the images under `root`; quick, and before anything that takes long.
 
         Raises
         ------
         InputError
-            If the folder does not have that layout.
+            If a setting is out of its range or the folder does not have the layout.
         """
+        check_positive_float(self.C, "C")
+        check_interval(self.power, "power", 0.0, 1.0)
+        check_n_threads(self.n_threads)
+        check_positive_int(self.folds, "folds")
+        check_seed(self.seed)
+        get_backend(self.backend)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
         dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
         if self.positive is not None:
+            if len(dataset.class_names) != 2:
+                raise InputError(f"a positive class needs two classes, here are {len(dataset.class_names)}")
             check_choice(self.positive, "the positive class", dataset.class_names)
         return dataset
 
@@ -184,6 +201,7 @@ class Experiment:
     def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
         settings = asdict(self) | {"scales": list(self.scales)}
         settings["input_sides"] = list(extractor.input_sides_)
+        settings["weights"] = weights_source(self.weights)
         settings["weights_fingerprint"] = extractor.weights_fingerprint_
         settings["available_backends"] = available_backends()
         return settings

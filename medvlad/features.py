@@ -30,7 +30,7 @@ from medvlad.descriptors import Descriptors
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
 from medvlad.weights import fill_network, fingerprint, weights_source
 
-__all__ = ["CNNDescriptors", "input_side"]
+__all__ = ["CNNDescriptors", "import_keras", "input_side"]
 
 _BATCH_PIXELS = 8 * 224 * 224
 _BATCHES_WITHOUT_BAR = 4
@@ -58,6 +58,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         "imagenet", "bundled" or a file; see :mod:`medvlad.weights`.
     batch_size : int or None, default=None
         Images a batch; None: as many as make about 400,000 pixels (8 at scale 0, 1 at the others).
+    dtype : {"float32"}, default="float32"
+        Of the network's arithmetic and of the descriptors.
     resize : str, default="bilinear"
         Pillow's filter, antialiased: one of :data:`medvlad.images.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
@@ -93,6 +95,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         scales: int | Sequence[int] = (0,),
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
+        dtype: str = "float32",
         resize: str = "bilinear",
         on_error: str = "raise",
         progress: bool | None = None,
@@ -102,6 +105,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.scales = scales
         self.weights = weights
         self.batch_size = batch_size
+        self.dtype = dtype
         self.resize = resize
         self.on_error = on_error
         self.progress = progress
@@ -198,6 +202,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     def _prepare(self) -> tuple[Any, Callable[..., Any]]:
         """Return the network, built if there is none for these parameters, and its preprocessing."""
         scales = _check_scales(self.scales)
+        check_choice(self.dtype, "dtype", ("float32",))
         check_choice(self.resize, "resize", RESIZE_FILTERS)
         check_choice(self.on_error, "on_error", ("raise", "skip"))
         if self.batch_size is not None:
@@ -238,12 +243,25 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         return {k: v for k, v in state.items() if k not in ("_network", "_preprocess", "_key")}
 
 
-def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
-    """Return the frozen network from image to `layer`, and its preprocessing."""
+def import_keras() -> Any:
+    """Import Keras with whatever backend it was told to use.
+
+    Raises
+    ------
+    MissingExtraError
+        If Keras or its backend is not installed.
+    InputError
+        If KERAS_BACKEND names no backend of Keras.
+    """
     try:
-        keras = import_extra("keras", "tensorflow", "CNNDescriptors")
+        return import_extra("keras", "tensorflow", "CNNDescriptors")
     except ValueError as error:  # a backend that Keras does not know
         raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
+
+
+def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
+    """Return the frozen network from image to `layer`, and its preprocessing."""
+    keras = import_keras()
     if not isinstance(layer, str):
         raise InputError(f"layer must be the name of a layer, got {layer!r}")
     if keras.config.image_data_format() != "channels_last":

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from medvlad.backends import BACKENDS, available_backends
+from medvlad.weights import find_weights
 
 # Timing on a shared machine says nothing about correctness, and failures must repeat.
 settings.register_profile("medvlad", deadline=None, derandomize=True, max_examples=50)
@@ -24,8 +25,13 @@ TOLERANCE = {
     ("decision", "float64"): 1e-6,  # relative to the largest value: the promise made for WideLinearSVC
 }
 
-#: MEDVLAD_REQUIRE=native,data turns the skips of these into failures.
+#: MEDVLAD_REQUIRE=native,keras,bundled,data turns skips for want of these into failures.
 REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
+
+if "keras" in REQUIRED:
+    import keras  # noqa: F401  what is required and missing ends the run here, by name
+if "bundled" in REQUIRED and find_weights()["bundled"] != "vgg16":
+    raise ImportError("the extra offline is required and not installed")
 
 DATA = Path(os.environ.get("MEDVLAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
 VGG16_WEIGHTS = DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"

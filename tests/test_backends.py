@@ -3,6 +3,8 @@
 import itertools
 import subprocess
 import sys
+import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -118,15 +120,34 @@ def test_near_ties_are_decided_exactly(backend, rng):
     for k in range(8):
         c[k, k] = np.nextafter(c[k, k], np.float32(np.inf if k % 2 else -np.inf))
     x = (base + rng.normal(scale=1e-3, size=(300, d))).astype(np.float32)
-    # |x - c_k|^2 in exact integer arithmetic: float32 numbers are integers times a power of two.
-    from fractions import Fraction
+    expected = exact_labels(x, c)
+    assert len(set(expected)) > 1
+    assert get_backend(backend).assign(x, c, n_threads=2).tolist() == expected
+
+
+def exact_labels(x, c):
+    """Nearest centres in rational arithmetic, the lowest index on a tie."""
 
     def distance(row, center):
         return sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(row, center, strict=True))
 
-    expected = [min(range(8), key=lambda k, row=row: distance(row, c[k])) for row in x]
-    assert len(set(expected)) > 1
-    assert get_backend(backend).assign(x, c, n_threads=2).tolist() == expected
+    return [min(range(len(c)), key=lambda k, row=row: distance(row, c[k])) for row in x]
+
+
+def test_cancelling_parts_do_not_hide_the_rest(backend):
+    """The large parts of the score difference cancel to nothing; what is left decides."""
+    x = np.array([[1e-10, 0]], np.float32)
+    c = np.array([[0, -1], [1e-10, 1]], np.float32)
+    assert get_backend(backend).assign(x, c, n_threads=1).tolist() == [1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixed_magnitudes_are_exact(backend, seed):
+    """Coordinates of very different size and both signs: most rows tie in float64 and few in truth."""
+    rng = np.random.default_rng(seed)
+    values = np.array([0, 1, -1, 1e-9, -1e-9, 3e-9, 1e-20, -2e-20, 1e15], np.float32)
+    x, c = rng.choice(values, (300, 3)), rng.choice(values, (12, 3))
+    assert get_backend(backend).assign(x, c, n_threads=2).tolist() == exact_labels(x, c)
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e-19, 1e19, 1e30, 1e38])
@@ -273,6 +294,59 @@ def test_registry_and_environment(monkeypatch):
     monkeypatch.setenv("MEDVLAD_BACKEND", "slow")
     with pytest.raises(InputError, match="slow"):
         get_backend("auto")
+
+
+def test_backend_from_the_environment_is_named(monkeypatch):
+    monkeypatch.setenv("MEDVLAD_BACKEND", "auto")
+    assert get_backend("auto") is get_backend("native")
+    monkeypatch.setenv("MEDVLAD_BACKEND", "turbo")
+    with pytest.raises(
+        InputError, match="MEDVLAD_BACKEND must be one of auto, reference, native, got 'turbo'"
+    ):
+        get_backend()
+
+
+def test_many_threads_for_little_work(rng):
+    x, offsets, c = batch(rng, [10], 2000, 4)
+    many = mv.vlad_encode(mv.Descriptors(x, offsets), c, n_threads=1000)
+    np.testing.assert_array_equal(many, mv.vlad_encode(mv.Descriptors(x, offsets), c, n_threads=1))
+    with pytest.raises(InputError, match="n_threads must be at most 1024, got 1099511627776"):
+        mv.assign(x, c, n_threads=2**40)
+
+
+def test_concurrent_callers_leave_blas_as_it_was(rng):
+    """However calls overlap, BLAS has its own number of threads again when the last one is done."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    x, _, c = batch(rng, [4000], 64, 64)
+    expected = mv.assign(x, c, backend="reference")
+    failures = []
+
+    def work():
+        for _ in range(20):
+            if not np.array_equal(mv.assign(x, c, n_threads=2), expected):
+                failures.append("labels differ")
+
+    with threadpool_limits(2, user_api="blas"):
+        before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        after = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    assert not failures
+    assert after == before
+
+
+def test_numbers_too_large_for_float32_are_refused(backend, rng):
+    x = (rng.uniform(0.5, 1, size=(2000, 4)) * 3e38).astype(np.float32)
+    c = x[:3] / 7
+    with pytest.raises(InputError, match="too large for float32"):
+        mv.vlad_encode([x], c, l2_norm=False, backend=backend)
+    assert np.isfinite(mv.vlad_encode([x], c, backend=backend)).all()
+    with pytest.raises(InputError, match="add up to more than float32"):
+        mv.KMeansCodebook(3, random_state=0, backend=backend).fit(x)
 
 
 def test_forced_instruction_set(monkeypatch, rng):

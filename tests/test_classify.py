@@ -233,11 +233,11 @@ def test_sklearn_checks(estimator, check):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"C": 0.0}, r"C must lie in \(0, inf\], got 0\.0"),
-        ({"C": float("nan")}, "C must lie"),
-        ({"C": float("inf")}, "C must be finite"),
-        ({"C": "1"}, "C must be a number"),
-        ({"intercept_scaling": -1.0}, "intercept_scaling must lie"),
+        ({"C": 0.0}, r"C must be a finite number above 0, got 0\.0"),
+        ({"C": float("nan")}, "C must be a finite"),
+        ({"C": float("inf")}, "C must be a finite number above 0, got inf"),
+        ({"C": "1"}, "C must be a finite number above 0"),
+        ({"intercept_scaling": -1.0}, "intercept_scaling must be a finite"),
         ({"max_iter": 0}, "max_iter must be an integer of at least 1"),
         ({"class_weight": "equal"}, "class_weight must be a dict, 'balanced' or None, got 'equal'"),
         ({"class_weight": {0: -1.0}}, "class_weight of class 0 must be a finite number of at least 0"),
@@ -362,3 +362,8 @@ def test_full_size_memory():
     result = measure(6_400, 131_072)
     assert result["input"] <= result["peak"] < 3 * result["input"]
     assert result["accuracy"] > 0.99
+
+
+def test_c_beyond_float64():
+    with pytest.raises(InputError, match="beyond float64"):
+        WideLinearSVC(C=1.7e308).fit([[0.0], [1.0]], [0, 1])

@@ -1,6 +1,7 @@
 """The command line from outside: what it prints, writes, and returns."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -190,6 +191,10 @@ MISTAKES = {
     "one class": (["evaluate", "{images}/train/upright"], "class"),
     "unknown option": (["evaluate", "{images}", "--speed", "9"], "--speed"),
     "no command": (["classify"], "classify"),
+    "seed": (["evaluate", "{images}", "--seed", "-1"], "seed must be"),
+    "threads": (["evaluate", "{images}", "--threads", "99999999999"], "99999999999"),
+    "folds": (["evaluate", "{images}", "--folds", "0"], "folds"),
+    "power is not a number": (["evaluate", "{images}", "--power", "nan"], "power"),
     "batch size": (
         ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--batch-size", "0"],
         "batch_size",
@@ -209,6 +214,50 @@ def test_mistakes_end_in_one_sentence(run, images, weights, mistake, tmp_path, m
     if "Usage:" not in error:
         assert error.startswith("medvlad: ")
         assert error.count("\n") == 1, error
+
+
+@pytest.mark.parametrize(
+    "option", ["--C=0", "--backend=gpu", "--threads=0", "--power=2", "--folds=0", "--seed=-1"]
+)
+def test_settings_are_checked_before_the_long_work(run, images, monkeypatch, option):
+    def too_late(*args):
+        raise AssertionError("extraction began")
+
+    monkeypatch.setattr("medvlad.experiment._extract", too_late)
+    status, _, error = run("evaluate", images, *NETWORK, option)
+    assert status == 2
+    assert error.startswith("medvlad: ")
+
+
+def test_positive_needs_two_classes(run, images, rng, monkeypatch):
+    stripes(rng, True).save(images / "train" / "lying" / "x.png")
+    for part in ("train", "test"):
+        shutil.copytree(images / part / "lying", images / part / "third")
+    status, _, error = run("evaluate", images, "--positive", "third")
+    assert status == 2
+    assert "needs two classes, here are 3" in error
+
+
+def test_results_that_cannot_be_written_are_told_first(run, images, tmp_path, monkeypatch):
+    (tmp_path / "out" / "results.json").mkdir(parents=True)
+    monkeypatch.setattr("medvlad.experiment.Experiment.load", None)
+    status, _, error = run("evaluate", images, "--out", tmp_path / "out")
+    assert status == 2
+    assert "results.json is a folder" in error
+
+
+def test_unknown_keras_backend(tmp_path, images):
+    done = subprocess.run(
+        [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", str(images)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KERAS_BACKEND": "foo"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("medvlad: Keras cannot start")
+    assert done.stderr.count("\n") == 1
 
 
 def test_out_is_a_file(run, images, weights, tmp_path):

@@ -30,7 +30,7 @@ def test_import_is_light(tmp_path):
 
 def test_import_time(tmp_path):
     code = "import time; t = time.perf_counter(); import medvlad; print(time.perf_counter() - t)"
-    assert min(float(python(code, tmp_path)[0]) for _ in range(3)) < 0.3
+    assert min(float(python(code, tmp_path)[0]) for _ in range(3)) < 0.5
 
 
 def test_public_names():

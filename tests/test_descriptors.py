@@ -69,6 +69,10 @@ def test_bad_arguments(values, offsets, message):
 def test_bad_lists():
     with pytest.raises(InputError, match="descriptors of image 1 have 2 features, those of image 0 have 3"):
         Descriptors.from_list([np.ones((1, 3)), np.ones((1, 2))])
+    with pytest.raises(InputError, match="from_list needs a list of arrays, got NoneType"):
+        Descriptors.from_list(None)
+    with pytest.raises(InputError, match="descriptors of image 1 must have shape"):
+        mv.VLAD(2).fit([np.ones((2, 3)), np.ones(3)])
     with pytest.raises(InputError, match="empty list"):
         Descriptors.from_list([])
     with pytest.raises(InputError, match="from_array needs shape"):

@@ -59,6 +59,25 @@ class TestKMeans:
         means = np.array([x[own.labels_ == k].mean(axis=0, dtype=np.float64) for k in range(8)])
         np.testing.assert_allclose(own.cluster_centers_, means, atol=1e-6)
 
+    @pytest.mark.parametrize("offset", [0, 100, 1000])
+    def test_seeding_does_not_mind_the_origin(self, rng, offset):
+        """Tight groups, near or far from the origin: each gets its centre."""
+        groups = rng.normal(scale=3, size=(16, 8))
+        x = (np.repeat(groups, 50, axis=0) + rng.normal(scale=0.02, size=(800, 8)) + offset).astype(
+            np.float32
+        )
+        for seed in range(5):
+            own = KMeansCodebook(16, random_state=seed).fit(x)
+            assert own.inertia_ < 2 * 800 * 8 * 0.02**2
+
+    @pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+    def test_any_scale_finds_the_same_clusters(self, rng, scale):
+        groups = rng.normal(scale=3, size=(5, 4))
+        x = (np.repeat(groups, 40, axis=0) + rng.normal(scale=0.02, size=(200, 4))) * scale
+        labels = KMeansCodebook(5, random_state=0).fit(x).labels_
+        assert all(len(set(labels[i : i + 40])) == 1 for i in range(0, 200, 40))
+        assert len(set(labels)) == 5
+
     def test_each_step_lowers_the_inertia(self, rng):
         x = rng.normal(size=(2000, 6)).astype(np.float32)
         values = [
@@ -203,6 +222,15 @@ class TestGlobalPool:
         mean = x.mean(axis=1)
         expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
         np.testing.assert_allclose(GlobalPool().fit_transform(x), expected, rtol=1e-5)
+
+    @pytest.mark.parametrize("mode", ["avg", "max", "gem"])
+    def test_other_images_do_not_matter(self, mode):
+        images = [np.full((3, 2), 1e-3), np.full((4, 2), 1e3), np.full((2, 2), 1e30)]
+        pool = GlobalPool(mode, l2_norm=False, p=60).fit(images)
+        together = pool.transform(images)
+        alone = np.concatenate([pool.transform([image]) for image in images])
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_allclose(together[:, 0], [1e-3, 1e3, 1e30], rtol=1e-5)
 
     def test_bad_mode(self):
         with pytest.raises(InputError, match="mode must be one of avg, max, gem, got 'median'"):

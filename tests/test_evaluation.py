@@ -152,9 +152,33 @@ def test_too_few_for_the_folds(labels, groups, folds, message):
         evaluate_encoder(descriptors, folder(labels, groups), GlobalPool(), WideLinearSVC(), folds=folds)
 
 
+def test_patients_of_several_classes_may_leave_a_fold_without_one():
+    """Group folds cannot always keep every class in training: told before anything is fitted."""
+    labels = [1, 1, 1, 2, 0, 0, 1, 1, 0, 2, 0, 1, 1]
+    patients = [str(p) for p in [3, 1, 1, 1, 0, 0, 2, 0, 0, 3, 1, 0, 3]]
+    descriptors = Descriptors.from_list([np.eye(3)[[k]] for k in labels])
+    refused = 0
+    for seed in range(4):
+        try:
+            figures = evaluate_encoder(
+                descriptors,
+                folder(labels, patients),
+                GlobalPool(),
+                WideLinearSVC(),
+                folds=2,
+                random_state=seed,
+            )
+        except InputError as error:
+            refused += 1
+            assert "one fold leaves no training image of: class" in str(error)  # noqa: PT017
+        else:
+            assert figures["n_test"] == 13
+    assert refused > 0
+
+
 def test_a_class_missing_from_train():
     data = folder([0, 1, 1], splits=["test", "train", "train"])
-    with pytest.raises(InputError, match="the train part has no usable image of: class0"):
+    with pytest.raises(InputError, match="the train part has no training image of: class0"):
         evaluate_encoder(Descriptors.from_list([np.ones((1, 2))] * 3), data, GlobalPool(), WideLinearSVC())
 
 

@@ -61,6 +61,38 @@ def test_a_new_file_replaces_an_old_one_whole(fitted, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("labels", [["a", "b", "c"], [3, 1, 2], [True, False, True]])
+def test_labels_keep_their_type(features, arrays, tmp_path, labels):
+    steps = [("features", features), ("encode", GlobalPool()), ("classify", WideLinearSVC())]
+    fitted = Pipeline(steps).fit(arrays, labels * 3)
+    save_model(fitted, tmp_path / "m")
+    assert load_model(tmp_path / "m").predict(arrays).tolist() == fitted.predict(arrays).tolist()
+
+
+def test_other_labels_are_refused(features, arrays, tmp_path):
+    steps = [("features", features), ("encode", GlobalPool()), ("classify", WideLinearSVC())]
+    fitted = Pipeline(steps).fit(arrays, np.array(["a", "b", "c"] * 3, dtype=object))
+    with pytest.raises(InputError, match="text or integers, not object"):
+        save_model(fitted, tmp_path / "m")
+
+
+def test_a_loaded_vlad_cannot_go_on_learning(features, arrays, tmp_path):
+    steps = [("features", features), ("encode", VLAD(2, random_state=0)), ("classify", WideLinearSVC())]
+    fitted = Pipeline(steps).fit(arrays, ["a", "b", "c"] * 3)
+    save_model(fitted, tmp_path / "m")
+    vlad = load_model(tmp_path / "m").named_steps["encode"]
+    with pytest.raises(InputError, match="no counts to go on from"):
+        vlad.partial_fit([np.ones((5, 1280))])
+
+
+def packed(path, method):
+    """The model with its members stored by another compression method than they are."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\x01\x02")
+    data[at + 10 : at + 12] = method.to_bytes(2, "little")
+    return bytes(data)
+
+
 def altered(path, **changes):
     """The model at `path` with some members changed, as bytes; None removes one."""
     with np.load(path) as archive:
@@ -92,6 +124,10 @@ DAMAGE = {
     "unknown encoder": lambda path: with_header(path, encoder={"class": "Fisher"}),
     "unknown parameter": lambda path: with_header(path, classifier={"speed": 1}),
     "unknown network": lambda path: with_header(path, features={"model": "vgg99", "scales": [0]}),
+    "bad deflate": lambda path: packed(path, 8),
+    "unknown compression": lambda path: packed(path, 99),
+    "deep JSON": lambda path: altered(path, header=np.array("[" * 100_000)),
+    "huge array": lambda path: path.read_bytes().replace(b"(3,)", b"(9" + b"0" * 15 + b",)"),
     "one array": lambda path: (buffer := io.BytesIO(), np.save(buffer, np.zeros(3)), buffer.getvalue())[2],
 }
 

@@ -42,7 +42,8 @@ class ExactSum {
       term = high;
     }
     parts_.resize(kept);
-    parts_.push_back(term);
+    // A zero on top would hide the sign of the parts below it.
+    if (term != 0.0) parts_.push_back(term);
   }
 
   // The largest part outweighs all smaller ones together, so it alone gives the sign.

@@ -4,7 +4,8 @@
 // together than its error bound. They are scored again in float64, where a product of two float32 is exact;
 // where even float64 cannot tell them apart, the sign of s_j - s_k comes from a sum without rounding
 // (Shewchuk, Discrete and Computational Geometry 18, 1997). The lowest index wins a true tie.
-// The bounds are derived in medvlad/backends/reference.py.
+// The bounds are derived in medvlad/backends/reference.py. They assume IEEE arithmetic: a process that has
+// told its processor to take denormals for zeros gets labels for denormals taken for zeros.
 #pragma once
 
 #include <cstdint>

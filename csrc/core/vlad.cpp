@@ -209,6 +209,15 @@ struct Plan {
       if (is_large || full) first = image + 1;
     }
   }
+
+  // More threads than pieces of work would only take memory.
+  int useful_threads(const Batch& batch, int n_threads) const {
+    auto most = static_cast<std::int64_t>(runs.size());
+    for (const std::int64_t image : large) {
+      most = std::max(most, (batch.offsets[image + 1] - batch.offsets[image]) / kChunkRows + 1);
+    }
+    return static_cast<int>(std::clamp<std::int64_t>(most, 1, n_threads));
+  }
 };
 
 // Calls finish(image, sums) for every image, from any thread but once each.
@@ -220,6 +229,8 @@ void for_each_image(const Batch& batch, const CenterSet& set, Sgemm sgemm, int n
     std::vector<std::int32_t> labels;
     CellSums sums;
   };
+  const Plan plan(batch);
+  n_threads = plan.useful_threads(batch, n_threads);
   std::vector<Worker> workers;
   workers.reserve(size(n_threads));
   for (int i = 0; i < n_threads; ++i) workers.emplace_back(set, sgemm);
@@ -230,7 +241,6 @@ void for_each_image(const Batch& batch, const CenterSet& set, Sgemm sgemm, int n
     worker.assigner(batch.x + first * set.d, last - first, worker.labels.data());
   };
 
-  const Plan plan(batch);
   parallel_for(static_cast<std::int64_t>(plan.runs.size()), n_threads,
                [&](std::int64_t task, int worker_index) {
                  Worker& worker = workers[size(worker_index)];
@@ -270,6 +280,7 @@ void for_each_image(const Batch& batch, const CenterSet& set, Sgemm sgemm, int n
 void assign(const Batch& batch, Sgemm sgemm, int n_threads, std::int32_t* labels) {
   const CenterSet set(batch.centers, batch.k, batch.d);
   const std::int64_t n_tasks = (batch.n_rows + kTaskRows - 1) / kTaskRows;
+  n_threads = static_cast<int>(std::clamp<std::int64_t>(n_tasks, 1, n_threads));
   std::vector<Assigner> assigners(size(n_threads), Assigner(set, sgemm));
   parallel_for(n_tasks, n_threads, [&](std::int64_t task, int worker) {
     const std::int64_t first = task * kTaskRows;

@@ -116,7 +116,10 @@ def get_backend(name: str = "auto") -> Backend:
         If there is no such backend or it cannot run here, with the reason.
     """
     if name == "auto":
-        name = os.environ.get("MEDVLAD_BACKEND") or _best_backend()
+        name = check_choice(
+            os.environ.get("MEDVLAD_BACKEND") or "auto", "MEDVLAD_BACKEND", ("auto", *BACKENDS)
+        )
+        name = _best_backend() if name == "auto" else name
     check_choice(name, "backend", ("auto", *BACKENDS))
     try:
         _DESCRIBE[name]()

@@ -7,15 +7,17 @@ to use instead of the best one.
 from __future__ import annotations
 
 import os
-from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from medvlad._blas_threads import single_threaded_blas
 from medvlad._validate import check_choice
-from medvlad.backends import _blas, _native_portable
+
+try:
+    from medvlad.backends import _blas, _native_portable
+except TypeError as error:  # Cython's word for a SciPy whose BLAS is declared otherwise than at build time
+    raise ImportError(f"the native backend was built for another SciPy ({error}): build it again") from error
 
 __all__ = ["LEVELS", "aggregate", "assign", "encode", "level"]
 
@@ -34,21 +36,10 @@ def level() -> str:
     return check_choice(os.environ.get("MEDVLAD_SIMD") or LEVELS[0], "MEDVLAD_SIMD", LEVELS)
 
 
-@cache
-def _blas_libraries() -> ThreadpoolController:
-    """BLAS libraries loaded in this process; looking them up takes milliseconds, so it is done once."""
-    return ThreadpoolController()
-
-
-def _single_threaded_blas() -> Any:
-    """Context in which BLAS does not start threads of its own: the core's threads each call it."""
-    return _blas_libraries().limit(limits=1, user_api="blas")
-
-
 def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.int32]:
     """See :func:`medvlad.backends.reference.assign`; `n_threads` threads."""
     level()
-    with _single_threaded_blas():
+    with single_threaded_blas():
         return _native_portable.assign(_blas.sgemm_capsule(), x, centers, n_threads)
 
 
@@ -61,7 +52,7 @@ def aggregate(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """See :func:`medvlad.backends.reference.aggregate`; `n_threads` threads."""
     level()
-    with _single_threaded_blas():
+    with single_threaded_blas():
         return _native_portable.aggregate(_blas.sgemm_capsule(), x, offsets, centers, n_threads)
 
 
@@ -77,7 +68,7 @@ def encode(
 ) -> NDArray[np.float32]:
     """See :func:`medvlad.backends.reference.encode`; `n_threads` threads."""
     level()
-    with _single_threaded_blas():
+    with single_threaded_blas():
         return _native_portable.encode(
             _blas.sgemm_capsule(), x, offsets, centers, power, intra_norm, l2_norm, n_threads
         )

@@ -121,8 +121,9 @@ def aggregate(
     """
     residuals = np.empty((len(offsets) - 1, *centers.shape), np.float32)
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
-    for b, (v, n) in enumerate(_residuals(x, offsets, centers)):
-        residuals[b], counts[b] = v, n
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, as in C++
+        for b, (v, n) in enumerate(_residuals(x, offsets, centers)):
+            residuals[b], counts[b] = v, n
     return residuals, counts
 
 
@@ -161,7 +162,8 @@ def encode(
             v = _unit(v)
         if l2_norm:
             v = _unit(v.ravel())
-        encoded[b] = v.ravel()
+        with np.errstate(over="ignore"):
+            encoded[b] = v.ravel()
     return encoded
 
 
