@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -267,19 +267,11 @@ def _seed(
 ) -> NDArray[np.float32]:
     """Return (K, D) centres drawn from rows of `x` (N, D) by greedy k-means++."""
     n_trials = 2 + int(math.log(n_clusters))
-    # Centred, or the products below would drown small distances between far-off descriptors.
-    mean: NDArray[Any] = _mean(x)
-    norms = np.empty(len(x))
-    for part in _parts(x):
-        centred = x[part] - mean
-        norms[part] = np.einsum("nd,nd->n", centred, centred)
-    # Where squares stay in its range, float32 will do: seeds are drawn, not computed.
-    if 1e-30 < norms.max() < 1e30:
-        mean = mean.astype(np.float32)
+    read, norms = _reader(x)
     chosen = [int(rng.randint(len(x)))]
     # One thread a block and one BLAS thread inside it: the same bits for any number of threads.
     with ThreadPoolExecutor(n_threads) as pool, single_threaded_blas():
-        closest = _distances_to(x, mean, norms, chosen, pool)[:, 0]
+        closest = _distances_to(x, read, norms, chosen, pool)[:, 0]
         while len(chosen) < n_clusters:
             cumulative = np.cumsum(closest)
             if cumulative[-1] > 0:
@@ -287,27 +279,47 @@ def _seed(
                 trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
             else:  # fewer distinct descriptors than centres: any will do
                 trials = rng.randint(len(x), size=1)
-            distances = np.minimum(_distances_to(x, mean, norms, trials, pool), closest[:, None])
+            distances = np.minimum(_distances_to(x, read, norms, trials, pool), closest[:, None])
             best = int(distances.sum(axis=0).argmin())
             chosen.append(int(trials[best]))
             closest = np.ascontiguousarray(distances[:, best])
     return x[chosen].copy()
 
 
+def _reader(
+    x: NDArray[np.float32],
+) -> tuple[Callable[[NDArray[np.float32]], NDArray[Any]], NDArray[np.float64]]:
+    """Return what to do to rows of `x` so that products give distances, and the squared norms after it.
+
+    Far from the origin the products would drown small distances, so the mean is taken away there. Float32 will
+    do, since seeds are drawn and not computed, unless squares leave its range.
+    """
+    mean = _mean(x)
+    norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
+    far = mean @ mean > 100 * (norms.mean() - mean @ mean)
+    if far:
+        norms = np.concatenate([((x[part] - mean) ** 2).sum(axis=1) for part in _parts(x)])
+    dtype = np.float32 if 1e-30 < norms.max() < 1e30 else np.float64
+    if not far:
+        return lambda rows: rows.astype(dtype, copy=False), norms
+    origin = mean.astype(dtype)
+    return lambda rows: rows - origin, norms
+
+
 def _distances_to(
     x: NDArray[np.float32],
-    mean: NDArray[Any],
+    read: Callable[[NDArray[np.float32]], NDArray[Any]],
     norms: NDArray[np.float64],
     rows: Any,
     pool: ThreadPoolExecutor,
 ) -> NDArray[np.float64]:
     """Squared distances (N, len(rows)) of all of `x` to some of its rows; 0 where rounding cannot tell."""
-    targets, target_norms = x[rows] - mean, norms[rows]
+    targets, target_norms = read(x[rows]), norms[rows]
     distances = np.empty((len(x), len(targets)))
 
     def block(part: slice) -> None:
         scale = norms[part, None] + target_norms
-        squared = scale - 2.0 * ((x[part] - mean) @ targets.T)
+        squared = scale - 2.0 * (read(x[part]) @ targets.T)
         distances[part] = np.where(squared > 1e-5 * scale, squared, 0.0)
 
     list(pool.map(block, _parts(x)))
