@@ -291,8 +291,8 @@ def _reader(
 ) -> tuple[Callable[[NDArray[np.float32]], NDArray[Any]], NDArray[np.float64]]:
     """Return what to do to rows of `x` so that products give distances, and the squared norms after it.
 
-    Far from the origin the products would drown small distances, so the mean is taken away there. Float32 will
-    do, since seeds are drawn and not computed, unless squares leave its range.
+    Far from the origin the products would drown small distances, so the mean is taken away there. Float32
+    will do, since seeds are drawn and not computed, unless squares leave its range.
     """
     mean = _mean(x)
     norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
