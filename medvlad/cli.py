@@ -38,7 +38,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            status = cli.main(standalone_mode=False)
+            status = cli.main(prog_name="medvlad", standalone_mode=False)
     except click.Abort:
         click.echo("medvlad: interrupted", err=True)
         sys.exit(130)
