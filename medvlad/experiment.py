@@ -124,19 +124,21 @@ class Experiment:
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
         results = []
+        classifier = self._classifier()
         for name, encoder in encoders.items():
             logger.info("evaluating %s", name)
             figures = evaluate_encoder(
                 descriptors,
                 dataset,
                 encoder,
-                self._classifier(),
+                classifier,
                 folds=self.folds,
                 random_state=self.seed,
                 positive=self.positive,
             )
             figures["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | figures["seconds"]
-            results.append({"encode": name, "scales": list(self.scales)} | figures)
+            parameters = {"encoder": encoder.get_params(), "classifier": classifier.get_params()}
+            results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | figures)
         return {
             "results": results,
             "dataset": {

@@ -63,6 +63,8 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
     assert [r["encode"] for r in report["results"]] == ["avg", "vlad4"]
     for r in report["results"]:
         assert r["scales"] == [0]
+        assert r["parameters"]["classifier"]["C"] == 1.0
+        assert ("tol" in r["parameters"]["encoder"]) == (r["encode"] == "vlad4")
         low, high = r["accuracy_ci95"]
         assert 0 <= low <= r["accuracy"] <= high <= 1
         for name in ("balanced_accuracy", "auc", "sensitivity", "specificity"):
