@@ -237,6 +237,8 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
     target = Path(path)
     if target.is_dir():
         raise InputError(f"{target} is a folder: name a file for the {what}")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target} is a device or pipe, not a regular file: name another for the {what}")
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} for the {what} does not exist: make it first")
     if not os.access(target if target.exists() else target.parent, os.W_OK):

@@ -119,6 +119,13 @@ class Experiment:
             On any mistake in images or settings, before the long work where possible.
         """
         encoders = {name: self._encoder(name) for name in encodings}
+        if dataset.splits is not None:
+            for part, other in (("train", "test"), ("test", "train")):
+                if not (dataset.splits == part).any():
+                    raise InputError(
+                        f"there is a {other} part but no {part} part: add one, or give the folder of "
+                        "the classes itself for cross-validation"
+                    )
         watch = Stopwatch()
         extractor = self._extractor()
         with watch.stage("extract"):

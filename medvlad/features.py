@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from tqdm import tqdm
 
-from medvlad._validate import InputError, check_choice, check_positive_int, import_extra
+from medvlad._validate import InputError, MissingExtraError, check_choice, check_positive_int, import_extra
 from medvlad.descriptors import Descriptors
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
 from medvlad.weights import fill_network, fingerprint, weights_source
@@ -255,6 +255,13 @@ def import_keras() -> Any:
     """
     try:
         return import_extra("keras", "tensorflow", "CNNDescriptors")
+    except MissingExtraError as error:
+        backend = getattr(error.__cause__, "name", None)
+        if backend in ("jax", "torch", "openvino"):
+            raise MissingExtraError(
+                f"KERAS_BACKEND is {backend}, which is not installed: install it or name another"
+            ) from error
+        raise
     except ValueError as error:  # a backend that Keras does not know
         raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
 

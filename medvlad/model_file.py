@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from medvlad._validate import InputError, check_finite
+from medvlad._validate import InputError, check_finite, check_output_file
 from medvlad.classify import WideLinearSVC
 from medvlad.encoding import VLAD, GlobalPool
 from medvlad.features import CNNDescriptors
@@ -77,7 +77,8 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {"coef": classifier.coef_, "intercept": np.atleast_1d(classifier.intercept_)}
     if isinstance(encoder, VLAD):
         arrays["centers"] = encoder.cluster_centers_
-    target = Path(path)
+    # A link is followed, not replaced; a device never becomes a file.
+    target = check_output_file(path, "model").resolve()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         try:

@@ -231,6 +231,14 @@ def test_settings_are_checked_before_the_long_work(run, images, monkeypatch, opt
     assert error.startswith("medvlad: ")
 
 
+def test_a_train_part_without_a_test_part(run, images, monkeypatch):
+    monkeypatch.setattr("medvlad.experiment._extract", None)
+    shutil.rmtree(images / "test")
+    status, _, error = run("evaluate", images, *NETWORK)
+    assert status == 2
+    assert "there is a train part but no test part" in error
+
+
 def test_positive_needs_two_classes(run, images, rng, monkeypatch):
     stripes(rng, True).save(images / "train" / "lying" / "x.png")
     for part in ("train", "test"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import zipfile
 
@@ -142,6 +143,18 @@ def test_damaged_files_are_refused(fitted, tmp_path, damage):
     assert "\n" not in str(refused.value)
     if damage != "unknown network":
         assert str(path) in str(refused.value)
+
+
+def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "model")
+    save_model(fitted, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "model").is_file()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="is a device or pipe"):
+        save_model(fitted, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_other_pipelines_are_refused(tmp_path):
