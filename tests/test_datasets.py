@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import DATA, REQUIRED
 
 from medvlad._validate import InputError
 from medvlad.datasets import ImageFolder, load_image_folder
@@ -20,13 +21,13 @@ from medvlad.paper_datasets import (
     load_mit_indoor,
 )
 
-DATA = Path(os.environ.get("MEDVLAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
 
 def real(folder):
     """Path of a real data set, or a visible skip."""
     path = DATA / folder
     if not path.is_dir():
+        if "data" in REQUIRED:
+            pytest.fail(f"the data folder is required: {path}")
         pytest.skip(f"{path} is not there (set MEDVLAD_DATA)")
     return path
 
