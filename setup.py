@@ -1,27 +1,47 @@
 """Extension modules only; everything else stands in pyproject.toml."""
 
 import os
+import platform
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import Extension, setup
 
 MSVC = sys.platform == "win32"
+X86 = platform.machine().lower() in ("x86_64", "amd64") and not MSVC
 # Without contraction a processor with fused multiply-add gives the same bits as one without.
 FLAGS = ["/O2", "/fp:precise"] if MSVC else ["-O3", "-ffp-contract=off"]
 WARNINGS = [] if MSVC else ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion"]
 if os.environ.get("MEDVLAD_WERROR") == "1":
     WARNINGS += ["/WX"] if MSVC else ["-Werror"]
 
-core = Pybind11Extension(
-    "medvlad.backends._native_portable",
-    ["csrc/bindings.cpp", "csrc/core/vlad.cpp", "csrc/core/decide.cpp"],
-    depends=[f"csrc/core/{name}.hpp" for name in ("decide", "parallel", "sgemm", "vlad")],
-    include_dirs=["csrc"],
-    extra_compile_args=FLAGS + WARNINGS,
-    cxx_std=17,
-)
+AVX512 = ["-mavx2", "-mfma", *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))]
+# Each level's flags belong to its own module; medvlad/backends/native.py loads the best one that can run.
+LEVELS = {"portable": []}
+if X86:
+    LEVELS |= {
+        "avx2": ["-mavx2", "-mfma"],
+        "avx512": [*AVX512, "-mprefer-vector-width=512", "-Wno-maybe-uninitialized"],
+        "avx512bf16": [*AVX512, "-mavx512bf16", "-mavx512vbmi2", "-mprefer-vector-width=512", "-Wno-maybe-uninitialized"],
+    }
+
+
+def core(level, flags):
+    """Return the extension module of the C++ core for one instruction set."""
+    name = f"_native_{level}"
+    return Pybind11Extension(
+        f"medvlad.backends.{name}",
+        ["csrc/bindings.cpp", *sorted(map(str, Path("csrc/core").glob("*.cpp"))), f"csrc/simd/{level}.cpp"],
+        depends=sorted(map(str, Path("csrc").glob("*/*.hpp"))),
+        include_dirs=["csrc"],
+        define_macros=[("MEDVLAD_MODULE", name)],
+        extra_compile_args=FLAGS + WARNINGS + flags,
+        cxx_std=17,
+    )
+
+
 blas = Extension(
     "medvlad.backends._blas",
     ["medvlad/backends/_blas.pyx"],
@@ -30,4 +50,7 @@ blas = Extension(
 )
 
 with ParallelCompile("MEDVLAD_BUILD_JOBS", default=0):
-    setup(ext_modules=[core, *cythonize([blas], language_level=3)], cmdclass={"build_ext": build_ext})
+    setup(
+        ext_modules=[*(core(*level) for level in LEVELS.items()), *cythonize([blas], language_level=3)],
+        cmdclass={"build_ext": build_ext},
+    )

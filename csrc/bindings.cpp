@@ -1,10 +1,14 @@
 // The only file that knows Python: checks shapes, releases the GIL, calls the core. No mathematics.
+// It is compiled into one module an instruction set; MEDVLAD_MODULE is that module's name.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <limits>
+#include <optional>
 #include <string>
 
+#include "core/processor.hpp"
 #include "core/vlad.hpp"
 
 namespace py = pybind11;
@@ -12,17 +16,28 @@ namespace py = pybind11;
 namespace {
 
 using Floats = py::array_t<float, py::array::c_style>;
+using Doubles = py::array_t<double, py::array::c_style>;
 using Offsets = py::array_t<std::int64_t, py::array::c_style>;
+using Labels = py::array_t<std::int32_t, py::array::c_style>;
 
-medvlad::Sgemm sgemm_of(const py::capsule& capsule) {
-  if (std::string(capsule.name()) != medvlad::kSgemmCapsule) {
+medvlad::Method method_of(const std::string& name) {
+  if (name == "auto") return medvlad::Method::automatic;
+  if (name == "dense") return medvlad::Method::dense;
+  if (name == "sparse") return medvlad::Method::sparse;
+  if (name == "bf16") return medvlad::Method::bf16;
+  throw py::value_error("method must be auto, dense, sparse or bf16");
+}
+
+medvlad::Execution execution_of(const py::capsule& sgemm, int n_threads, const std::string& method) {
+  if (std::string(sgemm.name()) != medvlad::kSgemmCapsule) {
     throw py::value_error("the capsule does not hold medvlad's sgemm");
   }
-  return reinterpret_cast<medvlad::Sgemm>(capsule.get_pointer());
+  if (n_threads < 1) throw py::value_error("n_threads must be at least 1");
+  return {reinterpret_cast<medvlad::Sgemm>(sgemm.get_pointer()), n_threads, method_of(method)};
 }
 
 // Shapes and offsets were checked with readable messages in medvlad/_validate.py. They are looked at again
-// here because a wrong one would read memory that is not ours.
+// here because a wrong one would read or write memory that is not ours.
 medvlad::Batch batch_of(const Floats& x, const Offsets* offsets, const Floats& centers) {
   constexpr py::ssize_t largest = std::numeric_limits<std::int32_t>::max();
   if (x.ndim() != 2 || centers.ndim() != 2 || x.shape(1) != centers.shape(1) || x.shape(1) < 1 ||
@@ -42,60 +57,47 @@ medvlad::Batch batch_of(const Floats& x, const Offsets* offsets, const Floats& c
   return batch;
 }
 
-int checked_threads(int n_threads) {
-  if (n_threads < 1) throw py::value_error("n_threads must be at least 1");
-  return n_threads;
+// The memory of an output array of exactly `size` numbers; numpy refuses one that is not writeable.
+template <class Array>
+auto* output_of(Array& array, std::int64_t size, const char* message) {
+  if (array.size() != size) throw py::value_error(message);
+  return array.mutable_data();
 }
 
-py::array_t<std::int32_t> assign(const py::capsule& sgemm, const Floats& x, const Floats& centers,
-                                 int n_threads) {
+void assign(const py::capsule& sgemm, const Floats& x, const Floats& centers, Labels& labels, int n_threads,
+            const std::string& method) {
   const auto batch = batch_of(x, nullptr, centers);
-  const auto gemm = sgemm_of(sgemm);
-  const int threads = checked_threads(n_threads);
-  py::array_t<std::int32_t> labels(batch.n_rows);
-  std::int32_t* out = labels.mutable_data();
+  const auto execution = execution_of(sgemm, n_threads, method);
+  std::int32_t* out = output_of(labels, batch.n_rows, "labels must be (N,)");
   const py::gil_scoped_release release;
-  medvlad::assign(batch, gemm, threads, out);
-  return labels;
+  medvlad::assign(batch, execution, out);
 }
 
-py::tuple aggregate(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, const Floats& centers,
-                    int n_threads) {
+void encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, const Floats& centers,
+            Floats& vectors, bool zeroed, std::optional<Labels> labels, std::optional<Offsets> counts,
+            double power, bool intra_norm, bool l2_norm, int n_threads, const std::string& method) {
   const auto batch = batch_of(x, &offsets, centers);
-  const auto gemm = sgemm_of(sgemm);
-  const int threads = checked_threads(n_threads);
-  Floats residuals({batch.n_images, batch.k, batch.d});
-  py::array_t<std::int64_t> counts({batch.n_images, batch.k});
-  {
-    float* residuals_out = residuals.mutable_data();
-    std::int64_t* counts_out = counts.mutable_data();
-    const py::gil_scoped_release release;
-    medvlad::aggregate(batch, gemm, threads, residuals_out, counts_out);
-  }
-  return py::make_tuple(residuals, counts);
-}
-
-Floats encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, const Floats& centers,
-              double power, bool intra_norm, bool l2_norm, int n_threads) {
-  const auto batch = batch_of(x, &offsets, centers);
-  const auto gemm = sgemm_of(sgemm);
-  const int threads = checked_threads(n_threads);
-  Floats encoded({batch.n_images, batch.k * batch.d});
-  float* out = encoded.mutable_data();
+  const auto execution = execution_of(sgemm, n_threads, method);
+  medvlad::Output output{
+      output_of(vectors, batch.n_images * batch.k * batch.d, "vectors must be (B, K * D) or (B, K, D)")};
+  output.zeroed = zeroed;
+  if (labels) output.labels = output_of(*labels, batch.n_rows, "labels must be (N,)");
+  if (counts) output.counts = output_of(*counts, batch.n_images * batch.k, "counts must be (B, K)");
   const py::gil_scoped_release release;
-  medvlad::encode(batch, gemm, threads, {power, intra_norm, l2_norm}, out);
-  return encoded;
+  medvlad::encode(batch, execution, {power, intra_norm, l2_norm}, output);
 }
 
 }  // namespace
 
 // noconvert: a wrong dtype or layout is an error, never a silent copy.
-PYBIND11_MODULE(_native_portable, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   using py::literals::operator""_a;
-  m.doc() = "medvlad's C++ core, portable build";
-  m.def("assign", &assign, "sgemm"_a, "x"_a.noconvert(), "centers"_a.noconvert(), "n_threads"_a);
-  m.def("aggregate", &aggregate, "sgemm"_a, "x"_a.noconvert(), "offsets"_a.noconvert(),
-        "centers"_a.noconvert(), "n_threads"_a);
+  m.doc() = "medvlad's C++ core for one instruction set";
+  m.def("supported_levels", &medvlad::supported_levels);
+  m.def("assign", &assign, "sgemm"_a, "x"_a.noconvert(), "centers"_a.noconvert(), "labels"_a.noconvert(),
+        "n_threads"_a, "method"_a = "auto");
   m.def("encode", &encode, "sgemm"_a, "x"_a.noconvert(), "offsets"_a.noconvert(), "centers"_a.noconvert(),
-        "power"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a);
+        "vectors"_a.noconvert(), "zeroed"_a, "labels"_a.noconvert().none(true),
+        "counts"_a.noconvert().none(true), "power"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a,
+        "method"_a = "auto");
 }

@@ -29,6 +29,7 @@ __all__ = [
     "check_n_clusters",
     "check_n_threads",
     "check_offsets",
+    "check_output",
     "check_output_file",
     "check_positive_float",
     "check_positive_int",
@@ -119,6 +120,26 @@ def check_width(n_features: int, expected: int, name: str, other: str) -> None:
         raise InputError(
             f"{name} have {n_features} features, {other} have {expected}: they must come from the same layer"
         )
+
+
+def check_output(out: Any, name: str, shape: tuple[int, ...], dtype: type, *inputs: NDArray[Any]) -> Any:
+    """Return `out` if results of that shape can be written straight into it; None passes.
+
+    Raises
+    ------
+    InputError
+        If it is not a writeable C-contiguous array of `shape` and `dtype`, or overlaps an input.
+    """
+    if out is None:
+        return None
+    if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise InputError(f"{name} must be an array of {np.dtype(dtype)} {shape}, got {found}")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        raise InputError(f"{name} must be writeable, aligned and C-contiguous: make it with np.empty")
+    if any(np.may_share_memory(out, other) for other in inputs):
+        raise InputError(f"{name} overlaps an input or another output: give it memory of its own")
+    return out
 
 
 def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ from medvlad._validate import (
     check_finite,
     check_interval,
     check_n_threads,
+    check_output,
 )
 from medvlad.backends import get_backend
 from medvlad.backends.reference import NORM_FLOOR
@@ -75,6 +76,9 @@ def vlad_encode(
     l2_norm: bool = True,
     backend: str = "auto",
     n_threads: int | None = None,
+    out: NDArray[np.float32] | None = None,
+    labels_out: NDArray[np.int32] | None = None,
+    counts_out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """VLAD of each image for given centres.
 
@@ -91,11 +95,18 @@ def vlad_encode(
         Scale the whole vector to unit length.
     backend : str, default="auto"
     n_threads : int or None, default=None
+    out : ndarray of float32, shape (B, K * D), optional
+        C-contiguous array to write into. New memory costs more than the encoding itself, so one array for
+        batch after batch is the fast way.
+    labels_out : ndarray of int32, shape (N,), optional
+        Filled with the nearest centre of each descriptor.
+    counts_out : ndarray of int64, shape (B, K), optional
+        Filled with the number of descriptors of each cell.
 
     Returns
     -------
     ndarray of float32, shape (B, K * D)
-        Cell after cell. An image without descriptors gives zeros.
+        Cell after cell; `out`, where it was given. An image without descriptors gives zeros.
 
     Raises
     ------
@@ -108,9 +119,18 @@ def vlad_encode(
     """
     batch = as_descriptors(descriptors)
     check_finite(batch.values, batch.offsets)
-    return _encode(
-        batch, check_centers(centers, batch.n_features), power, intra_norm, l2_norm, backend, n_threads
-    )
+    c = check_centers(centers, batch.n_features)
+    used: tuple[NDArray[Any], ...] = (batch.values, batch.offsets, c)
+    outputs: dict[str, Any] = {}
+    for name, given, wanted, dtype in (
+        ("out", out, (len(batch), c.size), np.float32),
+        ("labels_out", labels_out, (len(batch.values),), np.int32),
+        ("counts_out", counts_out, (len(batch), len(c)), np.int64),
+    ):
+        if given is not None:
+            outputs[name] = check_output(given, name, wanted, dtype, *used)
+            used = (*used, given)
+    return _encode(batch, c, power, intra_norm, l2_norm, backend, n_threads, **outputs)
 
 
 def _encode(
@@ -121,6 +141,7 @@ def _encode(
     l2_norm: bool,
     backend: str,
     n_threads: int | None,
+    **outputs: Any,
 ) -> NDArray[np.float32]:
     encoded = get_backend(backend).encode(
         batch.values,
@@ -130,6 +151,7 @@ def _encode(
         intra_norm=bool(intra_norm),
         l2_norm=bool(l2_norm),
         n_threads=check_n_threads(n_threads),
+        **outputs,
     )
     if not l2_norm and not intra_norm:  # normalised numbers are at most 1
         check_finite(encoded, name="encoded images, too large for float32,")

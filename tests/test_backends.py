@@ -1,5 +1,6 @@
 """One suite over every backend: exact on integers, the stated tolerance elsewhere, labels always equal."""
 
+import importlib
 import itertools
 import subprocess
 import sys
@@ -357,7 +358,13 @@ def test_forced_instruction_set(monkeypatch, rng):
     assert available_backends()["native"] == "ok: portable"
     monkeypatch.setenv("MEDVLAD_SIMD", "mmx")
     assert "mmx" in available_backends()["native"]
-    with pytest.raises(InputError, match="MEDVLAD_SIMD must be one of portable, got 'mmx'"):
+    with pytest.raises(InputError, match="MEDVLAD_SIMD must be one of .*portable, got 'mmx'"):
+        mv.assign(x, c, backend="native")
+    from medvlad.backends import native
+
+    monkeypatch.setattr(native, "available_levels", lambda: ("portable",))
+    monkeypatch.setenv("MEDVLAD_SIMD", "avx2")
+    with pytest.raises(InputError, match="MEDVLAD_SIMD=avx2 .*: use one of portable"):
         mv.assign(x, c, backend="native")
 
 
@@ -382,24 +389,53 @@ class TestBindingsRefuse:
     """The bindings look again at what would make the core read memory that is not the caller's."""
 
     @pytest.fixture
-    def native(self):
-        pytest.importorskip("medvlad.backends._native_portable", reason="native was not built")
-        from medvlad.backends import _blas, _native_portable
+    def module(self):
+        return pytest.importorskip("medvlad.backends._native_portable", reason="native was not built")
 
-        return _native_portable, _blas.sgemm_capsule()
+    @pytest.fixture
+    def arrays(self):
+        x = np.ones((2, 3), np.float32)
+        return {
+            "sgemm": importlib.import_module("medvlad.backends._blas").sgemm_capsule(),
+            "x": x,
+            "offsets": np.array([0, 2]),
+            "centers": x,
+            "vectors": np.empty((1, 6), np.float32),
+            "zeroed": False,
+            "labels": None,
+            "counts": None,
+            "power": 1.0,
+            "intra_norm": False,
+            "l2_norm": True,
+            "n_threads": 1,
+        }
+
+    def test_as_they_are(self, module, arrays):
+        module.encode(**arrays)
+        assert np.isfinite(arrays["vectors"]).all()
 
     @pytest.mark.parametrize("offsets", [[0, 9], [1, 2], [0, 2, 1, 2], []])
-    def test_offsets(self, native, offsets):
-        module, sgemm = native
-        x = np.zeros((2, 3), np.float32)
+    def test_offsets(self, module, arrays, offsets):
         with pytest.raises(ValueError, match="offsets"):
-            module.aggregate(sgemm, x, np.array(offsets, np.int64), x, 1)
+            module.encode(**{**arrays, "offsets": np.array(offsets, np.int64)})
 
-    def test_dtype_and_layout(self, native):
-        module, sgemm = native
-        x = np.zeros((4, 4), np.float32)
-        for wrong in (x.astype(np.float64), x.T[:, ::2], x[0]):
-            with pytest.raises((TypeError, ValueError)):
-                module.assign(sgemm, wrong, x, 1)
-        with pytest.raises(ValueError, match="n_threads"):
-            module.assign(sgemm, x, x, 0)
+    @pytest.mark.parametrize(
+        ("name", "wrong"),
+        [
+            ("x", np.ones((2, 3))),
+            ("x", np.ones((2, 6), np.float32)[:, ::2]),
+            ("x", np.ones(6, np.float32)),
+            ("centers", np.ones((2, 4), np.float32)),
+            ("vectors", np.empty((1, 5), np.float32)),
+            ("vectors", np.empty((1, 6))),
+            ("vectors", np.frombuffer(bytes(24), np.float32)),
+            ("labels", np.empty(1, np.int32)),
+            ("labels", np.empty(2, np.int64)),
+            ("counts", np.empty((1, 3), np.int64)),
+            ("n_threads", 0),
+            ("method", "guess"),
+        ],
+    )
+    def test_arguments(self, module, arrays, name, wrong):
+        with pytest.raises((TypeError, ValueError)):
+            module.encode(**{**arrays, name: wrong})

@@ -7,6 +7,8 @@
 #include <limits>
 #include <utility>
 
+#include "lanes64.hpp"
+
 namespace medvlad {
 
 namespace {
@@ -18,15 +20,12 @@ double gamma(double m, double u) {
 }
 
 double dot(const float* a, const float* b, std::int64_t d) {
-  double lanes[8] = {};
+  Lanes lanes = broadcast(0.0);
   std::int64_t i = 0;
-  for (; i + 8 <= d; i += 8) {
-    for (int j = 0; j < 8; ++j) lanes[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
-  }
-  double sum = 0.0;
-  for (; i < d; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  for (double lane : lanes) sum += lane;
-  return sum;
+  for (; i + kDoubles <= d; i += kDoubles) lanes = exact_multiply_add(widen(a + i), widen(b + i), lanes);
+  double total = sum(lanes);
+  for (; i < d; ++i) total += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return total;
 }
 
 // A sum of doubles kept as non-overlapping parts of increasing magnitude, so nothing is rounded away.
@@ -69,19 +68,23 @@ bool beats(const float* x, const float* a, const float* b, std::int64_t d) {
 
 }  // namespace
 
-double norm_bound(const float* x, std::int64_t d) {
-  constexpr int kLanes = 16;
-  float lanes[kLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kLanes <= d; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) lanes[j] += x[i + j] * x[i + j];
-  }
-  double sum = 0.0;
-  for (; i < d; ++i) sum += double{x[i]} * double{x[i]};
-  for (float lane : lanes) sum += double{lane};
-  // A lane adds at most d / 16 + 1 rounded squares; a square may lose up to FLT_MIN to underflow.
+double norm_bound(double squared, std::int64_t d) {
+  // A square may lose up to FLT_MIN to underflow.
   const double n = static_cast<double>(d);
-  return std::sqrt(sum * (1.0 + gamma(n / kLanes + 3.0, 0x1p-24)) * 1.0001 + n * double{FLT_MIN});
+  return std::sqrt(squared * (1.0 + gamma(n / 16.0 + 16.0, 0x1p-24)) * 1.0001 + n * double{FLT_MIN});
+}
+
+double norm_bound(const float* x, std::int64_t d) {
+  constexpr int kSums = 16;
+  float lanes[kSums] = {};
+  std::int64_t i = 0;
+  for (; i + kSums <= d; i += kSums) {
+    for (int j = 0; j < kSums; ++j) lanes[j] += x[i + j] * x[i + j];
+  }
+  double squared = 0.0;
+  for (; i < d; ++i) squared += double{x[i]} * double{x[i]};
+  for (float lane : lanes) squared += double{lane};
+  return norm_bound(squared, d);
 }
 
 CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
@@ -100,12 +103,11 @@ CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
   }
 }
 
-double float32_score_error(double row_norm, const CenterSet& set) {
-  const double magnitude = row_norm * set.max_norm + 0.5 * set.max_norm * set.max_norm;
-  // Every partial sum is at most `magnitude`, up to rounding: below this nothing overflows.
-  if (!(magnitude < 1e37)) return std::numeric_limits<double>::infinity();
+Float32Error::Float32Error(const CenterSet& set)
+    : max_norm_(set.max_norm), half_norm_(0.5 * set.max_norm * set.max_norm) {
   const double roundings = static_cast<double>(set.d) + 4.0;
-  return 1.0001 * gamma(roundings, 0x1p-24) * magnitude + roundings * double{FLT_MIN};
+  gamma_ = 1.0001 * gamma(roundings, 0x1p-24);
+  underflow_ = roundings * double{FLT_MIN};
 }
 
 std::int32_t decide(const float* x, const CenterSet& set, const std::vector<std::int32_t>& candidates) {

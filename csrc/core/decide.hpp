@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace medvlad {
@@ -29,10 +30,25 @@ struct CenterSet {
 // Infinite where the squares overflow.
 double norm_bound(const float* x, std::int64_t d);
 
-// Bound on |computed - real| score of one row of norm at most `row_norm`, for float32 sums in any order,
-// products that underflow included. Infinite where float32 might overflow, so that every centre is a
-// candidate.
-double float32_score_error(double row_norm, const CenterSet& set);
+// The same from a sum of squares of d numbers, summed in float32 with at most d / 16 + 16 roundings each.
+double norm_bound(double squared, std::int64_t d);
+
+// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow included.
+class Float32Error {
+ public:
+  explicit Float32Error(const CenterSet& set);
+
+  // For a row of norm at most `row_norm`. Infinite where float32 might overflow, so that every centre is a
+  // candidate.
+  double of(double row_norm) const {
+    const double magnitude = row_norm * max_norm_ + half_norm_;
+    // Every partial sum is at most `magnitude`, up to rounding: below this nothing overflows.
+    return magnitude < 1e37 ? gamma_ * magnitude + underflow_ : std::numeric_limits<double>::infinity();
+  }
+
+ private:
+  double max_norm_, half_norm_, gamma_, underflow_;
+};
 
 // The winner among `candidates` (ascending, at least one) for row x.
 std::int32_t decide(const float* x, const CenterSet& set, const std::vector<std::int32_t>& candidates);

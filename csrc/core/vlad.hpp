@@ -2,23 +2,28 @@
 //
 // The mathematics stands in medvlad/backends/reference.py; this is how it is computed.
 //
-//   scores      blocks of rows times all centres by sgemm (float32), -|c|^2/2 already in place
-//   labels      argmax of a block while it is in cache; near ties decided again exactly (decide.hpp),
-//               so labels do not depend on the BLAS, the block or the number of threads
-//   sums        rows of an image gathered by label, each cell summed in row order in float64;
-//               V_k = sum - n_k c_k, normalised in float64, cast to float32 once
+//   scores      blocks of rows times all centres, by the instruction set's own way (scorer.hpp)
+//   labels      argmax of a block while it is in cache; near ties decided again exactly (assign.hpp, decide.hpp)
+//   residuals   rows of an image ordered by cell, each cell summed in row order in float64 (cells.hpp)
+//   vectors     power, intra-normalisation and L2 in float64, rounded to float32 once, written once
 //
-// An image of more than kChunkRows descriptors is cut into chunks of that fixed size, which are summed in
-// order. So every result is bitwise the same for any number of threads and any way of cutting the batch.
+// Threads share out images; the rows and then the cells of an image that is large are shared out themselves.
+// No sum is ever cut, so every result is bitwise the same for any number of threads and any way of cutting
+// the batch.
+//
+// Memory beyond the output: one packed copy of the centres where it fits the budget below, and for each
+// thread the scores of a block and the residuals of an image where they fit; they are computed twice where
+// they do not. A large image also takes 12 bytes a descriptor.
 #pragma once
 
 #include <cstdint>
 
-#include "sgemm.hpp"
+#include "scorer.hpp"
 
 namespace medvlad {
 
-inline constexpr std::int64_t kChunkRows = 8192;
+// What a call may allocate for each thread, the output apart.
+inline constexpr std::int64_t kBytesPerThread = std::int64_t{4} << 20;
 
 // Descriptors (n_rows, d) of n_images images (offsets has n_images + 1 entries) and centres (k, d),
 // row-major. Everything is borrowed.
@@ -32,20 +37,32 @@ struct Batch {
   std::int64_t d;
 };
 
+// How to compute; no result depends on it.
+struct Execution {
+  Sgemm sgemm;
+  int n_threads = 1;
+  Method method = Method::automatic;
+};
+
 struct Normalisation {
   double power = 1.0;
   bool intra = false;
   bool l2 = true;
 };
 
+// Where results go. labels and counts may be null.
+struct Output {
+  float* vectors;          // (n_images, k * d)
+  bool zeroed = false;     // vectors holds zeros already, so empty cells need no writing
+  std::int32_t* labels = nullptr;  // (n_rows)
+  std::int64_t* counts = nullptr;  // (n_images, k)
+};
+
 // labels (n_rows): the nearest centre of each row. Offsets are not looked at.
-void assign(const Batch& batch, Sgemm sgemm, int n_threads, std::int32_t* labels);
+void assign(const Batch& batch, const Execution& execution, std::int32_t* labels);
 
-// residuals (n_images, k, d) and counts (n_images, k).
-void aggregate(const Batch& batch, Sgemm sgemm, int n_threads, float* residuals, std::int64_t* counts);
-
-// encoded (n_images, k * d).
-void encode(const Batch& batch, Sgemm sgemm, int n_threads, const Normalisation& normalisation,
-            float* encoded);
+// Without any normalisation the vectors are the residuals (n_images, k, d).
+void encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
+            const Output& output);
 
 }  // namespace medvlad

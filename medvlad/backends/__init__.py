@@ -47,6 +47,7 @@ class Backend(Protocol):
         centers: NDArray[np.float32],
         *,
         n_threads: int,
+        labels_out: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return summed residuals and counts of each cell of each image."""
 
@@ -60,8 +61,11 @@ class Backend(Protocol):
         intra_norm: bool,
         l2_norm: bool,
         n_threads: int,
+        out: NDArray[np.float32] | None = None,
+        labels_out: NDArray[np.int32] | None = None,
+        counts_out: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
-        """Normalised VLAD of each image."""
+        """Normalised VLAD of each image, into `out` where given; labels and counts where asked for."""
 
 
 def _describe_reference() -> str:

@@ -2,23 +2,27 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import CapsuleType
 
+def supported_levels() -> list[str]: ...
 def assign(
-    sgemm: CapsuleType, x: NDArray[np.float32], centers: NDArray[np.float32], n_threads: int
-) -> NDArray[np.int32]: ...
-def aggregate(
     sgemm: CapsuleType,
     x: NDArray[np.float32],
-    offsets: NDArray[np.int64],
     centers: NDArray[np.float32],
+    labels: NDArray[np.int32],
     n_threads: int,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+    method: str = "auto",
+) -> None: ...
 def encode(
     sgemm: CapsuleType,
     x: NDArray[np.float32],
     offsets: NDArray[np.int64],
     centers: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    zeroed: bool,
+    labels: NDArray[np.int32] | None,
+    counts: NDArray[np.int64] | None,
     power: float,
     intra_norm: bool,
     l2_norm: bool,
     n_threads: int,
-) -> NDArray[np.float32]: ...
+    method: str = "auto",
+) -> None: ...

@@ -1,28 +1,51 @@
 """The C++ core: picks the module for this processor's instruction set and forwards to it.
 
-There is one module so far, ``portable``, whose scores come from SciPy's BLAS. MEDVLAD_SIMD names the level
-to use instead of the best one.
+One module an instruction set, the best one that the processor reports and the build has:
+
+    avx512bf16   AVX-512 with bf16 and VBMI2 (Sapphire Rapids, Zen 4 and later)
+    avx512       AVX-512 F, BW, DQ, VL (Skylake-X and later)
+    avx2         AVX2 and FMA (Haswell, Zen and later)
+    portable     everything else; the products go through SciPy's BLAS
+
+MEDVLAD_SIMD names a level to use instead. Results are the same on all of them.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._blas_threads import single_threaded_blas
-from medvlad._validate import check_choice
+from medvlad._validate import InputError, check_choice
 
 try:
     from medvlad.backends import _blas, _native_portable
 except TypeError as error:  # Cython's word for a SciPy whose BLAS is declared otherwise than at build time
     raise ImportError(f"the native backend was built for another SciPy ({error}): build it again") from error
 
-__all__ = ["LEVELS", "aggregate", "assign", "encode", "level"]
+__all__ = ["LEVELS", "METHODS", "aggregate", "assign", "available_levels", "encode", "level"]
 
-#: Instruction-set levels of this build, best first.
-LEVELS = ("portable",)
+#: Instruction-set levels, best first.
+LEVELS = ("avx512bf16", "avx512", "avx2", "portable")
+
+#: Ways of multiplying that a level may choose from; all but "auto" are for tests and measurements.
+METHODS = ("auto", "dense", "sparse", "bf16")
+
+# From this size on, malloc hands out fresh pages, which are zeros already: empty cells need no writing.
+_FRESH_BYTES = 32 << 20
+
+
+@cache
+def available_levels() -> tuple[str, ...]:
+    """Levels that this processor can run and this build has, best first."""
+    supported = _native_portable.supported_levels()
+    return tuple(name for name in LEVELS if name in supported and find_spec(_module_name(name)) is not None)
 
 
 def level() -> str:
@@ -31,16 +54,28 @@ def level() -> str:
     Raises
     ------
     InputError
-        If MEDVLAD_SIMD names a level that this build does not have.
+        If MEDVLAD_SIMD names no level, or one that cannot run here.
     """
-    return check_choice(os.environ.get("MEDVLAD_SIMD") or LEVELS[0], "MEDVLAD_SIMD", LEVELS)
+    name = os.environ.get("MEDVLAD_SIMD")
+    if not name:
+        return available_levels()[0]
+    check_choice(name, "MEDVLAD_SIMD", LEVELS)
+    if name not in available_levels():
+        why = (
+            "was not built" if name in _native_portable.supported_levels() else "is not what this processor has"
+        )
+        raise InputError(f"MEDVLAD_SIMD={name} {why}: use one of {', '.join(available_levels())}")
+    return name
 
 
-def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.int32]:
+def assign(
+    x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1, method: str = "auto"
+) -> NDArray[np.int32]:
     """See :func:`medvlad.backends.reference.assign`; `n_threads` threads."""
-    level()
+    labels = np.empty(len(x), np.int32)
     with single_threaded_blas():
-        return _native_portable.assign(_blas.sgemm_capsule(), x, centers, n_threads)
+        _module(level()).assign(_blas.sgemm_capsule(), x, centers, labels, n_threads, method)
+    return labels
 
 
 def aggregate(
@@ -49,11 +84,22 @@ def aggregate(
     centers: NDArray[np.float32],
     *,
     n_threads: int = 1,
+    labels_out: NDArray[np.int32] | None = None,
+    method: str = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """See :func:`medvlad.backends.reference.aggregate`; `n_threads` threads."""
-    level()
-    with single_threaded_blas():
-        return _native_portable.aggregate(_blas.sgemm_capsule(), x, offsets, centers, n_threads)
+    counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
+    residuals = encode(
+        x,
+        offsets,
+        centers,
+        l2_norm=False,
+        n_threads=n_threads,
+        labels_out=labels_out,
+        counts_out=counts,
+        method=method,
+    )
+    return residuals.reshape(len(counts), *centers.shape), counts
 
 
 def encode(
@@ -65,10 +111,40 @@ def encode(
     intra_norm: bool = False,
     l2_norm: bool = True,
     n_threads: int = 1,
+    out: NDArray[np.float32] | None = None,
+    labels_out: NDArray[np.int32] | None = None,
+    counts_out: NDArray[np.int64] | None = None,
+    method: str = "auto",
 ) -> NDArray[np.float32]:
     """See :func:`medvlad.backends.reference.encode`; `n_threads` threads."""
-    level()
+    zeroed = False
+    if out is None:
+        shape = (len(offsets) - 1, centers.size)
+        zeroed = 4 * shape[0] * shape[1] >= _FRESH_BYTES
+        out = (np.zeros if zeroed else np.empty)(shape, np.float32)
     with single_threaded_blas():
-        return _native_portable.encode(
-            _blas.sgemm_capsule(), x, offsets, centers, power, intra_norm, l2_norm, n_threads
+        _module(level()).encode(
+            _blas.sgemm_capsule(),
+            x,
+            offsets,
+            centers,
+            out,
+            zeroed,
+            labels_out,
+            counts_out,
+            power,
+            intra_norm,
+            l2_norm,
+            n_threads,
+            method,
         )
+    return out
+
+
+def _module_name(name: str) -> str:
+    return f"medvlad.backends._native_{name}"
+
+
+@cache
+def _module(name: str) -> Any:
+    return importlib.import_module(_module_name(name))

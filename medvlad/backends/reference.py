@@ -103,6 +103,7 @@ def aggregate(
     centers: NDArray[np.float32],
     *,
     n_threads: int = 1,
+    labels_out: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Un-normalised VLAD: summed residuals and the number of descriptors of each cell.
 
@@ -113,6 +114,8 @@ def aggregate(
     centers : ndarray of float32, shape (K, D)
     n_threads : int
         Not used.
+    labels_out : ndarray of int32, shape (N,), optional
+        Filled with the label of each row.
 
     Returns
     -------
@@ -122,7 +125,7 @@ def aggregate(
     residuals = np.empty((len(offsets) - 1, *centers.shape), np.float32)
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, as in C++
-        for b, (v, n) in enumerate(_residuals(x, offsets, centers)):
+        for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels_out)):
             residuals[b], counts[b] = v, n
     return residuals, counts
 
@@ -136,6 +139,9 @@ def encode(
     intra_norm: bool = False,
     l2_norm: bool = True,
     n_threads: int = 1,
+    out: NDArray[np.float32] | None = None,
+    labels_out: NDArray[np.int32] | None = None,
+    counts_out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """VLAD of each image, normalised.
 
@@ -149,13 +155,22 @@ def encode(
     intra_norm, l2_norm : bool
     n_threads : int
         Not used.
+    out : ndarray of float32, shape (B, K * D), optional
+        Where to write; a new array without it.
+    labels_out : ndarray of int32, shape (N,), optional
+        Filled with the label of each row.
+    counts_out : ndarray of int64, shape (B, K), optional
+        Filled with the number of descriptors of each cell.
 
     Returns
     -------
     ndarray of float32, shape (B, K * D)
+        `out`, where it was given.
     """
-    encoded = np.empty((len(offsets) - 1, centers.size), np.float32)
-    for b, (v, _) in enumerate(_residuals(x, offsets, centers)):
+    encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out
+    for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels_out)):
+        if counts_out is not None:
+            counts_out[b] = n
         if power != 1.0:
             v = np.sign(v) * np.abs(v) ** power
         if intra_norm:
@@ -168,10 +183,15 @@ def encode(
 
 
 def _residuals(
-    x: NDArray[np.float32], offsets: NDArray[np.int64], centers: NDArray[np.float32]
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    labels_out: NDArray[np.int32] | None = None,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Yield the float64 residual sums (K, D) and counts (K,) of each image."""
     labels = assign(x, centers)
+    if labels_out is not None:
+        labels_out[:] = labels
     c = centers.astype(np.float64)
     for first, last in pairwise(offsets):
         v = np.zeros(c.shape)

@@ -1,0 +1,30 @@
+// Labels from scores: the largest, and where others come within the error bound, the exact decision.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "aligned.hpp"
+#include "decide.hpp"
+#include "scorer.hpp"
+
+namespace medvlad {
+
+// Labels of consecutive rows; owns the scores of one block, so each thread has its own.
+class Assigner {
+ public:
+  Assigner(const CenterSet& set, const Scorer& scorer);
+
+  void operator()(const float* x, std::int64_t n, std::int32_t* labels, PendingZeros& zeros);
+
+ private:
+  std::int32_t label(const float* x, const float* scores, double error);
+
+  const CenterSet& set_;
+  const Scorer& scorer_;
+  AlignedBuffer<float> scores_;
+  std::vector<double> errors_;
+  std::vector<std::int32_t> candidates_;
+};
+
+}  // namespace medvlad

@@ -1,0 +1,106 @@
+#include "cells.hpp"
+
+#include <algorithm>
+
+#include "lanes64.hpp"
+
+namespace medvlad {
+
+namespace {
+
+std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+// v = from + the N rows at `rows`, in that order; from +0.0 where `from` is null, as the reference begins.
+template <std::size_t N>
+void add_rows(const float* const (&rows)[N], const double* from, std::int64_t d, double* v) {
+  std::int64_t j = 0;
+  for (; j + kDoubles <= d; j += kDoubles) {
+    Lanes total = (from == nullptr ? broadcast(0.0) : load(from + j)) + widen(rows[0] + j);
+    for (std::size_t i = 1; i < N; ++i) total += widen(rows[i] + j);
+    store(total, v + j);
+  }
+  for (; j < d; ++j) {
+    double total = (from == nullptr ? 0.0 : from[j]) + static_cast<double>(rows[0][j]);
+    for (std::size_t i = 1; i < N; ++i) total += double{rows[i][j]};
+    v[j] = total;
+  }
+}
+
+// v = from + the N rows - n * center; returns |v|^2.
+template <std::size_t N>
+double finish(const float* const (&rows)[N], const double* from, double n, const float* center, std::int64_t d,
+              double* v) {
+  const Lanes minus_n = broadcast(-n);
+  Lanes squares = broadcast(0.0);
+  std::int64_t j = 0;
+  for (; j + kDoubles <= d; j += kDoubles) {
+    Lanes total = (from == nullptr ? broadcast(0.0) : load(from + j)) + widen(rows[0] + j);
+    for (std::size_t i = 1; i < N; ++i) total += widen(rows[i] + j);
+    total = exact_multiply_add(minus_n, widen(center + j), total);
+    squares += total * total;
+    store(total, v + j);
+  }
+  double squared = sum(squares);
+  for (; j < d; ++j) {
+    double total = (from == nullptr ? 0.0 : from[j]) + static_cast<double>(rows[0][j]);
+    for (std::size_t i = 1; i < N; ++i) total += double{rows[i][j]};
+    v[j] = total - n * double{center[j]};
+    squared += v[j] * v[j];
+  }
+  return squared;
+}
+
+}  // namespace
+
+void Cells::sort(const std::int32_t* labels, std::int64_t n, std::int64_t k) {
+  // A counting sort keeps the order of rows within a cell.
+  next_.assign(size(k), 0);
+  for (std::int64_t row = 0; row < n; ++row) ++next_[size(labels[row])];
+  index.clear();
+  begin_.assign(1, 0);
+  for (std::int64_t cell = 0; cell < k; ++cell) {
+    const std::int64_t count = next_[size(cell)];
+    if (count == 0) continue;
+    index.push_back(static_cast<std::int32_t>(cell));
+    next_[size(cell)] = begin_.back();
+    begin_.push_back(begin_.back() + count);
+  }
+  rows_.resize(size(n));
+  for (std::int64_t row = 0; row < n; ++row) rows_[size(next_[size(labels[row])]++)] = row;
+}
+
+double squared_norm(const double* v, std::int64_t d) {
+  Lanes lanes = broadcast(0.0);
+  std::int64_t j = 0;
+  for (; j + kDoubles <= d; j += kDoubles) lanes += load(v + j) * load(v + j);
+  double total = sum(lanes);
+  for (; j < d; ++j) total += v[j] * v[j];
+  return total;
+}
+
+double residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set, double* v) {
+  const std::int64_t d = set.d, count = cells.count(i);
+  const std::int64_t* rows = cells.rows(i);
+  const auto row = [&](std::int64_t at) { return x + rows[at] * d; };
+  // Four rows go by at a time, so that the sum is loaded and stored once for them; the last one to four are
+  // finished with the centre.
+  std::int64_t at = 0;
+  for (; count - at > 4; at += 4) {
+    add_rows<4>({row(at), row(at + 1), row(at + 2), row(at + 3)}, at == 0 ? nullptr : v, d, v);
+  }
+  const double* from = at == 0 ? nullptr : v;
+  const double n = static_cast<double>(count);
+  const float* center = set.centers + cells.index[size(i)] * d;
+  switch (count - at) {
+    case 1:
+      return finish<1>({row(at)}, from, n, center, d, v);
+    case 2:
+      return finish<2>({row(at), row(at + 1)}, from, n, center, d, v);
+    case 3:
+      return finish<3>({row(at), row(at + 1), row(at + 2)}, from, n, center, d, v);
+    default:
+      return finish<4>({row(at), row(at + 1), row(at + 2), row(at + 3)}, from, n, center, d, v);
+  }
+}
+
+}  // namespace medvlad

@@ -1,0 +1,72 @@
+// Sixteen scores at a time: their maximum, and which of them reach a threshold.
+//
+// Plain loops, and by hand where compilers do not find the instructions.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace medvlad {
+
+namespace {  // each module keeps its own copy, compiled for its own instruction set
+
+inline constexpr int kLanes = 16;
+
+// The largest of n scores, n a positive multiple of kLanes. None may be NaN.
+inline float largest(const float* scores, std::int64_t n) {
+#if defined(__AVX512F__)
+  __m512 most = _mm512_loadu_ps(scores);
+  for (std::int64_t i = kLanes; i < n; i += kLanes) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + i));
+  return _mm512_reduce_max_ps(most);
+#else
+  float lanes[kLanes];
+  std::copy(scores, scores + kLanes, lanes);
+  for (std::int64_t i = kLanes; i < n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lanes[j] = scores[i + j] > lanes[j] ? scores[i + j] : lanes[j];
+  }
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
+  }
+  return lanes[0];
+#endif
+}
+
+// Bit j is set unless scores[j] < threshold, for kLanes scores; so it is set where a score is not a number.
+inline std::uint32_t not_below(const float* scores, float threshold) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(_mm512_loadu_ps(scores), _mm512_set1_ps(threshold), _CMP_NLT_UQ);
+#elif defined(__AVX__)
+  const __m256 t = _mm256_set1_ps(threshold);
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(scores), t, _CMP_NLT_UQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(scores + 8), t, _CMP_NLT_UQ));
+  return static_cast<std::uint32_t>(low | (high << 8));
+#else
+  std::uint32_t kept = 0;
+  for (int j = 0; j < kLanes; ++j) kept |= static_cast<std::uint32_t>(!(scores[j] < threshold)) << j;
+  return kept;
+#endif
+}
+
+#if defined(__GNUC__)
+inline int lowest_bit(std::uint32_t mask) { return __builtin_ctz(mask); }
+inline int count_bits(std::uint32_t mask) { return __builtin_popcount(mask); }
+#else
+inline int lowest_bit(std::uint32_t mask) {
+  int bit = 0;
+  for (; (mask & 1U) == 0; mask >>= 1) ++bit;
+  return bit;
+}
+inline int count_bits(std::uint32_t mask) {
+  int bits = 0;
+  for (; mask != 0; mask &= mask - 1) ++bits;
+  return bits;
+}
+#endif
+
+}  // namespace
+
+}  // namespace medvlad

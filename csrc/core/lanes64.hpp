@@ -1,0 +1,116 @@
+// Eight float64 lanes: a fixed order of summation that every instruction set follows to the bit.
+//
+// They are kept as native vectors of whatever width the module's flags allow; lane by lane where the compiler
+// has no vectors.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace medvlad {
+
+namespace {  // each module keeps its own copy, compiled for its own instruction set
+
+constexpr int kDoubles = 8;
+
+#if defined(__AVX512F__)
+constexpr int kPartDoubles = 8;
+typedef double Part __attribute__((vector_size(64)));
+#elif defined(__AVX__)
+constexpr int kPartDoubles = 4;
+typedef double Part __attribute__((vector_size(32)));
+#elif defined(__GNUC__)
+constexpr int kPartDoubles = 2;
+typedef double Part __attribute__((vector_size(16)));
+#else
+constexpr int kPartDoubles = 1;
+typedef double Part;
+#endif
+constexpr int kParts = kDoubles / kPartDoubles;
+
+struct Lanes {
+  Part part[kParts];
+};
+
+inline Lanes operator+(const Lanes& a, const Lanes& b) {
+  Lanes c;
+  for (int i = 0; i < kParts; ++i) c.part[i] = a.part[i] + b.part[i];
+  return c;
+}
+
+inline Lanes operator*(const Lanes& a, const Lanes& b) {
+  Lanes c;
+  for (int i = 0; i < kParts; ++i) c.part[i] = a.part[i] * b.part[i];
+  return c;
+}
+
+inline Lanes& operator+=(Lanes& a, const Lanes& b) { return a = a + b; }
+
+inline Lanes load(const double* values) {
+  Lanes lanes;
+  std::memcpy(&lanes, values, sizeof lanes);
+  return lanes;
+}
+
+inline void store(const Lanes& lanes, double* values) { std::memcpy(values, &lanes, sizeof lanes); }
+
+inline Lanes broadcast(double value) {
+  Lanes lanes;
+  for (int i = 0; i < kParts; ++i) lanes.part[i] = Part{} + value;
+  return lanes;
+}
+
+inline Lanes widen(const float* values) {
+  Lanes lanes;
+#if defined(__AVX512F__)
+  lanes.part[0] = _mm512_cvtps_pd(_mm256_loadu_ps(values));
+#elif defined(__AVX__)
+  for (int i = 0; i < kParts; ++i) lanes.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(values + 4 * i));
+#else
+  double wide[kDoubles];
+  for (int i = 0; i < kDoubles; ++i) wide[i] = static_cast<double>(values[i]);
+  lanes = load(wide);
+#endif
+  return lanes;
+}
+
+inline void narrow(const Lanes& lanes, float* values) {
+#if defined(__AVX512F__)
+  _mm256_storeu_ps(values, _mm512_cvtpd_ps(lanes.part[0]));
+#elif defined(__AVX__)
+  for (int i = 0; i < kParts; ++i) _mm_storeu_ps(values + 4 * i, _mm256_cvtpd_ps(lanes.part[i]));
+#else
+  double wide[kDoubles];
+  store(lanes, wide);
+  for (int i = 0; i < kDoubles; ++i) values[i] = static_cast<float>(wide[i]);
+#endif
+}
+
+// a * b + c where a * b has no more than 53 bits: fused or not, the result is the same.
+inline Lanes exact_multiply_add(const Lanes& a, const Lanes& b, const Lanes& c) {
+#if defined(__AVX512F__)
+  Lanes fused;
+  fused.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]);
+  return fused;
+#elif defined(__FMA__)
+  Lanes fused;
+  for (int i = 0; i < kParts; ++i) fused.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);
+  return fused;
+#else
+  return a * b + c;
+#endif
+}
+
+inline double sum(const Lanes& lanes) {
+  double lane[kDoubles];
+  store(lanes, lane);
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+}  // namespace
+
+}  // namespace medvlad

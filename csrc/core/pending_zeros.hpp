@@ -1,0 +1,47 @@
+// Zeros that are still to be written: the cells without rows of images that are done otherwise.
+//
+// A streamed store waits for memory and a multiply-add does not, so zeros are written in small steps between the
+// multiply-adds of the next rows. With 49 descriptors and 256 centres four fifths of the output are zeros.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "write.hpp"
+
+namespace medvlad {
+
+class PendingZeros {
+ public:
+  void add(float* out, std::int64_t n) {
+    if (n > 0) ranges_.push_back({out, n});
+  }
+
+  // Writes up to `n` zeros.
+  void some(std::int64_t n) {
+    while (n > 0 && !ranges_.empty()) {
+      Range& range = ranges_.back();
+      const std::int64_t now = n < range.n ? n : range.n;
+      write_zeros(now, range.out, true);
+      range.out += now;
+      range.n -= now;
+      n -= now;
+      if (range.n == 0) ranges_.pop_back();
+    }
+  }
+
+  void all() {
+    for (const Range& range : ranges_) write_zeros(range.n, range.out, true);
+    ranges_.clear();
+  }
+
+ private:
+  struct Range {
+    float* out;
+    std::int64_t n;
+  };
+  std::vector<Range> ranges_;
+};
+
+}  // namespace medvlad

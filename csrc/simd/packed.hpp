@@ -1,0 +1,253 @@
+// Scores from packed centres, for any `Vector` (vector_*.hpp, included before this file).
+//
+// The centres are packed once a call: panels of 8 vectors of centres (the last may be of 4), in blocks of 64
+// dimensions, dimension by dimension, so that a panel's numbers of one dimension are neighbours. A block is
+// 16 or 32 KiB and stays in the first-level cache while rows go by. Two ways through it:
+//
+//   dense    a register tile of rows x centres over all dimensions, bias first: it runs at the rate of the
+//            multiply-add units (12 x 32 with AVX-512, 6 x 16 with AVX2)
+//   sparse   for each row and block, the positions of its non-zero numbers are listed, and one multiply-add
+//            of a panel's vectors is done for each: bound by loads, 9 for 8 multiply-adds. Network features
+//            are 75 to 90 % zeros, so this does 4 to 10 times less than `dense` needs.
+//
+// Which one is faster depends on the share of zeros alone; it is looked up in a sample of each block of rows.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include "core/aligned.hpp"
+#include "core/decide.hpp"
+#include "core/scorer.hpp"
+
+namespace medvlad {
+
+namespace {  // each module keeps its own copy, compiled for its own instruction set
+
+constexpr std::int64_t kDepth = 64;  // dimensions of a block
+constexpr std::int64_t kPanel = 8 * Vector::kWidth;
+constexpr std::int64_t kHalfPanel = 4 * Vector::kWidth;
+constexpr std::int64_t kBlockRows = 128;
+constexpr std::int64_t kZeros = 160;  // pending zeros written for each segment
+
+// Above this share of non-zero numbers `dense` is the faster way (measured; benchmarks/README.md).
+constexpr double kDenseShare = 0.6;
+constexpr std::int64_t kSampledRows = 8;  // of a block, to tell that share
+
+class PackedCenters {
+ public:
+  explicit PackedCenters(const CenterSet& set)
+      : width((set.k + kHalfPanel - 1) / kHalfPanel * kHalfPanel),
+        depth((set.d + kDepth - 1) / kDepth * kDepth),
+        values_(static_cast<std::size_t>(width * depth)),
+        bias_(static_cast<std::size_t>(width)) {
+    std::fill_n(bias_.data(), bias_.size(), -std::numeric_limits<float>::infinity());
+    std::copy(set.bias.begin(), set.bias.end(), bias_.data());
+    if (width != set.k || depth != set.d) std::fill_n(values_.data(), values_.size(), 0.0F);
+    // Squares of 16 x 16, so that both sides of the transposition stay in cache.
+    constexpr std::int64_t kSquare = 16;
+    for (std::int64_t k0 = 0; k0 < set.k; k0 += kSquare) {
+      const std::int64_t k1 = std::min(set.k, k0 + kSquare), panel = k0 / kPanel * kPanel;
+      const std::int64_t columns = panel_width(panel);
+      for (std::int64_t j0 = 0; j0 < set.d; j0 += kSquare) {
+        float* to = values_.data() + panel * depth + j0 * columns + k0 - panel;
+        const std::int64_t count = std::min(kSquare, set.d - j0);
+        for (std::int64_t k = k0; k < k1; ++k) {
+          const float* center = set.centers + k * set.d + j0;
+          for (std::int64_t j = 0; j < count; ++j) to[j * columns + k - k0] = center[j];
+        }
+      }
+    }
+  }
+
+  static std::int64_t bytes(const CenterSet& set) {
+    return (set.k + kHalfPanel) * (set.d + kDepth) * static_cast<std::int64_t>(sizeof(float));
+  }
+
+  // Centres of the panel that begins at centre `panel`: kPanel, or kHalfPanel for a last one.
+  std::int64_t panel_width(std::int64_t panel) const { return std::min(kPanel, width - panel); }
+
+  // Numbers of dimension j of that panel; those of the next dimension follow.
+  const float* at(std::int64_t panel, std::int64_t j) const {
+    return values_.data() + panel * depth + j * panel_width(panel);
+  }
+
+  const float* bias() const { return bias_.data(); }
+
+  std::int64_t width;  // centres, filled up with centres that never win
+  std::int64_t depth;  // dimensions, filled up with zeros
+
+ private:
+  AlignedBuffer<float> values_;
+  AlignedBuffer<float> bias_;
+};
+
+// The non-zero numbers of one row in one block of dimensions.
+class Segment {
+ public:
+  void read(const float* x, std::int64_t depth) {
+    values = x;
+    if (depth < kDepth) {
+      std::memcpy(copy_, x, static_cast<std::size_t>(depth) * sizeof(float));
+      std::fill(copy_ + depth, copy_ + kDepth, 0.0F);
+      values = copy_;
+    }
+    n = Vector::nonzeros(values, positions);
+  }
+
+  const float* values;
+  alignas(64) std::uint8_t positions[2 * kDepth];
+  int n;
+
+ private:
+  alignas(64) float copy_[kDepth];
+};
+
+// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of accumulators
+// is enough: the processor overlaps the end of a row with the beginning of the next.
+template <std::size_t kVectors>
+inline void add_segment(const Segment& segment, const float* block, const float* from, float* to) {
+  typename Vector::Floats sums[kVectors];
+  for (std::size_t v = 0; v < kVectors; ++v) sums[v] = Vector::load(from + v * Vector::kWidth);
+  for (int i = 0; i < segment.n; ++i) {
+    const std::size_t at = segment.positions[i];
+    const auto value = Vector::broadcast(segment.values[at]);
+    const float* centers = block + at * (kVectors * Vector::kWidth);
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      sums[v] = Vector::multiply_add(value, Vector::load(centers + v * Vector::kWidth), sums[v]);
+    }
+  }
+  for (std::size_t v = 0; v < kVectors; ++v) Vector::store(to + v * Vector::kWidth, sums[v]);
+}
+
+// Asks for the next kDepth numbers, which need not exist. Asked for in the order of their addresses, so that
+// the processor's own prefetcher joins in; row by row of a block it does not.
+inline void prefetch(const float* x) {
+  const char* line = reinterpret_cast<const char*>(x);
+  for (std::int64_t byte = 0; byte < kDepth * 4; byte += 64) _mm_prefetch(line + byte, _MM_HINT_T1);
+}
+
+// Scores of kTileRows rows and two vectors of centres, from `column` on, over all dimensions.
+inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& packed, std::int64_t column,
+                       float* scores, std::int64_t stride) {
+  typename Vector::Floats sums[Vector::kTileRows][2];
+  for (int i = 0; i < Vector::kTileRows; ++i) {
+    sums[i][0] = Vector::load(packed.bias() + column);
+    sums[i][1] = Vector::load(packed.bias() + column + Vector::kWidth);
+  }
+  const std::int64_t panel = column / kPanel * kPanel, step = packed.panel_width(panel);
+  const float* centers = packed.at(panel, 0) + column - panel;
+  for (std::int64_t j = 0; j < d; ++j, ++x, centers += step) {
+    const auto low = Vector::load(centers), high = Vector::load(centers + Vector::kWidth);
+#if defined(__GNUC__)
+#pragma GCC unroll 12
+#endif
+    for (int i = 0; i < Vector::kTileRows; ++i) {
+      const auto value = Vector::broadcast(x[i * d]);
+      sums[i][0] = Vector::multiply_add(value, low, sums[i][0]);
+      sums[i][1] = Vector::multiply_add(value, high, sums[i][1]);
+    }
+  }
+  for (int i = 0; i < Vector::kTileRows; ++i) {
+    Vector::store(scores + i * stride, sums[i][0]);
+    Vector::store(scores + i * stride + Vector::kWidth, sums[i][1]);
+  }
+}
+
+class PackedScorer : public Scorer {
+ public:
+  PackedScorer(const CenterSet& set, Method method)
+      : set_(set), method_(method), error_(set), packed_(set) {
+    stride = packed_.width;
+    block_rows = rows_of_a_block(stride, kBlockRows);
+  }
+
+  void operator()(const float* x, std::int64_t n, float* scores, double* errors,
+                  PendingZeros& zeros) const override {
+    for (std::int64_t row = 0; row < n; ++row) errors[row] = error_.of(norm(x + row * set_.d));
+    const bool is_sparse = n < Vector::kTileRows || method_ == Method::sparse ||
+                           (method_ == Method::automatic && nonzero_share(x, n) < kDenseShare);
+    is_sparse ? sparse(x, n, scores, zeros) : dense(x, n, scores, zeros);
+  }
+
+ protected:
+  double norm(const float* x) const {
+    constexpr int kSums = 4;
+    typename Vector::Floats sums[kSums] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
+    constexpr std::int64_t kStep = kSums * Vector::kWidth;
+    std::int64_t j = 0;
+    for (; j + kStep <= set_.d; j += kStep) {
+      for (int i = 0; i < kSums; ++i) {
+        const auto values = Vector::load(x + j + i * Vector::kWidth);
+        sums[i] = Vector::multiply_add(values, values, sums[i]);
+      }
+    }
+    double rest = 0.0;
+    for (; j < set_.d; ++j) rest += double{x[j]} * double{x[j]};
+    const auto total = Vector::add(Vector::add(sums[0], sums[1]), Vector::add(sums[2], sums[3]));
+    return norm_bound(rest + double{Vector::sum(total)}, set_.d);
+  }
+
+  double nonzero_share(const float* x, std::int64_t n) const {
+    const std::int64_t step = std::max<std::int64_t>(1, n / kSampledRows);
+    std::int64_t looked_at = 0, found = 0;
+    for (std::int64_t row = 0; row < n; row += step) {
+      const float* values = x + row * set_.d;
+      std::int64_t j = 0;
+      for (; j + Vector::kWidth <= set_.d; j += Vector::kWidth) found += Vector::count_nonzero(values + j);
+      looked_at += j;
+    }
+    return looked_at == 0 ? 1.0 : static_cast<double>(found) / static_cast<double>(looked_at);
+  }
+
+  void sparse(const float* x, std::int64_t n, float* scores, PendingZeros& zeros) const {
+    for (std::int64_t first = 0; first < set_.d; first += kDepth) {
+      for (std::int64_t panel = 0; panel < stride; panel += kPanel) {
+        const bool is_half = packed_.panel_width(panel) == kHalfPanel;
+        is_half ? sparse_block<4>(x, n, first, panel, scores, zeros)
+                : sparse_block<8>(x, n, first, panel, scores, zeros);
+      }
+    }
+  }
+
+  template <std::size_t kVectors>
+  void sparse_block(const float* x, std::int64_t n, std::int64_t first, std::int64_t panel,
+                    float* scores, PendingZeros& zeros) const {
+    const float* block = packed_.at(panel, first);
+    const float* bias = packed_.bias() + panel;
+    const std::int64_t depth = std::min(kDepth, set_.d - first);
+    // A segment is read while the one before it is multiplied.
+    Segment segments[2];
+    segments[0].read(x + first, depth);
+    for (std::int64_t row = 0; row < n; ++row) {
+      if (row + 1 < n) segments[(row + 1) % 2].read(x + (row + 1) * set_.d + first, depth);
+      if (panel == 0) prefetch(x + n * set_.d + (first * n + row * kDepth));
+      float* to = scores + row * stride + panel;
+      zeros.some(kZeros);
+      add_segment<kVectors>(segments[row % 2], block, first == 0 ? bias : to, to);
+    }
+  }
+
+  // At least a tile of rows; the last tile overlaps the one before it where the rows do not divide.
+  void dense(const float* x, std::int64_t n, float* scores, PendingZeros& zeros) const {
+    for (std::int64_t done = 0; done < n; done += Vector::kTileRows) {
+      const std::int64_t row = std::min(done, n - Vector::kTileRows);
+      for (std::int64_t column = 0; column < stride; column += 2 * Vector::kWidth) {
+        zeros.some(Vector::kTileRows * kZeros);
+        dense_tile(x + row * set_.d, set_.d, packed_, column, scores + row * stride + column, stride);
+      }
+    }
+  }
+
+  const CenterSet& set_;
+  Method method_;
+  Float32Error error_;
+  PackedCenters packed_;
+};
+
+}  // namespace
+
+}  // namespace medvlad

@@ -1,0 +1,66 @@
+// AVX2 with FMA as the kernels see it. 16 registers: a tile of 6 rows x 16 centres.
+#pragma once
+
+#include <immintrin.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+
+namespace medvlad {
+
+namespace {
+
+// For each mask of eight bits, the positions of its bits, a byte each.
+constexpr std::array<std::uint64_t, 256> bit_positions() {
+  std::array<std::uint64_t, 256> table{};
+  for (std::uint64_t mask = 0; mask < 256; ++mask) {
+    int n = 0;
+    for (std::uint64_t bit = 0; bit < 8; ++bit) {
+      if ((mask >> bit & 1U) != 0) table[mask] |= bit << (8 * n++);
+    }
+  }
+  return table;
+}
+
+constexpr std::array<std::uint64_t, 256> kBitPositions = bit_positions();
+
+struct Vector {
+  using Floats = __m256;
+  static constexpr int kWidth = 8;
+  static constexpr int kTileRows = 6;
+
+  static Floats zero() { return _mm256_setzero_ps(); }
+  static Floats load(const float* p) { return _mm256_loadu_ps(p); }
+  static Floats broadcast(float value) { return _mm256_set1_ps(value); }
+  static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  static void store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
+  static float sum(Floats v) {
+    alignas(32) float lanes[8];
+    _mm256_store_ps(lanes, v);
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  }
+  static unsigned mask_nonzero(const float* p) {
+    const __m256i zeros = _mm256_cmpeq_epi32(_mm256_castps_si256(_mm256_loadu_ps(p)), _mm256_setzero_si256());
+    return ~static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(zeros))) & 0xFFU;
+  }
+  static int count_nonzero(const float* p) { return __builtin_popcount(mask_nonzero(p)); }
+
+  // Writes the positions of the numbers of p[0, 64) that are not zero, ascending, and returns how many there
+  // are. Up to 64 bytes behind the last position may be overwritten.
+  static int nonzeros(const float* p, std::uint8_t* positions) {
+    int n = 0;
+    for (unsigned j = 0; j < 64; j += 8) {
+      const unsigned mask = mask_nonzero(p + j);
+      const std::uint64_t found = kBitPositions[mask] + 0x0101010101010101U * j;
+      std::memcpy(positions + n, &found, sizeof found);
+      n += __builtin_popcount(mask);
+    }
+    return n;
+  }
+};
+
+}  // namespace
+
+}  // namespace medvlad
