@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/processor.hpp"
+#include "core/seeding.hpp"
 #include "core/vlad.hpp"
 
 namespace py = pybind11;
@@ -28,12 +29,16 @@ medvlad::Method method_of(const std::string& name) {
   throw py::value_error("method must be auto, dense, sparse or bf16");
 }
 
+int checked_threads(int n_threads) {
+  if (n_threads < 1) throw py::value_error("n_threads must be at least 1");
+  return n_threads;
+}
+
 medvlad::Execution execution_of(const py::capsule& sgemm, int n_threads, const std::string& method) {
   if (std::string(sgemm.name()) != medvlad::kSgemmCapsule) {
     throw py::value_error("the capsule does not hold medvlad's sgemm");
   }
-  if (n_threads < 1) throw py::value_error("n_threads must be at least 1");
-  return {reinterpret_cast<medvlad::Sgemm>(sgemm.get_pointer()), n_threads, method_of(method)};
+  return {reinterpret_cast<medvlad::Sgemm>(sgemm.get_pointer()), checked_threads(n_threads), method_of(method)};
 }
 
 // Shapes and offsets were checked with readable messages in medvlad/_validate.py. They are looked at again
@@ -87,6 +92,39 @@ void encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, c
   medvlad::encode(batch, execution, {power, intra_norm, l2_norm}, output);
 }
 
+void squared_distances(const Floats& x, const Floats& centers, const Labels& labels, Doubles& distances,
+                       int n_threads) {
+  const auto batch = batch_of(x, nullptr, centers);
+  const int threads = checked_threads(n_threads);
+  if (labels.size() != batch.n_rows) throw py::value_error("labels must be (N,)");
+  for (py::ssize_t i = 0; i < labels.size(); ++i) {
+    if (labels.data()[i] < 0 || labels.data()[i] >= batch.k) throw py::value_error("labels must be in [0, K)");
+  }
+  double* out = output_of(distances, batch.n_rows, "distances must be (N,)");
+  const std::int32_t* of = labels.data();
+  const py::gil_scoped_release release;
+  medvlad::squared_distances(batch.x, batch.n_rows, batch.d, batch.centers, of, threads, out);
+}
+
+void candidate_distances(const Floats& x, const Doubles& norms, const Offsets& candidates,
+                         const Doubles& closest, Doubles& distances, Doubles& potentials, int n_threads) {
+  const auto batch = batch_of(x, nullptr, x);
+  const int threads = checked_threads(n_threads);
+  if (norms.size() != batch.n_rows || closest.size() != batch.n_rows || candidates.size() < 1) {
+    throw py::value_error("norms and closest must be (N,), candidates (T,) with T >= 1");
+  }
+  for (py::ssize_t t = 0; t < candidates.size(); ++t) {
+    const std::int64_t row = candidates.data()[t];
+    if (row < 0 || row >= batch.n_rows) throw py::value_error("candidates must be in [0, N)");
+  }
+  const medvlad::CandidateStep step{batch.x,        batch.n_rows,      batch.d,          norms.data(),
+                                    closest.data(), candidates.data(), candidates.size()};
+  double* distances_out = output_of(distances, candidates.size() * batch.n_rows, "distances must be (T, N)");
+  double* potentials_out = output_of(potentials, candidates.size(), "potentials must be (T,)");
+  const py::gil_scoped_release release;
+  medvlad::candidate_distances(step, threads, distances_out, potentials_out);
+}
+
 }  // namespace
 
 // noconvert: a wrong dtype or layout is an error, never a silent copy.
@@ -100,4 +138,9 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
         "vectors"_a.noconvert(), "zeroed"_a, "labels"_a.noconvert().none(true),
         "counts"_a.noconvert().none(true), "power"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a,
         "method"_a = "auto");
+  m.def("squared_distances", &squared_distances, "x"_a.noconvert(), "centers"_a.noconvert(),
+        "labels"_a.noconvert(), "distances"_a.noconvert(), "n_threads"_a);
+  m.def("candidate_distances", &candidate_distances, "x"_a.noconvert(), "norms"_a.noconvert(),
+        "candidates"_a.noconvert(), "closest"_a.noconvert(), "distances"_a.noconvert(),
+        "potentials"_a.noconvert(), "n_threads"_a);
 }

@@ -23,8 +23,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -34,7 +33,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._blas_threads import single_threaded_blas
 from medvlad._validate import (
     InputError,
     check_interval,
@@ -42,7 +40,7 @@ from medvlad._validate import (
     check_n_threads,
     check_positive_int,
 )
-from medvlad.backends import get_backend
+from medvlad.backends import Backend, get_backend
 from medvlad.descriptors import validate_input
 
 __all__ = ["KMeansCodebook"]
@@ -126,9 +124,9 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         x = validate_input(self, X, reset=True).values
         n_clusters, n_threads = self._check_parameters(len(x))
         backend = get_backend(self.backend)
-        centers = _seed(x, n_clusters, check_random_state(self.random_state), n_threads)
+        centers = _seed(x, n_clusters, check_random_state(self.random_state), backend, n_threads)
         offsets = np.array([0, len(x)], np.int64)
-        threshold = self.tol * _mean_variance(x)
+        threshold = self.tol * _mean_variance(x, backend, n_threads)
         converged, self.n_iter_ = False, 0
         while not converged and self.n_iter_ < self.max_iter:
             residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
@@ -137,8 +135,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             empty = np.flatnonzero(counts[0] == 0)
             moved = False
             if len(empty):
-                labels = backend.assign(x, centers, n_threads=n_threads)
-                moved = _fill_empty(x, centers, updated, empty, labels)
+                moved = _fill_empty(x, centers, updated, empty, backend, n_threads)
             at_rest = np.array_equal(updated, centers) or float((moves**2).sum()) <= threshold
             converged = at_rest and not moved
             centers = updated
@@ -148,7 +145,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
                 "k-means stopped after max_iter=%d steps before its centres came to rest", self.max_iter
             )
         self.cluster_centers_ = centers
-        self._finish(x, backend.assign(x, centers, n_threads=n_threads))
+        self._finish(x, backend, n_threads)
         self.counts_ = np.bincount(self.labels_, minlength=n_clusters).astype(np.int64)
         if (self.counts_ == 0).any():
             warnings.warn(
@@ -182,22 +179,22 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         _, n_threads = self._check_parameters(len(x) if first else None)
         backend = get_backend(self.backend)
         if first:
-            centers = _seed(x, self.n_clusters, check_random_state(self.random_state), n_threads)
+            rng = check_random_state(self.random_state)
+            centers = _seed(x, self.n_clusters, rng, backend, n_threads)
             self.counts_ = np.zeros(self.n_clusters, np.int64)
             self.n_iter_ = 0
         else:
             centers = self.cluster_centers_.copy()
             empty = np.flatnonzero(self.counts_ == 0)
             if len(empty):
-                labels = backend.assign(x, centers, n_threads=n_threads)
-                _fill_empty(x, self.cluster_centers_, centers, empty, labels)
+                _fill_empty(x, self.cluster_centers_, centers, empty, backend, n_threads)
         offsets = np.array([0, len(x)], np.int64)
         residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
         self.counts_ = self.counts_ + counts[0]
         moves = residuals[0].astype(np.float64) / np.maximum(self.counts_, 1)[:, None]
         self.cluster_centers_ = _moved(centers, moves)
         self.n_iter_ += 1
-        self._finish(x, backend.assign(x, self.cluster_centers_, n_threads=n_threads))
+        self._finish(x, backend, n_threads)
         return self
 
     def predict(self, X: Any) -> NDArray[np.int32]:
@@ -257,73 +254,37 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             check_n_clusters(n_clusters, n_samples)
         return n_clusters, check_n_threads(self.n_threads)
 
-    def _finish(self, x: NDArray[np.float32], labels: NDArray[np.int32]) -> None:
-        self.labels_ = labels
-        self.inertia_ = float(_squared_distances(x, self.cluster_centers_, labels).sum())
+    def _finish(self, x: NDArray[np.float32], backend: Backend, n_threads: int) -> None:
+        self.labels_ = backend.assign(x, self.cluster_centers_, n_threads=n_threads)
+        distances = backend.squared_distances(x, self.cluster_centers_, self.labels_, n_threads=n_threads)
+        self.inertia_ = float(distances.sum())
 
 
 def _seed(
-    x: NDArray[np.float32], n_clusters: int, rng: np.random.RandomState, n_threads: int
+    x: NDArray[np.float32], n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
 ) -> NDArray[np.float32]:
     """Return (K, D) centres drawn from rows of `x` (N, D) by greedy k-means++."""
     n_trials = 2 + int(math.log(n_clusters))
-    read, norms = _reader(x)
+    origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
+    norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
     chosen = [int(rng.randint(len(x)))]
-    # One thread a block and one BLAS thread inside it: the same bits for any number of threads.
-    with ThreadPoolExecutor(n_threads) as pool, single_threaded_blas():
-        closest = _distances_to(x, read, norms, chosen, pool)[:, 0]
-        while len(chosen) < n_clusters:
-            cumulative = np.cumsum(closest)
-            if cumulative[-1] > 0:
-                draws = rng.uniform(size=n_trials) * cumulative[-1]
-                trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
-            else:  # fewer distinct descriptors than centres: any will do
-                trials = rng.randint(len(x), size=1)
-            distances = np.minimum(_distances_to(x, read, norms, trials, pool), closest[:, None])
-            best = int(distances.sum(axis=0).argmin())
-            chosen.append(int(trials[best]))
-            closest = np.ascontiguousarray(distances[:, best])
+    first = np.array(chosen, np.int64)
+    closest = np.full(len(x), np.inf)
+    closest = backend.candidate_distances(x, norms, first, closest, n_threads=n_threads)[0][0]
+    while len(chosen) < n_clusters:
+        cumulative = np.cumsum(closest)
+        if cumulative[-1] > 0:
+            draws = rng.uniform(size=n_trials) * cumulative[-1]
+            trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
+        else:  # fewer distinct descriptors than centres: any will do
+            trials = rng.randint(len(x), size=1)
+        distances, potentials = backend.candidate_distances(
+            x, norms, trials.astype(np.int64), closest, n_threads=n_threads
+        )
+        best = int(potentials.argmin())
+        chosen.append(int(trials[best]))
+        closest = distances[best]
     return x[chosen].copy()
-
-
-def _reader(
-    x: NDArray[np.float32],
-) -> tuple[Callable[[NDArray[np.float32]], NDArray[Any]], NDArray[np.float64]]:
-    """Return what to do to rows of `x` so that products give distances, and the squared norms after it.
-
-    Far from the origin the products would drown small distances, so the mean is taken away there. Float32
-    will do, since seeds are drawn and not computed, unless squares leave its range.
-    """
-    mean = _mean(x)
-    norms = np.einsum("nd,nd->n", x, x, dtype=np.float64)
-    far = mean @ mean > 100 * (norms.mean() - mean @ mean)
-    if far:
-        norms = np.concatenate([((x[part] - mean) ** 2).sum(axis=1) for part in _parts(x)])
-    dtype = np.float32 if 1e-30 < norms.max() < 1e30 else np.float64
-    if not far:
-        return lambda rows: rows.astype(dtype, copy=False), norms
-    origin = mean.astype(dtype)
-    return lambda rows: rows - origin, norms
-
-
-def _distances_to(
-    x: NDArray[np.float32],
-    read: Callable[[NDArray[np.float32]], NDArray[Any]],
-    norms: NDArray[np.float64],
-    rows: Any,
-    pool: ThreadPoolExecutor,
-) -> NDArray[np.float64]:
-    """Squared distances (N, len(rows)) of all of `x` to some of its rows; 0 where rounding cannot tell."""
-    targets, target_norms = read(x[rows]), norms[rows]
-    distances = np.empty((len(x), len(targets)))
-
-    def block(part: slice) -> None:
-        scale = norms[part, None] + target_norms
-        squared = scale - 2.0 * (read(x[part]) @ targets.T)
-        distances[part] = np.where(squared > 1e-5 * scale, squared, 0.0)
-
-    list(pool.map(block, _parts(x)))
-    return distances
 
 
 def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
@@ -331,18 +292,12 @@ def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
     return (slice(start, start + _BLOCK_ROWS) for start in range(0, len(x), _BLOCK_ROWS))
 
 
-def _mean(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean row (D,), without a float64 copy of all of `x`."""
-    total = np.zeros(x.shape[1])
-    for part in _parts(x):
-        total += x[part].sum(axis=0, dtype=np.float64)
-    return total / len(x)
-
-
-def _mean_variance(x: NDArray[np.float32]) -> float:
+def _mean_variance(x: NDArray[np.float32], backend: Backend, n_threads: int) -> float:
     """Mean over features of their variance."""
-    mean = _mean(x)
-    return sum(float(((x[part] - mean) ** 2).sum()) for part in _parts(x)) / x.size
+    origin, one_cell = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
+    sums, _ = backend.aggregate(x, np.array([0, len(x)], np.int64), origin, n_threads=n_threads)
+    mean = (sums[0] / np.float64(len(x))).astype(np.float32)
+    return float(backend.squared_distances(x, mean, one_cell, n_threads=n_threads).sum()) / x.size
 
 
 def _moved(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -356,26 +311,17 @@ def _moved(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[
     return moved
 
 
-def _squared_distances(
-    x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Squared distance (N,) of each row to the centre of its label."""
-    distances = np.empty(len(x))
-    for part in _parts(x):
-        difference = x[part].astype(np.float64) - centers[labels[part]]
-        distances[part] = np.einsum("nd,nd->n", difference, difference)
-    return distances
-
-
 def _fill_empty(
     x: NDArray[np.float32],
     centers: NDArray[np.float32],
     updated: NDArray[np.float32],
     empty: NDArray[np.intp],
-    labels: NDArray[np.int32],
+    backend: Backend,
+    n_threads: int,
 ) -> bool:
     """Put the `empty` centres of `updated` onto the rows farthest from their `centers`; whether any moved."""
-    distances = _squared_distances(x, centers, labels)
+    labels = backend.assign(x, centers, n_threads=n_threads)
+    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
     farthest = np.argsort(-distances, kind="stable")[: len(empty)]
     farthest = farthest[distances[farthest] > 0]
     updated[empty[: len(farthest)]] = x[farthest]

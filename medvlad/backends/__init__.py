@@ -5,6 +5,7 @@
     assign(x, centers)             -> labels (N,) int32
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
     encode(x, offsets, centers)    -> (B, K * D) float32
+    squared_distances(x, centers, labels), candidate_distances(x, norms, candidates, closest): for k-means
 
     reference   float64 NumPy, the specification
     native      C++ core on the CPU
@@ -66,6 +67,27 @@ class Backend(Protocol):
         counts_out: NDArray[np.int64] | None = None,
     ) -> NDArray[np.float32]:
         """Normalised VLAD of each image, into `out` where given; labels and counts where asked for."""
+
+    def squared_distances(
+        self,
+        x: NDArray[np.float32],
+        centers: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        *,
+        n_threads: int,
+    ) -> NDArray[np.float64]:
+        """Squared distance of each row to the centre of its label."""
+
+    def candidate_distances(
+        self,
+        x: NDArray[np.float32],
+        norms: NDArray[np.float64],
+        candidates: NDArray[np.int64],
+        closest: NDArray[np.float64],
+        *,
+        n_threads: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """One step of greedy k-means++: distances to the nearest seed with each candidate, and their sums."""
 
 
 def _describe_reference() -> str:

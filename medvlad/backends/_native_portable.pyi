@@ -26,3 +26,19 @@ def encode(
     n_threads: int,
     method: str = "auto",
 ) -> None: ...
+def squared_distances(
+    x: NDArray[np.float32],
+    centers: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    distances: NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
+def candidate_distances(
+    x: NDArray[np.float32],
+    norms: NDArray[np.float64],
+    candidates: NDArray[np.int64],
+    closest: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    potentials: NDArray[np.float64],
+    n_threads: int,
+) -> None: ...

@@ -29,7 +29,17 @@ try:
 except TypeError as error:  # Cython's word for a SciPy whose BLAS is declared otherwise than at build time
     raise ImportError(f"the native backend was built for another SciPy ({error}): build it again") from error
 
-__all__ = ["LEVELS", "METHODS", "aggregate", "assign", "available_levels", "encode", "level"]
+__all__ = [
+    "LEVELS",
+    "METHODS",
+    "aggregate",
+    "assign",
+    "available_levels",
+    "candidate_distances",
+    "encode",
+    "level",
+    "squared_distances",
+]
 
 #: Instruction-set levels, best first.
 LEVELS = ("avx512bf16", "avx512", "avx2", "portable")
@@ -139,6 +149,29 @@ def encode(
             method,
         )
     return out
+
+
+def squared_distances(
+    x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
+) -> NDArray[np.float64]:
+    """See :func:`medvlad.backends.reference.squared_distances`; `n_threads` threads."""
+    distances = np.empty(len(x))
+    _module(level()).squared_distances(x, centers, labels, distances, n_threads)
+    return distances
+
+
+def candidate_distances(
+    x: NDArray[np.float32],
+    norms: NDArray[np.float64],
+    candidates: NDArray[np.int64],
+    closest: NDArray[np.float64],
+    *,
+    n_threads: int = 1,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """See :func:`medvlad.backends.reference.candidate_distances`; `n_threads` threads."""
+    distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
+    _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
+    return distances, potentials
 
 
 def _module_name(name: str) -> str:

@@ -40,13 +40,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NORM_FLOOR", "aggregate", "assign", "encode"]
+__all__ = ["NORM_FLOOR", "aggregate", "assign", "candidate_distances", "encode", "squared_distances"]
 
 #: Norms below this leave zeros.
 NORM_FLOOR = 1e-12
 
 _UNIT_ROUNDOFF = 2.0**-53
 _BLOCK_ROWS = 8192
+_POTENTIAL_ROWS = 1024
 
 
 def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.int32]:
@@ -180,6 +181,93 @@ def encode(
         with np.errstate(over="ignore"):
             encoded[b] = v.ravel()
     return encoded
+
+
+def squared_distances(
+    x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
+) -> NDArray[np.float64]:
+    """Squared distance of each row to the centre of its label.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    centers : ndarray of float32, shape (K, D)
+    labels : ndarray of int32, shape (N,)
+    n_threads : int
+        Not used.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+    """
+    distances = np.empty(len(x))
+    for start in range(0, len(x), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        difference = x[rows].astype(np.float64) - centers[labels[rows]]
+        distances[rows] = _ordered_sum(difference * difference)
+    return distances
+
+
+def candidate_distances(
+    x: NDArray[np.float32],
+    norms: NDArray[np.float64],
+    candidates: NDArray[np.int64],
+    closest: NDArray[np.float64],
+    *,
+    n_threads: int = 1,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One step of greedy k-means++: what the distances to the nearest seed become with each candidate.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    norms : ndarray of float64, shape (N,)
+        Squared norms of the rows, as :func:`squared_distances` gives them for a centre of zeros.
+    candidates : ndarray of int64, shape (T,)
+        Rows of `x`.
+    closest : ndarray of float64, shape (N,)
+        Squared distance of each row to its nearest seed so far.
+    n_threads : int
+        Not used.
+
+    Returns
+    -------
+    distances : ndarray of float64, shape (T, N)
+        min(closest, |x - c|^2); 0 where |x - c|^2 is within its rounding error of 0.
+    potentials : ndarray of float64, shape (T,)
+        Their sums: over runs of 1024 rows, then over the runs, each in order.
+    """
+    rounding = 4 * (x.shape[1] + 4) * _UNIT_ROUNDOFF
+    distances = np.empty((len(candidates), len(x)))
+    for t, row in enumerate(candidates):
+        for start in range(0, len(x), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            scale = norms[rows] + norms[row]
+            squared = scale - 2.0 * _ordered_sum(x[rows].astype(np.float64) * x[row])
+            squared[~(squared > rounding * scale)] = 0.0
+            distances[t, rows] = np.minimum(squared, closest[rows])
+    runs = [
+        np.cumsum(distances[:, i : i + _POTENTIAL_ROWS], axis=1)[:, -1]
+        for i in range(0, len(x), _POTENTIAL_ROWS)
+    ]
+    return distances, np.cumsum(runs, axis=0)[-1]
+
+
+def _ordered_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum `terms` (N, D) along rows in the order that every backend keeps, so that sums agree to the bit.
+
+    Eight running sums, folded by halves; then what D leaves over after division by eight, one by one.
+    """
+    whole = terms.shape[1] - terms.shape[1] % 8
+    lanes = np.zeros((len(terms), 8))
+    for j in range(0, whole, 8):
+        lanes += terms[:, j : j + 8]
+    lanes = lanes[:, :4] + lanes[:, 4:]
+    lanes = lanes[:, :2] + lanes[:, 2:]
+    total: NDArray[np.float64] = lanes[:, 0] + lanes[:, 1]
+    for j in range(whole, terms.shape[1]):
+        total += terms[:, j]
+    return total
 
 
 def _residuals(
