@@ -105,10 +105,21 @@ inline Lanes exact_multiply_add(const Lanes& a, const Lanes& b, const Lanes& c) 
 #endif
 }
 
+// Folded by halves: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
 inline double sum(const Lanes& lanes) {
+#if defined(__AVX__)
+#if defined(__AVX512F__)
+  const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(lanes.part[0]), _mm512_extractf64x4_pd(lanes.part[0], 1));
+#else
+  const __m256d four = _mm256_add_pd(lanes.part[0], lanes.part[1]);
+#endif
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+  return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+#else
   double lane[kDoubles];
   store(lanes, lane);
   return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+#endif
 }
 
 }  // namespace
