@@ -7,7 +7,7 @@ REQUIRE ?= native,keras,bundled
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench lint format sanitize clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -29,6 +29,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc -name '*.[ch]pp')
+
+# The C++ core's own test program under AddressSanitizer with UBSan, then under ThreadSanitizer.
+sanitize:
+	$(PYTHON) csrc/test/sanitize.py address,undefined thread
 
 clean:
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

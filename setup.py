@@ -1,5 +1,6 @@
 """Extension modules only; everything else stands in pyproject.toml."""
 
+import json
 import os
 import platform
 import sys
@@ -15,17 +16,13 @@ X86 = platform.machine().lower() in ("x86_64", "amd64") and not MSVC
 FLAGS = ["/O2", "/fp:precise"] if MSVC else ["-O3", "-ffp-contract=off"]
 WARNINGS = [] if MSVC else ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion"]
 if os.environ.get("MEDVLAD_WERROR") == "1":
-    WARNINGS += ["/WX"] if MSVC else ["-Werror"]
+    # GCC's own AVX-512 headers begin values with themselves.
+    WARNINGS += ["/WX"] if MSVC else ["-Werror", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 
-AVX512 = ["-mavx2", "-mfma", *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl"))]
 # Each level's flags belong to its own module; medvlad/backends/native.py loads the best one that can run.
-LEVELS = {"portable": []}
-if X86:
-    LEVELS |= {
-        "avx2": ["-mavx2", "-mfma"],
-        "avx512": [*AVX512, "-mprefer-vector-width=512", "-Wno-maybe-uninitialized"],
-        "avx512bf16": [*AVX512, "-mavx512bf16", "-mavx512vbmi2", "-mprefer-vector-width=512", "-Wno-maybe-uninitialized"],
-    }
+LEVELS = json.loads(Path("csrc/levels.json").read_text())
+if not X86:
+    LEVELS = {"portable": []}
 
 
 def core(level, flags):

@@ -38,7 +38,8 @@ medvlad::Execution execution_of(const py::capsule& sgemm, int n_threads, const s
   if (std::string(sgemm.name()) != medvlad::kSgemmCapsule) {
     throw py::value_error("the capsule does not hold medvlad's sgemm");
   }
-  return {reinterpret_cast<medvlad::Sgemm>(sgemm.get_pointer()), checked_threads(n_threads), method_of(method)};
+  return {reinterpret_cast<medvlad::Sgemm>(sgemm.get_pointer()), checked_threads(n_threads),
+          method_of(method)};
 }
 
 // Shapes and offsets were checked with readable messages in medvlad/_validate.py. They are looked at again
@@ -98,7 +99,8 @@ void squared_distances(const Floats& x, const Floats& centers, const Labels& lab
   const int threads = checked_threads(n_threads);
   if (labels.size() != batch.n_rows) throw py::value_error("labels must be (N,)");
   for (py::ssize_t i = 0; i < labels.size(); ++i) {
-    if (labels.data()[i] < 0 || labels.data()[i] >= batch.k) throw py::value_error("labels must be in [0, K)");
+    if (labels.data()[i] < 0 || labels.data()[i] >= batch.k)
+      throw py::value_error("labels must be in [0, K)");
   }
   double* out = output_of(distances, batch.n_rows, "distances must be (N,)");
   const std::int32_t* of = labels.data();

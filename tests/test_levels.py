@@ -158,7 +158,16 @@ def test_one_image_among_many_small_ones(way, rng):
 def test_backend_suite_at_each_level(level):
     skip_unless_here(level)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "native", str(Path(__file__).with_name("test_backends.py"))],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-k",
+            "native",
+            str(Path(__file__).with_name("test_backends.py")),
+        ],
         env={**os.environ, "MEDVLAD_SIMD": level, "MEDVLAD_REQUIRE": "native"},
         capture_output=True,
         text=True,
@@ -166,10 +175,13 @@ def test_backend_suite_at_each_level(level):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
-    assert f"ok: {level}" in subprocess.run(
-        [sys.executable, "-c", "import medvlad; print(medvlad.available_backends()['native'])"],
-        env={**os.environ, "MEDVLAD_SIMD": level},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    assert (
+        f"ok: {level}"
+        in subprocess.run(
+            [sys.executable, "-c", "import medvlad; print(medvlad.available_backends()['native'])"],
+            env={**os.environ, "MEDVLAD_SIMD": level},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )

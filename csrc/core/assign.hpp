@@ -19,12 +19,15 @@ class Assigner {
 
  private:
   std::int32_t label(const float* x, const float* scores, double error);
+  void refine(const float* x);
 
   const CenterSet& set_;
   const Scorer& scorer_;
+  Float32Error float32_error_;
   AlignedBuffer<float> scores_;
   std::vector<double> errors_;
   std::vector<std::int32_t> candidates_;
+  std::vector<float> refined_;
 };
 
 }  // namespace medvlad

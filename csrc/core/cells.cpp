@@ -28,8 +28,8 @@ void add_rows(const float* const (&rows)[N], const double* from, std::int64_t d,
 
 // v = from + the N rows - n * center; returns |v|^2.
 template <std::size_t N>
-double finish(const float* const (&rows)[N], const double* from, double n, const float* center, std::int64_t d,
-              double* v) {
+double finish(const float* const (&rows)[N], const double* from, double n, const float* center,
+              std::int64_t d, double* v) {
   const Lanes minus_n = broadcast(-n);
   Lanes squares = broadcast(0.0);
   std::int64_t j = 0;

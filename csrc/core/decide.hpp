@@ -33,7 +33,8 @@ double norm_bound(const float* x, std::int64_t d);
 // The same from a sum of squares of d numbers, summed in float32 with at most d / 16 + 16 roundings each.
 double norm_bound(double squared, std::int64_t d);
 
-// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow included.
+// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow
+// included.
 class Float32Error {
  public:
   explicit Float32Error(const CenterSet& set);
@@ -45,6 +46,9 @@ class Float32Error {
     // Every partial sum is at most `magnitude`, up to rounding: below this nothing overflows.
     return magnitude < 1e37 ? gamma_ * magnitude + underflow_ : std::numeric_limits<double>::infinity();
   }
+
+  // Relative error of a float32 sum of d products.
+  double relative() const { return gamma_; }
 
  private:
   double max_norm_, half_norm_, gamma_, underflow_;

@@ -109,7 +109,8 @@ inline Lanes exact_multiply_add(const Lanes& a, const Lanes& b, const Lanes& c) 
 inline double sum(const Lanes& lanes) {
 #if defined(__AVX__)
 #if defined(__AVX512F__)
-  const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(lanes.part[0]), _mm512_extractf64x4_pd(lanes.part[0], 1));
+  const __m256d four =
+      _mm256_add_pd(_mm512_castpd512_pd256(lanes.part[0]), _mm512_extractf64x4_pd(lanes.part[0], 1));
 #else
   const __m256d four = _mm256_add_pd(lanes.part[0], lanes.part[1]);
 #endif

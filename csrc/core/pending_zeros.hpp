@@ -1,7 +1,8 @@
 // Zeros that are still to be written: the cells without rows of images that are done otherwise.
 //
-// A streamed store waits for memory and a multiply-add does not, so zeros are written in small steps between the
-// multiply-adds of the next rows. With 49 descriptors and 256 centres four fifths of the output are zeros.
+// A streamed store waits for memory and a multiply-add does not, so zeros are written in small steps between
+// the multiply-adds of the next rows. With 49 descriptors and 256 centres four fifths of the output are
+// zeros.
 #pragma once
 
 #include <cstddef>

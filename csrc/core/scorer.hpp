@@ -23,7 +23,8 @@ class Scorer {
   virtual ~Scorer() = default;
 
   // Writes scores[r * stride + k] for rows r in [0, n), n <= block_rows, and k in [0, K), and errors[r], a
-  // bound on |computed - real| of every score of row r; infinite where a score may not be a number. What
+  // bound on |computed - real| of every score of row r, up to a number that all scores of the row share;
+  // infinite where a score may not be a number. What
   // lies between K and the stride is undefined. `zeros` may be written meanwhile. Safe to call from several
   // threads.
   virtual void operator()(const float* x, std::int64_t n, float* scores, double* errors,
@@ -47,7 +48,8 @@ std::int64_t rows_of_a_block(std::int64_t stride, std::int64_t most);
 // The scorer of the instruction set this module was built for. `set` is borrowed.
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options);
 
-// Scores through the caller's BLAS: the whole of the portable module, and the way of codebooks too large to pack.
+// Scores through the caller's BLAS: the whole of the portable module, and the way of codebooks too large to
+// pack.
 std::unique_ptr<const Scorer> make_sgemm_scorer(const CenterSet& set, Sgemm sgemm);
 
 }  // namespace medvlad

@@ -63,11 +63,13 @@ class Group {
     std::int64_t j = 0;
     for (; j + kDoubles <= d_; j += kDoubles, c += kGroup * kDoubles) {
       const Lanes values = widen(x + j);
-      for (int t = 0; t < kGroup; ++t) lanes[t] = exact_multiply_add(values, load(c + t * kDoubles), lanes[t]);
+      for (int t = 0; t < kGroup; ++t)
+        lanes[t] = exact_multiply_add(values, load(c + t * kDoubles), lanes[t]);
     }
     for (int t = 0; t < kGroup; ++t) {
       result[t] = sum(lanes[t]);
-      for (std::int64_t rest = j; rest < d_; ++rest) result[t] += double{x[rest]} * values_.data()[index(rest, t)];
+      for (std::int64_t rest = j; rest < d_; ++rest)
+        result[t] += double{x[rest]} * values_.data()[index(rest, t)];
     }
   }
 
@@ -127,7 +129,8 @@ void candidate_distances(const CandidateStep& step, int n_threads, double* dista
   });
   for (std::int64_t t = 0; t < step.n_candidates; ++t) {
     potentials[t] = 0.0;
-    for (std::int64_t task = 0; task < n_tasks; ++task) potentials[t] += partial[size(task * n_groups * kGroup + t)];
+    for (std::int64_t task = 0; task < n_tasks; ++task)
+      potentials[t] += partial[size(task * n_groups * kGroup + t)];
   }
 }
 

@@ -1,8 +1,8 @@
 // What k-means needs besides labels and sums: squared distances in float64, in a fixed order of summation.
 //
-// The seeds of k-means++ are drawn by comparing sums of these distances, so one different bit could draw another
-// seed. Every instruction set and the reference therefore add in the same order (lanes64.hpp) and the result
-// does not depend on the number of threads.
+// The seeds of k-means++ are drawn by comparing sums of these distances, so one different bit could draw
+// another seed. Every instruction set and the reference therefore add in the same order (lanes64.hpp) and the
+// result does not depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,8 @@ namespace medvlad {
 void squared_distances(const float* x, std::int64_t n, std::int64_t d, const float* centers,
                        const std::int32_t* labels, int n_threads, double* distances);
 
-// One step of greedy k-means++ over rows x (n, d) with squared norms `norms`. For each of n_candidates rows c_t,
+// One step of greedy k-means++ over rows x (n, d) with squared norms `norms`. For each of n_candidates rows
+// c_t,
 //
 //   distances[t, i] = min(closest[i], |x_i - c_t|^2),   potentials[t] = sum over i of distances[t, i],
 //

@@ -6,8 +6,8 @@ namespace medvlad {
 
 namespace {
 
-constexpr std::int64_t kBlockRows = 256;         // rows of one sgemm call
-constexpr std::int64_t kBlockScores = 1 << 18;   // at most this many scores at a time: 1 MiB
+constexpr std::int64_t kBlockRows = 256;        // rows of one sgemm call
+constexpr std::int64_t kBlockScores = 1 << 18;  // at most this many scores at a time: 1 MiB
 
 class SgemmScorer final : public Scorer {
  public:

@@ -17,9 +17,9 @@ namespace medvlad {
 
 namespace {
 
-constexpr std::int64_t kRunRows = 128;           // small images are handed to threads in runs of about this
-constexpr std::int64_t kSmallImage = 8192;       // an image of more rows is always shared out
-constexpr std::int64_t kStreamedBytes = 4 << 20; // an output larger than this is not wanted in cache
+constexpr std::int64_t kRunRows = 128;            // small images are handed to threads in runs of about this
+constexpr std::int64_t kSmallImage = 8192;        // an image of more rows is always shared out
+constexpr std::int64_t kStreamedBytes = 4 << 20;  // an output larger than this is not wanted in cache
 constexpr double kNormFloor = 1e-12;
 
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
@@ -137,8 +137,8 @@ struct Plan {
     std::int64_t first = 0;
     for (std::int64_t image = 0; image < batch.n_images; ++image) {
       const bool is_large = batch.offsets[image + 1] - batch.offsets[image] > most;
-      const bool full = batch.offsets[image + 1] - batch.offsets[first] >= kRunRows ||
-                        image + 1 - first >= kRunRows;
+      const bool full =
+          batch.offsets[image + 1] - batch.offsets[first] >= kRunRows || image + 1 - first >= kRunRows;
       const std::int64_t last = is_large ? image : image + 1;
       if ((is_large || full || image + 1 == batch.n_images) && last > first) runs.emplace_back(first, last);
       if (is_large) large.push_back(image);

@@ -1,6 +1,6 @@
 // Built with the flags of its instruction set and loaded only where the processor has it.
 #include "vector_avx2.hpp"
-// The kernels are templates in spirit over the Vector above.
+// After the Vector that it is written for.
 #include "packed.hpp"
 
 namespace medvlad {

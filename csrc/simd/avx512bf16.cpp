@@ -1,13 +1,14 @@
 // Built with the flags of its instruction set and loaded only where the processor has it.
 #include "vector_avx512.hpp"
-// The kernels are templates in spirit over the Vector above.
+// After the Vector that they are written for.
+#include "bf16.hpp"
 #include "packed.hpp"
 
 namespace medvlad {
 
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options) {
-  if (PackedCenters::bytes(set) > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
-  return std::make_unique<PackedScorer>(set, options.method);
+  if (PackedCenters::bytes(set) * 3 / 2 > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
+  return std::make_unique<Bf16Scorer>(set, options.method);
 }
 
 }  // namespace medvlad

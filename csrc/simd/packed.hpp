@@ -39,25 +39,26 @@ constexpr std::int64_t kSampledRows = 8;  // of a block, to tell that share
 
 class PackedCenters {
  public:
-  explicit PackedCenters(const CenterSet& set)
-      : width((set.k + kHalfPanel - 1) / kHalfPanel * kHalfPanel),
-        depth((set.d + kDepth - 1) / kDepth * kDepth),
+  // centers (k, d) and bias (k) are copied.
+  PackedCenters(const float* centers, const float* bias, std::int64_t k_, std::int64_t d)
+      : width((k_ + kHalfPanel - 1) / kHalfPanel * kHalfPanel),
+        depth((d + kDepth - 1) / kDepth * kDepth),
         values_(static_cast<std::size_t>(width * depth)),
         bias_(static_cast<std::size_t>(width)) {
     std::fill_n(bias_.data(), bias_.size(), -std::numeric_limits<float>::infinity());
-    std::copy(set.bias.begin(), set.bias.end(), bias_.data());
-    if (width != set.k || depth != set.d) std::fill_n(values_.data(), values_.size(), 0.0F);
+    std::copy(bias, bias + k_, bias_.data());
+    if (width != k_ || depth != d) std::fill_n(values_.data(), values_.size(), 0.0F);
     // Squares of 16 x 16, so that both sides of the transposition stay in cache.
     constexpr std::int64_t kSquare = 16;
-    for (std::int64_t k0 = 0; k0 < set.k; k0 += kSquare) {
-      const std::int64_t k1 = std::min(set.k, k0 + kSquare), panel = k0 / kPanel * kPanel;
+    for (std::int64_t k0 = 0; k0 < k_; k0 += kSquare) {
+      const std::int64_t k1 = std::min(k_, k0 + kSquare), panel = k0 / kPanel * kPanel;
       const std::int64_t columns = panel_width(panel);
-      for (std::int64_t j0 = 0; j0 < set.d; j0 += kSquare) {
+      for (std::int64_t j0 = 0; j0 < d; j0 += kSquare) {
         float* to = values_.data() + panel * depth + j0 * columns + k0 - panel;
-        const std::int64_t count = std::min(kSquare, set.d - j0);
+        const std::int64_t count = std::min(kSquare, d - j0);
         for (std::int64_t k = k0; k < k1; ++k) {
-          const float* center = set.centers + k * set.d + j0;
-          for (std::int64_t j = 0; j < count; ++j) to[j * columns + k - k0] = center[j];
+          const float* row = centers + k * d + j0;
+          for (std::int64_t j = 0; j < count; ++j) to[j * columns + k - k0] = row[j];
         }
       }
     }
@@ -106,8 +107,8 @@ class Segment {
   alignas(64) float copy_[kDepth];
 };
 
-// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of accumulators
-// is enough: the processor overlaps the end of a row with the beginning of the next.
+// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of
+// accumulators is enough: the processor overlaps the end of a row with the beginning of the next.
 template <std::size_t kVectors>
 inline void add_segment(const Segment& segment, const float* block, const float* from, float* to) {
   typename Vector::Floats sums[kVectors];
@@ -130,7 +131,14 @@ inline void prefetch(const float* x) {
   for (std::int64_t byte = 0; byte < kDepth * 4; byte += 64) _mm_prefetch(line + byte, _MM_HINT_T1);
 }
 
-// Scores of kTileRows rows and two vectors of centres, from `column` on, over all dimensions.
+struct MultiplyFloats {
+  static Vector::Floats add(Vector::Floats a, Vector::Floats b, Vector::Floats sum) {
+    return Vector::multiply_add(a, b, sum);
+  }
+};
+
+// Scores of kTileRows rows and two vectors of centres, from `column` on, over all d numbers of a row.
+template <class Multiply>
 inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& packed, std::int64_t column,
                        float* scores, std::int64_t stride) {
   typename Vector::Floats sums[Vector::kTileRows][2];
@@ -147,8 +155,8 @@ inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& pack
 #endif
     for (int i = 0; i < Vector::kTileRows; ++i) {
       const auto value = Vector::broadcast(x[i * d]);
-      sums[i][0] = Vector::multiply_add(value, low, sums[i][0]);
-      sums[i][1] = Vector::multiply_add(value, high, sums[i][1]);
+      sums[i][0] = Multiply::add(value, low, sums[i][0]);
+      sums[i][1] = Multiply::add(value, high, sums[i][1]);
     }
   }
   for (int i = 0; i < Vector::kTileRows; ++i) {
@@ -160,7 +168,7 @@ inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& pack
 class PackedScorer : public Scorer {
  public:
   PackedScorer(const CenterSet& set, Method method)
-      : set_(set), method_(method), error_(set), packed_(set) {
+      : set_(set), method_(method), error_(set), packed_(set.centers, set.bias.data(), set.k, set.d) {
     stride = packed_.width;
     block_rows = rows_of_a_block(stride, kBlockRows);
   }
@@ -214,8 +222,8 @@ class PackedScorer : public Scorer {
   }
 
   template <std::size_t kVectors>
-  void sparse_block(const float* x, std::int64_t n, std::int64_t first, std::int64_t panel,
-                    float* scores, PendingZeros& zeros) const {
+  void sparse_block(const float* x, std::int64_t n, std::int64_t first, std::int64_t panel, float* scores,
+                    PendingZeros& zeros) const {
     const float* block = packed_.at(panel, first);
     const float* bias = packed_.bias() + panel;
     const std::int64_t depth = std::min(kDepth, set_.d - first);
@@ -237,7 +245,8 @@ class PackedScorer : public Scorer {
       const std::int64_t row = std::min(done, n - Vector::kTileRows);
       for (std::int64_t column = 0; column < stride; column += 2 * Vector::kWidth) {
         zeros.some(Vector::kTileRows * kZeros);
-        dense_tile(x + row * set_.d, set_.d, packed_, column, scores + row * stride + column, stride);
+        dense_tile<MultiplyFloats>(x + row * set_.d, set_.d, packed_, column, scores + row * stride + column,
+                                   stride);
       }
     }
   }

@@ -72,7 +72,9 @@ def level() -> str:
     check_choice(name, "MEDVLAD_SIMD", LEVELS)
     if name not in available_levels():
         why = (
-            "was not built" if name in _native_portable.supported_levels() else "is not what this processor has"
+            "was not built"
+            if name in _native_portable.supported_levels()
+            else "is not what this processor has"
         )
         raise InputError(f"MEDVLAD_SIMD={name} {why}: use one of {', '.join(available_levels())}")
     return name

@@ -1,0 +1,200 @@
+// Candidates from bfloat16 products: two multiply-adds an instruction, for rows with few zeros.
+//
+// With mu near the mean of the centres, c'_k = c_k - mu, b_k = bf16(c'_k), y = bf16(x),
+//
+//   s_k - x.mu + |mu|^2 / 2 = x.c'_k - h_k,   h_k = (|c_k|^2 - |mu|^2) / 2,
+//   x.c'_k = y.b_k + (x - y).b_k + x.(c'_k - b_k),
+//
+// and what is taken off is common to the row. So the score y.b_k - h_k, summed in float32, is off by at most
+//
+//   |x - y| max|b_k| + |x| max|c'_k - b_k| + gamma (|y| max|b_k| + max|h_k|) + underflow
+//
+// by Cauchy-Schwarz, with gamma for D + 4 roundings (products of bfloat16 are exact in float32). The
+// instruction takes denormals for zeros, which costs at most FLT_MIN (2 + |x| + max|b_k|) a dimension. |x -
+// y| is measured, not bounded: its 16 bits are exact in float32. The assigner scores the candidates again
+// (assign.hpp).
+//
+// Some processors run this instruction at a quarter of the rate at which others do; it is timed once.
+#pragma once
+
+#include <algorithm>
+#include <cfloat>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "packed.hpp"
+
+namespace medvlad {
+
+namespace {
+
+// Above this share of non-zero numbers bf16 is the faster way where its instruction runs at full rate.
+constexpr double kBf16Share = 0.3;
+
+struct MultiplyPairs {
+  static __m512 add(__m512 a, __m512 b, __m512 sum) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+  }
+};
+
+// The nearest bfloat16, ties to even, as the upper half of a float32; for finite values.
+inline float rounded_to_bf16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits = (bits + 0x7FFFU + ((bits >> 16) & 1U)) & 0xFFFF0000U;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+// Two bfloat16 in the place of one float32, the first in the lower half.
+inline float pair_of(float first, float second) {
+  std::uint32_t low, high;
+  std::memcpy(&low, &first, sizeof low);
+  std::memcpy(&high, &second, sizeof high);
+  low = (low >> 16) | high;
+  std::memcpy(&first, &low, sizeof low);
+  return first;
+}
+
+// Seconds for a fixed number of independent multiply-adds of one kind.
+template <class Multiply>
+double seconds_of() {
+  constexpr int kChains = 12, kSteps = 2000, kRepeats = 5;
+  double best = std::numeric_limits<double>::infinity();
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    __m512 sums[kChains];
+    for (__m512& one : sums) one = _mm512_setzero_ps();
+    __m512 factor = _mm512_set1_ps(1.0F);
+    const auto begin = std::chrono::steady_clock::now();
+    for (int step = 0; step < kSteps; ++step) {
+      for (__m512& one : sums) one = Multiply::add(factor, factor, one);
+      __asm__ volatile("" : "+v"(factor));  // so that the loop is not worked out beforehand
+    }
+    for (__m512& one : sums) __asm__ volatile("" ::"v"(one));
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+    best = std::min(best, elapsed.count());
+  }
+  return best;
+}
+
+// Whether the bf16 instruction, which does twice the work, takes less than 1.3 times as long as a
+// multiply-add.
+inline bool is_bf16_fast() {
+  static const bool fast = seconds_of<MultiplyPairs>() < 1.3 * seconds_of<MultiplyFloats>();
+  return fast;
+}
+
+class Bf16Scorer final : public PackedScorer {
+ public:
+  Bf16Scorer(const CenterSet& set, Method method) : PackedScorer(set, method), pairs_((set.d + 1) / 2) {
+    if (method == Method::bf16 || (method == Method::automatic && is_bf16_fast())) pack();
+  }
+
+  void operator()(const float* x, std::int64_t n, float* scores, double* errors,
+                  PendingZeros& zeros) const override {
+    const bool use = packed_bf16_ != nullptr && n >= Vector::kTileRows &&
+                     (method_ == Method::bf16 || nonzero_share(x, n) > kBf16Share);
+    use ? bf16(x, n, scores, errors, zeros) : PackedScorer::operator()(x, n, scores, errors, zeros);
+  }
+
+ private:
+  void pack() {
+    const std::int64_t k = set_.k, d = set_.d;
+    std::vector<double> mean(static_cast<std::size_t>(d));
+    for (std::int64_t i = 0; i < k; ++i) {
+      for (std::int64_t j = 0; j < d; ++j) mean[static_cast<std::size_t>(j)] += set_.centers[i * d + j];
+    }
+    double squared_mean = 0.0;
+    for (double& value : mean) {
+      value = static_cast<double>(static_cast<float>(value / static_cast<double>(k)));
+      squared_mean += value * value;
+    }
+    std::vector<float> rounded(static_cast<std::size_t>(k * pairs_)), bias(static_cast<std::size_t>(k));
+    for (std::int64_t i = 0; i < k; ++i) {
+      double squared = 0.0, squared_error = 0.0;
+      const auto centred = [&](std::int64_t j) {
+        if (j >= d) return 0.0F;
+        const double exact = double{set_.centers[i * d + j]} - mean[static_cast<std::size_t>(j)];
+        const float value = rounded_to_bf16(static_cast<float>(exact));
+        squared += double{value} * double{value};
+        squared_error += (exact - double{value}) * (exact - double{value});
+        return value;
+      };
+      for (std::int64_t pair = 0; pair < pairs_; ++pair) {
+        const float first = centred(2 * pair), second = centred(2 * pair + 1);
+        rounded[static_cast<std::size_t>(i * pairs_ + pair)] = pair_of(first, second);
+      }
+      const double half = set_.half_norms[static_cast<std::size_t>(i)] - 0.5 * squared_mean;
+      bias[static_cast<std::size_t>(i)] = static_cast<float>(-half);
+      max_norm_ = std::max(max_norm_, 1.0001 * std::sqrt(squared));
+      max_error_ = std::max(max_error_, 1.0001 * std::sqrt(squared_error));
+      max_half_ = std::max(max_half_, std::fabs(half));
+    }
+    // Rounding |c|^2 and |mu|^2 in float64 is far below float32's share, which is taken from all of |c|^2.
+    max_half_ += 1e-6 * 0.5 * (set_.max_norm * set_.max_norm + squared_mean);
+    // Where float32 might overflow the bound is infinite anyway.
+    if (set_.max_norm < 1e18)
+      packed_bf16_ = std::make_unique<PackedCenters>(rounded.data(), bias.data(), k, pairs_);
+  }
+
+  void bf16(const float* x, std::int64_t n, float* scores, double* errors, PendingZeros& zeros) const {
+    AlignedBuffer<float> rows(static_cast<std::size_t>(Vector::kTileRows * pairs_));
+    for (std::int64_t done = 0; done < n; done += Vector::kTileRows) {
+      const std::int64_t row = std::min(done, n - Vector::kTileRows);
+      for (std::int64_t i = 0; i < Vector::kTileRows; ++i) {
+        errors[row + i] = round_row(x + (row + i) * set_.d, rows.data() + i * pairs_);
+      }
+      for (std::int64_t column = 0; column < stride; column += 2 * Vector::kWidth) {
+        zeros.some(Vector::kTileRows * kZeros);
+        dense_tile<MultiplyPairs>(rows.data(), pairs_, *packed_bf16_, column, scores + row * stride + column,
+                                  stride);
+      }
+    }
+  }
+
+  // Writes the row in bfloat16 and returns the bound on its scores' errors.
+  double round_row(const float* x, float* pairs) const {
+    const std::int64_t whole = set_.d / 32 * 32;
+    __m512 lost = _mm512_setzero_ps();
+    for (std::int64_t j = 0; j < whole; j += 32) {
+      const __m512 low = _mm512_loadu_ps(x + j), high = _mm512_loadu_ps(x + j + 16);
+      const __m512i rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+      _mm512_storeu_si512(pairs + j / 2, rounded);
+      const __m512 low_lost = _mm512_sub_ps(low, widen_half(_mm512_castsi512_si256(rounded)));
+      const __m512 high_lost = _mm512_sub_ps(high, widen_half(_mm512_extracti64x4_epi64(rounded, 1)));
+      lost = _mm512_fmadd_ps(low_lost, low_lost, lost);
+      lost = _mm512_fmadd_ps(high_lost, high_lost, lost);
+    }
+    double squared_lost = double{_mm512_reduce_add_ps(lost)};
+    for (std::int64_t j = whole; j < set_.d; j += 2) {
+      const float first = rounded_to_bf16(x[j]), second = j + 1 < set_.d ? rounded_to_bf16(x[j + 1]) : 0.0F;
+      pairs[j / 2] = pair_of(first, second);
+      const double first_lost = double{x[j]} - double{first};
+      const double second_lost = j + 1 < set_.d ? double{x[j + 1]} - double{second} : 0.0;
+      squared_lost += first_lost * first_lost + second_lost * second_lost;
+    }
+    const double row_norm = norm(x);
+    const double magnitude = row_norm * (max_norm_ + set_.max_norm) + max_half_;
+    if (!(magnitude < 1e37)) return std::numeric_limits<double>::infinity();
+    const double d = static_cast<double>(set_.d);
+    const double underflow = (d + 4.0) * double{FLT_MIN} * (2.0 + row_norm + max_norm_);
+    return norm_bound(squared_lost, set_.d) * max_norm_ + row_norm * max_error_ +
+           error_.relative() * (1.01 * row_norm * max_norm_ + max_half_) + underflow;
+  }
+
+  static __m512 widen_half(__m256i half) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+
+  std::int64_t pairs_;
+  double max_norm_ = 0.0, max_error_ = 0.0, max_half_ = 0.0;
+  std::unique_ptr<const PackedCenters> packed_bf16_;
+};
+
+}  // namespace
+
+}  // namespace medvlad

@@ -1,0 +1,179 @@
+// The core without Python, for the sanitizers: every entry point over awkward shapes, against plain loops in
+// double precision. Exits with 1 at the first result that is wrong, and with 77 where this processor cannot
+// run the level that the program was built for. Integer data, so that plain loops are exact.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/processor.hpp"
+#include "core/seeding.hpp"
+#include "core/vlad.hpp"
+
+namespace {
+
+using medvlad::Method;
+
+void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const float* b, float beta,
+           float* c) {
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      float sum = beta * c[i * n + j];
+      for (std::int64_t l = 0; l < d; ++l) sum += a[i * d + l] * b[j * d + l];
+      c[i * n + j] = sum;
+    }
+  }
+}
+
+void check(bool right, const std::string& what) {
+  if (right) return;
+  std::fprintf(stderr, "wrong: %s\n", what.c_str());
+  std::exit(1);
+}
+
+struct Problem {
+  std::int64_t k, d;
+  std::vector<std::int64_t> offsets;
+  std::vector<float> x, centers;
+
+  Problem(const std::vector<std::int64_t>& lengths, std::int64_t k_, std::int64_t d_, unsigned seed)
+      : k(k_), d(d_) {
+    offsets.push_back(0);
+    for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
+    std::mt19937 random(seed);
+    std::uniform_int_distribution<int> value(-9, 4);
+    // Exactly as many numbers as there are, so that a read beyond them is seen.
+    x.resize(static_cast<std::size_t>(offsets.back() * d));
+    centers.resize(static_cast<std::size_t>(k * d));
+    for (float& one : x) one = static_cast<float>(std::max(value(random), 0));
+    for (float& one : centers) one = static_cast<float>(std::max(value(random), 0));
+  }
+
+  medvlad::Batch batch() const {
+    return {x.data(),
+            offsets.back(),
+            offsets.data(),
+            static_cast<std::int64_t>(offsets.size()) - 1,
+            centers.data(),
+            k,
+            d};
+  }
+
+  std::int32_t nearest(std::int64_t row) const {
+    std::int32_t best = 0;
+    double best_distance = INFINITY;
+    for (std::int64_t i = 0; i < k; ++i) {
+      double distance = 0.0;
+      for (std::int64_t j = 0; j < d; ++j) {
+        const double difference = double{x[at(row, j)]} - double{centers[at(i, j)]};
+        distance += difference * difference;
+      }
+      if (distance < best_distance) best_distance = distance, best = static_cast<std::int32_t>(i);
+    }
+    return best;
+  }
+
+  std::size_t at(std::int64_t row, std::int64_t column) const {
+    return static_cast<std::size_t>(row * d + column);
+  }
+};
+
+void test(const Problem& problem, Method method, int n_threads) {
+  const auto batch = problem.batch();
+  const std::string name = "k=" + std::to_string(problem.k) + " d=" + std::to_string(problem.d) +
+                           " n=" + std::to_string(batch.n_rows) + " threads=" + std::to_string(n_threads) +
+                           " method=" + std::to_string(static_cast<int>(method));
+  std::vector<std::int32_t> labels(static_cast<std::size_t>(batch.n_rows));
+  medvlad::assign(batch, {sgemm, n_threads, method}, labels.data());
+  for (std::size_t row = 0; row < labels.size(); ++row) {
+    check(labels[row] == problem.nearest(static_cast<std::int64_t>(row)),
+          "label of row " + std::to_string(row) + ", " + name);
+  }
+
+  std::vector<float> residuals(static_cast<std::size_t>(batch.n_images * batch.k * batch.d), NAN);
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(batch.n_images * batch.k));
+  medvlad::Output output{residuals.data()};
+  output.counts = counts.data();
+  medvlad::encode(batch, {sgemm, n_threads, method}, {1.0, false, false}, output);
+  std::vector<double> expected(residuals.size());
+  for (std::int64_t image = 0; image < batch.n_images; ++image) {
+    for (std::int64_t row = problem.offsets[static_cast<std::size_t>(image)];
+         row < problem.offsets[static_cast<std::size_t>(image) + 1]; ++row) {
+      const std::int64_t cell = image * batch.k + labels[static_cast<std::size_t>(row)];
+      --counts[static_cast<std::size_t>(cell)];
+      for (std::int64_t j = 0; j < batch.d; ++j) {
+        expected[problem.at(cell, j)] +=
+            double{problem.x[problem.at(row, j)]} -
+            double{problem.centers[problem.at(labels[static_cast<std::size_t>(row)], j)]};
+      }
+    }
+  }
+  for (const std::int64_t left : counts) check(left == 0, "counts, " + name);
+  for (std::size_t i = 0; i < residuals.size(); ++i) {
+    check(double{residuals[i]} == expected[i], "residual " + std::to_string(i) + ", " + name);
+  }
+
+  output = {residuals.data()};
+  output.labels = labels.data();
+  medvlad::encode(batch, {sgemm, n_threads, method}, {0.5, true, true}, output);
+  for (std::int64_t image = 0; image < batch.n_images; ++image) {
+    double squared = 0.0;
+    for (std::int64_t i = 0; i < batch.k * batch.d; ++i) {
+      const double value = residuals[static_cast<std::size_t>(image * batch.k * batch.d + i)];
+      squared += value * value;
+    }
+    check(std::fabs(squared) < 1e-6 || std::fabs(squared - 1.0) < 1e-4, "norm, " + name);
+  }
+}
+
+void test_distances(const Problem& problem, int n_threads) {
+  const auto batch = problem.batch();
+  const auto n = static_cast<std::size_t>(batch.n_rows);
+  const std::vector<float> origin(static_cast<std::size_t>(batch.d));
+  const std::vector<std::int32_t> zeros(n);
+  std::vector<double> norms(n), closest(n, INFINITY), distances(3 * n);
+  medvlad::squared_distances(batch.x, batch.n_rows, batch.d, origin.data(), zeros.data(), n_threads,
+                             norms.data());
+  const std::int64_t candidates[3] = {0, batch.n_rows / 2, batch.n_rows - 1};
+  double potentials[3];
+  medvlad::candidate_distances({batch.x, batch.n_rows, batch.d, norms.data(), closest.data(), candidates, 3},
+                               n_threads, distances.data(), potentials);
+  for (std::size_t t = 0; t < 3; ++t) {
+    double potential = 0.0;
+    for (std::size_t row = 0; row < n; ++row) {
+      double expected = 0.0;
+      for (std::int64_t j = 0; j < batch.d; ++j) {
+        const double difference = double{problem.x[problem.at(static_cast<std::int64_t>(row), j)]} -
+                                  double{problem.x[problem.at(candidates[t], j)]};
+        expected += difference * difference;
+      }
+      check(distances[t * n + row] == expected, "distance");
+      potential += expected;
+    }
+    check(potentials[t] == potential, "potential");
+  }
+}
+
+}  // namespace
+
+int main() {
+  bool runs = false;
+  for (const std::string& level : medvlad::supported_levels()) runs = runs || level == MEDVLAD_LEVEL;
+  if (!runs) return 77;
+  unsigned seed = 0;
+  for (const Method method : {Method::automatic, Method::dense, Method::sparse, Method::bf16}) {
+    for (const std::int64_t k : {1, 16, 33, 64, 130}) {
+      for (const std::int64_t d : {1, 15, 64, 70, 130}) {
+        const Problem problem({0, 3, 49, 0, 140, 1, 0}, k, d, ++seed);
+        for (const int n_threads : {1, 3}) test(problem, method, n_threads);
+      }
+    }
+    // A large image among small ones; vectors of more than 4 MiB, which are streamed.
+    test(Problem({5, 3000, 5, 9000}, 20, 33, ++seed), method, 3);
+    test(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), method, 2);
+  }
+  for (const std::int64_t d : {1, 8, 9, 65}) test_distances(Problem({2600}, 1, d, ++seed), 3);
+  std::puts("right");
+}
