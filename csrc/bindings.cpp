@@ -134,6 +134,12 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   using py::literals::operator""_a;
   m.doc() = "medvlad's C++ core for one instruction set";
   m.def("supported_levels", &medvlad::supported_levels);
+  m.def(
+      "needs_sgemm",
+      [](std::int64_t k, std::int64_t d, int n_threads) {
+        return medvlad::needs_sgemm(k, d, medvlad::pack_bytes(n_threads));
+      },
+      "k"_a, "d"_a, "n_threads"_a);
   m.def("assign", &assign, "sgemm"_a, "x"_a.noconvert(), "centers"_a.noconvert(), "labels"_a.noconvert(),
         "n_threads"_a, "method"_a = "auto");
   m.def("encode", &encode, "sgemm"_a, "x"_a.noconvert(), "offsets"_a.noconvert(), "centers"_a.noconvert(),

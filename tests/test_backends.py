@@ -358,13 +358,13 @@ def test_forced_instruction_set(monkeypatch, rng):
     assert available_backends()["native"] == "ok: portable"
     monkeypatch.setenv("MEDVLAD_SIMD", "mmx")
     assert "mmx" in available_backends()["native"]
-    with pytest.raises(InputError, match="MEDVLAD_SIMD must be one of .*portable, got 'mmx'"):
+    with pytest.raises(InputError, match=r"MEDVLAD_SIMD must be one of .*portable, got 'mmx'"):
         mv.assign(x, c, backend="native")
     from medvlad.backends import native
 
     monkeypatch.setattr(native, "available_levels", lambda: ("portable",))
     monkeypatch.setenv("MEDVLAD_SIMD", "avx2")
-    with pytest.raises(InputError, match="MEDVLAD_SIMD=avx2 .*: use one of portable"):
+    with pytest.raises(InputError, match=r"MEDVLAD_SIMD=avx2 .*: use one of portable"):
         mv.assign(x, c, backend="native")
 
 

@@ -16,7 +16,10 @@ namespace medvlad {
 class PendingZeros {
  public:
   void add(float* out, std::int64_t n) {
-    if (n > 0) ranges_.push_back({out, n});
+    if (n <= 0) return;
+    // Images of few rows leave more zeros than there is time for.
+    if (ranges_.size() == kMost) all();
+    ranges_.push_back({out, n});
   }
 
   // Writes up to `n` zeros.
@@ -38,6 +41,8 @@ class PendingZeros {
   }
 
  private:
+  static constexpr std::size_t kMost = 4096;
+
   struct Range {
     float* out;
     std::int64_t n;

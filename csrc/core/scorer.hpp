@@ -48,6 +48,9 @@ std::int64_t rows_of_a_block(std::int64_t stride, std::int64_t most);
 // The scorer of the instruction set this module was built for. `set` is borrowed.
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options);
 
+// Whether it calls sgemm for k centres of d numbers.
+bool needs_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes);
+
 // Scores through the caller's BLAS: the whole of the portable module, and the way of codebooks too large to
 // pack.
 std::unique_ptr<const Scorer> make_sgemm_scorer(const CenterSet& set, Sgemm sgemm);

@@ -233,7 +233,7 @@ void encode_large(const Job& job, std::int64_t image) {
 }
 
 ScorerOptions scorer_options(const Execution& execution) {
-  return {execution.sgemm, execution.method, kBytesPerThread / 2 * execution.n_threads};
+  return {execution.sgemm, execution.method, pack_bytes(execution.n_threads)};
 }
 
 }  // namespace

@@ -26,6 +26,9 @@ namespace medvlad {
 // What a call may allocate for each thread, the output apart.
 inline constexpr std::int64_t kBytesPerThread = std::int64_t{4} << 20;
 
+// Of which the packed centres may take so much.
+inline std::int64_t pack_bytes(int n_threads) { return kBytesPerThread / 2 * n_threads; }
+
 // Descriptors (n_rows, d) of n_images images (offsets has n_images + 1 entries) and centres (k, d),
 // row-major. Everything is borrowed.
 struct Batch {

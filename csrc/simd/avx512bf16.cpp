@@ -6,8 +6,12 @@
 
 namespace medvlad {
 
+bool needs_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
+  return Bf16Scorer::bytes(k, d) > pack_bytes;
+}
+
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options) {
-  if (PackedCenters::bytes(set) * 3 / 2 > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
+  if (needs_sgemm(set.k, set.d, options.pack_bytes)) return make_sgemm_scorer(set, options.sgemm);
   return std::make_unique<Bf16Scorer>(set, options.method);
 }
 

@@ -90,6 +90,11 @@ inline bool is_bf16_fast() {
 
 class Bf16Scorer final : public PackedScorer {
  public:
+  static std::int64_t bytes(std::int64_t k, std::int64_t d) {
+    // In bfloat16 too, and once more in the making.
+    return 2 * PackedScorer::bytes(k, d);
+  }
+
   Bf16Scorer(const CenterSet& set, Method method) : PackedScorer(set, method), pairs_((set.d + 1) / 2) {
     if (method == Method::bf16 || (method == Method::automatic && is_bf16_fast())) pack();
   }

@@ -64,10 +64,6 @@ class PackedCenters {
     }
   }
 
-  static std::int64_t bytes(const CenterSet& set) {
-    return (set.k + kHalfPanel) * (set.d + kDepth) * static_cast<std::int64_t>(sizeof(float));
-  }
-
   // Centres of the panel that begins at centre `panel`: kPanel, or kHalfPanel for a last one.
   std::int64_t panel_width(std::int64_t panel) const { return std::min(kPanel, width - panel); }
 
@@ -167,6 +163,10 @@ inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& pack
 
 class PackedScorer : public Scorer {
  public:
+  static std::int64_t bytes(std::int64_t k, std::int64_t d) {
+    return (k + kHalfPanel) * (d + kDepth) * static_cast<std::int64_t>(sizeof(float));
+  }
+
   PackedScorer(const CenterSet& set, Method method)
       : set_(set), method_(method), error_(set), packed_(set.centers, set.bias.data(), set.k, set.d) {
     stride = packed_.width;

@@ -7,4 +7,6 @@ std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOpti
   return make_sgemm_scorer(set, options.sgemm);
 }
 
+bool needs_sgemm(std::int64_t, std::int64_t, std::int64_t) { return true; }
+
 }  // namespace medvlad

@@ -1,9 +1,13 @@
 // The core without Python, for the sanitizers: every entry point over awkward shapes, against plain loops in
 // double precision. Exits with 1 at the first result that is wrong, and with 77 where this processor cannot
 // run the level that the program was built for. Integer data, so that plain loops are exact.
+#include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -11,6 +15,44 @@
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
+
+namespace {
+
+std::atomic<std::int64_t> allocated{0}, peak{0};
+
+// The size stands in front of the memory, in as much room as its alignment wants.
+void* take(std::size_t bytes, std::size_t alignment) {
+  alignment = std::max(alignment, alignof(std::max_align_t));
+  void* memory = std::aligned_alloc(alignment, (bytes + 2 * alignment - 1) / alignment * alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  *static_cast<std::size_t*>(memory) = bytes;
+  const std::int64_t now = allocated += static_cast<std::int64_t>(bytes);
+  for (std::int64_t most = peak; now > most && !peak.compare_exchange_weak(most, now);) {
+  }
+  return static_cast<char*>(memory) + alignment;
+}
+
+void give_back(void* memory, std::size_t alignment) {
+  if (memory == nullptr) return;
+  char* begin = static_cast<char*>(memory) - std::max(alignment, alignof(std::max_align_t));
+  allocated -= static_cast<std::int64_t>(*reinterpret_cast<std::size_t*>(begin));
+  std::free(begin);
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return take(bytes, 1); }
+void* operator new(std::size_t bytes, std::align_val_t at) {
+  return take(bytes, static_cast<std::size_t>(at));
+}
+void operator delete(void* memory) noexcept { give_back(memory, 1); }
+void operator delete(void* memory, std::size_t) noexcept { give_back(memory, 1); }
+void operator delete(void* memory, std::align_val_t at) noexcept {
+  give_back(memory, static_cast<std::size_t>(at));
+}
+void operator delete(void* memory, std::size_t, std::align_val_t at) noexcept {
+  give_back(memory, static_cast<std::size_t>(at));
+}
 
 namespace {
 
@@ -156,6 +198,22 @@ void test_distances(const Problem& problem, int n_threads) {
   }
 }
 
+// The promise of vlad.hpp: beyond the output, 4 MiB a thread and 12 bytes for each row of the largest image.
+void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>& lengths, int n_threads) {
+  const Problem problem(lengths, k, d, 1);
+  const auto batch = problem.batch();
+  std::vector<float> vectors(static_cast<std::size_t>(batch.n_images * k * d));
+  const std::int64_t largest = *std::max_element(lengths.begin(), lengths.end());
+  const std::int64_t before = allocated;
+  peak = before;
+  medvlad::encode(batch, {sgemm, n_threads, Method::automatic}, {}, {vectors.data()});
+  const std::int64_t used = peak - before, allowed = n_threads * medvlad::kBytesPerThread + 12 * largest;
+  const std::int64_t kept = allocated - before;
+  check(used <= allowed, "memory of k=" + std::to_string(k) + ": " + std::to_string(used) +
+                             " bytes, at most " + std::to_string(allowed));
+  check(kept == 0, "memory given back, but for " + std::to_string(kept) + " bytes");
+}
+
 }  // namespace
 
 int main() {
@@ -175,5 +233,9 @@ int main() {
     test(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), method, 2);
   }
   for (const std::int64_t d : {1, 8, 9, 65}) test_distances(Problem({2600}, 1, d, ++seed), 3);
+  for (const std::int64_t k : {1, 64, 256, 1024, 4096}) {
+    for (const int n_threads : {1, 2, 4}) test_memory(k, 512, {7, 60, 30, 9, 80, 60}, n_threads);
+  }
+  for (const int n_threads : {1, 3}) test_memory(8, 4, {3, 300000}, n_threads);
   std::puts("right");
 }

@@ -1,6 +1,6 @@
 """Build the core's test program with sanitizers, for each instruction set, and run it.
 
-    python csrc/test/sanitize.py address,undefined thread
+    python csrc/test/sanitize.py none address,undefined thread
 
 Compiles with CXX (default c++). A level that this processor cannot run is compiled and said to be skipped.
 """
@@ -31,7 +31,8 @@ def build_and_run(level: str, flags: list[str], sanitizers: str) -> str:
         command = [
             *os.environ.get("CXX", "c++").split(),
             *("-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-ffp-contract=off", "-pthread"),
-            *(f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", f'-DMEDVLAD_LEVEL="{level}"'),
+            f'-DMEDVLAD_LEVEL="{level}"',
+            *([] if sanitizers == "none" else [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]),
             *flags,
             f"-I{SOURCE}",
             *map(str, sources),

@@ -3,6 +3,7 @@ from numpy.typing import NDArray
 from typing_extensions import CapsuleType
 
 def supported_levels() -> list[str]: ...
+def needs_sgemm(k: int, d: int, n_threads: int) -> bool: ...
 def assign(
     sgemm: CapsuleType,
     x: NDArray[np.float32],

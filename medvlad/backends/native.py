@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -85,8 +86,9 @@ def assign(
 ) -> NDArray[np.int32]:
     """See :func:`medvlad.backends.reference.assign`; `n_threads` threads."""
     labels = np.empty(len(x), np.int32)
-    with single_threaded_blas():
-        _module(level()).assign(_blas.sgemm_capsule(), x, centers, labels, n_threads, method)
+    module = _module(level())
+    with _threads_of_blas(module, centers, n_threads):
+        module.assign(_blas.sgemm_capsule(), x, centers, labels, n_threads, method)
     return labels
 
 
@@ -134,8 +136,9 @@ def encode(
         shape = (len(offsets) - 1, centers.size)
         zeroed = 4 * shape[0] * shape[1] >= _FRESH_BYTES
         out = (np.zeros if zeroed else np.empty)(shape, np.float32)
-    with single_threaded_blas():
-        _module(level()).encode(
+    module = _module(level())
+    with _threads_of_blas(module, centers, n_threads):
+        module.encode(
             _blas.sgemm_capsule(),
             x,
             offsets,
@@ -174,6 +177,12 @@ def candidate_distances(
     distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
     _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
     return distances, potentials
+
+
+def _threads_of_blas(module: Any, centers: NDArray[np.float32], n_threads: int) -> AbstractContextManager[None]:
+    """Context that keeps BLAS to one thread of each of ours, where the module calls it."""
+    k, d = centers.shape
+    return single_threaded_blas() if module.needs_sgemm(k, d, n_threads) else nullcontext()
 
 
 def _module_name(name: str) -> str:
