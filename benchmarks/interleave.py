@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from rivals import CORE_TYPE, RIVALS
 
 HERE = Path(__file__).parent
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+#: Share of one processor that others may use, and seconds for the coarse clock that tells it.
+OTHERS, TICKS = 0.1, 0.03
+RETRIES, PAUSE = 5, 0.5
 
 
 class Missing(Exception):
@@ -131,15 +136,38 @@ class Processes:
 def interleaved(processes, n_rounds):
     """Seconds of a call: {name: [one number a round]}, of processes that have loaded their problem.
 
-    Each round begins with another implementation, so that none always follows the same one.
+    Each round begins with another implementation, so that none always follows the same one. A measurement
+    during which other programs used a processor is made again, whatever it says, a few times at most.
+    Returns the seconds and how many of them were disturbed in the end.
     """
     seconds = {process.name: [] for process in processes}
+    disturbed = dict.fromkeys(seconds, 0)
     for r in range(n_rounds):
         first = r % len(processes)
         for process in processes[first:] + processes[:first]:
-            if r < (RIVALS[process.name].rounds or n_rounds):
-                seconds[process.name].append(process.ask("measure")["seconds"])
-    return seconds
+            if r >= (RIVALS[process.name].rounds or n_rounds):
+                continue
+            for _ in range(1 + RETRIES):
+                begin, busy = time.monotonic(), busy_seconds()
+                measured = process.ask("measure")
+                others = busy_seconds() - busy - measured["cpu"]
+                quiet = others <= TICKS + OTHERS * (time.monotonic() - begin)
+                if quiet:
+                    break
+                time.sleep(PAUSE)
+            seconds[process.name].append(measured["seconds"])
+            disturbed[process.name] += not quiet
+    return seconds, disturbed
+
+
+def busy_seconds():
+    """Processor seconds that the machine has worked, all programs together; 0 where it does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, *rest = map(int, fields)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
 
 
 def has_avx512():

@@ -20,6 +20,8 @@ class Measured(NamedTuple):
 
     seconds: list[float]
     """Of one call, one number a round."""
+    disturbed: int
+    """Rounds during which other programs were busy."""
     encoded: Any
     """Of the first images; None from what does not encode."""
     labels: Any
@@ -55,10 +57,12 @@ def measure(processes, problem, names, n_threads, n_rounds, fresh=False):
                 running.append(process)
             except Missing as missing:
                 by_name[name] = missing
-        seconds = interleaved(running, n_rounds)
+        seconds, disturbed = interleaved(running, n_rounds)
         for process in running:
             encoded, labels = _result(process, folder)
-            by_name[process.name] = Measured(seconds[process.name], encoded, labels, process.hello)
+            by_name[process.name] = Measured(
+                seconds[process.name], disturbed[process.name], encoded, labels, process.hello
+            )
             process.ask("unload")
         reference = processes.get("reference", n_threads)
         reference.ask("load", folder=str(folder), fresh=False)
@@ -110,6 +114,7 @@ def information(case, name, measured, n, k, data, n_threads):
         "rows": case.n_rows,
         "flop": 2 * case.n_rows * k * DIMENSION,
         "threads": n_threads,
+        "disturbed_rounds": measured.disturbed,
         "versions": measured.hello["versions"],
         "core_types": measured.hello["core_types"],
     }
