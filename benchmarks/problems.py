@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 
 DIMENSION = 512
-N_ROWS = 12_000
-#: Descriptors an image (scales 0, 1 and 2) and numbers of centres.
-SIZES = (49, 289, 729)
+#: Descriptors an image (scales 0, 1 and 2) -> images: about 12,000 rows each.
+N_IMAGES = {49: 245, 289: 41, 729: 17}
+SIZES = tuple(N_IMAGES)
 N_CENTERS = (64, 256)
 IMAGES_CHECKED = 8
 
@@ -52,9 +52,9 @@ class Unavailable(Exception):
     """A problem cannot be made here; the message says why."""
 
 
-def make(case, n_rows=N_ROWS):
+def make(case, n_images=None):
     """Descriptors (N, D), offsets (B + 1,) and centres (K, D) of a case."""
-    n_images = max(n_rows // case.n, 1)
+    n_images = n_images or N_IMAGES[case.n]
     if case.data == "synthetic":
         x = synthetic_descriptors(n_images * case.n)
         centers = x[np.random.default_rng(1).choice(len(x), case.k, replace=False)].copy()

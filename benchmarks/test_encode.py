@@ -32,8 +32,7 @@ def measured(request, processes, timing, n_rounds, measured_cases):
             if not timing and case.data != "synthetic":
                 pytest.skip("real descriptors are timed, not tested")
             try:
-                n_rows = problems.N_ROWS if timing else problems.IMAGES_CHECKED * case.n
-                problem = problems.make(case, n_rows)
+                problem = problems.make(case, None if timing else problems.IMAGES_CHECKED)
                 found = measure(processes, problem, names_of(*key), n_threads, n_rounds), problem
             except problems.Unavailable as reason:
                 found = reason
