@@ -16,7 +16,7 @@ test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest
 
-# Half an hour on two processors; BENCH='--threads 1,2 -k synthetic' and the like choose.
+# Long; BENCH='-k synthetic', BENCH='--threads 1,2 --kmeans-rows 20000' and the like choose.
 bench: $(VENV)/.bench
 	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max --benchmark-json=benchmarks/out.json $(BENCH)
 	$(BIN)/python benchmarks/report.py benchmarks/out.json -o benchmarks/out.md

@@ -147,17 +147,24 @@ def interleaved(processes, n_rounds):
         for process in processes[first:] + processes[:first]:
             if r >= (RIVALS[process.name].rounds or n_rounds):
                 continue
-            for _ in range(1 + RETRIES):
-                begin, busy = time.monotonic(), busy_seconds()
-                measured = process.ask("measure")
-                others = busy_seconds() - busy - measured["cpu"]
-                quiet = others <= TICKS + OTHERS * (time.monotonic() - begin)
-                if quiet:
-                    break
-                time.sleep(PAUSE)
-            seconds[process.name].append(measured["seconds"])
+            answer, quiet = ask_in_quiet(process, "measure")
+            seconds[process.name].append(answer["seconds"])
             disturbed[process.name] += not quiet
     return seconds, disturbed
+
+
+def ask_in_quiet(process, do, retries=RETRIES, **arguments):
+    """Answer of a process, asked again while other programs are busy, and whether it was quiet in the end."""
+    for attempt in range(1 + retries):
+        if attempt:
+            time.sleep(PAUSE)
+        begin, busy = time.monotonic(), busy_seconds()
+        answer = process.ask(do, **arguments)
+        others = busy_seconds() - busy - answer["cpu"]
+        quiet = others <= TICKS + OTHERS * (time.monotonic() - begin)
+        if quiet:
+            break
+    return answer, quiet
 
 
 def busy_seconds():

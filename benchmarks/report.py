@@ -120,10 +120,7 @@ def _encoding(results, title, limits):
         f"round). {' and '.join(PARTS)} is assignment's product alone. Names with {CORE_TYPE} ran with that "
         "OpenBLAS core type, the others with the one that OpenBLAS chose."
     )
-    disturbed = sum(result.get("disturbed_rounds", 0) for result in results)
-    if disturbed:
-        rounds = sum(result["seconds"]["rounds"] for result in results)
-        yield f"Other programs were busy during {disturbed} of {rounds} rounds, after repetition."
+    yield from _disturbed(results)
     for data, threads in _values(results, "data", "threads"):
         some = [result for result in results if (result["data"], result["threads"]) == (data, threads)]
         names = _names(some)
@@ -145,6 +142,14 @@ def _encoding(results, title, limits):
             ],
             ratios,
         )
+
+
+def _disturbed(results):
+    """Say how many measurements are not to be trusted, if any."""
+    disturbed = sum(result.get("disturbed_rounds", 0) for result in results)
+    if disturbed:
+        rounds = sum(result["seconds"]["rounds"] for result in results)
+        yield f"Other programs were busy during {disturbed} of {rounds} measurements."
 
 
 def _ratios(by_name, limits):
@@ -175,6 +180,7 @@ def _latency(results):
     names = _names(results)
     yield "## One image alone"
     yield "Microseconds a call: median (fastest to slowest round)."
+    yield from _disturbed(results)
     rows = []
     for n, k, threads in _values(results, "n", "k", "threads"):
         by_name = {
@@ -194,6 +200,7 @@ def _kmeans(results):
         f"{results[0]['iterations']} steps; seconds, median (fastest to slowest) over the seeds. The "
         "inertia is computed in float64 the same way for all and given relative to native's mean."
     )
+    yield from _disturbed(results)
     rows = []
     for key in _values(results, "rows", "k", "threads"):
         some = [r for r in results if (r["rows"], r["k"], r["threads"]) == key]

@@ -86,7 +86,7 @@ def test_report(report, results):
     text = report.report(report.trim(results))
     assert "| 49 | 64 | 80.0 (40.0 to 160.0) | 20.0 (10.0 to 40.0) | 40.0 (20.0 to 80.0) | 160.0" in text
     assert "| 49 | 64 | 2.00 (numba) | 0.50 | 0.50 | 0.50 |" in text
-    assert "3 of 28 rounds" in text
+    assert "3 of 28 measurements" in text
     assert "| 49 | 64 | 2 | 200.0 (100.0 to 400.0) |" in text
     assert "| scikit-learn | 9.00 (4.50 to 18.00) | - | - | 0.5000, 2.0000 |" in text
     assert "| 2 | AVX2 | 160.0 | - | 9.5 | 7.5 | - |" in text
