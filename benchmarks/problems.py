@@ -60,6 +60,7 @@ def make(case, n_images=None):
         centers = x[np.random.default_rng(1).choice(len(x), case.k, replace=False)].copy()
     else:
         x = real_descriptors(case.data, case.n, n_images)
+        n_images = len(x) // case.n
         centers = fitted_centers(x, case)
     return x, np.arange(n_images + 1, dtype=np.int64) * case.n, centers
 
@@ -93,7 +94,7 @@ def cache_folder():
 
 
 def real_descriptors(data, n, n_images):
-    """block5_pool of VGG16 with its ImageNet weights: the first images of a shuffled list."""
+    """block5_pool of VGG16 with its ImageNet weights: `n_images` images drawn, or all if fewer."""
     folder, weights = DATA / _FOLDERS[data], DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"
     for path in (folder, weights):
         if not path.exists():
@@ -101,8 +102,8 @@ def real_descriptors(data, n, n_images):
     if find_spec("keras") is None:
         raise Unavailable("Keras is not installed (extra tensorflow)")
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
-    if len(images) < n_images:
-        raise Unavailable(f"{folder.name} holds {len(images)} images of {n_images}")
+    if len(images) < n_images // 2:
+        raise Unavailable(f"{folder.name} holds {len(images)} images, too few for a problem of {n_images}")
     images = [images[i] for i in np.random.default_rng(0).permutation(len(images))[:n_images]]
     names = "\n".join(str(p.relative_to(folder)) for p in images)
     key = hashlib.sha256(names.encode()).hexdigest()[:12]
