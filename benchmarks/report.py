@@ -117,8 +117,8 @@ def _encoding(results, title, limits):
     yield f"## {title}"
     yield (
         "GFLOP/s, counting assignment's 2 N K D only while everything is timed: median (slowest to fastest "
-        f"round). {PARTS[0]} is assignment's product alone. Names with {CORE_TYPE} ran with that OpenBLAS core "
-        "type, the others with the one that OpenBLAS chose."
+        f"round). {PARTS[0]} is assignment's product alone. Names with {CORE_TYPE} ran with that OpenBLAS "
+        "core type, the others with the one that OpenBLAS chose."
     )
     yield from _disturbed(results)
     for data, threads in _values(results, "data", "threads"):
