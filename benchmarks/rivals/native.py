@@ -19,7 +19,8 @@ def prepare(x, offsets, centers, n_threads):
 
     def encode(out):
         extra = {"out": out} if takes_out and out is not None else {}
-        return native.encode(x, offsets, centers, **OPTIONS, n_threads=n_threads, **extra), None
+        encoded = native.encode(x, offsets, centers, **OPTIONS, n_threads=n_threads, **extra)
+        return (out if encoded is None else encoded), None
 
     return encode
 
