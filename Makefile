@@ -16,8 +16,10 @@ test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest
 
-bench: $(VENV)/.test
-	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max
+# Long; BENCH='-k synthetic', BENCH='--threads 1,2 --kmeans-rows 20000' and the like choose.
+bench: $(VENV)/.bench
+	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max --benchmark-json=benchmarks/out.json $(BENCH)
+	$(BIN)/python benchmarks/report.py benchmarks/out.json -o benchmarks/out.md
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -51,6 +53,11 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
 	rm -rf build
 	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,test]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.python $(SOURCES)
+	rm -rf build
+	$(BIN)/python -m pip install --quiet '.[tensorflow,bench]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python $(SOURCES)

@@ -1,43 +1,90 @@
-"""What the benchmarks share: the problems they time, and a table of rates at the end of a run."""
+"""Options, what the benchmarks share, and a table of rates at the end of a run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
-import numpy as np
+import machine
 import pytest
+from interleave import Processes
+from rivals import RIVALS
+
+from medvlad._validate import check_n_threads
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("medvlad benchmarks")
+    group.addoption(
+        "--threads", default="all", help="numbers of threads, such as 1,2; default: all processors"
+    )
+    group.addoption("--rounds", type=int, default=7, help="rounds of each encoding")
+    group.addoption("--kmeans-rows", type=int, default=200_000, help="descriptors that k-means clusters")
+
+
+def pytest_generate_tests(metafunc):
+    if "n_threads" in metafunc.fixturenames:
+        words = metafunc.config.getoption("--threads").split(",")
+        threads = sorted({check_n_threads(None if word == "all" else int(word)) for word in words})
+        metafunc.parametrize("n_threads", threads, ids=lambda t: f"threads{t}")
+    if "implementation" in metafunc.fixturenames and not hasattr(metafunc.function, "implementations"):
+        metafunc.parametrize("implementation", RIVALS, ids=identifier)
+
+
+def identifier(name):
+    """Name of an implementation as a part of a test's name."""
+    return name.replace(",", "").replace(" ", "_")
 
 
 @pytest.fixture(scope="session")
-def problem():
-    """Make descriptors like block5_pool's: 512 numbers, not negative, about a quarter of them not zero."""
+def processes():
+    """The implementations' processes; all of them end with the session."""
+    running = Processes()
+    yield running
+    running.close()
 
-    def make(n, k, n_rows=12_000):
-        rng = np.random.default_rng(0)
-        n_images = n_rows // n
-        x = np.maximum(rng.normal(-0.64, 1, (n_images * n, 512)), 0).astype(np.float32)
-        centers = x[rng.choice(len(x), k, replace=False)].copy()
-        return x, np.arange(n_images + 1, dtype=np.int64) * n, centers
 
-    return make
+@pytest.fixture(scope="session")
+def timing(request):
+    """Whether anything is timed; --benchmark-disable only checks the results of small problems."""
+    return not request.config.getoption("benchmark_disable")
+
+
+@pytest.fixture(scope="session")
+def n_rounds(request, timing):
+    return request.config.getoption("--rounds") if timing else 0
+
+
+@pytest.fixture(scope="session")
+def measured_cases():
+    """Cases that were measured in this session."""
+    return {}
+
+
+def pytest_benchmark_update_json(config, output_json):
+    """Say on what machine this was, without its name or any folder of it."""
+    output_json["machine"] = machine.describe() | {"limits": config.stash.get(machine.LIMITS, None)}
+    output_json["machine_info"] = {}
+    output_json["commit_info"] = {}
+    for bench in output_json["benchmarks"]:
+        bench["options"] = {}
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print images/s and GFLOP/s (assignment only: 2 N K D) with the spread, and the ratio to reference."""
+    """Print GFLOP/s (assignment only: 2 N K D) with the spread, and the ratio to the slowest."""
     session = getattr(config, "_benchmarksession", None)
     groups = defaultdict(list)
     for bench in getattr(session, "benchmarks", ()):
-        if not bench.has_error and bench.stats.rounds > 0:
+        if not bench.has_error and bench.stats.rounds > 0 and "flop" in bench.extra_info:
             groups[bench.group].append(bench)
     for group, benches in groups.items():
         terminalreporter.write_line("")
-        terminalreporter.write_line(f"{group}: median of n runs (fastest to slowest)")
+        terminalreporter.write_line(f"{group}: median (slowest to fastest) of n rounds")
         slowest = max(bench.stats.median for bench in benches)
         for bench in sorted(benches, key=lambda b: b.stats.median):
             stats, info = bench.stats, bench.extra_info
-            gflops = info["flop"] / 1e9
+            gflop = info["flop"] / 1e9
             terminalreporter.write_line(
-                f"  {info['implementation']:<12} {info['images'] / stats.median:10.0f} images/s "
-                f"{gflops / stats.median:8.1f} GFLOP/s ({gflops / stats.max:.1f} to {gflops / stats.min:.1f})"
+                f"  {info['implementation']:<22} {info['images'] / stats.median:10.0f} images/s "
+                f"{gflop / stats.median:8.1f} GFLOP/s ({gflop / stats.max:.1f} to {gflop / stats.min:.1f})"
                 f"   {slowest / stats.median:6.1f} x the slowest   n = {stats.rounds}"
             )

@@ -1,0 +1,185 @@
+"""One process an implementation, only one of them awake, and rounds that take them in turn.
+
+Libraries keep idle threads that spin for a while, and a shared machine has slow minutes. So the process in
+use is the only one that runs (the others are stopped by signal), and every implementation has its turn in
+every round: a slow minute then strikes them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rivals import CORE_TYPE, RIVALS
+
+HERE = Path(__file__).parent
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+#: Share of one processor that others may use, and seconds for the coarse clock that tells it.
+OTHERS, TICKS = 0.1, 0.03
+RETRIES, PAUSE = 5, 0.5
+
+
+class Missing(Exception):
+    """An implementation cannot run here; the message says why."""
+
+
+class Process:
+    """A worker process, stopped unless it is asked something."""
+
+    def __init__(self, name, n_threads):
+        rival = RIVALS[name]
+        environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
+        environment |= dict.fromkeys(_THREADS, str(n_threads)) | rival.environment
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py"), rival.module, str(n_threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        self.hello = self._answer()
+        self._signal(signal.SIGSTOP)
+
+    def ask(self, do, **arguments):
+        """Let the process run until it has answered."""
+        self._signal(signal.SIGCONT)
+        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        self._signal(signal.SIGSTOP)
+        return answer
+
+    def close(self):
+        self._process.kill()  # reaches a stopped process too
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": f"the process of {self.name} ended"}
+        if "missing" in answer:
+            self.close()
+            raise Missing(answer["missing"])
+        if "error" in answer:
+            self.close()
+            raise RuntimeError(f"{self.name}: {answer['error']}")
+        return answer
+
+    def _signal(self, number):
+        self._process.send_signal(number)
+
+
+class Processes:
+    """The processes of a session, started when first needed, and the folder they exchange arrays in."""
+
+    def __init__(self):
+        self._started = {}
+        self.folder = Path(tempfile.mkdtemp(prefix="medvlad-benchmarks-"))
+
+    def get(self, name, n_threads):
+        """Process of an implementation, or Missing."""
+        key = name, n_threads
+        if key not in self._started:
+            try:
+                self._started[key] = self._start(name, n_threads)
+            except Missing as missing:
+                self._started[key] = missing
+        if isinstance(self._started[key], Missing):
+            raise self._started[key]
+        return self._started[key]
+
+    def _start(self, name, n_threads):
+        tuned = RIVALS[name].tuned
+        if tuned is not None:
+            if not has_avx512():
+                raise Missing(f"core type {CORE_TYPE} needs AVX-512")
+            default = self.get(tuned, n_threads).hello["core_types"]
+            if set(default) == {CORE_TYPE}:
+                raise Missing(f"{CORE_TYPE} is the default core type here")
+        return Process(name, n_threads)
+
+    def forget(self, name, n_threads):
+        """End a process; it is started anew when it is needed again."""
+        process = self._started.pop((name, n_threads), None)
+        if isinstance(process, Process):
+            process.close()
+
+    def close(self):
+        for process in self._started.values():
+            if isinstance(process, Process):
+                process.close()
+        shutil.rmtree(self.folder)
+
+    @contextmanager
+    def problem(self, x, offsets, centers):
+        """Folder that holds a problem as long as it is being measured."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        for name, array in (("x", x), ("offsets", offsets), ("centers", centers)):
+            if array is not None:
+                np.save(folder / f"{name}.npy", array)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def interleaved(processes, n_rounds):
+    """Seconds of a call: {name: [one number a round]}, of processes that have loaded their problem.
+
+    Each round begins with another implementation, so that none always follows the same one. A measurement
+    during which other programs used a processor is made again, whatever it says, a few times at most.
+    Returns the seconds and how many of them were disturbed in the end.
+    """
+    seconds = {process.name: [] for process in processes}
+    disturbed = dict.fromkeys(seconds, 0)
+    for r in range(n_rounds):
+        first = r % len(processes)
+        for process in processes[first:] + processes[:first]:
+            if r >= (RIVALS[process.name].rounds or n_rounds):
+                continue
+            answer, quiet = ask_in_quiet(process, "measure")
+            seconds[process.name].append(answer["seconds"])
+            disturbed[process.name] += not quiet
+    return seconds, disturbed
+
+
+def ask_in_quiet(process, do, retries=RETRIES, **arguments):
+    """Answer of a process, asked again while other programs are busy, and whether it was quiet in the end."""
+    for attempt in range(1 + retries):
+        if attempt:
+            time.sleep(PAUSE)
+        begin, busy = time.monotonic(), busy_seconds()
+        answer = process.ask(do, **arguments)
+        others = busy_seconds() - busy - answer["cpu"]
+        quiet = others <= TICKS + OTHERS * (time.monotonic() - begin)
+        if quiet:
+            break
+    return answer, quiet
+
+
+def busy_seconds():
+    """Processor seconds that the machine has worked, all programs together; 0 where it does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, *rest = map(int, fields)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def has_avx512():
+    """Whether this is an x86-64 processor with AVX-512, as far as Linux says so."""
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,84 @@
+"""What the machine is and what it can do at most: peak arithmetic and memory bandwidth, measured."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+LIMITS = pytest.StashKey[dict]()
+_PACKAGES = (
+    "medvlad",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "faiss-cpu",
+    "numba",
+    "tensorflow",
+    "keras",
+)
+
+
+class NoCompiler(Exception):
+    """The limits cannot be measured; the message says why."""
+
+
+def describe():
+    """Processor, versions, date and load, with no name or folder of the machine."""
+    return {
+        "processor": processor(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": installed(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def processor():
+    """Name of the processor, with family, model and stepping where Linux tells them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = fields.get("model name", platform.processor() or "unknown")
+    numbers = [f"{key} {fields[key]}" for key in ("cpu family", "model", "stepping") if key in fields]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+def installed():
+    """Versions of the packages that take part."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def limits(threads, quick=False):
+    """Compile and run limits.cpp: {threads: {name: number}}; `quick` proves only that it runs."""
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise NoCompiler("no C++ compiler was found (CXX, c++, g++, clang++)")
+    source = Path(__file__).with_name("limits.cpp")
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "limits"
+        command = [*compiler.split(), "-O3", "-std=c++17", "-pthread", str(source), "-o", str(program)]
+        built = subprocess.run(command, capture_output=True, text=True)
+        if built.returncode:
+            raise RuntimeError(f"limits.cpp does not compile:\n{built.stderr}")
+        run = [str(program), "quick" if quick else "full", *map(str, threads)]
+        return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)

@@ -1,0 +1,127 @@
+"""The problems that are timed: descriptors, images and centres, made up or of real images.
+
+Real descriptors are extracted once and kept in the folder named by MEDVLAD_BENCH_CACHE (default: the user's
+cache folder). The images are those that the tests use: MEDVLAD_DATA, else ../shared/data beside the checkout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+DIMENSION = 512
+#: Descriptors an image (scales 0, 1 and 2) -> images: about 12,000 rows each.
+N_IMAGES = {49: 245, 289: 41, 729: 17}
+SIZES = tuple(N_IMAGES)
+N_CENTERS = (64, 256)
+IMAGES_CHECKED = 8
+
+DATA = Path(os.environ.get("MEDVLAD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+_FOLDERS = {"chest": "chest_xray_224/test", "rooms": "rooms_dev"}
+
+
+class Case(NamedTuple):
+    """One problem by name."""
+
+    data: str
+    n: int
+    k: int
+
+    def __str__(self):
+        return f"{self.data}-{self.n}-{self.k}"
+
+
+#: The chest X-rays come as 224 x 224 pixels, so larger scales of them would be interpolation.
+CASES = [
+    Case(data, n, k)
+    for data in ("synthetic", "chest", "rooms")
+    for n in SIZES
+    for k in N_CENTERS
+    if data != "chest" or n == 49
+]
+
+
+class Unavailable(Exception):
+    """A problem cannot be made here; the message says why."""
+
+
+def make(case, n_images=None):
+    """Descriptors (N, D), offsets (B + 1,) and centres (K, D) of a case."""
+    n_images = n_images or N_IMAGES[case.n]
+    if case.data == "synthetic":
+        x = synthetic_descriptors(n_images * case.n)
+        centers = x[np.random.default_rng(1).choice(len(x), case.k, replace=False)].copy()
+    else:
+        x = real_descriptors(case.data, case.n, n_images)
+        n_images = len(x) // case.n
+        centers = fitted_centers(x, case)
+    return x, np.arange(n_images + 1, dtype=np.int64) * case.n, centers
+
+
+def synthetic_descriptors(n_rows):
+    """Rows like block5_pool's: 512 numbers, not negative, about a quarter of them not zero."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n_rows, DIMENSION), np.float32)
+    x -= np.float32(0.64)
+    return np.maximum(x, 0, out=x)
+
+
+def clustered_descriptors(n_rows, n_prototypes=1000):
+    """Rows scattered about prototypes, both rectified: data that k-means finds something in."""
+    rng = np.random.default_rng(0)
+    prototypes = np.maximum(rng.normal(-0.64, 1, (n_prototypes, DIMENSION)), 0).astype(np.float32)
+    x = prototypes[rng.integers(n_prototypes, size=n_rows)]
+    for start in range(0, n_rows, 8192):
+        block = x[start : start + 8192]
+        block += 0.5 * rng.standard_normal(block.shape, np.float32)
+        np.maximum(block, 0, out=block)
+    return x
+
+
+def cache_folder():
+    """Folder for what is dear to make, made when first asked for."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medvlad-benchmarks"
+    folder = Path(os.environ.get("MEDVLAD_BENCH_CACHE") or default)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def real_descriptors(data, n, n_images):
+    """block5_pool of VGG16 with its ImageNet weights: `n_images` images drawn, or all if fewer."""
+    folder, weights = DATA / _FOLDERS[data], DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"
+    for path in (folder, weights):
+        if not path.exists():
+            raise Unavailable(f"{path.name} is not in MEDVLAD_DATA or beside it")
+    if find_spec("keras") is None:
+        raise Unavailable("Keras is not installed (extra tensorflow)")
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".jpg", ".jpeg", ".png"})
+    if len(images) < n_images // 2:
+        raise Unavailable(f"{folder.name} holds {len(images)} images, too few for a problem of {n_images}")
+    images = [images[i] for i in np.random.default_rng(0).permutation(len(images))[:n_images]]
+    names = "\n".join(str(p.relative_to(folder)) for p in images)
+    key = hashlib.sha256(names.encode()).hexdigest()[:12]
+    kept = cache_folder() / f"vgg16-{data}-{n}-{key}.npy"
+    if not kept.exists():
+        # In a process of its own: TensorFlow's threads are not to stay beside the ones that are timed.
+        script = Path(__file__).with_name("extract.py")
+        command = [sys.executable, script, "--weights", weights, "--scale", SIZES.index(n), "--out", kept]
+        subprocess.run([*map(str, command), *map(str, images)], check=True)
+    return np.load(kept)
+
+
+def fitted_centers(x, case):
+    """Few steps of k-means over the descriptors themselves, kept beside them."""
+    digest = hashlib.sha256(np.ascontiguousarray(x[:: max(len(x) // 64, 1)]).tobytes()).hexdigest()[:12]
+    kept = cache_folder() / f"centers-{case.data}-{case.n}-{case.k}-{len(x)}-{digest}.npy"
+    if not kept.exists():
+        from medvlad import KMeansCodebook
+
+        np.save(kept, KMeansCodebook(case.k, max_iter=5, random_state=0).fit(x).cluster_centers_)
+    return np.load(kept)

@@ -1,0 +1,243 @@
+"""Write a report in Markdown of a result file of the benchmarks, and a trimmed copy that can be published.
+
+python benchmarks/report.py RESULTS.json -o REPORT.md [--trim TRIMMED.json]
+
+RESULTS.json is what ``pytest benchmarks --benchmark-json=RESULTS.json`` wrote, or a trimmed copy of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean
+
+from rivals import CORE_TYPE, PARTS, RIVALS
+
+_KEPT = ("min", "q1", "median", "q3", "max", "rounds")
+
+
+def trim(results):
+    """Only what a reader needs: no host name, no folder, five numbers for the seconds of a benchmark."""
+    if "results" in results:
+        return results
+    benchmarks = [
+        bench["extra_info"] | {"seconds": {key: bench["stats"][key] for key in _KEPT}}
+        for bench in results["benchmarks"]
+        if "kind" in bench["extra_info"]
+    ]
+    return {"machine": results.get("machine") or {}, "results": benchmarks}
+
+
+def report(trimmed):
+    """Return the whole report as text."""
+    machine, results = trimmed["machine"], trimmed["results"]
+    sections = ["# Benchmarks", *_machine(machine)]
+    for kind, title in (
+        ("encode", "Encoding into an array that is there"),
+        ("fresh", "Encoding into new arrays"),
+    ):
+        sections += _encoding(_of(results, kind), title, machine.get("limits") or {})
+    sections += _latency(_of(results, "latency"))
+    sections += _kmeans(_of(results, "kmeans"))
+    sections += _share(_of(results, "extraction"), _of(results, "encode"))
+    return "\n\n".join(sections) + "\n"
+
+
+def _of(results, kind):
+    return [result for result in results if result["kind"] == kind]
+
+
+def _values(results, *keys):
+    """Return the different values of some fields, in the order of their first appearance."""
+    return list(dict.fromkeys(tuple(result[key] for key in keys) for result in results))
+
+
+def _table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _spread(seconds, scale=1.0, digits=1):
+    """Median of a time with its extremes, or the median alone where there was one round."""
+    middle, low, high = (f"{scale * seconds[key]:,.{digits}f}" for key in ("median", "min", "max"))
+    return f"{middle} ({low} to {high})" if seconds["rounds"] > 1 else middle
+
+
+def _rate(result):
+    """GFLOP/s by the median, with those of the slowest and the fastest round."""
+    gflop, seconds = result["flop"] / 1e9, result["seconds"]
+    middle, low, high = (f"{gflop / seconds[key]:.1f}" for key in ("median", "max", "min"))
+    return f"{middle} ({low} to {high})" if seconds["rounds"] > 1 else middle
+
+
+def _gflops(result):
+    return result["flop"] / 1e9 / result["seconds"]["median"]
+
+
+def _names(results):
+    """Implementations that took part, in the order of the table of rivals."""
+    there = {result["implementation"] for result in results}
+    return [name for name in RIVALS if name in there]
+
+
+def _machine(machine):
+    if not machine:
+        return []
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    load = ", ".join(map(str, machine["load_average"]))
+    yield (
+        f"{machine['processor']}, {machine['processors']} processors for this process, {machine['system']}, "
+        f"Python {machine['python']}, {machine['date']}, load average at the end {load}. {versions}."
+    )
+    limits = machine.get("limits") or {}
+    if not limits:
+        yield "The machine's limits were not measured."
+        return
+    columns = {
+        "fma_float32_gflops": "float32 multiply-add, GFLOP/s",
+        "dot_bfloat16_gflops": "bfloat16 dot, GFLOP/s",
+        "read_gb_s": "read, GB/s",
+        "write_gb_s": "write, GB/s",
+        "write_streaming_gb_s": "streaming write, GB/s",
+    }
+    yield "What the machine can do at most, measured in the same run:"
+    yield _table(
+        ["Threads", "Instructions", *columns.values()],
+        [
+            [threads, rates["instructions"], *(rates.get(key, "-") for key in columns)]
+            for threads, rates in limits.items()
+        ],
+    )
+
+
+def _encoding(results, title, limits):
+    if not results:
+        return
+    yield f"## {title}"
+    yield (
+        "GFLOP/s, counting assignment's 2 N K D only while everything is timed: median (slowest to fastest "
+        f"round). {PARTS[0]} is assignment's product alone. Names with {CORE_TYPE} ran with that OpenBLAS "
+        "core type, the others with the one that OpenBLAS chose."
+    )
+    yield from _disturbed(results)
+    for data, threads in _values(results, "data", "threads"):
+        some = [result for result in results if (result["data"], result["threads"]) == (data, threads)]
+        names = _names(some)
+        rates, ratios = [], []
+        for n, k in _values(some, "n", "k"):
+            by_name = {r["implementation"]: r for r in some if (r["n"], r["k"]) == (n, k)}
+            rates.append([n, k, *(_rate(by_name[name]) if name in by_name else "-" for name in names)])
+            ratios.append([n, k, *_ratios(by_name, limits.get(str(threads)))])
+        yield f"### {data}, threads: {threads}"
+        yield _table(["n an image", "K", *names], rates)
+        header = ["fastest rival", "sgemm", f"sgemm, {CORE_TYPE}", "FMA peak"]
+        header = ["n an image", "K", *(f"native / {name}" for name in header)]
+        told = [i for i in range(len(header)) if any(line[i] != "-" for line in ratios)]
+        yield _table([header[i] for i in told], [[line[i] for i in told] for line in ratios])
+
+
+def _disturbed(results):
+    """Say how many measurements are not to be trusted, if any."""
+    disturbed = sum(result.get("disturbed_rounds", 0) for result in results)
+    if disturbed:
+        rounds = sum(result["seconds"]["rounds"] for result in results)
+        yield f"Other programs were busy during {disturbed} of {rounds} measurements."
+
+
+def _ratios(by_name, limits):
+    """native over the fastest rival, over the bare product at both core types, and over the peak."""
+    if "native" not in by_name:
+        return ["-"] * 4
+    native = _gflops(by_name["native"])
+    rivals = {
+        name: _gflops(result)
+        for name, result in by_name.items()
+        if name not in {"native", "reference"} and RIVALS[name].encodes
+    }
+    best = max(rivals, key=rivals.get, default=None)
+    products = [by_name.get(name) for name in ("sgemm", f"sgemm, {CORE_TYPE}")]
+    default = products[0]
+    if default and products[1] is None and set(default["core_types"]) == {CORE_TYPE}:
+        products[1] = default
+    return [
+        f"{native / rivals[best]:.2f} ({best})" if best else "-",
+        *(f"{native / _gflops(product):.2f}" if product else "-" for product in products),
+        f"{native / limits['fma_float32_gflops']:.2f}" if limits else "-",
+    ]
+
+
+def _latency(results):
+    if not results:
+        return
+    names = _names(results)
+    yield "## One image alone"
+    yield "Microseconds a call: median (fastest to slowest round)."
+    yield from _disturbed(results)
+    rows = []
+    for n, k, threads in _values(results, "n", "k", "threads"):
+        by_name = {
+            r["implementation"]: _spread(r["seconds"], 1e6)
+            for r in results
+            if (r["n"], r["k"], r["threads"]) == (n, k, threads)
+        }
+        rows.append([n, k, threads, *(by_name.get(name, "-") for name in names)])
+    yield _table(["Descriptors", "K", "Threads", *names], rows)
+
+
+def _kmeans(results):
+    if not results:
+        return
+    yield "## k-means"
+    yield (
+        f"{results[0]['iterations']} steps; seconds, median (fastest to slowest) over the seeds. The "
+        "inertia is computed in float64 the same way for all and given relative to native's mean."
+    )
+    yield from _disturbed(results)
+    rows = []
+    for key in _values(results, "rows", "k", "threads"):
+        some = [r for r in results if (r["rows"], r["k"], r["threads"]) == key]
+        scale = next((fmean(r["inertia"]) for r in some if r["implementation"] == "native"), None)
+        for (name,) in _values(some, "implementation"):
+            by_phase = {r["phase"]: r for r in some if r["implementation"] == name}
+            inertia = next(iter(by_phase.values()))["inertia"]
+            seconds = [
+                _spread(by_phase[phase]["seconds"], digits=2) if phase in by_phase else "-"
+                for phase in ("total", "seeding", "lloyd")
+            ]
+            reached = ", ".join(f"{i / scale:.4f}" if scale else f"{i:.6g}" for i in inertia)
+            rows.append([*key, name, *seconds, reached])
+    header = ["Rows", "K", "Threads", "Implementation", "Whole", "Seeding", "Lloyd", "Inertia, each seed"]
+    yield _table(header, rows)
+
+
+def _share(extraction, encoding):
+    if not extraction:
+        return
+    extracted = extraction[0]["seconds"]["median"]
+    yield "## The whole way from an image"
+    yield f"{extraction[0]['implementation']}: {1e3 * extracted:.1f} ms an image. Beside it, encoding:"
+    rows = []
+    for result in encoding:
+        if result["implementation"] == "native" and result["n"] == 49:
+            encoded = result["seconds"]["median"] / result["images"]
+            share = encoded / (encoded + extracted)
+            label = [result["data"], result["k"], result["threads"]]
+            rows.append([*label, f"{1e3 * encoded:.4f}", f"{100 * share:.3f} %"])
+    yield _table(["Descriptors", "K", "Threads", "Encoding, ms an image", "Share of encoding"], rows)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("--trim", type=Path, help="JSON file to write: what may be published")
+    parsed = parser.parse_args(arguments)
+    trimmed = trim(json.loads(parsed.results.read_text(encoding="utf-8")))
+    parsed.output.write_text(report(trimmed), encoding="utf-8")
+    if parsed.trim:
+        parsed.trim.write_text(json.dumps(trimmed, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The implementations that are timed: name -> module of this package and the environment of its process.
+
+Every module has the same two functions::
+
+    describe() -> dict
+        Versions of what it uses; ImportError or OSError with the reason where that is missing.
+    prepare(x, offsets, centers, n_threads) -> encode
+        Everything that depends on shapes or centres alone is done here and not timed, to the rivals' favour.
+        ``encode(out)`` fills `out` (B, K * D), or a new array where `out` is None, and returns it with the
+        labels it used, or with None where it does not keep them.
+
+No module is imported outside a process of its own: the idle threads of one library spoil another's figures.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Rival(NamedTuple):
+    """Where an implementation stands and how it is to be run."""
+
+    module: str
+    environment: dict[str, str] = {}  # noqa: RUF012  never written to
+    rounds: int | None = None
+    """None: as many as the run asks for."""
+    encodes: bool = True
+    """False where it computes a part only, against which the others are held."""
+    tuned: str | None = None
+    """Name of the implementation that this one is with another OpenBLAS core type."""
+
+
+#: OpenBLAS builds that do not know a processor fall back to the kernels of a far older one.
+CORE_TYPE = "SkylakeX"
+TUNED = {"OPENBLAS_CORETYPE": CORE_TYPE}
+
+RIVALS = {
+    "native": Rival("native"),
+    "reference": Rival("reference", rounds=1),
+    "numpy add.at": Rival("numpy_add_at"),
+    "numpy sorted": Rival("numpy_sorted"),
+    "scipy csr": Rival("scipy_csr"),
+    "scikit-learn": Rival("scikit_learn"),
+    "faiss": Rival("faiss_flat"),
+    "torch": Rival("torch_cpu"),
+    # Its own threads each call BLAS, which must then not start more.
+    "numba": Rival("numba_jit", {"OPENBLAS_NUM_THREADS": "1"}),
+    "vlfeat": Rival("vlfeat"),
+    "sgemm": Rival("sgemm", encodes=False),
+}
+RIVALS |= {
+    f"{name}, {CORE_TYPE}": RIVALS[name]._replace(environment=RIVALS[name].environment | TUNED, tuned=name)
+    for name in ("numpy sorted", "scipy csr", "scikit-learn", "faiss", "numba", "sgemm")
+}
+
+#: What gets no line in the table of encoders but is measured beside them.
+PARTS = tuple(name for name, rival in RIVALS.items() if not rival.encodes)

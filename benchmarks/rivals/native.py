@@ -1,0 +1,64 @@
+"""medvlad's C++ core."""
+
+from __future__ import annotations
+
+import inspect
+
+import medvlad
+from medvlad.backends import native
+
+OPTIONS = {"power": 1.0, "intra_norm": False, "l2_norm": True}
+
+
+def describe():
+    return {"medvlad": medvlad.__version__, "level": native.level()}
+
+
+def prepare(x, offsets, centers, n_threads):
+    takes_out = "out" in inspect.signature(native.encode).parameters
+
+    def encode(out):
+        extra = {"out": out} if takes_out and out is not None else {}
+        encoded = native.encode(x, offsets, centers, **OPTIONS, n_threads=n_threads, **extra)
+        return (out if encoded is None else encoded), None
+
+    return encode
+
+
+def assign(x, centers, n_threads):
+    """Labels alone, for the check against the specification."""
+    return native.assign(x, centers, n_threads=n_threads)
+
+
+def kmeans(x, k, seed, n_iter, n_threads, start=None):
+    """Fit, and split its seconds where the seeding can be seen; a given start is not supported."""
+    import time
+
+    from medvlad import codebook
+
+    if start is not None:
+        raise NotImplementedError("KMeansCodebook does not take starting centres")
+    seconds = {}
+    seed_centers = getattr(codebook, "_seed", None)
+
+    def timed_seed(*args):
+        begin = time.perf_counter()
+        seeds = seed_centers(*args)
+        seconds["seeding"] = time.perf_counter() - begin
+        timed_seed.centers = seeds
+        return seeds
+
+    if seed_centers is not None:
+        codebook._seed = timed_seed
+    try:
+        begin = time.perf_counter()
+        fitted = medvlad.KMeansCodebook(
+            k, max_iter=n_iter, tol=0.0, backend="native", n_threads=n_threads, random_state=seed
+        ).fit(x)
+        seconds["total"] = time.perf_counter() - begin
+    finally:
+        if seed_centers is not None:
+            codebook._seed = seed_centers
+    if "seeding" in seconds:
+        seconds["lloyd"] = seconds["total"] - seconds["seeding"]
+    return seconds, fitted.cluster_centers_, getattr(timed_seed, "centers", None)

@@ -1,0 +1,38 @@
+"""medvlad's float64 specification."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import medvlad
+from medvlad.backends import reference
+
+OPTIONS = {"power": 1.0, "intra_norm": False, "l2_norm": True}
+
+
+def describe():
+    return {"medvlad": medvlad.__version__, "numpy": np.__version__}
+
+
+def prepare(x, offsets, centers, n_threads):
+    def encode(out):
+        return reference.encode(x, offsets, centers, **OPTIONS), None
+
+    return encode
+
+
+def assign(x, centers, n_threads):
+    """Labels that every other implementation is held against."""
+    return reference.assign(x, centers)
+
+
+def inertia(x, centers):
+    """Sum of squared distances to the nearest centres in float64, the same way for everybody's centres."""
+    centers = np.ascontiguousarray(centers, np.float32)
+    labels = reference.assign(x, centers)
+    total = 0.0
+    for start in range(0, len(x), 8192):
+        part = slice(start, start + 8192)
+        difference = x[part].astype(np.float64) - centers[labels[part]]
+        total += float(np.einsum("nd,nd->", difference, difference))
+    return total

@@ -1,0 +1,153 @@
+"""The process of one implementation: ``python worker.py MODULE THREADS``, one JSON request a line.
+
+Answers are one JSON line each; arrays travel as .npy files in a folder that the parent names. The first line
+says what was imported or why it could not be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+#: Seconds that one timed round lasts at least, where a single call is shorter.
+ROUND_SECONDS = 0.05
+
+
+def die_with_parent():
+    """Have Linux kill this process when its parent ends, even while it is stopped."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class Worker:
+    """The state between requests: one problem and the function that encodes it."""
+
+    def __init__(self, module, n_threads):
+        self.rival = importlib.import_module(f"rivals.{module}")
+        self.n_threads = n_threads
+        self.versions = self.rival.describe()
+        self.encode = self.out = self.problem = None
+        self.calls, self.warm = 1, False
+        self.descriptors = (None, None)
+
+    def hello(self):
+        from threadpoolctl import threadpool_info
+
+        blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return {
+            "versions": self.versions,
+            "core_types": sorted({str(pool["architecture"]) for pool in blas if "architecture" in pool}),
+        }
+
+    def load(self, folder, fresh):
+        """Read a problem, encode it to warm up, and choose the number of calls a round."""
+        self.unload()  # what the last problem held makes room first
+        problem = [np.load(Path(folder) / f"{name}.npy") for name in ("x", "offsets", "centers")]
+        self.problem = problem
+        self.encode = self.rival.prepare(*problem, self.n_threads)
+        _, offsets, centers = problem
+        if not fresh:
+            self.out = np.zeros((len(offsets) - 1, centers.size), np.float32)
+            self.out.fill(1)  # touched: its pages exist
+        # The first calls compile and start threads; the fastest of some tells how long the rest will take.
+        begin, seconds = time.perf_counter(), self._seconds(1)
+        while time.perf_counter() - begin < 2 * ROUND_SECONDS:
+            seconds = min(seconds, self._seconds(1))
+        self.calls = max(1, round(ROUND_SECONDS / seconds))
+        return {"seconds": seconds, "calls": self.calls}
+
+    def _seconds(self, calls):
+        encode, out = self.encode, self.out
+        begin = time.perf_counter()
+        for _ in range(calls):
+            encode(out)
+        return (time.perf_counter() - begin) / calls
+
+    def measure(self):
+        """Mean seconds of a call over one round; the process was stopped, so a short call wakes it."""
+        used = time.process_time()
+        if self.calls > 1:
+            self.encode(self.out)
+        return {"seconds": self._seconds(self.calls), "cpu": time.process_time() - used}
+
+    def unload(self):
+        """Make room for the other processes."""
+        self.encode = self.out = self.problem = None
+        return {}
+
+    def result(self, folder, images):
+        """Save what is computed of the first images, and all labels where there are any."""
+        encoded, labels = self.encode(self.out)
+        if encoded is not None:
+            np.save(Path(folder) / "encoded.npy", encoded[:images])
+        if labels is not None:
+            np.save(Path(folder) / "labels.npy", labels)
+        return {"encoded": encoded is not None, "labels": labels is not None}
+
+    def assign(self, folder):
+        """Save the labels of all rows."""
+        x, _, centers = self.problem
+        np.save(Path(folder) / "labels.npy", self.rival.assign(x, centers, self.n_threads))
+        return {}
+
+    def kmeans(self, folder, k, seed, n_iter, start):
+        """Fit; save the centres and, where they can be seen, the ones it started from."""
+        begin = time.process_time()
+        x = self._descriptors(folder)
+        start = None if start is None else np.load(start)
+        if not self.warm:  # threads start and kernels are chosen at the first call
+            self.rival.kmeans(x[: 40 * k], k, seed, 1, self.n_threads)
+            self.warm = True
+        seconds, centers, seeds = self.rival.kmeans(x, k, seed, n_iter, self.n_threads, start)
+        np.save(Path(folder) / "found.npy", centers)
+        if seeds is not None:
+            np.save(Path(folder) / "start.npy", seeds)
+        cpu = time.process_time() - begin
+        return {"seconds": seconds, "start": seeds is not None, "cpu": cpu}
+
+    def inertia(self, folder):
+        x = self._descriptors(folder)
+        return {"inertia": self.rival.inertia(x, np.load(Path(folder) / "found.npy"))}
+
+    def _descriptors(self, folder):
+        if self.descriptors[0] != folder:
+            self.descriptors = folder, np.load(Path(folder) / "x.npy")
+        return self.descriptors[1]
+
+
+def main(module, n_threads):
+    die_with_parent()
+    # Answers have a stream of their own: libraries may print what they like.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(content):
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    try:
+        worker = Worker(module, int(n_threads))
+        answer(worker.hello())
+    except (ImportError, OSError) as error:
+        answer({"missing": str(error) or type(error).__name__})
+        return
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer(getattr(worker, request.pop("do"))(**request))
+        except Exception:
+            answer({"error": traceback.format_exc()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
