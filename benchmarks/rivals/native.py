@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import medvlad
 from medvlad.backends import native
 
@@ -15,12 +13,8 @@ def describe():
 
 
 def prepare(x, offsets, centers, n_threads):
-    takes_out = "out" in inspect.signature(native.encode).parameters
-
     def encode(out):
-        extra = {"out": out} if takes_out and out is not None else {}
-        encoded = native.encode(x, offsets, centers, **OPTIONS, n_threads=n_threads, **extra)
-        return (out if encoded is None else encoded), None
+        return native.encode(x, offsets, centers, **OPTIONS, n_threads=n_threads, out=out), None
 
     return encode
 

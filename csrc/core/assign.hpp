@@ -18,13 +18,14 @@ class Assigner {
   void operator()(const float* x, std::int64_t n, std::int32_t* labels, PendingZeros& zeros);
 
  private:
-  std::int32_t label(const float* x, const float* scores, double error);
-  void refine(const float* x);
+  void label(const float* x, std::int64_t n, std::int32_t* labels);
+  std::int32_t decide_row(const float* x, const float* scores, float threshold);
 
   const CenterSet& set_;
   const Scorer& scorer_;
   Float32Error float32_error_;
   AlignedBuffer<float> scores_;
+  std::vector<float> thresholds_;
   std::vector<double> errors_;
   std::vector<std::int32_t> candidates_;
   std::vector<float> refined_;

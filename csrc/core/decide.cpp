@@ -68,11 +68,10 @@ bool beats(const float* x, const float* a, const float* b, std::int64_t d) {
 
 }  // namespace
 
-double norm_bound(double squared, std::int64_t d) {
-  // A square may lose up to FLT_MIN to underflow.
-  const double n = static_cast<double>(d);
-  return std::sqrt(squared * (1.0 + gamma(n / 16.0 + 16.0, 0x1p-24)) * 1.0001 + n * double{FLT_MIN});
-}
+// A square may lose up to FLT_MIN to underflow.
+NormBound::NormBound(std::int64_t d)
+    : factor_((1.0 + gamma(static_cast<double>(d) / 16.0 + 16.0, 0x1p-24)) * 1.0001),
+      underflow_(static_cast<double>(d) * double{FLT_MIN}) {}
 
 double norm_bound(const float* x, std::int64_t d) {
   constexpr int kSums = 16;
@@ -84,7 +83,7 @@ double norm_bound(const float* x, std::int64_t d) {
   double squared = 0.0;
   for (; i < d; ++i) squared += double{x[i]} * double{x[i]};
   for (float lane : lanes) squared += double{lane};
-  return norm_bound(squared, d);
+  return NormBound(d).of(squared);
 }
 
 CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)

@@ -8,6 +8,7 @@
 // told its processor to take denormals for zeros gets labels for denormals taken for zeros.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -31,10 +32,17 @@ struct CenterSet {
 double norm_bound(const float* x, std::int64_t d);
 
 // The same from a sum of squares of d numbers, summed in float32 with at most d / 16 + 16 roundings each.
-double norm_bound(double squared, std::int64_t d);
+class NormBound {
+ public:
+  explicit NormBound(std::int64_t d);
 
-// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow
-// included.
+  double of(double squared) const { return std::sqrt(squared * factor_ + underflow_); }
+
+ private:
+  double factor_, underflow_;
+};
+
+// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow included.
 class Float32Error {
  public:
   explicit Float32Error(const CenterSet& set);

@@ -52,15 +52,15 @@ inline std::uint32_t not_below(const float* scores, float threshold) {
 }
 
 #if defined(__GNUC__)
-inline int lowest_bit(std::uint32_t mask) { return __builtin_ctz(mask); }
-inline int count_bits(std::uint32_t mask) { return __builtin_popcount(mask); }
+inline int lowest_bit(std::uint64_t mask) { return __builtin_ctzll(mask); }
+inline int count_bits(std::uint64_t mask) { return __builtin_popcountll(mask); }
 #else
-inline int lowest_bit(std::uint32_t mask) {
+inline int lowest_bit(std::uint64_t mask) {
   int bit = 0;
   for (; (mask & 1U) == 0; mask >>= 1) ++bit;
   return bit;
 }
-inline int count_bits(std::uint32_t mask) {
+inline int count_bits(std::uint64_t mask) {
   int bits = 0;
   for (; mask != 0; mask &= mask - 1) ++bits;
   return bits;

@@ -182,12 +182,12 @@ class Bf16Scorer final : public PackedScorer {
       const double second_lost = j + 1 < set_.d ? double{x[j + 1]} - double{second} : 0.0;
       squared_lost += first_lost * first_lost + second_lost * second_lost;
     }
-    const double row_norm = norm(x);
+    const double row_norm = norm_.of(squared_norm(x));
     const double magnitude = row_norm * (max_norm_ + set_.max_norm) + max_half_;
     if (!(magnitude < 1e37)) return std::numeric_limits<double>::infinity();
     const double d = static_cast<double>(set_.d);
     const double underflow = (d + 4.0) * double{FLT_MIN} * (2.0 + row_norm + max_norm_);
-    return norm_bound(squared_lost, set_.d) * max_norm_ + row_norm * max_error_ +
+    return norm_.of(squared_lost) * max_norm_ + row_norm * max_error_ +
            error_.relative() * (1.01 * row_norm * max_norm_ + max_half_) + underflow;
   }
 

@@ -82,29 +82,30 @@ class PackedCenters {
   AlignedBuffer<float> bias_;
 };
 
-// The non-zero numbers of one row in one block of dimensions.
-class Segment {
- public:
-  void read(const float* x, std::int64_t depth) {
-    values = x;
-    if (depth < kDepth) {
-      std::memcpy(copy_, x, static_cast<std::size_t>(depth) * sizeof(float));
-      std::fill(copy_ + depth, copy_ + kDepth, 0.0F);
-      values = copy_;
-    }
-    n = Vector::nonzeros(values, positions);
-  }
-
+// The numbers of one row in one block of dimensions, and the positions of those that are not zero.
+struct Segment {
   const float* values;
-  alignas(64) std::uint8_t positions[2 * kDepth];
+  const std::uint8_t* positions;
   int n;
-
- private:
-  alignas(64) float copy_[kDepth];
 };
 
-// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of
-// accumulators is enough: the processor overlaps the end of a row with the beginning of the next.
+// Room for a segment: its positions, and a copy of the numbers of a last block that is not full.
+struct SegmentBuffer {
+  alignas(64) std::uint8_t positions[2 * kDepth];
+  alignas(64) float copy[kDepth];
+
+  Segment read(const float* x, std::int64_t depth) {
+    if (depth < kDepth) {
+      std::memcpy(copy, x, static_cast<std::size_t>(depth) * sizeof(float));
+      std::fill(copy + depth, copy + kDepth, 0.0F);
+      x = copy;
+    }
+    return {x, positions, Vector::nonzeros(x, positions)};
+  }
+};
+
+// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of accumulators
+// is enough: the processor overlaps the end of a row with the beginning of the next.
 template <std::size_t kVectors>
 inline void add_segment(const Segment& segment, const float* block, const float* from, float* to) {
   typename Vector::Floats sums[kVectors];
@@ -168,21 +169,24 @@ class PackedScorer : public Scorer {
   }
 
   PackedScorer(const CenterSet& set, Method method)
-      : set_(set), method_(method), error_(set), packed_(set.centers, set.bias.data(), set.k, set.d) {
+      : set_(set), method_(method), norm_(set.d), error_(set), packed_(set.centers, set.bias.data(), set.k, set.d) {
     stride = packed_.width;
     block_rows = rows_of_a_block(stride, kBlockRows);
   }
 
   void operator()(const float* x, std::int64_t n, float* scores, double* errors,
                   PendingZeros& zeros) const override {
-    for (std::int64_t row = 0; row < n; ++row) errors[row] = error_.of(norm(x + row * set_.d));
+    // Apart from the sums the second loop is a vector's work.
+    for (std::int64_t row = 0; row < n; ++row) errors[row] = squared_norm(x + row * set_.d);
+    for (std::int64_t row = 0; row < n; ++row) errors[row] = error_.of(norm_.of(errors[row]));
     const bool is_sparse = n < Vector::kTileRows || method_ == Method::sparse ||
                            (method_ == Method::automatic && nonzero_share(x, n) < kDenseShare);
     is_sparse ? sparse(x, n, scores, zeros) : dense(x, n, scores, zeros);
   }
 
  protected:
-  double norm(const float* x) const {
+  // In float32, for norm_.
+  double squared_norm(const float* x) const {
     constexpr int kSums = 4;
     typename Vector::Floats sums[kSums] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
     constexpr std::int64_t kStep = kSums * Vector::kWidth;
@@ -196,7 +200,7 @@ class PackedScorer : public Scorer {
     double rest = 0.0;
     for (; j < set_.d; ++j) rest += double{x[j]} * double{x[j]};
     const auto total = Vector::add(Vector::add(sums[0], sums[1]), Vector::add(sums[2], sums[3]));
-    return norm_bound(rest + double{Vector::sum(total)}, set_.d);
+    return rest + double{Vector::sum(total)};
   }
 
   double nonzero_share(const float* x, std::int64_t n) const {
@@ -227,15 +231,19 @@ class PackedScorer : public Scorer {
     const float* block = packed_.at(panel, first);
     const float* bias = packed_.bias() + panel;
     const std::int64_t depth = std::min(kDepth, set_.d - first);
+    const std::int64_t d = set_.d;
+    SegmentBuffer buffers[2];
+    const float* ahead = x + n * d + first * n;
     // A segment is read while the one before it is multiplied.
-    Segment segments[2];
-    segments[0].read(x + first, depth);
+    Segment segment = buffers[0].read(x + first, depth);
     for (std::int64_t row = 0; row < n; ++row) {
-      if (row + 1 < n) segments[(row + 1) % 2].read(x + (row + 1) * set_.d + first, depth);
-      if (panel == 0) prefetch(x + n * set_.d + (first * n + row * kDepth));
-      float* to = scores + row * stride + panel;
+      Segment next = segment;
+      if (row + 1 < n) next = buffers[(row + 1) % 2].read(x + (row + 1) * d + first, depth);
+      if (panel == 0) prefetch(ahead + row * kDepth);
       zeros.some(kZeros);
-      add_segment<kVectors>(segments[row % 2], block, first == 0 ? bias : to, to);
+      float* to = scores + row * stride + panel;
+      add_segment<kVectors>(segment, block, first == 0 ? bias : to, to);
+      segment = next;
     }
   }
 
@@ -253,6 +261,7 @@ class PackedScorer : public Scorer {
 
   const CenterSet& set_;
   Method method_;
+  NormBound norm_;
   Float32Error error_;
   PackedCenters packed_;
 };
