@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 # What must not be skipped: everything that the environment below installs.
 REQUIRE ?= native,keras,bundled
+SANITIZERS ?= none address,undefined thread
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
@@ -32,9 +33,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc -name '*.[ch]pp')
 
-# The C++ core's own test program under AddressSanitizer with UBSan, then under ThreadSanitizer.
+# The C++ core's own test program; "none" is the program alone.
 sanitize:
-	$(PYTHON) csrc/test/sanitize.py address,undefined thread
+	$(PYTHON) csrc/test/sanitize.py $(SANITIZERS)
 
 clean:
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

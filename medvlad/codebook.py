@@ -4,7 +4,7 @@ k-means looks for centres c_1..c_K that minimise the inertia, the sum over descr
 
 Start.  Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
 later one among descriptors with probability proportional to the squared distance to the nearest centre so
-far; 2 + floor(ln K) are drawn each time, rounded up to a multiple of eight because eight cost what seven do, and
+far. 2 + floor(ln K) are drawn each time, rounded up to a multiple of eight because eight cost what seven do;
 the one that lowers the inertia most is kept.
 
 Lloyd's step.  The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an

@@ -21,7 +21,12 @@ from medvlad.backends import reference
 
 native = pytest.importorskip("medvlad.backends.native", reason="native was not built")
 
-WAYS = list(itertools.product(native.LEVELS, native.METHODS))
+#: Levels and the methods that they have; what a level lacks is the same as dense.
+WAYS = [
+    ("portable", "auto"),
+    *itertools.product(("avx2", "avx512"), ("auto", "dense", "sparse")),
+    *itertools.product(("avx512bf16",), native.METHODS),
+]
 
 
 def skip_unless_here(level):
@@ -48,10 +53,10 @@ def relu(rng, n, d, share):
     return np.abs(x)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.15, 0.5, 1.0])
-@pytest.mark.parametrize("k", [1, 15, 16, 33, 64, 65, 130, 256])
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("k", [1, 15, 16, 33, 65, 130])
 def test_labels(way, rng, k, share):
-    for d in (1, 63, 64, 65, 130):
+    for d in (1, 64, 65, 130):
         x, c = relu(rng, 300, d, share), relu(rng, k, d, share)
         labels = native.assign(x, c, n_threads=2, method=way)
         np.testing.assert_array_equal(labels, reference.assign(x, c))
@@ -156,7 +161,10 @@ def test_one_image_among_many_small_ones(way, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("level", native.LEVELS)
 def test_backend_suite_at_each_level(level):
+    """The suite of test_backends.py; it runs at the level in use anyway."""
     skip_unless_here(level)
+    if level == native.level():
+        pytest.skip(f"{level} is the level in use: test_backends.py has run with it")
     done = subprocess.run(
         [
             sys.executable,

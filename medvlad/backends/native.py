@@ -179,7 +179,9 @@ def candidate_distances(
     return distances, potentials
 
 
-def _threads_of_blas(module: Any, centers: NDArray[np.float32], n_threads: int) -> AbstractContextManager[None]:
+def _threads_of_blas(
+    module: Any, centers: NDArray[np.float32], n_threads: int
+) -> AbstractContextManager[None]:
     """Context that keeps BLAS to one thread of each of ours, where the module calls it."""
     k, d = centers.shape
     return single_threaded_blas() if module.needs_sgemm(k, d, n_threads) else nullcontext()
