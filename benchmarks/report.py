@@ -190,8 +190,8 @@ def _kmeans(results):
         return
     yield "## k-means"
     yield (
-        f"{results[0]['iterations']} steps; seconds, median (fastest to slowest) over the seeds. The "
-        "inertia is computed in float64 the same way for all and given relative to native's mean."
+        "Seconds, median (fastest to slowest) over the seeds. The inertia is "
+        "computed in float64 the same way for all and given relative to native's mean."
     )
     yield from _disturbed(results)
     rows = []
@@ -206,8 +206,19 @@ def _kmeans(results):
                 for phase in ("total", "seeding", "lloyd")
             ]
             reached = ", ".join(f"{i / scale:.4f}" if scale else f"{i:.6g}" for i in inertia)
-            rows.append([*key, name, *seconds, reached])
-    header = ["Rows", "K", "Threads", "Implementation", "Whole", "Seeding", "Lloyd", "Inertia, each seed"]
+            steps = next(iter(by_phase.values()))["iterations"]
+            rows.append([*key, name, steps, *seconds, reached])
+    header = [
+        "Rows",
+        "K",
+        "Threads",
+        "Implementation",
+        "Steps",
+        "Whole",
+        "Seeding",
+        "Lloyd",
+        "Inertia, each seed",
+    ]
     yield _table(header, rows)
 
 

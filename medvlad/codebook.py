@@ -4,8 +4,10 @@ k-means looks for centres c_1..c_K that minimise the inertia, the sum over descr
 
 Start.  Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
 later one among descriptors with probability proportional to the squared distance to the nearest centre so
-far. 2 + floor(ln K) are drawn each time, rounded up to a multiple of eight because eight cost what seven do;
-the one that lowers the inertia most is kept.
+far; several are drawn each time and the one that lowers the inertia most is kept. Seeds are chosen among at most
+256 K descriptors, drawn uniformly without replacement; in return twice the usual 2 + floor(ln K) candidates are
+drawn, rounded up to a multiple of eight. On 200,000 descriptors that costs a tenth to a half of seeding with all of
+them and reaches the same inertia to a thousandth (benchmarks/results).
 
 Lloyd's step.  The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
 un-normalised VLAD of the whole set taken as one image. So the step is one call of ``backend.aggregate``.
@@ -50,6 +52,9 @@ logger = logging.getLogger(__name__)
 
 # Distances are computed block by block, so that neither memory nor the last bit depends on the threads.
 _BLOCK_ROWS = 8192
+
+# Descriptors a cluster among which seeds are chosen.
+_SEED_ROWS = 256
 
 
 class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
@@ -265,7 +270,9 @@ def _seed(
     x: NDArray[np.float32], n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
 ) -> NDArray[np.float32]:
     """Return (K, D) centres drawn from rows of `x` (N, D) by greedy k-means++."""
-    n_trials = -(-(2 + int(math.log(n_clusters))) // 8) * 8
+    if len(x) > _SEED_ROWS * n_clusters:
+        x = x[np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))]
+    n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
     origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
     norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
     chosen = [int(rng.randint(len(x)))]

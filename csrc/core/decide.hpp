@@ -42,7 +42,8 @@ class NormBound {
   double factor_, underflow_;
 };
 
-// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow included.
+// Bound on |computed - real| score of one row, for float32 sums in any order, products that underflow
+// included.
 class Float32Error {
  public:
   explicit Float32Error(const CenterSet& set);

@@ -12,19 +12,21 @@ namespace medvlad {
 namespace {
 
 constexpr std::int64_t kTaskRows = 1024;  // potentials are summed over this many rows, then over tasks
-// Candidates that go by with one reading of a row: as many sums as registers hold, to hide their latency.
+// Candidates and rows that are multiplied with each other at a time: as many sums as registers hold, which
+// hides their latency, and a candidate is loaded for more than one row where there is room.
 constexpr int kGroup = kParts == 1 ? 8 : 4;
-
+constexpr int kRows = kParts == 1 ? 2 : 1;
+constexpr std::int64_t kBlockRows = 32;
 constexpr std::int64_t kAhead = 8;  // rows asked for in advance
 
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
-void prefetch(const float* row, std::int64_t d) {
+// Asks for the line at `address`, which must be ours.
+inline void prefetch(const float* address) {
 #if defined(__GNUC__)
-  for (std::int64_t j = 0; j < d; j += 16) __builtin_prefetch(row + j, 0, 2);
+  __builtin_prefetch(address, 0, 3);
 #else
-  static_cast<void>(row);
-  static_cast<void>(d);
+  static_cast<void>(address);
 #endif
 }
 
@@ -55,21 +57,31 @@ class Group {
     }
   }
 
-  // result[t] = x.c_t
-  void dots(const float* x, double (&result)[kGroup]) const {
+  // result[r][t] = x_r.c_t for kRows rows at x, `stride` apart. Memory at `ahead`, as much as the rows, is
+  // asked for little by little: all at once would hold up the loads of these rows.
+  void dots(const float* x, std::int64_t stride, const float* ahead, double (&result)[kRows][kGroup]) const {
     const double* c = values_.data();
-    Lanes lanes[kGroup];
-    for (Lanes& one : lanes) one = broadcast(0.0);
+    Lanes lanes[kRows][kGroup];
+    for (auto& row : lanes) {
+      for (Lanes& one : row) one = broadcast(0.0);
+    }
     std::int64_t j = 0;
     for (; j + kDoubles <= d_; j += kDoubles, c += kGroup * kDoubles) {
-      const Lanes values = widen(x + j);
-      for (int t = 0; t < kGroup; ++t)
-        lanes[t] = exact_multiply_add(values, load(c + t * kDoubles), lanes[t]);
+      prefetch(ahead + kRows * j);
+      Lanes values[kRows];
+      for (int r = 0; r < kRows; ++r) values[r] = widen(x + r * stride + j);
+      for (int t = 0; t < kGroup; ++t) {
+        const Lanes candidate = load(c + t * kDoubles);
+        for (int r = 0; r < kRows; ++r) lanes[r][t] = exact_multiply_add(values[r], candidate, lanes[r][t]);
+      }
     }
-    for (int t = 0; t < kGroup; ++t) {
-      result[t] = sum(lanes[t]);
-      for (std::int64_t rest = j; rest < d_; ++rest)
-        result[t] += double{x[rest]} * values_.data()[index(rest, t)];
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kGroup; ++t) {
+        result[r][t] = sum(lanes[r][t]);
+        for (std::int64_t rest = j; rest < d_; ++rest) {
+          result[r][t] += double{x[r * stride + rest]} * values_.data()[index(rest, t)];
+        }
+      }
     }
   }
 
@@ -108,21 +120,29 @@ void candidate_distances(const CandidateStep& step, int n_threads, double* dista
   parallel_for(n_tasks, n_threads, [&](std::int64_t task, int) {
     double* sums = partial.data() + task * n_groups * kGroup;
     const std::int64_t last = std::min(n, (task + 1) * kTaskRows);
-    for (std::int64_t i = task * kTaskRows; i < last; ++i) {
-      // Rows are long and read once a step: ask for them before they are needed.
-      prefetch(step.x + std::min(i + kAhead, n - 1) * d, d);
+    // A block of rows goes by once for each group, so that the group stays in the nearest cache.
+    for (std::int64_t begin = task * kTaskRows; begin < last; begin += kBlockRows) {
+      const std::int64_t end = std::min(last, begin + kBlockRows);
       for (std::int64_t group = 0; group < n_groups; ++group) {
-        double product[kGroup];
-        groups[size(group)].dots(step.x + i * d, product);
         const std::int64_t in_group = std::min<std::int64_t>(kGroup, step.n_candidates - group * kGroup);
-        for (std::int64_t t = 0; t < in_group; ++t) {
-          const std::int64_t at = group * kGroup + t;
-          const double scale = step.norms[i] + step.norms[step.candidates[at]];
-          double distance = scale - 2.0 * product[t];
-          if (!(distance > rounding * scale)) distance = 0.0;
-          distance = std::min(distance, step.closest[i]);
-          distances[at * n + i] = distance;
-          sums[at] += distance;
+        for (std::int64_t i = begin; i < end; i += kRows) {
+          // The last rows of all may be multiplied twice, so that there are always kRows.
+          const std::int64_t first = std::max<std::int64_t>(0, std::min(i, n - kRows));
+          const std::int64_t ahead =
+              group > 0 ? first : std::max<std::int64_t>(0, std::min(i + kAhead, n - kRows));
+          double product[kRows][kGroup];
+          groups[size(group)].dots(step.x + first * d, n < kRows ? 0 : d, step.x + ahead * d, product);
+          for (std::int64_t row = i; row < std::min(i + kRows, end); ++row) {
+            for (std::int64_t t = 0; t < in_group; ++t) {
+              const std::int64_t at = group * kGroup + t;
+              const double scale = step.norms[row] + step.norms[step.candidates[at]];
+              double distance = scale - 2.0 * product[row - first][t];
+              if (!(distance > rounding * scale)) distance = 0.0;
+              distance = std::min(distance, step.closest[row]);
+              distances[at * n + row] = distance;
+              sums[at] += distance;
+            }
+          }
         }
       }
     }

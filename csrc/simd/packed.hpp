@@ -104,8 +104,8 @@ struct SegmentBuffer {
   }
 };
 
-// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of accumulators
-// is enough: the processor overlaps the end of a row with the beginning of the next.
+// to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of
+// accumulators is enough: the processor overlaps the end of a row with the beginning of the next.
 template <std::size_t kVectors>
 inline void add_segment(const Segment& segment, const float* block, const float* from, float* to) {
   typename Vector::Floats sums[kVectors];
@@ -169,7 +169,11 @@ class PackedScorer : public Scorer {
   }
 
   PackedScorer(const CenterSet& set, Method method)
-      : set_(set), method_(method), norm_(set.d), error_(set), packed_(set.centers, set.bias.data(), set.k, set.d) {
+      : set_(set),
+        method_(method),
+        norm_(set.d),
+        error_(set),
+        packed_(set.centers, set.bias.data(), set.k, set.d) {
     stride = packed_.width;
     block_rows = rows_of_a_block(stride, kBlockRows);
   }
