@@ -4,10 +4,10 @@ k-means looks for centres c_1..c_K that minimise the inertia, the sum over descr
 
 Start.  Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
 later one among descriptors with probability proportional to the squared distance to the nearest centre so
-far; several are drawn each time and the one that lowers the inertia most is kept. Seeds are chosen among at most
-256 K descriptors, drawn uniformly without replacement; in return twice the usual 2 + floor(ln K) candidates are
-drawn, rounded up to a multiple of eight. On 200,000 descriptors that costs a tenth to a half of seeding with all of
-them and reaches the same inertia to a thousandth (benchmarks/results).
+far; several are drawn each time and the one that lowers the inertia most is kept. Seeds are chosen among
+at most 256 K descriptors, drawn uniformly without replacement; in return, twice the usual 2 + floor(ln K)
+candidates are drawn, rounded up to a multiple of eight. On 200,000 descriptors this takes a tenth to a half of
+the time of seeding with all of them, for the same inertia to a thousandth (benchmarks/results).
 
 Lloyd's step.  The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
 un-normalised VLAD of the whole set taken as one image. So the step is one call of ``backend.aggregate``.

@@ -88,7 +88,7 @@ def test_report(report, results):
     assert "| 49 | 64 | 2.00 (numba) | 0.50 | 0.50 | 0.50 |" in text
     assert "3 of 28 measurements" in text
     assert "| 49 | 64 | 2 | 200.0 (100.0 to 400.0) |" in text
-    assert "| scikit-learn | 9.00 (4.50 to 18.00) | - | - | 0.5000, 2.0000 |" in text
+    assert "| scikit-learn | 10 | 9.00 (4.50 to 18.00) | - | - | 0.5000, 2.0000 |" in text
     assert "| 2 | AVX2 | 160.0 | - | 9.5 | 7.5 | - |" in text
     assert "150.0 ms an image" in text
     assert "| synthetic | 64 | 2 | 50.0000 | 25.000 % |" in text
