@@ -109,7 +109,7 @@ std::int32_t Assigner::decide_row(const float* x, const float* scores, float thr
     const float closer = rounded_down(double{best} - 2.0 * error);
     std::size_t left = 0;
     for (std::size_t i = 0; i < refined_.size(); ++i) {
-      if (refined_[i] >= closer) candidates_[left++] = candidates_[i];
+      if (!(refined_[i] < closer)) candidates_[left++] = candidates_[i];
     }
     candidates_.resize(left);
   }
