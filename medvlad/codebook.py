@@ -6,8 +6,8 @@ Start.  Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre
 later one among descriptors with probability proportional to the squared distance to the nearest centre so
 far; several are drawn each time and the one that lowers the inertia most is kept. Seeds are chosen among
 at most 256 K descriptors, drawn uniformly without replacement; in return, twice the usual 2 + floor(ln K)
-candidates are drawn, rounded up to a multiple of eight. On 200,000 descriptors this takes a tenth to a half of
-the time of seeding with all of them, for the same inertia to a thousandth (benchmarks/results).
+candidates are drawn, rounded up to a multiple of eight. On 200,000 descriptors this takes a tenth to a half
+of the time of seeding with all of them, for the same inertia to a thousandth (benchmarks/results).
 
 Lloyd's step.  The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
 un-normalised VLAD of the whole set taken as one image. So the step is one call of ``backend.aggregate``.
