@@ -160,36 +160,23 @@ def test_one_image_among_many_small_ones(way, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", native.LEVELS)
-def test_backend_suite_at_each_level(level):
+def test_backend_suite_at_each_level(level, tmp_path):
     """The suite of test_backends.py; it runs at the level in use anyway."""
     skip_unless_here(level)
     if level == native.level():
         pytest.skip(f"{level} is the level in use: test_backends.py has run with it")
+    # In another folder, so that what is imported is what is installed.
+    where = {"cwd": tmp_path, "capture_output": True, "text": True}
+    environment = {**os.environ, "MEDVLAD_SIMD": level, "MEDVLAD_REQUIRE": "native"}
+    suite = str(Path(__file__).with_name("test_backends.py"))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "-k",
-            "native",
-            str(Path(__file__).with_name("test_backends.py")),
-        ],
-        env={**os.environ, "MEDVLAD_SIMD": level, "MEDVLAD_REQUIRE": "native"},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "native", suite],
+        env=environment,
         check=False,
+        **where,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
-    assert (
-        f"ok: {level}"
-        in subprocess.run(
-            [sys.executable, "-c", "import medvlad; print(medvlad.available_backends()['native'])"],
-            env={**os.environ, "MEDVLAD_SIMD": level},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    code = "import medvlad; print(medvlad.available_backends()['native'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, **where)
+    assert done.stdout.strip() == f"ok: {level}"
