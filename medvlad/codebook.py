@@ -301,10 +301,12 @@ def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
 
 
 def _mean_variance(x: NDArray[np.float32], backend: Backend, n_threads: int) -> float:
-    """Mean over features of their variance."""
-    origin, one_cell = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
-    sums, _ = backend.aggregate(x, np.array([0, len(x)], np.int64), origin, n_threads=n_threads)
-    mean = (sums[0] / np.float64(len(x))).astype(np.float32)
+    """Mean over features of their variance; summed in float64, where no sum of float32 overflows."""
+    total = np.zeros(x.shape[1])
+    for part in _parts(x):
+        total += x[part].sum(axis=0, dtype=np.float64)
+    mean = (total[None] / len(x)).astype(np.float32)
+    one_cell = np.zeros(len(x), np.int32)
     return float(backend.squared_distances(x, mean, one_cell, n_threads=n_threads).sum()) / x.size
 
 

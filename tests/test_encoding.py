@@ -243,3 +243,13 @@ def test_encoder_names():
     for bad in ("vlad", "vlad0", "VLAD64", "fisher"):
         with pytest.raises(InputError, match="unknown encoding"):
             make_encoder(bad)
+
+
+def test_large_numbers_do_not_end_kmeans_early():
+    """Their sum is beyond float32; the stopping rule must not notice."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 4)) * 0.2 + rng.choice([1, 2, 3], (5000, 1))
+    steps = [
+        KMeansCodebook(8, random_state=0).fit((x * scale).astype(np.float32)).n_iter_ for scale in (1, 1e35)
+    ]
+    assert min(steps) > 1

@@ -82,6 +82,14 @@ def test_scales(way, rng, scale):
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
 
 
+def test_numbers_that_are_not(way):
+    """The bare backend, which nothing has validated: any label, but one that there is."""
+    x, c = np.ones((200, 4), np.float32), np.full((3, 4), np.nan, np.float32)
+    labels = native.assign(x, c, n_threads=1, method=way)
+    assert ((labels >= 0) & (labels < 3)).all()
+    native.encode(x, np.array([0, 200]), c, method=way)
+
+
 def test_far_from_the_origin(way, rng):
     x, c = 1000 + relu(rng, 300, 64, 1.0), 1000 + relu(rng, 70, 64, 1.0)
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))

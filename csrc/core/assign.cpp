@@ -99,7 +99,7 @@ std::int32_t Assigner::decide_row(const float* x, const float* scores, float thr
   // A float32 score for each candidate costs a third of a float64 one and leaves hardly any.
   const double error = candidates_.size() > kFew ? float32_error_.of(norm_bound(x, set_.d))
                                                  : std::numeric_limits<double>::infinity();
-  if (!std::isinf(error)) {
+  if (std::isfinite(error)) {
     refined_.clear();
     float best = -std::numeric_limits<float>::infinity();
     for (const std::int32_t k : candidates_) {

@@ -118,7 +118,7 @@ std::int32_t decide(const float* x, const CenterSet& set, const std::vector<std:
     scores[i] = dot(x, set.centers + k * set.d, set.d) - set.half_norms[static_cast<std::size_t>(k)];
     best = std::max(best, scores[i]);
   }
-  const double row_norm = norm_bound(x, set.d);
+  const double row_norm = 1.0001 * std::sqrt(dot(x, x, set.d));
   const double magnitude = row_norm * set.max_norm + 0.5 * set.max_norm * set.max_norm;
   const double slack = 2.0 * 1.0001 * gamma(static_cast<double>(set.d) + 4.0, 0x1p-53) * magnitude;
   std::int32_t winner = -1;

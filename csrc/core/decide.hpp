@@ -53,7 +53,8 @@ class Float32Error {
   double of(double row_norm) const {
     const double magnitude = row_norm * max_norm_ + half_norm_;
     // Every partial sum is at most `magnitude`, up to rounding: below this nothing overflows.
-    return magnitude < 1e37 ? gamma_ * magnitude + underflow_ : std::numeric_limits<double>::infinity();
+    const bool bounded = magnitude < 1e37 && std::isfinite(gamma_);
+    return bounded ? gamma_ * magnitude + underflow_ : std::numeric_limits<double>::infinity();
   }
 
   // Relative error of a float32 sum of d products.

@@ -2,11 +2,13 @@
 //
 // The mathematics stands in medvlad/backends/reference.py; this is how it is computed.
 //
-//   scores      blocks of rows times all centres, by the instruction set's own way (scorer.hpp)
-//   labels      argmax of a block while it is in cache; near ties decided again exactly (assign.hpp,
-//   decide.hpp) residuals   rows of an image ordered by cell, each cell summed in row order in float64
-//   (cells.hpp) vectors     power, intra-normalisation and L2 in float64, rounded to float32 once, written
-//   once
+// - scores: blocks of rows times all centres, by the instruction set's own way (scorer.hpp)
+//
+// - labels: argmax of a block while it is in cache; near ties decided again exactly (assign.hpp, decide.hpp)
+//
+// - residuals: rows of an image ordered by cell, each cell summed in row order in float64 (cells.hpp)
+//
+// - vectors: power, intra-normalisation and L2 in float64, rounded to float32 once, written once (write.hpp)
 //
 // Threads share out images; the rows and then the cells of an image that is large are shared out themselves.
 // No sum is ever cut, so every result is bitwise the same for any number of threads and any way of cutting
