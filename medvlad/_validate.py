@@ -123,15 +123,13 @@ def check_width(n_features: int, expected: int, name: str, other: str) -> None:
 
 
 def check_output(out: Any, name: str, shape: tuple[int, ...], dtype: type, *inputs: NDArray[Any]) -> Any:
-    """Return `out` if results of that shape can be written straight into it; None passes.
+    """Return `out` if results of that shape can be written straight into it.
 
     Raises
     ------
     InputError
         If it is not a writeable C-contiguous array of `shape` and `dtype`, or overlaps an input.
     """
-    if out is None:
-        return None
     if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InputError(f"{name} must be an array of {np.dtype(dtype)} {shape}, got {found}")

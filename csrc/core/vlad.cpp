@@ -221,7 +221,7 @@ void encode_large(const Job& job, std::int64_t image) {
   }
   parallel_for(cells.filled(), n_threads, [&](std::int64_t i, int worker) {
     const std::int64_t cell = cells.index[size(i)];
-    PendingZeros zeros;
+    PendingZeros zeros;  // nothing is multiplied meanwhile
     job.clear(i == 0 ? 0 : cells.index[size(i - 1)] + 1, cell, vector, zeros);
     if (i + 1 == cells.filled()) job.clear(cell + 1, job.batch.k, vector, zeros);
     zeros.all();

@@ -11,8 +11,7 @@ bool needs_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
 }
 
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options) {
-  if (needs_sgemm(set.k, set.d, options.pack_bytes)) return make_sgemm_scorer(set, options.sgemm);
-  return std::make_unique<Bf16Scorer>(set, options.method);
+  return make_packed_or_sgemm<Bf16Scorer>(set, options);
 }
 
 }  // namespace medvlad

@@ -91,7 +91,7 @@ struct Segment {
 
 // Room for a segment: its positions, and a copy of the numbers of a last block that is not full.
 struct SegmentBuffer {
-  alignas(64) std::uint8_t positions[2 * kDepth];
+  alignas(64) std::uint8_t positions[kDepth];
   alignas(64) float copy[kDepth];
 
   Segment read(const float* x, std::int64_t depth) {
@@ -269,6 +269,13 @@ class PackedScorer : public Scorer {
   Float32Error error_;
   PackedCenters packed_;
 };
+
+// A level's scorer, or BLAS where the packed centres would take more memory than they may.
+template <class OwnScorer>
+std::unique_ptr<const Scorer> make_packed_or_sgemm(const CenterSet& set, const ScorerOptions& options) {
+  if (OwnScorer::bytes(set.k, set.d) > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
+  return std::make_unique<OwnScorer>(set, options.method);
+}
 
 }  // namespace
 

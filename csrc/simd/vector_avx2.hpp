@@ -48,7 +48,7 @@ struct Vector {
   static int count_nonzero(const float* p) { return __builtin_popcount(mask_nonzero(p)); }
 
   // Writes the positions of the numbers of p[0, 64) that are not zero, ascending, and returns how many there
-  // are. Up to 64 bytes behind the last position may be overwritten.
+  // are. All 64 bytes of `positions` may be written.
   static int nonzeros(const float* p, std::uint8_t* positions) {
     int n = 0;
     for (unsigned j = 0; j < 64; j += 8) {

@@ -27,7 +27,7 @@ struct Vector {
   }
 
   // Writes the positions of the numbers of p[0, 64) that are not zero, ascending, and returns how many there
-  // are. Up to 64 bytes behind the last position may be overwritten.
+  // are. All 64 bytes of `positions` may be written.
   static int nonzeros(const float* p, std::uint8_t* positions) {
 #if defined(__AVX512VBMI2__)
     const __m512i at =
