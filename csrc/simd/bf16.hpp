@@ -90,13 +90,12 @@ inline bool is_bf16_fast() {
 
 class Bf16Scorer final : public PackedScorer {
  public:
-  static std::int64_t bytes(std::int64_t k, std::int64_t d) {
+  Bf16Scorer(const CenterSet& set, const ScorerOptions& options)
+      : PackedScorer(set, options), pairs_((set.d + 1) / 2) {
     // In bfloat16 too, and once more in the making.
-    return 2 * PackedScorer::bytes(k, d);
-  }
-
-  Bf16Scorer(const CenterSet& set, Method method) : PackedScorer(set, method), pairs_((set.d + 1) / 2) {
-    if (method == Method::bf16 || (method == Method::automatic && is_bf16_fast())) pack();
+    const bool fits = 2 * bytes(set.k, set.d) <= options.pack_bytes;
+    const bool wanted = method_ == Method::bf16 || (method_ == Method::automatic && is_bf16_fast());
+    if (fits && wanted) pack();
   }
 
   void operator()(const float* x, std::int64_t n, float* scores, double* errors,

@@ -168,9 +168,9 @@ class PackedScorer : public Scorer {
     return (k + kHalfPanel) * (d + kDepth) * static_cast<std::int64_t>(sizeof(float));
   }
 
-  PackedScorer(const CenterSet& set, Method method)
+  PackedScorer(const CenterSet& set, const ScorerOptions& options)
       : set_(set),
-        method_(method),
+        method_(options.method),
         norm_(set.d),
         error_(set),
         packed_(set.centers, set.bias.data(), set.k, set.d) {
@@ -273,8 +273,8 @@ class PackedScorer : public Scorer {
 // A level's scorer, or BLAS where the packed centres would take more memory than they may.
 template <class OwnScorer>
 std::unique_ptr<const Scorer> make_packed_or_sgemm(const CenterSet& set, const ScorerOptions& options) {
-  if (OwnScorer::bytes(set.k, set.d) > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
-  return std::make_unique<OwnScorer>(set, options.method);
+  if (PackedScorer::bytes(set.k, set.d) > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
+  return std::make_unique<OwnScorer>(set, options);
 }
 
 }  // namespace
