@@ -13,10 +13,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from medvlad.gpu_array import GpuArray
 
 __all__ = [
     "InputError",
@@ -168,12 +171,19 @@ def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
 
 
 def check_finite(
-    x: NDArray[np.float32], offsets: NDArray[np.int64] | None = None, name: str = "descriptors"
+    x: NDArray[np.float32] | GpuArray,
+    offsets: NDArray[np.int64] | None = None,
+    name: str = "descriptors",
 ) -> None:
     """Raise InputError naming image and row of the first NaN or infinity in `x` (N, D).
 
     Without `offsets` only the row is named.
     """
+    if not isinstance(x, np.ndarray):
+        found = x.first_not_finite()
+        if found is not None:
+            _refuse_number(*found, offsets, name)
+        return
     for start in range(0, x.shape[0], _FINITE_BLOCK_ROWS):
         block = x[start : start + _FINITE_BLOCK_ROWS]
         # A finite sum proves finite terms without a temporary the size of the block; the sum may
@@ -184,15 +194,18 @@ def check_finite(
         bad = ~np.isfinite(block).all(axis=1)
         if bad.any():
             row = start + int(np.argmax(bad))
-            value = x[row][~np.isfinite(x[row])][0]
-            where = f"row {row}"
-            if offsets is not None:
-                image = int(np.searchsorted(offsets, row, side="right")) - 1
-                where = f"image {image}, row {row - int(offsets[image])}"
-            kind = "NaN" if np.isnan(value) else str(value)
-            raise InputError(
-                f"{name} hold {kind} at {where}: NaN and inf are not allowed, remove or repair that image"
-            )
+            _refuse_number(row, float(x[row][~np.isfinite(x[row])][0]), offsets, name)
+
+
+def _refuse_number(row: int, value: float, offsets: NDArray[np.int64] | None, name: str) -> NoReturn:
+    where = f"row {row}"
+    if offsets is not None:
+        image = int(np.searchsorted(offsets, row, side="right")) - 1
+        where = f"image {image}, row {row - int(offsets[image])}"
+    kind = "NaN" if np.isnan(value) else str(value)
+    raise InputError(
+        f"{name} hold {kind} at {where}: NaN and inf are not allowed, remove or repair that image"
+    )
 
 
 def check_centers(centers: Any, n_features: int) -> NDArray[np.float32]:

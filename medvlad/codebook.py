@@ -38,6 +38,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import (
     InputError,
+    check_finite,
     check_interval,
     check_n_clusters,
     check_n_threads,
@@ -45,6 +46,7 @@ from medvlad._validate import (
 )
 from medvlad.backends import Backend, get_backend
 from medvlad.descriptors import validate_input
+from medvlad.gpu_array import GpuArray, import_cupy
 
 __all__ = ["KMeansCodebook"]
 
@@ -116,6 +118,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Parameters
         ----------
         X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+            In host memory or on a GPU; what is fitted is NumPy's either way.
         y : ignored
 
         Returns
@@ -129,7 +132,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         """
         x = validate_input(self, X, reset=True).values
         n_clusters, n_threads = self._check_parameters(len(x))
-        backend = get_backend(self.backend)
+        backend = get_backend(self.backend, x)
+        x = backend.place(x)
         centers = _seed(x, n_clusters, check_random_state(self.random_state), backend, n_threads)
         offsets = np.array([0, len(x)], np.int64)
         threshold = self.tol * _mean_variance(x, backend, n_threads)
@@ -183,7 +187,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         first = not hasattr(self, "cluster_centers_")
         x = validate_input(self, X, reset=first).values
         _, n_threads = self._check_parameters(len(x) if first else None)
-        backend = get_backend(self.backend)
+        backend = get_backend(self.backend, x)
+        x = backend.place(x)
         if first:
             rng = check_random_state(self.random_state)
             centers = _seed(x, self.n_clusters, rng, backend, n_threads)
@@ -203,7 +208,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self._finish(x, backend, n_threads)
         return self
 
-    def predict(self, X: Any) -> NDArray[np.int32]:
+    def predict(self, X: Any) -> Any:
         """Index of the nearest centre of each descriptor.
 
         Parameters
@@ -213,12 +218,14 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Returns
         -------
         ndarray of int32, shape (N,)
+            On the GPU, of the library that `X` came from, where `X` is there.
         """
         check_is_fitted(self)
         x = validate_input(self, X, reset=False).values
-        return get_backend(self.backend).assign(
+        labels = get_backend(self.backend, x).assign(
             x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
         )
+        return x.give_back(labels) if isinstance(x, GpuArray) else labels
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Euclidean distance of each descriptor to each centre.
@@ -232,7 +239,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         ndarray of float32, shape (N, K)
         """
         check_is_fitted(self)
-        x = validate_input(self, X, reset=False).values
+        x = validate_input(self, X, reset=False).to_host().values
+        check_finite(x)
         c = self.cluster_centers_.astype(np.float64)
         distances = np.empty((len(x), len(c)), np.float32)
         for part in _parts(x):
@@ -261,17 +269,26 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return n_clusters, check_n_threads(self.n_threads)
 
     def _finish(self, x: NDArray[np.float32], backend: Backend, n_threads: int) -> None:
-        self.labels_ = backend.assign(x, self.cluster_centers_, n_threads=n_threads)
+        self.labels_ = _labels(x, self.cluster_centers_, backend, n_threads)
         distances = backend.squared_distances(x, self.cluster_centers_, self.labels_, n_threads=n_threads)
         self.inertia_ = float(distances.sum())
 
 
+def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:
+    """Labels of placed descriptors, in host memory."""
+    labels = backend.assign(x, centers, n_threads=n_threads)
+    if isinstance(x, GpuArray):
+        labels = import_cupy().asnumpy(labels)
+    return np.asarray(labels, np.int32)
+
+
 def _seed(
-    x: NDArray[np.float32], n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
+    x: Any, n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
 ) -> NDArray[np.float32]:
-    """Return (K, D) centres drawn from rows of `x` (N, D) by greedy k-means++."""
+    """Return (K, D) centres drawn from rows of `x` (N, D), where the backend placed them, by k-means++."""
     if len(x) > _SEED_ROWS * n_clusters:
-        x = x[np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))]
+        rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
+        x = backend.place(backend.take(x, rows))
     n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
     origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
     norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
@@ -292,7 +309,7 @@ def _seed(
         best = int(potentials.argmin())
         chosen.append(int(trials[best]))
         closest = distances[best]
-    return x[chosen].copy()
+    return backend.take(x, np.array(chosen))
 
 
 def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
@@ -300,14 +317,13 @@ def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
     return (slice(start, start + _BLOCK_ROWS) for start in range(0, len(x), _BLOCK_ROWS))
 
 
-def _mean_variance(x: NDArray[np.float32], backend: Backend, n_threads: int) -> float:
+def _mean_variance(x: Any, backend: Backend, n_threads: int) -> float:
     """Mean over features of their variance; summed in float64, where no sum of float32 overflows."""
-    total = np.zeros(x.shape[1])
-    for part in _parts(x):
-        total += x[part].sum(axis=0, dtype=np.float64)
-    mean = (total[None] / len(x)).astype(np.float32)
-    one_cell = np.zeros(len(x), np.int32)
-    return float(backend.squared_distances(x, mean, one_cell, n_threads=n_threads).sum()) / x.size
+    n, d = x.shape
+    mean = (backend.column_sums(x)[None] / n).astype(np.float32)
+    one_cell = np.zeros(n, np.int32)
+    distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)
+    return float(distances.sum()) / float(n * d)
 
 
 def _moved(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -322,7 +338,7 @@ def _moved(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[
 
 
 def _fill_empty(
-    x: NDArray[np.float32],
+    x: Any,
     centers: NDArray[np.float32],
     updated: NDArray[np.float32],
     empty: NDArray[np.intp],
@@ -330,9 +346,9 @@ def _fill_empty(
     n_threads: int,
 ) -> bool:
     """Put the `empty` centres of `updated` onto the rows farthest from their `centers`; whether any moved."""
-    labels = backend.assign(x, centers, n_threads=n_threads)
+    labels = _labels(x, centers, backend, n_threads)
     distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
     farthest = np.argsort(-distances, kind="stable")[: len(empty)]
     farthest = farthest[distances[farthest] > 0]
-    updated[empty[: len(farthest)]] = x[farthest]
+    updated[empty[: len(farthest)]] = backend.take(x, farthest)
     return len(farthest) > 0

@@ -4,10 +4,13 @@ Image ``i`` of ``B`` owns the rows ``values[offsets[i]:offsets[i + 1]]`` of one 
 
     values  (N, D)   | image 0 | image 1      | (image 2 is empty) | image 3 |
     offsets (B + 1,) 0         o1             o2 = o3              o3        N
+
+The matrix may be on a GPU, whichever library put it there; then it is a GpuArray, and the offsets are not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -15,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, as_matrix, check_finite, check_offsets, check_width
+from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
 
-__all__ = ["Descriptors", "as_descriptors", "is_ragged_list", "validate_input"]
+__all__ = ["Descriptors", "as_descriptors", "is_ragged_list", "read_matrix", "validate_input"]
 
 
 class Descriptors(Sequence[NDArray[np.float32]]):
@@ -25,7 +29,8 @@ class Descriptors(Sequence[NDArray[np.float32]]):
     Parameters
     ----------
     values : array-like of shape (N, D)
-        All descriptors, image after image; kept without a copy if float32 and C-contiguous.
+        All descriptors, image after image; kept without a copy if float32 and C-contiguous. On a GPU: any
+        array with ``__dlpack__``, of float32, float16 or bfloat16.
     offsets : array-like of int, shape (B + 1,)
         Where each image begins: ``offsets[0] == 0``, non-decreasing, ``offsets[-1] == N``.
 
@@ -44,11 +49,11 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
     __slots__ = ("offsets", "values")
 
-    values: NDArray[np.float32]
+    values: Any  # NDArray[np.float32] or GpuArray
     offsets: NDArray[np.int64]
 
     def __init__(self, values: Any, offsets: Any) -> None:
-        self.values = as_matrix(values, "descriptors")
+        self.values = read_matrix(values, "descriptors")
         self.offsets = check_offsets(offsets, self.values.shape[0])
 
     @classmethod
@@ -64,19 +69,20 @@ class Descriptors(Sequence[NDArray[np.float32]]):
             raise InputError(f"from_list needs a list of arrays, got {type(arrays).__name__}")
         if len(arrays) == 0:
             raise InputError("an empty list of images has no number of features: give at least one array")
-        matrices = [as_matrix(a, f"descriptors of image {i}") for i, a in enumerate(arrays)]
+        matrices = [read_matrix(a, f"descriptors of image {i}") for i, a in enumerate(arrays)]
         width = matrices[0].shape[1]
         for i, matrix in enumerate(matrices):
             check_width(matrix.shape[1], width, f"descriptors of image {i}", "those of image 0")
-        return cls(np.concatenate(matrices), np.cumsum([0, *(len(m) for m in matrices)], dtype=np.int64))
+        return cls(_joined(matrices), np.cumsum([0, *(len(m) for m in matrices)], dtype=np.int64))
 
     @classmethod
     def from_array(cls, x: Any) -> Descriptors:
-        """Read a (B, n, D) array: n descriptors for each of B images, without a copy where possible."""
-        array = np.asarray(x)
-        if array.ndim != 3:
+        """Read a (B, n, D) array, or feature maps (B, H, W, D), without a copy where possible."""
+        array = GpuArray.read(x, "descriptors") if on_gpu(x) else np.asarray(x)
+        if array.ndim not in (3, 4):
             raise InputError(f"from_array needs shape (n_images, n, n_features), got {array.shape}")
-        n_images, n, width = array.shape
+        n_images, *inner, width = array.shape
+        n = math.prod(inner)
         return cls(array.reshape(n_images * n, width), np.arange(n_images + 1, dtype=np.int64) * n)
 
     @property
@@ -105,7 +111,8 @@ class Descriptors(Sequence[NDArray[np.float32]]):
             first, last = self.offsets[start], self.offsets[stop]
             return Descriptors(self.values[first:last], self.offsets[start : stop + 1] - first)
         i = range(len(self))[index]
-        return self.values[self.offsets[i] : self.offsets[i + 1]]
+        image: NDArray[np.float32] = self.values[self.offsets[i] : self.offsets[i + 1]]
+        return image
 
     def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Descriptors:
         """Return the images at `indices`, in that order (a copy).
@@ -121,13 +128,47 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         index = np.asarray(indices, dtype=np.int64)
         lengths = np.diff(self.offsets)[index]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        if isinstance(self.values, GpuArray):
+            return Descriptors(_joined([self.values[:0], *(self[int(i)] for i in index)]), offsets)
         values = np.empty((int(offsets[-1]), self.n_features), np.float32)
         for target, i in enumerate(index):
             values[offsets[target] : offsets[target + 1]] = self[int(i)]
         return Descriptors(values, offsets)
 
+    def to_host(self) -> Descriptors:
+        """Return the same descriptors in host memory, as float32: themselves where they are there."""
+        if isinstance(self.values, GpuArray):
+            return Descriptors(self.values.to_host(), self.offsets)
+        return self
+
     def __repr__(self) -> str:
         return f"Descriptors({len(self)} images, {self.values.shape[0]} descriptors of {self.n_features})"
+
+
+def read_matrix(x: Any, name: str) -> Any:
+    """Return `x` (N, D) as a float32 matrix in host memory, or as a GpuArray where it is on a GPU.
+
+    Raises
+    ------
+    InputError
+        As :func:`medvlad._validate.as_matrix`.
+    """
+    if not on_gpu(x):
+        return as_matrix(x, name)
+    array = GpuArray.read(x, name)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{name} must have shape (n, n_features) with n_features >= 1, got {array.shape}")
+    return array
+
+
+def _joined(matrices: Sequence[Any]) -> Any:
+    """Rows of all matrices, which are of one width: on the GPU where the first is."""
+    first = matrices[0]
+    if not isinstance(first, GpuArray):
+        return np.concatenate([m.to_host() if isinstance(m, GpuArray) else m for m in matrices])
+    if any(not isinstance(m, GpuArray) or m.element != first.element for m in matrices):
+        raise InputError("descriptors of one batch must all be on the GPU, and of one dtype")
+    return GpuArray(import_cupy().concatenate([m.values for m in matrices]), first.element, first.origin)
 
 
 def as_descriptors(x: Any) -> Descriptors:
@@ -135,7 +176,7 @@ def as_descriptors(x: Any) -> Descriptors:
 
     Parameters
     ----------
-    x : Descriptors, sequence of (n_i, D) arrays, array (B, n, D), or array (B, D)
+    x : Descriptors, sequence of (n_i, D) arrays, array (B, n, D) or (B, H, W, D), or array (B, D)
         A 2-D array is read as one descriptor an image.
 
     Raises
@@ -147,10 +188,10 @@ def as_descriptors(x: Any) -> Descriptors:
         return x
     if is_ragged_list(x):
         return Descriptors.from_list(x)
-    array = np.asarray(x)
-    if array.ndim == 3:
+    array = GpuArray.read(x, "descriptors") if on_gpu(x) else np.asarray(x)
+    if array.ndim in (3, 4):
         return Descriptors.from_array(array)
-    matrix = as_matrix(array, "descriptors")
+    matrix = read_matrix(array, "descriptors")
     return Descriptors(matrix, np.arange(len(matrix) + 1, dtype=np.int64))
 
 
@@ -159,7 +200,9 @@ def is_ragged_list(x: Any) -> bool:
 
     One such array is enough: Descriptors.from_list names the others.
     """
-    return isinstance(x, list | tuple) and any(isinstance(a, np.ndarray) and a.ndim == 2 for a in x)
+    return isinstance(x, list | tuple) and any(
+        (isinstance(a, np.ndarray) or on_gpu(a)) and a.ndim == 2 for a in x
+    )
 
 
 def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
@@ -172,12 +215,14 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
     ValueError
         InputError, or scikit-learn's own message, if `x` is not finite numbers of the fitted width.
     """
-    if not (isinstance(x, Descriptors) or is_ragged_list(x) or getattr(x, "ndim", None) == 3):
+    own = isinstance(x, Descriptors) or is_ragged_list(x) or getattr(x, "ndim", None) in (3, 4) or on_gpu(x)
+    if not own:
         from sklearn.utils.validation import validate_data
 
         return as_descriptors(validate_data(estimator, x, reset=reset, dtype=np.float32, order="C"))
     descriptors = as_descriptors(x)
-    check_finite(descriptors.values, descriptors.offsets)
+    if reset or not isinstance(descriptors.values, GpuArray):  # the cuda backend looks while it reads
+        check_finite(descriptors.values, descriptors.offsets)
     if reset:
         estimator.n_features_in_ = descriptors.n_features
     else:

@@ -20,7 +20,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import (
     InputError,
-    as_matrix,
     check_centers,
     check_choice,
     check_finite,
@@ -31,7 +30,8 @@ from medvlad._validate import (
 from medvlad.backends import get_backend
 from medvlad.backends.reference import NORM_FLOOR
 from medvlad.codebook import KMeansCodebook
-from medvlad.descriptors import Descriptors, as_descriptors, validate_input
+from medvlad.descriptors import Descriptors, as_descriptors, read_matrix, validate_input
+from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
 
 __all__ = ["VLAD", "GlobalPool", "assign", "make_encoder", "vlad_encode"]
 
@@ -39,12 +39,13 @@ _GEM_FLOOR = 1e-6
 _POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
 
 
-def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None = None) -> NDArray[np.int32]:
+def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None = None) -> Any:
     """Index of the nearest centre of each descriptor.
 
     Parameters
     ----------
     x : array-like of shape (N, D)
+        In host memory, or on a GPU: anything with ``__dlpack__``.
     centers : array-like of shape (K, D)
     backend : str, default="auto"
         See :func:`medvlad.available_backends`.
@@ -54,17 +55,20 @@ def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None
     Returns
     -------
     ndarray of int32, shape (N,)
-        The exact nearest centre of the float32 numbers; the lowest index on a tie.
+        The exact nearest centre of the float32 numbers; the lowest index on a tie. An array on a GPU gives
+        an array of the same library there.
 
     Raises
     ------
     InputError
         If shapes, dtypes or widths do not fit, or a number is not finite.
     """
-    x = as_matrix(x, "descriptors")
-    check_finite(x)
-    c = check_centers(centers, x.shape[1])
-    return get_backend(backend).assign(x, c, n_threads=check_n_threads(n_threads))
+    x = read_matrix(x, "descriptors")
+    c = check_centers(_on_host(centers, "centers"), x.shape[1])
+    if not isinstance(x, GpuArray):  # the cuda backend looks while it reads
+        check_finite(x)
+    labels = get_backend(backend, x).assign(x, c, n_threads=check_n_threads(n_threads))
+    return x.give_back(labels) if isinstance(x, GpuArray) else labels
 
 
 def vlad_encode(
@@ -76,16 +80,17 @@ def vlad_encode(
     l2_norm: bool = True,
     backend: str = "auto",
     n_threads: int | None = None,
-    out: NDArray[np.float32] | None = None,
-    labels_out: NDArray[np.int32] | None = None,
-    counts_out: NDArray[np.int64] | None = None,
-) -> NDArray[np.float32]:
+    out: Any = None,
+    labels_out: Any = None,
+    counts_out: Any = None,
+) -> Any:
     """VLAD of each image for given centres.
 
     Parameters
     ----------
-    descriptors : Descriptors, list of (n_i, D), array (B, n, D) or array (B, D)
-        A 2-D array is read as one descriptor an image.
+    descriptors : Descriptors, list of (n_i, D), array (B, n, D), feature maps (B, H, W, D) or array (B, D)
+        A 2-D array is read as one descriptor an image. In host memory, or on a GPU: anything with
+        ``__dlpack__``, of float32, float16 or bfloat16.
     centers : array-like of shape (K, D)
     power : float in (0, 1], default=1.0
         Exponent of the signed power; 1 leaves it out, 0.5 is usual.
@@ -96,8 +101,8 @@ def vlad_encode(
     backend : str, default="auto"
     n_threads : int or None, default=None
     out : ndarray of float32, shape (B, K * D), optional
-        C-contiguous array to write into. New memory costs more than the encoding itself, so one array for
-        batch after batch is the fast way.
+        C-contiguous array to write into, on the GPU where the descriptors are. New memory costs more than the
+        encoding itself, so one array for batch after batch is the fast way.
     labels_out : ndarray of int32, shape (N,), optional
         Filled with the nearest centre of each descriptor.
     counts_out : ndarray of int64, shape (B, K), optional
@@ -106,7 +111,8 @@ def vlad_encode(
     Returns
     -------
     ndarray of float32, shape (B, K * D)
-        Cell after cell; `out`, where it was given. An image without descriptors gives zeros.
+        Cell after cell; `out`, where it was given. An image without descriptors gives zeros. Descriptors on
+        a GPU give an array of the same library there.
 
     Raises
     ------
@@ -118,19 +124,31 @@ def vlad_encode(
     Jegou, Douze, Schmid, Perez: Aggregating local descriptors into a compact image representation. CVPR 2010.
     """
     batch = as_descriptors(descriptors)
-    check_finite(batch.values, batch.offsets)
-    c = check_centers(centers, batch.n_features)
-    used: tuple[NDArray[Any], ...] = (batch.values, batch.offsets, c)
+    c = check_centers(_on_host(centers, "centers"), batch.n_features)
+    wanted = {
+        "out": (out, (len(batch), c.size), np.float32),
+        "labels_out": (labels_out, (len(batch.values),), np.int32),
+        "counts_out": (counts_out, (len(batch), len(c)), np.int64),
+    }
     outputs: dict[str, Any] = {}
-    for name, given, wanted, dtype in (
-        ("out", out, (len(batch), c.size), np.float32),
-        ("labels_out", labels_out, (len(batch.values),), np.int32),
-        ("counts_out", counts_out, (len(batch), len(c)), np.int64),
-    ):
-        if given is not None:
-            outputs[name] = check_output(given, name, wanted, dtype, *used)
-            used = (*used, given)
-    return _encode(batch, c, power, intra_norm, l2_norm, backend, n_threads, **outputs)
+    if isinstance(batch.values, GpuArray):
+        for name, (given, shape, dtype) in wanted.items():
+            if given is not None:
+                outputs[name] = batch.values.output(given, name, shape, dtype)
+    else:
+        check_finite(batch.values, batch.offsets)
+        used: tuple[NDArray[Any], ...] = (batch.values, batch.offsets, c)
+        for name, (given, shape, dtype) in wanted.items():
+            if given is not None:
+                outputs[name] = check_output(given, name, shape, dtype, *used)
+                used = (*used, given)
+    encoded = _encode(batch, c, power, intra_norm, l2_norm, backend, n_threads, **outputs)
+    return encoded if out is None else out
+
+
+def _on_host(x: Any, name: str) -> Any:
+    """Return `x`, from the GPU if it is there: centres are few."""
+    return GpuArray.read(x, name).to_host() if on_gpu(x) else x
 
 
 def _encode(
@@ -142,8 +160,8 @@ def _encode(
     backend: str,
     n_threads: int | None,
     **outputs: Any,
-) -> NDArray[np.float32]:
-    encoded = get_backend(backend).encode(
+) -> Any:
+    encoded = get_backend(backend, batch.values).encode(
         batch.values,
         batch.offsets,
         centers,
@@ -153,9 +171,12 @@ def _encode(
         n_threads=check_n_threads(n_threads),
         **outputs,
     )
+    on_device = isinstance(batch.values, GpuArray)
     if not l2_norm and not intra_norm:  # normalised numbers are at most 1
-        check_finite(encoded, name="encoded images, too large for float32,")
-    return encoded
+        check_finite(
+            GpuArray(encoded) if on_device else encoded, name="encoded images, too large for float32,"
+        )
+    return batch.values.give_back(encoded) if on_device else encoded
 
 
 class _Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -274,16 +295,18 @@ class VLAD(_Encoder):
         self.n_iter_ = self.codebook_.n_iter_
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(self, X: Any) -> Any:
         """Encode each image.
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        X : Descriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D), or array (B, D)
+            In host memory or on a GPU.
 
         Returns
         -------
         ndarray of float32, shape (B, K * D)
+            On the GPU, of the library that `X` came from, where `X` is there.
         """
         check_is_fitted(self, "cluster_centers_")
         return _encode(
@@ -350,7 +373,7 @@ class GlobalPool(_Encoder):
         validate_input(self, X, reset=True)
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(self, X: Any) -> Any:
         """Pool each image.
 
         Parameters
@@ -360,11 +383,15 @@ class GlobalPool(_Encoder):
         Returns
         -------
         ndarray of float32, shape (B, D)
-            An image without descriptors gives zeros.
+            An image without descriptors gives zeros. Descriptors on a GPU are pooled by the host, and the
+            result goes back.
         """
         check_is_fitted(self, "n_features_in_")
         check_choice(self.mode, "mode", tuple(_POOL))
-        descriptors = validate_input(self, X, reset=False)
+        given = validate_input(self, X, reset=False)
+        descriptors = given.to_host()
+        if isinstance(given.values, GpuArray):
+            check_finite(descriptors.values, descriptors.offsets)
         pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
         for start in range(0, len(descriptors), _POOL_IMAGES):
             part = descriptors[start : start + _POOL_IMAGES]
@@ -379,6 +406,8 @@ class GlobalPool(_Encoder):
                 norms = np.linalg.norm(values, axis=1, keepdims=True)
                 values = np.divide(values, norms, out=np.zeros_like(values), where=norms >= NORM_FLOOR)
             pooled[start : start + len(part)][filled] = values
+        if isinstance(given.values, GpuArray):
+            return given.values.give_back(import_cupy().asarray(pooled))
         return pooled
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -5,13 +5,17 @@
     assign(x, centers)             -> labels (N,) int32
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
     encode(x, offsets, centers)    -> (B, K * D) float32
-    squared_distances(x, centers, labels), candidate_distances(x, norms, candidates, closest): for k-means
+    squared_distances(x, centers, labels), candidate_distances(x, norms, candidates, closest),
+    place(x), take(x, rows), column_sums(x): for k-means
 
     reference   float64 NumPy, the specification
     native      C++ core on the CPU
+    cuda        kernels on a GPU; host arrays are copied there and back
 
-``"auto"`` takes MEDVLAD_BACKEND if it is set, else native, else reference with one warning. Arguments were
-checked by :mod:`medvlad._validate` before they come here; labels are the same on every backend.
+``"auto"`` is cuda for arrays on a GPU, which no other backend takes. For arrays in host memory it takes
+MEDVLAD_BACKEND if that is set, else native, else reference with one warning: numbers do not change because a
+machine has a GPU. Arguments were checked by :mod:`medvlad._validate` before they come here; labels are the
+same on every backend.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ import logging
 import os
 from collections.abc import Callable
 from functools import cache
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_choice
+from medvlad.gpu_array import GpuArray
 
 __all__ = ["BACKENDS", "Backend", "available_backends", "get_backend"]
 
@@ -34,16 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """What every backend module provides."""
+    """What every backend module provides: `x` is an ndarray of float32 (N, D), for cuda also a GpuArray."""
 
-    def assign(
-        self, x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int
-    ) -> NDArray[np.int32]:
+    def assign(self, x: Any, centers: NDArray[np.float32], *, n_threads: int) -> Any:
         """Label of the nearest centre of each row."""
 
     def aggregate(
         self,
-        x: NDArray[np.float32],
+        x: Any,
         offsets: NDArray[np.int64],
         centers: NDArray[np.float32],
         *,
@@ -54,7 +57,7 @@ class Backend(Protocol):
 
     def encode(
         self,
-        x: NDArray[np.float32],
+        x: Any,
         offsets: NDArray[np.int64],
         centers: NDArray[np.float32],
         *,
@@ -62,15 +65,15 @@ class Backend(Protocol):
         intra_norm: bool,
         l2_norm: bool,
         n_threads: int,
-        out: NDArray[np.float32] | None = None,
-        labels_out: NDArray[np.int32] | None = None,
-        counts_out: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.float32]:
+        out: Any = None,
+        labels_out: Any = None,
+        counts_out: Any = None,
+    ) -> Any:
         """Normalised VLAD of each image, into `out` where given; labels and counts where asked for."""
 
     def squared_distances(
         self,
-        x: NDArray[np.float32],
+        x: Any,
         centers: NDArray[np.float32],
         labels: NDArray[np.int32],
         *,
@@ -80,7 +83,7 @@ class Backend(Protocol):
 
     def candidate_distances(
         self,
-        x: NDArray[np.float32],
+        x: Any,
         norms: NDArray[np.float64],
         candidates: NDArray[np.int64],
         closest: NDArray[np.float64],
@@ -88,6 +91,15 @@ class Backend(Protocol):
         n_threads: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """One step of greedy k-means++: distances to the nearest seed with each candidate, and their sums."""
+
+    def place(self, x: Any) -> Any:
+        """Put descriptors where the backend computes, for many calls."""
+
+    def take(self, x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Rows of placed descriptors, copied, in host memory."""
+
+    def column_sums(self, x: Any) -> NDArray[np.float64]:
+        """Sum of placed descriptors, feature by feature, in float64."""
 
 
 def _describe_reference() -> str:
@@ -100,8 +112,18 @@ def _describe_native() -> str:
     return f"ok: {native.level()}"
 
 
+def _describe_cuda() -> str:
+    from medvlad.backends import cuda
+
+    return cuda.describe()
+
+
 #: Backend name -> what says "ok..." or raises the reason why it cannot run here.
-_DESCRIBE: dict[str, Callable[[], str]] = {"reference": _describe_reference, "native": _describe_native}
+_DESCRIBE: dict[str, Callable[[], str]] = {
+    "reference": _describe_reference,
+    "native": _describe_native,
+    "cuda": _describe_cuda,
+}
 
 #: Names of the backends, slowest first.
 BACKENDS = tuple(_DESCRIBE)
@@ -128,19 +150,28 @@ def available_backends() -> dict[str, str]:
     return states
 
 
-def get_backend(name: str = "auto") -> Backend:
+def get_backend(name: str = "auto", x: Any = None) -> Backend:
     """Return the backend called `name`.
 
     Parameters
     ----------
     name : str
         "auto", or one of BACKENDS.
+    x : ndarray or GpuArray, optional
+        The descriptors: "auto" depends on where they are.
 
     Raises
     ------
     InputError
-        If there is no such backend or it cannot run here, with the reason.
+        If there is no such backend or it cannot run here, with the reason, or `x` is on a GPU and it is not.
     """
+    if isinstance(x, GpuArray):
+        if name not in ("auto", "cuda"):
+            check_choice(name, "backend", ("auto", *BACKENDS))
+            raise InputError(
+                f"the descriptors are on a GPU and backend={name!r} is not: copy them to the host"
+            )
+        name = "cuda"
     if name == "auto":
         name = check_choice(
             os.environ.get("MEDVLAD_BACKEND") or "auto", "MEDVLAD_BACKEND", ("auto", *BACKENDS)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from medvlad._blas_threads import single_threaded_blas
 from medvlad._validate import InputError, check_choice
+from medvlad.backends.reference import column_sums, place, take
 
 try:
     from medvlad.backends import _blas, _native_portable
@@ -37,9 +38,12 @@ __all__ = [
     "assign",
     "available_levels",
     "candidate_distances",
+    "column_sums",
     "encode",
     "level",
+    "place",
     "squared_distances",
+    "take",
 ]
 
 #: Instruction-set levels, best first.

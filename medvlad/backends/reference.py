@@ -36,11 +36,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NORM_FLOOR", "aggregate", "assign", "candidate_distances", "encode", "squared_distances"]
+__all__ = [
+    "NORM_FLOOR",
+    "aggregate",
+    "assign",
+    "candidate_distances",
+    "column_sums",
+    "encode",
+    "place",
+    "squared_distances",
+    "take",
+]
 
 #: Norms below this leave zeros.
 NORM_FLOOR = 1e-12
@@ -251,6 +262,25 @@ def candidate_distances(
         for i in range(0, len(x), _POTENTIAL_ROWS)
     ]
     return distances, np.cumsum(runs, axis=0)[-1]
+
+
+def place(x: Any) -> Any:
+    """Descriptors where they are."""
+    return x
+
+
+def take(x: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Copy rows of `x` (N, D)."""
+    taken: NDArray[np.float32] = x[rows]
+    return taken
+
+
+def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum of `x` (N, D), feature by feature, in float64."""
+    total: NDArray[np.float64] = np.zeros(x.shape[1])
+    for start in range(0, len(x), _BLOCK_ROWS):
+        total += x[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)
+    return total
 
 
 def _ordered_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,524 @@
+"""The GPU: loads the kernels, chooses their launch shapes, moves arrays.
+
+The mathematics stands in ``kernels/*.cu`` and :mod:`medvlad.backends.candidates`. One call of `encode` runs
+
+    assign    scores on the tensor cores (float32 units before compute capability 8.0), candidates
+    decide    rows with several candidates, exactly
+    encode    residuals, normalisation, the output written once
+
+Descriptors are NumPy arrays or :class:`~medvlad.gpu_array.GpuArray`. What is on a GPU stays there, and is
+computed on its library's stream; host arrays go through two pairs of pinned buffers, block by block, so that
+copies in, kernels and copies out overlap and the batch may be larger than the GPU's memory. No kernel adds
+floating-point numbers in an order that could change, so results are the same bits on every run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._validate import InputError, check_finite
+from medvlad.backends.candidates import TILE_CENTERS, CandidateCenters, candidate_centers
+from medvlad.gpu_array import GpuArray, import_cupy
+
+__all__ = [
+    "aggregate",
+    "assign",
+    "candidate_distances",
+    "column_sums",
+    "describe",
+    "encode",
+    "place",
+    "source",
+    "squared_distances",
+    "take",
+]
+
+#: Compiled without fusing of a product and a sum where the kernels do not ask for it: fixed bits everywhere.
+OPTIONS = ("--std=c++17", "--fmad=false")
+
+_KERNELS = Path(__file__).parent / "kernels"
+_WARP = 32
+_ASSIGN_ROWS = 128  # of a block with one warp across
+_DECIDE_ROWS = 128
+_CELLS_OF_A_BLOCK = 8
+_NARROW_SLICE = 128  # dimensions of a warp in cell_norms; encode_images has fewer, wider slices
+_ROW_THREADS = 256 // 8  # rows of a block in kmeans.cu
+_RUN_ROWS = 1024
+
+# Rows whose candidates are kept at a time.
+_PASS_ROWS = 1 << 20
+# An image of more rows than this is spread over many blocks.
+_LARGE_IMAGE = 8192
+# Input and output bytes of a block of images that comes from the host.
+_BLOCK_BYTES = 128 << 20
+
+
+def describe() -> str:
+    """Return "ok: NAME, compute capability M.N", or raise ImportError with the reason."""
+    cupy = import_cupy()
+    try:
+        n_devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise ImportError(f"no CUDA driver that CuPy can use ({error})") from error
+    if n_devices == 0:
+        raise ImportError("no CUDA device found")
+    device = cupy.cuda.Device()
+    name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    major, minor = _capability(device)
+    return f"ok: {name}, compute capability {major}.{minor}"
+
+
+def source(name: str) -> str:
+    """Text of ``kernels/NAME.cu`` with the headers it includes, which CuPy's own cache would not look at."""
+    seen: set[str] = set()
+
+    def text(path: Path) -> str:
+        def included(match: re.Match[str]) -> str:
+            header = match.group(1)
+            if header in seen:
+                return ""
+            seen.add(header)
+            return text(_KERNELS / header)
+
+        content = path.read_text().replace("#pragma once\n", "")
+        return re.sub(r"#include <(\w+\.cuh)>", included, content)
+
+    return text(_KERNELS / f"{name}.cu")
+
+
+def assign(
+    x: Any, centers: NDArray[np.float32], *, n_threads: int = 1, method: str = "auto"
+) -> NDArray[np.int32] | Any:
+    """See :func:`medvlad.backends.reference.assign`; labels of a GpuArray are a cupy.ndarray."""
+    if isinstance(x, GpuArray):
+        with x.stream():
+            cupy = import_cupy()
+            labels, unbounded = cupy.empty(len(x), np.int32), cupy.zeros(1, np.int32)
+            _label(x, _upload(centers, method), labels, unbounded)
+            if int(unbounded[0]):
+                check_finite(x)
+            return labels
+    labels = np.empty(len(x), np.int32)
+    rows = max(1, _BLOCK_BYTES // (4 * x.shape[1]))
+    steps = np.arange(0, len(x) + rows, rows).clip(max=len(x))
+    _from_host(x, steps, _upload(centers, method), None, {"labels": labels})
+    return labels
+
+
+def aggregate(
+    x: Any,
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    *,
+    n_threads: int = 1,
+    labels_out: Any = None,
+    method: str = "auto",
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """See :func:`medvlad.backends.reference.aggregate`; the results are in host memory."""
+    counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
+    residuals = np.empty((len(offsets) - 1, centers.size), np.float32)
+    how = {"power": 1.0, "intra_norm": False, "l2_norm": False}
+    if isinstance(x, GpuArray):
+        cupy = import_cupy()
+        with x.stream():
+            on_device = cupy.empty(counts.shape, np.int64)
+            encoded = _encode_resident(x, offsets, _upload(centers, method), how, None, labels_out, on_device)
+            residuals, counts = cupy.asnumpy(encoded), cupy.asnumpy(on_device)
+    else:
+        outputs = {"labels": labels_out, "vectors": residuals, "counts": counts}
+        _from_host(x, offsets, _upload(centers, method), how, outputs)
+    return residuals.reshape(len(counts), *centers.shape), counts
+
+
+def encode(
+    x: Any,
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    *,
+    power: float = 1.0,
+    intra_norm: bool = False,
+    l2_norm: bool = True,
+    n_threads: int = 1,
+    out: Any = None,
+    labels_out: Any = None,
+    counts_out: Any = None,
+    method: str = "auto",
+) -> Any:
+    """See :func:`medvlad.backends.reference.encode`; a GpuArray gives cupy.ndarrays, and takes them.
+
+    Raises
+    ------
+    InputError
+        If an image does not fit into the GPU's memory, or descriptors on the GPU are not finite.
+    """
+    how = {"power": power, "intra_norm": intra_norm, "l2_norm": l2_norm}
+    if isinstance(x, GpuArray):
+        with x.stream():
+            return _encode_resident(x, offsets, _upload(centers, method), how, out, labels_out, counts_out)
+    if out is None:
+        out = np.empty((len(offsets) - 1, centers.size), np.float32)
+    outputs = {"labels": labels_out, "vectors": out, "counts": counts_out}
+    _from_host(x, offsets, _upload(centers, method), how, outputs)
+    return out
+
+
+def squared_distances(
+    x: Any, centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
+) -> NDArray[np.float64]:
+    """See :func:`medvlad.backends.reference.squared_distances`."""
+    cupy, values = import_cupy(), _float32(place(x))
+    n, d = values.shape
+    distances = cupy.empty(n, np.float64)
+    arguments = values, np.int64(n), np.int32(d), cupy.asarray(centers), cupy.asarray(labels), distances
+    _launch("kmeans", "squared_distances", -(-n // _ROW_THREADS), 256, arguments)
+    return np.asarray(cupy.asnumpy(distances))
+
+
+def candidate_distances(
+    x: Any,
+    norms: NDArray[np.float64],
+    candidates: NDArray[np.int64],
+    closest: NDArray[np.float64],
+    *,
+    n_threads: int = 1,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """See :func:`medvlad.backends.reference.candidate_distances`."""
+    cupy, values = import_cupy(), _float32(place(x))
+    (n, d), t = values.shape, len(candidates)
+    distances = cupy.empty((t, n), np.float64)
+    arguments = (
+        *(values, np.int64(n), np.int32(d), cupy.asarray(norms), cupy.asarray(candidates), np.int32(t)),
+        *(cupy.asarray(closest), distances),
+    )
+    _launch("kmeans", "candidate_distances", -(-n // _ROW_THREADS), 256, arguments)
+    runs = -(-n // _RUN_ROWS)
+    sums = cupy.empty((t, runs), np.float64)
+    _launch("kmeans", "run_sums", -(-t * runs // 256), 256, (distances, np.int64(n), np.int32(t), sums))
+    return cupy.asnumpy(distances), np.cumsum(cupy.asnumpy(sums), axis=1)[:, -1]
+
+
+def place(x: Any) -> GpuArray:
+    """Put descriptors onto the GPU for many calls; those that are there stay as they are.
+
+    Raises
+    ------
+    InputError
+        If they do not fit.
+    """
+    if isinstance(x, GpuArray):
+        return x
+    cupy = import_cupy()
+    try:
+        return GpuArray(cupy.asarray(x))
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise InputError(
+            f"{len(x)} descriptors of {x.shape[1]} do not fit into the GPU's memory ({error}): "
+            "use partial_fit on parts of them, or backend='native'"
+        ) from error
+
+
+def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Rows of placed descriptors, in host memory."""
+    return place(x)[import_cupy().asarray(rows)].to_host()
+
+
+def column_sums(x: Any) -> NDArray[np.float64]:
+    """Sum of placed descriptors, feature by feature, in float64."""
+    values = _float32(place(x))
+    return np.asarray(import_cupy().asnumpy(values.sum(axis=0, dtype=np.float64)))
+
+
+def _float32(x: GpuArray) -> Any:
+    """Return the numbers of `x` as float32: what kmeans.cu reads."""
+    if x.element == "bfloat16":
+        return (x.values.astype(np.uint32) << 16).view(np.float32)
+    return x.values.astype(np.float32, copy=False)
+
+
+class _Centers:
+    """Centres on the current device."""
+
+    def __init__(self, centers: NDArray[np.float32], host: CandidateCenters, way: str) -> None:
+        cupy = import_cupy()
+        self.k, self.d = centers.shape
+        self.host = host
+        self.way = way
+        self.values = cupy.asarray(centers)
+        self.rounded, self.half = cupy.asarray(host.rounded), cupy.asarray(host.half)
+        self.half_norms = cupy.asarray(host.half_norms)
+        self.words = len(host.half) // TILE_CENTERS
+
+
+def _upload(centers: NDArray[np.float32], method: str) -> _Centers:
+    way = method
+    if method == "auto":
+        way = "tensor_cores" if _capability(import_cupy().cuda.Device())[0] >= 8 else "float32_units"
+    return _Centers(centers, candidate_centers(centers, tensor_cores=way == "tensor_cores"), way)
+
+
+def _label(x: GpuArray, centers: _Centers, labels: Any, unbounded: Any) -> None:
+    """Launch what fills `labels` (N,), and sets `unbounded` (1,) where descriptors may not be finite."""
+    cupy, n = import_cupy(), len(x)
+    pass_rows = min(n, _PASS_ROWS)
+    while True:
+        try:
+            candidates = cupy.empty((pass_rows, centers.words), np.uint64)
+            break
+        except cupy.cuda.memory.OutOfMemoryError:
+            if pass_rows <= _ASSIGN_ROWS:
+                raise
+            pass_rows //= 2
+    host, d = centers.host, np.int32(centers.d)
+    for first in range(0, n, max(1, pass_rows)):
+        values = x.values[first : first + pass_rows]
+        own, rows = labels[first : first + len(values)], np.int64(len(values))
+        scores = (
+            *(values, rows, d, centers.rounded, centers.half, np.int32(centers.k)),
+            *(np.int32(host.rounded.shape[0]), np.int32(host.rounded.shape[1]), np.int32(host.warps_across)),
+            *(host.max_center, host.max_center_error, host.max_half, host.gamma, own, candidates, unbounded),
+        )
+        blocks = -(-len(values) * host.warps_across // _ASSIGN_ROWS)
+        _launch("assign", f"assign_{centers.way}_{x.element}", blocks, 128, scores)
+        decisions = (
+            *(values, rows, d, centers.values, centers.half_norms, np.float64(host.max_norm)),
+            *(candidates, np.int32(centers.words), own),
+        )
+        _launch("decide", f"decide_{x.element}", -(-len(values) // _DECIDE_ROWS), 128, decisions)
+
+
+def _encode_resident(
+    x: GpuArray,
+    offsets: NDArray[np.int64],
+    centers: _Centers,
+    how: dict[str, Any],
+    out: Any,
+    labels: Any,
+    counts: Any,
+) -> Any:
+    """Encode descriptors that are on the device; all images at once, or in halves where memory is short."""
+    cupy = import_cupy()
+    if out is None:
+        out = _output(cupy, (len(offsets) - 1, centers.k * centers.d))
+    unbounded = cupy.zeros(1, np.int32)
+    todo = deque([(0, len(offsets) - 1)])
+    while todo:
+        first, last = todo.popleft()
+        begin, end = int(offsets[first]), int(offsets[last])
+        own_labels = None if labels is None else labels[begin:end]
+        own_counts = None if counts is None else counts[first:last]
+        own_offsets = offsets[first : last + 1] - begin
+        try:
+            own = out[first:last]
+            _encode_block(x[begin:end], own_offsets, centers, how, own, own_labels, own_counts, unbounded)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            todo.extendleft(reversed(_halves(first, last, error)))
+    if int(unbounded[0]):
+        check_finite(x, offsets)
+    return out
+
+
+def _output(cupy: Any, shape: tuple[int, int]) -> Any:
+    try:
+        return cupy.empty(shape, np.float32)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise InputError(
+            f"{shape[0]} encoded images of {shape[1]} numbers do not fit into the GPU's memory ({error}): "
+            "encode fewer at a time"
+        ) from error
+
+
+def _halves(first: int, last: int, error: Exception) -> list[tuple[int, int]]:
+    """Two halves of a block of images that did not fit."""
+    import_cupy().get_default_memory_pool().free_all_blocks()
+    if last - first <= 1:
+        raise InputError(
+            f"image {first} does not fit into the GPU's memory ({error}): free some, or use backend='native'"
+        ) from error
+    middle = (first + last) // 2
+    return [(first, middle), (middle, last)]
+
+
+def _encode_block(
+    x: GpuArray,
+    offsets: NDArray[np.int64],
+    centers: _Centers,
+    how: dict[str, Any],
+    out: Any,
+    labels: Any,
+    counts: Any,
+    unbounded: Any,
+) -> None:
+    """Launch everything for a block of images whose descriptors are `x`; all arrays are on the device."""
+    cupy = import_cupy()
+    n_images = len(offsets) - 1
+    if labels is None:
+        labels = cupy.empty(len(x), np.int32)
+    _label(x, centers, labels, unbounded)
+    normalised = how["l2_norm"] or how["intra_norm"]
+    slices = -(-centers.d // _NARROW_SLICE)
+    norms = cupy.empty((n_images if normalised else 0, centers.k * slices), np.float64)
+    on_device = cupy.asarray(offsets)
+    for first, last, spread in _runs(offsets):
+        arguments = (
+            *(x.values, on_device[first:], labels, centers.values, np.int32(centers.k), np.int32(centers.d)),
+            *(np.float64(how["power"]), np.int32(how["intra_norm"]), np.int32(how["l2_norm"]), norms[first:]),
+            *(out[first:], np.uint64(0) if counts is None else counts[first:]),
+        )
+        if spread:
+            grid = (-(-centers.k * slices // _CELLS_OF_A_BLOCK), last - first)
+            if normalised:
+                _launch("encode", f"cell_norms_{x.element}", grid, 256, arguments)
+            _launch("encode", f"write_cells_{x.element}", grid, 256, arguments)
+        else:
+            _launch("encode", f"encode_images_{x.element}", last - first, 256, arguments)
+
+
+def _runs(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, bool]]:
+    """Yield runs of images, and whether each is spread over many blocks: too few images, or a large one."""
+    n_images, most = len(offsets) - 1, 65535  # of a grid's second dimension
+    if n_images < 2 * import_cupy().cuda.Device().attributes["MultiProcessorCount"]:
+        for first in range(0, n_images, most):
+            yield first, min(first + most, n_images), True
+        return
+    first = 0
+    for image in np.flatnonzero(np.diff(offsets) > _LARGE_IMAGE).tolist():
+        if image > first:
+            yield first, image, False
+        yield image, image + 1, True
+        first = image + 1
+    if n_images > first:
+        yield first, n_images, False
+
+
+class _Slot:
+    """One block of images on its way from the host through the device and back."""
+
+    def __init__(self) -> None:
+        cupy = import_cupy()
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pinned: dict[str, Any] = {}
+        self._results: list[tuple[NDArray[Any], NDArray[Any]]] = []
+
+    def start(
+        self,
+        x: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        centers: _Centers,
+        how: dict[str, Any] | None,
+        outputs: dict[str, NDArray[Any] | None],
+    ) -> None:
+        """Begin copying in, computing and copying out; `outputs` are filled by `finish`."""
+        cupy = import_cupy()
+        with self._stream:
+            values = cupy.empty(x.shape, np.float32)
+            staged = self._staged("x", x.shape, np.float32)
+            staged[...] = x
+            values.set(staged, stream=self._stream)
+            on_device = {
+                name: None if out is None else cupy.empty(out.shape, out.dtype)
+                for name, out in outputs.items()
+            }
+            unbounded = cupy.zeros(1, np.int32)  # host descriptors were looked at before
+            labels = on_device["labels"]
+            if how is None:
+                _label(GpuArray(values), centers, labels, unbounded)
+            else:
+                vectors, counts = on_device["vectors"], on_device["counts"]
+                _encode_block(GpuArray(values), offsets, centers, how, vectors, labels, counts, unbounded)
+            for name, result in on_device.items():
+                out = outputs[name]
+                if out is not None and result is not None:
+                    staged = self._staged(name, out.shape, out.dtype)
+                    result.get(stream=self._stream, out=staged, blocking=False)
+                    self._results.append((out, staged))
+
+    def finish(self) -> None:
+        """Wait for what was begun and copy it to where it belongs."""
+        self._stream.synchronize()
+        for out, staged in self._results:
+            out[...] = staged
+        self._results.clear()
+
+    def _staged(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """Return a pinned array, in a buffer of that name that grows as needed."""
+        cupy, n_bytes = import_cupy(), int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if name not in self._pinned or self._pinned[name].mem.size < n_bytes:
+            self._pinned[name] = cupy.cuda.alloc_pinned_memory(max(n_bytes, 1))
+        flat: NDArray[Any] = np.frombuffer(self._pinned[name], dtype, int(np.prod(shape)))
+        return flat.reshape(shape)
+
+
+def _from_host(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: _Centers,
+    how: dict[str, Any] | None,
+    outputs: dict[str, Any],
+) -> None:
+    """Encode host descriptors (label them, where `how` is None) into host `outputs`, block by block."""
+    cupy = import_cupy()
+    cupy.cuda.get_current_stream().synchronize()  # the centres are there before other streams read them
+    slots = deque([_Slot(), _Slot()])
+    todo = deque(_blocks(offsets, x.shape[1], 0 if how is None else centers.k))
+    while todo:
+        first, last = todo.popleft()
+        begin, end = int(offsets[first]), int(offsets[last])
+        parts = {
+            "labels": _part(outputs.get("labels"), begin, end),
+            "vectors": _part(outputs.get("vectors"), first, last),
+            "counts": _part(outputs.get("counts"), first, last),
+        }
+        slot = slots[0]
+        slot.finish()
+        try:
+            slot.start(x[begin:end], offsets[first : last + 1] - begin, centers, how, parts)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            for other in slots:
+                other.finish()
+            todo.extendleft(reversed(_halves(first, last, error)))
+            continue
+        slots.rotate(-1)
+    for slot in slots:
+        slot.finish()
+
+
+def _part(array: Any, first: int, last: int) -> Any:
+    return None if array is None else array[first:last]
+
+
+def _blocks(offsets: NDArray[np.int64], d: int, k: int) -> Iterator[tuple[int, int]]:
+    """Yield runs of images that take about `_BLOCK_BYTES`, in and out, at least one image each."""
+    n_images = len(offsets) - 1
+    ends = 4 * d * (offsets[1:] + k * np.arange(1, n_images + 1))
+    first = 0
+    while first < n_images:
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + _BLOCK_BYTES, side="right")))
+        yield first, last
+        first = last
+
+
+def _capability(device: Any) -> tuple[int, int]:
+    digits = str(device.compute_capability)
+    return int(digits[:-1]), int(digits[-1])
+
+
+def _launch(name: str, kernel: str, grid: int | tuple[int, int], threads: int, arguments: Any) -> None:
+    shape = grid if isinstance(grid, tuple) else (grid,)
+    if min(shape) > 0:
+        device = import_cupy().cuda.Device().id
+        _module(name, device).get_function(kernel)(shape, (threads,), arguments)
+
+
+@cache
+def _module(name: str, device: int) -> Any:
+    """Compile a file of kernels, once a device."""
+    return import_cupy().RawModule(code=source(name), options=OPTIONS)

@@ -1,0 +1,249 @@
+// VLAD of images whose labels are known: summed residuals, power, intra- and L2-normalisation.
+//
+//   V_k = sum over rows x of the image with label k of (x - c_k) = (sum of x) - n_k c_k
+//
+// in float64, the rows in their order, so the same bits come out on every run and on the CPU. The output is
+// written once; what normalisation must know beforehand, the squared norm of each cell, is computed by a
+// first pass over the rows, which are in cache for the second where the image is not large:
+//
+//   encode_images   a block an image, both passes
+//   cell_norms, write_cells   a pass each, a warp a cell and 128 dimensions: for few images of many rows
+//
+// A warp finds the rows of its cell by looking through the image's labels, 32 at a time.
+#include <instructions.cuh>
+#include <warp.cuh>
+
+namespace {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = kWarps * kWarp;
+constexpr int kAhead = 4;          // labels a thread reads before it looks at them
+constexpr int kQueue = 2 * kWarp;  // rows found and not yet summed
+constexpr double kNormFloor = 1e-12;
+
+template <class T>
+struct Batch {
+  const T* x;            // (n, d)
+  const int64* offsets;  // (images + 1)
+  const int* labels;     // (n)
+  const float* centers;  // (k, d)
+  int k, d;
+  double power;
+  bool intra, l2;
+  double* squared_norms;  // (images, k, slices), after power
+  float* out;             // (images, k * d)
+  int64* counts;          // (images, k), or null
+};
+
+__device__ __forceinline__ double inverse_norm(double squared) {
+  const double norm = sqrt(squared);
+  return norm < kNormFloor ? 0.0 : 1.0 / norm;
+}
+
+__device__ __forceinline__ double signed_power(double value, double power) {
+  const double magnitude = fabs(value);
+  return copysign(power == 0.5 ? sqrt(magnitude) : pow(magnitude, power), value);
+}
+
+// One warp's cell: dimensions first_dim + lane + 32 i of its residual, i < kDims.
+template <int kDims, class T>
+struct Cell {
+  const Batch<T>& batch;
+  int64 image;
+  int k, first_dim;
+  int64* queue;  // kQueue, the warp's own
+  double v[kDims] = {};
+  int64 count = 0;
+
+  // v = the summed residual with power.
+  __device__ void sum() {
+    const int64 last = batch.offsets[image + 1];
+    int queued = 0;
+    for (int64 base = batch.offsets[image]; base < last; base += kAhead * kWarp) {
+      int labels[kAhead];
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const int64 row = base + a * kWarp + lane_of_warp();
+        labels[a] = row < last ? batch.labels[row] : -1;
+      }
+#pragma unroll
+      for (int a = 0; a < kAhead; ++a) {
+        const unsigned mine = __ballot_sync(kWholeWarp, labels[a] == k);
+        const unsigned before = mine & ((1U << lane_of_warp()) - 1U);
+        if (labels[a] == k) queue[queued + __popc(before)] = base + a * kWarp + lane_of_warp();
+        queued += __popc(mine);
+        __syncwarp();
+        if (queued >= kWarp) {
+          add_rows(kWarp);
+          queued -= kWarp;
+          __syncwarp();
+          const int64 moved = lane_of_warp() < queued ? queue[kWarp + lane_of_warp()] : 0;
+          __syncwarp();
+          queue[lane_of_warp()] = moved;
+          __syncwarp();
+        }
+      }
+    }
+    add_rows(queued);
+    __syncwarp();
+    if (count == 0) return;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      const int j = dim(i);
+      if (j < batch.d) {
+        const double center = static_cast<double>(batch.centers[static_cast<int64>(k) * batch.d + j]);
+        v[i] = fma(-static_cast<double>(count), center, v[i]);  // the product is exact
+        if (batch.power != 1.0) v[i] = signed_power(v[i], batch.power);
+      }
+    }
+  }
+
+  // The slice's share of |V_k|^2.
+  __device__ double squared_norm() const {
+    double sum = 0.0;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) sum = fma(v[i], v[i], sum);
+    return sum_over(kWarp, sum);
+  }
+
+  __device__ void write(double scale) const {
+    float* to = batch.out + (image * batch.k + k) * batch.d;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      if (dim(i) < batch.d) store_streamed(to + dim(i), static_cast<float>(v[i] * scale));
+    }
+  }
+
+ private:
+  __device__ int dim(int i) const { return first_dim + lane_of_warp() + i * kWarp; }
+
+  // Adds the first m queued rows, in their order; the numbers of some rows are read together.
+  __device__ void add_rows(int m) {
+    constexpr int kRows = 32 / kDims;
+    for (int first = 0; first < m; first += kRows) {
+      float values[kRows][kDims];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const T* row = batch.x + (first + r < m ? queue[first + r] : 0) * batch.d;
+#pragma unroll
+        for (int i = 0; i < kDims; ++i) {
+          values[r][i] = first + r < m && dim(i) < batch.d ? widened(row[dim(i)]) : 0.0F;
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int i = 0; i < kDims; ++i) v[i] += static_cast<double>(values[r][i]);
+      }
+    }
+    count += m;
+  }
+};
+
+// Dimensions of a slice.
+template <int kDims>
+constexpr int kSlice = kDims * kWarp;
+
+template <int kDims, class T>
+__device__ int slices(const Batch<T>& batch) {
+  return (batch.d + kSlice<kDims> - 1) / kSlice<kDims>;
+}
+
+// |V_k|^2 of one cell, its slices added in their order.
+template <int kDims, class T>
+__device__ double squared_norm_of(const Batch<T>& batch, int64 image, int k) {
+  const int n = slices<kDims>(batch);
+  const double* parts = batch.squared_norms + (image * batch.k + k) * n;
+  double sum = 0.0;
+  for (int s = 0; s < n; ++s) sum += parts[s];
+  return sum;
+}
+
+// What the whole vector is scaled with.
+template <int kDims, class T>
+__device__ double scale_of(const Batch<T>& batch, int64 image) {
+  if (!batch.l2) return 1.0;
+  double sum = 0.0;
+  for (int k = lane_of_warp(); k < batch.k; k += kWarp) {
+    const double squared = squared_norm_of<kDims>(batch, image, k);
+    const double scale = batch.intra ? inverse_norm(squared) : 1.0;
+    sum += squared * scale * scale;
+  }
+  return inverse_norm(sum_over(kWarp, sum));
+}
+
+template <int kDims, class T>
+__device__ void norm_of_cell(const Batch<T>& batch, int64 image, int k, int slice, int64* queue) {
+  Cell<kDims, T> cell{batch, image, k, slice * kSlice<kDims>, queue};
+  cell.sum();
+  const double squared = cell.squared_norm();
+  if (lane_of_warp() == 0) {
+    batch.squared_norms[(image * batch.k + k) * slices<kDims>(batch) + slice] = squared;
+  }
+}
+
+template <int kDims, class T>
+__device__ void write_cell(const Batch<T>& batch, int64 image, int k, int slice, double scale, int64* queue) {
+  Cell<kDims, T> cell{batch, image, k, slice * kSlice<kDims>, queue};
+  cell.sum();
+  if (batch.intra) scale *= inverse_norm(squared_norm_of<kDims>(batch, image, k));
+  cell.write(scale);
+  if (batch.counts != nullptr && slice == 0 && lane_of_warp() == 0) {
+    batch.counts[image * batch.k + k] = cell.count;
+  }
+}
+
+template <class T>
+__device__ void encode_images(const Batch<T>& batch) {
+  constexpr int kDims = 16;
+  __shared__ int64 queues[kWarps][kQueue];
+  int64* queue = queues[warp_of_block()];
+  const int64 image = blockIdx.x;
+  const int n_slices = slices<kDims>(batch), tasks = batch.k * n_slices;
+  if (batch.l2 || batch.intra) {
+    for (int task = warp_of_block(); task < tasks; task += kWarps) {
+      norm_of_cell<kDims>(batch, image, task / n_slices, task % n_slices, queue);
+    }
+    __syncthreads();
+  }
+  const double scale = scale_of<kDims>(batch, image);
+  for (int task = warp_of_block(); task < tasks; task += kWarps) {
+    write_cell<kDims>(batch, image, task / n_slices, task % n_slices, scale, queue);
+  }
+}
+
+// One warp's cell and slice of the two kernels below: the grid is (tasks / kWarps, images).
+template <int kDims, bool kWrites, class T>
+__device__ void one_cell(const Batch<T>& batch) {
+  __shared__ int64 queues[kWarps][kQueue];
+  const int n_slices = slices<kDims>(batch);
+  const int64 image = blockIdx.y;
+  const int task = static_cast<int>(blockIdx.x) * kWarps + warp_of_block();
+  if (task >= batch.k * n_slices) return;
+  if (kWrites) {
+    write_cell<kDims>(batch, image, task / n_slices, task % n_slices, scale_of<kDims>(batch, image),
+                      queues[warp_of_block()]);
+  } else {
+    norm_of_cell<kDims>(batch, image, task / n_slices, task % n_slices, queues[warp_of_block()]);
+  }
+}
+
+}  // namespace
+
+#define MEDVLAD_ENCODE(name, T, call)                                                                \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                             \
+      name(const T* x, const int64* offsets, const int* labels, const float* centers, int k, int d,  \
+           double power, int intra, int l2, double* squared_norms, float* out, int64* counts) {      \
+    call(Batch<T>{x, offsets, labels, centers, k, d, power, intra != 0, l2 != 0, squared_norms, out, \
+                  counts});                                                                          \
+  }
+
+MEDVLAD_ENCODE(encode_images_float32, float, encode_images)
+MEDVLAD_ENCODE(encode_images_float16, Half, encode_images)
+MEDVLAD_ENCODE(encode_images_bfloat16, BFloat16, encode_images)
+MEDVLAD_ENCODE(cell_norms_float32, float, (one_cell<4, false>))
+MEDVLAD_ENCODE(cell_norms_float16, Half, (one_cell<4, false>))
+MEDVLAD_ENCODE(cell_norms_bfloat16, BFloat16, (one_cell<4, false>))
+MEDVLAD_ENCODE(write_cells_float32, float, (one_cell<4, true>))
+MEDVLAD_ENCODE(write_cells_float16, Half, (one_cell<4, true>))
+MEDVLAD_ENCODE(write_cells_bfloat16, BFloat16, (one_cell<4, true>))

@@ -1,0 +1,225 @@
+"""GpuArray: descriptors that are on a GPU, whichever library put them there.
+
+Arrays go in and out by DLPack, without a copy. NumPy and CuPy have no bfloat16 of their own, so its numbers
+are kept as their bits.
+
+TensorFlow's ``__dlpack__`` takes no stream, and CuPy always names one: its tensors go by a capsule, after the
+device has come to rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._validate import InputError, import_extra
+
+__all__ = ["ELEMENTS", "GpuArray", "import_cupy", "on_gpu"]
+
+# DLPack's numbers for memory of a CUDA device, and for memory managed between host and device.
+_CUDA_DEVICES = (2, 13)
+
+#: Kinds of numbers that the kernels read.
+ELEMENTS = ("float32", "float16", "bfloat16")
+
+
+def on_gpu(x: Any) -> bool:
+    """Whether `x` is an array on a GPU: a GpuArray, or anything whose ``__dlpack_device__`` says so."""
+    if isinstance(x, GpuArray):
+        return True
+    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack_device__"):
+        return False
+    return int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
+
+
+def import_cupy() -> Any:
+    """Import CuPy, or say which extra brings it."""
+    return import_extra("cupy", "cuda12' or 'medvlad[cuda13", "the cuda backend")
+
+
+class GpuArray:
+    """Descriptors on a GPU: C-contiguous float32, float16 or bfloat16, and who made them.
+
+    Parameters
+    ----------
+    values : cupy.ndarray
+        bfloat16 as uint16, its bits.
+    element : {"float32", "float16", "bfloat16"}
+    origin : str
+        Module of the library that the array came from, and that results go back to.
+    """
+
+    __slots__ = ("element", "origin", "values")
+
+    def __init__(self, values: Any, element: str = "float32", origin: str = "cupy") -> None:
+        self.values = values
+        self.element = element
+        self.origin = origin
+
+    @classmethod
+    def read(cls, x: Any, name: str) -> GpuArray:
+        """Take an array on a GPU, without a copy where it is C-contiguous and the kernels read its dtype.
+
+        Other real numbers become float32.
+
+        Raises
+        ------
+        InputError
+            If it does not hold real numbers.
+        """
+        if isinstance(x, GpuArray):
+            return x
+        cupy = import_cupy()
+        origin = _origin(x)
+        is_bfloat16 = "bfloat16" in str(getattr(x, "dtype", ""))
+        values = _import(cupy, x, origin, is_bfloat16)
+        if is_bfloat16:
+            return cls(cupy.ascontiguousarray(values).view(np.uint16), "bfloat16", origin)
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"{name} must hold real numbers, got dtype {values.dtype}: convert to float32")
+        element = str(values.dtype)
+        if element not in ELEMENTS:
+            element = "float32"
+        return cls(cupy.ascontiguousarray(values, dtype=element), element, origin)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As NumPy's."""
+        return tuple(self.values.shape)
+
+    @property
+    def ndim(self) -> int:
+        """As NumPy's."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> GpuArray:
+        """Rows, as a view where `rows` is a slice."""
+        return GpuArray(self.values[rows], self.element, self.origin)
+
+    def reshape(self, *shape: int) -> GpuArray:
+        """As NumPy's; never a copy, since the numbers are contiguous."""
+        return GpuArray(self.values.reshape(shape), self.element, self.origin)
+
+    def to_host(self) -> NDArray[np.float32]:
+        """Return a copy in host memory, as float32."""
+        values: Any = import_cupy().asnumpy(self.values)
+        if self.element == "bfloat16":
+            values = (values.astype(np.uint32) << 16).view(np.float32)
+        return np.asarray(values, np.float32)
+
+    def first_not_finite(self) -> tuple[int, float] | None:
+        """Row and value of the first number that is NaN or infinite."""
+        cupy = import_cupy()
+        # A bfloat16 is not finite where all bits of its exponent are set.
+        is_bits = self.element == "bfloat16"
+        bad = (self.values & 0x7F80) == 0x7F80 if is_bits else ~cupy.isfinite(self.values)
+        rows = bad.any(axis=1)
+        if not bool(rows.any()):
+            return None
+        row = int(rows.argmax())
+        values = self[row : row + 1].to_host()[0]
+        return row, float(values[~np.isfinite(values)][0])
+
+    def give_back(self, result: Any) -> Any:
+        """Return `result`, a cupy.ndarray, as an array of the library that this one came from."""
+        if self.origin == "torch":
+            return importlib.import_module("torch").from_dlpack(result)
+        if self.origin == "jax":
+            return importlib.import_module("jax.dlpack").from_dlpack(result)
+        if self.origin == "tensorflow":
+            import_cupy().cuda.get_current_stream().synchronize()
+            tensorflow = importlib.import_module("tensorflow")
+            return tensorflow.experimental.dlpack.from_dlpack(result.__dlpack__())
+        return result
+
+    def output(self, given: Any, name: str, shape: tuple[int, ...], dtype: type) -> Any:
+        """Return `given` as the cupy.ndarray on its memory, if results of that shape can be written there.
+
+        Raises
+        ------
+        InputError
+            If it is not a C-contiguous array of `shape` and `dtype` on a GPU, or cannot be written.
+        """
+        if not on_gpu(given):
+            raise InputError(
+                f"{name} must be on the GPU where the descriptors are, got {type(given).__name__}"
+            )
+        origin = _origin(given)
+        if origin in ("jax", "tensorflow"):
+            raise InputError(f"{name} is an array of {origin}, which cannot be written: leave it out")
+        values = _import(import_cupy(), given, origin, False)
+        if values.dtype != dtype or tuple(values.shape) != shape or not values.flags.c_contiguous:
+            raise InputError(
+                f"{name} must be a C-contiguous array of {np.dtype(dtype)} {shape}, "
+                f"got {values.dtype} {tuple(values.shape)}"
+            )
+        return values
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """Context in which CuPy works on this array's device, and on the stream its library uses there."""
+        cupy = import_cupy()
+        device = self.values.device
+        if self.origin == "torch":
+            pointer = importlib.import_module("torch").cuda.current_stream(device.id).cuda_stream
+            return _DeviceAndStream(device, _foreign_stream(cupy, pointer, device.id))
+        return _DeviceAndStream(device, nullcontext())
+
+
+class _DeviceAndStream:
+    """Two contexts as one; a CuPy stream belongs to the device that is current when it is used."""
+
+    def __init__(self, device: Any, stream: Any) -> None:
+        self._device, self._stream = device, stream
+
+    def __enter__(self) -> None:
+        self._device.__enter__()
+        self._stream.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._stream.__exit__(*error)
+        self._device.__exit__(*error)
+
+
+def _origin(x: Any) -> str:
+    return type(x).__module__.partition(".")[0].replace("jaxlib", "jax")
+
+
+def _foreign_stream(cupy: Any, pointer: int, device: int) -> Any:
+    if not hasattr(cupy.cuda.Stream, "from_external"):  # CuPy before 14
+        return cupy.cuda.ExternalStream(pointer, device)
+
+    class Foreign:
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 0, pointer
+
+    return cupy.cuda.Stream.from_external(Foreign())
+
+
+def _import(cupy: Any, x: Any, origin: str, is_bfloat16: bool) -> Any:
+    """Return `x` as a cupy.ndarray on the same memory; bfloat16 as 16-bit integers."""
+    if origin == "cupy":
+        return x
+    if origin == "torch":
+        torch = importlib.import_module("torch")
+        x = x.detach()
+        return cupy.from_dlpack(x.contiguous().view(torch.int16) if is_bfloat16 else x)
+    if origin == "jax":
+        if is_bfloat16:
+            jax = importlib.import_module("jax")
+            x = jax.lax.bitcast_convert_type(x, np.uint16)
+        return cupy.from_dlpack(x)
+    if origin == "tensorflow":
+        tensorflow = importlib.import_module("tensorflow")
+        if is_bfloat16:
+            x = tensorflow.bitcast(x, tensorflow.uint16)
+        # TensorFlow names no stream: what it has begun must be done.
+        tensorflow.test.experimental.sync_devices()
+        return cupy.from_dlpack(tensorflow.experimental.dlpack.to_dlpack(x))
+    return cupy.from_dlpack(x)

@@ -1,0 +1,63 @@
+// The host's part of medvlad/backends/kernels/instructions.cuh: what is PTX there is arithmetic here.
+#pragma once
+
+#include "cuda_on_host.hpp"
+
+typedef long long int64;
+typedef unsigned long long uint64;
+
+struct Half {
+  unsigned short bits;
+};
+struct BFloat16 {
+  unsigned short bits;
+};
+
+inline float widened(float value) { return value; }
+
+inline float widened(Half value) {
+  const float sign = (value.bits & 0x8000) != 0 ? -1.0F : 1.0F;
+  const int exponent = value.bits >> 10 & 31, fraction = value.bits & 0x3FF;
+  if (exponent == 31) return fraction != 0 ? NAN : sign * INFINITY;
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
+  return sign * std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+}
+
+inline float widened(BFloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
+
+inline void store_streamed(float* to, float value) { __stcs(to, value); }
+
+#define MEDVLAD_TENSOR_CORES 1
+
+inline float rounded_to_tf32(float value) {
+  const unsigned bits = __float_as_uint(value);
+  if ((bits & 0x7F800000U) == 0x7F800000U) return value;
+  return __uint_as_float((bits + 0x1000U) & ~0x1FFFU);
+}
+
+// As unkind as the bound in assign.cu allows: the sum is cut off towards zero, denormals are taken for zeros.
+inline void multiply_add_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2]) {
+  struct Fragments {
+    float a[4], b[2];
+  } own;
+  std::copy(a, a + 4, own.a);
+  std::copy(b, b + 2, own.b);
+  for (const float value : {a[0], a[1], a[2], a[3], b[0], b[1]}) {
+    if ((__float_as_uint(value) & 0x1FFFU) != 0 && std::isfinite(value)) host::fail("an operand is not tf32");
+  }
+  host::exchange(own);
+  const int g = host::me->lane / 4, t = host::me->lane % 4;
+  const auto flushed = [](float value) { return std::fabs(value) < 1.17549435e-38F ? 0.0F : value; };
+  for (int i = 0; i < 4; ++i) {
+    const int row = g, column = 2 * t + i % 2;
+    double sum = static_cast<double>(flushed(sums[i]));
+    for (int k = 0; k < 8; ++k) {
+      const float x = host::slot<Fragments>(row * 4 + k % 4).a[i / 2 + k / 4 * 2];
+      const float y = host::slot<Fragments>(column * 4 + k % 4).b[k / 4];
+      sum += static_cast<double>(flushed(x)) * static_cast<double>(flushed(y));
+    }
+    const float nearest = static_cast<float>(sum);
+    const bool beyond = std::fabs(static_cast<double>(nearest)) > std::fabs(sum);
+    sums[i] = beyond ? std::nextafter(nearest, 0.0F) : nearest;
+  }
+}
