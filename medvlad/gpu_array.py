@@ -31,9 +31,7 @@ def on_gpu(x: Any) -> bool:
     """Whether `x` is an array on a GPU: a GpuArray, or anything whose ``__dlpack_device__`` says so."""
     if isinstance(x, GpuArray):
         return True
-    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack_device__"):
-        return False
-    return int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
+    return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
 
 
 def import_cupy() -> Any:
@@ -167,8 +165,7 @@ class GpuArray:
         cupy = import_cupy()
         device = self.values.device
         if self.origin == "torch":
-            pointer = importlib.import_module("torch").cuda.current_stream(device.id).cuda_stream
-            return _DeviceAndStream(device, _foreign_stream(cupy, pointer, device.id))
+            return _DeviceAndStream(device, _foreign_stream(cupy, _torch_stream(device.id), device.id))
         return _DeviceAndStream(device, nullcontext())
 
 
@@ -189,6 +186,10 @@ class _DeviceAndStream:
 
 def _origin(x: Any) -> str:
     return type(x).__module__.partition(".")[0].replace("jaxlib", "jax")
+
+
+def _torch_stream(device: int) -> int:
+    return int(importlib.import_module("torch").cuda.current_stream(device).cuda_stream)
 
 
 def _foreign_stream(cupy: Any, pointer: int, device: int) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_on_host import cupy_on_host
 from hypothesis import settings
 
-from medvlad.backends import BACKENDS, available_backends
+from medvlad.backends import available_backends, cuda
 from medvlad.weights import find_weights
 
 # Timing on a shared machine says nothing about correctness, and failures must repeat.
@@ -25,7 +28,7 @@ TOLERANCE = {
     ("decision", "float64"): 1e-6,  # relative to the largest value: the promise made for WideLinearSVC
 }
 
-#: MEDVLAD_REQUIRE=native,keras,bundled,data turns skips for want of these into failures.
+#: MEDVLAD_REQUIRE=native,cuda,keras,bundled,data turns skips for want of these into failures.
 REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
 
 if "keras" in REQUIRED:
@@ -37,15 +40,55 @@ DATA = Path(os.environ.get("MEDVLAD_DATA", Path(__file__).parents[2] / "shared" 
 VGG16_WEIGHTS = DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    """Each backend in turn; one that cannot run here is skipped with its reason."""
-    state = available_backends()[request.param]
+BACKEND_NAMES = ["reference", "native", pytest.param("cuda", marks=pytest.mark.gpu), "cuda_on_host"]
+
+
+@contextmanager
+def cuda_compiled_for_the_host():
+    """The cuda backend with its kernels compiled for the host, and a CuPy that keeps its arrays there."""
+    if cupy_on_host.COMPILER is None:
+        pytest.skip("needs a C++20 compiler")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", cupy_on_host)
+        cuda._module.cache_clear()
+        yield cupy_on_host
+    cuda._module.cache_clear()
+
+
+@contextmanager
+def running(name):
+    """Name of a backend of BACKEND_NAMES for get_backend; one that cannot run is skipped with its reason."""
+    if name == "cuda_on_host":
+        with cuda_compiled_for_the_host():
+            yield "cuda"
+        return
+    state = available_backends()[name]
     if not state.startswith("ok"):
-        if request.param in REQUIRED:
-            pytest.fail(f"backend {request.param} is required: {state}")
-        pytest.skip(f"backend {request.param}: {state}")
-    return request.param
+        if name in REQUIRED:
+            pytest.fail(f"backend {name} is required: {state}")
+        pytest.skip(f"backend {name}: {state}")
+    yield name
+
+
+@pytest.fixture
+def cuda_on_host():
+    """CuPy's stand-in while the cuda backend runs on the host."""
+    with cuda_compiled_for_the_host() as cupy:
+        yield cupy
+
+
+@pytest.fixture(params=BACKEND_NAMES)
+def backend(request):
+    """Each backend in turn."""
+    with running(request.param) as name:
+        yield name
+
+
+@pytest.fixture(params=BACKEND_NAMES, scope="class")
+def own_backend(request):
+    """The same for a class of tests, which hypothesis runs many times each."""
+    with running(request.param) as name:
+        yield name
 
 
 @pytest.fixture(scope="session")

@@ -199,28 +199,27 @@ def problems(draw):
     )
 
 
-@pytest.mark.parametrize("name", BACKENDS)
 class TestInvariants:
     """What must hold whatever the numbers; float16-valued coordinates make every sum exact."""
 
     @given(problem=problems())
-    def test_matches_the_reference(self, name, problem):
-        check_against_reference(name, *problem)
+    def test_matches_the_reference(self, own_backend, problem):
+        check_against_reference(own_backend, *problem)
 
     @given(problem=problems(), seed=st.integers(0, 100))
-    def test_order_of_descriptors(self, name, problem, seed):
+    def test_order_of_descriptors(self, own_backend, problem, seed):
         x, offsets, c = problem
         shuffled = x.copy()
         for first, last in itertools.pairwise(offsets):
             np.random.default_rng(seed).shuffle(shuffled[first:last])
-        a, b = (get_backend(name).aggregate(v, offsets, c, n_threads=1)[0] for v in (x, shuffled))
+        a, b = (get_backend(own_backend).aggregate(v, offsets, c, n_threads=1)[0] for v in (x, shuffled))
         np.testing.assert_array_equal(a, b)
 
     @given(problem=problems())
-    def test_residuals_add_up(self, name, problem):
+    def test_residuals_add_up(self, own_backend, problem):
         """Residuals of a union are the sum of residuals; over cells they are sum x - sum n_k c_k."""
         x, offsets, c = problem
-        own = get_backend(name)
+        own = get_backend(own_backend)
         parts, _ = own.aggregate(x, offsets, c, n_threads=1)
         whole, counts = own.aggregate(x, offsets[[0, -1]], c, n_threads=1)
         scale = 1 + np.abs(x).sum() + np.abs(c).sum() * len(x)
@@ -229,21 +228,21 @@ class TestInvariants:
         np.testing.assert_allclose(whole[0].sum(axis=0), total, atol=1e-6 * scale)
 
     @given(problem=problems())
-    def test_common_shift(self, name, problem):
+    def test_common_shift(self, own_backend, problem):
         """Descriptors and centres shifted together: nothing changes (the shift is exact in float32)."""
         x, offsets, c = problem
-        a, n = get_backend(name).aggregate(x, offsets, c, n_threads=1)
-        b, m = get_backend(name).aggregate(x + np.float32(1), offsets, c + np.float32(1), n_threads=1)
+        a, n = get_backend(own_backend).aggregate(x, offsets, c, n_threads=1)
+        b, m = get_backend(own_backend).aggregate(x + np.float32(1), offsets, c + np.float32(1), n_threads=1)
         if (x + np.float32(1) - np.float32(1) == x).all() and (c + np.float32(1) - np.float32(1) == c).all():
             np.testing.assert_array_equal(n, m)
             np.testing.assert_array_equal(a, b)
 
     @given(problem=problems())
-    def test_permuted_centers(self, name, problem):
+    def test_permuted_centers(self, own_backend, problem):
         x, _, c = problem
         c = np.unique(c, axis=0)
         order = np.random.default_rng(0).permutation(len(c))
-        own = get_backend(name)
+        own = get_backend(own_backend)
         labels, permuted = (own.assign(x, v, n_threads=1) for v in (c, c[order]))
         # Coordinates are multiples of 2^-24 below 2^7: float64 holds these distances exactly.
         distances = ((x[:, None].astype(np.float64) - c) ** 2).sum(axis=2)
@@ -251,26 +250,26 @@ class TestInvariants:
         np.testing.assert_array_equal(order[permuted][alone], labels[alone])
 
     @given(problem=problems())
-    def test_one_center_at_zero_is_sum_pooling(self, name, problem):
+    def test_one_center_at_zero_is_sum_pooling(self, own_backend, problem):
         x, offsets, c = problem
-        residuals, _ = get_backend(name).aggregate(x, offsets, np.zeros_like(c[:1]), n_threads=1)
+        residuals, _ = get_backend(own_backend).aggregate(x, offsets, np.zeros_like(c[:1]), n_threads=1)
         sums = [x[a:b].sum(axis=0, dtype=np.float64) for a, b in itertools.pairwise(offsets)]
         np.testing.assert_allclose(residuals[:, 0], np.array(sums), rtol=1e-6, atol=1e-6)
 
     @given(problem=problems())
-    def test_norm_is_one_or_zero(self, name, problem):
+    def test_norm_is_one_or_zero(self, own_backend, problem):
         x, offsets, c = problem
-        encoded = mv.vlad_encode(mv.Descriptors(x, offsets), c, backend=name)
+        encoded = mv.vlad_encode(mv.Descriptors(x, offsets), c, backend=own_backend)
         norms = np.linalg.norm(encoded.astype(np.float64), axis=1)
         assert all(norm == 0 or abs(norm - 1) < 1e-6 for norm in norms)
         assert all(norms[b] == 0 for b in range(len(norms)) if offsets[b] == offsets[b + 1])
 
     @given(problem=problems())
-    def test_every_descriptor_twice(self, name, problem):
+    def test_every_descriptor_twice(self, own_backend, problem):
         x, offsets, c = problem
         twice = np.concatenate([np.tile(x[a:b], (2, 1)) for a, b in itertools.pairwise(offsets)])
-        a = mv.vlad_encode(mv.Descriptors(x, offsets), c, backend=name)
-        b = mv.vlad_encode(mv.Descriptors(twice, 2 * offsets), c, backend=name)
+        a = mv.vlad_encode(mv.Descriptors(x, offsets), c, backend=own_backend)
+        b = mv.vlad_encode(mv.Descriptors(twice, 2 * offsets), c, backend=own_backend)
         np.testing.assert_allclose(a, b, atol=2 * TOLERANCE["encode", "float32"])
 
 
@@ -288,7 +287,7 @@ def test_registry_and_environment(monkeypatch):
     states = available_backends()
     assert set(states) == set(BACKENDS)
     assert states["reference"] == "ok"
-    with pytest.raises(InputError, match="backend must be one of auto, reference, native, got 'fast'"):
+    with pytest.raises(InputError, match="backend must be one of auto, reference, native, cuda, got 'fast'"):
         get_backend("fast")
     monkeypatch.setenv("MEDVLAD_BACKEND", "reference")
     assert get_backend("auto").__name__ == "medvlad.backends.reference"
@@ -302,7 +301,7 @@ def test_backend_from_the_environment_is_named(monkeypatch):
     assert get_backend("auto") is get_backend("native")
     monkeypatch.setenv("MEDVLAD_BACKEND", "turbo")
     with pytest.raises(
-        InputError, match="MEDVLAD_BACKEND must be one of auto, reference, native, got 'turbo'"
+        InputError, match="MEDVLAD_BACKEND must be one of auto, reference, native, cuda, got 'turbo'"
     ):
         get_backend()
 

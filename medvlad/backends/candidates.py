@@ -19,7 +19,7 @@ __all__ = ["CandidateCenters", "candidate_centers"]
 
 #: Centres of a warp, and numbers of a step of the kernel: what its arrays are filled up to.
 TILE_CENTERS = 64
-TILE_DEPTH = 32
+TILE_DEPTH = 16
 
 # Beyond this norm float32 scores may overflow: every centre is left a candidate.
 _MOST_NORM = 1e18

@@ -261,7 +261,12 @@ def _upload(centers: NDArray[np.float32], method: str) -> _Centers:
     way = method
     if method == "auto":
         way = "tensor_cores" if _capability(import_cupy().cuda.Device())[0] >= 8 else "float32_units"
-    return _Centers(centers, candidate_centers(centers, tensor_cores=way == "tensor_cores"), way)
+    host = candidate_centers(centers, tensor_cores=way == "tensor_cores")
+    try:
+        return _Centers(centers, host, way)
+    except import_cupy().cuda.memory.OutOfMemoryError as error:
+        k, d = centers.shape
+        raise InputError(f"{k} centres of {d} do not fit into the GPU's memory ({error})") from error
 
 
 def _label(x: GpuArray, centers: _Centers, labels: Any, unbounded: Any) -> None:

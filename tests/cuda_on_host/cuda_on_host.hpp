@@ -33,7 +33,7 @@
 #define __device__
 #define __forceinline__ inline
 #define __shared__ static  // one block at a time
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __CUDA_ARCH__ 900
 
 struct Index3 {
@@ -86,6 +86,9 @@ struct Thread {
   Barrier* all;
 #if !defined(CUDA_ON_HOST_THREADS)
   bool begun = false, done = false;
+  Barrier* waits_at = nullptr;  // while it waits: where, and since which generation
+  std::uint64_t generation = 0;
+  bool waits() const { return waits_at != nullptr && waits_at->generation == generation; }
   ucontext_t context;
   jmp_buf where;
   std::unique_ptr<unsigned char[]> stack;
@@ -110,7 +113,10 @@ inline void run_body() {
   me->done = true;
   for (std::size_t i = 1; i <= everyone->size(); ++i) {
     Thread& next = (*everyone)[(me->index.x + i) % everyone->size()];
-    if (!next.done) resume(next);
+    if (!next.done && !next.waits()) resume(next);
+  }
+  for (const Thread& one : *everyone) {
+    if (!one.done) fail("a thread waits for one that has ended");
   }
   _longjmp(finished, 1);
 }
@@ -131,17 +137,19 @@ inline void yield() {
   Thread* self = me;
   for (std::size_t i = 1; i < everyone->size(); ++i) {
     Thread& next = (*everyone)[(self->index.x + i) % everyone->size()];
-    if (next.done) continue;
+    if (next.done || next.waits()) continue;
     if (_setjmp(self->where) == 0) resume(next);
     return;
   }
-  fail("a thread waits for others that have ended");
+  fail("a thread waits for others that have ended, or wait elsewhere");
 }
 
 inline void Barrier::arrive_and_wait() {
   if (++arrived == expected) return open();
-  const std::uint64_t own = generation;
-  while (generation == own) yield();
+  me->waits_at = this;
+  me->generation = generation;
+  yield();
+  me->waits_at = nullptr;
 }
 #endif
 
@@ -191,6 +199,7 @@ void run_block(Index3 block, int n, const Call& call) {
 #else
   for (Thread& one : threads) {
     one.begun = one.done = false;
+    one.waits_at = nullptr;
     if (!one.stack) one.stack = std::make_unique<unsigned char[]>(256 << 10);
   }
   everyone = &threads;

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -27,8 +28,10 @@ COMPILER = shutil.which("g++") or shutil.which("c++")
 class Array(np.ndarray):
     """A host array that claims to be on device 0."""
 
+    device_type = 2
+
     def __dlpack_device__(self):
-        return (2, 0)
+        return (self.device_type, 0)
 
     @property
     def device(self):
@@ -210,25 +213,28 @@ def _scalar(value):
     return np.ctypeslib.as_ctypes_type(value.dtype)(value.item())
 
 
-def load(code, *, threads=False, flags=()):
-    """Compile kernels, `code` with or without the text of their headers, and load them."""
-    # The device's own instructions are left out; the host has its version of them.
+def translation(code):
+    """Kernels as a C++ file: `code` with the host's instructions, and a way to launch each of them."""
     begin, end = code.index("// What the kernels need of the hardware"), code.index("// A warp's 32 threads")
     code = code[:begin] + "#include <instructions.cuh>\n" + code[end:]
     names = re.findall(r"^MEDVLAD_\w+\((\w+)", code, re.MULTILINE)
     names += re.findall(r'^extern "C" __global__ .*\n +(\w+)\(', code, re.MULTILINE)
     assert names
-    text = code + "".join(f"\nCUDA_ON_HOST_KERNEL({name})" for name in names) + "\n"
+    return code + "".join(f"\nCUDA_ON_HOST_KERNEL({name})" for name in names) + "\n"
+
+
+def load(code):
+    """Compile kernels for the host, once for each text of theirs, and load them."""
+    text = translation(code)
     own = "".join((HERE / name).read_text() for name in ("cuda_on_host.hpp", "instructions.cuh"))
-    flags = (*FLAGS, *flags, *(["-DCUDA_ON_HOST_THREADS", "-pthread"] if threads else []))
-    key = hashlib.sha256(repr((text, own, flags)).encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr((text, own, FLAGS)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"medvlad-cuda-on-host-{key}"
     library = folder / "kernels.so"
     if not library.exists():
         folder.mkdir(exist_ok=True)
-        unit, made = folder / "kernels.cpp", folder / f"{key}-{id(text)}.so"
+        unit, made = folder / f"{os.getpid()}.cpp", folder / f"{os.getpid()}.so"
         unit.write_text(text)
-        command = [COMPILER, *flags, f"-I{HERE}", str(unit), "-o", str(made)]
+        command = [COMPILER, *FLAGS, f"-I{HERE}", str(unit), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr[:2000])

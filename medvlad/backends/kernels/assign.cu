@@ -9,14 +9,14 @@
 //
 //   E = |x - y| max|b_k| + |x| max|c'_k - b_k| + gamma (|x| max|b_k| + max|h_k|) + underflow.
 //
-// |x - y| and |x| are measured while the row is read. gamma = (D + 32) 2^-22 for tensor cores: their products
+// |x - y| and |x| are measured while the row is read. gamma = (D + 16) 2^-22 for tensor cores: their products
 // are exact; of the 9 numbers that one instruction adds none loses more than 2^-23 of the largest where they
 // are aligned, and its result no more than that (Fasi, Higham, Mikaitis, Pranesh, PeerJ Comput. Sci. 7,
-// 2021). For float32 it is (D + 32) 2^-24. A centre whose score is more than 2 E below the best cannot win;
+// 2021). For float32 it is (D + 16) 2^-24. A centre whose score is more than 2 E below the best cannot win;
 // where others are left, they are marked, and decide.cu has the last word. The host computes what depends on
 // the centres alone (medvlad/backends/candidates.py).
 //
-// A block of four warps takes 128 rows x 64 centres, or 64 x 128: each warp 32 x 64, in steps of 32 numbers.
+// A block of four warps takes 128 rows x 64 centres, or 64 x 128: each warp 32 x 64, in steps of 16 numbers.
 // The next step is on its way from memory while this one is multiplied. The scores never leave the registers.
 #include <instructions.cuh>
 #include <warp.cuh>
@@ -24,13 +24,14 @@
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kDepth = 32;
+constexpr int kDepth = 16;
 constexpr int kStride = kDepth + 4;  // of a row in shared memory: no two threads of a fragment share a bank
 constexpr int kWarpRows = 32, kWarpCenters = 64;
 constexpr int kMostRows = 128;
-constexpr int kTileRows = 192;                 // rows and centres together
-constexpr int kLoadRows = kThreads / 8;        // read at a time, 8 threads a row, 4 numbers each
-constexpr int kLoads = kTileRows / kLoadRows;  // for a tile
+constexpr int kTileRows = 192;                      // rows and centres together
+constexpr int kLoadThreads = kDepth / 4;            // of a row, 4 numbers each
+constexpr int kLoadRows = kThreads / kLoadThreads;  // read at a time
+constexpr int kLoads = kTileRows / kLoadRows;       // for a tile
 constexpr int kRowLoads = kMostRows / kLoadRows;
 
 constexpr float kLowest = -3.402823466e38F;
@@ -160,7 +161,7 @@ __device__ void assign(const T* x, int64 n, int d, const float* centers, const f
   const int rows = kMostRows / warps_across;
   const int warp_row = warp_of_block() / warps_across * kWarpRows, across = warp_of_block() % warps_across;
   const int64 first_row = static_cast<int64>(blockIdx.x) * rows;
-  const int load_row = thread / 8, load_column = thread % 8 * 4;
+  const int load_row = thread / kLoadThreads, load_column = thread % kLoadThreads * 4;
   const bool whole_words = d % 4 == 0 && reinterpret_cast<uint64>(x) % (4 * sizeof(T)) == 0;
 
   float next[kLoads][4], squares[kRowLoads] = {}, lost[kRowLoads] = {};
@@ -203,8 +204,8 @@ __device__ void assign(const T* x, int64 n, int d, const float* centers, const f
     if (center == 0) {
 #pragma unroll
       for (int s = 0; s < kRowLoads; ++s) {
-        const float norm = norm_bound(sum_over(8, squares[s]), d);
-        const float lost_norm = norm_bound(sum_over(8, lost[s]), d);
+        const float norm = norm_bound(sum_over(kLoadThreads, squares[s]), d);
+        const float lost_norm = norm_bound(sum_over(kLoadThreads, lost[s]), d);
         const bool bounded = norm * max_center + max_half < 1e37F && norm * max_center_error < 1e37F;
         const float underflow = kSmallest * static_cast<float>(d + 4) * (2.0F + norm + max_center);
         const float bound = lost_norm * max_center + norm * max_center_error +
@@ -270,7 +271,7 @@ __device__ void assign(const T* x, int64 n, int d, const float* centers, const f
 }  // namespace
 
 #define MEDVLAD_ASSIGN(name, Multiply, T)                                                            \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                             \
+  extern "C" __global__ void __launch_bounds__(kThreads, 3)                                          \
       name(const T* x, int64 n, int d, const float* centers, const float* half, int k, int k_padded, \
            int d_padded, int warps_across, float max_center, float max_center_error, float max_half, \
            float gamma, int* labels, uint64* candidates, int* unbounded) {                           \

@@ -85,8 +85,18 @@ struct Row {
     return sqrt(sum_over(kWarp, sum));
   }
 
+  // Whether two centres are the same point: the commonest tie.
+  __device__ bool is_same(int j, int k) const {
+    bool differs = false;
+    for (int i = lane_of_warp(); i < d; i += kWarp) {
+      differs = differs || centers[static_cast<int64>(j) * d + i] != centers[static_cast<int64>(k) * d + i];
+    }
+    return __ballot_sync(kWholeWarp, differs) == 0;
+  }
+
   // Whether centre j is truly nearer than centre k.
   __device__ bool is_nearer(int j, int k) const {
+    if (is_same(j, k)) return false;
     ExactSum sum;
     for (int i = lane_of_warp(); i < d; i += kWarp) {
       const float value = widened(x[i]);

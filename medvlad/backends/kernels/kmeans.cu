@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 }
 
 // distances (t, n): min(closest, |x - c|^2) for each candidate, a row of x; 0 within its rounding error of 0.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     candidate_distances(const float* x, int64 n, int d, const double* norms, const int64* candidates,
                         int n_candidates, const double* closest, double* distances) {
   const int64 row = row_of_thread();
