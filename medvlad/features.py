@@ -9,14 +9,19 @@
 
 The network is any Keras application with its own preprocessing, run by whatever backend Keras was told to
 use (KERAS_BACKEND). Batches are cut by pixels, so memory is bounded at every scale.
+
+With ``output="gpu"`` descriptors stay on the GPU that Keras computes on: only the pixels go there, and only
+what is made of the descriptors comes back.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +32,7 @@ from tqdm import tqdm
 
 from medvlad._validate import InputError, MissingExtraError, check_choice, check_positive_int, import_extra
 from medvlad.descriptors import Descriptors
+from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
 from medvlad.weights import fill_network, fingerprint, weights_source
 
@@ -60,6 +66,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Images a batch; None: as many as make about 400,000 pixels (8 at scale 0, 1 at the others).
     dtype : {"float32"}, default="float32"
         Of the network's arithmetic and of the descriptors.
+    output : {"host", "gpu"}, default="host"
+        Where the descriptors are wanted. "gpu" leaves them where Keras computed them, for VLAD to go on from
+        there; all of them must fit into the GPU's memory.
     resize : str, default="bilinear"
         Pillow's filter, antialiased: one of :data:`medvlad.images.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
@@ -96,6 +105,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
         dtype: str = "float32",
+        output: str = "host",
         resize: str = "bilinear",
         on_error: str = "raise",
         progress: bool | None = None,
@@ -106,6 +116,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.weights = weights
         self.batch_size = batch_size
         self.dtype = dtype
+        self.output = output
         self.resize = resize
         self.on_error = on_error
         self.progress = progress
@@ -143,8 +154,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If `X` is a single image, an image cannot be read (and ``on_error="raise"``), or a descriptor is
-            not finite.
+            If `X` is a single image, an image cannot be read (and ``on_error="raise"``), a descriptor is
+            not finite, or the GPU that is asked for is not there or too small.
         """
         X = _as_sequence(X)
         network, preprocess = self._prepare()
@@ -152,7 +163,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         counts = [self._descriptors_an_image(network, scale) for scale in scales]
         batches = [self.batch_size or max(1, _BATCH_PIXELS // input_side(s) ** 2) for s in scales]
         n_images, an_image = len(X), sum(counts)
-        values = np.empty((n_images * an_image, self.n_features_out_), np.float32)
+        compute = _compute_function(network, self.output)
+        values = _empty((n_images * an_image, self.n_features_out_), self.output)
         lengths = np.zeros(n_images, np.int64)
         self.skipped_: list[tuple[int, str]] = []
         used, chunk = 0, max(batches)
@@ -174,12 +186,12 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                         # A last, smaller batch is filled up, or Keras would compile the network for it anew.
                         padded = np.zeros((min(batch, n_images), side, side, 3), np.float32)
                         padded[: len(part)] = part
-                        maps = np.asarray(network.predict_on_batch(preprocess(padded)))[: len(part)]
+                        maps = compute(preprocess(padded))[: len(part)]
                         block[at : at + batch, start : start + count] = maps.reshape(len(part), count, -1)
                     start += count
-                finite = np.isfinite(block).all(axis=(1, 2))
-                if not finite.all():
-                    index = pixels[int(np.argmin(finite))][0]
+                row = _first_not_finite(values[used : used + len(pixels) * an_image])
+                if row is not None:
+                    index = pixels[row // an_image][0]
                     raise InputError(
                         f"the network gives numbers that are not finite for {_name(X[index], index)}: "
                         "check its weights"
@@ -187,7 +199,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 lengths[[i for i, _ in pixels]] = an_image
                 used += len(pixels) * an_image
                 bar.update(len(indices))
-        return Descriptors(values[:used], np.concatenate([[0], np.cumsum(lengths)]))
+        used_values = values[:used]
+        if self.output == "gpu":
+            used_values = GpuArray(used_values, origin=import_keras().config.backend())
+        return Descriptors(used_values, np.concatenate([[0], np.cumsum(lengths)]))
 
     def _load(self, image: Any, index: int) -> NDArray[np.uint8] | None:
         try:
@@ -203,6 +218,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         """Return the network, built if there is none for these parameters, and its preprocessing."""
         scales = _check_scales(self.scales)
         check_choice(self.dtype, "dtype", ("float32",))
+        check_choice(self.output, "output", ("host", "gpu"))
         check_choice(self.resize, "resize", RESIZE_FILTERS)
         check_choice(self.on_error, "on_error", ("raise", "skip"))
         if self.batch_size is not None:
@@ -264,6 +280,71 @@ def import_keras() -> Any:
         raise
     except ValueError as error:  # a backend that Keras does not know
         raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
+
+
+def _compute_function(network: Any, output: str) -> Callable[[NDArray[np.float32]], Any]:
+    """Return the function from pixels (n, s, s, 3) to feature maps (n, h, w, D), of NumPy or CuPy.
+
+    Keras' own predict copies its result to the host, so for a GPU each of its backends is asked by itself.
+    """
+    if output == "host":
+        return lambda pixels: np.asarray(network.predict_on_batch(pixels))
+    keras_backend = import_keras().config.backend()
+    if keras_backend == "torch":
+        torch = importlib.import_module("torch")
+
+        def compute(pixels: NDArray[np.float32]) -> Any:
+            with torch.no_grad():
+                return network(pixels, training=False)
+    elif keras_backend == "jax":
+        jax = importlib.import_module("jax")
+        stateless = jax.jit(partial(network.stateless_call, training=False))
+
+        def compute(pixels: NDArray[np.float32]) -> Any:
+            weights = [v.value for v in network.trainable_variables]
+            others = [v.value for v in network.non_trainable_variables]
+            return stateless(weights, others, pixels)[0]
+    elif keras_backend == "tensorflow":
+        compute = importlib.import_module("tensorflow").function(partial(network, training=False))
+    else:
+        raise InputError(f"output='gpu' needs Keras on tensorflow, jax or torch, not on {keras_backend}")
+
+    def on_device(pixels: NDArray[np.float32]) -> Any:
+        maps = compute(pixels)
+        if not on_gpu(maps):
+            raise InputError(
+                f"output='gpu' needs a GPU, and Keras computes on the CPU here ({keras_backend}): "
+                "use output='host'"
+            )
+        return GpuArray.read(maps, "feature maps").float32()
+
+    return on_device
+
+
+def _empty(shape: tuple[int, int], output: str) -> Any:
+    if output == "host":
+        return np.empty(shape, np.float32)
+    cupy = import_cupy()
+    try:
+        return cupy.empty(shape, np.float32)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise InputError(
+            f"{shape[0]} descriptors of {shape[1]} do not fit into the GPU's memory ({error}): "
+            "take fewer images at a time, or output='host'"
+        ) from error
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise InputError(
+            f"output='gpu' needs a GPU that CuPy can use ({error}): use output='host'"
+        ) from error
+
+
+def _first_not_finite(values: Any) -> int | None:
+    """Row of the first number that is NaN or infinite."""
+    if not isinstance(values, np.ndarray) or on_gpu(values):
+        found = GpuArray(values).first_not_finite()
+        return None if found is None else found[0]
+    finite = np.isfinite(values).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
 
 
 def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:

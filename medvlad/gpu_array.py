@@ -31,7 +31,9 @@ def on_gpu(x: Any) -> bool:
     """Whether `x` is an array on a GPU: a GpuArray, or anything whose ``__dlpack_device__`` says so."""
     if isinstance(x, GpuArray):
         return True
-    return hasattr(x, "__dlpack_device__") and int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
+    if type(x) is np.ndarray or not hasattr(x, "__dlpack_device__"):
+        return False
+    return int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
 
 
 def import_cupy() -> Any:
@@ -105,12 +107,15 @@ class GpuArray:
         """As NumPy's; never a copy, since the numbers are contiguous."""
         return GpuArray(self.values.reshape(shape), self.element, self.origin)
 
+    def float32(self) -> Any:
+        """Return a cupy.ndarray of the same numbers as float32: this one's memory where it holds them."""
+        if self.element == "bfloat16":
+            return (self.values.astype(np.uint32) << 16).view(np.float32)
+        return self.values.astype(np.float32, copy=False)
+
     def to_host(self) -> NDArray[np.float32]:
         """Return a copy in host memory, as float32."""
-        values: Any = import_cupy().asnumpy(self.values)
-        if self.element == "bfloat16":
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        return np.asarray(values, np.float32)
+        return np.asarray(import_cupy().asnumpy(self.float32()), np.float32)
 
     def first_not_finite(self) -> tuple[int, float] | None:
         """Row and value of the first number that is NaN or infinite."""

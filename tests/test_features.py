@@ -5,6 +5,8 @@ import pickle
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from PIL import Image
 from sklearn.base import clone
 
 from medvlad import CNNDescriptors, InputError
+from medvlad._validate import MissingExtraError
+from medvlad.backends import available_backends
 from medvlad.features import input_side
 from medvlad.images import load_image, resize_square
 
@@ -357,3 +361,64 @@ def test_other_keras_backends(backend, small_weights, small, pictures, tmp_path)
     expected = small.transform(pictures).values
     got = np.load(tmp_path / "values.npy")
     np.testing.assert_allclose(got, expected, atol=10 * BATCH_TOLERANCE * np.abs(expected).max())
+
+
+def test_gpu_output_without_a_gpu(small, pictures):
+    """On a machine whose Keras computes on the CPU: one sentence, whether or not CuPy is there."""
+    if available_backends()["cuda"].startswith("ok"):
+        pytest.skip("there is a GPU")
+    features = clone(small).set_params(output="gpu")
+    with pytest.raises((InputError, MissingExtraError), match=r"GPU|cuda12"):
+        features.transform(pictures)
+
+
+GPU_OUTPUT = """
+import sys
+sys.path[:0] = [{tests!r}]
+import keras, numpy as np
+import medvlad as mv
+from medvlad import gpu_array
+sys.modules.setdefault("cupy", None)
+if {on_host}:
+    from cuda_on_host import cupy_on_host
+    sys.modules["cupy"] = cupy_on_host
+    gpu_array._CUDA_DEVICES = (1, 2)
+    cupy_on_host.Array.device_type = 1
+    gpu_array._foreign_stream = lambda *_: cupy_on_host.cuda.Stream()
+    gpu_array._torch_stream = lambda device: 0
+cupy = gpu_array.import_cupy()
+pictures = np.random.default_rng(0).integers(0, 256, (5, 60, 50, 3)).astype(np.uint8)
+settings = dict(model="mobilenetv2", layer="block_5_add", weights={weights!r}, scales=(1, 0), batch_size=2)
+host = mv.CNNDescriptors(**settings).transform(pictures)
+there = mv.CNNDescriptors(**settings, output="gpu").transform(pictures)
+assert isinstance(there.values, gpu_array.GpuArray), there.values
+assert there.offsets.tolist() == host.offsets.tolist()
+scale = abs(host.values).max()
+assert abs(there.to_host().values - host.values).max() < 1e-5 * scale
+vlad = mv.VLAD(4, random_state=0).fit(host)
+encoded = vlad.transform(there)
+assert type(encoded).__module__.partition(".")[0] in (keras.config.backend(), keras.config.backend() + "lib")
+numbers = encoded.detach().cpu().numpy() if keras.config.backend() == "torch" else np.asarray(encoded)
+assert abs(numbers - vlad.transform(host)).max() < 1e-4
+one = mv.CNNDescriptors(**{{**settings, "scales": (0,)}}, output="gpu").transform(pictures)
+assert len(one) == 5
+print("right")
+"""
+
+
+@pytest.mark.parametrize("keras_backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize("where", [pytest.param("gpu", marks=pytest.mark.gpu), "on_host"])
+def test_descriptors_stay_on_the_gpu(where, keras_backend, small_weights):
+    """From pixels to vectors with each of Keras' backends; on the host CPU arrays stand in for a GPU's."""
+    if find_spec(keras_backend) is None:
+        pytest.skip(f"{keras_backend} is not installed")
+    if where == "gpu" and not available_backends()["cuda"].startswith("ok"):
+        pytest.skip(available_backends()["cuda"])
+    code = GPU_OUTPUT.format(
+        tests=str(Path(__file__).parent), weights=small_weights, on_host=where == "on_host"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": keras_backend}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "right\n", done.stderr[-2000:]

@@ -174,7 +174,7 @@ def squared_distances(
     x: Any, centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
     """See :func:`medvlad.backends.reference.squared_distances`."""
-    cupy, values = import_cupy(), _float32(place(x))
+    cupy, values = import_cupy(), place(x).float32()
     n, d = values.shape
     distances = cupy.empty(n, np.float64)
     arguments = values, np.int64(n), np.int32(d), cupy.asarray(centers), cupy.asarray(labels), distances
@@ -191,7 +191,7 @@ def candidate_distances(
     n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """See :func:`medvlad.backends.reference.candidate_distances`."""
-    cupy, values = import_cupy(), _float32(place(x))
+    cupy, values = import_cupy(), place(x).float32()
     (n, d), t = values.shape, len(candidates)
     distances = cupy.empty((t, n), np.float64)
     arguments = (
@@ -232,15 +232,8 @@ def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
 
 def column_sums(x: Any) -> NDArray[np.float64]:
     """Sum of placed descriptors, feature by feature, in float64."""
-    values = _float32(place(x))
+    values = place(x).float32()
     return np.asarray(import_cupy().asnumpy(values.sum(axis=0, dtype=np.float64)))
-
-
-def _float32(x: GpuArray) -> Any:
-    """Return the numbers of `x` as float32: what kmeans.cu reads."""
-    if x.element == "bfloat16":
-        return (x.values.astype(np.uint32) << 16).view(np.float32)
-    return x.values.astype(np.float32, copy=False)
 
 
 class _Centers:
