@@ -3,12 +3,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 # What must not be skipped: everything that the environment below installs.
-REQUIRE ?= native,keras,bundled
+REQUIRE ?= native,keras,bundled$(if $(filter Linux,$(shell uname -s)),$(comma)nvrtc)
+comma := ,
+# For `make gpu`: the driver's CUDA, 12 or 13. OFFLINE=1 takes what PYTHON has installed instead of an index.
+CUDA ?= 13
 SANITIZERS ?= none address,undefined thread
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test bench lint format sanitize clean
+.PHONY: demo test gpu bench lint format sanitize clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -16,6 +19,17 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest
+
+# On a machine with a GPU: the kernels under compute-sanitizer where there is one, the tests marked gpu, and the
+# benchmarks, whose results are written to benchmarks/results.
+gpu: $(VENV)/.gpu
+	if command -v compute-sanitizer; then for tool in memcheck racecheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -P -m pytest -q -p no:cacheprovider -m gpu \
+	    tests/test_cuda.py -k "kinds_of_numbers or both_ways or distances" || exit 1; done; fi
+	MEDVLAD_REQUIRE=native,cuda $(BIN)/python -P -m pytest -m gpu tests
+	$(BIN)/python -P -m pytest benchmarks/test_gpu.py --benchmark-columns=min,median,max \
+	  --benchmark-json=benchmarks/out.json $(BENCH)
+	$(BIN)/python benchmarks/report.py benchmarks/out.json --gpu benchmarks/results
 
 # Long; BENCH='-k synthetic', BENCH='--threads 1,2 --kmeans-rows 20000' and the like choose.
 bench: $(VENV)/.bench
@@ -54,6 +68,12 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
 	rm -rf build
 	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,test]'
+	touch $@
+
+$(VENV)/.gpu: $(SOURCES)
+	rm -rf build
+	$(PYTHON) -m venv $(if $(OFFLINE),--system-site-packages) $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(OFFLINE),--no-index --no-deps --no-build-isolation .,'.[cuda$(CUDA),bench,test]')
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.python $(SOURCES)

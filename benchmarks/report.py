@@ -1,6 +1,7 @@
 """Write a report in Markdown of a result file of the benchmarks, and a trimmed copy that can be published.
 
 python benchmarks/report.py RESULTS.json -o REPORT.md [--trim TRIMMED.json]
+python benchmarks/report.py RESULTS.json --gpu FOLDER      writes both, named after the GPU that was timed
 
 RESULTS.json is what ``pytest benchmarks --benchmark-json=RESULTS.json`` wrote, or a trimmed copy of it.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from statistics import fmean
 
@@ -40,6 +42,7 @@ def report(trimmed):
         sections += _encoding(_of(results, kind), title, machine.get("limits") or {})
     sections += _latency(_of(results, "latency"))
     sections += _kmeans(_of(results, "kmeans"))
+    sections += _gpu(_of(results, "gpu"))
     sections += _share(_of(results, "extraction"), _of(results, "encode"))
     return "\n\n".join(sections) + "\n"
 
@@ -167,6 +170,59 @@ def _ratios(by_name, limits):
     ]
 
 
+def _gpu(results):
+    if not results:
+        return
+    limits = results[0]["limits"]
+    yield "## Encoding on a GPU"
+    products = ", ".join(
+        f"{limits[key] / 1e3:.0f} TFLOP/s {name}"
+        for key, name in (("tf32_gflops", "in tf32"), ("float32_gflops", "in float32"))
+        if key in limits
+    )
+    copied = f"{limits['copy_gb_s']:,.0f} GB/s"
+    yield (
+        f"{limits['name']}: copies {copied} (read and written), multiplies {products}, "
+        "measured in the same run. Input and output are on the device; the bound is what reading descriptors "
+        "and writing vectors once takes at that rate, or the assignment's product, whichever is longer."
+    )
+    names = [name for (name,) in _values(results, "implementation")]
+    rows = []
+    for n, k in _values(results, "n", "k"):
+        by_name = {r["implementation"]: r for r in results if (r["n"], r["k"]) == (n, k)}
+        rates = [_images_a_second(by_name[name]) if name in by_name else "-" for name in names]
+        rows.append([n, k, *rates, *_gpu_ratios(by_name, limits)])
+    yield _table(
+        [
+            "n an image",
+            "K",
+            *(f"{name}, images/ms" for name in names),
+            "bound / medvlad",
+            "medvlad / best rival",
+        ],
+        rows,
+    )
+
+
+def _images_a_second(result):
+    seconds = result["seconds"]
+    middle, low, high = (f"{result['images'] / 1e3 / seconds[key]:,.1f}" for key in ("median", "max", "min"))
+    return f"{middle} ({low} to {high})"
+
+
+def _gpu_ratios(by_name, limits):
+    """Share of the bound that medvlad reaches, and its speed over the fastest of the others."""
+    if "medvlad" not in by_name:
+        return ["-", "-"]
+    own = by_name["medvlad"]
+    rate = limits.get("tf32_gflops") or limits["float32_gflops"]
+    bound = max(own["bytes"] / 1e9 / limits["copy_gb_s"], own["flop"] / 1e9 / rate)
+    others = {name: r["seconds"]["median"] for name, r in by_name.items() if name != "medvlad"}
+    best = min(others, key=others.get, default=None)
+    seconds = own["seconds"]["median"]
+    return [f"{bound / seconds:.2f}", f"{others[best] / seconds:.2f} ({best})" if best else "-"]
+
+
 def _latency(results):
     if not results:
         return
@@ -241,13 +297,23 @@ def _share(extraction, encoding):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="Markdown file to write")
+    parser.add_argument("-o", "--output", type=Path, help="Markdown file to write")
     parser.add_argument("--trim", type=Path, help="JSON file to write: what may be published")
+    parser.add_argument("--gpu", type=Path, metavar="FOLDER", help="folder for both, named after the GPU")
     parsed = parser.parse_args(arguments)
     trimmed = trim(json.loads(parsed.results.read_text(encoding="utf-8")))
-    parsed.output.write_text(report(trimmed), encoding="utf-8")
-    if parsed.trim:
-        parsed.trim.write_text(json.dumps(trimmed, indent=1) + "\n", encoding="utf-8")
+    output, trim_to = parsed.output, parsed.trim
+    if parsed.gpu:
+        name = next((r["limits"]["name"] for r in _of(trimmed["results"], "gpu")), None)
+        if name is None:
+            parser.error("nothing was timed on a GPU")
+        stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        output, trim_to = parsed.gpu / f"{stem}.md", parsed.gpu / f"{stem}.json"
+    if output is None:
+        parser.error("say where to write: -o or --gpu")
+    output.write_text(report(trimmed), encoding="utf-8")
+    if trim_to:
+        trim_to.write_text(json.dumps(trimmed, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

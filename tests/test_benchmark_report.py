@@ -106,3 +106,24 @@ def test_trimmed_results_name_no_machine_and_give_the_same_report(report, result
 def test_report_of_little(report):
     """A run of a few benchmarks without machine or rivals still gives a report."""
     assert report.report(report.trim({"benchmarks": [encode("native", 0.1)]})).count("|") > 10
+
+
+def test_gpu(report, tmp_path):
+    """The bound is what the copy takes here, and the ratio is over the fastest of the others."""
+    limits = {"name": "Some GPU, 80GB", "copy_gb_s": 1000.0, "tf32_gflops": 100_000.0}
+    case = {"kind": "gpu", "n": 49, "k": 64, "images": 1000, "flop": 1e9, "bytes": 1e9, "limits": limits}
+    results = tmp_path / "out.json"
+    benches = [
+        bench(0.002, implementation="medvlad", **case),
+        bench(0.02, implementation="jax", **case),
+        bench(0.01, implementation="torch", **case),
+    ]
+    results.write_text(json.dumps({"machine": {}, "benchmarks": benches}))
+    report.main([str(results), "--gpu", str(tmp_path)])
+    text = (tmp_path / "some-gpu-80gb.md").read_text()
+    assert "| 49 | 64 | 500.0 (250.0 to 1,000.0) |" in text
+    assert "| 0.50 | 5.00 (torch) |" in text
+    assert json.loads((tmp_path / "some-gpu-80gb.json").read_text())["results"][0]["limits"] == limits
+    results.write_text(json.dumps({"machine": {}, "benchmarks": []}))
+    with pytest.raises(SystemExit):
+        report.main([str(results), "--gpu", str(tmp_path)])

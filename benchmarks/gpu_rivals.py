@@ -1,0 +1,245 @@
+"""Implementations on a GPU: medvlad's kernels, and what people write with torch, JAX and CuPy.
+
+Each is a class made with descriptors, offsets and centres, all prepared untimed. The descriptors are a list
+of arrays (N, D), used in turn, so that no call finds its input in the cache. ``run(i)`` encodes the i-th with L2
+normalisation and leaves the result on the device; ``seconds(runs)`` is how long a run takes. Buffers that a
+library can be given are made beforehand. Without a GPU torch and JAX compute on the CPU, for the tests.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+
+import medvlad as mv
+
+
+class Unavailable(Exception):
+    """An implementation cannot run here; the message says why."""
+
+
+def _cupy():
+    state = mv.available_backends()["cuda"]
+    if not state.startswith("ok"):
+        raise Unavailable(state)
+    import cupy
+
+    return cupy
+
+
+class _Cupy:
+    """What is timed with CUDA events on CuPy's stream."""
+
+    def seconds(self, runs):
+        cupy = _cupy()
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record()
+        for i in runs:
+            self.run(i)
+        end.record()
+        end.synchronize()
+        return cupy.cuda.get_elapsed_time(begin, end) / 1e3 / len(runs)
+
+
+class Medvlad(_Cupy):
+    """This package, its output in an array that is there."""
+
+    def __init__(self, inputs, offsets, centers):
+        cupy = _cupy()
+        self.versions = {"cupy": version_of("cupy")}
+        self._inputs = [mv.Descriptors(cupy.asarray(x), offsets) for x in inputs]
+        self._centers = centers
+        self._out = cupy.empty((len(offsets) - 1, centers.size), np.float32)
+
+    def run(self, i):
+        mv.vlad_encode(self._inputs[i], self._centers, out=self._out)
+
+    def result(self):
+        return self._out.get()
+
+
+class PlainCupy(_Cupy):
+    """CuPy without kernels of one's own: a product, argmax, and scatter-add."""
+
+    def __init__(self, inputs, offsets, centers):
+        cupy = _cupy()
+        import cupyx
+
+        self.versions = {"cupy": version_of("cupy")}
+        self._cupy, self._add = cupy, cupyx.scatter_add
+        self._inputs = [cupy.asarray(x) for x in inputs]
+        self._centers = cupy.asarray(centers)
+        self._half = 0.5 * cupy.square(self._centers).sum(axis=1)
+        images = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        self._first = cupy.asarray(images * len(centers))
+        self._out = cupy.empty((len(offsets) - 1, *centers.shape), np.float32)
+
+    def run(self, i):
+        cupy, x = self._cupy, self._inputs[i]
+        labels = (x @ self._centers.T - self._half).argmax(axis=1)
+        self._out[...] = 0
+        self._add(self._out.reshape(-1, x.shape[1]), self._first + labels, x - self._centers[labels])
+        flat = self._out.reshape(len(self._out), -1)
+        norms = cupy.linalg.norm(flat, axis=1, keepdims=True)
+        cupy.divide(flat, cupy.maximum(norms, 1e-12), out=flat)
+
+    def result(self):
+        return self._out.reshape(len(self._out), -1).get()
+
+
+class Torch:
+    """torch: addmm and argmax, index_add_, as one would write it; products in tf32 where there is a GPU."""
+
+    compiled = False
+
+    def __init__(self, inputs, offsets, centers):
+        try:
+            import torch
+        except ImportError as error:
+            raise Unavailable(str(error)) from error
+        self.versions = {"torch": torch.__version__}
+        self._torch = torch
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.compiled and device == "cpu":
+            raise Unavailable("compiling for the CPU takes minutes and proves nothing")
+        torch.backends.cuda.matmul.allow_tf32 = True
+        self._inputs = [torch.from_numpy(x).to(device) for x in inputs]
+        c = torch.from_numpy(centers).to(device)
+        minus_half = -0.5 * c.square().sum(dim=1)
+        k, n_images = len(centers), len(offsets) - 1
+        first = torch.repeat_interleave(
+            torch.arange(n_images, device=device), torch.from_numpy(np.diff(offsets)).to(device)
+        ).mul_(k)
+
+        def encode(x):
+            cells = first + torch.addmm(minus_half, x, c.t()).argmax(dim=1)
+            sums = torch.zeros(n_images * k, x.shape[1], device=x.device).index_add_(0, cells, x)
+            counts = torch.zeros(n_images * k, device=x.device).index_add_(
+                0, cells, torch.ones_like(cells, dtype=torch.float32)
+            )
+            vlad = sums.view(n_images, k, -1) - counts.view(n_images, k, 1) * c
+            return torch.nn.functional.normalize(vlad.view(n_images, -1), dim=1)
+
+        self._encode = torch.compile(encode) if self.compiled else encode
+        self._result = None
+
+    def run(self, i):
+        with self._torch.inference_mode():
+            self._result = self._encode(self._inputs[i])
+
+    def seconds(self, runs):
+        begin, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for i in runs:
+            self.run(i)
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / len(runs)
+
+    def result(self):
+        return self._result.cpu().numpy()
+
+
+class TorchCompiled(Torch):
+    """The same through torch.compile."""
+
+    compiled = True
+
+
+class Jax:
+    """JAX: jit of a product, argmax and segment_sum. It names no stream for events: the host's clock."""
+
+    def __init__(self, inputs, offsets, centers):
+        try:
+            import jax
+        except ImportError as error:
+            raise Unavailable(str(error)) from error
+        jnp = jax.numpy
+        self.versions = {"jax": jax.__version__}
+        k, n_images = len(centers), len(offsets) - 1
+        images = np.repeat(np.arange(n_images), np.diff(offsets))
+        c, first = jnp.asarray(centers), jnp.asarray(images * k)
+
+        @jax.jit
+        def encode(x):
+            cells = first + (x @ c.T - 0.5 * jnp.square(c).sum(axis=1)).argmax(axis=1)
+            sums = jax.ops.segment_sum(x, cells, n_images * k)
+            counts = jax.ops.segment_sum(jnp.ones(len(x)), cells, n_images * k)
+            vlad = (sums - counts[:, None] * jnp.tile(c, (n_images, 1))).reshape(n_images, -1)
+            return vlad / jnp.maximum(jnp.linalg.norm(vlad, axis=1, keepdims=True), 1e-12)
+
+        self._inputs, self._encode, self._result = [jnp.asarray(x) for x in inputs], encode, None
+
+    def run(self, i):
+        self._result = self._encode(self._inputs[i])
+
+    def seconds(self, runs):
+        self._result.block_until_ready()
+        begin = time.perf_counter()
+        for i in runs:
+            self.run(i)
+        self._result.block_until_ready()
+        return (time.perf_counter() - begin) / len(runs)
+
+    def result(self):
+        return np.asarray(self._result)
+
+
+#: In the order of the report's columns.
+GPU_RIVALS = {
+    "medvlad": Medvlad,
+    "torch": Torch,
+    "torch compiled": TorchCompiled,
+    "jax": Jax,
+    "cupy": PlainCupy,
+}
+
+
+def version_of(package):
+    """Version of CuPy, under whichever name it was installed."""
+    for name in (package, f"{package}-cuda13x", f"{package}-cuda12x"):
+        try:
+            return version(name)
+        except ImportError:
+            continue
+    return "unknown"
+
+
+def ceilings():
+    """What the GPU can do at most: bytes copied (read and written) and float32 products in tf32, a second."""
+    cupy = _cupy()
+    device = cupy.cuda.Device()
+    name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+    source, target = cupy.ones(1 << 28, np.float32), cupy.empty(1 << 28, np.float32)
+    copied = 2 * source.nbytes / 1e9
+    found = {"name": name, "copy_gb_s": copied / _fastest(partial(cupy.copyto, target, source))}
+    try:
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = True
+        a = torch.ones(8192, 8192, device="cuda")
+        product = torch.empty_like(a)
+        torch.matmul(a, a, out=product)
+        torch.cuda.synchronize()
+        rate = 2 * 8192**3 / 1e9 / _fastest(lambda: torch.matmul(a, a, out=product))
+        found["tf32_gflops"] = rate
+    except ImportError:
+        a = cupy.ones((8192, 8192), np.float32)
+        found["float32_gflops"] = 2 * 8192**3 / 1e9 / _fastest(lambda: a @ a)
+    return found
+
+
+def _fastest(work, rounds=20):
+    """Seconds of the fastest round, on the default stream, which torch and CuPy share."""
+    cupy, best = _cupy(), float("inf")
+    for _ in range(rounds):
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        best = min(best, cupy.cuda.get_elapsed_time(begin, end) / 1e3)
+    return best

@@ -1,0 +1,118 @@
+"""Encoding on a GPU, whole, by everybody in turn; results asserted. `make gpu` runs it.
+
+Inputs are synthetic, several and used in turn, each larger than any cache. Without a GPU, and with
+--benchmark-disable, only the results of what runs are checked, on small problems.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import problems
+import pytest
+from gpu_rivals import GPU_RIVALS, Unavailable, ceilings
+from measure import replay, replayed_time
+
+from medvlad.backends import available_backends, reference
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of the memory
+
+pytestmark = [
+    pytest.mark.benchmark(timer=replayed_time),
+    pytest.mark.filterwarnings("ignore"),  # the rivals' own
+]
+
+#: Bytes of one input, of which there are two, and calls timed together.
+INPUT_BYTES, N_INPUTS, CALLS = 768 << 20, 2, 4
+#: Rows in a thousand that others may give to another centre: they multiply in tf32 and decide nothing again.
+OTHER_LABELS = 5
+IMAGES_CHECKED = 32
+
+CASES = [case for case in problems.CASES if case.data == "synthetic"]
+
+
+@pytest.fixture(scope="session")
+def gpu_limits(timing):
+    """Ceilings of this GPU, measured in the same run."""
+    if not timing:
+        return None
+    try:
+        return ceilings()
+    except Unavailable as reason:
+        pytest.skip(f"no GPU: {reason}")
+
+
+@pytest.fixture(scope="session")
+def gpu_measured(gpu_limits, timing, n_rounds):
+    """Measure a case, once a session."""
+    cases = {}
+
+    def get(case):
+        if case not in cases:
+            cases.clear()  # one case's arrays at a time
+            cases[case] = _measure(case, timing, n_rounds)
+        return cases[case]
+
+    return get
+
+
+def _measure(case, timing, n_rounds):
+    n_images = INPUT_BYTES // (4 * problems.DIMENSION * case.n) if timing else 6
+    base = problems.synthetic_descriptors(n_images * case.n)
+    inputs = [base, base[::-1].copy()][: N_INPUTS if timing else 1]
+    centers = base[np.random.default_rng(1).choice(len(base), case.k, replace=False)].copy()
+    offsets = np.arange(n_images + 1, dtype=np.int64) * case.n
+    made, missing = {}, {}
+    for name, implementation in GPU_RIVALS.items():
+        try:
+            made[name] = implementation(inputs, offsets, centers)
+        except Unavailable as reason:
+            missing[name] = str(reason)
+    seconds = {name: [] for name in made}
+    checked = min(n_images, IMAGES_CHECKED)
+    rows = checked * case.n
+    expected = reference.encode(inputs[0][:rows], offsets[: checked + 1], centers)
+    results = {}
+    for name, one in made.items():
+        one.run(0)
+        results[name] = one.result()[:checked]
+    if timing:
+        runs = [i % len(inputs) for i in range(CALLS)]
+        for one in made.values():  # compiled by now, clocks up
+            one.seconds(runs)
+        for _ in range(n_rounds):
+            for name, one in made.items():
+                seconds[name].append(one.seconds(runs))
+    return seconds, results, expected, missing, n_images, {n: one.versions for n, one in made.items()}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("gpu_implementation", GPU_RIVALS)
+def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementation):
+    seconds, results, expected, missing, n_images, versions = gpu_measured(case)
+    if gpu_implementation in missing:
+        pytest.skip(f"{gpu_implementation}: {missing[gpu_implementation]}")
+    found = results[gpu_implementation]
+    near = np.abs(found - expected).max(axis=1) < 1e-4
+    if gpu_implementation == "medvlad":
+        np.testing.assert_allclose(found, expected, rtol=0, atol=6.0e-8)
+    # An image with another label is off as a whole; the others must agree.
+    assert (~near).sum() * 1000 <= OTHER_LABELS * case.n * len(near)
+    benchmark.group = f"encode on a GPU, {case.n} descriptors an image, K = {case.k}"
+    benchmark.extra_info.update(
+        kind="gpu",
+        implementation=gpu_implementation,
+        data=case.data,
+        n=case.n,
+        k=case.k,
+        images=n_images,
+        rows=n_images * case.n,
+        flop=2 * n_images * case.n * case.k * problems.DIMENSION,
+        bytes=4 * problems.DIMENSION * n_images * (case.n + case.k),
+        limits=gpu_limits,
+        backend=available_backends()["cuda"],
+        versions=versions[gpu_implementation],
+    )
+    replay(benchmark, seconds[gpu_implementation])
