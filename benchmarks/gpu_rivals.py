@@ -1,9 +1,9 @@
 """Implementations on a GPU: medvlad's kernels, and what people write with torch, JAX and CuPy.
 
 Each is a class made with descriptors, offsets and centres, all prepared untimed. The descriptors are a list
-of arrays (N, D), used in turn, so that no call finds its input in the cache. ``run(i)`` encodes the i-th with L2
-normalisation and leaves the result on the device; ``seconds(runs)`` is how long a run takes. Buffers that a
-library can be given are made beforehand. Without a GPU torch and JAX compute on the CPU, for the tests.
+of arrays (N, D), used in turn, so that no call finds its input in the cache. ``run(i)`` encodes the i-th with
+L2 normalisation and leaves the result on the device; ``seconds(runs)`` is how long a run takes. Buffers that
+a library can be given are made beforehand. Without a GPU torch and JAX compute on the CPU, for the tests.
 """
 
 from __future__ import annotations

