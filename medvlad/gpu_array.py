@@ -115,18 +115,19 @@ class GpuArray:
 
     def to_host(self) -> NDArray[np.float32]:
         """Return a copy in host memory, as float32."""
-        return np.asarray(import_cupy().asnumpy(self.float32()), np.float32)
+        with self.stream():
+            return np.asarray(import_cupy().asnumpy(self.float32()), np.float32)
 
     def first_not_finite(self) -> tuple[int, float] | None:
         """Row and value of the first number that is NaN or infinite."""
-        cupy = import_cupy()
-        # A bfloat16 is not finite where all bits of its exponent are set.
-        is_bits = self.element == "bfloat16"
-        bad = (self.values & 0x7F80) == 0x7F80 if is_bits else ~cupy.isfinite(self.values)
-        rows = bad.any(axis=1)
-        if not bool(rows.any()):
-            return None
-        row = int(rows.argmax())
+        with self.stream():
+            # A bfloat16 is not finite where all bits of its exponent are set.
+            is_bits = self.element == "bfloat16"
+            bad = (self.values & 0x7F80) == 0x7F80 if is_bits else ~import_cupy().isfinite(self.values)
+            rows = bad.any(axis=1)
+            if not bool(rows.any()):
+                return None
+            row = int(rows.argmax())
         values = self[row : row + 1].to_host()[0]
         return row, float(values[~np.isfinite(values)][0])
 

@@ -174,12 +174,16 @@ def squared_distances(
     x: Any, centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
     """See :func:`medvlad.backends.reference.squared_distances`."""
-    cupy, values = import_cupy(), place(x).float32()
-    n, d = values.shape
-    distances = cupy.empty(n, np.float64)
-    arguments = values, np.int64(n), np.int32(d), cupy.asarray(centers), cupy.asarray(labels), distances
-    _launch("kmeans", "squared_distances", -(-n // _ROW_THREADS), 256, arguments)
-    return np.asarray(cupy.asnumpy(distances))
+    cupy, x = import_cupy(), place(x)
+    n, d = x.shape
+    with x.stream():
+        distances = cupy.empty(n, np.float64)
+        arguments = (
+            *(x.float32(), np.int64(n), np.int32(d), cupy.asarray(centers), cupy.asarray(labels)),
+            distances,
+        )
+        _launch("kmeans", "squared_distances", -(-n // _ROW_THREADS), 256, arguments)
+        return np.asarray(cupy.asnumpy(distances))
 
 
 def candidate_distances(
@@ -191,18 +195,18 @@ def candidate_distances(
     n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """See :func:`medvlad.backends.reference.candidate_distances`."""
-    cupy, values = import_cupy(), place(x).float32()
-    (n, d), t = values.shape, len(candidates)
-    distances = cupy.empty((t, n), np.float64)
-    arguments = (
-        *(values, np.int64(n), np.int32(d), cupy.asarray(norms), cupy.asarray(candidates), np.int32(t)),
-        *(cupy.asarray(closest), distances),
-    )
-    _launch("kmeans", "candidate_distances", -(-n // _ROW_THREADS), 256, arguments)
+    cupy, x = import_cupy(), place(x)
+    (n, d), t = x.shape, len(candidates)
     runs = -(-n // _RUN_ROWS)
-    sums = cupy.empty((t, runs), np.float64)
-    _launch("kmeans", "run_sums", -(-t * runs // 256), 256, (distances, np.int64(n), np.int32(t), sums))
-    return cupy.asnumpy(distances), np.cumsum(cupy.asnumpy(sums), axis=1)[:, -1]
+    with x.stream():
+        distances, sums = cupy.empty((t, n), np.float64), cupy.empty((t, runs), np.float64)
+        arguments = (
+            *(x.float32(), np.int64(n), np.int32(d), cupy.asarray(norms), cupy.asarray(candidates)),
+            *(np.int32(t), cupy.asarray(closest), distances),
+        )
+        _launch("kmeans", "candidate_distances", -(-n // _ROW_THREADS), 256, arguments)
+        _launch("kmeans", "run_sums", -(-t * runs // 256), 256, (distances, np.int64(n), np.int32(t), sums))
+        return cupy.asnumpy(distances), np.cumsum(cupy.asnumpy(sums), axis=1)[:, -1]
 
 
 def place(x: Any) -> GpuArray:
@@ -227,13 +231,16 @@ def place(x: Any) -> GpuArray:
 
 def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
     """Rows of placed descriptors, in host memory."""
-    return place(x)[import_cupy().asarray(rows)].to_host()
+    placed = place(x)
+    with placed.stream():
+        return placed[import_cupy().asarray(rows)].to_host()
 
 
 def column_sums(x: Any) -> NDArray[np.float64]:
     """Sum of placed descriptors, feature by feature, in float64."""
-    values = place(x).float32()
-    return np.asarray(import_cupy().asnumpy(values.sum(axis=0, dtype=np.float64)))
+    placed = place(x)
+    with placed.stream():
+        return np.asarray(import_cupy().asnumpy(placed.float32().sum(axis=0, dtype=np.float64)))
 
 
 class _Centers:
