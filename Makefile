@@ -9,6 +9,7 @@ comma := ,
 CUDA ?= 13
 SANITIZERS ?= none address,undefined thread
 BIN := $(VENV)/bin
+CPP := $(shell find csrc medvlad tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
 .PHONY: demo test gpu bench lint format sanitize clean
@@ -40,12 +41,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.[ch]pp')
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.[ch]pp')
+	$(BIN)/clang-format -i $(CPP)
 
 # The C++ core's own test program; "none" is the program alone.
 sanitize:

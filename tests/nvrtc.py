@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medvlad.backends import cuda
+from medvlad.gpu_array import ELEMENTS
 
 RECORD = Path(__file__).with_name("kernel_resources.json")
 FILES = sorted(path.stem for path in (Path(cuda.__file__).parent / "kernels").glob("*.cu"))
@@ -64,7 +65,7 @@ class Nvrtc:
             self._call("nvrtcGetProgramLog", program, log)
             text = log.value.decode()
             if failed or "warning" in text:
-                raise RuntimeError(f"{name} for {architecture}: {text}")
+                raise RuntimeError(f"{name} for {architecture}: {text[:1000]}")
             self._call("nvrtcGetCUBINSize", program, ctypes.byref(size))
             assert size.value > 0
         finally:
@@ -97,17 +98,23 @@ def _read(log):
 
 
 def compile_all(nvrtc):
-    """Compile every file for every architecture: architecture -> kernel -> Resources."""
-    jobs = [(architecture, file) for architecture in ARCHITECTURES for file in FILES]
+    """Compile every file for every kind of number and architecture: architecture -> kernel -> Resources."""
+    jobs = [
+        (architecture, file, element)
+        for architecture in ARCHITECTURES
+        for file in FILES
+        for element in (ELEMENTS if file != "kmeans" else ("float32",))
+    ]
 
     def one(job):
-        architecture, file = job
-        return nvrtc.compile(cuda.source(file), f"{file}.cu", architecture, cuda.OPTIONS)
+        architecture, file, element = job
+        name = f"{file}.cu"
+        return nvrtc.compile(cuda.source(file), name, architecture, cuda.options(element))
 
     used = {architecture: {} for architecture in ARCHITECTURES}
     with ThreadPoolExecutor(2) as pool:
-        for (architecture, _), kernels in zip(jobs, pool.map(one, jobs), strict=True):
-            used[architecture].update(sorted(kernels.items()))
+        for (architecture, _, element), kernels in zip(jobs, pool.map(one, jobs), strict=True):
+            used[architecture].update({f"{k}, {element}": r for k, r in sorted(kernels.items())})
     return used
 
 

@@ -2,9 +2,13 @@
 
 The mathematics stands in ``kernels/*.cu`` and :mod:`medvlad.backends.candidates`. One call of `encode` runs
 
-    assign    scores on the tensor cores (float32 units before compute capability 8.0), candidates
-    decide    rows with several candidates, exactly
-    encode    residuals, normalisation, the output written once
+    images          many images of few rows: a block each, from descriptors to the vector
+
+or, for few images and large ones,
+
+    assign          scores on the tensor cores (float32 units before compute capability 8.0), candidates
+    decide          rows with several candidates, exactly
+    cells           norms, then residuals and normalisation, a warp a cell and slice
 
 Descriptors are NumPy arrays or :class:`~medvlad.gpu_array.GpuArray`. What is on a GPU stays there, and is
 computed on its library's stream; host arrays go through two pairs of pinned buffers, block by block, so that
@@ -35,6 +39,7 @@ __all__ = [
     "column_sums",
     "describe",
     "encode",
+    "options",
     "place",
     "source",
     "squared_distances",
@@ -42,14 +47,15 @@ __all__ = [
 ]
 
 #: Compiled without fusing of a product and a sum where the kernels do not ask for it: fixed bits everywhere.
-OPTIONS = ("--std=c++17", "--fmad=false")
+_OPTIONS = ("--std=c++17", "--fmad=false")
+_ELEMENTS = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
 
 _KERNELS = Path(__file__).parent / "kernels"
 _WARP = 32
 _ASSIGN_ROWS = 128  # of a block with one warp across
 _DECIDE_ROWS = 128
 _CELLS_OF_A_BLOCK = 8
-_NARROW_SLICE = 128  # dimensions of a warp in cell_norms; encode_images has fewer, wider slices
+_SLICE = 128  # dimensions of a warp in cells.cu; those of images.cu are fewer and wider
 _ROW_THREADS = 256 // 8  # rows of a block in kmeans.cu
 _RUN_ROWS = 1024
 
@@ -74,6 +80,11 @@ def describe() -> str:
     name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
     major, minor = _capability(device)
     return f"ok: {name}, compute capability {major}.{minor}"
+
+
+def options(element: str) -> tuple[str, ...]:
+    """Return the compiler's options for descriptors of one kind of number."""
+    return (*_OPTIONS, f"-DMEDVLAD_ELEMENT={_ELEMENTS[element]}")
 
 
 def source(name: str) -> str:
@@ -256,6 +267,19 @@ class _Centers:
         self.half_norms = cupy.asarray(host.half_norms)
         self.words = len(host.half) // TILE_CENTERS
 
+    def rounded_arguments(self) -> tuple[Any, ...]:
+        """Arguments of the first pass, in the order of every kernel that makes it."""
+        host = self.host
+        k_padded, d_padded = host.rounded.shape
+        return (
+            *(self.rounded, self.half, np.int32(self.k), np.int32(k_padded), np.int32(d_padded)),
+            *(np.int32(host.warps_across), host.max_center, host.max_center_error, host.max_half, host.gamma),
+        )
+
+    def exact_arguments(self) -> tuple[Any, ...]:
+        """Arguments of the decision."""
+        return self.values, self.half_norms, np.float64(self.host.max_norm)
+
 
 def _upload(centers: NDArray[np.float32], method: str) -> _Centers:
     way = method
@@ -281,22 +305,15 @@ def _label(x: GpuArray, centers: _Centers, labels: Any, unbounded: Any) -> None:
             if pass_rows <= _ASSIGN_ROWS:
                 raise
             pass_rows //= 2
-    host, d = centers.host, np.int32(centers.d)
+    d = np.int32(centers.d)
     for first in range(0, n, max(1, pass_rows)):
         values = x.values[first : first + pass_rows]
         own, rows = labels[first : first + len(values)], np.int64(len(values))
-        scores = (
-            *(values, rows, d, centers.rounded, centers.half, np.int32(centers.k)),
-            *(np.int32(host.rounded.shape[0]), np.int32(host.rounded.shape[1]), np.int32(host.warps_across)),
-            *(host.max_center, host.max_center_error, host.max_half, host.gamma, own, candidates, unbounded),
-        )
-        blocks = -(-len(values) * host.warps_across // _ASSIGN_ROWS)
-        _launch("assign", f"assign_{centers.way}_{x.element}", blocks, 128, scores)
-        decisions = (
-            *(values, rows, d, centers.values, centers.half_norms, np.float64(host.max_norm)),
-            *(candidates, np.int32(centers.words), own),
-        )
-        _launch("decide", f"decide_{x.element}", -(-len(values) // _DECIDE_ROWS), 128, decisions)
+        scores = (values, rows, d, *centers.rounded_arguments(), own, candidates, unbounded)
+        blocks = -(-len(values) * centers.host.warps_across // _ASSIGN_ROWS)
+        _launch("assign", f"assign_{centers.way}", blocks, 128, scores, x.element)
+        decisions = (values, rows, d, *centers.exact_arguments(), candidates, np.int32(centers.words), own)
+        _launch("decide", "decide", -(-len(values) // _DECIDE_ROWS), 128, decisions, x.element)
 
 
 def _encode_resident(
@@ -366,24 +383,27 @@ def _encode_block(
     n_images = len(offsets) - 1
     if labels is None:
         labels = cupy.empty(len(x), np.int32)
-    _label(x, centers, labels, unbounded)
     normalised = how["l2_norm"] or how["intra_norm"]
-    slices = -(-centers.d // _NARROW_SLICE)
+    slices = -(-centers.d // _SLICE)
     norms = cupy.empty((n_images if normalised else 0, centers.k * slices), np.float64)
     on_device = cupy.asarray(offsets)
+    k, d = np.int32(centers.k), np.int32(centers.d)
+    modes = np.float64(how["power"]), np.int32(how["intra_norm"]), np.int32(how["l2_norm"])
     for first, last, spread in _runs(offsets):
-        arguments = (
-            *(x.values, on_device[first:], labels, centers.values, np.int32(centers.k), np.int32(centers.d)),
-            *(np.float64(how["power"]), np.int32(how["intra_norm"]), np.int32(how["l2_norm"]), norms[first:]),
-            *(out[first:], np.uint64(0) if counts is None else counts[first:]),
-        )
-        if spread:
-            grid = (-(-centers.k * slices // _CELLS_OF_A_BLOCK), last - first)
-            if normalised:
-                _launch("encode", f"cell_norms_{x.element}", grid, 256, arguments)
-            _launch("encode", f"write_cells_{x.element}", grid, 256, arguments)
-        else:
-            _launch("encode", f"encode_images_{x.element}", last - first, 256, arguments)
+        outputs = norms[first:], out[first:], np.uint64(0) if counts is None else counts[first:]
+        arguments = (x.values, on_device[first:], labels, centers.values, k, d, *modes, *outputs)
+        if not spread:
+            candidates = cupy.empty((len(x), centers.words), np.uint64)
+            rest = (*centers.rounded_arguments(), *centers.exact_arguments()[1:], candidates, unbounded)
+            name = f"encode_images_{centers.way}"
+            _launch("images", name, last - first, 128, (*arguments, *rest), x.element)
+            continue
+        begin, end = int(offsets[first]), int(offsets[last])
+        _label(x[begin:end], centers, labels[begin:end], unbounded)
+        grid = (-(-centers.k * slices // _CELLS_OF_A_BLOCK), last - first)
+        if normalised:
+            _launch("cells", "cell_norms", grid, 256, arguments, x.element)
+        _launch("cells", "write_cells", grid, 256, arguments, x.element)
 
 
 def _runs(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, bool]]:
@@ -516,14 +536,21 @@ def _capability(device: Any) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
-def _launch(name: str, kernel: str, grid: int | tuple[int, int], threads: int, arguments: Any) -> None:
+def _launch(
+    name: str,
+    kernel: str,
+    grid: int | tuple[int, int],
+    threads: int,
+    arguments: Any,
+    element: str = "float32",
+) -> None:
     shape = grid if isinstance(grid, tuple) else (grid,)
     if min(shape) > 0:
         device = import_cupy().cuda.Device().id
-        _module(name, device).get_function(kernel)(shape, (threads,), arguments)
+        _module(name, element, device).get_function(kernel)(shape, (threads,), arguments)
 
 
 @cache
-def _module(name: str, device: int) -> Any:
-    """Compile a file of kernels, once a device."""
-    return import_cupy().RawModule(code=source(name), options=OPTIONS)
+def _module(name: str, element: str, device: int) -> Any:
+    """Compile a file of kernels for one kind of number, once a device."""
+    return import_cupy().RawModule(code=source(name), options=options(element))

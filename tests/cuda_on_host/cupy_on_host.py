@@ -189,7 +189,7 @@ class RawModule:
     """A file of kernels, compiled for the host."""
 
     def __init__(self, *, code, options):
-        self._library = load(code)
+        self._library = load(code, [option for option in options if option.startswith("-D")])
 
     def get_function(self, name):
         function = self._library[f"launch_{name}"]
@@ -218,23 +218,23 @@ def translation(code):
     begin, end = code.index("// What the kernels need of the hardware"), code.index("// A warp's 32 threads")
     code = code[:begin] + "#include <instructions.cuh>\n" + code[end:]
     names = re.findall(r"^MEDVLAD_\w+\((\w+)", code, re.MULTILINE)
-    names += re.findall(r'^extern "C" __global__ .*\n +(\w+)\(', code, re.MULTILINE)
+    names += re.findall(r'^extern "C" __global__ .*\n? +(\w+)\(const', code, re.MULTILINE)
     assert names
     return code + "".join(f"\nCUDA_ON_HOST_KERNEL({name})" for name in names) + "\n"
 
 
-def load(code):
+def load(code, flags):
     """Compile kernels for the host, once for each text of theirs, and load them."""
     text = translation(code)
     own = "".join((HERE / name).read_text() for name in ("cuda_on_host.hpp", "instructions.cuh"))
-    key = hashlib.sha256(repr((text, own, FLAGS)).encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr((text, own, FLAGS, flags)).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"medvlad-cuda-on-host-{key}"
     library = folder / "kernels.so"
     if not library.exists():
         folder.mkdir(exist_ok=True)
         unit, made = folder / f"{os.getpid()}.cpp", folder / f"{os.getpid()}.so"
         unit.write_text(text)
-        command = [COMPILER, *FLAGS, f"-I{HERE}", str(unit), "-o", str(made)]
+        command = [COMPILER, *FLAGS, *flags, f"-I{HERE}", str(unit), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError(done.stderr[:2000])

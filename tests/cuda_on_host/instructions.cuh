@@ -13,6 +13,11 @@ struct BFloat16 {
   unsigned short bits;
 };
 
+#if !defined(MEDVLAD_ELEMENT)
+#define MEDVLAD_ELEMENT float
+#endif
+typedef MEDVLAD_ELEMENT Element;
+
 inline float widened(float value) { return value; }
 
 inline float widened(Half value) {
@@ -28,6 +33,7 @@ inline float widened(BFloat16 value) { return __uint_as_float(static_cast<unsign
 inline void store_streamed(float* to, float value) { __stcs(to, value); }
 
 #define MEDVLAD_TENSOR_CORES 1
+#define MEDVLAD_FLOAT32_UNITS 1
 
 inline float rounded_to_tf32(float value) {
   const unsigned bits = __float_as_uint(value);

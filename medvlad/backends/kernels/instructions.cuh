@@ -14,6 +14,12 @@ struct BFloat16 {
   unsigned short bits;
 };
 
+// The kind of number of the descriptors: float, Half or BFloat16.
+#if !defined(MEDVLAD_ELEMENT)
+#define MEDVLAD_ELEMENT float
+#endif
+typedef MEDVLAD_ELEMENT Element;
+
 __device__ __forceinline__ float widened(float value) { return value; }
 
 __device__ __forceinline__ float widened(Half value) {
@@ -51,4 +57,6 @@ __device__ __forceinline__ void multiply_add_tf32(float (&sums)[4], const float 
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
         "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
+#else
+#define MEDVLAD_FLOAT32_UNITS 1
 #endif

@@ -4,19 +4,15 @@
 //
 // in float64, the rows in their order, so the same bits come out on every run and on the CPU. The output is
 // written once; what normalisation must know beforehand, the squared norm of each cell, is computed by a
-// first pass over the rows, which are in cache for the second where the image is not large:
-//
-//   encode_images   a block an image, both passes
-//   cell_norms, write_cells   a pass each, a warp a cell and 128 dimensions: for few images of many rows
-//
-// A warp finds the rows of its cell by looking through the image's labels, 32 at a time.
+// first pass over the rows. A warp finds the rows of its cell by looking through the image's labels, 32 at a
+// time.
+#pragma once
+
 #include <instructions.cuh>
 #include <warp.cuh>
 
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * kWarp;
 constexpr int kAhead = 4;          // labels a thread reads before it looks at them
 constexpr int kQueue = 2 * kWarp;  // rows found and not yet summed
 constexpr double kNormFloor = 1e-12;
@@ -193,57 +189,4 @@ __device__ void write_cell(const Batch<T>& batch, int64 image, int k, int slice,
   }
 }
 
-template <class T>
-__device__ void encode_images(const Batch<T>& batch) {
-  constexpr int kDims = 16;
-  __shared__ int64 queues[kWarps][kQueue];
-  int64* queue = queues[warp_of_block()];
-  const int64 image = blockIdx.x;
-  const int n_slices = slices<kDims>(batch), tasks = batch.k * n_slices;
-  if (batch.l2 || batch.intra) {
-    for (int task = warp_of_block(); task < tasks; task += kWarps) {
-      norm_of_cell<kDims>(batch, image, task / n_slices, task % n_slices, queue);
-    }
-    __syncthreads();
-  }
-  const double scale = scale_of<kDims>(batch, image);
-  for (int task = warp_of_block(); task < tasks; task += kWarps) {
-    write_cell<kDims>(batch, image, task / n_slices, task % n_slices, scale, queue);
-  }
-}
-
-// One warp's cell and slice of the two kernels below: the grid is (tasks / kWarps, images).
-template <int kDims, bool kWrites, class T>
-__device__ void one_cell(const Batch<T>& batch) {
-  __shared__ int64 queues[kWarps][kQueue];
-  const int n_slices = slices<kDims>(batch);
-  const int64 image = blockIdx.y;
-  const int task = static_cast<int>(blockIdx.x) * kWarps + warp_of_block();
-  if (task >= batch.k * n_slices) return;
-  if (kWrites) {
-    write_cell<kDims>(batch, image, task / n_slices, task % n_slices, scale_of<kDims>(batch, image),
-                      queues[warp_of_block()]);
-  } else {
-    norm_of_cell<kDims>(batch, image, task / n_slices, task % n_slices, queues[warp_of_block()]);
-  }
-}
-
 }  // namespace
-
-#define MEDVLAD_ENCODE(name, T, call)                                                                \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                             \
-      name(const T* x, const int64* offsets, const int* labels, const float* centers, int k, int d,  \
-           double power, int intra, int l2, double* squared_norms, float* out, int64* counts) {      \
-    call(Batch<T>{x, offsets, labels, centers, k, d, power, intra != 0, l2 != 0, squared_norms, out, \
-                  counts});                                                                          \
-  }
-
-MEDVLAD_ENCODE(encode_images_float32, float, encode_images)
-MEDVLAD_ENCODE(encode_images_float16, Half, encode_images)
-MEDVLAD_ENCODE(encode_images_bfloat16, BFloat16, encode_images)
-MEDVLAD_ENCODE(cell_norms_float32, float, (one_cell<4, false>))
-MEDVLAD_ENCODE(cell_norms_float16, Half, (one_cell<4, false>))
-MEDVLAD_ENCODE(cell_norms_bfloat16, BFloat16, (one_cell<4, false>))
-MEDVLAD_ENCODE(write_cells_float32, float, (one_cell<4, true>))
-MEDVLAD_ENCODE(write_cells_float16, Half, (one_cell<4, true>))
-MEDVLAD_ENCODE(write_cells_bfloat16, BFloat16, (one_cell<4, true>))
