@@ -20,7 +20,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -34,10 +34,13 @@ from medvlad._validate import InputError, MissingExtraError, check_choice, check
 from medvlad.descriptors import Descriptors
 from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
+from medvlad.store import DescriptorStore, Section, image_key
 from medvlad.weights import fill_network, fingerprint, weights_source
 
 __all__ = ["CNNDescriptors", "import_keras", "input_side"]
 
+# Goes up when the same image and settings would give other descriptors.
+_PREPROCESSING = 1
 _BATCH_PIXELS = 8 * 224 * 224
 _BATCHES_WITHOUT_BAR = 4
 
@@ -69,6 +72,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     output : {"host", "gpu"}, default="host"
         Where the descriptors are wanted. "gpu" leaves them where Keras computed them, for VLAD to go on from
         there; all of them must fit into the GPU's memory.
+    store : path or None, default=None
+        Folder of a :class:`medvlad.store.DescriptorStore`: images that went through the same network before
+        are read from it, others are added.
     resize : str, default="bilinear"
         Pillow's filter, antialiased: one of :data:`medvlad.images.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
@@ -106,6 +112,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         batch_size: int | None = None,
         dtype: str = "float32",
         output: str = "host",
+        store: str | os.PathLike[str] | None = None,
         resize: str = "bilinear",
         on_error: str = "raise",
         progress: bool | None = None,
@@ -117,6 +124,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.dtype = dtype
         self.output = output
+        self.store = store
         self.resize = resize
         self.on_error = on_error
         self.progress = progress
@@ -158,26 +166,143 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             not finite, or the GPU that is asked for is not there or too small.
         """
         X = _as_sequence(X)
-        network, preprocess = self._prepare()
-        scales = _check_scales(self.scales)
-        counts = [self._descriptors_an_image(network, scale) for scale in scales]
-        batches = [self.batch_size or max(1, _BATCH_PIXELS // input_side(s) ** 2) for s in scales]
-        n_images, an_image = len(X), sum(counts)
-        compute = _compute_function(network, self.output)
-        values = _empty((n_images * an_image, self.n_features_out_), self.output)
-        lengths = np.zeros(n_images, np.int64)
+        self._prepare()
         self.skipped_: list[tuple[int, str]] = []
+        if self.store is not None:
+            return self._from_store(X, self._fill_store(X))
+        an_image = self._descriptors_an_image()
+        values = _empty((len(X) * an_image, self.n_features_out_), self.output)
+        lengths = np.zeros(len(X), np.int64)
+        used = 0
+        for indices, block in self._extract(X, range(len(X)), values):
+            lengths[indices] = an_image
+            used += len(block) * an_image
+        used_values = values[:used]
+        if self.output == "gpu":
+            used_values = GpuArray(used_values, origin=import_keras().config.backend())
+        return Descriptors(used_values, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def extract(self, X: Any) -> int:
+        """Make sure that the store holds the descriptors of each image; those it holds are left alone.
+
+        However many the images, one batch of them is in memory. Stopped at any moment, it goes on from there
+        when called again.
+
+        Parameters
+        ----------
+        X : sequence of paths and arrays, or array (B, H, W, 3)
+
+        Returns
+        -------
+        int
+            Images that had to go through the network.
+
+        Raises
+        ------
+        InputError
+            If there is no `store`, and as `transform`.
+        """
+        if self.store is None:
+            raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
+        X = _as_sequence(X)
+        self._prepare()
+        self.skipped_ = []
+        section = self._section()
+        before = len(section)
+        self._fill_store(X, section)
+        return len(section) - before
+
+    def _section(self) -> Section:
+        """Return the part of the store for these parameters."""
+        settings = {
+            "model": self.model.lower(),
+            "layer": self.layer,
+            "weights": self.weights_fingerprint_,
+            "scales": list(_check_scales(self.scales)),
+            "resize": self.resize,
+            "preprocessing": _PREPROCESSING,
+            "dtype": self.dtype,
+        }
+        assert self.store is not None
+        return DescriptorStore(self.store).section(settings)
+
+    def _fill_store(self, X: Any, section: Section | None = None) -> tuple[Section, list[str | None]]:
+        """Extract what the store has not; return its section and each image's key, None where skipped."""
+        section = self._section() if section is None else section
+        keys: list[str | None] = [self._key_of(X[i], i) for i in range(len(X))]
+        seen: set[str] = set()
+        missing = []
+        for i, key in enumerate(keys):
+            if key is not None and key not in section and key not in seen:
+                seen.add(key)
+                missing.append(i)
+        with section.writer() as writer:
+            for indices, block in self._extract(X, missing):
+                for i, values in zip(indices, block, strict=True):
+                    writer.add(str(keys[i]), values)
+        reasons = {keys[i]: reason for i, reason in self.skipped_ if keys[i] is not None}
+        told = {i for i, _ in self.skipped_}
+        for i, key in enumerate(keys):
+            if key in reasons:
+                keys[i] = None
+                if i not in told:  # a copy of one that cannot be read
+                    self.skipped_.append((i, reasons[key]))
+        self.skipped_.sort()
+        return section, keys
+
+    def _from_store(self, X: Any, found: tuple[Section, list[str | None]]) -> Descriptors:
+        section, keys = found
+        an_image = self._descriptors_an_image()
+        values = np.empty((len(keys) * an_image, self.n_features_out_), np.float32)
+        lengths = np.zeros(len(keys), np.int64)
+        used = 0
+        damaged = False
+        for i, key in enumerate(keys):
+            if key is None:
+                continue
+            stored = section.get(key)
+            if stored is None:
+                damaged = True
+                continue
+            values[used : used + an_image] = stored
+            lengths[i] = an_image
+            used += an_image
+        if damaged:  # found out while reading: the store has forgotten them, so they are made again
+            self.skipped_ = []
+            return self._from_store(X, self._fill_store(X, section))
+        return Descriptors(values[:used], np.concatenate([[0], np.cumsum(lengths)]))
+
+    def _key_of(self, image: Any, index: int) -> str | None:
+        try:
+            return image_key(image)
+        except InputError as error:
+            if self.on_error == "raise":
+                raise
+            self.skipped_.append((index, str(error)))
+            return None
+
+    def _extract(self, X: Any, wanted: Sequence[int], values: Any = None) -> Iterator[tuple[list[int], Any]]:
+        """Yield indices of images and their descriptors (m, n, D), batch by batch, without the unreadable.
+
+        They are made in `values` (at least the images' rows, D), one after another, where it is given.
+        """
+        network, preprocess = self._network, self._preprocess
+        scales = _check_scales(self.scales)
+        counts = [self._descriptors_of_scale(scale) for scale in scales]
+        batches = [self.batch_size or max(1, _BATCH_PIXELS // input_side(s) ** 2) for s in scales]
+        n_images, an_image, d = len(wanted), sum(counts), self.n_features_out_
+        compute = _compute_function(network, self.output)
         used, chunk = 0, max(batches)
         hidden = None if self.progress is None else not self.progress
         if self.progress is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
             hidden = True
         with tqdm(total=n_images, unit="image", desc="descriptors", disable=hidden) as bar:
             for first in range(0, n_images, chunk):
-                indices = range(first, min(first + chunk, n_images))
+                indices = wanted[first : first + chunk]
                 pixels = [(i, p) for i in indices if (p := self._load(X[i], i)) is not None]
-                block = values[used : used + len(pixels) * an_image].reshape(
-                    len(pixels), an_image, self.n_features_out_
-                )
+                rows = len(pixels) * an_image
+                own = np.empty((rows, d), np.float32) if values is None else values[used : used + rows]
+                block = own.reshape(len(pixels), an_image, d)
                 start = 0
                 for scale, count, batch in zip(scales, counts, batches, strict=True):
                     side = input_side(scale)
@@ -189,20 +314,16 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                         maps = compute(preprocess(padded))[: len(part)]
                         block[at : at + batch, start : start + count] = maps.reshape(len(part), count, -1)
                     start += count
-                row = _first_not_finite(values[used : used + len(pixels) * an_image])
+                row = _first_not_finite(own)
                 if row is not None:
                     index = pixels[row // an_image][0]
                     raise InputError(
                         f"the network gives numbers that are not finite for {_name(X[index], index)}: "
                         "check its weights"
                     )
-                lengths[[i for i, _ in pixels]] = an_image
-                used += len(pixels) * an_image
+                used += rows
+                yield [i for i, _ in pixels], block
                 bar.update(len(indices))
-        used_values = values[:used]
-        if self.output == "gpu":
-            used_values = GpuArray(used_values, origin=import_keras().config.backend())
-        return Descriptors(used_values, np.concatenate([[0], np.cumsum(lengths)]))
 
     def _load(self, image: Any, index: int) -> NDArray[np.uint8] | None:
         try:
@@ -219,6 +340,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         scales = _check_scales(self.scales)
         check_choice(self.dtype, "dtype", ("float32",))
         check_choice(self.output, "output", ("host", "gpu"))
+        if self.store is not None and self.output == "gpu":
+            raise InputError("a store is on the host: use output='host', or no store")
         check_choice(self.resize, "resize", RESIZE_FILTERS)
         check_choice(self.on_error, "on_error", ("raise", "skip"))
         if self.batch_size is not None:
@@ -238,9 +361,12 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             )
         return self._network, self._preprocess
 
-    def _descriptors_an_image(self, network: Any, scale: int) -> int:
+    def _descriptors_an_image(self) -> int:
+        return sum(self._descriptors_of_scale(scale) for scale in _check_scales(self.scales))
+
+    def _descriptors_of_scale(self, scale: int) -> int:
         side = input_side(scale)
-        shape = network.compute_output_shape((1, side, side, 3))
+        shape = self._network.compute_output_shape((1, side, side, 3))
         return int(np.prod(shape[1:-1]))
 
     def __sklearn_is_fitted__(self) -> bool:
