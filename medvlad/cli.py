@@ -93,6 +93,7 @@ def _network_options(command: Command) -> Command:
         click.option(
             "--batch-size", type=int, help="Images a batch [default: as many as fit a fixed memory]."
         ),
+        click.option("--store", help="Folder where descriptors are kept, and found again."),
     ]
     return _add(command, options)
 
@@ -222,6 +223,80 @@ def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error:
             values = "  ".join(f"{name} {value:+.3f}" for name, value in p["scores"].items())
             click.echo(f"{p['image']:<{width}}  {p['label']}  ({values})")
     return _list_skipped(skipped)
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR", type=_PATH)
+@_network_options
+@_on_error_option
+def extract(directory: Path, scale: str, store: str | None, on_error: str, **options: Any) -> int:
+    """Put the descriptors of all images in DIR into a store; stopped, it goes on from there next time."""
+    from medvlad.datasets import list_images
+    from medvlad.features import CNNDescriptors
+    from medvlad.store import DescriptorStore
+
+    if store is None:
+        raise InputError("extract needs --store FOLDER, where descriptors are kept")
+    DescriptorStore(store)  # says what is wrong with the folder before the long work
+    paths = list_images(directory)
+    _start_keras()
+    features = CNNDescriptors(
+        **options, scales=_numbers(scale, "--scale"), store=store, on_error=_on_error(on_error)
+    )
+    try:
+        n_new = features.extract(paths)
+    except KeyboardInterrupt:
+        click.echo(
+            f"medvlad: interrupted; what was extracted is in {store}, the same command goes on", err=True
+        )
+        return 130
+    click.echo(f"{len(paths)} images, {n_new} of them extracted now; store: {store}")
+    return _list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
+
+
+@cli.group()
+def store() -> None:
+    """Look after a folder of descriptors."""
+
+
+@store.command("ls")
+@click.argument("folder", metavar="STORE", type=_PATH)
+def store_ls(folder: Path) -> None:
+    """List what a store holds: images, size and settings of each section."""
+    for section in _sections(folder):
+        settings = ", ".join(f"{name} {value}" for name, value in sorted(section.settings.items()))
+        click.echo(f"{len(section)} images, {section.n_bytes() / 1e6:.1f} MB: {settings}")
+
+
+@store.command("verify")
+@click.argument("folder", metavar="STORE", type=_PATH)
+def store_verify(folder: Path) -> int:
+    """Read everything in a store and say what is damaged; exit status 2 if anything is."""
+    n_images, damage = 0, []
+    for section in _sections(folder):
+        n_images += len(section)
+        damage += section.verify()
+    for sentence in damage:
+        click.echo(f"medvlad: {sentence}", err=True)
+    state = f"{len(damage)} damaged; 'medvlad store gc' removes them" if damage else "nothing is damaged"
+    click.echo(f"{n_images} images, {state}")
+    return 2 if damage else 0
+
+
+@store.command("gc")
+@click.argument("folder", metavar="STORE", type=_PATH)
+def store_gc(folder: Path) -> None:
+    """Remove from a store what is damaged, double, or was left by a process that was killed."""
+    freed = sum(section.gc() for section in _sections(folder))
+    click.echo(f"freed {freed / 1e6:.1f} MB")
+
+
+def _sections(folder: Path) -> list[Any]:
+    from medvlad.store import DescriptorStore
+
+    if not (folder / "format.json").is_file():
+        raise InputError(f"{folder} is no descriptor store: name the folder that --store was given")
+    return list(DescriptorStore(folder).sections())
 
 
 @cli.command()

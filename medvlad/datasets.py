@@ -250,6 +250,22 @@ class Listing:
             _log.warning("%s: %d images outside the class folders are left out", root, self.n_misplaced)
 
 
+def list_images(root: Root) -> list[str]:
+    """Paths of all images in a folder and its sub-folders, whatever these mean, sorted folder by folder.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing, cannot be read, or holds no image.
+    """
+    folder, listing = check_root(root), Listing()
+    paths = [str(folder.joinpath(*parts)) for parts in listing.walk(folder)]
+    listing.report(folder)
+    if not paths:
+        raise InputError(f"there is no image in {str(folder)!r}: give a folder of JPEG, PNG or TIFF files")
+    return paths
+
+
 def check_split(split: object) -> None:
     if isinstance(split, str) and split.casefold() in ("val", "valid", "validation"):
         raise InputError(

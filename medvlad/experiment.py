@@ -45,7 +45,7 @@ class Experiment:
 
     Attributes
     ----------
-    model, layer, weights, scales, resize, batch_size, on_error
+    model, layer, weights, scales, resize, batch_size, on_error, store
         See :class:`medvlad.CNNDescriptors`.
     power, intra_norm, backend, n_threads
         See :class:`medvlad.VLAD`.
@@ -66,6 +66,7 @@ class Experiment:
     resize: str = "bilinear"
     batch_size: int | None = None
     on_error: str = "raise"
+    store: str | None = None
     power: float = 1.0
     intra_norm: bool = False
     backend: str = "auto"
@@ -192,6 +193,7 @@ class Experiment:
             batch_size=self.batch_size,
             resize=self.resize,
             on_error=self.on_error,
+            store=self.store,
         )
 
     def _encoder(self, name: str) -> VLAD | GlobalPool:
@@ -209,6 +211,7 @@ class Experiment:
 
     def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
         settings = asdict(self) | {"scales": list(self.scales)}
+        del settings["store"]  # where descriptors lie changes no number
         settings["input_sides"] = list(extractor.input_sides_)
         settings["weights"] = weights_source(self.weights)
         settings["weights_fingerprint"] = extractor.weights_fingerprint_

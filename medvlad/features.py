@@ -183,7 +183,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         return Descriptors(used_values, np.concatenate([[0], np.cumsum(lengths)]))
 
     def extract(self, X: Any) -> int:
-        """Make sure that the store holds the descriptors of each image; those it holds are left alone.
+        """Make sure that the store holds the descriptors of each image, intact; what it holds is left alone.
 
         However many the images, one batch of them is in memory. Stopped at any moment, it goes on from there
         when called again.
@@ -208,6 +208,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self._prepare()
         self.skipped_ = []
         section = self._section()
+        section.forget_damaged()
         before = len(section)
         self._fill_store(X, section)
         return len(section) - before

@@ -181,6 +181,11 @@ class Section:
             del self._entries[key]
             return None
 
+    def forget_damaged(self) -> None:
+        """Read everything, so that what is damaged counts as missing."""
+        for key in list(self._entries):
+            self.get(key)
+
     def writer(self, dtype: str = "float32") -> ShardWriter:
         """Return what adds images to this section."""
         self._store.prepare()

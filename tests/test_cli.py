@@ -117,6 +117,51 @@ def test_train_and_predict(run, images, weights, tmp_path, encode):
     assert f"{files[0]}  {predictions[0]['label']}" in table
 
 
+def test_extract_and_store(run, images, weights, tmp_path, monkeypatch):
+    """Descriptors are made once, whoever asks; the store can be listed, verified and mended."""
+    folder = tmp_path / "store"
+    network = [*NETWORK, "--weights", weights, "--store", folder]
+    status, printed, error = run("extract", images, *network)
+    assert (status, error) == (0, "")
+    assert printed == f"20 images, 20 of them extracted now; store: {folder}\n"
+    assert "20 images, 0 of them" in run("extract", images, *network)[1]
+    status, printed, _ = run("store", "ls", folder)
+    assert status == 0
+    assert printed.startswith("20 images, ")
+    assert "layer out_relu, model mobilenetv2" in printed
+    assert run("store", "verify", folder) == (0, "20 images, nothing is damaged\n", "")
+    with monkeypatch.context() as patch:
+        patch.setattr("medvlad.features._compute_function", lambda *_: None)  # the network is not asked
+        status, table, _ = run("evaluate", images, *network, "--encode", "avg,vlad4")
+    assert status == 0
+    assert table == run("evaluate", images, *network[:-2], "--encode", "avg,vlad4")[1]
+    (shard,) = folder.glob("*/*.shard")
+    content = bytearray(shard.read_bytes())
+    content[-9] ^= 1
+    shard.write_bytes(content)
+    status, printed, error = run("store", "verify", folder)
+    assert (status, printed) == (2, "20 images, 1 damaged; 'medvlad store gc' removes them\n")
+    assert "is damaged" in error
+    assert "20 images, 1 of them" in run("extract", images, *network)[1]
+    assert run("store", "gc", folder)[0] == 0
+    assert run("store", "verify", folder)[0] == 0
+
+
+def test_mistakes_about_stores(run, images, tmp_path):
+    for arguments, sentence in (
+        (["extract", images], "extract needs --store"),
+        (["extract", images, "--store", images], "is a folder of something else"),
+        (["store", "ls", tmp_path / "none"], "is no descriptor store"),
+        (["store", "verify", images], "is no descriptor store"),
+    ):
+        status, printed, error = run(*arguments)
+        assert (status, printed) == (2, "")
+        assert sentence in error
+        assert error.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    assert "there is no image in" in run("extract", tmp_path / "empty", "--store", tmp_path / "s")[2]
+
+
 def test_weights_of_another_training_are_refused(run, images, weights, tmp_path):
     keras = pytest.importorskip("keras")
     model = tmp_path / "model.medvlad"

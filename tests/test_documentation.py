@@ -59,6 +59,9 @@ def test_readme_commands_exist():
     assert len(lines) >= 4
     for line in lines:
         command, *words = line.split()
-        known = {o for p in cli.commands[command].params for o in p.opts}
+        found = cli.commands[command]
+        if command == "store":
+            found = found.commands[words.pop(0)]
+        known = {o for p in found.params for o in p.opts}
         used = {word for word in words if word.startswith("-")}
         assert used <= known, line
