@@ -38,7 +38,7 @@ def on_gpu(x: Any) -> bool:
 
 def import_cupy() -> Any:
     """Import CuPy, or say which extra brings it."""
-    return import_extra("cupy", "cuda12' or 'medvlad[cuda13", "the cuda backend")
+    return import_extra("cupy", "cuda12]' or 'medvlad[cuda13", "the cuda backend")
 
 
 class GpuArray:

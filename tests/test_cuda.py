@@ -4,6 +4,7 @@
 """
 
 import importlib
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -376,6 +377,13 @@ def test_without_a_gpu(monkeypatch):
     if not state.startswith("ok"):
         with pytest.raises(InputError, match="backend 'cuda' cannot run here"):
             get_backend("cuda")
+
+
+def test_without_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert "pip install 'medvlad[cuda12]' or 'medvlad[cuda13]'" in available_backends()["cuda"]
+    with pytest.raises(InputError, match="cannot run here: the cuda backend needs the Python module 'cupy'"):
+        mv.assign(np.ones((2, 2)), np.ones((1, 2)), backend="cuda")
 
 
 def test_candidate_centers_are_within_their_bounds(rng):
