@@ -7,6 +7,8 @@ REQUIRE ?= native,keras,bundled$(if $(filter Linux,$(shell uname -s)),$(comma)nv
 comma := ,
 # For `make gpu`: the driver's CUDA, 12 or 13. OFFLINE=1 takes what PYTHON has installed instead of an index.
 CUDA ?= 13
+# Processes of `make test`.
+JOBS ?= 2
 SANITIZERS ?= none address,undefined thread
 BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
@@ -19,7 +21,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
-	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest
+	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 # On a machine with a GPU: the kernels under compute-sanitizer where there is one, the tests marked gpu, and the
 # benchmarks, whose results are written to benchmarks/results.
