@@ -168,7 +168,9 @@ def _joined(matrices: Sequence[Any]) -> Any:
         return np.concatenate([m.to_host() if isinstance(m, GpuArray) else m for m in matrices])
     if any(not isinstance(m, GpuArray) or m.element != first.element for m in matrices):
         raise InputError("descriptors of one batch must all be on the GPU, and of one dtype")
-    return GpuArray(import_cupy().concatenate([m.values for m in matrices]), first.element, first.origin)
+    with first.stream():
+        joined = import_cupy().concatenate([m.values for m in matrices])
+    return GpuArray(joined, first.element, first.origin)
 
 
 def as_descriptors(x: Any) -> Descriptors:

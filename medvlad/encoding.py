@@ -134,7 +134,7 @@ def vlad_encode(
     if isinstance(batch.values, GpuArray):
         for name, (given, shape, dtype) in wanted.items():
             if given is not None:
-                outputs[name] = batch.values.output(given, name, shape, dtype)
+                outputs[name] = batch.values.output(given, name, shape, dtype, list(outputs.values()))
     else:
         check_finite(batch.values, batch.offsets)
         used: tuple[NDArray[Any], ...] = (batch.values, batch.offsets, c)
@@ -407,7 +407,9 @@ class GlobalPool(_Encoder):
                 values = np.divide(values, norms, out=np.zeros_like(values), where=norms >= NORM_FLOOR)
             pooled[start : start + len(part)][filled] = values
         if isinstance(given.values, GpuArray):
-            return given.values.give_back(import_cupy().asarray(pooled))
+            with given.values.stream():
+                on_gpu_again = import_cupy().asarray(pooled)
+            return given.values.give_back(on_gpu_again)
         return pooled
 
     def __sklearn_is_fitted__(self) -> bool:

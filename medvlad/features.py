@@ -314,6 +314,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                         padded[: len(part)] = part
                         maps = compute(preprocess(padded))[: len(part)]
                         block[at : at + batch, start : start + count] = maps.reshape(len(part), count, -1)
+                        if self.output == "gpu":  # the maps' memory is Keras' again after this
+                            import_cupy().cuda.get_current_stream().synchronize()
                     start += count
                 row = _first_not_finite(own)
                 if row is not None:
@@ -457,7 +459,8 @@ def _empty(shape: tuple[int, int], output: str) -> Any:
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise InputError(
             f"{shape[0]} descriptors of {shape[1]} do not fit into the GPU's memory ({error}): "
-            "take fewer images at a time, or output='host'"
+            "take fewer images at a time, keep TensorFlow or JAX from taking it all "
+            "(TF_FORCE_GPU_ALLOW_GROWTH=true, XLA_PYTHON_CLIENT_PREALLOCATE=false), or use output='host'"
         ) from error
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise InputError(

@@ -10,6 +10,8 @@ device has come to rest.
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,6 +24,9 @@ __all__ = ["ELEMENTS", "GpuArray", "import_cupy", "on_gpu"]
 
 # DLPack's numbers for memory of a CUDA device, and for memory managed between host and device.
 _CUDA_DEVICES = (2, 13)
+
+# Rows that are looked at together for what is not finite.
+_ROWS = 1 << 16
 
 #: Kinds of numbers that the kernels read.
 ELEMENTS = ("float32", "float16", "bfloat16")
@@ -76,15 +81,19 @@ class GpuArray:
         cupy = import_cupy()
         origin = _origin(x)
         is_bfloat16 = "bfloat16" in str(getattr(x, "dtype", ""))
-        values = _import(cupy, x, origin, is_bfloat16)
-        if is_bfloat16:
-            return cls(cupy.ascontiguousarray(values).view(np.uint16), "bfloat16", origin)
-        if values.dtype.kind not in "fiub":
-            raise InputError(f"{name} must hold real numbers, got dtype {values.dtype}: convert to float32")
-        element = str(values.dtype)
-        if element not in ELEMENTS:
-            element = "float32"
-        return cls(cupy.ascontiguousarray(values, dtype=element), element, origin)
+        # Copies, too, are made on the array's device and its library's stream.
+        with _context(origin, _device_of(x)):
+            values = _import(cupy, x, origin, is_bfloat16)
+            if is_bfloat16:
+                return cls(cupy.ascontiguousarray(values).view(np.uint16), "bfloat16", origin)
+            if values.dtype.kind not in "fiub":
+                raise InputError(
+                    f"{name} must hold real numbers, got dtype {values.dtype}: convert to float32"
+                )
+            element = str(values.dtype)
+            if element not in ELEMENTS:
+                element = "float32"
+            return cls(cupy.ascontiguousarray(values, dtype=element), element, origin)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,13 +132,15 @@ class GpuArray:
         with self.stream():
             # A bfloat16 is not finite where all bits of its exponent are set.
             is_bits = self.element == "bfloat16"
-            bad = (self.values & 0x7F80) == 0x7F80 if is_bits else ~import_cupy().isfinite(self.values)
-            rows = bad.any(axis=1)
-            if not bool(rows.any()):
-                return None
-            row = int(rows.argmax())
-        values = self[row : row + 1].to_host()[0]
-        return row, float(values[~np.isfinite(values)][0])
+            for start in range(0, len(self), _ROWS):  # so that what is made on the way stays small
+                block = self.values[start : start + _ROWS]
+                bad = (block & 0x7F80) == 0x7F80 if is_bits else ~import_cupy().isfinite(block)
+                rows = bad.any(axis=1)
+                if bool(rows.any()):
+                    row = start + int(rows.argmax())
+                    values = self[row : row + 1].to_host()[0]
+                    return row, float(values[~np.isfinite(values)][0])
+        return None
 
     def give_back(self, result: Any) -> Any:
         """Return `result`, a cupy.ndarray, as an array of the library that this one came from."""
@@ -143,36 +154,57 @@ class GpuArray:
             return tensorflow.experimental.dlpack.from_dlpack(result.__dlpack__())
         return result
 
-    def output(self, given: Any, name: str, shape: tuple[int, ...], dtype: type) -> Any:
+    def output(
+        self, given: Any, name: str, shape: tuple[int, ...], dtype: type, used: Sequence[Any] = ()
+    ) -> Any:
         """Return `given` as the cupy.ndarray on its memory, if results of that shape can be written there.
 
         Raises
         ------
         InputError
-            If it is not a C-contiguous array of `shape` and `dtype` on a GPU, or cannot be written.
+            If it is not a C-contiguous array of `shape` and `dtype` on the same GPU, cannot be written, or
+            overlaps the descriptors or another output, `used`.
         """
         if not on_gpu(given):
             raise InputError(
                 f"{name} must be on the GPU where the descriptors are, got {type(given).__name__}"
             )
         origin = _origin(given)
+        if isinstance(given, GpuArray):
+            raise InputError(f"{name} must be an array of CuPy or torch, got a GpuArray: give its values")
         if origin in ("jax", "tensorflow"):
             raise InputError(f"{name} is an array of {origin}, which cannot be written: leave it out")
-        values = _import(import_cupy(), given, origin, False)
+        if _device_of(given) != self.values.device.id:
+            raise InputError(f"{name} is on another GPU than the descriptors: make it on theirs")
+        with _context(origin, _device_of(given)):
+            values = _import(import_cupy(), given, origin, False)
         if values.dtype != dtype or tuple(values.shape) != shape or not values.flags.c_contiguous:
             raise InputError(
                 f"{name} must be a C-contiguous array of {np.dtype(dtype)} {shape}, "
                 f"got {values.dtype} {tuple(values.shape)}"
             )
+        begin, end = _addresses(values)
+        for first, last in map(_addresses, (self.values, *used)):
+            if begin < last and first < end:
+                raise InputError(f"{name} overlaps an input or another output: give it memory of its own")
         return values
 
     def stream(self) -> AbstractContextManager[Any]:
         """Context in which CuPy works on this array's device, and on the stream its library uses there."""
-        cupy = import_cupy()
-        device = self.values.device
-        if self.origin == "torch":
-            return _DeviceAndStream(device, _foreign_stream(cupy, _torch_stream(device.id), device.id))
-        return _DeviceAndStream(device, nullcontext())
+        return _context(self.origin, int(self.values.device.id))
+
+
+def _device_of(x: Any) -> int:
+    return int(x.__dlpack_device__()[1])
+
+
+def _context(origin: str, device: int) -> AbstractContextManager[Any]:
+    """Context in which CuPy works on a device, and on the stream that a library uses there."""
+    cupy = import_cupy()
+    stream: Any = nullcontext()
+    if origin == "torch":
+        stream = _foreign_stream(cupy, _torch_stream(device), device)
+    return _DeviceAndStream(cupy.cuda.Device(device), stream)
 
 
 class _DeviceAndStream:
@@ -190,7 +222,16 @@ class _DeviceAndStream:
         self._device.__exit__(*error)
 
 
+def _addresses(values: Any) -> tuple[int, int]:
+    begin = int(values.__cuda_array_interface__["data"][0])
+    return begin, begin + int(values.nbytes)
+
+
 def _origin(x: Any) -> str:
+    """Name of the library that made an array."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, getattr(torch, "Tensor", ())):
+        return "torch"  # classes derived from its own live elsewhere
     return type(x).__module__.partition(".")[0].replace("jaxlib", "jax")
 
 

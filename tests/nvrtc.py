@@ -16,6 +16,8 @@ from typing import NamedTuple
 from medvlad.backends import cuda
 from medvlad.gpu_array import ELEMENTS
 
+#: What CuPy 14 adds to everybody's options.
+CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 RECORD = Path(__file__).with_name("kernel_resources.json")
 FILES = sorted(path.stem for path in (Path(cuda.__file__).parent / "kernels").glob("*.cu"))
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
@@ -56,7 +58,7 @@ class Nvrtc:
         create = (ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
         self._call("nvrtcCreateProgram", *create)
         try:
-            flags = [f"-arch={architecture}", "--ptxas-options=-v", *options]
+            flags = [f"-arch={architecture}", "--ptxas-options=-v", *options, *CUPYS_OPTIONS]
             array = (ctypes.c_char_p * len(flags))(*(f.encode() for f in flags))
             failed = self._library.nvrtcCompileProgram(program, len(flags), array)
             size = ctypes.c_size_t()

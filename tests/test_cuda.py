@@ -65,9 +65,24 @@ def placed(cupy, x, element):
     return GpuArray(cupy.asarray(x)), x
 
 
+@pytest.fixture(params=["images", "cells"])
+def way(request, monkeypatch):
+    """A block an image, or a warp a cell, however many images and multiprocessors there are."""
+    monkeypatch.setattr(cuda, "_IMAGES_A_MULTIPROCESSOR", 0 if request.param == "images" else 10**6)
+    launched, launch = set(), cuda._launch
+
+    def spy(name, *arguments):
+        launched.add(name)
+        launch(name, *arguments)
+
+    monkeypatch.setattr(cuda, "_launch", spy)
+    yield request.param
+    assert request.param in launched
+
+
 @pytest.mark.parametrize("element", gpu_array.ELEMENTS)
 @pytest.mark.parametrize(("k", "d"), [(1, 1), (7, 20), (64, 33), (65, 100), (130, 36)])
-def test_kinds_of_numbers(gpu, method, rng, element, k, d):
+def test_kinds_of_numbers(gpu, method, way, rng, element, k, d):
     """Everything that a network produces, both ways of multiplying: labels exact."""
     x, offsets, c = problem(rng, [0, 70, 1, 66], k, d)
     on_gpu, x = placed(gpu, x, element)
@@ -88,13 +103,17 @@ def test_kinds_of_numbers(gpu, method, rng, element, k, d):
 @pytest.mark.parametrize("images", [1, 3, 9])
 @pytest.mark.parametrize("d", [130, 600])
 def test_both_ways_of_encoding(gpu, rng, images, d, monkeypatch):
-    """A block an image, or a warp a cell; a large image beside small ones; rows wider than a slice."""
+    """A large image beside small ones; rows wider than a slice; the same bits whichever way."""
     monkeypatch.setattr(cuda, "_LARGE_IMAGE", 40)
     x, offsets, c = problem(rng, [3, 50, 0, 7, 1, 90, 2, 5, 45][:images], 5, d)
     for power, intra in ((1.0, False), (0.5, True)):
-        encoded = cuda.encode(x, offsets, c, power=power, intra_norm=intra)
         wanted = reference.encode(x, offsets, c, power=power, intra_norm=intra)
-        np.testing.assert_allclose(encoded, wanted, rtol=0, atol=TOLERANCE["encode", "float32"])
+        found = []
+        for images_a_multiprocessor in (0, 10**6):
+            monkeypatch.setattr(cuda, "_IMAGES_A_MULTIPROCESSOR", images_a_multiprocessor)
+            found.append(cuda.encode(x, offsets, c, power=power, intra_norm=intra))
+        np.testing.assert_allclose(found[0], wanted, rtol=0, atol=TOLERANCE["encode", "float32"])
+        np.testing.assert_array_equal(found[0].view(np.int32), found[1].view(np.int32))
 
 
 def test_residuals_are_those_of_the_cpu_to_the_bit(gpu, rng):
@@ -107,7 +126,7 @@ def test_residuals_are_those_of_the_cpu_to_the_bit(gpu, rng):
 
 
 def test_the_bound_holds(gpu, method, rng):
-    """Scores of the first pass are as near to the real ones as its bound says, and candidates are few."""
+    """What the first pass decides is right, the true winner is always a candidate, and few rows are open."""
     x, _, c = problem(rng, [500], 64, 200)
     x *= np.exp(rng.normal(size=(500, 1))).astype(np.float32)
     centers = cuda._upload(c, method)
@@ -141,14 +160,27 @@ def test_extreme_magnitudes(gpu, method, rng, scale):
     np.testing.assert_array_equal(cuda.assign(x, c, method=method), reference.assign(x, c))
 
 
-def test_runs_repeat_to_the_bit(gpu, rng):
+def test_denormals_count(gpu, method):
+    """CuPy compiles with denormals taken for zeros; what decides and what is written does not."""
+    x, c = np.array([[1, 1e-39]], np.float32), np.array([[1, 3e-39], [1, 1e-39]], np.float32)
+    assert cuda.assign(x, c, method=method).tolist() == [1]
+    x, origin, offsets = np.full((3, 4), 1e-39, np.float32), np.zeros((1, 4), np.float32), np.array([0, 3])
+    expected = reference.encode(x, offsets, origin, power=0.1)
+    np.testing.assert_allclose(cuda.encode(x, offsets, origin, power=0.1), expected, rtol=1e-6)
+    assert expected.min() > 0.4
+    residuals, _ = cuda.aggregate(x, offsets, origin)
+    np.testing.assert_array_equal(residuals, reference.aggregate(x, offsets, origin)[0])
+    assert residuals.min() > 0
+
+
+def test_runs_repeat_to_the_bit(gpu, way, rng):
     x, offsets, c = problem(rng, [49] * 6, 20, 64)
     once = cuda.encode(x, offsets, c, power=0.5)
     np.testing.assert_array_equal(once, cuda.encode(x, offsets, c, power=0.5))
 
 
 @pytest.mark.parametrize("block", [1, 3000, 10**9])
-def test_host_arrays_go_in_blocks(gpu, rng, block, monkeypatch):
+def test_host_arrays_go_in_blocks(gpu, way, rng, block, monkeypatch):
     """However the batch is cut, vectors, labels and counts are the same."""
     monkeypatch.setattr(cuda, "_BLOCK_BYTES", block)
     x, offsets, c = problem(rng, [5, 0, 60, 3, 3, 20], 8, 12)
@@ -265,6 +297,15 @@ def test_mistakes_have_one_sentence(gpu, rng):
         mv.vlad_encode(d, c, out=np.empty((2, 15), np.float32))
     with pytest.raises(InputError, match=r"out must be a C-contiguous array of float32 \(2, 15\)"):
         mv.vlad_encode(d, c, out=gpu.empty((2, 16), np.float32))
+    buffer = gpu.zeros((100, 5), np.float32)
+    inside = mv.Descriptors(buffer[:7], offsets)
+    with pytest.raises(InputError, match="out overlaps an input"):
+        mv.vlad_encode(inside, c, out=buffer[1:7].reshape(2, 15))
+    both = gpu.zeros(12, np.int64)
+    with pytest.raises(InputError, match="counts_out overlaps an input or another output"):
+        mv.vlad_encode(d, c, labels_out=both.view(np.int32)[:7], counts_out=both[:6].reshape(2, 3))
+    with pytest.raises(InputError, match="got a GpuArray"):
+        mv.vlad_encode(d, c, out=GpuArray(gpu.empty((2, 15), np.float32)))
     with pytest.raises(InputError, match="real numbers, got dtype complex64"):
         mv.assign(gpu.zeros((2, 5), np.complex64), c)
     with pytest.raises(InputError, match="n_features >= 1"):
@@ -316,6 +357,22 @@ class TestMemory:
         with pytest.raises(InputError, match="4 centres of 16 do not fit"):
             cuda.encode(x, offsets, c)
 
+    def test_labels_of_the_host_are_halved(self, cuda_on_host, rng, monkeypatch):
+        x, _, c = problem(rng, [900], 4, 16)
+        monkeypatch.setattr(cuda, "_STEP_ROWS", 100)
+        monkeypatch.setattr(cuda_on_host.Memory, "limit", 20_000)
+        np.testing.assert_array_equal(cuda.assign(x, c), reference.assign(x, c))
+        monkeypatch.setattr(cuda_on_host.Memory, "limit", 5000)
+        with pytest.raises(InputError, match="block of 100 descriptors 0 does not fit"):
+            cuda.assign(x, c)
+
+    def test_k_means_that_does_not_fit(self, cuda_on_host, rng, monkeypatch):
+        x, _, c = problem(rng, [900], 4, 16)
+        on_gpu = cuda.place(x)
+        monkeypatch.setattr(cuda_on_host.Memory, "limit", 5000)
+        with pytest.raises(InputError, match="the GPU's memory is not enough"):
+            cuda.squared_distances(on_gpu, c, np.zeros(900, np.int32))
+
     def test_an_output_that_does_not_fit(self, cuda_on_host, rng, monkeypatch):
         x, offsets, c = problem(rng, [1] * 100, 40, 16)
         on_gpu = GpuArray(cuda_on_host.asarray(x))
@@ -365,6 +422,8 @@ class TestLibraries:
         if (library, element) == ("jax", "bfloat16"):
             pytest.skip("jax makes a new array of a bitcast")
         monkeypatch.setattr(gpu_array, "_CUDA_DEVICES", (1, 2))
+        monkeypatch.setattr(gpu_array, "_foreign_stream", lambda *_: gpu.cuda.Stream())
+        monkeypatch.setattr(gpu_array, "_torch_stream", lambda device: 0)
         given = make(library, rng.normal(size=(6, 8)).astype(np.float32), element)
         pointer = given.data_ptr() if library == "torch" else given.unsafe_buffer_pointer()
         assert GpuArray.read(given, "x").values.ctypes.data == pointer

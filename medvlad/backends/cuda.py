@@ -13,17 +13,20 @@ or, for few images and large ones,
 Descriptors are NumPy arrays or :class:`~medvlad.gpu_array.GpuArray`. What is on a GPU stays there, and is
 computed on its library's stream; host arrays go through two pairs of pinned buffers, block by block, so that
 copies in, kernels and copies out overlap and the batch may be larger than the GPU's memory. No kernel adds
-floating-point numbers in an order that could change, so results are the same bits on every run.
+floating-point numbers in an order that could change: the same bits on every run, whichever way is taken.
+
+`encode` and `assign` of a GpuArray wait for the device before they return: they look whether every number was
+finite. So what they were given may be released by then.
 """
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +53,9 @@ __all__ = [
 _OPTIONS = ("--std=c++17", "--fmad=false")
 _ELEMENTS = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _KERNELS = Path(__file__).parent / "kernels"
 _WARP = 32
 _ASSIGN_ROWS = 128  # of a block with one warp across
@@ -61,10 +67,30 @@ _RUN_ROWS = 1024
 
 # Rows whose candidates are kept at a time.
 _PASS_ROWS = 1 << 20
+# Rows of the host that are labelled together at least.
+_STEP_ROWS = 4096
+# With fewer images than this for each multiprocessor their cells are spread over the device.
+_IMAGES_A_MULTIPROCESSOR = 2
 # An image of more rows than this is spread over many blocks.
 _LARGE_IMAGE = 8192
 # Input and output bytes of a block of images that comes from the host.
 _BLOCK_BYTES = 128 << 20
+
+
+def _in_one_sentence(function: Callable[P, R]) -> Callable[P, R]:
+    """Make what is left of running out of memory an InputError."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except MemoryError as error:  # CuPy's is one
+            raise InputError(
+                f"the GPU's memory is not enough for this many descriptors ({error}): give fewer at a time, "
+                "or use backend='native'"
+            ) from error
+
+    return wrapped
 
 
 def describe() -> str:
@@ -105,6 +131,7 @@ def source(name: str) -> str:
     return text(_KERNELS / f"{name}.cu")
 
 
+@_in_one_sentence
 def assign(
     x: Any, centers: NDArray[np.float32], *, n_threads: int = 1, method: str = "auto"
 ) -> NDArray[np.int32] | Any:
@@ -118,12 +145,12 @@ def assign(
                 check_finite(x)
             return labels
     labels = np.empty(len(x), np.int32)
-    rows = max(1, _BLOCK_BYTES // (4 * x.shape[1]))
-    steps = np.arange(0, len(x) + rows, rows).clip(max=len(x))
+    steps = np.arange(0, len(x) + _STEP_ROWS, _STEP_ROWS).clip(max=len(x))
     _from_host(x, steps, _upload(centers, method), None, {"labels": labels})
     return labels
 
 
+@_in_one_sentence
 def aggregate(
     x: Any,
     offsets: NDArray[np.int64],
@@ -149,6 +176,7 @@ def aggregate(
     return residuals.reshape(len(counts), *centers.shape), counts
 
 
+@_in_one_sentence
 def encode(
     x: Any,
     offsets: NDArray[np.int64],
@@ -181,6 +209,7 @@ def encode(
     return out
 
 
+@_in_one_sentence
 def squared_distances(
     x: Any, centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
@@ -197,6 +226,7 @@ def squared_distances(
         return np.asarray(cupy.asnumpy(distances))
 
 
+@_in_one_sentence
 def candidate_distances(
     x: Any,
     norms: NDArray[np.float64],
@@ -240,6 +270,7 @@ def place(x: Any) -> GpuArray:
         ) from error
 
 
+@_in_one_sentence
 def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
     """Rows of placed descriptors, in host memory."""
     placed = place(x)
@@ -247,6 +278,7 @@ def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         return placed[import_cupy().asarray(rows)].to_host()
 
 
+@_in_one_sentence
 def column_sums(x: Any) -> NDArray[np.float64]:
     """Sum of placed descriptors, feature by feature, in float64."""
     placed = place(x)
@@ -357,12 +389,12 @@ def _output(cupy: Any, shape: tuple[int, int]) -> Any:
         ) from error
 
 
-def _halves(first: int, last: int, error: Exception) -> list[tuple[int, int]]:
+def _halves(first: int, last: int, error: Exception, what: str = "image") -> list[tuple[int, int]]:
     """Two halves of a block of images that did not fit."""
     import_cupy().get_default_memory_pool().free_all_blocks()
     if last - first <= 1:
         raise InputError(
-            f"image {first} does not fit into the GPU's memory ({error}): free some, or use backend='native'"
+            f"{what} {first} does not fit into the GPU's memory ({error}): free some, or use backend='native'"
         ) from error
     middle = (first + last) // 2
     return [(first, middle), (middle, last)]
@@ -409,7 +441,8 @@ def _encode_block(
 def _runs(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, bool]]:
     """Yield runs of images, and whether each is spread over many blocks: too few images, or a large one."""
     n_images, most = len(offsets) - 1, 65535  # of a grid's second dimension
-    if n_images < 2 * import_cupy().cuda.Device().attributes["MultiProcessorCount"]:
+    multiprocessors = import_cupy().cuda.Device().attributes["MultiProcessorCount"]
+    if n_images < _IMAGES_A_MULTIPROCESSOR * multiprocessors:
         for first in range(0, n_images, most):
             yield first, min(first + most, n_images), True
         return
@@ -467,10 +500,14 @@ class _Slot:
 
     def finish(self) -> None:
         """Wait for what was begun and copy it to where it belongs."""
-        self._stream.synchronize()
+        self.wait()
         for out, staged in self._results:
             out[...] = staged
         self._results.clear()
+
+    def wait(self) -> None:
+        """Wait for what was begun."""
+        self._stream.synchronize()
 
     def _staged(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """Return a pinned array, in a buffer of that name that grows as needed."""
@@ -489,10 +526,27 @@ def _from_host(
     outputs: dict[str, Any],
 ) -> None:
     """Encode host descriptors (label them, where `how` is None) into host `outputs`, block by block."""
-    cupy = import_cupy()
-    cupy.cuda.get_current_stream().synchronize()  # the centres are there before other streams read them
+    # The centres are there before other streams read them.
+    import_cupy().cuda.get_current_stream().synchronize()
     slots = deque([_Slot(), _Slot()])
     todo = deque(_blocks(offsets, x.shape[1], 0 if how is None else centers.k))
+    try:
+        _run_blocks(x, offsets, centers, how, outputs, slots, todo)
+    finally:  # nothing may be on its way to memory that is given back
+        for slot in slots:
+            slot.wait()
+
+
+def _run_blocks(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: _Centers,
+    how: dict[str, Any] | None,
+    outputs: dict[str, Any],
+    slots: deque[_Slot],
+    todo: deque[tuple[int, int]],
+) -> None:
+    cupy = import_cupy()
     while todo:
         first, last = todo.popleft()
         begin, end = int(offsets[first]), int(offsets[last])
@@ -508,7 +562,8 @@ def _from_host(
         except cupy.cuda.memory.OutOfMemoryError as error:
             for other in slots:
                 other.finish()
-            todo.extendleft(reversed(_halves(first, last, error)))
+            what = "image" if how is not None else f"block of {_STEP_ROWS} descriptors"
+            todo.extendleft(reversed(_halves(first, last, error, what)))
             continue
         slots.rotate(-1)
     for slot in slots:

@@ -34,6 +34,10 @@ class Array(np.ndarray):
         return (self.device_type, 0)
 
     @property
+    def __cuda_array_interface__(self):
+        return {"data": (self.ctypes.data, False)}
+
+    @property
     def device(self):
         return Device()
 

@@ -30,6 +30,23 @@ inline float widened(Half value) {
 
 inline float widened(BFloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
 
+// Numbers are exact here with denormals taken for zeros elsewhere: see cuda_on_host.hpp.
+inline double wide(float value) {
+  const std::uint32_t bits = __float_as_uint(value), magnitude = bits & 0x7FFFFFFFU;
+  if (magnitude >= 0x800000U) return static_cast<double>(value);
+  const double denormal = static_cast<double>(magnitude) * 0x1p-149;
+  return bits >> 31 != 0 ? -denormal : denormal;
+}
+
+inline float narrow(double value) {
+  const bool is_small = std::fabs(value) < 0x1p-126;
+  if (!is_small) return static_cast<float>(value);
+  // Adding 2^-97 rounds to a multiple of 2^-149.
+  const double rounded = (std::fabs(value) + 0x1p-97) - 0x1p-97;
+  const auto units = static_cast<std::uint32_t>(rounded * 0x1p149);
+  return __uint_as_float((value < 0.0 || std::signbit(value) ? 0x80000000U : 0U) | units);
+}
+
 inline void store_streamed(float* to, float value) { __stcs(to, value); }
 
 #define MEDVLAD_TENSOR_CORES 1
@@ -41,7 +58,8 @@ inline float rounded_to_tf32(float value) {
   return __uint_as_float((bits + 0x1000U) & ~0x1FFFU);
 }
 
-// As unkind as the bound in assign.cu allows: the sum is cut off towards zero, denormals are taken for zeros.
+// As unkind as the bound in assign.cuh allows: every addend is cut off at 2^-23 of the largest, and so is the
+// sum; denormals are taken for zeros.
 inline void multiply_add_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2]) {
   struct Fragments {
     float a[4], b[2];
@@ -56,12 +74,16 @@ inline void multiply_add_tf32(float (&sums)[4], const float (&a)[4], const float
   const auto flushed = [](float value) { return std::fabs(value) < 1.17549435e-38F ? 0.0F : value; };
   for (int i = 0; i < 4; ++i) {
     const int row = g, column = 2 * t + i % 2;
-    double sum = static_cast<double>(flushed(sums[i]));
+    double terms[9] = {static_cast<double>(flushed(sums[i]))}, largest = std::fabs(terms[0]);
     for (int k = 0; k < 8; ++k) {
       const float x = host::slot<Fragments>(row * 4 + k % 4).a[i / 2 + k / 4 * 2];
       const float y = host::slot<Fragments>(column * 4 + k % 4).b[k / 4];
-      sum += static_cast<double>(flushed(x)) * static_cast<double>(flushed(y));
+      terms[k + 1] = static_cast<double>(flushed(x)) * static_cast<double>(flushed(y));
+      largest = std::max(largest, std::fabs(terms[k + 1]));
     }
+    double sum = 0.0;
+    const double unit = std::ldexp(1.0, std::max(std::ilogb(largest + 1e-300) - 23, -900));
+    for (const double term : terms) sum += std::isfinite(largest) ? std::trunc(term / unit) * unit : term;
     const float nearest = static_cast<float>(sum);
     const bool beyond = std::fabs(static_cast<double>(nearest)) > std::fabs(sum);
     sums[i] = beyond ? std::nextafter(nearest, 0.0F) : nearest;

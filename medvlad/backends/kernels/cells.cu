@@ -17,7 +17,7 @@ __device__ void one_cell(const Batch<T>& batch) {
   const int task = static_cast<int>(blockIdx.x) * kWarps + warp_of_block();
   if (task >= batch.k * n_slices) return;
   if (kWrites) {
-    const double scale = scale_of<kDims>(batch, image);
+    const double scale = scale_of(batch, image);
     write_cell<kDims>(batch, image, task / n_slices, task % n_slices, scale, queue);
   } else {
     norm_of_cell<kDims>(batch, image, task / n_slices, task % n_slices, queue);

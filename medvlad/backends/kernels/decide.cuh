@@ -71,8 +71,7 @@ struct Row {
   __device__ double score(int k) const {
     double sum = 0.0;
     for (int j = lane_of_warp(); j < d; j += kWarp) {
-      sum = fma(static_cast<double>(widened(x[j])),
-                static_cast<double>(centers[static_cast<int64>(k) * d + j]), sum);
+      sum = fma(wide(widened(x[j])), wide(centers[static_cast<int64>(k) * d + j]), sum);
     }
     return sum_over(kWarp, sum) - half_norms[k];
   }
@@ -80,7 +79,7 @@ struct Row {
   __device__ double norm() const {
     double sum = 0.0;
     for (int j = lane_of_warp(); j < d; j += kWarp) {
-      const double value = static_cast<double>(widened(x[j]));
+      const double value = wide(widened(x[j]));
       sum = fma(value, value, sum);
     }
     return sqrt(sum_over(kWarp, sum));
@@ -90,7 +89,8 @@ struct Row {
   __device__ bool is_same(int j, int k) const {
     bool differs = false;
     for (int i = lane_of_warp(); i < d; i += kWarp) {
-      differs = differs || centers[static_cast<int64>(j) * d + i] != centers[static_cast<int64>(k) * d + i];
+      differs = differs || __float_as_uint(centers[static_cast<int64>(j) * d + i]) !=
+                               __float_as_uint(centers[static_cast<int64>(k) * d + i]);
     }
     return __ballot_sync(kWholeWarp, differs) == 0;
   }

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kAhead = 4;          // labels a thread reads before it looks at them
 constexpr int kQueue = 2 * kWarp;  // rows found and not yet summed
+constexpr int kNormDims = 4;       // numbers of a thread that go into one part of a norm
 constexpr double kNormFloor = 1e-12;
 
 template <class T>
@@ -26,7 +27,7 @@ struct Batch {
   int k, d;
   double power;
   bool intra, l2;
-  double* squared_norms;  // (images, k, slices), after power
+  double* squared_norms;  // (images, k, parts), after power
   float* out;             // (images, k * d)
   int64* counts;          // (images, k), or null
 };
@@ -87,18 +88,21 @@ struct Cell {
     for (int i = 0; i < kDims; ++i) {
       const int j = dim(i);
       if (j < batch.d) {
-        const double center = static_cast<double>(batch.centers[static_cast<int64>(k) * batch.d + j]);
+        const double center = wide(batch.centers[static_cast<int64>(k) * batch.d + j]);
         v[i] = fma(-static_cast<double>(count), center, v[i]);  // the product is exact
         if (batch.power != 1.0) v[i] = signed_power(v[i], batch.power);
       }
     }
   }
 
-  // The slice's share of |V_k|^2.
-  __device__ double squared_norm() const {
+  // |V_k|^2 over dimensions [first_dim + 128 part, + 128): the same sum however wide a slice is.
+  __device__ double squared_norm(int part) const {
     double sum = 0.0;
 #pragma unroll
-    for (int i = 0; i < kDims; ++i) sum = fma(v[i], v[i], sum);
+    for (int i = 0; i < kNormDims; ++i) {
+      const double value = v[part * kNormDims + i];
+      sum = fma(value, value, sum);
+    }
     return sum_over(kWarp, sum);
   }
 
@@ -106,7 +110,7 @@ struct Cell {
     float* to = batch.out + (image * batch.k + k) * batch.d;
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
-      if (dim(i) < batch.d) store_streamed(to + dim(i), static_cast<float>(v[i] * scale));
+      if (dim(i) < batch.d) store_streamed(to + dim(i), narrow(v[i] * scale));
     }
   }
 
@@ -129,7 +133,7 @@ struct Cell {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-        for (int i = 0; i < kDims; ++i) v[i] += static_cast<double>(values[r][i]);
+        for (int i = 0; i < kDims; ++i) v[i] += wide(values[r][i]);
       }
     }
     count += m;
@@ -145,10 +149,15 @@ __device__ int slices(const Batch<T>& batch) {
   return (batch.d + kSlice<kDims> - 1) / kSlice<kDims>;
 }
 
-// |V_k|^2 of one cell, its slices added in their order.
-template <int kDims, class T>
+template <class T>
+__device__ int norm_parts(const Batch<T>& batch) {
+  return slices<kNormDims>(batch);
+}
+
+// |V_k|^2 of one cell, its parts added in their order.
+template <class T>
 __device__ double squared_norm_of(const Batch<T>& batch, int64 image, int k) {
-  const int n = slices<kDims>(batch);
+  const int n = norm_parts(batch);
   const double* parts = batch.squared_norms + (image * batch.k + k) * n;
   double sum = 0.0;
   for (int s = 0; s < n; ++s) sum += parts[s];
@@ -156,12 +165,12 @@ __device__ double squared_norm_of(const Batch<T>& batch, int64 image, int k) {
 }
 
 // What the whole vector is scaled with.
-template <int kDims, class T>
+template <class T>
 __device__ double scale_of(const Batch<T>& batch, int64 image) {
   if (!batch.l2) return 1.0;
   double sum = 0.0;
   for (int k = lane_of_warp(); k < batch.k; k += kWarp) {
-    const double squared = squared_norm_of<kDims>(batch, image, k);
+    const double squared = squared_norm_of(batch, image, k);
     const double scale = batch.intra ? inverse_norm(squared) : 1.0;
     sum += squared * scale * scale;
   }
@@ -172,9 +181,13 @@ template <int kDims, class T>
 __device__ void norm_of_cell(const Batch<T>& batch, int64 image, int k, int slice, int64* queue) {
   Cell<kDims, T> cell{batch, image, k, slice * kSlice<kDims>, queue};
   cell.sum();
-  const double squared = cell.squared_norm();
-  if (lane_of_warp() == 0) {
-    batch.squared_norms[(image * batch.k + k) * slices<kDims>(batch) + slice] = squared;
+  const int n = norm_parts(batch), first = slice * (kDims / kNormDims);
+#pragma unroll
+  for (int part = 0; part < kDims / kNormDims; ++part) {
+    const double squared = cell.squared_norm(part);
+    if (lane_of_warp() == 0 && first + part < n) {
+      batch.squared_norms[(image * batch.k + k) * n + first + part] = squared;
+    }
   }
 }
 
@@ -182,7 +195,7 @@ template <int kDims, class T>
 __device__ void write_cell(const Batch<T>& batch, int64 image, int k, int slice, double scale, int64* queue) {
   Cell<kDims, T> cell{batch, image, k, slice * kSlice<kDims>, queue};
   cell.sum();
-  if (batch.intra) scale *= inverse_norm(squared_norm_of<kDims>(batch, image, k));
+  if (batch.intra) scale *= inverse_norm(squared_norm_of(batch, image, k));
   cell.write(scale);
   if (batch.counts != nullptr && slice == 0 && lane_of_warp() == 0) {
     batch.counts[image * batch.k + k] = cell.count;

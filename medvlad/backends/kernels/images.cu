@@ -32,7 +32,7 @@ __device__ void encode_image(const Batch<T>& batch, const CandidateCenters& roun
     }
     __syncthreads();
   }
-  const double scale = scale_of<kDims>(batch, image);
+  const double scale = scale_of(batch, image);
   for (int task = warp_of_block(); task < tasks; task += kWarps) {
     write_cell<kDims>(batch, image, task / n_slices, task % n_slices, scale, queue);
   }

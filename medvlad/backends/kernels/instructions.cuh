@@ -32,6 +32,20 @@ __device__ __forceinline__ float widened(BFloat16 value) {
   return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
 }
 
+// CuPy compiles with -ftz=true, under which a plain conversion takes denormals for zeros. The exact parts of
+// the kernels convert by these alone.
+__device__ __forceinline__ double wide(float value) {
+  double result;
+  asm("cvt.f64.f32 %0, %1;" : "=d"(result) : "f"(value));
+  return result;
+}
+
+__device__ __forceinline__ float narrow(double value) {
+  float result;
+  asm("cvt.rn.f32.f64 %0, %1;" : "=f"(result) : "d"(value));
+  return result;
+}
+
 // Written once and not read again soon: past the cache.
 __device__ __forceinline__ void store_streamed(float* to, float value) { __stcs(to, value); }
 

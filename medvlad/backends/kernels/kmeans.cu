@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const float* values = x + own * d;
   const float* center = centers + static_cast<int64>(labels[own]) * d;
   const auto term = [&](int j) {
-    const double difference = static_cast<double>(values[j]) - static_cast<double>(center[j]);
+    const double difference = wide(values[j]) - wide(center[j]);
     return difference * difference;
   };
   double sum = 0.0;
@@ -57,15 +57,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     }
     // A product of two float32 is exact in float64, so this is the same with and without contraction.
     for (int j = lane_of_row(); j < whole; j += kSums) {
-      const double value = static_cast<double>(values[j]);
+      const double value = wide(values[j]);
 #pragma unroll
-      for (int c = 0; c < kCandidates; ++c) sums[c] = fma(value, static_cast<double>(centers[c][j]), sums[c]);
+      for (int c = 0; c < kCandidates; ++c) sums[c] = fma(value, wide(centers[c][j]), sums[c]);
     }
 #pragma unroll
     for (int c = 0; c < kCandidates; ++c) {
       double sum = sum_over(kSums, sums[c]);
       for (int j = whole; j < d; ++j) {
-        sum = fma(static_cast<double>(values[j]), static_cast<double>(centers[c][j]), sum);
+        sum = fma(wide(values[j]), wide(centers[c][j]), sum);
       }
       if (row < n && lane_of_row() == 0 && first + c < n_candidates) {
         const double scale = __dadd_rn(norms[row], norms[candidates[first + c]]);
