@@ -5,9 +5,12 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "core/convnet.hpp"
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
@@ -20,6 +23,9 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
 using Offsets = py::array_t<std::int64_t, py::array::c_style>;
 using Labels = py::array_t<std::int32_t, py::array::c_style>;
+
+// Beyond them nothing fits into memory, and sizes would overflow.
+constexpr py::ssize_t kMostChannels = 1 << 20;
 
 medvlad::Method method_of(const std::string& name) {
   if (name == "auto") return medvlad::Method::automatic;
@@ -127,6 +133,48 @@ void candidate_distances(const Floats& x, const Doubles& norms, const Offsets& c
   medvlad::candidate_distances(step, threads, distances_out, potentials_out);
 }
 
+// A layer is (kernel, bias, has_relu) or None, a maximum of 2 x 2.
+std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& layers, std::int64_t n_channels) {
+  if (n_channels < 1 || n_channels > kMostChannels) throw py::value_error("too few or too many channels");
+  std::vector<medvlad::Layer> all;
+  for (const py::object& layer : layers) {
+    if (layer.is_none()) {
+      all.push_back({nullptr, nullptr, 0, 0, false});
+      continue;
+    }
+    const auto parts = layer.cast<py::tuple>();
+    if (parts.size() != 3 || !py::isinstance<Floats>(parts[0]) || !py::isinstance<Floats>(parts[1])) {
+      throw py::value_error("a layer must be None or (kernel, bias, has_relu), float32 and C-contiguous");
+    }
+    // The list keeps them while they are read.
+    const auto kernel = py::reinterpret_borrow<Floats>(parts[0]);
+    const auto bias = py::reinterpret_borrow<Floats>(parts[1]);
+    if (kernel.ndim() != 4 || kernel.shape(0) != 3 || kernel.shape(1) != 3 || kernel.shape(2) < 1 ||
+        kernel.shape(3) < 1 || kernel.shape(3) > kMostChannels || bias.ndim() != 1 ||
+        bias.shape(0) != kernel.shape(3)) {
+      throw py::value_error("kernel must be (3, 3, C, D) and bias (D,)");
+    }
+    all.push_back({kernel.data(), bias.data(), kernel.shape(2), kernel.shape(3), parts[2].cast<bool>()});
+  }
+  const py::gil_scoped_release release;
+  return std::make_unique<medvlad::ConvNet>(all, n_channels);
+}
+
+Floats run_convnet(const medvlad::ConvNet& net, const Floats& images, int n_threads) {
+  const int threads = checked_threads(n_threads);
+  if (images.ndim() != 4 || images.shape(3) != net.n_channels()) {
+    throw py::value_error("images must be (B, H, W, C)");
+  }
+  const std::int64_t n = images.shape(0), h = images.shape(1), w = images.shape(2);
+  const medvlad::Maps shape = net.shape_of_output(n, h, w);
+  Floats result({shape.n, shape.h, shape.w, shape.c});
+  const float* from = images.data();
+  float* to = result.mutable_data();
+  const py::gil_scoped_release release;
+  net.run(from, n, h, w, threads, to);
+  return result;
+}
+
 }  // namespace
 
 // noconvert: a wrong dtype or layout is an error, never a silent copy.
@@ -151,4 +199,8 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   m.def("candidate_distances", &candidate_distances, "x"_a.noconvert(), "norms"_a.noconvert(),
         "candidates"_a.noconvert(), "closest"_a.noconvert(), "distances"_a.noconvert(),
         "potentials"_a.noconvert(), "n_threads"_a);
+  // Each module has its own, for its own instruction set.
+  py::class_<medvlad::ConvNet>(m, "ConvNet", py::module_local())
+      .def(py::init(&make_convnet), "layers"_a, "n_channels"_a)
+      .def("run", &run_convnet, "images"_a.noconvert(), "n_threads"_a);
 }

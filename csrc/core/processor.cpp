@@ -1,5 +1,11 @@
 #include "processor.hpp"
 
+#include <algorithm>
+
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+
 namespace medvlad {
 
 std::vector<std::string> supported_levels() {
@@ -16,6 +22,15 @@ std::vector<std::string> supported_levels() {
 #endif
   levels.emplace_back("portable");
   return levels;
+}
+
+std::int64_t second_level_cache() {
+  constexpr std::int64_t kUsual = 1 << 20;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  static const std::int64_t bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  if (bytes > 0) return std::clamp<std::int64_t>(bytes, 1 << 18, 1 << 22);
+#endif
+  return kUsual;
 }
 
 }  // namespace medvlad

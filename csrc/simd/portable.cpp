@@ -1,5 +1,8 @@
-// Every processor: the caller's BLAS computes the scores.
+// Every processor: the caller's BLAS computes the scores, and four lanes the convolutions.
 #include "core/scorer.hpp"
+#include "vector_portable.hpp"
+// After the Vector that it is written for.
+#include "winograd.hpp"
 
 namespace medvlad {
 
@@ -8,5 +11,7 @@ std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOpti
 }
 
 bool needs_sgemm(std::int64_t, std::int64_t, std::int64_t) { return true; }
+
+const ConvKernels& conv_kernels() { return kWinogradKernels; }
 
 }  // namespace medvlad

@@ -34,7 +34,18 @@ struct Vector {
   static Floats load(const float* p) { return _mm256_loadu_ps(p); }
   static Floats broadcast(float value) { return _mm256_set1_ps(value); }
   static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+  static Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
   static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+  // c - a b
+  static Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
+  // The larger one; b where either is not a number.
+  static Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  // The larger one; not a number where either is not.
+  static Floats larger_or_nan(Floats a, Floats b) {
+    return _mm256_blendv_ps(_mm256_max_ps(a, b), _mm256_add_ps(a, b), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
+  }
+  static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
   static void store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
   static float sum(Floats v) {
     alignas(32) float lanes[8];

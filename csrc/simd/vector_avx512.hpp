@@ -18,7 +18,18 @@ struct Vector {
   static Floats load(const float* p) { return _mm512_loadu_ps(p); }
   static Floats broadcast(float value) { return _mm512_set1_ps(value); }
   static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+  static Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
   static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+  // c - a b
+  static Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
+  // The larger one; b where either is not a number.
+  static Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  // The larger one; not a number where either is not.
+  static Floats larger_or_nan(Floats a, Floats b) {
+    return _mm512_mask_add_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), a, b);
+  }
+  static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
   static void store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
   static float sum(Floats v) { return _mm512_reduce_add_ps(v); }
   static int count_nonzero(const float* p) {

@@ -1,0 +1,43 @@
+// Uninitialised memory of many megabytes, in large pages where the operating system gives them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace medvlad {
+
+class LargeBuffer {
+ public:
+  // Room for `size` floats; what was in a smaller buffer is lost.
+  void reserve(std::int64_t size) {
+    if (size <= size_) return;
+    data_.reset();
+    size_ = 0;
+    const std::size_t bytes = (static_cast<std::size_t>(size) * sizeof(float) + kPage - 1) / kPage * kPage;
+    data_.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{kPage})));
+#if defined(__linux__)
+    // A wish; where it is not granted nothing changes but the time.
+    if (bytes >= kLargePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
+#endif
+    size_ = size;
+  }
+
+  float* data() { return data_.get(); }
+  const float* data() const { return data_.get(); }
+
+ private:
+  static constexpr std::size_t kPage = 4096, kLargePage = std::size_t{2} << 20;
+  struct Free {
+    void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{kPage}); }
+  };
+  std::unique_ptr<float, Free> data_;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace medvlad
