@@ -134,7 +134,8 @@ void candidate_distances(const Floats& x, const Doubles& norms, const Offsets& c
 }
 
 // A layer is (kernel, bias, has_relu) or None, a maximum of 2 x 2.
-std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& layers, std::int64_t n_channels) {
+std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& layers,
+                                               std::int64_t n_channels) {
   if (n_channels < 1 || n_channels > kMostChannels) throw py::value_error("too few or too many channels");
   std::vector<medvlad::Layer> all;
   for (const py::object& layer : layers) {

@@ -34,12 +34,9 @@ std::int64_t point_stride(std::int64_t tiles, std::int64_t channels) { return ti
 void transform_kernels(const float* taps, std::int64_t step, std::int64_t n, double* to) {
   const double a = kPointA, b = kPointB;
   const double at_a = 2.0 * a * a * (a * a - b * b), at_b = 2.0 * b * b * (b * b - a * a);
-  const double g[6][3] = {{1.0 / (a * a * b * b), 0.0, 0.0},
-                          {1.0 / at_a, a / at_a, a * a / at_a},
-                          {1.0 / at_a, -a / at_a, a * a / at_a},
-                          {1.0 / at_b, b / at_b, b * b / at_b},
-                          {1.0 / at_b, -b / at_b, b * b / at_b},
-                          {0.0, 0.0, 1.0}};
+  const double g[6][3] = {{1.0 / (a * a * b * b), 0.0, 0.0},     {1.0 / at_a, a / at_a, a * a / at_a},
+                          {1.0 / at_a, -a / at_a, a * a / at_a}, {1.0 / at_b, b / at_b, b * b / at_b},
+                          {1.0 / at_b, -b / at_b, b * b / at_b}, {0.0, 0.0, 1.0}};
   std::fill_n(to, kPoints * n, 0.0);
   for (int p = 0; p < 6; ++p) {
     for (int q = 0; q < 6; ++q) {

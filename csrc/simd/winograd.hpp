@@ -41,8 +41,9 @@ class WinogradKernels final : public ConvKernels {
       if (y >= 0 && x >= 0 && y + 6 <= from.h && x + 6 <= from.w) {
         const float* begin = image + y * line + x * c;
         for (std::int64_t i = 0; i < c; i += kWidth) {
-          transform_patch([=](int row, int column) { return Vector::load(begin + row * line + column * c + i); },
-                          out + i, to.point);
+          transform_patch(
+              [=](int row, int column) { return Vector::load(begin + row * line + column * c + i); }, out + i,
+              to.point);
         }
         continue;
       }
@@ -95,7 +96,8 @@ class WinogradKernels final : public ConvKernels {
         Floats sums[4][4];
         untransform(in + i, from.point, sums);
         const auto put = [&](int row, int column, Floats sum) {
-          Vector::store(begin + row * line + column * to.c + i, Vector::larger(floor, Vector::add(sum, bias)));
+          Vector::store(begin + row * line + column * to.c + i,
+                        Vector::larger(floor, Vector::add(sum, bias)));
         };
         if (epilogue.is_pooled) {
           // The largest sum is the one that is largest with the bias too: rounding keeps the order.
@@ -144,7 +146,8 @@ class WinogradKernels final : public ConvKernels {
         for (std::int64_t channel = 0; channel < to.c; channel += kPanelWidth) {
           kDirectStrips[static_cast<std::size_t>(end - x)](
               band + x * of.channels, line, of.channels, of.weights + channel * 3 * depth,
-              epilogue.bias + channel, epilogue.floor, out + x * to.c + channel, to.c, to.c - channel > kWidth);
+              epilogue.bias + channel, epilogue.floor, out + x * to.c + channel, to.c,
+              to.c - channel > kWidth);
         }
       }
     }
@@ -301,8 +304,8 @@ class WinogradKernels final : public ConvKernels {
       sums[i][1] = Vector::load(bias + kWidth);
     }
     for (int i = 0; i < 3; ++i) {
-      accumulate<kCount>(sums, band + i * line, channels, 3 * channels, panel + i * 3 * channels * kPanelWidth,
-                         panel, 0);
+      accumulate<kCount>(sums, band + i * line, channels, 3 * channels,
+                         panel + i * 3 * channels * kPanelWidth, panel, 0);
     }
     MEDVLAD_UNROLL
     for (std::size_t i = 0; i < kCount; ++i, out += out_row) {
@@ -317,8 +320,7 @@ class WinogradKernels final : public ConvKernels {
   }
   template <std::size_t... kCounts>
   static constexpr auto all_direct_strips(std::index_sequence<kCounts...>) {
-    return std::array{static_cast<decltype(&direct_strip<1>)>(nullptr),
-                      &direct_strip<kCounts + 1>...};
+    return std::array{static_cast<decltype(&direct_strip<1>)>(nullptr), &direct_strip<kCounts + 1>...};
   }
 
   // By the number of rows.

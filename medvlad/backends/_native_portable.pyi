@@ -43,3 +43,11 @@ def candidate_distances(
     potentials: NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
+
+class ConvNet:
+    def __init__(
+        self,
+        layers: list[tuple[NDArray[np.float32], NDArray[np.float32], bool] | None],
+        n_channels: int,
+    ) -> None: ...
+    def run(self, images: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]: ...

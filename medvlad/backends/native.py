@@ -39,6 +39,7 @@ __all__ = [
     "available_levels",
     "candidate_distances",
     "column_sums",
+    "convnet",
     "encode",
     "level",
     "place",
@@ -181,6 +182,14 @@ def candidate_distances(
     distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
     _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
     return distances, potentials
+
+
+def convnet(
+    layers: list[tuple[NDArray[np.float32], NDArray[np.float32], bool] | None], n_channels: int
+) -> _native_portable.ConvNet:
+    """Network of (kernel, bias, has_relu) and, for pooling, None: see :mod:`medvlad.winograd`."""
+    net: _native_portable.ConvNet = _module(level()).ConvNet(layers, n_channels)
+    return net
 
 
 def _threads_of_blas(
