@@ -70,7 +70,7 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
 	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,test]'
+	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,offline,demo,test]'
 	touch $@
 
 $(VENV)/.gpu: $(SOURCES)
@@ -81,7 +81,7 @@ $(VENV)/.gpu: $(SOURCES)
 
 $(VENV)/.bench: $(VENV)/.python $(SOURCES)
 	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,bench]'
+	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,bench]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python $(SOURCES)

@@ -7,6 +7,7 @@ from collections import defaultdict
 import machine
 import pytest
 from interleave import Processes
+from networks import BASE, NETWORKS, PRODUCT
 from rivals import RIVALS
 
 from medvlad._validate import check_n_threads
@@ -39,6 +40,14 @@ def identifier(name):
 def processes():
     """The implementations' processes; all of them end with the session."""
     running = Processes()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def network_processes():
+    """The same of what runs a network."""
+    running = Processes(NETWORKS, "network_worker.py")
     yield running
     running.close()
 
@@ -79,6 +88,10 @@ def pytest_terminal_summary(terminalreporter, config):
     for group, benches in groups.items():
         terminalreporter.write_line("")
         terminalreporter.write_line(f"{group}: median (slowest to fastest) of n rounds")
+        if benches[0].extra_info["kind"] == "extract":
+            for line in extraction_lines(benches):
+                terminalreporter.write_line(line)
+            continue
         slowest = max(bench.stats.median for bench in benches)
         for bench in sorted(benches, key=lambda b: b.stats.median):
             stats, info = bench.stats, bench.extra_info
@@ -88,3 +101,19 @@ def pytest_terminal_summary(terminalreporter, config):
                 f"{gflop / stats.median:8.1f} GFLOP/s ({gflop / stats.max:.1f} to {gflop / stats.min:.1f})"
                 f"   {slowest / stats.median:6.1f} x the slowest   n = {stats.rounds}"
             )
+
+
+def extraction_lines(benches):
+    """Lines of images/s, and of the rate as a share of a matrix product's and of Keras' predict."""
+    rates = {b.extra_info["implementation"]: b.extra_info["flop"] / b.stats.median for b in benches}
+    for bench in sorted(benches, key=lambda b: -rates[b.extra_info["implementation"]]):
+        info, stats = bench.extra_info, bench.stats
+        name, images = info["implementation"], info["images"]
+        speed = (
+            f"{images / stats.median:7.2f} ({images / stats.max:.2f} to {images / stats.min:.2f}) images/s"
+        )
+        shares = [f"{rates[name] / 1e9:6.0f} GFLOP/s"]
+        shares += [
+            f"{rates[name] / rates[other]:5.2f} x {other}" for other in (PRODUCT, BASE) if other in rates
+        ]
+        yield f"  {name:<36} {speed if name != PRODUCT else '':<34} {'  '.join(shares)}   n = {stats.rounds}"

@@ -36,13 +36,12 @@ class Missing(Exception):
 class Process:
     """A worker process, stopped unless it is asked something."""
 
-    def __init__(self, name, n_threads):
-        rival = RIVALS[name]
+    def __init__(self, name, rival, n_threads, script):
         environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
         environment |= dict.fromkeys(_THREADS, str(n_threads)) | rival.environment
-        self.name = name
+        self.name, self.rounds = name, rival.rounds
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), rival.module, str(n_threads)],
+            [sys.executable, str(HERE / script), rival.module, str(n_threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -82,9 +81,13 @@ class Process:
 
 
 class Processes:
-    """The processes of a session, started when first needed, and the folder they exchange arrays in."""
+    """The processes of a session, started when first needed, and the folder they exchange arrays in.
 
-    def __init__(self):
+    `rivals` says what each name stands for, `script` is what their processes run.
+    """
+
+    def __init__(self, rivals=RIVALS, script="worker.py"):
+        self._rivals, self._script = rivals, script
         self._started = {}
         self.folder = Path(tempfile.mkdtemp(prefix="medvlad-benchmarks-"))
 
@@ -101,14 +104,14 @@ class Processes:
         return self._started[key]
 
     def _start(self, name, n_threads):
-        tuned = RIVALS[name].tuned
+        tuned = self._rivals[name].tuned
         if tuned is not None:
             if not has_avx512():
                 raise Missing(f"core type {CORE_TYPE} needs AVX-512")
             default = self.get(tuned, n_threads).hello["core_types"]
             if set(default) == {CORE_TYPE}:
                 raise Missing(f"{CORE_TYPE} is the default core type here")
-        return Process(name, n_threads)
+        return Process(name, self._rivals[name], n_threads, self._script)
 
     def forget(self, name, n_threads):
         """End a process; it is started anew when it is needed again."""
@@ -145,7 +148,7 @@ def interleaved(processes, n_rounds):
     for r in range(n_rounds):
         first = r % len(processes)
         for process in processes[first:] + processes[:first]:
-            if r >= (RIVALS[process.name].rounds or n_rounds):
+            if r >= (process.rounds or n_rounds):
                 continue
             answer, quiet = ask_in_quiet(process, "measure")
             seconds[process.name].append(answer["seconds"])

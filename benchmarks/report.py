@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from statistics import fmean
 
+from networks import BASE, PRODUCT
 from rivals import CORE_TYPE, PARTS, RIVALS
 
 _KEPT = ("min", "q1", "median", "q3", "max", "rounds")
@@ -43,6 +44,7 @@ def report(trimmed):
     sections += _latency(_of(results, "latency"))
     sections += _kmeans(_of(results, "kmeans"))
     sections += _gpu(_of(results, "gpu"))
+    sections += _extract(_of(results, "extract"))
     sections += _share(_of(results, "extraction"), _of(results, "encode"))
     return "\n\n".join(sections) + "\n"
 
@@ -276,6 +278,35 @@ def _kmeans(results):
         "Inertia, each seed",
     ]
     yield _table(header, rows)
+
+
+def _extract(results):
+    if not results:
+        return
+    yield "## Extraction"
+    yield (
+        "VGG19 up to block5_pool. Images/s, median (slowest to fastest round), and the multiplications "
+        "and additions that this stands for, counted as 3x3 convolutions, over those of a matrix "
+        f"product ({PRODUCT}) in the same run. JPEGs: the whole way from files to the store; the others get "
+        "preprocessed pixels in memory. Difference: of the maps from those of Keras, over their length."
+    )
+    yield from _disturbed(results)
+    for threads, scale in _values(results, "threads", "scale"):
+        some = [r for r in results if (r["threads"], r["scale"]) == (threads, scale)]
+        rates = {r["implementation"]: r["flop"] / r["seconds"]["median"] for r in some}
+        rows = []
+        for result in sorted(some, key=lambda r: -rates[r["implementation"]]):
+            name = result["implementation"]
+            images = result["images"]
+            speeds = (f"{images / result['seconds'][key]:.2f}" for key in ("median", "max", "min"))
+            shown = "-" if name == PRODUCT else "{} ({} to {})".format(*speeds)
+            shares = [
+                f"{rates[name] / rates[other]:.2f}" if other in rates else "-" for other in (PRODUCT, BASE)
+            ]
+            rows.append([name, shown, f"{rates[name] / 1e9:.0f}", *shares, f"{result['difference']:.1e}"])
+        yield f"### {224 + 320 * scale} pixels, threads: {threads}"
+        header = ["", "Images/s", "GFLOP/s", f"over {PRODUCT}", f"over {BASE}", "Difference"]
+        yield _table(header, rows)
 
 
 def _share(extraction, encoding):

@@ -125,7 +125,8 @@ class Worker:
         return self.descriptors[1]
 
 
-def main(module, n_threads):
+def main(make, module, n_threads):
+    """Answer requests with the methods of ``make(module, n_threads)``."""
     die_with_parent()
     # Answers have a stream of their own: libraries may print what they like.
     answers = os.fdopen(os.dup(1), "w")
@@ -136,7 +137,7 @@ def main(module, n_threads):
         answers.flush()
 
     try:
-        worker = Worker(module, int(n_threads))
+        worker = make(module, int(n_threads))
         answer(worker.hello())
     except (ImportError, OSError) as error:
         answer({"missing": str(error) or type(error).__name__})
@@ -150,4 +151,4 @@ def main(module, n_threads):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Worker, *sys.argv[1:])

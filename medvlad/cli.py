@@ -93,6 +93,19 @@ def _network_options(command: Command) -> Command:
         click.option(
             "--batch-size", type=int, help="Images a batch [default: as many as fit a fixed memory]."
         ),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            help="Of the network's arithmetic: float32, bfloat16 or int8 (extra 'openvino').",
+        ),
+        click.option(
+            "--engine",
+            default="auto",
+            show_default=True,
+            help="What runs the network: keras, native, openvino, or auto, the fastest here.",
+        ),
+        click.option("--threads", type=int, help="Threads of this machine [default: all processors]."),
         click.option("--store", help="Folder where descriptors are kept, and found again."),
     ]
     return _add(command, options)
@@ -115,7 +128,6 @@ def _learning_options(command: Command) -> Command:
             "--seed", type=int, default=0, show_default=True, help="Seed of k-means and of every split."
         ),
         click.option("--backend", default="auto", show_default=True, help="See 'medvlad doctor'."),
-        click.option("--threads", type=int, help="Threads of the encoding [default: all processors]."),
         click.option(
             "--layout",
             default="folder",
@@ -229,7 +241,9 @@ def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error:
 @click.argument("directory", metavar="DIR", type=_PATH)
 @_network_options
 @_on_error_option
-def extract(directory: Path, scale: str, store: str | None, on_error: str, **options: Any) -> int:
+def extract(
+    directory: Path, scale: str, store: str | None, on_error: str, threads: int | None, **options: Any
+) -> int:
     """Put the descriptors of all images in DIR into a store; stopped, it goes on from there next time."""
     from medvlad.datasets import list_images
     from medvlad.features import CNNDescriptors
@@ -241,9 +255,14 @@ def extract(directory: Path, scale: str, store: str | None, on_error: str, **opt
     paths = list_images(directory)
     _start_keras()
     features = CNNDescriptors(
-        **options, scales=_numbers(scale, "--scale"), store=store, on_error=_on_error(on_error)
+        **options,
+        scales=_numbers(scale, "--scale"),
+        n_threads=threads,
+        store=store,
+        on_error=_on_error(on_error),
     )
     try:
+        features.fit(list_images(directory / "train") if (directory / "train").is_dir() else paths)
         n_new = features.extract(paths)
     except KeyboardInterrupt:
         click.echo(
@@ -355,7 +374,7 @@ def _start_keras() -> None:
 
     TensorFlow prints it past Python and past TF_CPP_MIN_LOG_LEVEL, on file descriptor 2 itself.
     """
-    from medvlad.features import import_keras
+    from medvlad.network import import_keras
 
     sys.stderr.flush()
     with tempfile.TemporaryFile("w+") as announcements:

@@ -45,10 +45,10 @@ class Experiment:
 
     Attributes
     ----------
-    model, layer, weights, scales, resize, batch_size, on_error, store
+    model, layer, weights, scales, resize, batch_size, dtype, engine, on_error, store
         See :class:`medvlad.CNNDescriptors`.
     power, intra_norm, backend, n_threads
-        See :class:`medvlad.VLAD`.
+        See :class:`medvlad.VLAD`; the threads are those of extraction, too.
     C, class_weight
         See :class:`medvlad.WideLinearSVC`.
     layout : str
@@ -65,6 +65,8 @@ class Experiment:
     scales: tuple[int, ...] = (0,)
     resize: str = "bilinear"
     batch_size: int | None = None
+    dtype: str = "float32"
+    engine: str = "auto"
     on_error: str = "raise"
     store: str | None = None
     power: float = 1.0
@@ -191,6 +193,9 @@ class Experiment:
             scales=self.scales,
             weights=self.weights,
             batch_size=self.batch_size,
+            dtype=self.dtype,
+            engine=self.engine,
+            n_threads=self.n_threads,
             resize=self.resize,
             on_error=self.on_error,
             store=self.store,
@@ -215,6 +220,7 @@ class Experiment:
         settings["input_sides"] = list(extractor.input_sides_)
         settings["weights"] = weights_source(self.weights)
         settings["weights_fingerprint"] = extractor.weights_fingerprint_
+        settings["engine"] = extractor.engine_
         settings["available_backends"] = available_backends()
         return settings
 
@@ -263,7 +269,12 @@ def _extract(
     extractor: CNNDescriptors, dataset: ImageFolder
 ) -> tuple[Descriptors, ImageFolder, list[dict[str, str]]]:
     """Descriptors of the readable images, the data set without the others, and the list of those."""
-    descriptors = extractor.fit_transform(dataset.paths)
+    splits = dataset.splits
+    # Only int8 looks at these, at pixels to find the range of numbers; without a test part it sees all.
+    training = (
+        dataset.paths if splits is None else [dataset.paths[i] for i in np.flatnonzero(splits == "train")]
+    )
+    descriptors = extractor.fit(sorted(training, key=str)).transform(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in extractor.skipped_]
     if skipped:
         bad = {i for i, _ in extractor.skipped_}

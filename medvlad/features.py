@@ -7,8 +7,9 @@
     scale  0    1    2    ...      s = 224 + 320 * scale
     VGG at block5_pool:  7 x 7, 17 x 17, 27 x 27 descriptors of 512 numbers
 
-The network is any Keras application with its own preprocessing, run by whatever backend Keras was told to
-use (KERAS_BACKEND). Batches are cut by pixels, so memory is bounded at every scale.
+The network is any Keras application with its own preprocessing; what runs it is chosen in
+:mod:`medvlad.engines`. Threads read and resize ahead of it. Batches are cut by pixels, so memory is bounded
+at every scale.
 
 With ``output="gpu"`` descriptors stay on the GPU that Keras computes on: only the pixels go there, and only
 what is made of the descriptors comes back.
@@ -16,12 +17,10 @@ what is made of the descriptors comes back.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from functools import partial
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,19 +29,24 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from tqdm import tqdm
 
-from medvlad._validate import InputError, MissingExtraError, check_choice, check_positive_int, import_extra
+from medvlad._validate import InputError, check_choice, check_n_threads, check_positive_int
 from medvlad.descriptors import Descriptors
+from medvlad.engines import calibrate, choose_engine, make_engine
 from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
-from medvlad.images import RESIZE_FILTERS, load_image, resize_square
+from medvlad.images import RESIZE_FILTERS
+from medvlad.loading import load_squares
+from medvlad.network import build_network, import_keras
 from medvlad.store import DescriptorStore, Section, image_key
-from medvlad.weights import fill_network, fingerprint, weights_source
+from medvlad.weights import fingerprint, weights_source
 
-__all__ = ["CNNDescriptors", "import_keras", "input_side"]
+__all__ = ["CNNDescriptors", "input_side"]
 
 # Goes up when the same image and settings would give other descriptors.
 _PREPROCESSING = 1
 _BATCH_PIXELS = 8 * 224 * 224
 _BATCHES_WITHOUT_BAR = 4
+_CALIBRATION_IMAGES = 128
+_LOADERS = 16  # more than enough for any network, and each holds a decoded image
 
 
 def input_side(scale: int) -> int:
@@ -67,8 +71,14 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         "imagenet", "bundled" or a file; see :mod:`medvlad.weights`.
     batch_size : int or None, default=None
         Images a batch; None: as many as make about 400,000 pixels (8 at scale 0, 1 at the others).
-    dtype : {"float32"}, default="float32"
-        Of the network's arithmetic and of the descriptors.
+    dtype : {"float32", "bfloat16", "int8"}, default="float32"
+        How exact the network's arithmetic must be; descriptors are float32. "bfloat16" may round factors to
+        8 bits where this processor is faster with them. "int8" rounds weights and activations to 256 steps,
+        needs `fit` with training images, and the extra openvino; see :mod:`medvlad.engines`.
+    engine : {"auto", "keras", "native", "openvino"}, default="auto"
+        What runs the network; "auto": the fastest here, see :mod:`medvlad.engines`.
+    n_threads : int or None, default=None
+        Threads of reading and of the engines "native" and "openvino"; None: all processors.
     output : {"host", "gpu"}, default="host"
         Where the descriptors are wanted. "gpu" leaves them where Keras computed them, for VLAD to go on from
         there; all of them must fit into the GPU's memory.
@@ -92,6 +102,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Sides in pixels, one a scale.
     weights_fingerprint_ : str
         SHA-256 of the weights in use.
+    engine_ : str
+        The engine in use.
+    ranges_ : dict of str to float
+        For "int8": the largest activations of training images, by layer.
 
     Notes
     -----
@@ -111,6 +125,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
         dtype: str = "float32",
+        engine: str = "auto",
+        n_threads: int | None = None,
         output: str = "host",
         store: str | os.PathLike[str] | None = None,
         resize: str = "bilinear",
@@ -123,14 +139,16 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.weights = weights
         self.batch_size = batch_size
         self.dtype = dtype
+        self.engine = engine
+        self.n_threads = n_threads
         self.output = output
         self.store = store
         self.resize = resize
         self.on_error = on_error
         self.progress = progress
 
-    def fit(self, X: object = None, y: object = None) -> Self:
-        """Check the parameters and build the network; images are not looked at.
+    def build(self) -> Self:
+        """Check the parameters and build the network, unless there is one for them.
 
         Returns
         -------
@@ -141,9 +159,56 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         InputError
             If a parameter or the weights do not fit.
         MissingExtraError
-            If Keras or its backend is not installed.
+            If Keras, its backend or the engine is not installed.
         """
-        self._prepare()
+        scales = _check_scales(self.scales)
+        check_choice(self.output, "output", ("host", "gpu"))
+        if self.store is not None and self.output == "gpu":
+            raise InputError("a store is on the host: use output='host', or no store")
+        check_choice(self.resize, "resize", RESIZE_FILTERS)
+        check_choice(self.on_error, "on_error", ("raise", "skip"))
+        if self.batch_size is not None:
+            check_positive_int(self.batch_size, "batch_size")
+        key = (self.model, self.layer, weights_source(self.weights))
+        if getattr(self, "_key", None) != key:
+            self._network, self._preprocess = build_network(self.model, self.layer, self.weights)
+            self._key = key
+            self.__dict__.pop("_made", None)
+            self.weights_fingerprint_ = fingerprint(self._network)
+        self.n_features_out_ = int(self._network.output_shape[-1])
+        self.input_sides_ = tuple(input_side(scale) for scale in scales)
+        own_side = self._network.input_shape[1]
+        if own_side is not None and self.input_sides_ != (own_side,):
+            raise InputError(
+                f"layer {self.layer!r} of {self.model} comes after its fully connected part, which takes "
+                f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
+            )
+        self.engine_ = choose_engine(self._network, engine=self.engine, dtype=self.dtype, output=self.output)
+        return self
+
+    def fit(self, X: object = None, y: object = None) -> Self:
+        """Build the network; images are looked at for ``dtype="int8"`` only.
+
+        Parameters
+        ----------
+        X : sequence of paths and arrays, or array (B, H, W, 3)
+            Training images; up to 128 of them, evenly spread, give the range of numbers for int8.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If a parameter or the weights do not fit.
+        MissingExtraError
+            If Keras, its backend or the engine is not installed.
+        """
+        self.build()
+        if self.dtype == "int8":
+            self.ranges_ = self._calibrate(X)
         return self
 
     def transform(self, X: Any) -> Descriptors:
@@ -166,7 +231,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             not finite, or the GPU that is asked for is not there or too small.
         """
         X = _as_sequence(X)
-        self._prepare()
+        self.build()
         self.skipped_: list[tuple[int, str]] = []
         if self.store is not None:
             return self._from_store(X, self._fill_store(X))
@@ -205,7 +270,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         if self.store is None:
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
         X = _as_sequence(X)
-        self._prepare()
+        self.build()
         self.skipped_ = []
         section = self._section()
         section.forget_damaged()
@@ -224,6 +289,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             "preprocessing": _PREPROCESSING,
             "dtype": self.dtype,
         }
+        if self.dtype == "int8":
+            settings["ranges"] = self._ranges()
         assert self.store is not None
         return DescriptorStore(self.store).section(settings)
 
@@ -287,82 +354,96 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
         They are made in `values` (at least the images' rows, D), one after another, where it is given.
         """
-        network, preprocess = self._network, self._preprocess
         scales = _check_scales(self.scales)
+        sides = [input_side(scale) for scale in scales]
         counts = [self._descriptors_of_scale(scale) for scale in scales]
-        batches = [self.batch_size or max(1, _BATCH_PIXELS // input_side(s) ** 2) for s in scales]
+        batches = [self.batch_size or max(1, _BATCH_PIXELS // side**2) for side in sides]
         n_images, an_image, d = len(wanted), sum(counts), self.n_features_out_
-        compute = _compute_function(network, self.output)
+        compute = self._engine()
         used, chunk = 0, max(batches)
         hidden = None if self.progress is None else not self.progress
         if self.progress is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
             hidden = True
-        with tqdm(total=n_images, unit="image", desc="descriptors", disable=hidden) as bar:
-            for first in range(0, n_images, chunk):
-                indices = wanted[first : first + chunk]
-                pixels = [(i, p) for i in indices if (p := self._load(X[i], i)) is not None]
-                rows = len(pixels) * an_image
+        n_threads = check_n_threads(self.n_threads)
+        loaded = load_squares(X, wanted, sides, self.resize, n_threads=min(n_threads, _LOADERS))
+        with (
+            closing(loaded),
+            tqdm(total=n_images, unit="image", desc="descriptors", disable=hidden, smoothing=0.05) as bar,
+        ):
+            while taken := list(islice(loaded, chunk)):
+                indices, images = [], []
+                for index, squares in taken:
+                    if isinstance(squares, InputError):
+                        self._skip(X[index], index, squares)
+                    else:
+                        indices.append(index)
+                        images.append(squares)
+                rows = len(indices) * an_image
                 own = np.empty((rows, d), np.float32) if values is None else values[used : used + rows]
-                block = own.reshape(len(pixels), an_image, d)
+                block = own.reshape(len(indices), an_image, d)
                 start = 0
-                for scale, count, batch in zip(scales, counts, batches, strict=True):
-                    side = input_side(scale)
-                    for at in range(0, len(pixels), batch):
-                        part = [resize_square(p, side, self.resize) for _, p in pixels[at : at + batch]]
-                        # A last, smaller batch is filled up, or Keras would compile the network for it anew.
-                        padded = np.zeros((min(batch, n_images), side, side, 3), np.float32)
-                        padded[: len(part)] = part
-                        maps = compute(preprocess(padded))[: len(part)]
+                for k, (count, batch) in enumerate(zip(counts, batches, strict=True)):
+                    for at in range(0, len(indices), batch):
+                        part = np.stack([squares[k] for squares in images[at : at + batch]])
+                        maps = compute(self._preprocess(part.astype(np.float32)))
                         block[at : at + batch, start : start + count] = maps.reshape(len(part), count, -1)
                         if self.output == "gpu":  # the maps' memory is Keras' again after this
                             import_cupy().cuda.get_current_stream().synchronize()
                     start += count
                 row = _first_not_finite(own)
                 if row is not None:
-                    index = pixels[row // an_image][0]
+                    index = indices[row // an_image]
                     raise InputError(
                         f"the network gives numbers that are not finite for {_name(X[index], index)}: "
                         "check its weights"
                     )
                 used += rows
-                yield [i for i, _ in pixels], block
-                bar.update(len(indices))
+                yield indices, block
+                bar.update(len(taken))
 
-    def _load(self, image: Any, index: int) -> NDArray[np.uint8] | None:
-        try:
-            return load_image(image)
-        except InputError as error:
-            reason = str(error) if isinstance(image, str | os.PathLike) else f"image {index}: {error}"
-            if self.on_error == "raise":
-                raise InputError(reason) from error
-            self.skipped_.append((index, reason))
-            return None
+    def _skip(self, image: Any, index: int, error: InputError) -> None:
+        """Note an image that cannot be read, or raise where that is wanted."""
+        reason = str(error) if isinstance(image, str | os.PathLike) else f"image {index}: {error}"
+        if self.on_error == "raise":
+            raise InputError(reason) from error
+        self.skipped_.append((index, reason))
 
-    def _prepare(self) -> tuple[Any, Callable[..., Any]]:
-        """Return the network, built if there is none for these parameters, and its preprocessing."""
-        scales = _check_scales(self.scales)
-        check_choice(self.dtype, "dtype", ("float32",))
-        check_choice(self.output, "output", ("host", "gpu"))
-        if self.store is not None and self.output == "gpu":
-            raise InputError("a store is on the host: use output='host', or no store")
-        check_choice(self.resize, "resize", RESIZE_FILTERS)
-        check_choice(self.on_error, "on_error", ("raise", "skip"))
-        if self.batch_size is not None:
-            check_positive_int(self.batch_size, "batch_size")
-        key = (self.model, self.layer, weights_source(self.weights))
-        if getattr(self, "_key", None) != key:
-            self._network, self._preprocess = _build(self.model, self.layer, self.weights)
-            self._key = key
-            self.weights_fingerprint_ = fingerprint(self._network)
-        self.n_features_out_ = int(self._network.output_shape[-1])
-        self.input_sides_ = tuple(input_side(scale) for scale in scales)
-        own_side = self._network.input_shape[1]
-        if own_side is not None and self.input_sides_ != (own_side,):
-            raise InputError(
-                f"layer {self.layer!r} of {self.model} comes after its fully connected part, which takes "
-                f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
+    def _engine(self) -> Callable[[NDArray[np.float32]], Any]:
+        """Return what runs the network, made when first needed."""
+        settings = (self.engine_, self.dtype, self.output, check_n_threads(self.n_threads))
+        key = (*settings, tuple(self._ranges().items()))
+        if "_made" not in self.__dict__ or self._made[0] != key:
+            engine, dtype, output, n_threads = settings
+            made = make_engine(
+                self._network,
+                engine=engine,
+                dtype=dtype,
+                output=output,
+                n_threads=n_threads,
+                ranges=self._ranges() or None,
             )
-        return self._network, self._preprocess
+            self._made: tuple[Any, Callable[[Any], Any]] = key, made
+        return self._made[1]
+
+    def _ranges(self) -> dict[str, float]:
+        return getattr(self, "ranges_", {}) if self.dtype == "int8" else {}
+
+    def _calibrate(self, X: Any) -> dict[str, float]:
+        """Ranges of activations on images spread evenly over `X`."""
+        X = _as_sequence(X)
+        chosen = np.unique(np.linspace(0, len(X) - 1, min(len(X), _CALIBRATION_IMAGES)).astype(int))
+        n_threads = check_n_threads(self.n_threads)
+        sides = self.input_sides_
+        loaded = load_squares(X, chosen.tolist(), sides, self.resize, n_threads=min(n_threads, _LOADERS))
+
+        def batches() -> Iterator[NDArray[np.float32]]:
+            for _, squares in loaded:
+                if not isinstance(squares, InputError):
+                    for square in squares:
+                        yield self._preprocess(square[None].astype(np.float32))
+
+        with closing(loaded):
+            return calibrate(self._network, batches(), n_threads=n_threads)
 
     def _descriptors_an_image(self) -> int:
         return sum(self._descriptors_of_scale(scale) for scale in _check_scales(self.scales))
@@ -385,69 +466,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: not the network, which is built again when needed."""
         state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_network", "_preprocess", "_key")}
-
-
-def import_keras() -> Any:
-    """Import Keras with whatever backend it was told to use.
-
-    Raises
-    ------
-    MissingExtraError
-        If Keras or its backend is not installed.
-    InputError
-        If KERAS_BACKEND names no backend of Keras.
-    """
-    try:
-        return import_extra("keras", "tensorflow", "CNNDescriptors")
-    except MissingExtraError as error:
-        backend = getattr(error.__cause__, "name", None)
-        if backend in ("jax", "torch", "openvino"):
-            raise MissingExtraError(
-                f"KERAS_BACKEND is {backend}, which is not installed: install it or name another"
-            ) from error
-        raise
-    except ValueError as error:  # a backend that Keras does not know
-        raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
-
-
-def _compute_function(network: Any, output: str) -> Callable[[NDArray[np.float32]], Any]:
-    """Return the function from pixels (n, s, s, 3) to feature maps (n, h, w, D), of NumPy or CuPy.
-
-    Keras' own predict copies its result to the host, so for a GPU each of its backends is asked by itself.
-    """
-    if output == "host":
-        return lambda pixels: np.asarray(network.predict_on_batch(pixels))
-    keras_backend = import_keras().config.backend()
-    if keras_backend == "torch":
-        torch = importlib.import_module("torch")
-
-        def compute(pixels: NDArray[np.float32]) -> Any:
-            with torch.no_grad():
-                return network(pixels, training=False)
-    elif keras_backend == "jax":
-        jax = importlib.import_module("jax")
-        stateless = jax.jit(partial(network.stateless_call, training=False))
-
-        def compute(pixels: NDArray[np.float32]) -> Any:
-            weights = [v.value for v in network.trainable_variables]
-            others = [v.value for v in network.non_trainable_variables]
-            return stateless(weights, others, pixels)[0]
-    elif keras_backend == "tensorflow":
-        compute = importlib.import_module("tensorflow").function(partial(network, training=False))
-    else:
-        raise InputError(f"output='gpu' needs Keras on tensorflow, jax or torch, not on {keras_backend}")
-
-    def on_device(pixels: NDArray[np.float32]) -> Any:
-        maps = compute(pixels)
-        if not on_gpu(maps):
-            raise InputError(
-                f"output='gpu' needs a GPU, and Keras computes on the CPU here ({keras_backend}): "
-                "use output='host'"
-            )
-        return GpuArray.read(maps, "feature maps").float32()
-
-    return on_device
+        return {k: v for k, v in state.items() if k not in ("_network", "_preprocess", "_key", "_made")}
 
 
 def _empty(shape: tuple[int, int], output: str) -> Any:
@@ -475,50 +494,6 @@ def _first_not_finite(values: Any) -> int | None:
         return None if found is None else found[0]
     finite = np.isfinite(values).all(axis=1)
     return None if finite.all() else int(np.argmin(finite))
-
-
-def _build(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
-    """Return the frozen network from image to `layer`, and its preprocessing."""
-    keras = import_keras()
-    if not isinstance(layer, str):
-        raise InputError(f"layer must be the name of a layer, got {layer!r}")
-    if keras.config.image_data_format() != "channels_last":
-        raise InputError(
-            "Keras is set to channels_first: set image_data_format to channels_last in keras.json"
-        )
-    builder = _find_application(keras.applications, model)
-    name = builder.__name__
-    network, include_top = builder(weights=None, include_top=False), False
-    names = [x.name for x in network.layers if len(x.output.shape) == 4]
-    if layer not in names:
-        network, include_top = builder(weights=None, include_top=True), True
-        if layer not in [x.name for x in network.layers]:
-            close = difflib.get_close_matches(layer, names, n=1)
-            hint = f"did you mean {close[0]!r}" if close else f"the last are {', '.join(names[-4:])}"
-            raise InputError(f"{name} has no layer {layer!r}: {hint}")
-    network = fill_network(network, builder, weights, include_top=include_top)
-    cut = keras.Model(network.input, network.get_layer(layer).output)
-    if len(cut.output_shape) not in (2, 4):
-        raise InputError(
-            f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of (h, w, D) or (D,)"
-        )
-    cut.trainable = False
-    return cut, sys.modules[builder.__module__].preprocess_input
-
-
-def _find_application(applications: Any, model: str) -> Callable[..., Any]:
-    """``keras.applications.NAME``, whatever the case of `model`."""
-    names = {
-        name.lower(): name
-        for name in dir(applications)
-        if not name.startswith("_") and name[0].isupper() and callable(getattr(applications, name))
-    }
-    if not isinstance(model, str) or model.lower() not in names:
-        close = difflib.get_close_matches(str(model).lower(), names, n=3)
-        hint = f"did you mean {' or '.join(close)}" if close else f"use one of {', '.join(sorted(names))}"
-        raise InputError(f"Keras has no network {model!r}: {hint}")
-    application: Callable[..., Any] = getattr(applications, names[model.lower()])
-    return application
 
 
 def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ FORMAT_VERSION = 1
 
 #: Constructor parameters that travel with the model; the others belong to the machine that runs it.
 _SAVED = {
-    CNNDescriptors: ("model", "layer", "scales", "weights", "resize"),
+    CNNDescriptors: ("model", "layer", "scales", "weights", "resize", "dtype"),
     VLAD: ("n_clusters", "power", "intra_norm", "l2_norm"),
     GlobalPool: ("mode", "l2_norm", "p"),
     WideLinearSVC: ("C", "fit_intercept", "intercept_scaling"),
@@ -64,6 +64,7 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
         "features": {name: _plain(getattr(features, name)) for name in _SAVED[CNNDescriptors]}
         | {"weights": weights_source(features.weights)},
         "weights_fingerprint": features.weights_fingerprint_,
+        "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
         "n_features": int(encoder.n_features_in_),
         "encoder": {"class": type(encoder).__name__}
         | {name: _plain(getattr(encoder, name)) for name in _SAVED[type(encoder)]},
@@ -120,6 +121,8 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
     try:
         settings = header["features"] | ({"weights": weights} if weights else {})
         features = CNNDescriptors(**{**settings, "scales": tuple(settings["scales"])})
+        if header.get("ranges") is not None:
+            features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
         expected = str(header["weights_fingerprint"])
         parameters = dict(header["encoder"])
         encoder = _ENCODERS[parameters.pop("class")](**parameters)
@@ -142,7 +145,7 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
             raise ValueError("coefficients that are not finite")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged, or not a medvlad model ({error}): train it again") from error
-    features.fit([])
+    features.build()
     if features.weights_fingerprint_ != expected:
         raise InputError(
             f"the {features.model} weights {features.weights!r} are not those that {path} was trained with: "

@@ -31,11 +31,13 @@ class Convolution:
     kernel : ndarray of float32 (3, 3, C, D)
     bias : ndarray of float32 (D,)
     relu : bool, default=True
+    name : str, default=""
     """
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
     relu: bool = True
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,9 @@ def _convolution(layer: Any) -> Convolution | None:
     ):
         return None
     kernel, bias = layer.get_weights()
-    return Convolution(np.asarray(kernel, np.float32), np.asarray(bias, np.float32), activation == "relu")
+    return Convolution(
+        np.asarray(kernel, np.float32), np.asarray(bias, np.float32), activation == "relu", layer.name
+    )
 
 
 def _pooling(layer: Any) -> Pooling | None:

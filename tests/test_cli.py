@@ -131,7 +131,7 @@ def test_extract_and_store(run, images, weights, tmp_path, monkeypatch):
     assert "layer out_relu, model mobilenetv2" in printed
     assert run("store", "verify", folder) == (0, "20 images, nothing is damaged\n", "")
     with monkeypatch.context() as patch:
-        patch.setattr("medvlad.features._compute_function", lambda *_: None)  # the network is not asked
+        patch.setattr("medvlad.features.make_engine", lambda *_, **__: None)  # the network is not asked
         status, table, _ = run("evaluate", images, *network, "--encode", "avg,vlad4")
     assert status == 0
     assert table == run("evaluate", images, *network[:-2], "--encode", "avg,vlad4")[1]

@@ -177,7 +177,7 @@ def test_an_array_that_is_no_image_is_named(small, pictures):
 def test_bad_parameters(small, change, message, monkeypatch):
     if "predictions" in change.values():
         keras.utils.set_random_seed(0)
-        monkeypatch.setattr("medvlad.features.fill_network", lambda network, *a, include_top: network)
+        monkeypatch.setattr("medvlad.network.fill_network", lambda network, *a, include_top: network)
     with pytest.raises(InputError, match=message) as error:
         small.set_params(**change).fit()
     assert "\n" not in str(error.value)
@@ -220,8 +220,9 @@ def test_progress(small, pictures, capsys, progress, shown):
 
 
 def test_weights_that_give_no_numbers(small, pictures, monkeypatch):
-    network, _ = small._prepare()
-    monkeypatch.setattr(network, "predict_on_batch", lambda x: np.full((len(x), 7, 7, 1280), np.nan))
+    monkeypatch.setattr(
+        "medvlad.features.make_engine", lambda *_, **__: lambda x: np.full((len(x), 7, 7, 1280), np.nan)
+    )
     with pytest.raises(InputError, match="not finite for image 0"):
         small.transform(pictures)
 

@@ -1,0 +1,56 @@
+"""The process of one way of running a network: ``python network_worker.py MODULE THREADS``; see worker.py."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from worker import Worker, main
+
+
+class NetworkWorker(Worker):
+    """The state between requests: one network, ready for images of one size."""
+
+    def __init__(self, module, n_threads):
+        self.rival = importlib.import_module(f"networks.{module}")
+        self.n_threads = n_threads
+        self.versions = self.rival.describe()
+        self.run = self.pixels = None
+
+    def load(self, folder, side, images, settings):
+        """Make the network and run it once: graphs are compiled then."""
+        self.unload()
+        folder = Path(folder)
+        with np.load(folder / "layers.npz") as arrays:
+            kernels = [arrays[f"arr_{i}"] for i in range(len(arrays))]
+        layers = []
+        for kernel, bias in zip(kernels[::2], kernels[1::2], strict=True):
+            layers.append(("conv", kernel, bias) if kernel.size else ("pool",))
+        self.run = self.rival.prepare(layers, side, self.n_threads, **settings)
+        self.pixels = np.resize(np.load(folder / f"pixels{side}.npy"), (images, side, side, 3))
+        self.run(self.pixels)
+        return {}
+
+    def measure(self):
+        """Seconds of all images."""
+        used, begin = time.process_time(), time.perf_counter()
+        self.run(self.pixels)
+        return {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - used}
+
+    def result(self, folder):
+        """Save what comes out; of the whole way, how far it is from the Keras model."""
+        if hasattr(self.run, "difference"):
+            return {"difference": self.run.difference()}
+        np.save(Path(folder) / "maps.npy", self.run(self.pixels[:2]))
+        return {}
+
+    def unload(self):
+        self.run = self.pixels = None
+        return {}
+
+
+if __name__ == "__main__":
+    main(NetworkWorker, *sys.argv[1:])

@@ -1,0 +1,61 @@
+"""What runs VGG19 up to block5_pool and is timed: name -> module of this package, settings, environment.
+
+Every module has the same two functions::
+
+    describe() -> dict
+        Versions of what it uses; ImportError or OSError with the reason where that is missing.
+    prepare(layers, side, n_threads, **settings) -> run
+        `layers` are ("conv", kernel (3, 3, in, out), bias (out,)) and ("pool",). ``run(pixels)`` takes
+        preprocessed pixels (b, side, side, 3) float32 and returns maps (b, h, w, D) float32, in host memory.
+
+No module is imported outside a process of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Network(NamedTuple):
+    """Where an implementation stands and how it is to be run."""
+
+    module: str
+    settings: dict[str, Any] = {}  # noqa: RUF012  never written to
+    environment: dict[str, str] = {}  # noqa: RUF012
+    dtype: str = "float32"
+    whole: bool = False
+    """From JPEG files to stored descriptors, rather than from pixels in memory to maps."""
+    rounds: int | None = None
+    tuned: str | None = None
+
+
+def _keras(backend, **settings):
+    environment = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return Network("keras_network", settings, environment)
+
+
+#: A matrix product, which shows what can be reached.
+PRODUCT = "sgemm"
+#: The one that the others' figures are held against.
+BASE = "keras predict"
+
+NETWORKS = {
+    PRODUCT: Network("sgemm_network"),
+    BASE: _keras("tensorflow", how="predict"),
+    "keras tf.function": _keras("tensorflow", how="function"),
+    "keras XLA": _keras("tensorflow", how="xla"),
+    "keras on jax": _keras("jax", how="predict"),
+    "keras on torch": _keras("torch", how="predict"),
+    "torch": Network("torch_network"),
+    "torch bfloat16": Network("torch_network", {"bfloat16": True}, dtype="bfloat16"),
+    "onnxruntime": Network("onnx_network"),
+    "openvino": Network("openvino_network", {"precision": "f32"}),
+    "openvino bfloat16": Network("openvino_network", {"precision": "bf16"}, dtype="bfloat16"),
+}
+for _dtype in ("float32", "bfloat16", "int8"):
+    _name = "medvlad" if _dtype == "float32" else f"medvlad {_dtype}"
+    NETWORKS[_name] = Network("medvlad_network", {"dtype": _dtype}, dtype=_dtype)
+    for _files in ("224-pixel JPEGs", "1-megapixel JPEGs"):
+        NETWORKS[f"{_name}, {_files}"] = Network(
+            "medvlad_network", {"dtype": _dtype, "files": _files}, dtype=_dtype, whole=True
+        )

@@ -1,0 +1,151 @@
+"""Extraction: VGG19 up to block5_pool by everybody, in turn, and the whole way from JPEG files to a store.
+
+The weights are made up, which costs the same time. Rivals are given pixels in memory that are preprocessed
+already; "JPEGs" is medvlad with everything: hashing, decoding, resizing, network, store.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from interleave import Missing, interleaved
+from measure import replay, replayed_time
+from networks import BASE, NETWORKS, PRODUCT
+from networks.sgemm_network import SIZE
+
+from medvlad.features import input_side
+
+pytestmark = pytest.mark.benchmark(timer=replayed_time)
+
+#: Convolutions of VGG19's blocks, and their channels.
+BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
+#: Images a call, by scale: of a network, and of the whole way.
+IMAGES, FILES = (8, 4, 2), (32, 8, 4)
+#: Images of Keras' predict: a batch of 8 at every scale.
+BASE_IMAGES = 8
+#: Largest distance from Keras' maps, relative to their length.
+DIFFERENCE = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 0.2}
+ROUNDS = 5
+
+
+class Extracted(NamedTuple):
+    """What one way did."""
+
+    seconds: list[float]
+    disturbed: int
+    images: int
+    difference: float
+    versions: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def extracted(request, network_processes, timing, n_rounds):
+    """Measure a scale, once in a session, with the networks that this session asks for."""
+    found = {}
+    folder = network_processes.folder
+    blocks = BLOCKS if timing else ((1, 16), (1, 32), (1, 64))
+    np.savez(folder / "layers.npz", *_layers(blocks))
+
+    def names_of(scale, n_threads):
+        wanted = [getattr(item, "callspec", None) for item in request.session.items]
+        asked = {
+            one.params.get("network")
+            for one in wanted
+            if one and one.params.get("scale") == scale and one.params.get("n_threads") == n_threads
+        }
+        return [name for name in NETWORKS if name in asked or name in (PRODUCT, BASE)]
+
+    def measure(scale, n_threads):
+        side = input_side(scale)
+        rng = np.random.default_rng(scale)
+        np.save(folder / f"pixels{side}.npy", rng.uniform(-120, 130, (2, side, side, 3)).astype(np.float32))
+        by_name, running, images = {}, [], {}
+        for name in names_of(scale, n_threads):
+            way = NETWORKS[name]
+            images[name] = (FILES if way.whole else IMAGES)[scale] if timing else 2
+            if timing and name == BASE:
+                images[name] = BASE_IMAGES
+            if way.whole and not timing:  # the class is VGG19 and nothing smaller
+                by_name[name] = Missing("the whole way is timed here; tests/test_features.py tests it")
+                continue
+            try:
+                process = network_processes.get(name, n_threads)
+                process.ask("load", folder=str(folder), side=side, images=images[name], settings=way.settings)
+                running.append(process)
+            except Missing as missing:
+                by_name[name] = missing
+        seconds, disturbed = interleaved(running, min(n_rounds, ROUNDS))
+        base = None
+        for process in running:
+            difference = process.ask("result", folder=str(folder)).get("difference")
+            if difference is None:
+                maps = np.load(folder / "maps.npy")
+                base = maps if base is None else base
+                assert base.any()
+                difference = float(np.linalg.norm(maps - base) / np.linalg.norm(base))
+            name = process.name
+            by_name[name] = Extracted(
+                seconds[name], disturbed[name], images[name], difference, process.hello["versions"]
+            )
+            process.ask("unload")
+        return by_name
+
+    def get(scale, n_threads):
+        if (scale, n_threads) not in found:
+            found[scale, n_threads] = measure(scale, n_threads)
+        return found[scale, n_threads]
+
+    return get
+
+
+def _layers(blocks):
+    """Kernels and biases in turn, an empty one for a pooling, scaled so that numbers keep their size."""
+    rng = np.random.default_rng(0)
+    arrays, before = [], 3
+    for count, width in blocks:
+        for _ in range(count):
+            kernel = rng.standard_normal((3, 3, before, width)) * np.sqrt(2 / (9 * before))
+            arrays += [kernel.astype(np.float32), np.full(width, 0.05, np.float32)]
+            before = width
+        arrays += [np.zeros((0,)), np.zeros((0,))]
+    return arrays
+
+
+def operations(side):
+    """Of one image: a multiplication and an addition for each weight and place."""
+    flop, before = 0, 3
+    for count, width in BLOCKS:
+        for _ in range(count):
+            flop += 2 * 9 * before * width * side * side
+            before = width
+        side //= 2
+    return flop
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda name: name.replace(",", "").replace(" ", "_"))
+@pytest.mark.parametrize("scale", [0, 1, 2])
+def test_extract(benchmark, extracted, timing, scale, network, n_threads):
+    if scale and not timing:
+        pytest.skip("larger images are timed, not tested")
+    found = extracted(scale, n_threads)[network]
+    if isinstance(found, Missing):
+        pytest.skip(f"{network}: {found}")
+    assert found.difference <= DIFFERENCE[NETWORKS[network].dtype]
+    benchmark.group = f"extract, VGG19 block5_pool, {input_side(scale)} pixels, {n_threads} threads"
+    flop = 2 * SIZE**3 if network == PRODUCT else operations(input_side(scale)) * found.images
+    benchmark.extra_info.update(
+        kind="extract",
+        implementation=network,
+        dtype=NETWORKS[network].dtype,
+        whole=NETWORKS[network].whole,
+        scale=scale,
+        images=found.images,
+        flop=flop,
+        threads=n_threads,
+        difference=found.difference,
+        disturbed_rounds=found.disturbed,
+        versions=found.versions,
+    )
+    replay(benchmark, found.seconds)
