@@ -45,9 +45,9 @@ struct Direct {
   const float* weights;
 };
 
-// out(r, j) = sum over k < depth, in its order, of rows(r, k) panel(k, j), for a panel of columns. Meanwhile
-// what comes next is asked for: the panel at `ahead`, and `n_rows_ahead` numbers at `rows_ahead`. They need
-// not exist.
+// out(r, j) = sum over k < depth, in its order, of rows(r, k) panel(k, j), for a panel of columns. Unless
+// `ahead` is nullptr, what comes next is asked for meanwhile: the panel there, and `n_rows_ahead` numbers at
+// `rows_ahead`. They need not exist.
 struct Product {
   const float* rows;
   std::int64_t n_rows, row, depth;

@@ -208,14 +208,10 @@ class ConvNet::Run {
         const std::int64_t end = std::min(step.n_panels, panel + panels);
         for (std::int64_t p = 0; p < kPoints; ++p) {
           for (std::int64_t i = panel; i < end; ++i) {
+            // The weights are in the second-level cache, or near enough for the processor's own prefetcher.
             const float* weights = step.weights.data() + (p * step.n_panels + i) * panel_size;
-            const bool is_last = i + 1 == end;
-            const float* ahead = weights + (is_last ? step.n_panels - (end - panel) + 1 : 1) * panel_size;
-            if (is_last && p + 1 == kPoints) {
-              ahead = step.weights.data() + end % step.n_panels * panel_size;
-            }
             kernels_.multiply({v.data + p * v_point, last - first, from.c, step.n_in, weights,
-                               m.data + p * m_point + (i - panel) * width, columns, ahead, weights, 0});
+                               m.data + p * m_point + (i - panel) * width, columns, nullptr, nullptr, 0});
           }
         }
         const std::int64_t channel = panel * width, n_channels = std::min(columns, step.n_out - channel);
