@@ -45,6 +45,20 @@ struct Direct {
   const float* weights;
 };
 
+// out(r, j) = sum over k < depth, in its order, of rows(r, k) panel(k, j), for a panel of columns. Unless
+// `ahead` is nullptr, what comes next is asked for meanwhile: the panel there, and `n_rows_ahead` numbers at
+// `rows_ahead`. They need not exist.
+struct Product {
+  const float* rows;
+  std::int64_t n_rows, row, depth;
+  const float* panel;
+  float* out;
+  std::int64_t out_row;
+  const float* ahead;
+  const float* rows_ahead;
+  std::int64_t n_rows_ahead;
+};
+
 class ConvKernels {
  public:
   virtual ~ConvKernels() = default;
@@ -57,10 +71,8 @@ class ConvKernels {
   // B^T d B of every tile and channel.
   virtual void transform_input(const Maps& from, const Spectrum& to) const = 0;
 
-  // out(r, j) = sum over k < depth, in its order, of rows(r, k) panel(k, j), a panel of columns; the memory
-  // at `ahead`, as long as a panel, is asked for meanwhile.
-  virtual void multiply(const float* rows, std::int64_t n_rows, std::int64_t row, std::int64_t depth,
-                        const float* panel, const float* ahead, float* out, std::int64_t out_row) const = 0;
+  // One panel of a product of matrices.
+  virtual void multiply(const Product& product) const = 0;
 
   // A^T m A and what becomes of it, for n_channels channels from `channel` on; `to` is what comes out,
   // `tiling` the maps before pooling.

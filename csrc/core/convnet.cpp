@@ -208,14 +208,10 @@ class ConvNet::Run {
         const std::int64_t end = std::min(step.n_panels, panel + panels);
         for (std::int64_t p = 0; p < kPoints; ++p) {
           for (std::int64_t i = panel; i < end; ++i) {
+            // The weights are in the second-level cache, or near enough for the processor's own prefetcher.
             const float* weights = step.weights.data() + (p * step.n_panels + i) * panel_size;
-            const bool is_last = i + 1 == end;
-            const float* ahead = weights + (is_last ? step.n_panels - (end - panel) + 1 : 1) * panel_size;
-            if (is_last && p + 1 == kPoints) {
-              ahead = step.weights.data() + end % step.n_panels * panel_size;
-            }
-            kernels_.multiply(v.data + p * v_point, last - first, from.c, step.n_in, weights, ahead,
-                              m.data + p * m_point + (i - panel) * width, columns);
+            kernels_.multiply({v.data + p * v_point, last - first, from.c, step.n_in, weights,
+                               m.data + p * m_point + (i - panel) * width, columns, nullptr, nullptr, 0});
           }
         }
         const std::int64_t channel = panel * width, n_channels = std::min(columns, step.n_out - channel);
@@ -242,13 +238,16 @@ class ConvNet::Run {
         kernels_.transform_input(from, {v, v_point, from.c, begin + first, begin + last});
       });
       const std::int64_t all = kPoints * step.n_panels;
+      const std::int64_t slice = (end - begin) * from.c / step.n_panels;
       share(all, 1, [&](std::int64_t first, std::int64_t last, int) {
         for (std::int64_t i = first; i < last; ++i) {
           const std::int64_t p = i / step.n_panels, panel = i % step.n_panels;
           const float* weights = step.weights.data() + i * panel_size;
-          kernels_.multiply(workspace_.v.data() + p * v_point, end - begin, from.c, step.n_in, weights,
-                            i + 1 < all ? weights + panel_size : weights,
-                            workspace_.m.data() + p * m_point + panel * width, m_row);
+          const float* v = workspace_.v.data() + p * v_point;
+          const float* next = v + (p + 1 < kPoints ? v_point + panel * slice : 0);
+          kernels_.multiply({v, end - begin, from.c, step.n_in, weights,
+                             workspace_.m.data() + p * m_point + panel * width, m_row,
+                             i + 1 < all ? weights + panel_size : weights, next, slice});
         }
       });
       share(end - begin, 1, [&](std::int64_t first, std::int64_t last, int) {

@@ -46,6 +46,7 @@ struct Vector {
     return _mm256_blendv_ps(_mm256_max_ps(a, b), _mm256_add_ps(a, b), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
   }
   static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+  static void prefetch_to_write(float* p) { __builtin_prefetch(p, 1, 3); }
   static void store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
   static float sum(Floats v) {
     alignas(32) float lanes[8];

@@ -30,6 +30,7 @@ struct Vector {
     return _mm512_mask_add_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), a, b);
   }
   static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+  static void prefetch_to_write(float* p) { __builtin_prefetch(p, 1, 3); }
   static void store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
   static float sum(Floats v) { return _mm512_reduce_add_ps(v); }
   static int count_nonzero(const float* p) {

@@ -71,6 +71,7 @@ struct Vector {
     static_cast<void>(p);
 #endif
   }
+  static void prefetch_to_write(float* p) { prefetch(p); }
 };
 
 }  // namespace

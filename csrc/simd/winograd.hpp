@@ -25,6 +25,7 @@ class WinogradKernels final : public ConvKernels {
   static constexpr int kWidth = Vector::kWidth;
   static constexpr int kRows = Vector::kTileRows;
   static constexpr std::int64_t kPanelWidth = 2 * kWidth;
+  static constexpr std::int64_t kGroup = 4;
 
  public:
   std::int64_t panel_width() const override { return kPanelWidth; }
@@ -66,16 +67,19 @@ class WinogradKernels final : public ConvKernels {
     }
   }
 
-  void multiply(const float* rows, std::int64_t n_rows, std::int64_t row, std::int64_t depth,
-                const float* panel, const float* ahead, float* out, std::int64_t out_row) const override {
-    const std::int64_t n_strips = (n_rows + kRows - 1) / kRows;
-    // Strips of nearly equal height, each asking for its share of what comes next.
-    const std::int64_t share = depth * kPanelWidth / n_strips;
+  void multiply(const Product& of) const override {
+    const std::int64_t n_strips = (of.n_rows + kRows - 1) / kRows;
+    // Strips of nearly equal height, each asking for its share of what comes next, a step with each group.
+    const std::int64_t groups = of.depth / kGroup, steps = std::max<std::int64_t>(1, n_strips * groups);
+    const std::int64_t step = (of.depth * kPanelWidth + steps - 1) / steps;
+    const std::int64_t rows_step = (of.n_rows_ahead + steps - 1) / steps;
+    const auto& strips = of.ahead == nullptr ? kStrips : kAskingStrips;
     for (std::int64_t strip = 0; strip < n_strips; ++strip) {
-      const std::int64_t first = strip * n_rows / n_strips, last = (strip + 1) * n_rows / n_strips;
-      kStrips[static_cast<std::size_t>(last - first)](rows + first * row, row, depth, panel,
-                                                      ahead + strip * share, kPanelWidth / n_strips,
-                                                      out + first * out_row, out_row);
+      const std::int64_t first = strip * of.n_rows / n_strips, last = (strip + 1) * of.n_rows / n_strips;
+      Ahead ahead{of.ahead, step, of.rows_ahead, rows_step};
+      if (of.ahead != nullptr) ahead.panel += strip * groups * step, ahead.rows += strip * groups * rows_step;
+      strips[static_cast<std::size_t>(last - first)](of.rows + first * of.row, of.row, of.depth, of.panel,
+                                                     ahead, of.out + first * of.out_row, of.out_row);
     }
   }
 
@@ -263,29 +267,60 @@ class WinogradKernels final : public ConvKernels {
                                  Vector::larger_or_nan(sums[row + 1][column], sums[row + 1][column + 1]));
   }
 
-  // sums(i, :) += sum over k of rows(i, k) panel(k, :), asking for `step` numbers further on with each k.
+  // What to ask for with each group of k.
+  struct Ahead {
+    const float* panel;
+    std::int64_t panel_step;
+    const float* rows;
+    std::int64_t rows_step;
+  };
+
+  // sums(i, :) += rows(i, 0) panel(0, :).
   template <std::size_t kCount>
-  static void accumulate(Floats (&sums)[kCount][2], const float* rows, std::int64_t row, std::int64_t depth,
-                         const float* panel, const float* ahead, std::int64_t step) {
-    for (std::int64_t k = 0; k < depth; ++k, ++rows, panel += kPanelWidth, ahead += step) {
-      const auto low = Vector::load(panel), high = Vector::load(panel + kWidth);
-      Vector::prefetch(ahead);
-      MEDVLAD_UNROLL
-      for (std::size_t i = 0; i < kCount; ++i) {
-        const auto value = Vector::broadcast(rows[static_cast<std::int64_t>(i) * row]);
-        sums[i][0] = Vector::multiply_add(value, low, sums[i][0]);
-        sums[i][1] = Vector::multiply_add(value, high, sums[i][1]);
-      }
+  static void add_product(Floats (&sums)[kCount][2], const float* rows, std::int64_t row,
+                          const float* panel) {
+    const auto low = Vector::load(panel), high = Vector::load(panel + kWidth);
+    MEDVLAD_UNROLL
+    for (std::size_t i = 0; i < kCount; ++i) {
+      const auto value = Vector::broadcast(rows[static_cast<std::int64_t>(i) * row]);
+      sums[i][0] = Vector::multiply_add(value, low, sums[i][0]);
+      sums[i][1] = Vector::multiply_add(value, high, sums[i][1]);
     }
   }
 
-  template <std::size_t kCount>
+  // sums(i, :) += sum over k of rows(i, k) panel(k, :).
+  template <std::size_t kCount, bool kAsks>
+  static void accumulate(Floats (&sums)[kCount][2], const float* rows, std::int64_t row, std::int64_t depth,
+                         const float* panel, Ahead ahead) {
+    std::int64_t k = 0;
+    for (; k + kGroup <= depth; k += kGroup, rows += kGroup, panel += kGroup * kPanelWidth) {
+      if (kAsks) {
+        Vector::prefetch(ahead.panel);
+        Vector::prefetch(ahead.panel + kLane);
+        Vector::prefetch(ahead.rows);
+        ahead.panel += ahead.panel_step;
+        ahead.rows += ahead.rows_step;
+      }
+      MEDVLAD_UNROLL
+      for (std::int64_t i = 0; i < kGroup; ++i) {
+        add_product<kCount>(sums, rows + i, row, panel + i * kPanelWidth);
+      }
+    }
+    for (; k < depth; ++k, ++rows, panel += kPanelWidth) add_product<kCount>(sums, rows, row, panel);
+  }
+
+  template <std::size_t kCount, bool kAsks>
   static void strip(const float* rows, std::int64_t row, std::int64_t depth, const float* panel,
-                    const float* ahead, std::int64_t step, float* out, std::int64_t out_row) {
+                    const Ahead& ahead, float* out, std::int64_t out_row) {
     Floats sums[kCount][2];
     MEDVLAD_UNROLL
-    for (std::size_t i = 0; i < kCount; ++i) sums[i][0] = sums[i][1] = Vector::zero();
-    accumulate<kCount>(sums, rows, row, depth, panel, ahead, step);
+    for (std::size_t i = 0; i < kCount; ++i) {
+      sums[i][0] = sums[i][1] = Vector::zero();
+      if (!kAsks) continue;
+      Vector::prefetch_to_write(out + static_cast<std::int64_t>(i) * out_row);
+      Vector::prefetch_to_write(out + static_cast<std::int64_t>(i) * out_row + kWidth);
+    }
+    accumulate<kCount, kAsks>(sums, rows, row, depth, panel, ahead);
     MEDVLAD_UNROLL
     for (std::size_t i = 0; i < kCount; ++i, out += out_row) {
       Vector::store(out, sums[i][0]);
@@ -304,8 +339,8 @@ class WinogradKernels final : public ConvKernels {
       sums[i][1] = Vector::load(bias + kWidth);
     }
     for (int i = 0; i < 3; ++i) {
-      accumulate<kCount>(sums, band + i * line, channels, 3 * channels,
-                         panel + i * 3 * channels * kPanelWidth, panel, 0);
+      accumulate<kCount, false>(sums, band + i * line, channels, 3 * channels,
+                                panel + i * 3 * channels * kPanelWidth, {});
     }
     MEDVLAD_UNROLL
     for (std::size_t i = 0; i < kCount; ++i, out += out_row) {
@@ -314,29 +349,32 @@ class WinogradKernels final : public ConvKernels {
     }
   }
 
-  template <std::size_t... kCounts>
-  static constexpr auto all_strips(std::index_sequence<kCounts...>) {
-    return std::array{static_cast<decltype(&strip<1>)>(nullptr), &strip<kCounts + 1>...};
+  using Strip = void (*)(const float*, std::int64_t, std::int64_t, const float*, const Ahead&, float*,
+                         std::int64_t);
+  using DirectStrip = void (*)(const float*, std::int64_t, std::int64_t, const float*, const float*, float,
+                               float*, std::int64_t, bool);
+  // By the number of rows.
+  template <class Function>
+  using Table = std::array<Function, std::size_t{kRows} + 1>;
+
+  template <bool kAsks, std::size_t... kCounts>
+  static constexpr Table<Strip> all_strips(std::index_sequence<kCounts...>) {
+    return {nullptr, &strip<kCounts + 1, kAsks>...};
   }
   template <std::size_t... kCounts>
-  static constexpr auto all_direct_strips(std::index_sequence<kCounts...>) {
-    return std::array{static_cast<decltype(&direct_strip<1>)>(nullptr), &direct_strip<kCounts + 1>...};
+  static constexpr Table<DirectStrip> all_direct_strips(std::index_sequence<kCounts...>) {
+    return {nullptr, &direct_strip<kCounts + 1>...};
   }
 
-  // By the number of rows.
-  static const std::array<void (*)(const float*, std::int64_t, std::int64_t, const float*, const float*,
-                                   std::int64_t, float*, std::int64_t),
-                          std::size_t{kRows} + 1>
-      kStrips;
-  static const std::array<void (*)(const float*, std::int64_t, std::int64_t, const float*, const float*,
-                                   float, float*, std::int64_t, bool),
-                          std::size_t{kRows} + 1>
-      kDirectStrips;
+  static const Table<Strip> kStrips, kAskingStrips;
+  static const Table<DirectStrip> kDirectStrips;
 };
 
-constexpr decltype(WinogradKernels::kStrips) WinogradKernels::kStrips =
-    WinogradKernels::all_strips(std::make_index_sequence<WinogradKernels::kRows>());
-constexpr decltype(WinogradKernels::kDirectStrips) WinogradKernels::kDirectStrips =
+constexpr WinogradKernels::Table<WinogradKernels::Strip> WinogradKernels::kStrips =
+    WinogradKernels::all_strips<false>(std::make_index_sequence<WinogradKernels::kRows>());
+constexpr WinogradKernels::Table<WinogradKernels::Strip> WinogradKernels::kAskingStrips =
+    WinogradKernels::all_strips<true>(std::make_index_sequence<WinogradKernels::kRows>());
+constexpr WinogradKernels::Table<WinogradKernels::DirectStrip> WinogradKernels::kDirectStrips =
     WinogradKernels::all_direct_strips(std::make_index_sequence<WinogradKernels::kRows>());
 
 const WinogradKernels kWinogradKernels;

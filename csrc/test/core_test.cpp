@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/convnet.hpp"
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
@@ -214,6 +215,76 @@ void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>
   check(kept == 0, "memory given back, but for " + std::to_string(kept) + " bytes");
 }
 
+// Convolutions against sums in double precision; no numbers are exact there.
+void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, std::int64_t h,
+                       std::int64_t w, unsigned seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> value(-1.0F, 1.0F);
+  const auto numbers = [&](std::int64_t size) {
+    std::vector<float> all(static_cast<std::size_t>(size));
+    for (float& one : all) one = value(random);
+    return all;
+  };
+  std::vector<std::vector<float>> weights;
+  std::vector<medvlad::Layer> layers;
+  const std::vector<float> images = numbers(n * h * w * widths[0]);
+  std::vector<double> maps(images.begin(), images.end());
+  std::int64_t c = widths[0], rows = h, columns = w;
+  for (std::size_t i = 1; i < widths.size(); ++i) {
+    const bool is_pool = widths[i] == 0;
+    const std::int64_t d = is_pool ? c : widths[i], by = is_pool ? 2 : 1;
+    const std::int64_t new_rows = rows / by, new_columns = columns / by;
+    std::vector<double> next(static_cast<std::size_t>(n * new_rows * new_columns * d));
+    if (!is_pool) {
+      weights.push_back(numbers(9 * c * d));
+      weights.push_back(numbers(d));
+      layers.push_back({weights[weights.size() - 2].data(), weights.back().data(), c, d, i % 2 == 1});
+    } else {
+      layers.push_back({nullptr, nullptr, 0, 0, false});
+    }
+    const auto at = [&](std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t k) {
+      return maps[static_cast<std::size_t>(((image * rows + y) * columns + x) * c + k)];
+    };
+    std::size_t to = 0;
+    for (std::int64_t image = 0; image < n; ++image) {
+      for (std::int64_t y = 0; y < new_rows; ++y) {
+        for (std::int64_t x = 0; x < new_columns; ++x) {
+          for (std::int64_t j = 0; j < d; ++j, ++to) {
+            if (is_pool) {
+              next[to] =
+                  std::max(std::max(at(image, 2 * y, 2 * x, j), at(image, 2 * y, 2 * x + 1, j)),
+                           std::max(at(image, 2 * y + 1, 2 * x, j), at(image, 2 * y + 1, 2 * x + 1, j)));
+              continue;
+            }
+            double sum = double{layers.back().bias[j]};
+            for (std::int64_t tap = 0; tap < 9; ++tap) {
+              const std::int64_t from_y = y + tap / 3 - 1, from_x = x + tap % 3 - 1;
+              if (from_y < 0 || from_y >= rows || from_x < 0 || from_x >= columns) continue;
+              for (std::int64_t k = 0; k < c; ++k) {
+                sum += at(image, from_y, from_x, k) * double{layers.back().kernel[(tap * c + k) * d + j]};
+              }
+            }
+            next[to] = layers.back().has_relu ? std::max(sum, 0.0) : sum;
+          }
+        }
+      }
+    }
+    maps = next;
+    c = d, rows = new_rows, columns = new_columns;
+  }
+  double largest = 0.0;
+  for (const double one : maps) largest = std::max(largest, std::fabs(one));
+  const medvlad::ConvNet net(layers, widths[0]);
+  for (const int n_threads : {1, 3}) {
+    std::vector<float> out(maps.size(), NAN);
+    net.run(images.data(), n, h, w, n_threads, out.data());
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      check(std::fabs(double{out[i]} - maps[i]) <= 2e-5 * largest,
+            "convolution to " + std::to_string(c) + ", number " + std::to_string(i));
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -237,5 +308,11 @@ int main() {
     for (const int n_threads : {1, 2, 4}) test_memory(k, 512, {7, 60, 30, 9, 80, 60}, n_threads);
   }
   for (const int n_threads : {1, 3}) test_memory(8, 4, {3, 300000}, n_threads);
+  for (const std::int64_t side : {4, 5, 6, 11}) {
+    test_convolutions({3, 5, 0, 17, 33}, 2, side, side + 1, ++seed);
+    test_convolutions({20, 40, 36, 0}, 2, side + 3, side, ++seed);
+    test_convolutions({1, 0, 2, 0, 3}, 1, 2 * side, side, ++seed);
+  }
+  test_convolutions({300, 70, 0}, 1, 9, 10, ++seed);
   std::puts("right");
 }
