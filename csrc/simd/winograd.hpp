@@ -191,21 +191,23 @@ class WinogradKernels final : public ConvKernels {
     std::int64_t rows, columns, image, row, column;
   };
 
+  static Floats constant(double value) { return Vector::broadcast(static_cast<float>(value)); }
+
   // B^T times six numbers.
   static void transform(const Floats (&d)[6], Floats (&v)[6]) {
-    constexpr float a = kPointA, b = kPointB;
-    const auto sum = Vector::broadcast(a * a + b * b), product = Vector::broadcast(a * a * b * b);
-    const auto aa = Vector::broadcast(a * a), bb = Vector::broadcast(b * b);
+    constexpr double a = kPointA, b = kPointB;
+    const auto sum = constant(a * a + b * b), product = constant(a * a * b * b);
+    const auto aa = constant(a * a), bb = constant(b * b);
     v[0] = Vector::multiply_subtract(sum, d[2], Vector::multiply_add(product, d[0], d[4]));
     v[5] = Vector::multiply_subtract(sum, d[3], Vector::multiply_add(product, d[1], d[5]));
     const auto even_a = Vector::multiply_subtract(bb, d[2], d[4]);
     const auto odd_a = Vector::multiply_subtract(bb, d[1], d[3]);
     const auto even_b = Vector::multiply_subtract(aa, d[2], d[4]);
     const auto odd_b = Vector::multiply_subtract(aa, d[1], d[3]);
-    v[1] = Vector::multiply_add(Vector::broadcast(a), odd_a, even_a);
-    v[2] = Vector::multiply_subtract(Vector::broadcast(a), odd_a, even_a);
-    v[3] = Vector::multiply_add(Vector::broadcast(b), odd_b, even_b);
-    v[4] = Vector::multiply_subtract(Vector::broadcast(b), odd_b, even_b);
+    v[1] = Vector::multiply_add(constant(a), odd_a, even_a);
+    v[2] = Vector::multiply_subtract(constant(a), odd_a, even_a);
+    v[3] = Vector::multiply_add(constant(b), odd_b, even_b);
+    v[4] = Vector::multiply_subtract(constant(b), odd_b, even_b);
   }
 
   template <class Load>
@@ -231,15 +233,14 @@ class WinogradKernels final : public ConvKernels {
 
   // A^T times six numbers.
   static void untransform(const Floats (&m)[6], Floats (&y)[4]) {
-    constexpr float a = kPointA, b = kPointB;
+    constexpr double a = kPointA, b = kPointB;
     const auto even_a = Vector::add(m[1], m[2]), odd_a = Vector::subtract(m[1], m[2]);
     const auto even_b = Vector::add(m[3], m[4]), odd_b = Vector::subtract(m[3], m[4]);
     y[0] = Vector::add(m[0], Vector::add(even_a, even_b));
-    y[1] = Vector::multiply_add(Vector::broadcast(a), odd_a, Vector::multiply(Vector::broadcast(b), odd_b));
-    y[2] = Vector::multiply_add(Vector::broadcast(a * a), even_a,
-                                Vector::multiply(Vector::broadcast(b * b), even_b));
-    y[3] = Vector::multiply_add(Vector::broadcast(a * a * a), odd_a,
-                                Vector::multiply_add(Vector::broadcast(b * b * b), odd_b, m[5]));
+    y[1] = Vector::multiply_add(constant(a), odd_a, Vector::multiply(constant(b), odd_b));
+    y[2] = Vector::multiply_add(constant(a * a), even_a, Vector::multiply(constant(b * b), even_b));
+    y[3] = Vector::multiply_add(constant(a * a * a), odd_a,
+                                Vector::multiply_add(constant(b * b * b), odd_b, m[5]));
   }
 
   static void untransform(const float* in, std::int64_t point, Floats (&sums)[4][4]) {
