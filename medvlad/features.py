@@ -35,6 +35,7 @@ from medvlad.descriptors import Descriptors
 from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
 from medvlad.images import RESIZE_FILTERS, load_image, resize_square
 from medvlad.store import DescriptorStore, Section, image_key
+from medvlad.stored import StoredDescriptors
 from medvlad.weights import fill_network, fingerprint, weights_source
 
 __all__ = ["CNNDescriptors", "import_keras", "input_side"]
@@ -69,9 +70,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Images a batch; None: as many as make about 400,000 pixels (8 at scale 0, 1 at the others).
     dtype : {"float32"}, default="float32"
         Of the network's arithmetic and of the descriptors.
-    output : {"host", "gpu"}, default="host"
+    output : {"host", "gpu", "store"}, default="host"
         Where the descriptors are wanted. "gpu" leaves them where Keras computed them, for VLAD to go on from
-        there; all of them must fit into the GPU's memory.
+        there; all of them must fit into the GPU's memory. "store" leaves them in the `store`, to be read
+        block by block, however many there are.
     store : path or None, default=None
         Folder of a :class:`medvlad.store.DescriptorStore`: images that went through the same network before
         are read from it, others are added.
@@ -146,7 +148,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self._prepare()
         return self
 
-    def transform(self, X: Any) -> Descriptors:
+    def transform(self, X: Any) -> Descriptors | StoredDescriptors:
         """Descriptors of each image.
 
         Parameters
@@ -156,7 +158,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        Descriptors
+        Descriptors or, with ``output="store"``, StoredDescriptors
             Of as many images as given, in their order.
 
         Raises
@@ -168,6 +170,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         X = _as_sequence(X)
         self._prepare()
         self.skipped_: list[tuple[int, str]] = []
+        if self.output == "store":
+            section = self._section()
+            section.forget_damaged()  # so that no damage turns up halfway through reading
+            _, keys = self._fill_store(X, section)
+            return StoredDescriptors(section, keys, n_features=self.n_features_out_)
         if self.store is not None:
             return self._from_store(X, self._fill_store(X))
         an_image = self._descriptors_an_image()
@@ -342,9 +349,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         """Return the network, built if there is none for these parameters, and its preprocessing."""
         scales = _check_scales(self.scales)
         check_choice(self.dtype, "dtype", ("float32",))
-        check_choice(self.output, "output", ("host", "gpu"))
+        check_choice(self.output, "output", ("host", "gpu", "store"))
         if self.store is not None and self.output == "gpu":
-            raise InputError("a store is on the host: use output='host', or no store")
+            raise InputError("a store is on the host: use output='host' or 'store', or no store")
+        if self.store is None and self.output == "store":
+            raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
         check_choice(self.resize, "resize", RESIZE_FILTERS)
         check_choice(self.on_error, "on_error", ("raise", "skip"))
         if self.batch_size is not None:
@@ -416,7 +425,7 @@ def _compute_function(network: Any, output: str) -> Callable[[NDArray[np.float32
 
     Keras' own predict copies its result to the host, so for a GPU each of its backends is asked by itself.
     """
-    if output == "host":
+    if output != "gpu":
         return lambda pixels: np.asarray(network.predict_on_batch(pixels))
     keras_backend = import_keras().config.backend()
     if keras_backend == "torch":

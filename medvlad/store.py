@@ -552,7 +552,8 @@ class _Shard:
 
 def digests_of(keys: Sequence[str]) -> NDArray[np.bytes_]:
     """Sixteen bytes for each key, by which an index in memory knows its image."""
-    return np.array([hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys], _DIGEST)
+    digests = (hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
+    return np.fromiter(digests, _DIGEST, len(keys))
 
 
 def _places(

@@ -5,9 +5,9 @@
     images as listed     a b c d e f ...          shards of the store   | c a b | f d | e ...
     blocks() yields      (0 1 2), descriptors of a b c; then (3 5), those of d f; ...
 
-An image costs 24 bytes here and 32 in the section's index; its descriptors, some kilobytes, stay on the disk. Each
-shard is read once from its beginning to its end, in the order in which the images need them: images in the order
-in which they were extracted come in that order.
+An image costs 24 bytes here and 32 in the section's index; its descriptors, some kilobytes, stay on the disk.
+Each shard is read once, from its beginning to its end, in the order in which the images need them: images
+listed in the order in which they were extracted come in that order.
 
 Sampling.  How many descriptors each image has stands in the headers of the shards, so rows are drawn by their
 number and only they are kept. No reservoir is needed, which would have to read every descriptor.
