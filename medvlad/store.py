@@ -531,8 +531,8 @@ class _Shard:
     def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return marks and numbers of an image, as they were written."""
         shape = self.shapes[index]
-        marks = self._slices[0][int(self._marks[index]) : int(self._marks[index + 1])]
-        numbers = self._slices[1][int(self._numbers[index]) : int(self._numbers[index + 1])]
+        marks = self._part(0, int(self._marks[index]), int(self._marks[index + 1]))
+        numbers = self._part(1, int(self._numbers[index]), int(self._numbers[index + 1]))
         if _checksum(self.keys[index], shape, marks, numbers) != self._checks[index]:
             raise Damaged(f"image {index} of {self.file} is damaged")
         return marks, numbers
@@ -544,6 +544,12 @@ class _Shard:
         values = np.zeros(shape[0] * shape[1], np.float32)
         values[np.flatnonzero(np.unpackbits(marks, count=values.size))] = numbers
         return values.reshape(shape)
+
+    def _part(self, tensor: int, first: int, last: int) -> NDArray[Any]:
+        if first == last:  # safetensors takes it for out of bounds at the end
+            return np.empty(0, (np.dtype(np.uint8), self.dtype)[tensor])
+        part: NDArray[Any] = self._slices[tensor][first:last]
+        return part
 
     def is_its_name(self) -> bool:
         """Whether the file is, byte for byte, what was written."""

@@ -75,6 +75,19 @@ def test_shapes_and_odd_numbers(tmp_path, shape):
     np.testing.assert_array_equal(found.view(np.int32), values.view(np.int32))
 
 
+@pytest.mark.parametrize("where", [[0], [1], [2], [0, 1, 2]])
+def test_images_of_nothing_but_zeros(tmp_path, where):
+    values = {str(i): np.full((2, 3), i not in where, np.float32) for i in range(3)}
+    values["none"] = np.zeros((0, 3), np.float32)
+    section = DescriptorStore(tmp_path / "s").section({})
+    with section.writer() as writer:
+        for key, array in values.items():
+            writer.add(key, array)
+    assert section.verify() == []
+    for key, array in values.items():
+        np.testing.assert_array_equal(section.get(key), array, strict=True)
+
+
 def test_half_precision_is_half_the_size(tmp_path):
     whole, half = fill(tmp_path / "a", 30), fill(tmp_path / "b", 30, dtype="float16")
     assert half.n_bytes() < 0.65 * whole.n_bytes()
@@ -310,7 +323,7 @@ def test_one_gc_at_a_time(tmp_path):
     section = fill(tmp_path / "store", 4)
     with (
         mv.store._only_one(section.path / "gc.lock"),
-        pytest.raises(InputError, match="another gc is at work in .*: wait until it is done"),
+        pytest.raises(InputError, match=r"another gc is at work in .*: wait until it is done"),
     ):
         section.gc()
     assert section.gc() == 0
@@ -348,8 +361,8 @@ def test_gc_killed_at_any_moment(tmp_path):
     store = tmp_path / "store"
     rng = np.random.default_rng(1)
     section = DescriptorStore(store).section(SETTINGS)
-    n_images, unfinished = 60, 0
-    for round_ in range(12):
+    n_images, unfinished = 40, 0
+    for round_ in range(8):
         for i in range(n_images):  # a shard each, those that were joined before a second time
             with DescriptorStore(store / str(round_)).section(SETTINGS).writer() as writer:
                 writer.add(key_of(i), descriptors(i, (3, 8)))
@@ -362,7 +375,7 @@ def test_gc_killed_at_any_moment(tmp_path):
             [sys.executable, "-c", COLLECTOR, str(store)], stdout=subprocess.PIPE, text=True
         )
         assert process.stdout.readline() == "begun\n"
-        time.sleep(rng.uniform(0, 0.03))
+        time.sleep(rng.uniform(0, 0.02))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         found = DescriptorStore(store).section(SETTINGS)
@@ -370,7 +383,7 @@ def test_gc_killed_at_any_moment(tmp_path):
         assert len(found) == n_images
         unfinished += len(shards(found)) > n_images // 5
     section.gc()
-    assert len(shards(section)) == n_images // 5
+    assert len(shards(section)) == 1
     for i in range(n_images):
         np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i, (3, 8)))
     assert unfinished > 0
