@@ -42,7 +42,7 @@ from medvlad.vector_file import new_vector_file
 __all__ = ["VLAD", "GlobalPool", "assign", "make_encoder", "vlad_encode"]
 
 _GEM_FLOOR = 1e-6
-_BLOCK_BYTES = 32 << 20  # of encoded images at a time
+_BLOCK_BYTES = 16 << 20  # of encoded images at a time
 _POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
 
 

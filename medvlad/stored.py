@@ -27,7 +27,7 @@ from medvlad.store import Section, digests_of
 
 __all__ = ["StoredDescriptors"]
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK_BYTES = 16 << 20
 
 
 class StoredDescriptors(Sequence[NDArray[np.float32]]):
@@ -124,7 +124,7 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
 
         Parameters
         ----------
-        max_bytes : int, default=33,554,432
+        max_bytes : int, default=16,777,216
             Of the descriptors of a block; an image that is larger is a block by itself.
 
         Yields

@@ -1,6 +1,9 @@
 """Images that stay in the store: the same bits as in memory, in blocks, whatever their order."""
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,3 +279,13 @@ class TestFile:
         pool = GlobalPool().fit(stored)
         assert pool.transform(stored).shape == (0, WIDTH)
         assert pool.transform_to_file(stored, tmp_path / "out.npy").shape == (0, WIDTH)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    """Four times the images, through processes of their own: made, opened, fitted, encoded into files."""
+    script = Path(__file__).parents[1] / "benchmarks" / "scale.py"
+    options = ["--images", "600,2400", "--max-samples", "20000", "--folder", tmp_path]
+    done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())
