@@ -36,7 +36,7 @@ import threading
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BufferedWriter
@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 _FORMAT = {"format": "medvlad descriptor store", "version": 1}
 _SHARD_IMAGES = 256
 _SHARD_BYTES = 64 << 20  # of descriptors in memory
+_FIND_IMAGES = 1 << 14  # looked up at a time
 _STALE_SECONDS = 24 * 3600  # a part that old belongs to a process that is gone
 
 
@@ -147,14 +148,18 @@ class _Index:
     digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, _DIGEST))
     places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, _PLACE))
 
-    def joined(self, digests: NDArray[np.bytes_], places: NDArray[np.void]) -> _Index:
-        """Return an index with new places besides; of an image that is there already the old one stays."""
-        digests = np.concatenate([self.digests, digests])
+    def joined(self, found: list[_Index]) -> _Index:
+        """Return an index with the images of others besides, which are let go of; the first place counts."""
+        found.insert(0, self)
+        digests = np.concatenate([index.digests for index in found])
+        places = np.concatenate([index.places for index in found])
+        found.clear()
         order = np.argsort(digests, kind="stable")
         digests = digests[order]
-        first = np.ones(len(order), bool)
-        first[1:] = digests[1:] != digests[:-1]
-        return _Index(digests[first], np.concatenate([self.places, places])[order[first]])
+        doubles = np.flatnonzero(digests[1:] == digests[:-1]) + 1
+        if len(doubles):
+            order, digests = np.delete(order, doubles), np.delete(digests, doubles)
+        return _Index(digests, places[order])
 
     def without(self, digest: bytes) -> _Index:
         """Return an index without an image."""
@@ -164,10 +169,11 @@ class _Index:
     def find(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
         """Places of images (B,); a shard of -1 for those that are not there."""
         places = np.full(len(digests), np.array((-1, -1, 0, 0), _PLACE))
-        if len(self.digests):
-            found = np.minimum(np.searchsorted(self.digests, digests), len(self.digests) - 1)
-            known = self.digests[found] == digests
-            places[known] = self.places[found[known]]
+        for start in range(0, len(digests) if len(self.digests) else 0, _FIND_IMAGES):
+            part = digests[start : start + _FIND_IMAGES]
+            found = np.minimum(np.searchsorted(self.digests, part), len(self.digests) - 1)
+            known = self.digests[found] == part
+            places[start : start + _FIND_IMAGES][known] = self.places[found[known]]
         return places
 
     def place(self, digest: bytes) -> tuple[int, int, int, int] | None:
@@ -209,18 +215,18 @@ class Section:
         files = set(self.path.glob("*.shard"))
         if not files.issuperset(self._shards):  # another shard, passed over so far, may hold these images
             self._index, self._shards, self._open = _Index(), [], None
-        shards, found = list(self._shards), [_places(0, [], [])]
+        shards, found = list(self._shards), list[_Index]()
         for file in sorted(files.difference(shards)):
             try:
                 shard = _Shard(file)
-                found.append(_places(len(shards), shard.keys, shard.shapes))
+                found.append(_indexed(len(shards), shard.keys, shard.shapes))
             except FileNotFoundError:
                 return False
             except Damaged as damage:
                 logger.warning("%s: its images will be extracted again", damage)
             shards.append(file)
-        if len(found) > 1:
-            self._index = self._index.joined(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        if found:
+            self._index = self._index.joined(found)
         self._shards = shards
         return True
 
@@ -326,7 +332,7 @@ class Section:
         """Remember a shard that was written."""
         with self._lock:
             shapes = [(len(values), values.shape[1]) for values in images.values()]
-            self._index = self._index.joined(*_places(len(self._shards), list(images), shapes))
+            self._index = self._index.joined([_indexed(len(self._shards), images, shapes)])
             self._shards.append(file)
 
     def _look(self, digest: bytes, read: Callable[[_Shard, int], Any]) -> Any:
@@ -556,18 +562,16 @@ class _Shard:
         return _digest(self.file) == self.file.stem
 
 
-def digests_of(keys: Sequence[str]) -> NDArray[np.bytes_]:
-    """Sixteen bytes for each key, by which an index in memory knows its image."""
-    digests = (hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
+def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
+    """Sixteen bytes for each key, by which an index in memory knows its image; none for None."""
+    digests = (b"" if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
     return np.fromiter(digests, _DIGEST, len(keys))
 
 
-def _places(
-    shard: int, keys: Sequence[str], shapes: Sequence[tuple[int, int]]
-) -> tuple[NDArray[np.bytes_], NDArray[np.void]]:
-    """Digests and places of the images of a shard."""
+def _indexed(shard: int, keys: Collection[str], shapes: Sequence[tuple[int, int]]) -> _Index:
+    """Index of the images of a shard, in their order."""
     rows = [(shard, number, *shape) for number, shape in enumerate(shapes)]
-    return digests_of(keys), np.array(rows, _PLACE)
+    return _Index(digests_of(keys), np.array(rows, _PLACE))
 
 
 @contextmanager
