@@ -57,6 +57,7 @@ _FORMAT = {"format": "medvlad descriptor store", "version": 1}
 _SHARD_IMAGES = 256
 _SHARD_BYTES = 64 << 20  # of descriptors in memory
 _FIND_IMAGES = 1 << 14  # looked up at a time
+_RECENT_IMAGES = 1 << 14  # added before they are sorted into the index, which takes a look at all of it
 _STALE_SECONDS = 24 * 3600  # a part that old belongs to a process that is gone
 
 
@@ -197,6 +198,7 @@ class Section:
         self._store = store
         self._lock = threading.RLock()
         self._index = _Index()
+        self._recent: dict[bytes, tuple[int, int, int, int]] = {}  # added, not yet sorted into the index
         self._shards: list[Path] = []
         self._open: tuple[Path, _Shard] | None = None
         self.refresh()
@@ -207,6 +209,7 @@ class Section:
     def refresh(self) -> None:
         """Look for shards that others have written or replaced."""
         with self._lock:
+            self._settle()
             while not self._refreshed():
                 pass
 
@@ -231,14 +234,14 @@ class Section:
         return True
 
     def __len__(self) -> int:
-        return len(self._index.digests)
+        return len(self._settle().digests)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and bool(self.places(digests_of([key]))["shard"][0] >= 0)
+        return isinstance(key, str) and self._place(digests_of([key])[0]) is not None
 
     def __iter__(self) -> Iterator[str]:
         with self._lock:
-            index, shards = self._index, self._shards
+            index, shards = self._settle(), self._shards
         for number, file in enumerate(shards):
             try:
                 keys = _Shard(file).keys
@@ -259,11 +262,11 @@ class Section:
 
     def places(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
         """Shard, number, rows, width of images, shape (B,); a shard of -1 where there is no such image."""
-        return self._index.find(digests)
+        return self._settle().find(digests)
 
     def forget_damaged(self) -> None:
         """Read everything, so that what is damaged counts as missing."""
-        index = self._index
+        index = self._settle()
         for position in np.argsort(index.places, order=("shard", "number")):
             self._look(index.digests[position], _Shard.parts)
 
@@ -331,15 +334,30 @@ class Section:
     def add(self, file: Path, images: Mapping[str, NDArray[Any]]) -> None:
         """Remember a shard that was written."""
         with self._lock:
-            shapes = [(len(values), values.shape[1]) for values in images.values()]
-            self._index = self._index.joined([_indexed(len(self._shards), images, shapes)])
+            for i, (digest, values) in enumerate(zip(digests_of(images), images.values(), strict=True)):
+                self._recent[digest] = (len(self._shards), i, len(values), values.shape[1])
             self._shards.append(file)
+            if len(self._recent) >= _RECENT_IMAGES:
+                self._settle()
+
+    def _settle(self) -> _Index:
+        """Sort what was added into the index, and return that."""
+        with self._lock:
+            if self._recent:
+                digests = np.fromiter(self._recent, _DIGEST, len(self._recent))
+                places = np.array(list(self._recent.values()), _PLACE)
+                self._index, self._recent = self._index.joined([_Index(digests, places)]), {}
+            return self._index
+
+    def _place(self, digest: bytes) -> tuple[int, int, int, int] | None:
+        with self._lock:
+            return self._recent.get(digest) or self._index.place(digest)
 
     def _look(self, digest: bytes, read: Callable[[_Shard, int], Any]) -> Any:
         """Return what `read` makes of an image; None where there is none, or one found to be damaged."""
         while True:
             with self._lock:
-                place = self._index.place(digest)
+                place = self._place(digest)
                 if place is None:
                     return None
                 file = self._shards[place[0]]
@@ -360,7 +378,7 @@ class Section:
     def _forget(self, digest: bytes, damage: Damaged) -> None:
         logger.warning("%s: it will be extracted again", damage)
         with self._lock:
-            self._index = self._index.without(digest)
+            self._index = self._settle().without(digest)
 
 
 class _Merger:
