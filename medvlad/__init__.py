@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from medvlad.encoding import VLAD, GlobalPool, assign, vlad_encode
     from medvlad.features import CNNDescriptors
     from medvlad.model_file import load_model, save_model
+    from medvlad.stored import StoredDescriptors
 
 _HOME = {
     "CNNDescriptors": "features",
@@ -32,6 +33,7 @@ _HOME = {
     "InputError": "_validate",
     "KMeansCodebook": "codebook",
     "MissingExtraError": "_validate",
+    "StoredDescriptors": "stored",
     "VLAD": "encoding",
     "WideLinearSVC": "classify",
     "assign": "encoding",
@@ -50,6 +52,7 @@ __all__ = [
     "InputError",
     "KMeansCodebook",
     "MissingExtraError",
+    "StoredDescriptors",
     "WideLinearSVC",
     "assign",
     "available_backends",

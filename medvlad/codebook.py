@@ -45,8 +45,9 @@ from medvlad._validate import (
     check_positive_int,
 )
 from medvlad.backends import Backend, get_backend
-from medvlad.descriptors import validate_input
+from medvlad.descriptors import Descriptors, draw_rows, validate_input
 from medvlad.gpu_array import GpuArray, import_cupy
+from medvlad.stored import StoredDescriptors
 
 __all__ = ["KMeansCodebook"]
 
@@ -75,13 +76,16 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     n_threads : int or None, default=None
         None: the processors this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of the start.
+        Seed of the sample and of the start.
+    max_samples : int or None, default=500_000
+        Most descriptors that `fit` uses; of more, so many are drawn, each equally likely, wherever they lie.
+        1 GB of them at 512 numbers each. None: all.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (K, D)
     labels_ : ndarray of int32, shape (N,)
-        Cell of each descriptor of the last `fit` or `partial_fit`.
+        Cell of each descriptor that the last `fit` or `partial_fit` used.
     inertia_ : float
         Sum of squared distances of those descriptors to their centres.
     n_iter_ : int
@@ -104,6 +108,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         backend: str = "auto",
         n_threads: int | None = None,
         random_state: Any = None,
+        max_samples: int | None = 500_000,
     ) -> None:
         self.n_clusters = n_clusters
         self.max_iter = max_iter
@@ -111,14 +116,15 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self.backend = backend
         self.n_threads = n_threads
         self.random_state = random_state
+        self.max_samples = max_samples
 
     def fit(self, X: Any, y: object = None) -> Self:
-        """Find the centres of all descriptors of `X`.
+        """Find the centres of the descriptors of `X`.
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
-            In host memory or on a GPU; what is fitted is NumPy's either way.
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+            In host memory, in a store or on a GPU; what is fitted is NumPy's either way.
         y : ignored
 
         Returns
@@ -130,11 +136,19 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         ValueError
             If there are fewer descriptors than clusters, or they are not finite numbers.
         """
+        rng = check_random_state(self.random_state)
+        most = math.inf if self.max_samples is None else check_positive_int(self.max_samples, "max_samples")
+        if isinstance(X, StoredDescriptors):
+            drawn = X.sample(int(min(most, max(1, X.offsets[-1]))), rng)
+            X = Descriptors(drawn, [0, len(drawn)])
         x = validate_input(self, X, reset=True).values
-        n_clusters, n_threads = self._check_parameters(len(x))
+        n_clusters, n_threads = self._check_parameters(int(min(len(x), most)))
         backend = get_backend(self.backend, x)
+        if len(x) > most:
+            rows = draw_rows(len(x), int(most), rng)
+            x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
         x = backend.place(x)
-        centers = _seed(x, n_clusters, check_random_state(self.random_state), backend, n_threads)
+        centers = _seed(x, n_clusters, rng, backend, n_threads)
         offsets = np.array([0, len(x)], np.int64)
         threshold = self.tol * _mean_variance(x, backend, n_threads)
         converged, self.n_iter_ = False, 0
@@ -171,8 +185,9 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
-            The first batch must hold at least `n_clusters` descriptors.
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+            The first batch must hold at least `n_clusters` descriptors. Each of the
+            :meth:`StoredDescriptors.blocks` is a batch by itself.
         y : ignored
 
         Returns
@@ -184,6 +199,11 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         ValueError
             If the batch is of another width, not finite, or a first batch of too few descriptors.
         """
+        if isinstance(X, StoredDescriptors):
+            for _, block in X.blocks():
+                if len(block.values):
+                    self.partial_fit(block)
+            return self
         first = not hasattr(self, "cluster_centers_")
         x = validate_input(self, X, reset=first).values
         _, n_threads = self._check_parameters(len(x) if first else None)

@@ -17,10 +17,17 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, as_matrix, check_finite, check_offsets, check_width
+from medvlad._validate import (
+    InputError,
+    as_matrix,
+    check_finite,
+    check_offsets,
+    check_positive_int,
+    check_width,
+)
 from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
 
-__all__ = ["Descriptors", "as_descriptors", "is_ragged_list", "read_matrix", "validate_input"]
+__all__ = ["Descriptors", "as_descriptors", "draw_rows", "is_ragged_list", "read_matrix", "validate_input"]
 
 
 class Descriptors(Sequence[NDArray[np.float32]]):
@@ -171,6 +178,38 @@ def _joined(matrices: Sequence[Any]) -> Any:
     with first.stream():
         joined = import_cupy().concatenate([m.values for m in matrices])
     return GpuArray(joined, first.element, first.origin)
+
+
+def draw_rows(n_rows: int, n: int, random_state: Any) -> NDArray[np.int64]:
+    """Draw row numbers, each equally likely, none twice, in memory for a few times `n` of them.
+
+    Parameters
+    ----------
+    n_rows : int
+        From 0 to below this.
+    n : int
+        All of them where there are no more; then nothing is drawn from `random_state`.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    ndarray of int64, shape (min(n, n_rows),)
+        Ascending.
+    """
+    n = check_positive_int(n, "the number of rows to draw")
+    if n >= n_rows:
+        return np.arange(n_rows, dtype=np.int64)
+    from sklearn.utils import check_random_state
+
+    rng = check_random_state(random_state)
+    if n_rows <= 2 * n:
+        return np.sort(rng.permutation(n_rows)[:n])
+    # The first n distinct of equally likely draws; a permutation would need memory for all rows.
+    drawn = np.empty(0, np.int64)
+    while len(drawn) < n:
+        drawn = np.concatenate([drawn, rng.randint(n_rows, size=n, dtype=np.int64)])
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])][:n]
+    return np.sort(drawn)
 
 
 def as_descriptors(x: Any) -> Descriptors:

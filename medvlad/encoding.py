@@ -10,7 +10,10 @@ image, feature by feature:
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -26,16 +29,20 @@ from medvlad._validate import (
     check_interval,
     check_n_threads,
     check_output,
+    check_width,
 )
 from medvlad.backends import get_backend
 from medvlad.backends.reference import NORM_FLOOR
 from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors, as_descriptors, read_matrix, validate_input
 from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
+from medvlad.stored import StoredDescriptors
+from medvlad.vector_file import new_vector_file
 
 __all__ = ["VLAD", "GlobalPool", "assign", "make_encoder", "vlad_encode"]
 
 _GEM_FLOOR = 1e-6
+_BLOCK_BYTES = 16 << 20  # of encoded images at a time
 _POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
 
 
@@ -180,12 +187,89 @@ def _encode(
 
 
 class _Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """What all encoders have in common: any input, float32 out."""
+    """What all encoders have in common: any input, float32 out, and images that are in a store."""
+
+    def transform_blocks(self, X: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Encode images block by block, in memory for a block; see :meth:`StoredDescriptors.blocks`.
+
+        Parameters
+        ----------
+        X : StoredDescriptors, or what `transform` takes, in host memory
+
+        Yields
+        ------
+        indices : ndarray of int64, shape (b,)
+            Which images these are.
+        vectors : ndarray of float32, shape (b, n_features_out)
+            Rows `indices` of what `transform` returns, to the bit.
+        """
+        check_is_fitted(self)
+        step = max(1, _BLOCK_BYTES // (4 * self._n_features_out))
+        for indices, block in _blocks(X):
+            for start in range(0, len(block), step):
+                yield indices[start : start + step], self.transform(block[start : start + step])
+
+    def transform_to_file(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
+        """Encode images into a ``.npy`` file, in memory for a block, however many there are.
+
+        Parameters
+        ----------
+        X : StoredDescriptors, or what `transform` takes, in host memory
+        path : path
+            Replaced once the new file is whole.
+
+        Returns
+        -------
+        memmap of float32, shape (B, n_features_out)
+            The file, for reading; later, ``numpy.load(path, mmap_mode="r")``.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written, the disk is too small for it, or an image in the store is damaged.
+        """
+        check_is_fitted(self)
+        images = X if isinstance(X, StoredDescriptors) else as_descriptors(X)
+        with new_vector_file(path, len(images), self._n_features_out) as write:
+            for indices, vectors in self.transform_blocks(images):
+                write(indices, vectors)
+        mapped: NDArray[np.float32] = np.load(Path(path), mmap_mode="r")
+        return mapped
+
+    def _transform_stored(self, X: StoredDescriptors) -> NDArray[np.float32]:
+        encoded = np.empty((len(X), self._n_features_out), np.float32)
+        for indices, vectors in self.transform_blocks(X):
+            encoded[indices] = vectors
+        return encoded
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+    """Blocks of images in a store; images in memory are one block."""
+    if isinstance(X, StoredDescriptors):
+        yield from X.blocks()
+    else:
+        descriptors = as_descriptors(X).to_host()
+        yield np.arange(len(descriptors)), descriptors
+
+
+def _validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | StoredDescriptors:
+    """Like `validate_input`; of images in a store only the width is looked at, numbers when they are read."""
+    if not isinstance(X, StoredDescriptors):
+        return validate_input(encoder, X, reset=reset)
+    if reset:
+        encoder.n_features_in_ = X.n_features
+    check_width(
+        X.n_features,
+        encoder.n_features_in_,
+        "descriptors",
+        f"those that {type(encoder).__name__} was fitted on",
+    )
+    return X
 
 
 class VLAD(_Encoder):
@@ -211,6 +295,8 @@ class VLAD(_Encoder):
         Most Lloyd steps.
     tol : float, default=1e-4
         Stopping rule of :class:`KMeansCodebook`.
+    max_samples : int or None, default=500_000
+        Most descriptors that k-means uses; of more, so many are drawn. None: all.
 
     Attributes
     ----------
@@ -247,6 +333,7 @@ class VLAD(_Encoder):
         random_state: Any = None,
         max_iter: int = 100,
         tol: float = 1e-4,
+        max_samples: int | None = 500_000,
     ) -> None:
         self.n_clusters = n_clusters
         self.power = power
@@ -257,13 +344,14 @@ class VLAD(_Encoder):
         self.random_state = random_state
         self.max_iter = max_iter
         self.tol = tol
+        self.max_samples = max_samples
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Find the cluster centres by k-means.
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
         y : ignored
 
         Returns
@@ -276,8 +364,7 @@ class VLAD(_Encoder):
             If there are fewer descriptors than clusters, or they are not finite numbers.
         """
         check_interval(self.power, "power", 0.0, 1.0)
-        descriptors = validate_input(self, X, reset=True)
-        self.codebook_ = self._codebook().fit(descriptors)
+        self.codebook_ = self._codebook().fit(_validated(self, X, reset=True))
         self.cluster_centers_ = self.codebook_.cluster_centers_
         self.n_iter_ = self.codebook_.n_iter_
         return self
@@ -288,7 +375,7 @@ class VLAD(_Encoder):
         first = not hasattr(self, "cluster_centers_")
         if not first and not hasattr(self, "codebook_"):
             raise InputError("a VLAD from a model file has no counts to go on from: fit a new one instead")
-        descriptors = validate_input(self, X, reset=first)
+        descriptors = _validated(self, X, reset=first)
         codebook = self._codebook() if first else self.codebook_
         self.codebook_ = codebook.partial_fit(descriptors)
         self.cluster_centers_ = self.codebook_.cluster_centers_
@@ -300,8 +387,8 @@ class VLAD(_Encoder):
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D), or array (B, D)
-            In host memory or on a GPU.
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D), or array (B, D)
+            In host memory, in a store or on a GPU.
 
         Returns
         -------
@@ -309,8 +396,11 @@ class VLAD(_Encoder):
             On the GPU, of the library that `X` came from, where `X` is there.
         """
         check_is_fitted(self, "cluster_centers_")
+        descriptors = _validated(self, X, reset=False)
+        if isinstance(descriptors, StoredDescriptors):
+            return self._transform_stored(descriptors)
         return _encode(
-            validate_input(self, X, reset=False),
+            descriptors,
             self.cluster_centers_,
             self.power,
             self.intra_norm,
@@ -327,6 +417,7 @@ class VLAD(_Encoder):
             backend=self.backend,
             n_threads=self.n_threads,
             random_state=self.random_state,
+            max_samples=self.max_samples,
         )
 
     @property
@@ -361,7 +452,7 @@ class GlobalPool(_Encoder):
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
         y : ignored
 
         Returns
@@ -370,7 +461,7 @@ class GlobalPool(_Encoder):
         """
         check_choice(self.mode, "mode", tuple(_POOL))
         check_interval(self.p, "p", 0.0, 100.0)
-        validate_input(self, X, reset=True)
+        _validated(self, X, reset=True)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -378,7 +469,7 @@ class GlobalPool(_Encoder):
 
         Parameters
         ----------
-        X : Descriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
 
         Returns
         -------
@@ -388,7 +479,9 @@ class GlobalPool(_Encoder):
         """
         check_is_fitted(self, "n_features_in_")
         check_choice(self.mode, "mode", tuple(_POOL))
-        given = validate_input(self, X, reset=False)
+        given = _validated(self, X, reset=False)
+        if isinstance(given, StoredDescriptors):
+            return self._transform_stored(given)
         descriptors = given.to_host()
         if isinstance(given.values, GpuArray):
             check_finite(descriptors.values, descriptors.offsets)

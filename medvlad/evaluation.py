@@ -33,6 +33,7 @@ from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD, GlobalPool
+from medvlad.stored import StoredDescriptors
 
 __all__ = ["Stopwatch", "evaluate_encoder", "score_table", "scores", "versions", "wilson_interval"]
 
@@ -138,7 +139,7 @@ def scores(
 
 
 def evaluate_encoder(
-    descriptors: Descriptors,
+    descriptors: Descriptors | StoredDescriptors,
     dataset: ImageFolder,
     encoder: VLAD | GlobalPool,
     classifier: WideLinearSVC,
@@ -151,7 +152,7 @@ def evaluate_encoder(
 
     Parameters
     ----------
-    descriptors : Descriptors
+    descriptors : Descriptors or StoredDescriptors
         Of the images of `dataset`, in its order.
     dataset : ImageFolder
         With a test part, or without: then cross-validation.

@@ -32,11 +32,14 @@ from medvlad.encoding import VLAD, GlobalPool, make_encoder
 from medvlad.evaluation import Stopwatch, evaluate_encoder, versions
 from medvlad.features import CNNDescriptors
 from medvlad.paper_datasets import LAYOUTS
+from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
 
 __all__ = ["Experiment", "predict_images"]
 
 logger = logging.getLogger(__name__)
+
+_IN_MEMORY = 1 << 30  # bytes of descriptors; more than that stay in the store, where there is one
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ class Experiment:
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped = _extract(extractor, dataset)
+        extractor.set_params(output="host")  # few images are predicted at a time
         missing = set(range(len(dataset.class_names))) - set(dataset.labels.tolist())
         if missing:
             names = ", ".join(dataset.class_names[k] for k in sorted(missing))
@@ -199,6 +203,7 @@ class Experiment:
             resize=self.resize,
             on_error=self.on_error,
             store=self.store,
+            output="host" if self.store is None else "store",
         )
 
     def _encoder(self, name: str) -> VLAD | GlobalPool:
@@ -267,7 +272,7 @@ def predict_images(
 
 def _extract(
     extractor: CNNDescriptors, dataset: ImageFolder
-) -> tuple[Descriptors, ImageFolder, list[dict[str, str]]]:
+) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]]]:
     """Descriptors of the readable images, the data set without the others, and the list of those."""
     splits = dataset.splits
     # Only int8 looks at these, at pixels to find the range of numbers; without a test part it sees all.
@@ -284,4 +289,6 @@ def _extract(
                 f"none of the {len(dataset.paths)} images could be read; the first: {skipped[0]['reason']}"
             )
         descriptors, dataset = descriptors.take(kept), dataset.take(kept)
+    if isinstance(descriptors, StoredDescriptors) and descriptors.nbytes <= _IN_MEMORY:
+        descriptors = descriptors.load()  # the same numbers, and quicker to come back to
     return descriptors, dataset, skipped

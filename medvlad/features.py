@@ -37,6 +37,7 @@ from medvlad.images import RESIZE_FILTERS
 from medvlad.loading import load_squares
 from medvlad.network import build_network, import_keras
 from medvlad.store import DescriptorStore, Section, image_key
+from medvlad.stored import StoredDescriptors
 from medvlad.weights import fingerprint, weights_source
 
 __all__ = ["CNNDescriptors", "input_side"]
@@ -79,9 +80,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         What runs the network; "auto": the fastest here, see :mod:`medvlad.engines`.
     n_threads : int or None, default=None
         Threads of reading and of the engines "native" and "openvino"; None: all processors.
-    output : {"host", "gpu"}, default="host"
+    output : {"host", "gpu", "store"}, default="host"
         Where the descriptors are wanted. "gpu" leaves them where Keras computed them, for VLAD to go on from
-        there; all of them must fit into the GPU's memory.
+        there; all of them must fit into the GPU's memory. "store" leaves them in the `store`, to be read
+        block by block, however many there are.
     store : path or None, default=None
         Folder of a :class:`medvlad.store.DescriptorStore`: images that went through the same network before
         are read from it, others are added.
@@ -162,9 +164,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             If Keras, its backend or the engine is not installed.
         """
         scales = _check_scales(self.scales)
-        check_choice(self.output, "output", ("host", "gpu"))
+        check_choice(self.output, "output", ("host", "gpu", "store"))
         if self.store is not None and self.output == "gpu":
-            raise InputError("a store is on the host: use output='host', or no store")
+            raise InputError("a store is on the host: use output='host' or 'store', or no store")
+        if self.store is None and self.output == "store":
+            raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
         check_choice(self.resize, "resize", RESIZE_FILTERS)
         check_choice(self.on_error, "on_error", ("raise", "skip"))
         if self.batch_size is not None:
@@ -211,7 +215,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             self.ranges_ = self._calibrate(X)
         return self
 
-    def transform(self, X: Any) -> Descriptors:
+    def transform(self, X: Any) -> Descriptors | StoredDescriptors:
         """Descriptors of each image.
 
         Parameters
@@ -221,7 +225,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        Descriptors
+        Descriptors or, with ``output="store"``, StoredDescriptors
             Of as many images as given, in their order.
 
         Raises
@@ -233,6 +237,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         X = _as_sequence(X)
         self.build()
         self.skipped_: list[tuple[int, str]] = []
+        if self.output == "store":
+            section = self._section()
+            section.forget_damaged()  # so that no damage turns up halfway through reading
+            _, keys = self._fill_store(X, section)
+            return StoredDescriptors(section, keys, n_features=self.n_features_out_)
         if self.store is not None:
             return self._from_store(X, self._fill_store(X))
         an_image = self._descriptors_an_image()

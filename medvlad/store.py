@@ -20,26 +20,34 @@ and in its header, for each image, its key, shape, how many numbers, and the CRC
 Shards are written beside, flushed to the disk and renamed: whoever is killed loses the shard in hand and
 nothing else. They never change, so any number of processes may read and write one store; an image that two of
 them wrote is there twice until `gc`. A damaged image is as good as none: it is told, and extracted again.
+
+`gc` writes a new shard before it removes the old ones, so an image is there twice for a moment and never
+not at all; whoever finds a shard gone looks where its images are now.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import threading
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, check_choice
+from medvlad._validate import InputError, check_choice, check_finite
 
 __all__ = ["DescriptorStore", "Section", "ShardWriter", "image_key"]
 
@@ -48,14 +56,14 @@ logger = logging.getLogger(__name__)
 _FORMAT = {"format": "medvlad descriptor store", "version": 1}
 _SHARD_IMAGES = 256
 _SHARD_BYTES = 64 << 20  # of descriptors in memory
+_FIND_IMAGES = 1 << 14  # looked up at a time
+_RECENT_IMAGES = 1 << 14  # added before they are sorted into the index, which takes a look at all of it
 _STALE_SECONDS = 24 * 3600  # a part that old belongs to a process that is gone
 
 
-class _Entry(NamedTuple):
-    """Where an image's descriptors are."""
-
-    shard: Path
-    number: int
+# Where an image is: the number of its shard and its own in there; and its shape (n, D).
+_PLACE = np.dtype([("shard", np.int32), ("number", np.int32), ("rows", np.int32), ("width", np.int32)])
+_DIGEST = "S16"
 
 
 class Damaged(Exception):
@@ -134,57 +142,133 @@ class DescriptorStore:
         _write_once(self.path / "format.json", json.dumps(_FORMAT) + "\n")
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Places of images by a digest of their keys, sorted: 32 bytes an image, an eighth of a dict of texts."""
+
+    digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, _DIGEST))
+    places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, _PLACE))
+
+    def joined(self, found: list[_Index]) -> _Index:
+        """Return an index with the images of others besides, which are let go of; the first place counts."""
+        found.insert(0, self)
+        digests = np.concatenate([index.digests for index in found])
+        places = np.concatenate([index.places for index in found])
+        found.clear()
+        order = np.argsort(digests, kind="stable")
+        digests = digests[order]
+        doubles = np.flatnonzero(digests[1:] == digests[:-1]) + 1
+        if len(doubles):
+            order, digests = np.delete(order, doubles), np.delete(digests, doubles)
+        return _Index(digests, places[order])
+
+    def without(self, digest: bytes) -> _Index:
+        """Return an index without an image."""
+        kept = self.digests != digest
+        return _Index(self.digests[kept], self.places[kept])
+
+    def find(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
+        """Places of images (B,); a shard of -1 for those that are not there."""
+        places = np.full(len(digests), np.array((-1, -1, 0, 0), _PLACE))
+        for start in range(0, len(digests) if len(self.digests) else 0, _FIND_IMAGES):
+            part = digests[start : start + _FIND_IMAGES]
+            found = np.minimum(np.searchsorted(self.digests, part), len(self.digests) - 1)
+            known = self.digests[found] == part
+            places[start : start + _FIND_IMAGES][known] = self.places[found[known]]
+        return places
+
+    def place(self, digest: bytes) -> tuple[int, int, int, int] | None:
+        """As `find`, of one image, and quick."""
+        at = int(np.searchsorted(self.digests, digest))
+        if at == len(self.digests) or self.digests[at] != digest:
+            return None
+        place: tuple[int, int, int, int] = self.places[at].item()
+        return place
+
+
 class Section:
-    """Descriptors made with one choice of settings: a mapping from image key to an array (n, D)."""
+    """Descriptors made with one choice of settings: a mapping from image key to an array (n, D).
+
+    It holds 32 bytes an image in memory. Any number of threads may use it at once.
+    """
 
     def __init__(self, path: Path, settings: dict[str, Any], store: DescriptorStore) -> None:
         self.path = path
         self.settings = settings
         self._store = store
-        self._entries: dict[str, _Entry] = {}
-        self._known: set[Path] = set()
+        self._lock = threading.RLock()
+        self._index = _Index()
+        self._recent: dict[bytes, tuple[int, int, int, int]] = {}  # added, not yet sorted into the index
+        self._shards: list[Path] = []
         self._open: tuple[Path, _Shard] | None = None
         self.refresh()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Section, (self.path, self.settings, self._store)
+
     def refresh(self) -> None:
-        """Look for shards that others have written."""
-        for file in sorted(self.path.glob("*.shard")):
-            if file in self._known:
-                continue
-            self._known.add(file)
+        """Look for shards that others have written or replaced."""
+        with self._lock:
+            self._settle()
+            while not self._refreshed():
+                pass
+
+    def _refreshed(self) -> bool:
+        """Read the headers of new shards; whether none of them vanished meanwhile."""
+        files = set(self.path.glob("*.shard"))
+        if not files.issuperset(self._shards):  # another shard, passed over so far, may hold these images
+            self._index, self._shards, self._open = _Index(), [], None
+        shards, found = list(self._shards), list[_Index]()
+        for file in sorted(files.difference(shards)):
             try:
-                keys = _Shard(file).keys
+                shard = _Shard(file)
+                found.append(_indexed(len(shards), shard.keys, shard.shapes))
+            except FileNotFoundError:
+                return False
             except Damaged as damage:
                 logger.warning("%s: its images will be extracted again", damage)
-                continue
-            for index, key in enumerate(keys):
-                self._entries.setdefault(key, _Entry(file, index))
+            shards.append(file)
+        if found:
+            self._index = self._index.joined(found)
+        self._shards = shards
+        return True
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._settle().digests)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._entries
+        return isinstance(key, str) and self._place(digests_of([key])[0]) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        with self._lock:
+            index, shards = self._settle(), self._shards
+        for number, file in enumerate(shards):
+            try:
+                keys = _Shard(file).keys
+            except (Damaged, FileNotFoundError):
+                continue
+            places = index.find(digests_of(keys))
+            here = (places["shard"] == number) & (places["number"] == np.arange(len(keys)))
+            yield from (keys[i] for i in np.flatnonzero(here))
 
     def get(self, key: str) -> NDArray[np.float32] | None:
         """Descriptors (n, D) of an image; None where there are none, or they are damaged."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        try:
-            return self._shard(entry.shard).read(entry.number)
-        except Damaged as damage:
-            logger.warning("%s: it will be extracted again", damage)
-            del self._entries[key]
-            return None
+        return self.read(digests_of([key])[0])
+
+    def read(self, digest: bytes) -> NDArray[np.float32] | None:
+        """As `get`, of the image whose key has this digest."""
+        values: NDArray[np.float32] | None = self._look(digest, _Shard.read)
+        return values
+
+    def places(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
+        """Shard, number, rows, width of images, shape (B,); a shard of -1 where there is no such image."""
+        return self._settle().find(digests)
 
     def forget_damaged(self) -> None:
         """Read everything, so that what is damaged counts as missing."""
-        for key in list(self._entries):
-            self.get(key)
+        index = self._settle()
+        for position in np.argsort(index.places, order=("shard", "number")):
+            self._look(index.digests[position], _Shard.parts)
 
     def writer(self, dtype: str = "float32") -> ShardWriter:
         """Return what adds images to this section."""
@@ -203,56 +287,164 @@ class Section:
         for file in sorted(self.path.glob("*.shard")):
             try:
                 shard = _Shard(file)
+            except FileNotFoundError:  # the gc of another process
+                continue
             except Damaged as damage:
                 found.append(str(damage))
                 continue
             before = len(found)
             for index in range(len(shard.keys)):
                 try:
-                    shard.read(index)
+                    shard.parts(index)
                 except Damaged as damage:
                     found.append(str(damage))
-            if len(found) == before and _digest(file) != file.stem:
+            if len(found) == before and not shard.is_its_name():
                 found.append(f"{file} is not what its name says")
         return found
 
     def gc(self) -> int:
-        """Remove damaged shards, shards whose images others hold, and parts of processes that are gone.
+        """Remove what is damaged, double, or left by processes that are gone; join small shards.
+
+        Good images of a shard that cannot stay as it is are on the disk in another before it goes, so being
+        killed loses none. Other processes may read and write meanwhile.
 
         Returns
         -------
         int
             Bytes freed.
+
+        Raises
+        ------
+        InputError
+            If another `gc` is at work here, or the disk is full.
         """
-        freed, held = 0, set[str]()
-        for file in sorted(self.path.glob("*.shard")):
-            try:
-                shard = _Shard(file)
-                for index in range(len(shard.keys)):
-                    shard.read(index)
-                useless = held.issuperset(shard.keys)
-                held.update(shard.keys)
-            except Damaged:
-                useless = True
-            if useless:
-                freed += file.stat().st_size
-                file.unlink()
-        for file in self.path.glob("*.part"):
-            if time.time() - file.stat().st_mtime > _STALE_SECONDS:
-                freed += file.stat().st_size
-                file.unlink()
-        return freed
+        if not self.path.is_dir():
+            return 0
+        with _only_one(self.path / "gc.lock"):
+            merger, held = _Merger(self.path), set[bytes]()
+            for file in sorted(self.path.glob("*.shard")):
+                merger.look_at(file, held)
+            merger.flush()
+            for file in self.path.glob("*.part"):
+                if time.time() - file.stat().st_mtime > _STALE_SECONDS:
+                    merger.remove(file, file.stat().st_ino)
+        self.refresh()
+        return merger.freed
 
-    def add(self, file: Path, keys: list[str]) -> None:
+    def add(self, file: Path, images: Mapping[str, NDArray[Any]]) -> None:
         """Remember a shard that was written."""
-        self._known.add(file)
-        for index, key in enumerate(keys):
-            self._entries[key] = _Entry(file, index)
+        with self._lock:
+            for i, (digest, values) in enumerate(zip(digests_of(images), images.values(), strict=True)):
+                self._recent[digest] = (len(self._shards), i, len(values), values.shape[1])
+            self._shards.append(file)
+            if len(self._recent) >= _RECENT_IMAGES:
+                self._settle()
 
-    def _shard(self, file: Path) -> _Shard:
-        if self._open is None or self._open[0] != file:
-            self._open = file, _Shard(file)
-        return self._open[1]
+    def _settle(self) -> _Index:
+        """Sort what was added into the index, and return that."""
+        with self._lock:
+            if self._recent:
+                digests = np.fromiter(self._recent, _DIGEST, len(self._recent))
+                places = np.array(list(self._recent.values()), _PLACE)
+                self._index, self._recent = self._index.joined([_Index(digests, places)]), {}
+            return self._index
+
+    def _place(self, digest: bytes) -> tuple[int, int, int, int] | None:
+        with self._lock:
+            return self._recent.get(digest) or self._index.place(digest)
+
+    def _look(self, digest: bytes, read: Callable[[_Shard, int], Any]) -> Any:
+        """Return what `read` makes of an image; None where there is none, or one found to be damaged."""
+        while True:
+            with self._lock:
+                place = self._place(digest)
+                if place is None:
+                    return None
+                file = self._shards[place[0]]
+                try:
+                    if self._open is None or self._open[0] != file:
+                        self._open = file, _Shard(file)
+                    shard = self._open[1]
+                except FileNotFoundError:  # a gc has put its images elsewhere
+                    self.refresh()
+                    continue
+                except Damaged as damage:
+                    return self._forget(digest, damage)
+            try:
+                return read(shard, place[1])
+            except Damaged as damage:
+                return self._forget(digest, damage)
+
+    def _forget(self, digest: bytes, damage: Damaged) -> None:
+        logger.warning("%s: it will be extracted again", damage)
+        with self._lock:
+            self._index = self._settle().without(digest)
+
+
+class _Merger:
+    """Writes the good images of shards that cannot stay as they are anew, and then removes those shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.freed = 0
+        self._folder = folder
+        self._images: dict[str, NDArray[Any]] = {}
+        self._old: list[tuple[Path, int]] = []
+        self._as_it_is = False
+
+    def look_at(self, file: Path, held: set[bytes]) -> None:
+        """Leave a shard that is large, whole and has images of its own; `held` are the images seen so far."""
+        try:
+            inode = file.stat().st_ino
+            shard = _Shard(file)
+        except FileNotFoundError:
+            return
+        except Damaged:
+            self.remove(file, inode)
+            return
+        good = []
+        for i, digest in enumerate(digests_of(shard.keys).tolist()):
+            try:
+                shard.parts(i)
+            except Damaged:
+                continue
+            if digest not in held:
+                held.add(digest)
+                good.append(i)
+        if not good:
+            self.remove(file, inode)
+            return
+        whole = len(good) == len(shard.keys) and shard.is_its_name()
+        size = sum(shard.shapes[i][0] * shard.shapes[i][1] for i in good) * shard.dtype.itemsize
+        if whole and (2 * len(good) >= _SHARD_IMAGES or 2 * size >= _SHARD_BYTES):
+            return
+        collected = list(self._images.values())
+        fits = len(collected) + len(good) <= _SHARD_IMAGES
+        fits &= sum(values.nbytes for values in collected) + size <= _SHARD_BYTES
+        if collected and not (fits and collected[0].dtype == shard.dtype):
+            self.flush()
+        self._as_it_is = whole and not self._old
+        self._images |= {shard.keys[i]: shard.read(i).astype(shard.dtype) for i in good}
+        self._old.append((file, inode))
+
+    def flush(self) -> None:
+        """Write what has been collected, unless that is one shard as it is, and remove where it came from."""
+        if self._old and not self._as_it_is:
+            written = _write_shard(self._folder, self._images)
+            self.freed -= written.stat().st_size
+            for file, inode in self._old:
+                if file != written:
+                    self.remove(file, inode)
+        self._images, self._old = {}, []
+
+    def remove(self, file: Path, inode: int) -> None:
+        """Remove a file, unless a writer has put another in its place since it was looked at."""
+        try:
+            status = file.stat()
+            if status.st_ino == inode:
+                file.unlink()
+                self.freed += status.st_size
+        except FileNotFoundError:
+            pass
 
 
 class ShardWriter:
@@ -264,10 +456,19 @@ class ShardWriter:
         self._bytes = 0
 
     def add(self, key: str, values: NDArray[np.float32]) -> None:
-        """Take descriptors (n, D) of an image."""
+        """Take descriptors (n, D) of an image.
+
+        Raises
+        ------
+        InputError
+            If they are not finite numbers, or beyond the dtype of this writer.
+        """
         if key in self._images or key in self._section:
             return
-        self._images[key] = np.array(values, self._dtype)
+        with np.errstate(over="ignore"):
+            kept = np.array(values, self._dtype)
+        check_finite(kept, name=f"descriptors of the image {key} as {self._dtype}")
+        self._images[key] = kept
         self._bytes += self._images[key].nbytes
         if len(self._images) >= _SHARD_IMAGES or self._bytes >= _SHARD_BYTES:
             self.flush()
@@ -276,13 +477,7 @@ class ShardWriter:
         """Write what has been collected."""
         if not self._images:
             return
-        part = self._section.path / f"{uuid.uuid4().hex}.part"
-        try:
-            file = _write_shard(part, self._images)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise InputError(f"the store {self._section.path} cannot be written: {error.strerror}") from error
-        self._section.add(file, list(self._images))
+        self._section.add(_write_shard(self._section.path, self._images), self._images)
         self._images, self._bytes = {}, 0
 
     def __enter__(self) -> Self:
@@ -294,8 +489,8 @@ class ShardWriter:
         self.flush()
 
 
-def _write_shard(part: Path, images: Mapping[str, NDArray[Any]]) -> Path:
-    """Write a shard and return its path, beside `part`."""
+def _write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
+    """Write a shard and return its path."""
     from safetensors.numpy import save
 
     marks, numbers, rows = [], [], []
@@ -307,18 +502,28 @@ def _write_shard(part: Path, images: Mapping[str, NDArray[Any]]) -> Path:
         rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
     tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
     content = save(tensors, {"images": json.dumps(rows)})
-    with part.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    target = part.with_name(f"{hashlib.sha256(content).hexdigest()}.shard")
-    part.replace(target)
-    folder = os.open(part.parent, os.O_RDONLY)
+    target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
+    part = folder / f"{uuid.uuid4().hex}.part"
     try:
-        os.fsync(folder)  # the new name, too, survives a power cut
+        with part.open("xb") as file:
+            file.write(content)
+            flush_and_rename(file, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
+    return target
+
+
+def flush_and_rename(file: BufferedWriter, target: Path) -> None:
+    """Give a file that has been written its name, so that it is whole under it even after a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+    Path(file.name).replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
     finally:
         os.close(folder)
-    return target
 
 
 class _Shard:
@@ -327,33 +532,75 @@ class _Shard:
     def __init__(self, file: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self._file = file
+        self.file = file
         try:
             self._content: Any = safe_open(file, "numpy")
             rows = json.loads(self._content.metadata()["images"])
             self.keys = [str(row[0]) for row in rows]
-            self._shapes = [(int(row[1]), int(row[2])) for row in rows]
+            self.shapes = [(int(row[1]), int(row[2])) for row in rows]
             self._checks = [int(row[4]) for row in rows]
-            self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self._shapes)])
+            self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self.shapes)])
             self._numbers = np.cumsum([0, *(int(row[3]) for row in rows)])
             slices = self._content.get_slice("marks"), self._content.get_slice("numbers")
             self._slices = slices
             lengths = [one.get_shape()[0] for one in slices]
+            self.dtype = np.dtype({"F32": "float32", "F16": "float16"}[slices[1].get_dtype()])
+        except FileNotFoundError:
+            raise
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise Damaged(f"{file} is damaged ({error})") from error
         if lengths != [self._marks[-1], self._numbers[-1]]:
             raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")
 
+    def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Return marks and numbers of an image, as they were written."""
+        shape = self.shapes[index]
+        marks = self._part(0, int(self._marks[index]), int(self._marks[index + 1]))
+        numbers = self._part(1, int(self._numbers[index]), int(self._numbers[index + 1]))
+        if _checksum(self.keys[index], shape, marks, numbers) != self._checks[index]:
+            raise Damaged(f"image {index} of {self.file} is damaged")
+        return marks, numbers
+
     def read(self, index: int) -> NDArray[np.float32]:
         """Descriptors (n, D) of an image."""
-        shape = self._shapes[index]
-        marks = self._slices[0][int(self._marks[index]) : int(self._marks[index + 1])]
-        numbers = self._slices[1][int(self._numbers[index]) : int(self._numbers[index + 1])]
-        if _checksum(self.keys[index], shape, marks, numbers) != self._checks[index]:
-            raise Damaged(f"image {index} of {self._file} is damaged")
+        shape = self.shapes[index]
+        marks, numbers = self.parts(index)
         values = np.zeros(shape[0] * shape[1], np.float32)
-        values[np.unpackbits(marks, count=values.size).view(bool)] = numbers
+        values[np.flatnonzero(np.unpackbits(marks, count=values.size))] = numbers
         return values.reshape(shape)
+
+    def _part(self, tensor: int, first: int, last: int) -> NDArray[Any]:
+        if first == last:  # safetensors takes it for out of bounds at the end
+            return np.empty(0, (np.dtype(np.uint8), self.dtype)[tensor])
+        part: NDArray[Any] = self._slices[tensor][first:last]
+        return part
+
+    def is_its_name(self) -> bool:
+        """Whether the file is, byte for byte, what was written."""
+        return _digest(self.file) == self.file.stem
+
+
+def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
+    """Sixteen bytes for each key, by which an index in memory knows its image; none for None."""
+    digests = (b"" if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
+    return np.fromiter(digests, _DIGEST, len(keys))
+
+
+def _indexed(shard: int, keys: Collection[str], shapes: Sequence[tuple[int, int]]) -> _Index:
+    """Index of the images of a shard, in their order."""
+    rows = [(shard, number, *shape) for number, shape in enumerate(shapes)]
+    return _Index(digests_of(keys), np.array(rows, _PLACE))
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock that the system takes back from whoever is killed."""
+    with lock.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another gc is at work in {lock.parent}: wait until it is done") from error
+        yield
 
 
 def _checksum(key: str, shape: tuple[int, ...], marks: NDArray[Any], numbers: NDArray[Any]) -> int:

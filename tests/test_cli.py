@@ -147,6 +147,28 @@ def test_extract_and_store(run, images, weights, tmp_path, monkeypatch):
     assert run("store", "verify", folder)[0] == 0
 
 
+def test_results_do_not_depend_on_the_store(run, images, weights, tmp_path, monkeypatch):
+    """Descriptors are read block by block; one image cannot be read at all."""
+    monkeypatch.setattr("medvlad.experiment._IN_MEMORY", 0)
+    monkeypatch.setattr("medvlad.stored.StoredDescriptors.blocks.__defaults__", (300_000,))
+    (images / "train" / "lying" / "bad.png").write_bytes(b"no image")
+    options = [*NETWORK, "--weights", weights, "--on-error", "skip"]
+    found = {}
+    for name, store in (("without", []), ("with", ["--store", tmp_path / "store"])):
+        out = tmp_path / name
+        assert run("evaluate", images, *options, *store, "--encode", "avg,vlad4", "--out", out)[0] == 1
+        found[name] = json.loads((out / "results.json").read_text())
+        for result in found[name]["results"]:
+            del result["seconds"]
+        model = tmp_path / f"{name}.medvlad"
+        assert run("train", images, *options, *store, "--encode", "vlad4", "-o", model)[0] == 1
+    assert found["with"] == found["without"]
+    assert len(found["with"]["skipped"]) == 1
+    with np.load(tmp_path / "with.medvlad") as one, np.load(tmp_path / "without.medvlad") as other:
+        for part in ("header", "centers", "coef", "intercept"):
+            np.testing.assert_array_equal(one[part], other[part])
+
+
 def test_mistakes_about_stores(run, images, tmp_path):
     for arguments, sentence in (
         (["extract", images], "extract needs --store"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -72,6 +73,19 @@ def test_shapes_and_odd_numbers(tmp_path, shape):
         writer.add("b", np.ones((2, 2), np.float32))
     found = DescriptorStore(tmp_path / "s").section({}).get("a")
     np.testing.assert_array_equal(found.view(np.int32), values.view(np.int32))
+
+
+@pytest.mark.parametrize("where", [[0], [1], [2], [0, 1, 2]])
+def test_images_of_nothing_but_zeros(tmp_path, where):
+    values = {str(i): np.full((2, 3), i not in where, np.float32) for i in range(3)}
+    values["none"] = np.zeros((0, 3), np.float32)
+    section = DescriptorStore(tmp_path / "s").section({})
+    with section.writer() as writer:
+        for key, array in values.items():
+            writer.add(key, array)
+    assert section.verify() == []
+    for key, array in values.items():
+        np.testing.assert_array_equal(section.get(key), array, strict=True)
 
 
 def test_half_precision_is_half_the_size(tmp_path):
@@ -208,6 +222,242 @@ def test_gc_keeps_what_others_write(tmp_path, monkeypatch):
     assert len(DescriptorStore(tmp_path / "store").section(SETTINGS)) == 3
 
 
+def shards(section):
+    return sorted(section.path.glob("*.shard"))
+
+
+def flip(file, byte=-3):
+    content = bytearray(file.read_bytes())
+    content[byte] ^= 1
+    file.write_bytes(content)
+
+
+def holds_all_of(section, numbers):
+    found = DescriptorStore(section.path.parent).section(SETTINGS)
+    assert found.verify() == []
+    assert set(found) == {key_of(i) for i in numbers}
+    for i in numbers:
+        np.testing.assert_array_equal(found.get(key_of(i)), descriptors(i))
+
+
+def test_gc_keeps_the_good_images_of_a_damaged_shard(tmp_path):
+    section = fill(tmp_path / "store", 10)
+    flip(shards(section)[0])
+    assert section.gc() > 0
+    holds_all_of(section, range(9))
+    assert section.gc() == 0
+
+
+def test_gc_joins_small_shards(tmp_path, monkeypatch):
+    """Of many interrupted runs; large ones and the last one that is left stay as they are."""
+    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 8)
+    section = fill(tmp_path / "store", 6)
+    large = shards(section)
+    for i in range(6, 20):
+        fill(tmp_path / "store", i + 1)
+    assert len(shards(section)) == 15
+    section.gc()
+    assert len(shards(section)) == 3
+    assert set(large) < set(shards(section))
+    holds_all_of(section, range(20))
+    assert section.get(key_of(19)) is not None
+    after = {file: file.stat().st_mtime_ns for file in shards(section)}
+    section.gc()
+    assert {file: file.stat().st_mtime_ns for file in shards(section)} == after
+
+
+def test_gc_removes_doubles_inside_shards(tmp_path, monkeypatch):
+    section = DescriptorStore(tmp_path / "store").section(SETTINGS)
+    for numbers in (range(5), range(3, 9), range(9)):
+        other = DescriptorStore(tmp_path / "other").section(SETTINGS)
+        with other.writer() as writer:
+            for i in numbers:
+                writer.add(key_of(i), descriptors(i))
+        section.writer()
+        for file in shards(other):
+            file.replace(section.path / file.name)
+    before = section.n_bytes()
+    freed = section.gc()
+    assert section.n_bytes() == before - freed < before
+    assert len(shards(section)) == 1
+    holds_all_of(section, range(9))
+
+
+def test_gc_does_not_mix_precisions(tmp_path):
+    fill(tmp_path / "store", 3)
+    section = fill(tmp_path / "store", 6, dtype="float16")
+    flip(shards(section)[0])
+    flip(shards(section)[1])
+    section.gc()
+    assert len(shards(section)) == 2
+    section = DescriptorStore(tmp_path / "store").section(SETTINGS)
+    assert section.verify() == []
+    np.testing.assert_array_equal(section.get(key_of(0)), descriptors(0))
+    np.testing.assert_array_equal(section.get(key_of(3)), descriptors(3).astype(np.float16))
+    assert section.get(key_of(2)) is None
+
+
+def test_gc_spares_a_shard_that_was_mended_meanwhile(tmp_path, monkeypatch):
+    """A writer makes a damaged shard anew, under the same name, while gc looks at it."""
+    section = fill(tmp_path / "store", 4)
+    (file,) = shards(section)
+    good = file.read_bytes()
+    file.write_bytes(b"damaged")
+    real = mv.store._Shard
+
+    def mended(path):
+        try:
+            return real(path)
+        finally:
+            part = path.with_suffix(".part")
+            part.write_bytes(good)
+            part.replace(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medvlad.store._Shard", mended)
+        section.gc()
+    holds_all_of(section, range(4))
+
+
+def test_one_gc_at_a_time(tmp_path):
+    section = fill(tmp_path / "store", 4)
+    with (
+        mv.store._only_one(section.path / "gc.lock"),
+        pytest.raises(InputError, match=r"another gc is at work in .*: wait until it is done"),
+    ):
+        section.gc()
+    assert section.gc() == 0
+
+
+def test_gc_on_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    section = fill(tmp_path / "store", 4)
+    fill(tmp_path / "store", 8)
+    before = shards(section)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(InputError, match="cannot be written: No space left on device"):
+            section.gc()
+    assert shards(section) == before
+    assert not list(section.path.glob("*.part"))
+    holds_all_of(section, range(8))
+
+
+COLLECTOR = """
+import sys
+from medvlad import store
+store._SHARD_IMAGES = 5
+section = store.DescriptorStore(sys.argv[1]).section({"model": "vgg16", "scales": [0]})
+print("begun", flush=True)
+section.gc()
+"""
+
+
+def test_gc_killed_at_any_moment(tmp_path):
+    """With a damaged, many small and double shards: whatever is good stays, and the next gc goes on."""
+    store = tmp_path / "store"
+    rng = np.random.default_rng(1)
+    section = DescriptorStore(store).section(SETTINGS)
+    n_images, unfinished = 40, 0
+    for round_ in range(8):
+        for i in range(n_images):  # a shard each, those that were joined before a second time
+            with DescriptorStore(store / str(round_)).section(SETTINGS).writer() as writer:
+                writer.add(key_of(i), descriptors(i, (3, 8)))
+            section.path.mkdir(parents=True, exist_ok=True)
+            if i == 0:
+                section.writer()
+        for file in (store / str(round_)).glob("*/*.shard"):
+            file.replace(section.path / file.name)
+        process = subprocess.Popen(
+            [sys.executable, "-c", COLLECTOR, str(store)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(rng.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        found = DescriptorStore(store).section(SETTINGS)
+        assert found.verify() == [], round_
+        assert len(found) == n_images
+        unfinished += len(shards(found)) > n_images // 5
+    section.gc()
+    assert len(shards(section)) == 1
+    for i in range(n_images):
+        np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i, (3, 8)))
+    assert unfinished > 0
+
+
+def test_readers_while_gc_moves_images(tmp_path, monkeypatch):
+    """Sections opened before, with a shard open and without; one that is being opened; a new one."""
+    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 4)
+    for n in range(1, 13):
+        fill(tmp_path / "store", n)
+    store = DescriptorStore(tmp_path / "store")
+    early, with_one_open = store.section(SETTINGS), store.section(SETTINGS)
+    assert with_one_open.get(key_of(5)) is not None
+    real, calls = mv.store._Shard, []
+
+    def moved_meanwhile(file):
+        calls.append(file)
+        if len(calls) == 3:
+            monkeypatch.setattr("medvlad.store._Shard", real)
+            store.section(SETTINGS).gc()
+        return real(file)
+
+    monkeypatch.setattr("medvlad.store._Shard", moved_meanwhile)
+    for section in (store.section(SETTINGS), early, with_one_open, store.section(SETTINGS)):
+        assert len(section) == 12
+        for i in range(12):
+            np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i))
+
+
+def test_readers_writers_and_gc_at_once(tmp_path, monkeypatch):
+    """Processes that write, and gc that joins what they write, while this one reads."""
+    store = tmp_path / "store"
+    fill(store, 10)
+    section = DescriptorStore(store).section(SETTINGS)
+    command = [sys.executable, "-c", WRITER, str(store), "0", "100"]
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    rng = np.random.default_rng(0)
+    while any(process.poll() is None for process in running):
+        DescriptorStore(store).section(SETTINGS).gc()
+        for i in rng.integers(0, 10, 20):
+            np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i))
+    assert [process.wait() for process in running] == [0, 0]
+    section.gc()
+    holds_all_of(section, range(100))
+
+
+def test_threads_may_share_a_section(tmp_path, monkeypatch):
+    """Each reads another shard than the others, while a gc removes what they read."""
+    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 2)
+    section = fill(tmp_path / "store", 40)
+    section = DescriptorStore(tmp_path / "store").section(SETTINGS)
+    expected = [descriptors(i) for i in range(40)]
+
+    def read(seed):
+        numbers = np.random.default_rng(seed).integers(0, 40, 300)
+        return all(np.array_equal(section.get(key_of(i)), expected[i]) for i in numbers)
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(read, seed) for seed in range(8)]
+        monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 100)
+        DescriptorStore(tmp_path / "store").section(SETTINGS).gc()
+        assert all(one.result() for one in running)
+    assert len(shards(section)) == 1
+
+
+def test_not_finite_is_not_stored(tmp_path):
+    with (
+        DescriptorStore(tmp_path / "s").section({}).writer("float16") as writer,
+        pytest.raises(InputError, match="image a as float16 hold inf at row 1"),
+    ):
+        writer.add("a", np.array([[1], [1e5]], np.float32))
+    assert not list((tmp_path / "s").glob("*/*.shard"))
+
+
 def test_not_a_store(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="file is not a folder"):
@@ -282,6 +532,25 @@ class TestCNNDescriptors:
     def test_no_gpu_output(self, network, pictures):
         with pytest.raises(InputError, match="a store is on the host"):
             network.set_params(output="gpu").transform(pictures)
+
+    def test_left_in_the_store(self, network, pictures, tmp_path):
+        bad = tmp_path / "bad.png"
+        bad.write_bytes(b"no image")
+        images = [pictures[3], bad, pictures[0], pictures[3]]
+        network.set_params(on_error="skip")
+        expected = network.transform(images)
+        stored = clone(network).set_params(output="store").transform(images)
+        assert isinstance(stored, mv.StoredDescriptors)
+        np.testing.assert_array_equal(stored.offsets, expected.offsets)
+        np.testing.assert_array_equal(stored.load().values, expected.values)
+        (shard,) = shards(network._section())
+        flip(shard)
+        again = clone(network).set_params(output="store")
+        np.testing.assert_array_equal(again.transform(images).load().values, expected.values)
+        assert [i for i, _ in again.skipped_] == [1]
+        assert len(again.transform([])) == 0
+        with pytest.raises(InputError, match="output='store' needs a store"):
+            again.set_params(store=None).transform(images)
 
     def test_no_images(self, network):
         assert len(network.transform([])) == 0

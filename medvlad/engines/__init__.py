@@ -42,7 +42,7 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
     network : keras.Model
     engine : {"auto", "keras", "native", "openvino"}
     dtype : {"float32", "bfloat16", "int8"}
-    output : {"host", "gpu"}
+    output : {"host", "gpu", "store"}
 
     Raises
     ------

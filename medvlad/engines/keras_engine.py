@@ -59,7 +59,7 @@ def make(network: Any, *, dtype: str, output: str, **_: Any) -> Callable[[NDArra
             )
         return GpuArray.read(maps, "feature maps").float32()
 
-    return on_host if output == "host" else on_device
+    return on_device if output == "gpu" else on_host
 
 
 def _in_bfloat16(network: Any) -> Any:
