@@ -70,7 +70,7 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
 	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,test]'
+	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,distributed,demo,test]'
 	touch $@
 
 $(VENV)/.gpu: $(SOURCES)

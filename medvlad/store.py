@@ -186,11 +186,15 @@ class Section:
         for key in list(self._entries):
             self.get(key)
 
-    def writer(self, dtype: str = "float32") -> ShardWriter:
-        """Return what adds images to this section."""
+    def prepare(self) -> None:
+        """Make the folder and say what is in it."""
         self._store.prepare()
         self.path.mkdir(exist_ok=True)
         _write_once(self.path / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
+
+    def writer(self, dtype: str = "float32") -> ShardWriter:
+        """Return what adds images to this section."""
+        self.prepare()
         return ShardWriter(self, check_choice(dtype, "dtype", ("float32", "float16")))
 
     def n_bytes(self) -> int:
@@ -242,6 +246,22 @@ class Section:
                 freed += file.stat().st_size
                 file.unlink()
         return freed
+
+    def adopt(self, content: bytes) -> None:
+        """Write a shard that was made elsewhere, byte for byte.
+
+        Raises
+        ------
+        InputError
+            If the store cannot be written.
+        """
+        part = self.path / f"{uuid.uuid4().hex}.part"
+        try:
+            _publish(part, content)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InputError(f"the store {self.path} cannot be written: {error.strerror}") from error
+        self.refresh()
 
     def add(self, file: Path, keys: list[str]) -> None:
         """Remember a shard that was written."""
@@ -306,7 +326,11 @@ def _write_shard(part: Path, images: Mapping[str, NDArray[Any]]) -> Path:
         numbers.append(kept)
         rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
     tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
-    content = save(tensors, {"images": json.dumps(rows)})
+    return _publish(part, save(tensors, {"images": json.dumps(rows)}))
+
+
+def _publish(part: Path, content: bytes) -> Path:
+    """Write a shard's content to the disk and give it its name, beside `part`; return its path."""
     with part.open("xb") as file:
         file.write(content)
         file.flush()
