@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import tempfile
 import threading
 import time
@@ -311,7 +312,7 @@ class _Run:
         source = weights_source(self._features.weights)
         is_file = source not in ("imagenet", "bundled")
         return parameters | {
-            "weights": os.path.abspath(source) if is_file else source,  # noqa: PTH100  links stay as they are
+            "weights": _absolute(source) if is_file else source,
             "on_error": "skip",
             "progress": False,
         }
@@ -325,8 +326,7 @@ class _Run:
         if self._send_files:
             with suppress(OSError):  # gone: the worker misses it, and `_resend` finds out
                 content = Path(source).read_bytes()
-        path = os.path.abspath(source)  # noqa: PTH100  links stay as they are
-        return _Image(index, key, str(Path(source)), path, content)
+        return _Image(index, key, str(Path(source)), _absolute(source), content)
 
     def _resend(self, unseen: list[int]) -> list[int]:
         """Return those of the files that a worker has not found that are here, to be sent from now on."""
@@ -613,11 +613,16 @@ def _encode(encoder: Any, section: Section, keys: Sequence[str | None]) -> NDArr
     return encoded
 
 
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return str(Path(path).absolute())
+
+
 def _cut(indices: list[int], size: int, least: int) -> list[list[int]]:
     """Cut into chunks of `size`; a rest smaller than `least` joins the last."""
     chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
     if len(chunks) > 1 and len(chunks[-1]) < least:
-        chunks[-2] += chunks.pop()
+        rest = chunks.pop()
+        chunks[-1] += rest
     return chunks
 
 
@@ -636,14 +641,15 @@ def _connected(scheduler: Any, n_workers: int | None) -> Iterator[_Cluster]:
         if scheduler is None:
             cores = check_n_threads(None)
             n_workers = n_workers or max(1, cores // _CORES_A_WORKER)
-            threads = max(1, cores // n_workers)
+            # With one thread alone, torch (and TensorFlow on single images) rounds otherwise than with more.
+            threads = max(min(2, cores), cores // n_workers)
             # An image that kills is tried twice, and twice more by itself.
-            with dask_config.set({"distributed.scheduler.allowed-failures": 1}):
+            with dask_config.set({"distributed.scheduler.allowed-failures": 1}), _deaf_to_interrupts():
                 cluster = distributed.LocalCluster(
                     n_workers=n_workers,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",
                     memory_limit=0,
                     silence_logs=False if _verbose() else logging.CRITICAL,
                     env=_thread_environment(threads),
@@ -661,6 +667,19 @@ def _connected(scheduler: Any, n_workers: int | None) -> Iterator[_Cluster]:
             ) from error
         stack.enter_context(client)
         yield _Cluster(client, f"the scheduler {scheduler}", False, 1)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Let threads and processes started here, and theirs, not see Ctrl-C: it is this thread that ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _thread_environment(threads: int) -> dict[str, str]:

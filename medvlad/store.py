@@ -255,6 +255,7 @@ class Section:
         InputError
             If the store cannot be written.
         """
+        self.prepare()
         part = self.path / f"{uuid.uuid4().hex}.part"
         try:
             _publish(part, content)
