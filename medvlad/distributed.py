@@ -671,7 +671,7 @@ def _connected(scheduler: Any, n_workers: int | None) -> Iterator[_Cluster]:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Let threads and processes started here, and theirs, not see Ctrl-C: it is this thread that ends them."""
+    """Let threads and processes started here, and theirs, not see Ctrl-C: this thread ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
