@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -281,18 +280,21 @@ def test_no_workers(features, pictures, monkeypatch, empty_cluster):
         extract_distributed(features, pictures, scheduler=empty_cluster.scheduler_address)
 
 
-def test_the_scheduler_goes_away(features, pictures, monkeypatch, tmp_path):
-    command = [sys.executable, "-m", "dask", "scheduler", "--port", "0", "--no-dashboard"]
+def test_the_scheduler_goes_away(features, pictures, tmp_path):
     file = tmp_path / "scheduler.json"
-    process = subprocess.Popen([*command, "--scheduler-file", str(file)], stderr=subprocess.DEVNULL)
+    options = ["--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", "scheduler", *options], stderr=subprocess.DEVNULL
+    )
+    features.fit()
     try:
-        with distributed.Client(scheduler_file=str(file), timeout=30, set_as_default=False) as client:
-            address = client.scheduler.address
-        killer = threading.Timer(2, process.kill)
-        killer.start()
-        with pytest.raises(InputError, match=r"is gone or has cancelled the run: .*goes on"):
-            extract_distributed(features, pictures, scheduler=address)
-        killer.join()
+        with (
+            distributed.Client(scheduler_file=str(file), timeout=30, set_as_default=False) as client,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            pool.submit(lambda: (time.sleep(1), process.kill()))
+            with pytest.raises(InputError, match=r"is gone or has cancelled the run: .*goes on"):
+                extract_distributed(features, pictures, scheduler=client)
     finally:
         process.kill()
         process.wait()
