@@ -278,7 +278,7 @@ class _Run:
                 self._skipped.setdefault(index, reasons[key])
                 self._keys[index] = None
         deadline = time.monotonic() + _STORE_SECONDS
-        self._section.refresh()
+        self._section = self._features._section()
         while (lacking := len(self.missing())) and time.monotonic() < deadline:
             time.sleep(0.5)
             self._section.refresh()
@@ -511,7 +511,8 @@ class _Extraction:
                 if there != found:
                     raise InputError(_other_version(_worker().address, name, there, found))
             section = kept.section(self.probe, self.settings)
-            images = [image for image in self.images if section is None or image.key not in section]
+            # Not `in`: what is there may be damaged, which is why the client asks.
+            images = [image for image in self.images if section is None or section.get(image.key) is None]
             with tempfile.TemporaryDirectory(prefix="medvlad-", dir=_worker().local_directory) as folder:
                 made = self._extract(kept, images, Path(folder))
             if section is not None and os.access(section.path, os.W_OK):
@@ -608,7 +609,10 @@ def _encode(encoder: Any, section: Section, keys: Sequence[str | None]) -> NDArr
     for key in keys:
         values = np.empty((0, encoder.n_features_in_), np.float32) if key is None else section.get(key)
         if values is None:
-            raise InputError(f"an image in {section.path} is damaged: run the same again, it is made anew")
+            raise InputError(
+                f"an image in {section.path} is damaged: "
+                "'medvlad store gc' removes it, then run the same again"
+            )
         arrays.append(values)
     encoded: NDArray[np.float32] = encoder.transform(Descriptors.from_list(arrays))
     return encoded

@@ -258,10 +258,13 @@ class Section:
         self.prepare()
         part = self.path / f"{uuid.uuid4().hex}.part"
         try:
-            _publish(part, content)
+            file = _publish(part, content)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise InputError(f"the store {self.path} cannot be written: {error.strerror}") from error
+        # It may have taken the place of a damaged shard of the same name.
+        self._known.discard(file)
+        self._open = None
         self.refresh()
 
     def add(self, file: Path, keys: list[str]) -> None:
