@@ -241,8 +241,19 @@ def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error:
 @click.argument("directory", metavar="DIR", type=_PATH)
 @_network_options
 @_on_error_option
+@click.option("--scheduler", help="Address of a Dask scheduler whose workers extract (extra 'distributed').")
+@click.option(
+    "--workers", type=int, help="Extract in so many processes of this machine (extra 'distributed')."
+)
 def extract(
-    directory: Path, scale: str, store: str | None, on_error: str, threads: int | None, **options: Any
+    directory: Path,
+    scale: str,
+    store: str | None,
+    on_error: str,
+    scheduler: str | None,
+    workers: int | None,
+    threads: int | None,
+    **options: Any,
 ) -> int:
     """Put the descriptors of all images in DIR into a store; stopped, it goes on from there next time."""
     from medvlad.datasets import list_images
@@ -263,7 +274,12 @@ def extract(
     )
     try:
         features.fit(list_images(directory / "train") if (directory / "train").is_dir() else paths)
-        n_new = features.extract(paths)
+        if scheduler is None and workers is None:
+            n_new = features.extract(paths)
+        else:
+            from medvlad.distributed import extract_distributed
+
+            n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
     except KeyboardInterrupt:
         click.echo(
             f"medvlad: interrupted; what was extracted is in {store}, the same command goes on", err=True

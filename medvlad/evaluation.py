@@ -295,6 +295,7 @@ def versions() -> dict[str, str]:
         "tensorflow",
         "jax",
         "torch",
+        "openvino",
     ):
         try:
             found[name] = version(name)

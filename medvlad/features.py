@@ -40,7 +40,7 @@ from medvlad.store import DescriptorStore, Section, image_key
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import fingerprint, weights_source
 
-__all__ = ["CNNDescriptors", "input_side"]
+__all__ = ["CNNDescriptors", "as_sequence", "input_side"]
 
 # Goes up when the same image and settings would give other descriptors.
 _PREPROCESSING = 1
@@ -234,7 +234,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             If `X` is a single image, an image cannot be read (and ``on_error="raise"``), a descriptor is
             not finite, or the GPU that is asked for is not there or too small.
         """
-        X = _as_sequence(X)
+        X = as_sequence(X)
         self.build()
         self.skipped_: list[tuple[int, str]] = []
         if self.output == "store":
@@ -278,7 +278,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         """
         if self.store is None:
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
-        X = _as_sequence(X)
+        X = as_sequence(X)
         self.build()
         self.skipped_ = []
         section = self._section()
@@ -368,6 +368,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         counts = [self._descriptors_of_scale(scale) for scale in scales]
         batches = [self.batch_size or max(1, _BATCH_PIXELS // side**2) for side in sides]
         n_images, an_image, d = len(wanted), sum(counts), self.n_features_out_
+        if not n_images:
+            return
         compute = self._engine()
         used, chunk = 0, max(batches)
         hidden = None if self.progress is None else not self.progress
@@ -439,7 +441,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
     def _calibrate(self, X: Any) -> dict[str, float]:
         """Ranges of activations on images spread evenly over `X`."""
-        X = _as_sequence(X)
+        X = as_sequence(X)
         chosen = np.unique(np.linspace(0, len(X) - 1, min(len(X), _CALIBRATION_IMAGES)).astype(int))
         n_threads = check_n_threads(self.n_threads)
         sides = self.input_sides_
@@ -515,7 +517,7 @@ def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(int(scale) for scale in listed)
 
 
-def _as_sequence(images: Any) -> Any:
+def as_sequence(images: Any) -> Any:
     """Return `images` so that ``images[i]`` is the i-th; refuse a single image, and what has no order."""
     got = None
     if isinstance(images, str | os.PathLike):

@@ -270,11 +270,15 @@ class Section:
         for position in np.argsort(index.places, order=("shard", "number")):
             self._look(index.digests[position], _Shard.parts)
 
-    def writer(self, dtype: str = "float32") -> ShardWriter:
-        """Return what adds images to this section."""
+    def prepare(self) -> None:
+        """Make the folder and say what is in it."""
         self._store.prepare()
         self.path.mkdir(exist_ok=True)
         _write_once(self.path / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
+
+    def writer(self, dtype: str = "float32") -> ShardWriter:
+        """Return what adds images to this section."""
+        self.prepare()
         return ShardWriter(self, check_choice(dtype, "dtype", ("float32", "float16")))
 
     def n_bytes(self) -> int:
@@ -330,6 +334,22 @@ class Section:
                     merger.remove(file, file.stat().st_ino)
         self.refresh()
         return merger.freed
+
+    def adopt(self, content: bytes) -> None:
+        """Write a shard that was made elsewhere, byte for byte.
+
+        Raises
+        ------
+        InputError
+            If the store cannot be written.
+        """
+        self.prepare()
+        file = _publish(self.path, content)
+        with self._lock:
+            self._settle()
+            if file in self._shards:  # it has taken the place of a damaged one
+                self._index, self._shards, self._open = _Index(), [], None
+        self.refresh()
 
     def add(self, file: Path, images: Mapping[str, NDArray[Any]]) -> None:
         """Remember a shard that was written."""
@@ -501,7 +521,11 @@ def _write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
         numbers.append(kept)
         rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
     tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
-    content = save(tensors, {"images": json.dumps(rows)})
+    return _publish(folder, save(tensors, {"images": json.dumps(rows)}))
+
+
+def _publish(folder: Path, content: bytes) -> Path:
+    """Write a shard's content to the disk under its name; return its path."""
     target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
     part = folder / f"{uuid.uuid4().hex}.part"
     try:

@@ -1,0 +1,259 @@
+"""The worker's side of a run on a cluster: chunks of images in, shards or vectors out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._validate import InputError, import_extra
+from medvlad.descriptors import Descriptors
+from medvlad.evaluation import versions
+from medvlad.features import CNNDescriptors
+from medvlad.network import import_keras
+from medvlad.store import DescriptorStore, Section
+
+__all__ = ["Call", "Encoding", "Extraction", "Image", "Made", "encode", "probe_of", "what_decides_bits"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image on its way to a worker."""
+
+    index: int
+    key: str
+    name: str
+    source: Any  # array or absolute path
+    content: bytes | None  # of the file, where the worker has not got it
+
+
+@dataclass
+class Made:
+    """What became of a chunk."""
+
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+    unseen: list[int] = field(default_factory=list)  # files that must be sent
+    shards: list[bytes] = field(default_factory=list)  # that the client must write
+
+
+class Call:
+    """What unpickles as the result of a job, run where it is unpickled."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _run_job, self._arguments
+
+
+def _run_job(expected: dict[str, str], job: bytes) -> Any:
+    """Run a job in a worker, if it has what the client has."""
+    name = _worker().address
+    if versions()["medvlad"] != expected["medvlad"]:
+        raise InputError(_other_version(name, "medvlad", versions()["medvlad"], expected["medvlad"]))
+    return pickle.loads(job).run(expected)
+
+
+def _other_version(worker: str, what: str, there: str | None, here: str) -> str:
+    return f"worker {worker} has {what} {there or 'not installed'}, here is {here}: install the same on all"
+
+
+def what_decides_bits(engine: str) -> dict[str, str]:
+    """Versions of what turns a file into numbers."""
+    found, keras_backend = versions(), str(import_keras().config.backend())
+    names = ["medvlad", "pillow", "keras", keras_backend, *(["openvino"] if engine == "openvino" else [])]
+    return {name: found[name] for name in names if name in found} | {"Keras' backend": keras_backend}
+
+
+@dataclass
+class Probe:
+    """The file by which a worker knows the client's store."""
+
+    section: Path
+    store: Path
+    token: str
+
+
+@contextmanager
+def probe_of(section: Section) -> Iterator[Probe]:
+    """Put a file beside the section's shards, for as long as the context lasts."""
+    section.prepare()
+    path = section.path.absolute()
+    token = f"{uuid.uuid4().hex}.part"  # an ending that `store gc` clears away
+    (path / token).touch()
+    try:
+        yield Probe(path, path.parent, token)
+    finally:
+        (path / token).unlink(missing_ok=True)
+
+
+class _Kept:
+    """What a worker keeps from task to task: the network, and what it knows of the store."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.features = CNNDescriptors()
+        self._section: Section | None = None
+
+    def section(self, probe: Probe, settings: dict[str, Any]) -> Section | None:
+        """Return the client's section with all that is in it, None where this worker does not see it."""
+        if not (probe.section / probe.token).exists():
+            return None
+        if self._section is None or self._section.path != probe.section:
+            self._section = DescriptorStore(probe.store).section(settings)
+        self._section.refresh()
+        return self._section
+
+
+def _worker() -> Any:
+    return import_extra("distributed", "distributed", "a worker").get_worker()
+
+
+def _kept() -> _Kept:
+    # On the worker object: it ends with it, and two workers of one process stay apart.
+    kept = vars(_worker()).setdefault("medvlad", _Kept())
+    assert isinstance(kept, _Kept)
+    return kept
+
+
+@dataclass
+class Extraction:
+    """A chunk of images to go through the network."""
+
+    parameters: dict[str, Any]
+    ranges: dict[str, float] | None
+    settings: dict[str, Any]
+    probe: Probe
+    quiet: bool
+    images: list[Image]
+
+    def run(self, expected: dict[str, str]) -> Made:
+        """Extract what the store lacks; in a worker."""
+        kept = _kept()
+        with kept.lock:  # a process with several Dask threads has one network
+            if self.quiet:
+                from medvlad.cli import _start_keras
+
+                _start_keras()
+            for name, found in expected.items():
+                there = what_decides_bits(self.parameters["engine"]).get(name)
+                if there != found:
+                    raise InputError(_other_version(_worker().address, name, there, found))
+            section = kept.section(self.probe, self.settings)
+            # Not `in`: what is there may be damaged, which is why the client asks.
+            images = [image for image in self.images if section is None or section.get(image.key) is None]
+            with tempfile.TemporaryDirectory(prefix="medvlad-", dir=_worker().local_directory) as folder:
+                made = self._extract(kept, images, Path(folder))
+            if section is not None and os.access(section.path, os.W_OK):
+                for content in made.shards:
+                    section.adopt(content)
+                made.shards = []
+            return made
+
+    def _extract(self, kept: _Kept, images: list[Image], folder: Path) -> Made:
+        """Extract into a store of the worker's own; its shards are the result."""
+        made = Made()
+        given: list[tuple[Image, Any]] = []
+        for image in images:
+            if image.content is not None:
+                path = folder / f"{image.index}{Path(image.source).suffix}"
+                path.write_bytes(image.content)
+                given.append((image, path))
+            elif isinstance(image.source, str) and not Path(image.source).is_file():
+                made.unseen.append(image.index)
+            else:
+                given.append((image, image.source))
+        if not given:
+            return made
+        self._prepare(kept, folder / "store")
+        try:
+            kept.features.extract([source for _, source in given])
+        except InputError as error:
+            raise InputError(self._renamed(str(error), given)) from error
+        told = set()
+        for position, reason in kept.features.skipped_:
+            image = given[position][0]
+            told.add(image.key)
+            made.skipped.append((image.index, self._renamed(reason, given)))
+        (section,) = DescriptorStore(folder / "store").sections()
+        made.unseen += [i.index for i, _ in given if i.key not in section and i.key not in told]
+        made.shards = [file.read_bytes() for file in sorted(section.path.glob("*.shard"))]
+        return made
+
+    def _prepare(self, kept: _Kept, store: Path) -> None:
+        """Have the client's network ready, built only where the last one was another."""
+        for _ in range(2):
+            kept.features.set_params(**self.parameters | {"store": store})
+            try:
+                if self.ranges is not None:
+                    kept.features.ranges_ = self.ranges
+                kept.features.build()
+            except InputError as error:
+                raise InputError(f"worker {_worker().address}: {error}") from error
+            if kept.features._section().settings == self.settings:
+                return
+            kept.features = CNNDescriptors()  # the file of weights may have changed since it was read
+        raise InputError(
+            f"worker {_worker().address} has other weights for {self.parameters['model']} "
+            f"({self.parameters['weights']}) than this machine: give all the same"
+        )
+
+    @staticmethod
+    def _renamed(reason: str, given: Sequence[tuple[Image, Any]]) -> str:
+        """Call an image as the client does, not by its place in a chunk or by a temporary file."""
+        for position, (image, source) in enumerate(given):
+            if isinstance(source, np.ndarray):
+                for end in (":", " "):
+                    if f"image {position}{end}" in reason:
+                        return reason.replace(f"image {position}{end}", f"{image.name}{end}")
+            elif str(source) in reason:
+                return reason.replace(str(source), image.name)
+        return reason
+
+
+@dataclass
+class Encoding:
+    """A chunk of images to be encoded from the store."""
+
+    encoder: Any
+    settings: dict[str, Any]
+    probe: Probe
+    keys: list[str | None]
+    n_threads: int
+
+    def run(self, expected: dict[str, str]) -> NDArray[np.float32] | None:
+        """Encode; None where this worker does not see the store."""
+        kept = _kept()
+        with kept.lock:
+            section = kept.section(self.probe, self.settings)
+            if section is None:
+                return None
+            encoder = self.encoder
+            if "n_threads" in encoder.get_params() and encoder.n_threads is None:
+                encoder.n_threads = self.n_threads
+            return encode(encoder, section, self.keys)
+
+
+def encode(encoder: Any, section: Section, keys: Sequence[str | None]) -> NDArray[np.float32]:
+    """Encode images (B,) from the store; None is an image without descriptors."""
+    arrays = []
+    for key in keys:
+        values = np.empty((0, encoder.n_features_in_), np.float32) if key is None else section.get(key)
+        if values is None:
+            raise InputError(
+                f"an image in {section.path} is damaged: "
+                "'medvlad store gc' removes it, then run the same again"
+            )
+        arrays.append(values)
+    encoded: NDArray[np.float32] = encoder.transform(Descriptors.from_list(arrays))
+    return encoded
