@@ -27,7 +27,7 @@
 //                multiplies one point's V (at most 0.8 MB, in cache) by a part of one point's U, so U is read
 //                once for all of these tiles, and V and M go through memory: 576 C bytes for 72 C D
 //                operations, 3 GB/s a core for 512. What comes next is asked for beforehand: without
-//                that the products run at 0.86 of the peak, with it at 0.97 (one core, weights from memory).
+//                that the products run at 0.86 of the peak, with it at 0.97 (one core, nothing in its cache).
 //
 // With the images of a batch side by side U is read once for all of them; an image alone, at 224, reads 300
 // MB. Channels are together in memory (NHWC), filled up to 16.
