@@ -5,7 +5,7 @@
 Each number of images gets fresh processes, one that writes and one that opens, fits and encodes. Memory is
 the most that such a process had resident. The shard being read is mapped and counts; encoded images go to
 their file by plain writes, so what the system keeps of that file counts for no process. Ends with status 1
-if memory grew by more than the lists of images (72 bytes each, as much again while they are sorted) and the
+if memory grew by more than the lists of images (72 bytes each, as much again for sorting them) and the
 noise of allocation.
 """
 

@@ -144,7 +144,7 @@ class DescriptorStore:
 
 @dataclass(frozen=True)
 class _Index:
-    """Places of images by a digest of their keys, sorted: 32 bytes an image, an eighth of a dict of texts."""
+    """Places of images by a digest of their keys, sorted: 32 bytes an image."""
 
     digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, _DIGEST))
     places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, _PLACE))

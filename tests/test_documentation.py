@@ -36,12 +36,14 @@ def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys, cuda_on_host):
                 noise = rng.integers(low, low + 128, (50, 60), dtype=np.uint8)
                 Image.fromarray(noise).save(folder / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    example, on_gpu = sorted(
+    *examples, on_gpu = sorted(
         re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL),
         key=lambda code: "gpu" in code,
     )
     names = {}
-    exec(compile(example, str(README), "exec"), names)
+    for example in examples:
+        exec(compile(example, str(README), "exec"), names)
+    assert (tmp_path / "vlad64.npy").stat().st_size > 6 * 64 * 512 * 4
     assert 0 <= float(capsys.readouterr().out) <= 1
     monkeypatch.setattr(gpu_array, "_CUDA_DEVICES", (1, 2))
     monkeypatch.setattr(cuda_on_host.Array, "device_type", 1)

@@ -11,6 +11,7 @@ import pytest
 import medvlad as mv
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, KMeansCodebook, StoredDescriptors
 from medvlad.descriptors import draw_rows
+from medvlad.gpu_array import GpuArray
 from medvlad.store import DescriptorStore
 
 WIDTH = 16
@@ -221,6 +222,13 @@ class TestCodebook:
         _, inside = both
         expected = KMeansCodebook(3, random_state=2, max_samples=30, backend="reference").fit(inside)
         found = KMeansCodebook(3, random_state=2, max_samples=30, backend=backend).fit(inside)
+        equal(found.cluster_centers_, expected.cluster_centers_)
+
+    def test_a_sample_of_what_is_on_a_gpu(self, both, cuda_on_host):
+        _, inside = both
+        on_gpu = Descriptors(GpuArray(cuda_on_host.asarray(inside.values)), inside.offsets)
+        expected = KMeansCodebook(3, random_state=2, max_samples=30).fit(inside)
+        found = KMeansCodebook(3, random_state=2, max_samples=30).fit(on_gpu)
         equal(found.cluster_centers_, expected.cluster_centers_)
 
     def test_partial_fit_takes_block_after_block(self, both, monkeypatch):
