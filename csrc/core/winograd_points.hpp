@@ -1,6 +1,7 @@
 // The points of F(4x4, 3x3): 0, a, -a, b, -b and infinity.
 //
-// Error of VGG16's features of real images, largest and root mean square, relative to the same of the features:
+// Error of VGG16's features of real images, largest and root mean square, relative to the same of the
+// features:
 //
 //   1, 2                5.3e-6  4.0e-6
 //   1, 1/2              5.5e-6  4.1e-6
