@@ -3,17 +3,22 @@
 Everything downstream sees (H, W, 3) uint8 RGB, however the picture was stored::
 
     JPEG, PNG, BMP, GIF, WebP, PGM/PPM (8 bit) --convert---+
-    grey PNG, TIFF, PGM of more than 8 bits    --stretch---+--orient--> (H, W, 3) uint8 --resize--> square
+    PNG, TIFF, PGM of more than 8 bits         --stretch---+--orient--> (H, W, 3) uint8 --resize--> square
+    DICOM, NIfTI (medvlad.medical)             ------------+
     uint8 or uint16 array                      ------------+
 
-The format is recognised by the content of a file, not by its name. What cannot be read faithfully
+The format is recognised by the content of a file (NIfTI by its name). What cannot be read faithfully
 is refused with the name of the file: a wrong pixel is worse than a missing one.
+
+A file may hold several images: frames of DICOM, pages of TIFF, slices of NIfTI. ``FILE#N`` is the one number N,
+from 0, and stands wherever the path of an image may.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,14 +26,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from medvlad import medical
 from medvlad._validate import InputError, check_choice, check_positive_int
 
-__all__ = ["IMAGE_SUFFIXES", "RESIZE_FILTERS", "load_image", "resize_square"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "RESIZE_FILTERS",
+    "is_image_name",
+    "list_frames",
+    "load_image",
+    "resize_square",
+    "split_frame",
+]
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm"}
 )
-"""File name endings, in lower case, that are taken for images when a folder is read."""
+"""File name endings, in lower case, of images that need no extra."""
 
 RESIZE_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 """Names of Pillow's resampling filters."""
@@ -37,10 +51,69 @@ RESIZE_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")
 _FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM"
 
+# Grey of more than 8 bits, as Pillow calls it.
+_GREY_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+_TIFF_SUFFIXES = (".tif", ".tiff")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
 _TIFF_MIN_IS_WHITE = 0
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image when a folder is read."""
+    endings = (*IMAGE_SUFFIXES, *medical.DICOM_SUFFIXES, *medical.NIFTI_SUFFIXES)
+    return name.lower().endswith(endings)
+
+
+def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    """File and number of an image: ``FILE#N`` where there is no file of this very name, else (FILE, None)."""
+    path = Path(source)
+    name, mark, number = path.name.rpartition("#")
+    if mark and name and number.isascii() and number.isdecimal() and not path.exists():
+        return path.with_name(name), int(number)
+    return path, None
+
+
+def list_frames(path: str | os.PathLike[str]) -> list[Path]:
+    """Paths of the images of a file.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    list of Path
+        ``FILE#0``, ``FILE#1``, ... of a DICOM file of several frames, a TIFF of several pages or a NIfTI
+        volume; else the path itself, also where the file is damaged: reading it will tell.
+
+    Raises
+    ------
+    MissingExtraError
+        If the file is DICOM or NIfTI and the extra medical is not installed.
+    """
+    path, frame = split_frame(path)
+    name = path.name.lower()
+    try:
+        if frame is not None:
+            return [path.with_name(f"{path.name}#{frame}")]
+        if name.endswith(medical.NIFTI_SUFFIXES):
+            n_frames, single = medical.count_nifti(path), False
+        elif name.endswith(_TIFF_SUFFIXES):
+            with Image.open(path, formats=("TIFF",)) as image:
+                n_frames = int(getattr(image, "n_frames", 1))
+            single = n_frames == 1
+        elif medical.is_dicom(path):
+            n_frames = medical.count_dicom(path)
+            single = n_frames == 1
+        else:
+            return [path]
+    except ImportError:
+        raise
+    except Exception:
+        return [path]
+    return [path] if single else [path.with_name(f"{path.name}#{i}") for i in range(n_frames)]
 
 
 def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint8]:
@@ -49,8 +122,8 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     Parameters
     ----------
     source : path, or array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3)
-        A JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM file with one picture in it, or pixels that are grey
-        or RGB.
+        A JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM file, DICOM or NIfTI (extra medical), or pixels that are
+        grey or RGB. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`.
 
     Returns
     -------
@@ -61,9 +134,11 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     ------
     InputError
         If the file is missing, a folder, unreadable, empty, not an image, corrupt or truncated, too large
-        to be decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`), an animation or of several pages, colour of
-        more than 8 bits a channel, floating point with NaN or infinity, or less than 2 x 2 pixels; or
-        if the array is of another dtype or shape.
+        to be decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`), an animation or of several images of which none
+        is named, colour of more than 8 bits a channel without the extra medical, floating point with NaN or
+        infinity, or less than 2 x 2 pixels; or if the array is of another dtype or shape.
+    MissingExtraError
+        If the file is DICOM or NIfTI and the extra medical is not installed.
 
     Notes
     -----
@@ -78,12 +153,13 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     8 bits but not for 16.
 
     Pillow keeps only the high byte of PNG and TIFF *colour* of 16 bits a channel (measured: Pillow 13), which
-    loses 12-bit data; such files are refused. Read by another library, they can be given as a uint16 array.
+    loses 12-bit data; such files are read by imagecodecs and tifffile (extra medical), all channels stretched
+    together. How DICOM and NIfTI become grey levels stands in :mod:`medvlad.medical`.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, str | os.PathLike):
-        return _from_file(Path(source))
+        return _from_file(source)
     raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
 
 
@@ -150,9 +226,10 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return _as_three_channels(eight_bits)
 
 
-def _from_file(path: Path) -> NDArray[np.uint8]:
-    name = f"image {str(path)!r}"
+def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    name = f"image {str(Path(source))!r}"
     try:
+        path, frame = split_frame(source)
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{name} is a folder: give the path of an image file in it")
@@ -160,8 +237,14 @@ def _from_file(path: Path) -> NDArray[np.uint8]:
             raise InputError(f"{name} is not a regular file: give the path of an image file")
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
+        read = _medical_reader(path)
+        if read is not None:
+            limit = Image.MAX_IMAGE_PIXELS
+            pixels = read(path, frame, name, max_pixels=limit, stretch=_stretch)
+            _check_size(pixels.shape[1], pixels.shape[0], name)
+            return _as_three_channels(pixels)
         with path.open("rb") as file:
-            return _decode(file, name)
+            return _decode(file, path, frame, name)
     except InputError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -172,14 +255,29 @@ def _from_file(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{name} cannot be opened ({_one_line(error)}): check the path") from error
 
 
-def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+def _medical_reader(path: Path) -> Callable[..., NDArray[np.uint8]] | None:
+    if path.name.lower().endswith(medical.NIFTI_SUFFIXES):
+        return medical.read_nifti
+    return medical.read_dicom if medical.is_dicom(path) else None
+
+
+def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
     try:
         with Image.open(file, formats=_FORMATS) as image:
+            _choose_page(image, frame, name)
             _check_header(image, name)
+            if _bits_a_channel(image) > 8 and image.mode not in _GREY_MODES:
+                colour = medical.read_colour(path, frame or 0, str(image.format), name)
+                if colour is None:
+                    raise InputError(
+                        f"{name} is colour (or grey with transparency) of more than 8 bits a channel, of which "
+                        "Pillow would keep the high byte only: pip install 'medvlad[medical]', or convert it"
+                    )
+                return _orient(_stretch(colour, name), _orientation(image))
             image.load()
             pixels = _to_rgb(image, name)
             return _orient(pixels, _orientation(image))
-    except InputError:
+    except (InputError, ImportError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
@@ -202,19 +300,23 @@ def _check_header(image: Image.Image, name: str) -> None:
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise _too_large(name)
     _check_size(width, height, name)
-    n_frames = int(getattr(image, "n_frames", 1))
-    if n_frames > 1 and image.format != "MPO":
-        what = "pages of a TIFF" if image.format == "TIFF" else "frames of an animation"
-        raise InputError(f"{name} holds {n_frames} {what}: save the one that is meant as a file of its own")
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+    if image.mode in _GREY_MODES:
         return
-    if _bits_a_channel(image) > 8:
-        raise InputError(
-            f"{name} is colour (or grey with transparency) of more than 8 bits a channel, of which Pillow "
-            "would keep the high byte only: convert it to 8 bits or to grey"
-        )
     if image.format == "TIFF" and _tiff_tag(image, _TIFF_SAMPLE_FORMAT, _TIFF_UNSIGNED) == _TIFF_SIGNED:
         raise InputError(f"{name} is a TIFF of signed 8-bit numbers: convert it to unsigned or to 16 bits")
+
+
+def _choose_page(image: Image.Image, frame: int | None, name: str) -> None:
+    """Turn to the page that is asked for; refuse animations, and several pages of which none is named."""
+    n_frames = int(getattr(image, "n_frames", 1)) if image.format != "MPO" else 1
+    if image.format == "TIFF" or n_frames == 1:
+        medical.check_frame(frame, n_frames, name)
+        if frame:
+            image.seek(frame)
+        return
+    raise InputError(
+        f"{name} holds {n_frames} frames of an animation: save the one that is meant as a file of its own"
+    )
 
 
 def _check_size(width: int, height: int, name: str) -> None:
@@ -249,7 +351,7 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
 
 
 def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+    if image.mode in _GREY_MODES:
         values: NDArray[Any] = np.asarray(image)
         inverted = False
         if image.format == "TIFF":

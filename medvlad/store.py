@@ -70,12 +70,16 @@ class Damaged(Exception):
     """A shard, or an image in it, is not what was written; the message says which."""
 
 
-def image_key(image: Any) -> str:
+def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
     """SHA-256 of an image: of the file's bytes, or of the pixels with their shape and dtype.
+
+    One of several images of a file, ``FILE#N``, has "#N" after that of the file.
 
     Parameters
     ----------
     image : path or ndarray
+    digests : dict of Path to str, optional
+        Of files of several images that have been looked at, so that each is read once; is added to.
 
     Raises
     ------
@@ -410,9 +414,12 @@ class _Merger:
         self._images: dict[str, NDArray[Any]] = {}
         self._old: list[tuple[Path, int]] = []
         self._as_it_is = False
+        self._written = set[Path]()
 
     def look_at(self, file: Path, held: set[bytes]) -> None:
         """Leave a shard that is large, whole and has images of its own; `held` are the images seen so far."""
+        if file in self._written:  # the same content was there before, from a gc that was killed
+            return
         try:
             inode = file.stat().st_ino
             shard = _Shard(file)
@@ -450,6 +457,7 @@ class _Merger:
         """Write what has been collected, unless that is one shard as it is, and remove where it came from."""
         if self._old and not self._as_it_is:
             written = _write_shard(self._folder, self._images)
+            self._written.add(written)
             self.freed -= written.stat().st_size
             for file, inode in self._old:
                 if file != written:

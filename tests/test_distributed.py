@@ -22,7 +22,7 @@ from sklearn.base import clone
 from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, cli
 from medvlad import distributed as ours
 from medvlad._validate import MissingExtraError
-from medvlad.distributed import encode_distributed, extract_distributed
+from medvlad.distributed import cluster, encode_distributed, extract_distributed, worker
 from medvlad.store import DescriptorStore, _Shard
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -170,7 +170,7 @@ def test_damage_is_mended(features, pictures, alone, scheduler, monkeypatch):
     shard.write_bytes(content)
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 1
     features._section().gc()
-    assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 7
+    assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 0
     check_store(features, 8)
     # The damaged one went through the network in a batch of its own.
     check_descriptors(features, pictures[:8], alone[:8], monkeypatch)
@@ -182,8 +182,8 @@ def test_nothing_is_shared(features, pictures, alone, scheduler, monkeypatch):
     monkeypatch.setattr(
         ours, "_absolute", lambda p: f"/nowhere{p}" if str(p).endswith(".png") else absolute(p)
     )
-    nowhere = ours._Probe(Path("/nowhere/section"), Path("/nowhere"), "token")
-    monkeypatch.setattr(ours, "_probe", lambda section: nullcontext(nowhere))
+    nowhere = worker.Probe(Path("/nowhere/section"), Path("/nowhere"), "token")
+    monkeypatch.setattr(ours, "probe_of", lambda section: nullcontext(nowhere))
     assert extract_distributed(features, pictures, scheduler=scheduler, chunk=8) == N_IMAGES
     check_store(features, N_IMAGES)
     check_descriptors(features, pictures, alone, monkeypatch)
@@ -233,9 +233,9 @@ def test_encoding(encoder, features, pictures, alone, scheduler):
 
 
 def test_other_versions(features, pictures, scheduler, monkeypatch):
-    here = ours.versions()
+    here = worker.versions()
     for name in ("medvlad", "pillow"):
-        monkeypatch.setattr(ours, "versions", lambda name=name: here | {name: "99.0"})
+        monkeypatch.setattr(worker, "versions", lambda name=name: here | {name: "99.0"})
         with pytest.raises(
             InputError, match=rf"worker tcp://\S+ has {name} {here[name]}, here is 99\.0: install"
         ):
@@ -246,7 +246,7 @@ def test_a_worker_without_medvlad(features, pictures, scheduler, monkeypatch):
     older = types.ModuleType("medvlad.of_another_version")
     exec("def job(*arguments): pass", vars(older))
     monkeypatch.setitem(sys.modules, older.__name__, older)
-    monkeypatch.setattr(ours, "_run_job", older.job)
+    monkeypatch.setattr(worker, "_run_job", older.job)
     with pytest.raises(InputError, match=r"has no medvlad, or an old one .*install medvlad \d"):
         extract_distributed(features, pictures, scheduler=scheduler)
 
@@ -272,7 +272,7 @@ def test_other_weights(features, pictures, scheduler, monkeypatch, tmp_path):
     "address", ["tcp://127.0.0.1:9", "nonsense://x:1", "127.0.0.1", "tcp://no.such.host.invalid:1"]
 )
 def test_no_scheduler_there(features, pictures, monkeypatch, address):
-    monkeypatch.setattr(ours, "_CONNECT_SECONDS", 1)
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
     start = time.monotonic()
     with pytest.raises(InputError, match=f"there is no Dask scheduler at '{address}'") as error:
         extract_distributed(features, pictures, scheduler=address)

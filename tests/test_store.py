@@ -346,6 +346,24 @@ def test_gc_on_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     holds_all_of(section, range(8))
 
 
+def test_gc_meets_what_a_killed_gc_wrote(tmp_path):
+    """The joined shard is there already, sorted before or after the small ones: neither may lose it."""
+    for first in range(12):
+        section = DescriptorStore(tmp_path / str(first)).section(SETTINGS)
+        images = range(first, first + 3)
+        for i in images:
+            with section.writer() as writer:
+                writer.add(key_of(i), descriptors(i))
+        small = {file: file.read_bytes() for file in shards(section)}
+        section.gc()
+        for file, content in small.items():
+            file.write_bytes(content)
+        section.gc()
+        again = DescriptorStore(tmp_path / str(first)).section(SETTINGS)
+        holds_all_of(again, images)
+        assert len(shards(again)) == 1
+
+
 COLLECTOR = """
 import sys
 from medvlad import store

@@ -1,0 +1,387 @@
+"""DICOM, NIfTI and colour of 16 bits: what medicine stores, as 8-bit pixels (extra medical).
+
+DICOM, one frame of grey (PS3.3 C.7.6.3, C.11.1, C.11.2)::
+
+    stored bits --BitsStored, sign--> --modality LUT, or slope and intercept--> --VOI LUT, or window--> 0..255
+
+    window of centre c and width w, LINEAR:        y = 255 ((x - (c - 0.5)) / (w - 1) + 0.5), from 0 to 255
+                                    LINEAR_EXACT:  y = 255 ((x - c) / w + 0.5), from 0 to 255
+                                    SIGMOID:       y = 255 / (1 + exp(-4 (x - c) / w))
+
+The first window counts where there are several. Without one, the frame's own minimum and maximum become 0 and
+255, as with other images of more than 8 bits; padding pixels do not count and become 0. MONOCHROME1 is
+inverted at the end. Colour of 8 bits stays as it is.
+
+NIfTI: slices across the axis nearest to the body's, from the feet up, the patient's right on the left and the
+front at the top, as radiologists look at them. The header's display range (cal_min, cal_max) is mapped to
+0..255, or else the slice's own range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._validate import InputError, import_extra
+
+__all__ = [
+    "DICOM_SUFFIXES",
+    "NIFTI_SUFFIXES",
+    "count_dicom",
+    "count_nifti",
+    "is_dicom",
+    "patient_of",
+    "read_colour",
+    "read_dicom",
+    "read_nifti",
+]
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+_PREAMBLE = 128
+_MAGIC = b"DICM"
+# pydicom has no reader of its own for these.
+_PLUGINS = "python-gdcm"
+
+Stretch = Callable[[NDArray[Any], str], NDArray[np.uint8]]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM, by its name or by its first bytes."""
+    if path.name.lower().endswith(DICOM_SUFFIXES):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+    except OSError:
+        return False
+
+
+def _pydicom() -> ModuleType:
+    return import_extra("pydicom", "medical", "DICOM")
+
+
+def _header(path: Path, *, tags: list[str] | None = None) -> Any:
+    pydicom = _pydicom()
+    return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
+
+
+def count_dicom(path: Path) -> int:
+    """How many images a DICOM file holds."""
+    return max(1, int(_header(path, tags=["NumberOfFrames"]).get("NumberOfFrames") or 1))
+
+
+def patient_of(path: Path) -> str | None:
+    """Return a name for a DICOM file's patient that does not tell who it is; None where it names nobody.
+
+    The first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or else of the study:
+    whoever has the files can tell which is whose, a list of results alone does not.
+    """
+    tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
+    try:
+        header = _header(path, tags=tags)
+    except Exception:  # what a damaged file makes pydicom raise has no end; reading its pixels will tell
+        return None
+    patient, issuer, study = (str(header.get(tag) or "").strip() for tag in tags)
+    if not patient and not study:
+        return None
+    text = f"patient {patient} {issuer}" if patient else f"study {study}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_dicom(
+    path: Path, frame: int | None, name: str, *, max_pixels: int | None, stretch: Stretch
+) -> NDArray[np.uint8]:
+    """Read one frame of a DICOM file.
+
+    Parameters
+    ----------
+    path : Path
+    frame : int or None
+        Which one, from 0; None: the only one.
+    name : str
+        What errors call the image.
+    max_pixels : int or None
+        Larger frames are refused before anything is decoded.
+    stretch : callable
+        From numbers and `name` to 0..255 by their minimum and maximum.
+
+    Returns
+    -------
+    ndarray of shape (H, W) or (H, W, 3), uint8
+
+    Raises
+    ------
+    InputError
+        If the file holds no image or several, is damaged or too large, or needs a decoder that is missing.
+    """
+    pydicom = _pydicom()
+    try:
+        header = _header(path)
+        size = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
+        n_frames = max(1, int(header.get("NumberOfFrames") or 1))
+    except Exception as error:
+        raise _damaged(name, error) from error
+    if 0 in size:
+        raise InputError(f"{name} is DICOM without an image in it: leave it out")
+    check_frame(frame, n_frames, name)
+    if max_pixels is not None and size[0] * size[1] > max_pixels:
+        raise InputError(
+            f"{name} has more pixels than are safe to decode ({size[0]} x {size[1]}): reduce it, or "
+            "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+        )
+    index = frame or 0
+    try:
+        pixels = pydicom.pixels.pixel_array(path, index=index)
+    except (RuntimeError, NotImplementedError) as error:
+        syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+        if syntax is None or not syntax.is_compressed:
+            raise _damaged(name, error) from error
+        raise InputError(
+            f"{name} is compressed as {syntax.name}, and what is installed cannot read it or it is damaged: "
+            f"pip install {_PLUGINS}, or convert it"
+        ) from error
+    except Exception as error:
+        raise _damaged(name, error) from error
+    try:
+        return _to_eight_bits(pydicom, header, pixels, index, name, stretch)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def check_frame(frame: int | None, n_frames: int, name: str) -> None:
+    """Refuse a file of several images of which none is named, and one that is not there."""
+    if frame is None and n_frames > 1:
+        raise InputError(
+            f"{name} holds {n_frames} images: name one of them, such as FILE#0, or all by "
+            "medvlad.images.list_frames"
+        )
+    if frame is not None and frame >= n_frames:
+        raise InputError(
+            f"{name} is not there: the file holds {n_frames} images, the last is #{n_frames - 1}"
+        )
+
+
+def _damaged(name: str, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{name} is damaged, or no DICOM ({reason[:200]}): copy it again or remove it")
+
+
+def _to_eight_bits(
+    pydicom: ModuleType, header: Any, pixels: NDArray[Any], index: int, name: str, stretch: Stretch
+) -> NDArray[np.uint8]:
+    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric == "PALETTE COLOR":
+        pixels = pydicom.pixels.apply_color_lut(pixels, header)
+        return (pixels >> (8 * pixels.itemsize - 8)).astype(np.uint8)
+    if pixels.ndim == 3:
+        return pixels if pixels.dtype == np.uint8 else stretch(pixels, name)
+    stored = _as_stored(header, pixels)
+    values = _apply_modality(pydicom, header, stored, index)
+    grey = _apply_voi(pydicom, header, values, index)
+    if grey is None:
+        padding = _padding(header, stored)
+        if padding is None or padding.all():
+            grey = stretch(values, name)
+        else:
+            grey = np.zeros(values.shape, np.uint8)
+            grey[~padding] = stretch(values[~padding], name)
+    return 255 - grey if photometric == "MONOCHROME1" else grey
+
+
+def _as_stored(header: Any, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Drop what stands in bits above BitsStored, such as overlays, and extend the sign."""
+    if pixels.dtype.kind == "f":
+        return pixels
+    bits, size = int(header.get("BitsStored") or 8 * pixels.itemsize), 8 * pixels.itemsize
+    if not 0 < bits < size:
+        return pixels
+    # Shifted up to the top and back: the way back of a signed number brings its sign along.
+    return (pixels << (size - bits)) >> (size - bits)
+
+
+def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where there is padding instead of an image."""
+    value = header.get("PixelPaddingValue")
+    if value is None or stored.dtype.kind == "f":
+        return None
+    limit = header.get("PixelPaddingRangeLimit")
+    ends = sorted([int(value), int(value if limit is None else limit)])
+    return (stored >= ends[0]) & (stored <= ends[1])
+
+
+def _found(header: Any, index: int, group: str, tag: str) -> Any:
+    """Return an element of the frame's own functional group, of all frames', or of the file."""
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    for groups in ([frames[index]] if index < len(frames) else []) + list(shared[:1]):
+        items = groups.get(group) or []
+        if items and items[0].get(tag) is not None:
+            return items[0].get(tag)
+    return header.get(tag)
+
+
+def _apply_modality(pydicom: ModuleType, header: Any, stored: NDArray[Any], index: int) -> NDArray[Any]:
+    if header.get("ModalityLUTSequence"):
+        values: NDArray[Any] = pydicom.pixels.apply_modality_lut(stored, header)
+        return values
+    slope = _found(header, index, "PixelValueTransformationSequence", "RescaleSlope")
+    intercept = _found(header, index, "PixelValueTransformationSequence", "RescaleIntercept")
+    slope, intercept = (
+        float(slope) if slope is not None else 1.0,
+        float(intercept) if intercept is not None else 0.0,
+    )
+    return stored * slope + intercept if (slope, intercept) != (1.0, 0.0) else stored
+
+
+def _apply_voi(
+    pydicom: ModuleType, header: Any, values: NDArray[Any], index: int
+) -> NDArray[np.uint8] | None:
+    """Grey levels by the file's own lookup table or window; None where it has none."""
+    tables = header.get("VOILUTSequence")
+    if tables and values.dtype.kind in "iu":
+        looked_up = pydicom.pixels.apply_voi(values, header)
+        top = (1 << int(tables[0].LUTDescriptor[2])) - 1
+        return _rounded(looked_up * (255.0 / top))
+    center, width, function = (
+        _found(header, index, "FrameVOILUTSequence", tag)
+        for tag in ("WindowCenter", "WindowWidth", "VOILUTFunction")
+    )
+    center, width = _first(center), _first(width)
+    function = str(function or "LINEAR").upper()
+    if center is None or width is None or not width > 0 or (function == "LINEAR" and width < 1):
+        return None
+    x = values.astype(np.float64)
+    y: NDArray[Any]
+    if function == "SIGMOID":
+        y = 1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -700, 700)))
+    elif function == "LINEAR_EXACT":
+        y = (x - center) / width + 0.5
+    else:
+        y = (x > center - 0.5) * 1.0 if width == 1 else (x - (center - 0.5)) / (width - 1) + 0.5
+    return _rounded(255 * y)
+
+
+def _rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
+    grey: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
+    return grey
+
+
+def _first(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    return float(value) if isinstance(value, int | float | str) else float(value[0])
+
+
+def count_nifti(path: Path) -> int:
+    """How many slices a NIfTI file holds."""
+    image = import_extra("nibabel", "medical", "NIfTI").load(path)
+    axis = _axes(image.affine)[0][2]
+    return int(image.shape[axis])
+
+
+def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
+    """Which array axis runs nearest to right, front and head, and whether it runs the other way."""
+    nibabel = import_extra("nibabel", "medical", "NIfTI")
+    orientation = nibabel.io_orientation(affine)
+    axes = [int(np.flatnonzero(orientation[:, 0] == body)[0]) for body in range(3)]
+    return axes, [bool(orientation[axis, 1] < 0) for axis in axes]
+
+
+def read_nifti(
+    path: Path, frame: int | None, name: str, *, max_pixels: int | None, stretch: Stretch
+) -> NDArray[np.uint8]:
+    """Read one slice of a NIfTI file; parameters and errors as :func:`read_dicom`.
+
+    Returns
+    -------
+    ndarray of shape (H, W), uint8
+    """
+    nibabel = import_extra("nibabel", "medical", "NIfTI")
+    try:
+        image = nibabel.load(path)
+        shape, dtype = image.shape, image.get_data_dtype()
+        axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
+    except Exception as error:
+        raise _damaged_nifti(name, error) from error
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or dtype.names is not None:
+        what = "colour" if dtype.names is not None else f"of shape {shape}"
+        raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one number a voxel")
+    right, front, head = axes
+    check_frame(frame, shape[head], name)
+    if max_pixels is not None and shape[right] * shape[front] > max_pixels:
+        raise InputError(f"{name} has more pixels than are safe to decode ({shape}): reduce it")
+    at = frame or 0
+    place: list[Any] = [slice(None)] * 3 + [0] * (len(shape) - 3)
+    place[head] = shape[head] - 1 - at if flipped[2] else at
+    try:
+        values = np.asarray(image.dataobj[tuple(place)])
+    except Exception as error:
+        raise _damaged_nifti(name, error) from error
+    if right > front:  # to (right, front)
+        values = values.T
+    # Rows from the front to the back, columns from the patient's right to the left.
+    values = values[:: 1 if flipped[0] else -1, :: 1 if flipped[1] else -1].T
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinite voxels: repair them")
+    low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
+    if np.isfinite([low, high]).all() and low < high:
+        return _rounded((values.astype(np.float64) - low) * (255 / (high - low)))
+    return stretch(values, name)
+
+
+def _damaged_nifti(name: str, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(f"{name} is damaged, or no NIfTI ({reason[:200]}): copy it again or remove it")
+
+
+def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | None:
+    """Read colour of more than 8 bits, which Pillow would cut to 8.
+
+    Parameters
+    ----------
+    path : Path
+    page : int
+        Of a TIFF.
+    kind : {"PNG", "TIFF"}
+    name : str
+
+    Returns
+    -------
+    ndarray of shape (H, W, 3), uint16, or None
+        None where the extra is not installed.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or not grey or RGB with or without transparency.
+    """
+    if any(importlib.util.find_spec(module) is None for module in ("imagecodecs", "tifffile")):
+        return None
+    try:
+        if kind == "PNG":
+            codecs = import_extra("imagecodecs", "medical", "16-bit PNG")
+            values = np.asarray(codecs.png_decode(path.read_bytes()))
+        else:
+            values = np.asarray(import_extra("tifffile", "medical", "16-bit TIFF").imread(path, key=page))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{name} is corrupt or truncated ({reason[:200]}): copy it again or remove it"
+        ) from error
+    if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (2, 3, 4):
+        values = values.transpose(1, 2, 0)  # a TIFF with a plane a colour
+    if values.ndim != 3 or values.shape[2] not in (2, 3, 4) or values.dtype != np.uint16:
+        raise InputError(f"{name} is {values.dtype} of shape {values.shape}: convert it to 8 bits or to grey")
+    n_colours = 1 if values.shape[2] == 2 else 3
+    return np.repeat(values[..., :1], 3, axis=2) if n_colours == 1 else values[..., :3]
