@@ -70,7 +70,7 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
 	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,distributed,offline,demo,test]'
+	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,distributed,medical,offline,demo,test]'
 	touch $@
 
 $(VENV)/.gpu: $(SOURCES)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import machine
 import pytest
 from interleave import Processes
-from networks import BASE, NETWORKS, PRODUCT
+from networks import NETWORKS, PRODUCT
 from rivals import RIVALS
 
 from medvlad._validate import check_n_threads
@@ -105,15 +105,12 @@ def pytest_terminal_summary(terminalreporter, config):
 
 def extraction_lines(benches):
     """Lines of images/s, and of the rate as a share of a matrix product's and of Keras' predict."""
-    rates = {b.extra_info["implementation"]: b.extra_info["flop"] / b.stats.median for b in benches}
-    for bench in sorted(benches, key=lambda b: -rates[b.extra_info["implementation"]]):
+    for bench in sorted(benches, key=lambda b: -b.extra_info["flop"] / b.stats.median):
         info, stats = bench.extra_info, bench.stats
-        name, images = info["implementation"], info["images"]
+        name, images, rate = info["implementation"], info["images"], info["flop"] / stats.median
         speed = (
             f"{images / stats.median:7.2f} ({images / stats.max:.2f} to {images / stats.min:.2f}) images/s"
         )
-        shares = [f"{rates[name] / 1e9:6.0f} GFLOP/s"]
-        shares += [
-            f"{rates[name] / rates[other]:5.2f} x {other}" for other in (PRODUCT, BASE) if other in rates
-        ]
+        shares = [f"{rate / 1e9:6.0f} GFLOP/s"]
+        shares += [f"{rate / other:5.2f} x {standard}" for standard, other in info["standards"].items()]
         yield f"  {name:<36} {speed if name != PRODUCT else '':<34} {'  '.join(shares)}   n = {stats.rounds}"

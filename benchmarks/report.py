@@ -300,9 +300,8 @@ def _extract(results):
             images = result["images"]
             speeds = (f"{images / result['seconds'][key]:.2f}" for key in ("median", "max", "min"))
             shown = "-" if name == PRODUCT else "{} ({} to {})".format(*speeds)
-            shares = [
-                f"{rates[name] / rates[other]:.2f}" if other in rates else "-" for other in (PRODUCT, BASE)
-            ]
+            beside = result["standards"]
+            shares = [f"{rates[name] / beside[s]:.2f}" if s in beside else "-" for s in (PRODUCT, BASE)]
             rows.append([name, shown, f"{rates[name] / 1e9:.0f}", *shares, f"{result['difference']:.1e}"])
         yield f"### {224 + 320 * scale} pixels, threads: {threads}"
         header = ["", "Images/s", "GFLOP/s", f"over {PRODUCT}", f"over {BASE}", "Difference"]

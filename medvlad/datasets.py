@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError
-from medvlad.images import IMAGE_SUFFIXES
+from medvlad.images import is_image_name, list_frames, split_frame
+from medvlad.medical import is_dicom, patient_of
 
 __all__ = ["ImageFolder", "load_image_folder"]
 
@@ -128,8 +129,9 @@ def load_image_folder(
     Two layouts are understood: ``root/CLASS/...`` and ``root/{train,test,val}/CLASS/...``, with the names
     train, test and val in any case. The images of ``val`` are joined to train, as the paper did
     for its chest X-rays (Kaggle's copy keeps 16 of the 5,232 training images there). Within a class all
-    sub-folders are read, too. Hidden files, ``__MACOSX`` and files that do not end in one of
-    `medvlad.images.IMAGE_SUFFIXES` are left out; how many is logged.
+    sub-folders are read, too. Hidden files, ``__MACOSX`` and files that are no images by their names (see
+    `medvlad.images.is_image_name`) are left out; how many is logged. DICOM files without an ending are found
+    by their content. A file of several images is listed as ``FILE#0``, ``FILE#1``, ...
 
     Parameters
     ----------
@@ -141,7 +143,7 @@ def load_image_folder(
         first group, is the patient. Without it these names are known: ``personN_bacteria_M`` and
         ``personN_virus_M`` (different patients), ``IM-N-M`` and ``NORMAL2-IM-N-M`` of the paediatric chest
         X-rays, ``sub-X`` (BIDS) and ``patientN``, ``patient_N``, ``patient-N`` in the names of files and of
-        folders below the class.
+        folders below the class; then PatientID in DICOM files, as a digest that names nobody.
 
     Returns
     -------
@@ -218,7 +220,7 @@ class Listing:
                         if not hidden:
                             folders.append(entry.name)
                     # A broken link counts as an image, so that it is reported as missing when it is read.
-                    elif not hidden and Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                    elif not hidden and _is_image(folder / entry.name):
                         images.append(entry.name)
                     else:
                         self.n_skipped += 1
@@ -259,11 +261,13 @@ def list_images(root: Root) -> list[str]:
         If the folder is missing, cannot be read, or holds no image.
     """
     folder, listing = check_root(root), Listing()
-    paths = [str(folder.joinpath(*parts)) for parts in listing.walk(folder)]
+    files = [folder.joinpath(*parts) for parts in listing.walk(folder)]
     listing.report(folder)
-    if not paths:
-        raise InputError(f"there is no image in {str(folder)!r}: give a folder of JPEG, PNG or TIFF files")
-    return paths
+    if not files:
+        raise InputError(
+            f"there is no image in {str(folder)!r}: give a folder of JPEG, PNG, TIFF, DICOM or NIfTI files"
+        )
+    return [str(path) for file in files for path in list_frames(file)]
 
 
 def check_split(split: object) -> None:
@@ -330,7 +334,7 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
         images = [
             ListedImage(split, class_name, parts, path, path.relative_to(root).as_posix())
             for parts in listing.walk(folder / class_name)
-            for path in [folder.joinpath(class_name, *parts)]
+            for path in list_frames(folder.joinpath(class_name, *parts))
         ]
         if not images:
             raise InputError(
@@ -413,6 +417,8 @@ def _find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> d
         else _searched_patient(image.relative, pattern)
         for image in found
     }
+    if pattern is None:
+        patients = _with_dicom_patients(found, patients)
     n_unknown = sum(not patient for patient in patients.values())
     if n_unknown == len(patients):
         if pattern is not None:
@@ -425,6 +431,25 @@ def _find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> d
     if n_unknown:
         _log.info("%d images whose names tell no patient are groups of their own", n_unknown)
     return {relative: patient or relative for relative, patient in patients.items()}
+
+
+def _with_dicom_patients(found: list[ListedImage], patients: dict[str, str | None]) -> dict[str, str | None]:
+    """Fill in what DICOM files say, where names say nothing; images of one file are one patient's anyway."""
+    in_file: dict[Path, str | None] = {}
+    for image in found:
+        if patients[image.relative]:
+            continue
+        file, frame = split_frame(image.path)
+        if file not in in_file:
+            in_file[file] = patient_of(file) if is_dicom(file) else None
+        of_file = None if frame is None else image.relative.rpartition("#")[0]
+        patients[image.relative] = in_file[file] or of_file
+    return patients
+
+
+def _is_image(path: Path) -> bool:
+    """By its name; files of scanners often have none that tells, so their first bytes are looked at."""
+    return is_image_name(path.name) or (not path.suffix.strip(".0123456789") and is_dicom(path))
 
 
 def _searched_patient(relative: str, pattern: re.Pattern[str]) -> str | None:

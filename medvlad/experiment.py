@@ -31,6 +31,7 @@ from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD, GlobalPool, make_encoder
 from medvlad.evaluation import Stopwatch, evaluate_encoder, versions
 from medvlad.features import CNNDescriptors
+from medvlad.images import list_frames
 from medvlad.paper_datasets import LAYOUTS
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
@@ -240,7 +241,7 @@ def predict_images(
     pipeline : sklearn.pipeline.Pipeline
         From :meth:`Experiment.train` or :func:`medvlad.load_model`.
     images : sequence of str
-        Paths.
+        Paths; of a file of several images, all of them are classified.
     on_error : {"raise", "skip"}, default="raise"
 
     Returns
@@ -252,6 +253,9 @@ def predict_images(
     """
     extractor, encoder, classifier = (step for _, step in pipeline.steps)
     extractor.set_params(on_error=on_error)
+    listed = [(image, list_frames(image)) for image in images]
+    # One name stays as it was given, "./a.png" for example.
+    images = [str(path) for image, paths in listed for path in (paths if paths != [Path(image)] else [image])]
     descriptors = extractor.transform(list(images))
     skipped = dict(extractor.skipped_)
     decision = classifier.decision_function(encoder.transform(descriptors))

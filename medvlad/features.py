@@ -306,7 +306,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     def _fill_store(self, X: Any, section: Section | None = None) -> tuple[Section, list[str | None]]:
         """Extract what the store has not; return its section and each image's key, None where skipped."""
         section = self._section() if section is None else section
-        keys: list[str | None] = [self._key_of(X[i], i) for i in range(len(X))]
+        digests: dict[Path, str] = {}
+        keys: list[str | None] = [self._key_of(X[i], i, digests) for i in range(len(X))]
         seen: set[str] = set()
         missing = []
         for i, key in enumerate(keys):
@@ -349,9 +350,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             return self._from_store(X, self._fill_store(X, section))
         return Descriptors(values[:used], np.concatenate([[0], np.cumsum(lengths)]))
 
-    def _key_of(self, image: Any, index: int) -> str | None:
+    def _key_of(self, image: Any, index: int, digests: dict[Path, str]) -> str | None:
         try:
-            return image_key(image)
+            return image_key(image, digests)
         except InputError as error:
             if self.on_error == "raise":
                 raise

@@ -10,8 +10,8 @@ Everything downstream sees (H, W, 3) uint8 RGB, however the picture was stored::
 The format is recognised by the content of a file (NIfTI by its name). What cannot be read faithfully
 is refused with the name of the file: a wrong pixel is worse than a missing one.
 
-A file may hold several images: frames of DICOM, pages of TIFF, slices of NIfTI. ``FILE#N`` is the one number N,
-from 0, and stands wherever the path of an image may.
+A file may hold several images: frames of DICOM, pages of TIFF, slices of NIfTI. ``FILE#N`` is number N of
+them, from 0, and stands wherever the path of an image may.
 """
 
 from __future__ import annotations
@@ -270,8 +270,9 @@ def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray
                 colour = medical.read_colour(path, frame or 0, str(image.format), name)
                 if colour is None:
                     raise InputError(
-                        f"{name} is colour (or grey with transparency) of more than 8 bits a channel, of which "
-                        "Pillow would keep the high byte only: pip install 'medvlad[medical]', or convert it"
+                        f"{name} is colour (or grey with transparency) of more than 8 bits a channel, of "
+                        "which Pillow would keep the high byte only: pip install 'medvlad[medical]', or "
+                        "convert it to 8 bits or to grey"
                     )
                 return _orient(_stretch(colour, name), _orientation(image))
             image.load()

@@ -48,6 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_choice, check_finite
+from medvlad.images import split_frame
 
 __all__ = ["DescriptorStore", "Section", "ShardWriter", "image_key"]
 
@@ -86,13 +87,21 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
     InputError
         If the file cannot be read.
     """
-    digest = hashlib.sha256()
     if isinstance(image, str | os.PathLike):
+        path, frame = split_frame(image)
+        if digests is not None and path in digests:
+            return f"{digests[path]}#{frame}"
         try:
-            with Path(image).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise InputError(f"{image} cannot be read: {error.strerror}") from error
+        if frame is None:
+            return found
+        if digests is not None:
+            digests[path] = found
+        return f"{found}#{frame}"
+    digest = hashlib.sha256()
     pixels = np.asarray(image)
     digest.update(f"{pixels.dtype.str} {pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).data)

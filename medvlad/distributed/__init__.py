@@ -44,6 +44,7 @@ from medvlad.distributed.worker import (
     what_decides_bits,
 )
 from medvlad.features import CNNDescriptors, as_sequence
+from medvlad.images import split_frame
 from medvlad.store import image_key
 from medvlad.weights import weights_source
 
@@ -180,12 +181,13 @@ class _Run:
         self._section.forget_damaged()
         self._before = len(self._section)
         self._skipped: dict[int, str] = {}
+        self._digests: dict[Path, str] = {}
         self._keys = [self._key_of(i) for i in range(len(self._images))]
         self._send_files = False
 
     def _key_of(self, index: int) -> str | None:
         try:
-            return image_key(self._images[index])
+            return image_key(self._images[index], self._digests)
         except InputError as error:
             self._skip(index, str(error))
             return None
@@ -309,12 +311,13 @@ class _Run:
         content = None
         if self._send_files:
             with suppress(OSError):  # gone: the worker misses it, and `_resend` finds out
-                content = Path(source).read_bytes()
+                content = split_frame(source)[0].read_bytes()
         return Image(index, key, str(Path(source)), _absolute(source), content)
 
     def _resend(self, unseen: list[int]) -> list[int]:
         """Return those of the files that a worker has not found that are here, to be sent from now on."""
         found = []
+        self._digests.clear()
         for index in unseen:
             key = self._key_of(index)
             if key is not None and key != self._keys[index]:

@@ -20,6 +20,7 @@ from medvlad._validate import InputError, import_extra
 from medvlad.descriptors import Descriptors
 from medvlad.evaluation import versions
 from medvlad.features import CNNDescriptors
+from medvlad.images import split_frame
 from medvlad.network import import_keras
 from medvlad.store import DescriptorStore, Section
 
@@ -165,14 +166,18 @@ class Extraction:
         made = Made()
         given: list[tuple[Image, Any]] = []
         for image in images:
-            if image.content is not None:
-                path = folder / f"{image.index}{Path(image.source).suffix}"
-                path.write_bytes(image.content)
-                given.append((image, path))
-            elif isinstance(image.source, str) and not Path(image.source).is_file():
-                made.unseen.append(image.index)
-            else:
+            if not isinstance(image.source, str):
                 given.append((image, image.source))
+                continue
+            file, frame = split_frame(image.source)
+            if image.content is not None:
+                path = folder / f"{image.index}-{file.name}"
+                path.write_bytes(image.content)
+                given.append((image, path if frame is None else Path(f"{path}#{frame}")))
+            elif file.is_file():
+                given.append((image, image.source))
+            else:
+                made.unseen.append(image.index)
         if not given:
             return made
         self._prepare(kept, folder / "store")
