@@ -139,10 +139,12 @@ def read_dicom(
             "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         )
     index = frame or 0
+    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     try:
-        pixels = pydicom.pixels.pixel_array(path, index=index)
+        # A file that is deflated as a whole has no place where a frame begins.
+        source = pydicom.dcmread(path) if syntax is not None and syntax.is_deflated else path
+        pixels = pydicom.pixels.pixel_array(source, index=index)
     except (RuntimeError, NotImplementedError) as error:
-        syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
         if syntax is None or not syntax.is_compressed:
             raise _damaged(name, error) from error
         raise InputError(

@@ -326,5 +326,5 @@ def test_vgg16_with_its_own_weights(data_dir, vgg16_weights, record_property):
     for i in range(len(images)):
         exact = expected(layers, images[i : i + 1])
         error = np.abs(got[i : i + 1] - exact).max() / exact.max()
-        record_property(f"relative error of {paths[i].name}", error)
+        record_property(f"relative error of {paths[i].name}", float(error))  # xdist sends no NumPy
         assert error <= PROMISED
