@@ -365,7 +365,7 @@ def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
         return _as_three_channels(255 - grey if inverted else grey)
     # A palette with several transparent entries makes convert warn that it cannot keep them: nor should it.
     image.info.pop("transparency", None)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:

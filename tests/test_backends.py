@@ -18,6 +18,8 @@ from medvlad import InputError
 from medvlad.backends import BACKENDS, available_backends, get_backend, reference
 
 SIZES = [1, 31, 32, 33, 255, 256, 257]
+# Of the large ones, which take long where a GPU is emulated, not each with each.
+WIDTHS = [(k, d) for k in SIZES for d in SIZES if k < 255 or d < 255 or k - d == 1] + [(257, 257)]
 
 
 def batch(rng, lengths, k, d, *, integers=False):
@@ -63,8 +65,7 @@ def test_specification_by_hand():
     np.testing.assert_allclose(encoded[0], np.array([1, 0, 0, 3]) / np.sqrt(10), rtol=1e-7)
 
 
-@pytest.mark.parametrize("k", SIZES)
-@pytest.mark.parametrize("d", SIZES)
+@pytest.mark.parametrize(("k", "d"), WIDTHS)
 def test_awkward_widths(backend, rng, k, d):
     check_against_reference(backend, *batch(rng, [0, 3, 40, 0, 1, 0], k, d))
 

@@ -94,7 +94,7 @@ def test_input_sides():
     assert [input_side(s) for s in (0, 1, 2)] == [224, 544, 864]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batches_change_nothing(small, pictures, batch_size):
     whole = small.transform(pictures)
     cut = clone(small).set_params(batch_size=batch_size).transform(pictures)
@@ -239,13 +239,22 @@ def test_fully_connected_layer_gives_one_descriptor(tmp_path, pictures):
     np.testing.assert_allclose(got.values.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("layer", ["fc1", "fc2"])
-def test_fc1_and_fc2_of_vgg16(tmp_path, pictures, layer):
+@pytest.fixture(scope="module")
+def vgg16_with_top(tmp_path_factory):
+    """Half a gigabyte of weights."""
     keras.utils.set_random_seed(0)
     network = keras.applications.VGG16(weights=None)
-    network.save_weights(tmp_path / "top.weights.h5")
-    got = CNNDescriptors("vgg16", layer, weights=tmp_path / "top.weights.h5").transform(pictures[:1])
+    path = tmp_path_factory.mktemp("top") / "top.weights.h5"
+    network.save_weights(path)
+    yield network, path
+    path.unlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["fc1", "fc2"])
+def test_fc1_and_fc2_of_vgg16(vgg16_with_top, pictures, layer):
+    network, path = vgg16_with_top
+    got = CNNDescriptors("vgg16", layer, weights=path).transform(pictures[:1])
     assert got.values.shape == (1, 4096)
     cut = keras.Model(network.input, network.get_layer(layer).output)
     pixels = resize_square(pictures[0], 224)[None].astype("float32")
@@ -389,7 +398,7 @@ if {on_host}:
     gpu_array._torch_stream = lambda device: 0
 cupy = gpu_array.import_cupy()
 pictures = np.random.default_rng(0).integers(0, 256, (5, 60, 50, 3)).astype(np.uint8)
-settings = dict(model="mobilenetv2", layer="block_5_add", weights={weights!r}, scales=(1, 0), batch_size=2)
+settings = dict(model="mobilenetv2", layer="block_2_add", weights={weights!r}, scales=(1, 0), batch_size=2)
 host = mv.CNNDescriptors(**settings).transform(pictures)
 there = mv.CNNDescriptors(**settings, output="gpu").transform(pictures)
 assert isinstance(there.values, gpu_array.GpuArray), there.values

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from medvlad._validate import InputError
 from medvlad.images import IMAGE_SUFFIXES, RESIZE_FILTERS, load_image, resize_square
@@ -455,7 +455,7 @@ def test_a_disk_error_while_reading_is_told(tmp_path, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Image.Image, "convert", fail)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     refusal(path, path, "Input/output error")
 
 
