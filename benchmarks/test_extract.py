@@ -22,8 +22,8 @@ pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
 #: Convolutions of VGG19's blocks, and their channels.
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-#: Images a call, by scale: of a network, and of the whole way.
-IMAGES, FILES = (8, 4, 2), (32, 8, 4)
+#: Images a call, by scale: of a network, and of the whole way, which takes a moment to fill and to end.
+IMAGES, FILES = (8, 4, 2), (128, 24, 8)
 #: Images of Keras' predict: a batch of 8 at every scale.
 BASE_IMAGES = 8
 #: Largest distance from Keras' maps, relative to their length.
