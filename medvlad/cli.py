@@ -218,7 +218,17 @@ def train(directory: Path, encode: str, output: Path, **options: Any) -> int:
 @click.option("--weights", help="Where the network's weights are on this machine.")
 @_on_error_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error: str, as_json: bool) -> int:
+@click.option(
+    "--explain", type=_PATH, metavar="OUT", help="Folder for pictures of where the evidence for a label is."
+)
+def predict(
+    model: Path,
+    images: tuple[str, ...],
+    weights: str | None,
+    on_error: str,
+    as_json: bool,
+    explain: Path | None,
+) -> int:
     """Classify each IMAGE with a model that `medvlad train` wrote."""
     from medvlad.experiment import predict_images
     from medvlad.model_file import check_readable, load_model
@@ -226,7 +236,9 @@ def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error:
     check_readable(model)
     _start_keras()
     pipeline = load_model(model, weights=weights)
-    predictions, skipped = predict_images(pipeline, images, on_error=_on_error(on_error))
+    if explain is not None:
+        explain.mkdir(parents=True, exist_ok=True)
+    predictions, skipped = predict_images(pipeline, images, on_error=_on_error(on_error), explain=explain)
     if as_json:
         click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
     else:
@@ -234,6 +246,10 @@ def predict(model: Path, images: tuple[str, ...], weights: str | None, on_error:
         for p in predictions:
             values = "  ".join(f"{name} {value:+.3f}" for name, value in p["scores"].items())
             click.echo(f"{p['image']:<{width}}  {p['label']}  ({values})")
+    if explain is not None and not as_json:
+        power = getattr(pipeline.named_steps["encode"], "power", 1.0)
+        how = "exactly" if power == 1 else f"to first order, as a signed power of {power:g} cannot be split"
+        click.echo(f"Evidence, split over the image {how}: {len(predictions)} pictures in {explain}")
     return _list_skipped(skipped)
 
 

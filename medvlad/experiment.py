@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 from sklearn.pipeline import Pipeline
 
 from medvlad._validate import (
@@ -30,8 +31,9 @@ from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD, GlobalPool, make_encoder
 from medvlad.evaluation import Stopwatch, evaluate_encoder, versions
+from medvlad.explain import evidence, evidence_maps, first_order_evidence, overlay
 from medvlad.features import CNNDescriptors
-from medvlad.images import list_frames
+from medvlad.images import list_frames, load_image
 from medvlad.paper_datasets import LAYOUTS
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
@@ -232,7 +234,7 @@ class Experiment:
 
 
 def predict_images(
-    pipeline: Pipeline, images: Sequence[str], *, on_error: str = "raise"
+    pipeline: Pipeline, images: Sequence[str], *, on_error: str = "raise", explain: Path | None = None
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Classify image files.
 
@@ -243,11 +245,14 @@ def predict_images(
     images : sequence of str
         Paths; of a file of several images, all of them are classified.
     on_error : {"raise", "skip"}, default="raise"
+    explain : Path or None
+        Folder for a picture an image: where the evidence for its label is, see :mod:`medvlad.explain`.
 
     Returns
     -------
     predictions : list of dict
-        image, label, scores (class name to decision value; the largest wins).
+        image, label, scores (class name to decision value; the largest wins), and with `explain` the file
+        name of the picture, evidence.
     skipped : list of dict
         image and reason.
     """
@@ -262,7 +267,7 @@ def predict_images(
     if decision.ndim == 1:
         decision = np.column_stack([-decision, decision])
     names = [str(name) for name in classifier.classes_]
-    predictions = [
+    predictions: list[dict[str, Any]] = [
         {
             "image": image,
             "label": names[int(values.argmax())],
@@ -271,7 +276,22 @@ def predict_images(
         for i, (image, values) in enumerate(zip(images, decision, strict=True))
         if i not in skipped
     ]
+    if explain is not None:
+        seen = [i for i in range(len(images)) if i not in skipped]
+        for i, prediction in zip(seen, predictions, strict=True):
+            label = int(decision[i].argmax())
+            name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem}.png"
+            _evidence_picture(pipeline, descriptors[i : i + 1], images[i], label).save(explain / name)
+            prediction["evidence"] = name
     return predictions, [{"image": images[i], "reason": reason} for i, reason in skipped.items()]
+
+
+def _evidence_picture(pipeline: Pipeline, descriptors: Descriptors, image: str, label: int) -> Image:
+    extractor, encoder, classifier = (step for _, step in pipeline.steps)
+    split = first_order_evidence if getattr(encoder, "power", 1.0) != 1 else evidence
+    maps = evidence_maps(split(descriptors, encoder, classifier), 0, extractor.grids_)
+    of_label = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
+    return overlay(load_image(image), of_label)
 
 
 def _extract(

@@ -102,6 +102,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Width D of a descriptor.
     input_sides_ : tuple of int
         Sides in pixels, one a scale.
+    grids_ : tuple of (int, int)
+        Height and width of the descriptors' grid, one a scale; (1, 1) for a layer without places.
     weights_fingerprint_ : str
         SHA-256 of the weights in use.
     engine_ : str
@@ -187,6 +189,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 f"layer {self.layer!r} of {self.model} comes after its fully connected part, which takes "
                 f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
             )
+        self.grids_ = tuple(self._grid(side) for side in self.input_sides_)
         self.engine_ = choose_engine(self._network, engine=self.engine, dtype=self.dtype, output=self.output)
         return self
 
@@ -366,7 +369,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         """
         scales = _check_scales(self.scales)
         sides = [input_side(scale) for scale in scales]
-        counts = [self._descriptors_of_scale(scale) for scale in scales]
+        counts = [h * w for h, w in self.grids_]
         batches = [self.batch_size or max(1, _BATCH_PIXELS // side**2) for side in sides]
         n_images, an_image, d = len(wanted), sum(counts), self.n_features_out_
         if not n_images:
@@ -458,12 +461,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             return calibrate(self._network, batches(), n_threads=n_threads)
 
     def _descriptors_an_image(self) -> int:
-        return sum(self._descriptors_of_scale(scale) for scale in _check_scales(self.scales))
+        return sum(h * w for h, w in self.grids_)
 
-    def _descriptors_of_scale(self, scale: int) -> int:
-        side = input_side(scale)
+    def _grid(self, side: int) -> tuple[int, int]:
         shape = self._network.compute_output_shape((1, side, side, 3))
-        return int(np.prod(shape[1:-1]))
+        return (int(shape[1]), int(shape[2])) if len(shape) == 4 else (1, 1)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

@@ -94,10 +94,13 @@ def test_cross_validation_without_a_test_part(run, images, weights):
     assert "3-fold cross-validation" in printed
 
 
-@pytest.mark.parametrize("encode", ["avg", "vlad3"])
-def test_train_and_predict(run, images, weights, tmp_path, encode):
+@pytest.mark.parametrize(
+    ("encode", "power", "how"), [("avg", "1", "exactly"), ("vlad3", "0.5", "to first order")]
+)
+def test_train_and_predict(run, images, weights, tmp_path, encode, power, how):
     model = tmp_path / "model.medvlad"
-    status, printed, _ = run("train", images, *NETWORK, "--weights", weights, "--encode", encode, "-o", model)
+    learning = ["--encode", encode, "--power", power]
+    status, printed, _ = run("train", images, *NETWORK, "--weights", weights, *learning, "-o", model)
     assert status == 0
     assert "trained on 12 images" in printed
     files = sorted((images / "test").rglob("*.png"))
@@ -115,6 +118,20 @@ def test_train_and_predict(run, images, weights, tmp_path, encode):
     status, table, _ = run("predict", model, files[0], "--weights", moved)
     assert status == 0
     assert f"{files[0]}  {predictions[0]['label']}" in table
+    status, table, _ = run("predict", model, *files[:2], "--explain", tmp_path / "maps" / "new")
+    assert status == 0
+    assert f"split over the image {how}" in table
+    pictures = sorted((tmp_path / "maps" / "new").iterdir())
+    assert [p.name for p in pictures] == [f"{i}_{files[i].stem}.png" for i in range(2)]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size[0] > 2 * 400
+    _, printed, _ = run("predict", model, *files[:2], "--explain", tmp_path / "maps", "--json")
+    assert [p["evidence"] for p in json.loads(printed)["predictions"]] == [p.name for p in pictures]
+    (tmp_path / "file").touch()
+    status, _, error = run("predict", model, files[0], "--explain", tmp_path / "file")
+    assert status == 2
+    assert "file" in error
+    assert "Traceback" not in error
 
 
 def test_extract_and_store(run, images, weights, tmp_path, monkeypatch):

@@ -1,0 +1,322 @@
+"""Evidence maps: a linear decision value, split exactly over the places of an image.
+
+A decision value w . z + b is a sum over descriptors x_i wherever the way from them to z is a sum and scalings
+of the image as a whole. Cell k of VLAD has the centre c_k, and a is the assignment::
+
+    avg     z = s (1/n) sum_i x_i                         term_i = s (1/n) w . x_i
+    max     z_j = s x_ij at the i where x_ij is largest   term_i = s sum of w_j x_ij over those j
+    VLAD    z_k = s s_k sum_{i in cell k} (x_i - c_k)     term_i = s s_a(i) w_a(i) . (x_i - c_a(i))
+
+s is one over the norm that the L2 normalisation divides by and s_k that of the intra-normalisation (1 where
+there is none, 0 where the norm is below 1e-12). Both depend on the image: they are held at its own values.
+A PCA behind the encoder, whitening or not, is affine, and goes into w and b; an L2 normalisation behind that
+is one more factor of s. So, for each class, sum_i term_i + b is the decision value but for rounding.
+
+A map says where the numbers come from, not what a clinician would look at. A place whose descriptors have a
+centre of their own leaves hardly a residual, so VLAD's evidence for it is small however telling it is.
+
+Signed power normalisation, sign(v) |v|^p, is not additive: no split of it is exact. The first-order form is
+its derivative, with all norms held: the term of a descriptor is how fast the decision value grows with that
+descriptor's share in the residual,
+
+    V_k = sum_{i in cell k} t_i (x_i - c_k)
+    term_i = d(w . z) / d t_i at t = 1 = s s_k sum_j w_kj p |V_kj|^(p-1) (x_ij - c_kj)
+
+where V_kj = 0 has no derivative and adds nothing. These terms add up to p times the decision value less b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import Normalizer
+
+from medvlad._validate import InputError
+from medvlad.backends.reference import NORM_FLOOR
+from medvlad.classify import WideLinearSVC
+from medvlad.descriptors import Descriptors, as_descriptors
+from medvlad.encoding import VLAD, GlobalPool, vlad_encode
+
+__all__ = ["Evidence", "evidence", "evidence_maps", "first_order_evidence", "overlay", "spread"]
+
+Matrix = NDArray[np.float64]
+
+_FOR, _AGAINST = (200, 30, 30), (30, 70, 200)
+_MOST_COLOUR = 0.75
+_GAP = 8  # pixels
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Terms of decision values.
+
+    Attributes
+    ----------
+    terms : ndarray of float64, shape (N, n_columns)
+        What each descriptor adds; rows as in the descriptors. The columns are those of the classifier's
+        `coef_`: one of ``classes_[1]`` for two classes, else one a class.
+    bias : ndarray of float64, shape (B, n_columns)
+        What does not come from any descriptor.
+    offsets : ndarray of int64, shape (B + 1,)
+        Rows of each image.
+    """
+
+    terms: Matrix
+    bias: Matrix
+    offsets: NDArray[np.int64]
+
+    def decision(self) -> Matrix:
+        """Add terms and bias up, shape (B, n_columns): the classifier's decision values."""
+        totals = np.zeros((len(self.bias), self.terms.shape[1]))
+        for i in range(len(totals)):
+            totals[i] = self.terms[self.offsets[i] : self.offsets[i + 1]].sum(axis=0)
+        return totals + self.bias
+
+
+def evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
+    """Split decision values over descriptors, exactly.
+
+    Parameters
+    ----------
+    descriptors : Descriptors, list of (n_i, D) or array (B, n, D)
+    encoder : GlobalPool ("avg" or "max") or VLAD (power=1), fitted
+    *steps : PCA or Normalizer (norm="l2") of scikit-learn in any number, and WideLinearSVC at the end; fitted
+
+    Returns
+    -------
+    Evidence
+        Whose sums are what the last step's `decision_function` says of these images, but for rounding.
+
+    Raises
+    ------
+    InputError
+        If a step is not a sum and a scaling of the image as a whole.
+    """
+    if isinstance(encoder, VLAD) and encoder.power != 1:
+        raise InputError(
+            f"a signed power of {encoder.power} cannot be split exactly over descriptors: use "
+            "first_order_evidence, or an encoder with power=1"
+        )
+    return _split(descriptors, encoder, steps)
+
+
+def first_order_evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
+    """Split decision values over descriptors to first order, where VLAD has a signed power.
+
+    Parameters and errors as :func:`evidence`. The sums are those that the module's head gives, p times the
+    decision value less the bias; with ``power=1`` they are those of :func:`evidence`.
+    """
+    return _split(descriptors, encoder, steps)
+
+
+def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
+    batch = as_descriptors(descriptors).to_host()
+    *between, classifier = steps or (None,)
+    if not isinstance(classifier, WideLinearSVC):
+        what = type(classifier).__name__
+        raise InputError(f"evidence is for a linear classifier, WideLinearSVC, at the end, not for {what}")
+    # What the vectors are as they go through the steps: their norms are needed.
+    vectors = np.asarray(encoder.transform(batch))
+    seen: list[NDArray[Any]] = []
+    for step in between:
+        seen.append(vectors)
+        if not isinstance(step, PCA | Normalizer) or getattr(step, "norm", "l2") != "l2":
+            raise InputError(
+                f"{type(step).__name__} is not a sum and a scaling: evidence is for PCA and Normalizer('l2') "
+                "between encoder and classifier"
+            )
+        vectors = np.asarray(step.transform(vectors))
+    weights, constant = (
+        np.asarray(classifier.coef_, np.float64),
+        np.asarray(classifier.intercept_, np.float64),
+    )
+    bias = np.tile(constant, (len(batch), 1))
+    factor = np.ones((len(batch), 1))
+    for step, before in zip(reversed(between), reversed(seen), strict=True):
+        if isinstance(step, Normalizer):
+            norms = np.linalg.norm(before.astype(np.float64), axis=1, keepdims=True)
+            factor /= np.where(norms > 0, norms, 1.0)
+        else:
+            weights = weights @ _projection(step)
+            bias -= factor * (weights @ step.mean_)
+    if isinstance(encoder, GlobalPool):
+        terms = _of_pooling(batch, encoder, weights)
+    elif isinstance(encoder, VLAD):
+        terms = _of_vlad(batch, encoder, weights)
+    else:
+        raise InputError(f"evidence is for GlobalPool and VLAD, not for {type(encoder).__name__}")
+    return Evidence(terms * np.repeat(factor, np.diff(batch.offsets), axis=0), bias, batch.offsets)
+
+
+def _projection(pca: PCA) -> Matrix:
+    """Return (n_components, n_features), with whitening."""
+    rows = np.asarray(pca.components_, np.float64)
+    if pca.whiten:
+        scale = np.sqrt(pca.explained_variance_)
+        rows = rows / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]
+    return rows
+
+
+def _inverse(norms: Matrix, wanted: bool) -> Matrix:
+    """One over norms, as the encoders take it."""
+    if not wanted:
+        return np.ones_like(norms)
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms >= NORM_FLOOR)
+
+
+def _of_pooling(batch: Descriptors, encoder: GlobalPool, weights: Matrix) -> Matrix:
+    """Terms (N, n_columns)."""
+    counts = np.diff(batch.offsets)
+    image = np.repeat(np.arange(len(batch)), counts)
+    terms: Matrix
+    if encoder.mode == "avg":
+        terms = batch.values.astype(np.float64) @ weights.T / counts[image][:, None]
+    elif encoder.mode == "max":
+        terms = np.zeros((len(batch.values), len(weights)))
+        for i in np.flatnonzero(counts).tolist():
+            x = batch[i].astype(np.float64)
+            best = x.argmax(axis=0)
+            np.add.at(terms, batch.offsets[i] + best, (weights * x[best, np.arange(x.shape[1])]).T)
+    else:
+        raise InputError(f"pooling by {encoder.mode!r} is not a sum over descriptors: use 'avg' or 'max'")
+    bare = copy(encoder)
+    bare.l2_norm = False
+    norms = np.linalg.norm(bare.transform(batch).astype(np.float64), axis=1)
+    terms *= _inverse(norms, encoder.l2_norm)[image][:, None]
+    return terms
+
+
+def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
+    """Terms (N, n_columns)."""
+    centers = encoder.cluster_centers_
+    n_clusters, width = centers.shape
+    image = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
+    labels = np.empty(len(batch.values), np.int32)
+    summed: Matrix = vlad_encode(
+        batch,
+        centers,
+        l2_norm=False,
+        backend=encoder.backend,
+        n_threads=encoder.n_threads,
+        labels_out=labels,
+    ).astype(np.float64)
+    summed = summed.reshape(len(batch), n_clusters, width)
+    size = np.abs(summed)
+    powered = size**encoder.power
+    factors = _inverse(np.linalg.norm(powered, axis=2), encoder.intra_norm)
+    factors *= _inverse(np.linalg.norm(powered * factors[..., None], axis=(1, 2)), encoder.l2_norm)[:, None]
+    slope = np.zeros_like(size)
+    np.power(size, encoder.power - 1, out=slope, where=size > 0)
+    slope *= encoder.power
+    terms = np.zeros((len(batch.values), len(weights)))
+    by_cell = weights.reshape(-1, n_clusters, width)
+    for k in range(n_clusters):
+        rows = np.flatnonzero(labels == k)
+        residuals = batch.values[rows].astype(np.float64) - centers[k]
+        if encoder.power != 1:
+            residuals *= slope[image[rows], k]
+        terms[rows] = residuals @ by_cell[:, k].T * factors[image[rows], k][:, None]
+    return terms
+
+
+def spread(values: Matrix, side: tuple[int, int]) -> Matrix:
+    """Spread sums over a coarse grid evenly over a finer one of the same area; the total stays.
+
+    Parameters
+    ----------
+    values : ndarray of shape (h, w, ...)
+    side : (int, int)
+        Height and width of the finer grid.
+
+    Returns
+    -------
+    ndarray of float64, shape (height, width, ...)
+    """
+    for axis, size in enumerate(side):
+        values = np.moveaxis(np.tensordot(_shares(values.shape[axis], size), values, (1, axis)), 0, axis)
+    return values
+
+
+def _shares(coarse: int, fine: int) -> Matrix:
+    """Share of each of `coarse` equal parts of a line that lies in each of `fine` equal parts of it."""
+    starts, ends = np.arange(fine)[:, None] / fine, (np.arange(fine)[:, None] + 1) / fine
+    begin, end = np.arange(coarse) / coarse, (np.arange(coarse) + 1) / coarse
+    shares: Matrix = np.maximum(np.minimum(ends, end) - np.maximum(starts, begin), 0.0) * coarse
+    return shares
+
+
+def evidence_maps(decision: Evidence, index: int, grids: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    """Lay the terms of one image out over its grid.
+
+    Parameters
+    ----------
+    decision : Evidence
+    index : int
+        Which image.
+    grids : sequence of (h, w)
+        Of each scale in turn, as :attr:`medvlad.CNNDescriptors.grids_` has them; descriptors row by row.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_columns, H, W)
+        On the finest of the grids. Terms of coarser scales are spread over the cells that they cover, so the
+        sum over H and W, and the bias, are still the decision value.
+
+    Raises
+    ------
+    InputError
+        If the image has another number of descriptors than the grids.
+    """
+    terms = decision.terms[decision.offsets[index] : decision.offsets[index + 1]]
+    if len(terms) != sum(h * w for h, w in grids):
+        raise InputError(
+            f"image {index} has {len(terms)} descriptors, other than grids of {', '.join(map(str, grids))}: "
+            "take them from the CNNDescriptors that made the descriptors"
+        )
+    finest = max(grids, key=lambda grid: grid[0] * grid[1])
+    maps = np.zeros((*finest, terms.shape[1]))
+    start = 0
+    for h, w in grids:
+        maps += spread(terms[start : start + h * w].reshape(h, w, -1), finest)
+        start += h * w
+    return maps.transpose(2, 0, 1)
+
+
+def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448) -> Image.Image:
+    """Show an image, and beside it the same in grey with evidence in colour: red speaks for, blue against.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (height, width, 3), uint8
+    evidence_map : ndarray of shape (H, W)
+        For one class; it covers the whole image.
+    side : int, default=448
+        Longer side of each of the two pictures in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB. Full colour stands for the largest magnitude in this map.
+    """
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    plain = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    largest = float(np.abs(evidence_map).max()) or 1.0
+    share = Image.fromarray((evidence_map / largest).astype(np.float32))
+    strength = np.asarray(share.resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)[..., None]
+    grey = np.asarray(plain.convert("L"), np.float32)[..., None]
+    colour = np.where(strength > 0, np.array(_FOR, np.float32), np.array(_AGAINST, np.float32))
+    amount = np.abs(strength) * _MOST_COLOUR
+    shown = Image.fromarray(np.rint(grey * (1 - amount) + colour * amount).astype(np.uint8))
+    both = Image.new("RGB", (2 * size[0] + _GAP, size[1]), "white")
+    both.paste(plain, (0, 0))
+    both.paste(shown, (size[0] + _GAP, 0))
+    return both

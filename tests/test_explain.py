@@ -1,0 +1,188 @@
+"""Evidence maps: sums that must be the decision value, and a planted patch that must hold the evidence."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+
+from medvlad import VLAD, CNNDescriptors, Descriptors, GlobalPool, WideLinearSVC
+from medvlad._validate import InputError
+from medvlad.explain import evidence, evidence_maps, first_order_evidence, overlay, spread
+from medvlad.weights import find_weights
+
+
+def images(rng, n=40, width=12, *, empty=True):
+    """Ragged, sparse and not negative, as a network's are; one without descriptors."""
+    lengths = rng.integers(1, 30, n)
+    if empty:
+        lengths[3] = 0
+    return Descriptors.from_list(
+        [np.maximum(rng.normal(size=(m, width)), 0).astype(np.float32) * 3 for m in lengths]
+    )
+
+
+ENCODERS = {
+    "avg": GlobalPool("avg"),
+    "avg without L2": GlobalPool("avg", l2_norm=False),
+    "max": GlobalPool("max"),
+    "vlad": VLAD(5, random_state=0),
+    "vlad without L2": VLAD(5, l2_norm=False, random_state=0),
+    "intra": VLAD(5, intra_norm=True, random_state=0),
+    "one cell": VLAD(1, random_state=0),
+}
+BETWEEN = {
+    "nothing": [],
+    "pca": [PCA(6, random_state=0)],
+    "whitening, L2": [PCA(6, whiten=True, random_state=0), Normalizer()],
+    "L2 twice": [Normalizer(), PCA(4, random_state=0), Normalizer()],
+}
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_terms_and_bias_are_the_decision_value(rng, encoder, between, n_classes):
+    # Residuals add up to nothing over all images, so an empty one is the mean, whose direction is rounding.
+    x = images(rng, empty=encoder != "vlad without L2")
+    steps = make_pipeline(ENCODERS[encoder], *BETWEEN[between], WideLinearSVC())
+    steps.fit(x, np.arange(len(x)) % n_classes)
+    found = evidence(x, *[step for _, step in steps.steps])
+    expected = steps.decision_function(x).reshape(len(x), -1)
+    assert found.terms.shape == (len(x.values), expected.shape[1])
+    np.testing.assert_allclose(found.decision(), expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+    assert np.abs(found.terms).max() > 0
+
+
+@given(st.integers(0, 2**31 - 1), st.sampled_from([0.3, 0.5, 1.0]), st.booleans())
+def test_first_order_sums(seed, power, intra_norm):
+    rng = np.random.default_rng(seed)
+    x = images(rng, 12, 6)
+    encoder = VLAD(3, power=power, intra_norm=intra_norm, random_state=0).fit(x)
+    svm = WideLinearSVC().fit(encoder.transform(x), np.arange(12) % 2)
+    found = first_order_evidence(x, encoder, svm)
+    expected = power * (svm.decision_function(encoder.transform(x)) - svm.intercept_)
+    np.testing.assert_allclose(found.decision()[:, 0] - found.bias[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_first_order_is_a_derivative(rng):
+    """Against finite differences of the share of one descriptor, norms held as nothing is normalised."""
+    x = images(rng, 6, 5, empty=False)
+    encoder = VLAD(3, power=0.5, l2_norm=False, random_state=0).fit(x)
+    svm = WideLinearSVC().fit(encoder.transform(x), np.arange(6) % 2)
+    found = first_order_evidence(x, encoder, svm)
+    centers = encoder.cluster_centers_.astype(np.float64)
+    labels = ((x[0][:, None].astype(np.float64) - centers) ** 2).sum(axis=2).argmin(axis=1)
+
+    def value(share):
+        summed = np.zeros_like(centers)
+        for row, k, t in zip(x[0].astype(np.float64), labels, share, strict=True):
+            summed[k] += t * (row - centers[k])
+        return (np.sign(summed) * np.sqrt(np.abs(summed))).ravel() @ svm.coef_[0]
+
+    ones = np.ones(len(x[0]))
+    for i, step in enumerate(np.eye(len(ones)) * 1e-6):
+        slope = (value(ones + step) - value(ones - step)) / 2e-6
+        assert found.terms[i, 0] == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+def test_power_is_refused_by_name(rng):
+    x = images(rng)
+    encoder = VLAD(3, power=0.5, random_state=0).fit(x)
+    svm = WideLinearSVC().fit(encoder.transform(x), np.arange(len(x)) % 2)
+    with pytest.raises(InputError, match="first_order_evidence"):
+        evidence(x, encoder, svm)
+
+
+def test_what_is_no_sum_is_refused(rng):
+    x = images(rng)
+    y = np.arange(len(x)) % 2
+    gem = GlobalPool("gem").fit(x)
+    svm = WideLinearSVC().fit(gem.transform(x), y)
+    with pytest.raises(InputError, match="'gem' is not a sum"):
+        evidence(x, gem, svm)
+    with pytest.raises(InputError, match="linear classifier"):
+        evidence(x, gem)
+    with pytest.raises(InputError, match="Normalizer is not a sum"):
+        evidence(x, GlobalPool().fit(x), Normalizer("l1"), svm)
+
+
+@pytest.mark.parametrize("coarse", [(7, 7), (17, 17), (3, 5)])
+def test_spread_keeps_the_total_and_the_place(rng, coarse):
+    values = rng.normal(size=(*coarse, 2))
+    fine = spread(values, (27, 29))
+    np.testing.assert_allclose(fine.sum(axis=(0, 1)), values.sum(axis=(0, 1)))
+    corner = np.zeros(coarse)
+    corner[0, 0] = 1
+    fine = spread(corner, (27, 29))
+    assert fine[0, 0] == pytest.approx(fine.max())
+    assert not fine[-(-27 // coarse[0]) :].any()
+    np.testing.assert_allclose(spread(values, coarse), values)
+
+
+def scene(rng, patch_at=None):
+    """Smooth grey noise, with a patch of stripes where one is wanted; (224, 224, 3)."""
+    small = rng.normal(128, 12, (8, 8)).clip(0, 255).astype(np.uint8)
+    pixels = np.array(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
+    if patch_at is not None:
+        top, left = patch_at
+        stripes = np.where((np.arange(64)[:, None] + np.arange(64)) // 6 % 2, 220, 30)
+        pixels[top : top + 64, left : left + 64] = stripes
+    return np.repeat(pixels[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [GlobalPool("avg"), VLAD(8, random_state=0), VLAD(8, intra_norm=True, random_state=0)],
+    ids=["avg", "vlad", "intra"],
+)
+def test_planted_patch_holds_the_evidence(rng, encoder):
+    """What tells the classes apart is a patch: its evidence lies there, wherever it is."""
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
+    if find_weights()["bundled"] != "vgg16":
+        pytest.skip("needs the extra offline")
+    network = CNNDescriptors("vgg16", "block4_pool", weights="bundled")
+    neutral = network.transform([scene(rng) for _ in range(12)])
+    places = [tuple(map(int, rng.integers(0, 161, 2))) for _ in range(12)]
+    planted = network.transform([scene(rng, at) for at in places])
+    encoder.fit(neutral)  # a codebook that knows the patch leaves no residual there
+    vectors = np.concatenate([encoder.transform(neutral), encoder.transform(planted)])
+    svm = WideLinearSVC().fit(vectors, np.repeat([0, 1], 12))
+    corners = [(0, 0), (0, 160), (160, 0), (80, 80)]
+    found = evidence(network.transform([scene(rng, at) for at in corners]), encoder, svm)
+    assert (found.decision() > 0).all()
+    middles = np.arange(14) * 16 + 8
+    for i, (top, left) in enumerate(corners):
+        (shown,) = evidence_maps(found, i, network.grids_)
+        assert shown.shape == (14, 14)
+        # One cell more on each side: the network looks around.
+        down = (middles >= top - 16) & (middles < top + 80)
+        across = (middles >= left - 16) & (middles < left + 80)
+        inside = down[:, None] & across
+        assert inside.mean() < 0.2
+        assert shown[inside].sum() > 0.5 * shown.clip(0).sum()
+        assert shown[inside].mean() > 5 * np.abs(shown[~inside]).mean()
+
+
+def test_maps_of_other_descriptors_are_refused(rng):
+    x = images(rng)
+    pool = GlobalPool().fit(x)
+    svm = WideLinearSVC().fit(pool.transform(x), np.arange(len(x)) % 2)
+    with pytest.raises(InputError, match="image 0 has"):
+        evidence_maps(evidence(x, pool, svm), 0, [(7, 7)])
+
+
+def test_overlay():
+    """Red where the evidence is for the class, blue where it is against; the image itself beside it."""
+    pixels = np.full((30, 60, 3), 100, np.uint8)
+    shown = np.asarray(overlay(pixels, np.array([[1.0, 0.0, -1.0]]), side=120)).astype(int)
+    assert shown.shape == (60, 248, 3)
+    np.testing.assert_array_equal(shown[:, :120], 100)
+    picture = shown[:, 128:]
+    assert picture[30, 5, 0] > 150 > picture[30, 5, 2]
+    assert picture[30, -5, 2] > 150 > picture[30, -5, 0]
+    np.testing.assert_allclose(picture[30, 60], 100, atol=5)
+    np.testing.assert_array_equal(np.asarray(overlay(pixels, np.zeros((2, 2))))[:, -5:], 100)
