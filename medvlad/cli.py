@@ -38,6 +38,8 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            # What pydicom finds odd in a header it repeats, identifiers included.
+            warnings.filterwarnings("ignore", module=r"pydicom\b")
             status = cli.main(prog_name="medvlad", standalone_mode=False)
     except click.Abort:
         click.echo("medvlad: interrupted", err=True)
@@ -289,7 +291,7 @@ def extract(
         on_error=_on_error(on_error),
     )
     try:
-        features.fit(list_images(directory / "train") if (directory / "train").is_dir() else paths)
+        features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
         if scheduler is None and workers is None:
             n_new = features.extract(paths)
         else:
@@ -303,6 +305,18 @@ def extract(
         return 130
     click.echo(f"{len(paths)} images, {n_new} of them extracted now; store: {store}")
     return _list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
+
+
+def _calibration_images(directory: Path, paths: list[str]) -> list[Path]:
+    """Return those that `evaluate` would take, so that it finds what is extracted; all without classes."""
+    from medvlad.datasets import load_image_folder
+    from medvlad.experiment import calibration_images
+
+    try:
+        return calibration_images(load_image_folder(directory))
+    except InputError as error:
+        logger.info("int8 is calibrated on all images: %s", error)
+        return [Path(path) for path in sorted(paths)]
 
 
 @cli.group()

@@ -417,23 +417,24 @@ def _find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> d
         else _searched_patient(image.relative, pattern)
         for image in found
     }
-    if pattern is None:
-        patients = _with_dicom_patients(found, patients)
+    if pattern is not None and not any(patients.values()):
+        _log.warning(
+            "group_pattern %r matches no image, the first being %r: no patient groups are used",
+            pattern.pattern,
+            found[0].relative,
+        )
+    patients = _with_files(found, patients, read_dicom=pattern is None)
     n_unknown = sum(not patient for patient in patients.values())
     if n_unknown == len(patients):
-        if pattern is not None:
-            _log.warning(
-                "group_pattern %r matches no image, the first being %r: no patient groups are used",
-                pattern.pattern,
-                found[0].relative,
-            )
         return None
     if n_unknown:
         _log.info("%d images whose names tell no patient are groups of their own", n_unknown)
     return {relative: patient or relative for relative, patient in patients.items()}
 
 
-def _with_dicom_patients(found: list[ListedImage], patients: dict[str, str | None]) -> dict[str, str | None]:
+def _with_files(
+    found: list[ListedImage], patients: dict[str, str | None], *, read_dicom: bool
+) -> dict[str, str | None]:
     """Fill in what DICOM files say, where names say nothing; images of one file are one patient's anyway."""
     in_file: dict[Path, str | None] = {}
     for image in found:
@@ -441,7 +442,7 @@ def _with_dicom_patients(found: list[ListedImage], patients: dict[str, str | Non
             continue
         file, frame = split_frame(image.path)
         if file not in in_file:
-            in_file[file] = patient_of(file) if is_dicom(file) else None
+            in_file[file] = patient_of(file) if read_dicom and is_dicom(file) else None
         of_file = None if frame is None else image.relative.rpartition("#")[0]
         patients[image.relative] = in_file[file] or of_file
     return patients

@@ -296,6 +296,10 @@ def versions() -> dict[str, str]:
         "jax",
         "torch",
         "openvino",
+        "pydicom",
+        "nibabel",
+        "tifffile",
+        "imagecodecs",
     ):
         try:
             found[name] = version(name)

@@ -38,7 +38,7 @@ from medvlad.paper_datasets import LAYOUTS
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
 
-__all__ = ["Experiment", "predict_images"]
+__all__ = ["Experiment", "calibration_images", "predict_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -229,8 +229,16 @@ class Experiment:
         settings["weights"] = weights_source(self.weights)
         settings["weights_fingerprint"] = extractor.weights_fingerprint_
         settings["engine"] = extractor.engine_
+        settings["ranges"] = extractor.ranges_ if self.dtype == "int8" else None
         settings["available_backends"] = available_backends()
         return settings
+
+
+def calibration_images(dataset: ImageFolder) -> list[Path]:
+    """Images whose pixels may say how large numbers get, for int8: without a test part all of them."""
+    splits = dataset.splits
+    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
+    return sorted((dataset.paths[i] for i in wanted), key=str)
 
 
 def predict_images(
@@ -298,12 +306,7 @@ def _extract(
     extractor: CNNDescriptors, dataset: ImageFolder
 ) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]]]:
     """Descriptors of the readable images, the data set without the others, and the list of those."""
-    splits = dataset.splits
-    # Only int8 looks at these, at pixels to find the range of numbers; without a test part it sees all.
-    training = (
-        dataset.paths if splits is None else [dataset.paths[i] for i in np.flatnonzero(splits == "train")]
-    )
-    descriptors = extractor.fit(sorted(training, key=str)).transform(dataset.paths)
+    descriptors = extractor.fit(calibration_images(dataset)).transform(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in extractor.skipped_]
     if skipped:
         bad = {i for i, _ in extractor.skipped_}

@@ -55,6 +55,9 @@ def input_side(scale: int) -> int:
     return 224 + 320 * scale
 
 
+_NOT_PICKLED = ("_network", "_preprocess", "_key", "_choice", "_made")
+
+
 class CNNDescriptors(TransformerMixin, BaseEstimator):
     """Local descriptors of images by a frozen convolutional network.
 
@@ -190,7 +193,12 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
             )
         self.grids_ = tuple(self._grid(side) for side in self.input_sides_)
-        self.engine_ = choose_engine(self._network, engine=self.engine, dtype=self.dtype, output=self.output)
+        choice = (key, self.engine, self.dtype, self.output)
+        if getattr(self, "_choice", None) != choice:  # to look at a network takes time
+            self.engine_ = choose_engine(
+                self._network, engine=self.engine, dtype=self.dtype, output=self.output
+            )
+            self._choice = choice
         return self
 
     def fit(self, X: object = None, y: object = None) -> Self:
@@ -216,6 +224,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.build()
         if self.dtype == "int8":
             self.ranges_ = self._calibrate(X)
+            self._ranges_of = self._what_is_calibrated()
         return self
 
     def transform(self, X: Any) -> Descriptors | StoredDescriptors:
@@ -331,7 +340,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.skipped_.sort()
         return section, keys
 
-    def _from_store(self, X: Any, found: tuple[Section, list[str | None]]) -> Descriptors:
+    def _from_store(
+        self, X: Any, found: tuple[Section, list[str | None]], *, is_second: bool = False
+    ) -> Descriptors:
         section, keys = found
         an_image = self._descriptors_an_image()
         values = np.empty((len(keys) * an_image, self.n_features_out_), np.float32)
@@ -349,8 +360,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             lengths[i] = an_image
             used += an_image
         if damaged:  # found out while reading: the store has forgotten them, so they are made again
+            if is_second:
+                raise InputError(f"the store {self.store} damages what is written into it: check its disk")
             self.skipped_ = []
-            return self._from_store(X, self._fill_store(X, section))
+            return self._from_store(X, self._fill_store(X, section), is_second=True)
         return Descriptors(values[:used], np.concatenate([[0], np.cumsum(lengths)]))
 
     def _key_of(self, image: Any, index: int, digests: dict[Path, str]) -> str | None:
@@ -441,7 +454,16 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         return self._made[1]
 
     def _ranges(self) -> dict[str, float]:
-        return getattr(self, "ranges_", {}) if self.dtype == "int8" else {}
+        if self.dtype != "int8":
+            return {}
+        if getattr(self, "_ranges_of", None) not in (None, self._what_is_calibrated()):
+            raise InputError(
+                "the network or the scales are not those that int8 was calibrated for: call fit again"
+            )
+        return getattr(self, "ranges_", {})
+
+    def _what_is_calibrated(self) -> tuple[Any, ...]:
+        return self.model, self.layer, self.weights_fingerprint_, _check_scales(self.scales), self.resize
 
     def _calibrate(self, X: Any) -> dict[str, float]:
         """Ranges of activations on images spread evenly over `X`."""
@@ -480,7 +502,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         """Return what is pickled: not the network, which is built again when needed."""
         state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_network", "_preprocess", "_key", "_made")}
+        return {k: v for k, v in state.items() if k not in _NOT_PICKLED}
 
 
 def _empty(shape: tuple[int, int], output: str) -> Any:

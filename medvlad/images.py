@@ -98,6 +98,8 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     try:
         if frame is not None:
             return [path.with_name(f"{path.name}#{frame}")]
+        if not path.is_file():  # opening a named pipe would wait for ever
+            return [path]
         if name.endswith(medical.NIFTI_SUFFIXES):
             n_frames, single = medical.count_nifti(path), False
         elif name.endswith(_TIFF_SUFFIXES):
@@ -267,6 +269,8 @@ def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray
             _choose_page(image, frame, name)
             _check_header(image, name)
             if _bits_a_channel(image) > 8 and image.mode not in _GREY_MODES:
+                if image.mode == "CMYK":
+                    raise InputError(f"{name} is CMYK of more than 8 bits a channel: convert it to RGB")
                 colour = medical.read_colour(path, frame or 0, str(image.format), name)
                 if colour is None:
                     raise InputError(

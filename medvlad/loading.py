@@ -1,27 +1,34 @@
 """Images read, resized and waiting before the network asks for them: threads ahead of it, in order.
 
 Decoding and resizing release the interpreter lock, so threads do it while the network computes. How far they
-run ahead is bounded in pixels, so memory does not depend on the number of images or the scale.
+run ahead is bounded in pixels of the squares, so memory does not depend on the number of images or the scale.
+While it is decoded an image is in memory as a whole, a radiograph in floating point: of large files only two
+at a time.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError
-from medvlad.images import load_image, resize_square
+from medvlad.images import load_image, resize_square, split_frame
 
 __all__ = ["load_squares"]
 
 Squares = list[NDArray[np.uint8]]
 
 _PIXELS_AHEAD = 16 * 1024 * 1024  # 48 MB
+_LARGE_FILE = 4 * 1024 * 1024
+_LARGE_AT_A_TIME = 2
 
 
 def load_squares(
@@ -48,10 +55,14 @@ def load_squares(
     squares : list of ndarray (side, side, 3), uint8, or InputError
         One a size, or why the image cannot be read.
     """
+    few = BoundedSemaphore(_LARGE_AT_A_TIME)
 
     def load(index: int) -> Squares | InputError:
+        image = images[index]
+        turn: AbstractContextManager[Any] = few if _is_large(image) else nullcontext()
         try:
-            pixels = load_image(images[index])
+            with turn:
+                pixels = load_image(image)
         except InputError as error:
             return error
         return [resize_square(pixels, side, method) for side in sides]
@@ -70,3 +81,12 @@ def load_squares(
             yield first, squares.result()
     finally:  # also when the caller has had enough, or Ctrl-C
         threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_large(image: Any) -> bool:
+    if not isinstance(image, str | os.PathLike):
+        return False
+    try:
+        return split_frame(image)[0].stat().st_size > _LARGE_FILE
+    except (OSError, ValueError):  # reading it will tell
+        return False

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +57,8 @@ Stretch = Callable[[NDArray[Any], str], NDArray[np.uint8]]
 
 def is_dicom(path: Path) -> bool:
     """Whether a file says that it is DICOM, by its name or by its first bytes."""
+    if not path.is_file():  # opening a named pipe would wait for ever
+        return False
     if path.name.lower().endswith(DICOM_SUFFIXES):
         return True
     try:
@@ -75,15 +78,34 @@ def _header(path: Path, *, tags: list[str] | None = None) -> Any:
 
 
 def count_dicom(path: Path) -> int:
-    """How many images a DICOM file holds."""
-    return max(1, int(_header(path, tags=["NumberOfFrames"]).get("NumberOfFrames") or 1))
+    """How many images a DICOM file holds.
+
+    Raises
+    ------
+    ValueError
+        If its header names more than there is room for in the file.
+    """
+    tags = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
+    return _n_frames(_header(path, tags=tags), path)
+
+
+def _n_frames(header: Any, path: Path) -> int:
+    n_frames = max(1, int(header.get("NumberOfFrames") or 1))
+    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
+    bits = 64  # each compressed frame has a head of 8 bytes
+    if syntax is not None and not (syntax.is_compressed or syntax.is_deflated):
+        sizes = (("Rows", 1), ("Columns", 1), ("SamplesPerPixel", 1), ("BitsAllocated", 1))
+        bits = math.prod(int(header.get(name) or least) for name, least in sizes)
+    if n_frames > 1 and n_frames * bits > 8 * path.stat().st_size:
+        raise ValueError(f"NumberOfFrames is {n_frames}, more than there is room for in the file")
+    return n_frames
 
 
 def patient_of(path: Path) -> str | None:
-    """Return a name for a DICOM file's patient that does not tell who it is; None where it names nobody.
+    """Return a digest that stands for a DICOM file's patient; None where it names nobody.
 
-    The first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or else of the study:
-    whoever has the files can tell which is whose, a list of results alone does not.
+    The first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or else of the study.
+    It keeps identifiers out of sight, not secret: who can list all that an ID may be can find out which.
     """
     tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
     try:
@@ -127,7 +149,7 @@ def read_dicom(
     try:
         header = _header(path)
         size = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-        n_frames = max(1, int(header.get("NumberOfFrames") or 1))
+        n_frames = _n_frames(header, path)
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:
@@ -190,6 +212,8 @@ def _to_eight_bits(
         return pixels if pixels.dtype == np.uint8 else stretch(pixels, name)
     stored = _as_stored(header, pixels)
     values = _apply_modality(pydicom, header, stored, index)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinite pixels: repair them")
     grey = _apply_voi(pydicom, header, values, index)
     if grey is None:
         padding = _padding(header, stored)
@@ -251,8 +275,9 @@ def _apply_voi(
 ) -> NDArray[np.uint8] | None:
     """Grey levels by the file's own lookup table or window; None where it has none."""
     tables = header.get("VOILUTSequence")
-    if tables and values.dtype.kind in "iu":
-        looked_up = pydicom.pixels.apply_voi(values, header)
+    # Rescaling leaves whole numbers as floating point.
+    if tables and (values.dtype.kind in "iu" or (values == np.rint(values)).all()):
+        looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), header)
         top = (1 << int(tables[0].LUTDescriptor[2])) - 1
         return _rounded(looked_up * (255.0 / top))
     center, width, function = (
@@ -316,9 +341,9 @@ def read_nifti(
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:
         raise _damaged_nifti(name, error) from error
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or dtype.names is not None:
-        what = "colour" if dtype.names is not None else f"of shape {shape}"
-        raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one number a voxel")
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or dtype.names is not None or dtype.kind == "c":
+        what = "colour" if dtype.names is not None else f"{dtype} of shape {shape}"
+        raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
     right, front, head = axes
     check_frame(frame, shape[head], name)
     if max_pixels is not None and shape[right] * shape[front] > max_pixels:

@@ -90,7 +90,7 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
     if isinstance(image, str | os.PathLike):
         path, frame = split_frame(image)
         if digests is not None and path in digests:
-            return f"{digests[path]}#{frame}"
+            return digests[path] if frame is None else f"{digests[path]}#{frame}"
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,7 +146,13 @@ class DescriptorStore:
         """Return every section that is there."""
         found = []
         for file in sorted(self.path.glob("*/settings.json")):
-            found.append(Section(file.parent, json.loads(file.read_text(encoding="utf-8")), self))
+            try:
+                settings = dict(json.loads(file.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError) as error:
+                raise InputError(
+                    f"{file} is damaged ({error}): remove it, a run with the same settings writes it anew"
+                ) from error
+            found.append(Section(file.parent, settings, self))
         return found
 
     def prepare(self) -> None:
@@ -370,6 +376,7 @@ class Section:
             for i, (digest, values) in enumerate(zip(digests_of(images), images.values(), strict=True)):
                 self._recent[digest] = (len(self._shards), i, len(values), values.shape[1])
             self._shards.append(file)
+            self._open = None  # it may have taken the place of a damaged one
             if len(self._recent) >= _RECENT_IMAGES:
                 self._settle()
 
@@ -587,6 +594,7 @@ class _Shard:
             lengths = [one.get_shape()[0] for one in slices]
             self.dtype = np.dtype({"F32": "float32", "F16": "float16"}[slices[1].get_dtype()])
         except FileNotFoundError:
+            _check_openable(file)
             raise
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise Damaged(f"{file} is damaged ({error})") from error
@@ -619,6 +627,19 @@ class _Shard:
     def is_its_name(self) -> bool:
         """Whether the file is, byte for byte, what was written."""
         return _digest(self.file) == self.file.stem
+
+
+def _check_openable(file: Path) -> None:
+    """Raise InputError for a shard that is there and cannot be opened; safetensors calls that missing."""
+    if not os.path.lexists(file):
+        return
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        if os.path.lexists(file):
+            raise InputError(
+                f"the shard {file} cannot be opened ({error.strerror}): change its permissions, or remove it"
+            ) from error
 
 
 def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
@@ -659,5 +680,6 @@ def _write_once(file: Path, text: str) -> None:
     if file.exists():
         return
     part = file.with_name(f"{uuid.uuid4().hex}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(file)
+    with part.open("xb") as content:
+        content.write(text.encode())
+        flush_and_rename(content, file)

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from medvlad import InputError, cli
+from medvlad.network import import_keras
 
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
 
@@ -162,6 +164,26 @@ def test_extract_and_store(run, images, weights, tmp_path, monkeypatch):
     assert "20 images, 1 of them" in run("extract", images, *network)[1]
     assert run("store", "gc", folder)[0] == 0
     assert run("store", "verify", folder)[0] == 0
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+def test_evaluate_finds_what_extract_calibrated(run, images, tmp_path, monkeypatch):
+    """int8's ranges are a setting of the store: both commands must take them from the same images."""
+    network = import_keras().applications.VGG16(weights=None, include_top=False)
+    network.save_weights(tmp_path / "vgg16.weights.h5")
+    (images / "val" / "upright").mkdir(parents=True)
+    shutil.copy(images / "train" / "upright" / "0.png", images / "val" / "upright" / "v.png")
+    (images / "val" / "lying").mkdir()
+    shutil.copy(images / "train" / "lying" / "0.png", images / "val" / "lying" / "v.png")
+    options = ["--model", "vgg16", "--layer", "block1_pool", "--weights", tmp_path / "vgg16.weights.h5"]
+    options += ["--dtype", "int8", "--store", tmp_path / "store"]
+    assert run("extract", images, *options)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("medvlad.features.make_engine", lambda *_, **__: None)  # the network is not asked
+        status, _, error = run("evaluate", images, *options, "--encode", "avg", "--out", tmp_path / "out")
+    assert (status, error) == (0, "")
+    settings = json.loads((tmp_path / "out" / "results.json").read_text())["settings"]
+    assert settings["ranges"].keys() == {"input", "block1_conv1", "block1_conv2"}
 
 
 def test_results_do_not_depend_on_the_store(run, images, weights, tmp_path, monkeypatch):

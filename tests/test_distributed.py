@@ -23,6 +23,7 @@ from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, cli
 from medvlad import distributed as ours
 from medvlad._validate import MissingExtraError
 from medvlad.distributed import cluster, encode_distributed, extract_distributed, worker
+from medvlad.images import list_frames
 from medvlad.store import DescriptorStore, _Shard
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -190,6 +191,33 @@ def test_nothing_is_shared(features, pictures, alone, scheduler, monkeypatch):
     encoder = GlobalPool().fit(alone)
     encoded = encode_distributed(encoder, features, pictures, scheduler=scheduler)
     assert encoded.tobytes() == encoder.transform(alone).tobytes()
+
+
+def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, monkeypatch):
+    """To workers that do not see it, with each chunk; not with each of its images."""
+    pages = [
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        for i in range(6)
+    ]
+    pages[0].save(tmp_path / "six.tif", save_all=True, append_images=pages[1:])
+    frames = list_frames(tmp_path / "six.tif")
+    sent, absolute, extraction = [], ours._absolute, ours.Extraction
+    monkeypatch.setattr(
+        ours, "_absolute", lambda p: f"/nowhere{p}" if str(p).endswith(".tif") else absolute(p)
+    )
+
+    def spied(*arguments):
+        made = extraction(*arguments)
+        sent.append([len(content) for content in made.files.values()])
+        return made
+
+    monkeypatch.setattr(ours, "Extraction", spied)
+    expected = clone(features).set_params(store=tmp_path / "local").transform(frames)
+    assert extract_distributed(features, frames, scheduler=scheduler, chunk=2) == 6
+    got = clone(features).transform(frames)
+    assert got.values.tobytes() == expected.values.tobytes()
+    assert all(len(files) <= 1 for files in sent)
+    assert [(tmp_path / "six.tif").stat().st_size] in sent
 
 
 def test_arrays(features, pictures, alone, scheduler, monkeypatch):

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from medvlad import CNNDescriptors, GlobalPool, InputError, WideLinearSVC, load_model, save_model
 from medvlad._validate import MissingExtraError
-from medvlad.engines import calibrate, choose_engine, make_engine
+from medvlad.engines import calibrate, choose_engine, keras_engine, make_engine
 from medvlad.winograd import Convolution, layers_of
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -91,10 +91,29 @@ def test_neither_batch_nor_threads_change_a_bit(network, pixels, engine):
 
 
 @pytest.mark.parametrize("engine", ["keras", pytest.param("openvino", marks=needs_openvino)])
-def test_bfloat16(network, pixels, engine):
+def test_bfloat16(network, pixels, engine, monkeypatch):
+    monkeypatch.setattr(keras_engine, "has_fast_bfloat16", lambda: True)
     expected = run(network, "keras", pixels)
     got = run(network, engine, pixels, "bfloat16")
-    assert difference(got, expected) < BFLOAT16_DIFFERENCE
+    assert 0 < difference(got, expected) < BFLOAT16_DIFFERENCE
+
+
+@needs_openvino
+def test_ranges_of_another_network_are_not_used(pixels):
+    features = CNNDescriptors("vgg16", "block1_pool", weights="bundled", dtype="int8")
+    images = [np.full((32, 32, 3), 9 * i, np.uint8) for i in range(3)]
+    features.fit(images).transform(images)
+    features.set_params(layer="block2_pool")
+    with pytest.raises(InputError, match="call fit again"):
+        features.transform(images)
+    assert features.fit(images).transform(images).n_features == 128
+
+
+def test_bfloat16_is_not_forced(network, pixels, monkeypatch):
+    """Where it is slower Keras computes in float32, which is permitted."""
+    monkeypatch.setattr(keras_engine, "has_fast_bfloat16", lambda: False)
+    expected = run(network, "keras", pixels)
+    np.testing.assert_array_equal(run(network, "keras", pixels, "bfloat16"), expected)
 
 
 @needs_openvino

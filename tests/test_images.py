@@ -346,6 +346,12 @@ def test_tiff_colour_of_sixteen_bits_needs_the_extra(tmp_path, without_codecs):
     refusal(path, path, "more than 8 bits")
 
 
+def test_cmyk_of_sixteen_bits_is_refused(tmp_path):
+    """Read as RGB with transparency, its colours would be their opposites."""
+    path = write(tmp_path, "a.tif", tiff(np.zeros((H, W, 4), "u2"), photometric=5))
+    refusal(path, path, "CMYK", "convert it to RGB")
+
+
 def test_tiff_of_signed_bytes_is_refused(tmp_path):
     path = write(tmp_path, "a.tif", tiff(np.zeros((H, W), "i1"), sample_format=2))
     refusal(path, path, "signed 8-bit")

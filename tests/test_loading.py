@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medvlad import InputError, loading
 from medvlad.images import load_image, resize_square
@@ -88,3 +89,32 @@ def test_reading_is_concurrent(monkeypatch):
     images = [np.full((16, 16, 3), i, np.uint8) for i in range(3)]
     found = list(load_squares(images, range(3), (16,), "nearest", n_threads=3))
     assert [int(squares[0][0, 0, 0]) for _, squares in found] == [0, 1, 2]
+
+
+def test_large_files_two_at_a_time(pictures, tmp_path, monkeypatch):
+    """Decoded, a radiograph takes many times the memory of its square."""
+    paths = []
+    for i, picture in enumerate(pictures[:8]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(picture).save(paths[-1])
+    now, most, lock = [0], [0], threading.Lock()
+    real = loading.load_image
+
+    def slow(image):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        try:
+            return real(image)
+        finally:
+            with lock:
+                now[0] -= 1
+
+    monkeypatch.setattr(loading, "load_image", slow)
+    for size, expected in ((0, 2), (1 << 30, 6)):
+        monkeypatch.setattr(loading, "_LARGE_FILE", size)
+        most[0] = 0
+        assert len(list(load_squares(paths, range(8), (16,), "nearest", n_threads=6))) == 8
+        assert most[0] <= expected
+        assert most[0] > 2 or size == 0

@@ -1,6 +1,7 @@
 """DICOM, NIfTI and 16-bit colour: pixels worked out by hand, pydicom's own samples, and hostile files."""
 
 import gzip
+import os
 import struct
 import sys
 import warnings
@@ -155,6 +156,37 @@ def test_voi_lookup_table(tmp_path):
     values = np.array([[9, 10], [12, 40]], np.uint16)
     path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=[item])
     assert grey(path).ravel().tolist() == [5, 5, 100, 255]
+    rescaled = {"RescaleSlope": 1, "RescaleIntercept": -5}
+    path = write_dicom(tmp_path / "b.dcm", values + 5, VOILUTSequence=[item], **rescaled)
+    assert grey(path).ravel().tolist() == [5, 5, 100, 255]
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 5, "WindowWidth": 10}])
+def test_rescaling_beyond_numbers_is_refused(tmp_path, window):
+    path = write_dicom(
+        tmp_path / "a.dcm", RAMP, bits=12, RescaleSlope="1e308", RescaleIntercept="9", **window
+    )
+    with pytest.raises(InputError, match="NaN or infinite"), np.errstate(over="ignore"):
+        load_image(path)
+
+
+def test_more_frames_than_there_is_room_for(tmp_path):
+    """A header may say anything; a list of a billion images must not be its result."""
+    path = write_dicom(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), bits=12, frames=2)
+    content = pydicom.dcmread(path)
+    content.NumberOfFrames = 2_000_000_000
+    content.save_as(path)
+    assert list_frames(path) == [path]
+    with pytest.raises(InputError, match="more than there is room for"):
+        load_image(path)
+
+
+def test_named_pipes_are_not_opened(tmp_path):
+    for name in ("a", "a.dcm", "a.tif", "a.nii.gz"):
+        os.mkfifo(tmp_path / name)
+        assert list_frames(tmp_path / name) == [tmp_path / name]
+        with pytest.raises(InputError, match="not a regular file"):
+            load_image(tmp_path / name)
 
 
 def test_colour(tmp_path, rng):
@@ -193,7 +225,7 @@ def test_windows_of_single_frames(tmp_path):
     """Enhanced objects give each frame its own window and rescaling."""
     pixels = np.array([[[0, 100], [200, 300]]] * 2, np.uint16)
     groups = []
-    for center, intercept in ((150, 0), (250, 50)):
+    for center, intercept in ((150, 0), (150, 100)):
         voi, transformation, frame = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
         voi.WindowCenter, voi.WindowWidth = center, 2
         transformation.RescaleSlope, transformation.RescaleIntercept = 1, intercept
@@ -202,9 +234,7 @@ def test_windows_of_single_frames(tmp_path):
         groups.append(frame)
     path = write_dicom(tmp_path / "a.dcm", pixels, frames=2, PerFrameFunctionalGroupsSequence=groups)
     assert grey(f"{path}#0").ravel().tolist() == [0, 0, 255, 255]
-    # 200 + 50 = 250 is on the window's center, and 255 (0.5 / 1 + 0.5) is above its end
-    assert grey(f"{path}#1").ravel().tolist() == [0, 0, 255, 255]
-    assert grey(f"{path}#1").ravel()[1] == 0
+    assert grey(f"{path}#1").ravel().tolist() == [0, 255, 255, 255]  # 0 + 100, 100 + 100, ...
 
 
 def test_names(tmp_path):
@@ -342,6 +372,9 @@ def test_nifti_slices_as_radiologists_see_them(tmp_path, ending):
     assert not grey(frames[0]).any()
     with pytest.raises(InputError, match="holds 3 images"):
         load_image(path)
+    write_nifti(tmp_path / "complex.nii", values.astype(np.complex64))
+    with pytest.raises(InputError, match=r"complex64 of shape .* one real number"):
+        load_image(tmp_path / "complex.nii#0")
 
 
 def test_nifti_orientation_does_not_change_the_picture(tmp_path, rng):
@@ -492,8 +525,19 @@ def test_the_study_stands_in_for_a_patient(tmp_path):
     assert "1.2" not in groups[0]
 
 
+def test_frames_stay_together_whatever_the_pattern(study):
+    pattern = r"/(\d)\.dcm"
+    groups = load_image_folder(study, group_pattern=pattern).groups.tolist()
+    assert groups == ["0", "1", "2", "3", "b/IM_0001", "b/two.dcm", "b/two.dcm"]
+    groups = load_image_folder(study, group_pattern="(nobody)").groups.tolist()
+    assert groups[5] == groups[6]
+    assert len(set(groups)) == 6
+
+
 def test_keys_of_frames(study):
     path = study / "b" / "two.dcm"
+    digests = {}
+    assert [image_key(f, digests) for f in (f"{path}#0", path)] == [f"{image_key(path)}#0", image_key(path)]
     digests = {}
     keys = [image_key(f"{path}#{i}", digests) for i in range(2)]
     assert keys == [f"{image_key(path)}#{i}" for i in range(2)]

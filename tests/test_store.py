@@ -159,6 +159,25 @@ def test_a_flipped_byte_is_found(tmp_path, byte, caplog):
     assert DescriptorStore(tmp_path / "store").section(SETTINGS).verify() == []
 
 
+def test_a_shard_that_cannot_be_opened_is_told(tmp_path):
+    """As a colleague's may be; a link to nowhere cannot be opened by anybody."""
+    section = fill(tmp_path, 3)
+    (section.path / "x.shard").symlink_to("/nowhere/at/all")
+    for use in (lambda: DescriptorStore(tmp_path).section(SETTINGS), section.refresh, section.verify):
+        with pytest.raises(InputError, match=r"x\.shard cannot be opened .*permissions"):
+            use()
+
+
+def test_damaged_settings_are_told(tmp_path):
+    section = fill(tmp_path, 3)
+    (section.path / "settings.json").write_bytes(b"")
+    with pytest.raises(InputError, match=r"settings\.json is damaged .* remove it"):
+        DescriptorStore(tmp_path).sections()
+    (section.path / "settings.json").unlink()
+    fill(tmp_path, 4)
+    assert [len(section) for section in DescriptorStore(tmp_path).sections()] == [4]
+
+
 def test_a_shard_cut_short_is_found(tmp_path):
     section = fill(tmp_path / "store", 10)
     (shard,) = section.path.glob("*.shard")
@@ -533,6 +552,21 @@ class TestCNNDescriptors:
         shard.write_bytes(content)
         found = clone(network).transform(pictures)
         np.testing.assert_array_equal(found.values, expected.values)
+
+    def test_damage_is_mended_by_a_shard_of_the_same_name(self, network, pictures):
+        """One image alone is written as it was before; it must be read from the new file."""
+        expected = network.transform(pictures[:1])
+        (shard,) = network._section().path.glob("*.shard")
+        flip(shard)
+        found = clone(network).transform(pictures[:1])
+        np.testing.assert_array_equal(found.values, expected.values)
+        assert [shard] == list(shard.parent.glob("*.shard"))
+
+    def test_a_store_that_damages_everything_is_told(self, network, pictures, monkeypatch):
+        network.transform(pictures)
+        monkeypatch.setattr("medvlad.store.Section.get", lambda *_: None)
+        with pytest.raises(InputError, match="check its disk"):
+            network.transform(pictures)
 
     def test_skipped_images(self, network, pictures, tmp_path):
         bad = tmp_path / "bad.png"

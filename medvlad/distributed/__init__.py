@@ -45,6 +45,7 @@ from medvlad.distributed.worker import (
 )
 from medvlad.features import CNNDescriptors, as_sequence
 from medvlad.images import split_frame
+from medvlad.medical import NIFTI_SUFFIXES, is_dicom
 from medvlad.store import image_key
 from medvlad.weights import weights_source
 
@@ -175,7 +176,7 @@ class _Run:
         import_extra("distributed", "distributed", "a run on a cluster")
         self._features, self._images = features, as_sequence(X)
         features.build()
-        self._versions = what_decides_bits(features.engine_)
+        self._versions = what_decides_bits(features.engine_, _readers(self._images))
         self._ranges: dict[str, float] | None = getattr(features, "ranges_", None)
         self._section = features._section()
         self._section.forget_damaged()
@@ -228,6 +229,7 @@ class _Run:
                     probe,
                     cluster.own,
                     images,
+                    self._contents(images),
                 )
 
             def take(indices: list[int], made: Made) -> None:
@@ -298,7 +300,7 @@ class _Run:
         return parameters | {
             "weights": _absolute(source) if is_file else source,
             "engine": self._features.engine_,
-            "n_threads": cluster.threads if cluster.own else self._features.n_threads,
+            "n_threads": self._features.n_threads or (cluster.threads if cluster.own else None),
             "on_error": "skip",
             "progress": False,
         }
@@ -308,11 +310,19 @@ class _Run:
         assert key is not None
         if not isinstance(source, str | os.PathLike):
             return Image(index, key, f"image {index}", np.asarray(source), None)
-        content = None
+        file, frame = split_frame(source)
+        return Image(index, key, str(Path(source)), _absolute(file), frame)
+
+    def _contents(self, images: list[Image]) -> dict[str, bytes]:
+        """Return what is in the files, each once, where workers do not see them."""
+        contents: dict[str, bytes] = {}
         if self._send_files:
-            with suppress(OSError):  # gone: the worker misses it, and `_resend` finds out
-                content = split_frame(source)[0].read_bytes()
-        return Image(index, key, str(Path(source)), _absolute(source), content)
+            for image in images:
+                if isinstance(image.source, str) and image.source not in contents:
+                    with suppress(OSError):  # gone: the worker misses it, and `_resend` finds out
+                        file, _ = split_frame(self._images[image.index])
+                        contents[image.source] = file.read_bytes()
+        return contents
 
     def _resend(self, unseen: list[int]) -> list[int]:
         """Return those of the files that a worker has not found that are here, to be sent from now on."""
@@ -393,6 +403,17 @@ class _Run:
                 f"a worker of {cluster.name} has no medvlad, or an old one ({error}): "
                 f"install medvlad {self._versions['medvlad']} on all"
             ) from error
+
+
+def _readers(images: Any) -> list[str]:
+    """Name the packages that decide what pixels these files have, besides those that do so for all."""
+    files = [split_frame(image)[0] for image in images if isinstance(image, str | os.PathLike)]
+    readers = []
+    if any(file.name.lower().endswith(NIFTI_SUFFIXES) for file in files):
+        readers.append("nibabel")
+    if any(is_dicom(file) for file in set(files)):
+        readers.append("pydicom")
+    return readers
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

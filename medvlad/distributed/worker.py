@@ -7,7 +7,7 @@ import pickle
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ from medvlad._validate import InputError, import_extra
 from medvlad.descriptors import Descriptors
 from medvlad.evaluation import versions
 from medvlad.features import CNNDescriptors
-from medvlad.images import split_frame
 from medvlad.network import import_keras
 from medvlad.store import DescriptorStore, Section
 
@@ -34,8 +33,8 @@ class Image:
     index: int
     key: str
     name: str
-    source: Any  # array or absolute path
-    content: bytes | None  # of the file, where the worker has not got it
+    source: Any  # array, or absolute path of the file
+    frame: int | None  # which of the images of the file
 
 
 @dataclass
@@ -69,10 +68,11 @@ def _other_version(worker: str, what: str, there: str | None, here: str) -> str:
     return f"worker {worker} has {what} {there or 'not installed'}, here is {here}: install the same on all"
 
 
-def what_decides_bits(engine: str) -> dict[str, str]:
-    """Versions of what turns a file into numbers."""
+def what_decides_bits(engine: str, readers: Collection[str] = ()) -> dict[str, str]:
+    """Versions of what turns a file into numbers, with those of `readers`, what its formats need besides."""
     found, keras_backend = versions(), str(import_keras().config.backend())
     names = ["medvlad", "pillow", "keras", keras_backend, *(["openvino"] if engine == "openvino" else [])]
+    names += readers
     return {name: found[name] for name in names if name in found} | {"Keras' backend": keras_backend}
 
 
@@ -137,6 +137,7 @@ class Extraction:
     probe: Probe
     quiet: bool
     images: list[Image]
+    files: dict[str, bytes]  # contents, by path, of those that the worker has not got
 
     def run(self, expected: dict[str, str]) -> Made:
         """Extract what the store lacks; in a worker."""
@@ -147,7 +148,7 @@ class Extraction:
 
                 _start_keras()
             for name, found in expected.items():
-                there = what_decides_bits(self.parameters["engine"]).get(name)
+                there = what_decides_bits(self.parameters["engine"], expected).get(name)
                 if there != found:
                     raise InputError(_other_version(_worker().address, name, there, found))
             section = kept.section(self.probe, self.settings)
@@ -169,13 +170,14 @@ class Extraction:
             if not isinstance(image.source, str):
                 given.append((image, image.source))
                 continue
-            file, frame = split_frame(image.source)
-            if image.content is not None:
-                path = folder / f"{image.index}-{file.name}"
-                path.write_bytes(image.content)
-                given.append((image, path if frame is None else Path(f"{path}#{frame}")))
-            elif file.is_file():
-                given.append((image, image.source))
+            file = Path(image.source)
+            if image.source in self.files:
+                number = list(self.files).index(image.source)
+                file = folder / f"{number}-{file.name}"
+                if not file.exists():
+                    file.write_bytes(self.files[image.source])
+            if file.is_file():
+                given.append((image, file if image.frame is None else Path(f"{file}#{image.frame}")))
             else:
                 made.unseen.append(image.index)
         if not given:

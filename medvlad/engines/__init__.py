@@ -19,7 +19,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from medvlad._validate import InputError, check_choice, import_extra
@@ -79,19 +78,11 @@ def _fastest(plain: bool, dtype: str, output: str) -> str:
     keras_engine = importlib.import_module("medvlad.engines.keras_engine")
     if output == "gpu" or not plain or keras_engine.on_gpu():
         return "keras"
-    if dtype == "bfloat16" and _has_fast_bfloat16() and find_spec("openvino") is not None:
+    if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and find_spec("openvino") is not None:
         return "openvino"
     # Without vectors of its own, Winograd's way is no match for what Keras' backends have for a processor.
     state = available_backends()["native"]
     return "native" if state.startswith("ok") and "portable" not in state else "keras"
-
-
-def _has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in tiles; else Winograd in float32 is faster."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
 
 
 def make_engine(
