@@ -452,6 +452,14 @@ def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out
     click.echo(
         f"{n_train} training and {n_test} test images ({first['protocol']}); fitted on training images only."
     )
+    for pair in report["comparisons"]:
+        low, high = pair["difference_ci95"]["accuracy"]
+        click.echo(
+            f"{pair['second']} against {pair['first']}: accuracy {low:+.3f} to {high:+.3f} (95 %), "
+            f"McNemar's p {pair['mcnemar_p']:.2g}"
+        )
+    if report["dataset"]["n_groups"] is None:
+        click.echo("No patients are known: every image counts as one of its own.")
     if out is not None:
         path = out / "results.json"
         path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")

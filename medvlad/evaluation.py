@@ -5,9 +5,11 @@ the training part and scored once on the test part. Elsewhere they are scored by
 cross-validation; everything that is fitted (codebook and SVM) is fitted inside the training folds, and
 images of one patient never stand on both sides.
 
-The 95 % interval of an accuracy is Wilson's score interval for a proportion p = k / n, z = 1.96:
+accuracy_ci95 takes images for independent. It is Wilson's score interval of a proportion p = k / n, z = 1.96:
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)        (Wilson, JASA 1927)
+
+bootstrap_ci95 draws patients where they are known; see :mod:`medvlad.significance`.
 """
 
 from __future__ import annotations
@@ -33,9 +35,21 @@ from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD, GlobalPool
+from medvlad.significance import bootstrap_intervals, compare
 from medvlad.stored import StoredDescriptors
 
-__all__ = ["Stopwatch", "evaluate_encoder", "score_table", "scores", "versions", "wilson_interval"]
+__all__ = [
+    "HeldOut",
+    "Stopwatch",
+    "compare_decisions",
+    "evaluate_encoder",
+    "figures",
+    "held_out",
+    "score_table",
+    "scores",
+    "versions",
+    "wilson_interval",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +152,30 @@ def scores(
     return result
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Decisions on images that were not trained on.
+
+    Attributes
+    ----------
+    tested : ndarray of int, shape (n,)
+        Indices into the data set.
+    decision : ndarray of float, shape (n, n_classes)
+        Of these images.
+    n_train : int
+        Training images of the first fold.
+    protocol : str
+    seconds : dict
+        Of each stage.
+    """
+
+    tested: NDArray[np.intp]
+    decision: NDArray[np.float64]
+    n_train: int
+    protocol: str
+    seconds: dict[str, float]
+
+
 def evaluate_encoder(
     descriptors: Descriptors | StoredDescriptors,
     dataset: ImageFolder,
@@ -148,7 +186,73 @@ def evaluate_encoder(
     random_state: int = 0,
     positive: str | None = None,
 ) -> dict[str, Any]:
-    """Fit and score one encoder on one data set.
+    """Fit and score one encoder on one data set: :func:`held_out` and :func:`figures`; see there."""
+    decided = held_out(descriptors, dataset, encoder, classifier, folds=folds, random_state=random_state)
+    return figures(dataset, decided, positive=positive, random_state=random_state)
+
+
+def figures(
+    dataset: ImageFolder, decided: HeldOut, *, positive: str | None = None, random_state: int = 0
+) -> dict[str, Any]:
+    """Figures of merit of decisions.
+
+    Parameters
+    ----------
+    dataset : ImageFolder
+    decided : HeldOut
+    positive : str or None
+        See :func:`scores`.
+    random_state : int, default=0
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    dict
+        What :func:`scores` returns over all test images (those of all folds pooled), with bootstrap_ci95 (see
+        :func:`medvlad.significance.bootstrap_intervals`) and what it draws, n_train, n_test, protocol and
+        seconds by stage.
+    """
+    labels, groups = dataset.labels[decided.tested], _groups_of(dataset, decided)
+    result = scores(
+        labels, decided.decision.argmax(axis=1), decided.decision, dataset.class_names, positive=positive
+    )
+    result["bootstrap_ci95"] = bootstrap_intervals(
+        labels, decided.decision, groups=groups, random_state=random_state
+    )
+    result["bootstrap_of"] = "images" if groups is None else "patients"
+    result["n_test"], result["n_train"] = len(labels), decided.n_train
+    result["protocol"] = decided.protocol
+    result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}
+    return result
+
+
+def compare_decisions(
+    dataset: ImageFolder, first: HeldOut, second: HeldOut, *, random_state: int = 0
+) -> dict[str, Any]:
+    """Whether one of two is better on the same images: see :func:`medvlad.significance.compare`."""
+    return compare(
+        dataset.labels[first.tested],
+        first.decision,
+        second.decision,
+        groups=_groups_of(dataset, first),
+        random_state=random_state,
+    )
+
+
+def _groups_of(dataset: ImageFolder, decided: HeldOut) -> NDArray[Any] | None:
+    return None if dataset.groups is None else dataset.groups[decided.tested]
+
+
+def held_out(
+    descriptors: Descriptors | StoredDescriptors,
+    dataset: ImageFolder,
+    encoder: VLAD | GlobalPool,
+    classifier: WideLinearSVC,
+    *,
+    folds: int = 5,
+    random_state: int = 0,
+) -> HeldOut:
+    """Fit one encoder and classifier on training images and decide on the others.
 
     Parameters
     ----------
@@ -164,14 +268,11 @@ def evaluate_encoder(
         Folds of the cross-validation.
     random_state : int, default=0
         Seed of the folds.
-    positive : str or None
-        See :func:`scores`.
 
     Returns
     -------
-    dict
-        What :func:`scores` returns over all test images (those of all folds pooled), with n_train (of the
-        first fold), n_test, protocol and seconds by stage.
+    HeldOut
+        Over all test images, those of all folds pooled.
 
     Raises
     ------
@@ -197,20 +298,8 @@ def evaluate_encoder(
             values = svm.decision_function(x_test)
         decision[test] = np.column_stack([-values, values]) if n_classes == 2 else values
     tested = np.concatenate([test for _, test in parts])
-    result = scores(
-        dataset.labels[tested],
-        decision[tested].argmax(axis=1),
-        decision[tested],
-        dataset.class_names,
-        positive=positive,
-    )
-    result["n_test"] = len(tested)
-    result["n_train"] = len(parts[0][0])
-    result["protocol"] = (
-        "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation"
-    )
-    result["seconds"] = {name: round(seconds, 4) for name, seconds in watch.seconds.items()}
-    return result
+    protocol = "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation"
+    return HeldOut(tested, decision[tested], len(parts[0][0]), protocol, watch.seconds)
 
 
 def _parts(

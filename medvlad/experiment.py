@@ -30,7 +30,7 @@ from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD, GlobalPool, make_encoder
-from medvlad.evaluation import Stopwatch, evaluate_encoder, versions
+from medvlad.evaluation import HeldOut, Stopwatch, compare_decisions, figures, held_out, versions
 from medvlad.explain import evidence, evidence_maps, first_order_evidence, overlay
 from medvlad.features import CNNDescriptors
 from medvlad.images import list_frames, load_image
@@ -62,7 +62,7 @@ class Experiment:
     seed : int
         Of k-means and of every random split.
     folds, positive
-        See :func:`medvlad.evaluation.evaluate_encoder`.
+        See :func:`medvlad.evaluation.held_out` and `figures`.
     """
 
     model: str = "vgg19"
@@ -120,7 +120,8 @@ class Experiment:
         Returns
         -------
         dict
-            results (one dict an encoding), dataset, settings, versions, skipped: ready for JSON.
+            results (one dict an encoding), comparisons (of the first with each other one, see
+            :func:`medvlad.significance.compare`), dataset, settings, versions, skipped: ready for JSON.
 
         Raises
         ------
@@ -139,24 +140,26 @@ class Experiment:
         extractor = self._extractor()
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
-        results = []
+        results, comparisons = [], []
+        first: tuple[str, HeldOut] | None = None
         classifier = self._classifier()
         for name, encoder in encoders.items():
             logger.info("evaluating %s", name)
-            figures = evaluate_encoder(
-                descriptors,
-                dataset,
-                encoder,
-                classifier,
-                folds=self.folds,
-                random_state=self.seed,
-                positive=self.positive,
+            decided = held_out(
+                descriptors, dataset, encoder, classifier, folds=self.folds, random_state=self.seed
             )
-            figures["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | figures["seconds"]
+            found = figures(dataset, decided, positive=self.positive, random_state=self.seed)
+            found["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | found["seconds"]
             parameters = {"encoder": encoder.get_params(), "classifier": classifier.get_params()}
-            results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | figures)
+            results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | found)
+            if first is None:
+                first = name, decided
+            else:
+                against = compare_decisions(dataset, first[1], decided, random_state=self.seed)
+                comparisons.append({"first": first[0], "second": name} | against)
         return {
             "results": results,
+            "comparisons": comparisons,
             "dataset": {
                 "n_images": len(dataset.labels),
                 "class_names": dataset.class_names,

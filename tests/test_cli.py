@@ -75,6 +75,13 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
         assert r["seconds"]["extract"] > 0
         assert f"{r['accuracy']:.3f}" in printed
         assert (r["n_train"], r["n_test"]) == (12, 8)
+        assert r["bootstrap_of"] == "images"
+        for name, (low, high) in r["bootstrap_ci95"].items():
+            assert low <= r[name] <= high
+    (pair,) = report["comparisons"]
+    assert (pair["first"], pair["second"]) == ("avg", "vlad4")
+    assert f"McNemar's p {pair['mcnemar_p']:.2g}" in printed
+    assert "No patients are known" in printed
     settings = report["settings"]
     assert settings["seed"] == 3
     assert settings["model"] == "mobilenetv2"
@@ -85,7 +92,7 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     for one, two in zip(report["results"], again["results"], strict=True):
         one.pop("seconds"), two.pop("seconds")
-        assert one == two
+    assert report == again
 
 
 def test_cross_validation_without_a_test_part(run, images, weights):

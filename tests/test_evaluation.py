@@ -129,6 +129,21 @@ def test_a_planted_leak_is_reported(easy, caplog):
     assert "30 patients (such as p0) are in both" in caplog.text
 
 
+def test_intervals_know_patients(rng):
+    """Two tested copies of an image a patient: wider than if they were images of their own."""
+    x, labels = rng.normal(size=(50, 3, 4)).astype(np.float32), np.arange(50) % 2
+    x[labels == 1] += 0.4
+    copies = np.repeat(x, 4, axis=0)
+    widths = []
+    for groups in (None, np.repeat(np.arange(50), 4).astype(str)):
+        data = folder(np.repeat(labels, 4).tolist(), groups, np.tile(["train", "test"], 100))
+        found = evaluate_encoder(Descriptors.from_array(copies), data, GlobalPool(), WideLinearSVC())
+        assert found["bootstrap_of"] == ("images" if groups is None else "patients")
+        low, high = found["bootstrap_ci95"]["accuracy"]
+        widths.append(high - low)
+    assert 1.2 * widths[0] < widths[1] < 1.7 * widths[0]  # two of the four are tested: the square root of 2
+
+
 def test_random_labels_score_chance(rng):
     """A leak of any kind would lift accuracy on labels that mean nothing."""
     labels = rng.permutation(np.repeat([0, 1], 100))
