@@ -180,6 +180,11 @@ def cli(verbose: bool) -> None:
     "--folds", type=int, default=5, show_default=True, help="Cross-validation where DIR has no test part."
 )
 @click.option("--positive", help="With two classes: the one to detect [default: the last].")
+@click.option(
+    "--adapt-threshold",
+    is_flag=True,
+    help="With two classes: decide besides by a threshold found in the test images, without their labels.",
+)
 @_on_error_option
 @click.option("--out", type=_PATH, help="Folder for results.json.")
 def evaluate(directory: Path, encode: str, out: Path | None, **options: Any) -> int:
@@ -452,6 +457,9 @@ def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out
     click.echo(
         f"{n_train} training and {n_test} test images ({first['protocol']}); fitted on training images only."
     )
+    for found in report["results"]:
+        if "adapted" in found:
+            click.echo(_adapted(found))
     for pair in report["comparisons"]:
         low, high = pair["difference_ci95"]["accuracy"]
         click.echo(
@@ -465,6 +473,20 @@ def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out
         path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         click.echo(f"Everything, with settings, versions and seconds a stage: {path}")
     return _list_skipped(report["skipped"])
+
+
+def _adapted(found: dict[str, Any]) -> str:
+    """One line on the threshold found without labels."""
+    adapted = found["adapted"]
+    if adapted["threshold"] is None:
+        return f"{found['encode']}: no threshold in the unlabelled test images, their scores are one hump"
+    low, high = adapted["accuracy_ci95"]
+    return (
+        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of the unlabelled test images: "
+        f"accuracy {adapted['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
+        f"balanced {adapted['balanced_accuracy']:.3f}, sensitivity {adapted['sensitivity']:.3f}, "
+        f"specificity {adapted['specificity']:.3f}"
+    )
 
 
 def _list_skipped(skipped: list[dict[str, str]]) -> int:

@@ -37,6 +37,7 @@ from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD, GlobalPool
 from medvlad.significance import bootstrap_intervals, compare
 from medvlad.stored import StoredDescriptors
+from medvlad.threshold import mixture_threshold
 
 __all__ = [
     "HeldOut",
@@ -192,7 +193,12 @@ def evaluate_encoder(
 
 
 def figures(
-    dataset: ImageFolder, decided: HeldOut, *, positive: str | None = None, random_state: int = 0
+    dataset: ImageFolder,
+    decided: HeldOut,
+    *,
+    positive: str | None = None,
+    random_state: int = 0,
+    adapt_threshold: bool = False,
 ) -> dict[str, Any]:
     """Figures of merit of decisions.
 
@@ -204,13 +210,17 @@ def figures(
         See :func:`scores`.
     random_state : int, default=0
         Seed of the bootstrap.
+    adapt_threshold : bool, default=False
+        For two classes: whether to decide besides by a threshold found in the test images' decision values,
+        without their labels; see :mod:`medvlad.threshold`.
 
     Returns
     -------
     dict
         What :func:`scores` returns over all test images (those of all folds pooled), with bootstrap_ci95 (see
         :func:`medvlad.significance.bootstrap_intervals`) and what it draws, n_train, n_test, protocol and
-        seconds by stage.
+        seconds by stage; with `adapt_threshold` also adapted: threshold (None where there is none) and, for
+        it, the same figures.
     """
     labels, groups = dataset.labels[decided.tested], _groups_of(dataset, decided)
     result = scores(
@@ -220,6 +230,17 @@ def figures(
         labels, decided.decision, groups=groups, random_state=random_state
     )
     result["bootstrap_of"] = "images" if groups is None else "patients"
+    if adapt_threshold:
+        cut = mixture_threshold(decided.decision[:, 1], random_state=random_state)
+        result["adapted"] = {"threshold": cut}
+        if cut is not None:
+            moved = (decided.decision[:, 1] - cut)[:, None] * [-1, 1]
+            result["adapted"] |= scores(
+                labels, moved.argmax(axis=1), moved, dataset.class_names, positive=positive
+            )
+            result["adapted"]["bootstrap_ci95"] = bootstrap_intervals(
+                labels, moved, groups=groups, random_state=random_state
+            )
     result["n_test"], result["n_train"] = len(labels), decided.n_train
     result["protocol"] = decided.protocol
     result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}

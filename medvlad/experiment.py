@@ -61,7 +61,7 @@ class Experiment:
         How the folder is read: a key of :data:`medvlad.paper_datasets.LAYOUTS`.
     seed : int
         Of k-means and of every random split.
-    folds, positive
+    folds, positive, adapt_threshold
         See :func:`medvlad.evaluation.held_out` and `figures`.
     """
 
@@ -85,6 +85,7 @@ class Experiment:
     seed: int = 0
     folds: int = 5
     positive: str | None = None
+    adapt_threshold: bool = False
 
     def load(self, root: str | Path) -> ImageFolder:
         """Check the settings and list the images under `root`; quick, and before anything that takes long.
@@ -106,6 +107,10 @@ class Experiment:
             if len(dataset.class_names) != 2:
                 raise InputError(f"a positive class needs two classes, here are {len(dataset.class_names)}")
             check_choice(self.positive, "the positive class", dataset.class_names)
+        if self.adapt_threshold and (len(dataset.class_names) != 2 or dataset.splits is None):
+            raise InputError(
+                "a threshold is adapted to a test part of two classes: leave --adapt-threshold out"
+            )
         return dataset
 
     def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> dict[str, Any]:
@@ -148,7 +153,13 @@ class Experiment:
             decided = held_out(
                 descriptors, dataset, encoder, classifier, folds=self.folds, random_state=self.seed
             )
-            found = figures(dataset, decided, positive=self.positive, random_state=self.seed)
+            found = figures(
+                dataset,
+                decided,
+                positive=self.positive,
+                random_state=self.seed,
+                adapt_threshold=self.adapt_threshold,
+            )
             found["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | found["seconds"]
             parameters = {"encoder": encoder.get_params(), "classifier": classifier.get_params()}
             results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | found)

@@ -88,6 +88,14 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
     assert settings["resize"] == "bilinear"
     assert len(settings["weights_fingerprint"]) == 64
     assert report["versions"]["medvlad"]
+    status, printed, _ = run(*arguments, "--adapt-threshold")
+    assert status == 0
+    assert "avg: no threshold in the unlabelled test images" in printed
+    status, _, error = run(
+        *arguments[:1], images / "train", *arguments[2:], "--adapt-threshold", "--folds", "3"
+    )
+    assert status == 2
+    assert "leave --adapt-threshold out" in error
     run(*arguments[:-1], tmp_path / "again", "--seed", "3", "--positive", "upright")
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     for one, two in zip(report["results"], again["results"], strict=True):

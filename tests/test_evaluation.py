@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.datasets import ImageFolder
-from medvlad.evaluation import evaluate_encoder, score_table, scores, wilson_interval
+from medvlad.evaluation import evaluate_encoder, figures, held_out, score_table, scores, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (17, 23), (496, 624)])
@@ -142,6 +142,28 @@ def test_intervals_know_patients(rng):
         low, high = found["bootstrap_ci95"]["accuracy"]
         widths.append(high - low)
     assert 1.2 * widths[0] < widths[1] < 1.7 * widths[0]  # two of the four are tested: the square root of 2
+
+
+def test_threshold_of_unlabelled_test_images(rng):
+    """A class that has moved in the test part is found without a label; the usual figures stay."""
+    labels = np.tile([0, 1], 300)
+    x = rng.normal(size=(600, 1, 6)).astype(np.float32) * 0.4
+    x[labels == 1, 0, 0] += 4
+    splits = np.repeat(["train", "test"], 300)
+    x[(splits == "test") & (labels == 0), 0, 0] += 2.4
+    data = folder(labels.tolist(), None, splits)
+    settings = Descriptors.from_array(x), data, GlobalPool(l2_norm=False), WideLinearSVC()
+    decided = held_out(*settings)
+    found = figures(data, decided, adapt_threshold=True)
+    adapted = found.pop("adapted")
+    assert found == figures(data, decided)
+    assert found["accuracy"] < 0.7
+    assert adapted["accuracy"] > 0.95
+    assert adapted["auc"] == found["auc"]
+    shuffled = data.take(np.arange(600))
+    shuffled.labels[300:] = rng.permutation(shuffled.labels[300:])
+    again = figures(shuffled, decided, adapt_threshold=True)
+    assert again["adapted"]["threshold"] == adapted["threshold"]
 
 
 def test_random_labels_score_chance(rng):
