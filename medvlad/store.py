@@ -37,7 +37,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
@@ -127,6 +127,11 @@ class DescriptorStore:
         marker = self.path / "format.json"
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is not a folder: name one for the descriptor store")
+        # Others may be at its making: their unfinished files are nothing yet; then comes the marker.
+        if self.path.is_dir():
+            others = [file for file in self.path.iterdir() if file.suffix != ".part"]
+            if others and not marker.exists():
+                raise InputError(f"{self.path} is a folder of something else: name an empty or a new one")
         if marker.exists():
             try:
                 found = json.loads(marker.read_text(encoding="utf-8"))
@@ -134,8 +139,6 @@ class DescriptorStore:
                 raise InputError(f"{marker} cannot be read ({error}): is this a descriptor store?") from error
             if found != _FORMAT:
                 raise InputError(f"{self.path} is a store of another version: {found}, this is {_FORMAT}")
-        elif self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(f"{self.path} is a folder of something else: name an empty or a new one")
 
     def section(self, settings: Mapping[str, Any]) -> Section:
         """Return the part of the store for these settings, JSON values all of them."""
@@ -349,8 +352,10 @@ class Section:
                 merger.look_at(file, held)
             merger.flush()
             for file in self.path.glob("*.part"):
-                if time.time() - file.stat().st_mtime > _STALE_SECONDS:
-                    merger.remove(file, file.stat().st_ino)
+                with suppress(FileNotFoundError):  # it has got its name
+                    status = file.stat()
+                    if time.time() - status.st_mtime > _STALE_SECONDS:
+                        merger.remove(file, status.st_ino)
         self.refresh()
         return merger.freed
 

@@ -227,6 +227,14 @@ def test_two_writers(tmp_path):
         np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i))
 
 
+def test_a_store_that_another_process_is_making(tmp_path):
+    """Its marker may not be there yet; the folder is not taken for something else."""
+    (tmp_path / "0123.part").touch()
+    assert DescriptorStore(tmp_path).sections() == []
+    fill(tmp_path, 2)
+    assert len(DescriptorStore(tmp_path).section(SETTINGS)) == 2
+
+
 def test_gc_keeps_what_others_write(tmp_path, monkeypatch):
     section = fill(tmp_path / "store", 3)
     young, old = section.path / "young.part", section.path / "old.part"
