@@ -67,7 +67,8 @@ def write(store, n_images, rows, features):
 
 
 def encode(store, n_images, clusters, max_samples):
-    from medvlad.encoding import VLAD, GlobalPool
+    from medvlad.encoding import VLAD
+    from medvlad.pooling import GlobalPool
     from medvlad.store import DescriptorStore
     from medvlad.stored import StoredDescriptors
 

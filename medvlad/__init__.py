@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from medvlad.codebook import KMeansCodebook
     from medvlad.datasets import load_image_folder
     from medvlad.descriptors import Descriptors
-    from medvlad.encoding import VLAD, GlobalPool, assign, vlad_encode
+    from medvlad.encoding import VLAD, assign, vlad_encode
     from medvlad.features import CNNDescriptors
     from medvlad.model_file import load_model, save_model
+    from medvlad.pooling import GlobalPool
     from medvlad.stored import StoredDescriptors
 
 _HOME = {
     "CNNDescriptors": "features",
     "Descriptors": "descriptors",
-    "GlobalPool": "encoding",
+    "GlobalPool": "pooling",
     "InputError": "_validate",
     "KMeansCodebook": "codebook",
     "MissingExtraError": "_validate",

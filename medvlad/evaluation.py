@@ -34,7 +34,8 @@ from medvlad._validate import InputError, check_choice, check_positive_int
 from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
-from medvlad.encoding import VLAD, GlobalPool
+from medvlad.encoding import VLAD
+from medvlad.pooling import GlobalPool
 from medvlad.significance import bootstrap_intervals, compare
 from medvlad.stored import StoredDescriptors
 from medvlad.threshold import mixture_threshold

@@ -29,12 +29,13 @@ from medvlad.backends import available_backends, get_backend
 from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
-from medvlad.encoding import VLAD, GlobalPool, make_encoder
+from medvlad.encoding import VLAD, make_encoder
 from medvlad.evaluation import HeldOut, Stopwatch, compare_decisions, figures, held_out, versions
 from medvlad.explain import evidence, evidence_maps, first_order_evidence, overlay
 from medvlad.features import CNNDescriptors
 from medvlad.images import list_frames, load_image
 from medvlad.paper_datasets import LAYOUTS
+from medvlad.pooling import GlobalPool
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
 

@@ -42,7 +42,8 @@ from medvlad._validate import InputError
 from medvlad.backends.reference import NORM_FLOOR
 from medvlad.classify import WideLinearSVC
 from medvlad.descriptors import Descriptors, as_descriptors
-from medvlad.encoding import VLAD, GlobalPool, vlad_encode
+from medvlad.encoding import VLAD, vlad_encode
+from medvlad.pooling import GlobalPool
 
 __all__ = ["Evidence", "evidence", "evidence_maps", "first_order_evidence", "overlay", "spread"]
 

@@ -18,7 +18,7 @@ what is made of the descriptors comes back.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -32,15 +32,15 @@ from tqdm import tqdm
 from medvlad._validate import InputError, check_choice, check_n_threads, check_positive_int
 from medvlad.descriptors import Descriptors
 from medvlad.engines import calibrate, choose_engine, make_engine
-from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
+from medvlad.gpu_array import GpuArray, empty, first_not_finite, import_cupy
 from medvlad.images import RESIZE_FILTERS
-from medvlad.loading import load_squares
+from medvlad.loading import as_sequence, load_squares
 from medvlad.network import build_network, import_keras
 from medvlad.store import DescriptorStore, Section, image_key
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import fingerprint, weights_source
 
-__all__ = ["CNNDescriptors", "as_sequence", "input_side"]
+__all__ = ["CNNDescriptors", "input_side"]
 
 # Goes up when the same image and settings would give other descriptors.
 _PREPROCESSING = 1
@@ -216,10 +216,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        InputError
-            If a parameter or the weights do not fit.
-        MissingExtraError
-            If Keras, its backend or the engine is not installed.
+        InputError, MissingExtraError
+            As :meth:`build`, or if there is no usable image for "int8".
         """
         self.build()
         if self.dtype == "int8":
@@ -257,7 +255,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         if self.store is not None:
             return self._from_store(X, self._fill_store(X))
         an_image = self._descriptors_an_image()
-        values = _empty((len(X) * an_image, self.n_features_out_), self.output)
+        values = empty((len(X) * an_image, self.n_features_out_), self.output)
         lengths = np.zeros(len(X), np.int64)
         used = 0
         for indices, block in self._extract(X, range(len(X)), values):
@@ -418,7 +416,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                         if self.output == "gpu":  # the maps' memory is Keras' again after this
                             import_cupy().cuda.get_current_stream().synchronize()
                     start += count
-                row = _first_not_finite(own)
+                row = first_not_finite(own)
                 if row is not None:
                     index = indices[row // an_image]
                     raise InputError(
@@ -505,33 +503,6 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         return {k: v for k, v in state.items() if k not in _NOT_PICKLED}
 
 
-def _empty(shape: tuple[int, int], output: str) -> Any:
-    if output == "host":
-        return np.empty(shape, np.float32)
-    cupy = import_cupy()
-    try:
-        return cupy.empty(shape, np.float32)
-    except cupy.cuda.memory.OutOfMemoryError as error:
-        raise InputError(
-            f"{shape[0]} descriptors of {shape[1]} do not fit into the GPU's memory ({error}): "
-            "take fewer images at a time, keep TensorFlow or JAX from taking it all "
-            "(TF_FORCE_GPU_ALLOW_GROWTH=true, XLA_PYTHON_CLIENT_PREALLOCATE=false), or use output='host'"
-        ) from error
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise InputError(
-            f"output='gpu' needs a GPU that CuPy can use ({error}): use output='host'"
-        ) from error
-
-
-def _first_not_finite(values: Any) -> int | None:
-    """Row of the first number that is NaN or infinite."""
-    if not isinstance(values, np.ndarray) or on_gpu(values):
-        found = GpuArray(values).first_not_finite()
-        return None if found is None else found[0]
-    finite = np.isfinite(values).all(axis=1)
-    return None if finite.all() else int(np.argmin(finite))
-
-
 def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
     listed = tuple(scales) if np.iterable(scales) else (scales,)
     for scale in listed:
@@ -540,23 +511,6 @@ def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
     if not listed or len(set(listed)) != len(listed):
         raise InputError(f"scales must be at least one integer, none of them twice, got {scales!r}")
     return tuple(int(scale) for scale in listed)
-
-
-def as_sequence(images: Any) -> Any:
-    """Return `images` so that ``images[i]`` is the i-th; refuse a single image, and what has no order."""
-    got = None
-    if isinstance(images, str | os.PathLike):
-        got = repr(images)
-    elif isinstance(images, bytes | Mapping | Set) or not hasattr(images, "__len__"):
-        got = type(images).__name__
-    elif isinstance(images, np.ndarray) and (
-        images.ndim == 0 or (images.ndim == 3 and images.shape[2] in (1, 3))
-    ):
-        got = f"one array of shape {images.shape}"
-    if got is not None:
-        raise InputError(f"images must be a list of paths or arrays, got {got}: put it into a list")
-    # A column of a data frame finds images[i] by its label, which is not the i-th after a shuffled split.
-    return images if isinstance(images, np.ndarray | Sequence) else list(images)
 
 
 def _name(image: Any, index: int) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from medvlad._validate import InputError, import_extra
 
-__all__ = ["ELEMENTS", "GpuArray", "import_cupy", "on_gpu"]
+__all__ = ["ELEMENTS", "GpuArray", "empty", "first_not_finite", "import_cupy", "on_gpu"]
 
 # DLPack's numbers for memory of a CUDA device, and for memory managed between host and device.
 _CUDA_DEVICES = (2, 13)
@@ -271,3 +271,31 @@ def _import(cupy: Any, x: Any, origin: str, is_bfloat16: bool) -> Any:
         tensorflow.test.experimental.sync_devices()
         return cupy.from_dlpack(tensorflow.experimental.dlpack.to_dlpack(x))
     return cupy.from_dlpack(x)
+
+
+def empty(shape: tuple[int, int], output: str) -> Any:
+    """Room for float32 numbers on the "host" or the "gpu"; InputError where that has none."""
+    if output == "host":
+        return np.empty(shape, np.float32)
+    cupy = import_cupy()
+    try:
+        return cupy.empty(shape, np.float32)
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise InputError(
+            f"{shape[0]} descriptors of {shape[1]} do not fit into the GPU's memory ({error}): "
+            "take fewer images at a time, keep TensorFlow or JAX from taking it all "
+            "(TF_FORCE_GPU_ALLOW_GROWTH=true, XLA_PYTHON_CLIENT_PREALLOCATE=false), or use output='host'"
+        ) from error
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise InputError(
+            f"output='gpu' needs a GPU that CuPy can use ({error}): use output='host'"
+        ) from error
+
+
+def first_not_finite(values: Any) -> int | None:
+    """Row of the first number that is NaN or infinite."""
+    if not isinstance(values, np.ndarray) or on_gpu(values):
+        found = GpuArray(values).first_not_finite()
+        return None if found is None else found[0]
+    finite = np.isfinite(values).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import BoundedSemaphore
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from medvlad._validate import InputError
 from medvlad.images import load_image, resize_square, split_frame
 
-__all__ = ["load_squares"]
+__all__ = ["as_sequence", "load_squares"]
 
 Squares = list[NDArray[np.uint8]]
 
@@ -90,3 +90,20 @@ def _is_large(image: Any) -> bool:
         return split_frame(image)[0].stat().st_size > _LARGE_FILE
     except (OSError, ValueError):  # reading it will tell
         return False
+
+
+def as_sequence(images: Any) -> Any:
+    """Return `images` so that ``images[i]`` is the i-th; refuse a single image, and what has no order."""
+    got = None
+    if isinstance(images, str | os.PathLike):
+        got = repr(images)
+    elif isinstance(images, bytes | Mapping | Set) or not hasattr(images, "__len__"):
+        got = type(images).__name__
+    elif isinstance(images, np.ndarray) and (
+        images.ndim == 0 or (images.ndim == 3 and images.shape[2] in (1, 3))
+    ):
+        got = f"one array of shape {images.shape}"
+    if got is not None:
+        raise InputError(f"images must be a list of paths or arrays, got {got}: put it into a list")
+    # A column of a data frame finds images[i] by its label, which is not the i-th after a shuffled split.
+    return images if isinstance(images, np.ndarray | Sequence) else list(images)

@@ -24,8 +24,9 @@ from sklearn.pipeline import Pipeline
 
 from medvlad._validate import InputError, check_finite, check_output_file
 from medvlad.classify import WideLinearSVC
-from medvlad.encoding import VLAD, GlobalPool
+from medvlad.encoding import VLAD
 from medvlad.features import CNNDescriptors
+from medvlad.pooling import GlobalPool
 from medvlad.weights import weights_source
 
 __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "save_model"]

@@ -10,24 +10,17 @@
 Images are known by the SHA-256 of their bytes, so names and folders do not matter and two copies are stored
 once. A section is the hash of its settings: another layer, scale or resize filter never meets these numbers.
 
-Descriptors behind a rectifier are mostly zeros. A shard keeps a bit a number, and numbers that are not zero:
-
-    marks    bits, most significant first, of all numbers of all images, each image begins a byte
-    numbers  float32 or float16, those whose bit is set
-
-and in its header, for each image, its key, shape, how many numbers, and the CRC-32 of all of these.
+A shard is described in :mod:`medvlad.shard`, its merging in :mod:`medvlad.compaction`.
 
 Shards are written beside, flushed to the disk and renamed: whoever is killed loses the shard in hand and
 nothing else. They never change, so any number of processes may read and write one store; an image that two of
 them wrote is there twice until `gc`. A damaged image is as good as none: it is told, and extracted again.
 
-`gc` writes a new shard before it removes the old ones, so an image is there twice for a moment and never
-not at all; whoever finds a shard gone looks where its images are now.
+`gc` never leaves an image without a shard; whoever finds a shard gone looks where its images are now.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -35,11 +28,9 @@ import os
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from io import BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,16 +38,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad import shard as shard_file
 from medvlad._validate import InputError, check_choice, check_finite
+from medvlad.compaction import Merger, only_one
 from medvlad.images import split_frame
+from medvlad.shard import DIGEST, Damaged, Shard, digests_of, flush_and_rename, publish, write_shard
 
 __all__ = ["DescriptorStore", "Section", "ShardWriter", "image_key"]
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = {"format": "medvlad descriptor store", "version": 1}
-_SHARD_IMAGES = 256
-_SHARD_BYTES = 64 << 20  # of descriptors in memory
 _FIND_IMAGES = 1 << 14  # looked up at a time
 _RECENT_IMAGES = 1 << 14  # added before they are sorted into the index, which takes a look at all of it
 _STALE_SECONDS = 24 * 3600  # a part that old belongs to a process that is gone
@@ -64,11 +56,6 @@ _STALE_SECONDS = 24 * 3600  # a part that old belongs to a process that is gone
 
 # Where an image is: the number of its shard and its own in there; and its shape (n, D).
 _PLACE = np.dtype([("shard", np.int32), ("number", np.int32), ("rows", np.int32), ("width", np.int32)])
-_DIGEST = "S16"
-
-
-class Damaged(Exception):
-    """A shard, or an image in it, is not what was written; the message says which."""
 
 
 def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
@@ -168,7 +155,7 @@ class DescriptorStore:
 class _Index:
     """Places of images by a digest of their keys, sorted: 32 bytes an image."""
 
-    digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, _DIGEST))
+    digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, DIGEST))
     places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, _PLACE))
 
     def joined(self, found: list[_Index]) -> _Index:
@@ -222,7 +209,7 @@ class Section:
         self._index = _Index()
         self._recent: dict[bytes, tuple[int, int, int, int]] = {}  # added, not yet sorted into the index
         self._shards: list[Path] = []
-        self._open: tuple[Path, _Shard] | None = None
+        self._open: tuple[Path, Shard] | None = None
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -243,7 +230,7 @@ class Section:
         shards, found = list(self._shards), list[_Index]()
         for file in sorted(files.difference(shards)):
             try:
-                shard = _Shard(file)
+                shard = Shard(file)
                 found.append(_indexed(len(shards), shard.keys, shard.shapes))
             except FileNotFoundError:
                 return False
@@ -266,7 +253,7 @@ class Section:
             index, shards = self._settle(), self._shards
         for number, file in enumerate(shards):
             try:
-                keys = _Shard(file).keys
+                keys = Shard(file).keys
             except (Damaged, FileNotFoundError):
                 continue
             places = index.find(digests_of(keys))
@@ -279,7 +266,7 @@ class Section:
 
     def read(self, digest: bytes) -> NDArray[np.float32] | None:
         """As `get`, of the image whose key has this digest."""
-        values: NDArray[np.float32] | None = self._look(digest, _Shard.read)
+        values: NDArray[np.float32] | None = self._look(digest, Shard.read)
         return values
 
     def places(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
@@ -290,7 +277,7 @@ class Section:
         """Read everything, so that what is damaged counts as missing."""
         index = self._settle()
         for position in np.argsort(index.places, order=("shard", "number")):
-            self._look(index.digests[position], _Shard.parts)
+            self._look(index.digests[position], Shard.parts)
 
     def prepare(self) -> None:
         """Make the folder and say what is in it."""
@@ -312,7 +299,7 @@ class Section:
         found = []
         for file in sorted(self.path.glob("*.shard")):
             try:
-                shard = _Shard(file)
+                shard = Shard(file)
             except FileNotFoundError:  # the gc of another process
                 continue
             except Damaged as damage:
@@ -346,8 +333,8 @@ class Section:
         """
         if not self.path.is_dir():
             return 0
-        with _only_one(self.path / "gc.lock"):
-            merger, held = _Merger(self.path), set[bytes]()
+        with only_one(self.path / "gc.lock"):
+            merger, held = Merger(self.path), set[bytes]()
             for file in sorted(self.path.glob("*.shard")):
                 merger.look_at(file, held)
             merger.flush()
@@ -368,7 +355,7 @@ class Section:
             If the store cannot be written.
         """
         self.prepare()
-        file = _publish(self.path, content)
+        file = publish(self.path, content)
         with self._lock:
             self._settle()
             if file in self._shards:  # it has taken the place of a damaged one
@@ -389,7 +376,7 @@ class Section:
         """Sort what was added into the index, and return that."""
         with self._lock:
             if self._recent:
-                digests = np.fromiter(self._recent, _DIGEST, len(self._recent))
+                digests = np.fromiter(self._recent, DIGEST, len(self._recent))
                 places = np.array(list(self._recent.values()), _PLACE)
                 self._index, self._recent = self._index.joined([_Index(digests, places)]), {}
             return self._index
@@ -398,7 +385,7 @@ class Section:
         with self._lock:
             return self._recent.get(digest) or self._index.place(digest)
 
-    def _look(self, digest: bytes, read: Callable[[_Shard, int], Any]) -> Any:
+    def _look(self, digest: bytes, read: Callable[[Shard, int], Any]) -> Any:
         """Return what `read` makes of an image; None where there is none, or one found to be damaged."""
         while True:
             with self._lock:
@@ -408,7 +395,7 @@ class Section:
                 file = self._shards[place[0]]
                 try:
                     if self._open is None or self._open[0] != file:
-                        self._open = file, _Shard(file)
+                        self._open = file, Shard(file)
                     shard = self._open[1]
                 except FileNotFoundError:  # a gc has put its images elsewhere
                     self.refresh()
@@ -424,76 +411,6 @@ class Section:
         logger.warning("%s: it will be extracted again", damage)
         with self._lock:
             self._index = self._settle().without(digest)
-
-
-class _Merger:
-    """Writes the good images of shards that cannot stay as they are anew, and then removes those shards."""
-
-    def __init__(self, folder: Path) -> None:
-        self.freed = 0
-        self._folder = folder
-        self._images: dict[str, NDArray[Any]] = {}
-        self._old: list[tuple[Path, int]] = []
-        self._as_it_is = False
-        self._written = set[Path]()
-
-    def look_at(self, file: Path, held: set[bytes]) -> None:
-        """Leave a shard that is large, whole and has images of its own; `held` are the images seen so far."""
-        if file in self._written:  # the same content was there before, from a gc that was killed
-            return
-        try:
-            inode = file.stat().st_ino
-            shard = _Shard(file)
-        except FileNotFoundError:
-            return
-        except Damaged:
-            self.remove(file, inode)
-            return
-        good = []
-        for i, digest in enumerate(digests_of(shard.keys).tolist()):
-            try:
-                shard.parts(i)
-            except Damaged:
-                continue
-            if digest not in held:
-                held.add(digest)
-                good.append(i)
-        if not good:
-            self.remove(file, inode)
-            return
-        whole = len(good) == len(shard.keys) and shard.is_its_name()
-        size = sum(shard.shapes[i][0] * shard.shapes[i][1] for i in good) * shard.dtype.itemsize
-        if whole and (2 * len(good) >= _SHARD_IMAGES or 2 * size >= _SHARD_BYTES):
-            return
-        collected = list(self._images.values())
-        fits = len(collected) + len(good) <= _SHARD_IMAGES
-        fits &= sum(values.nbytes for values in collected) + size <= _SHARD_BYTES
-        if collected and not (fits and collected[0].dtype == shard.dtype):
-            self.flush()
-        self._as_it_is = whole and not self._old
-        self._images |= {shard.keys[i]: shard.read(i).astype(shard.dtype) for i in good}
-        self._old.append((file, inode))
-
-    def flush(self) -> None:
-        """Write what has been collected, unless that is one shard as it is, and remove where it came from."""
-        if self._old and not self._as_it_is:
-            written = _write_shard(self._folder, self._images)
-            self._written.add(written)
-            self.freed -= written.stat().st_size
-            for file, inode in self._old:
-                if file != written:
-                    self.remove(file, inode)
-        self._images, self._old = {}, []
-
-    def remove(self, file: Path, inode: int) -> None:
-        """Remove a file, unless a writer has put another in its place since it was looked at."""
-        try:
-            status = file.stat()
-            if status.st_ino == inode:
-                file.unlink()
-                self.freed += status.st_size
-        except FileNotFoundError:
-            pass
 
 
 class ShardWriter:
@@ -519,14 +436,14 @@ class ShardWriter:
         check_finite(kept, name=f"descriptors of the image {key} as {self._dtype}")
         self._images[key] = kept
         self._bytes += self._images[key].nbytes
-        if len(self._images) >= _SHARD_IMAGES or self._bytes >= _SHARD_BYTES:
+        if len(self._images) >= shard_file.SHARD_IMAGES or self._bytes >= shard_file.SHARD_BYTES:
             self.flush()
 
     def flush(self) -> None:
         """Write what has been collected."""
         if not self._images:
             return
-        self._section.add(_write_shard(self._section.path, self._images), self._images)
+        self._section.add(write_shard(self._section.path, self._images), self._images)
         self._images, self._bytes = {}, 0
 
     def __enter__(self) -> Self:
@@ -538,146 +455,10 @@ class ShardWriter:
         self.flush()
 
 
-def _write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
-    """Write a shard and return its path."""
-    from safetensors.numpy import save
-
-    marks, numbers, rows = [], [], []
-    for key, values in images.items():
-        is_there = values.view(f"u{values.itemsize}") != 0  # not even -0.0 is lost
-        packed, kept = np.packbits(is_there), values[is_there]
-        marks.append(packed)
-        numbers.append(kept)
-        rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
-    tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
-    return _publish(folder, save(tensors, {"images": json.dumps(rows)}))
-
-
-def _publish(folder: Path, content: bytes) -> Path:
-    """Write a shard's content to the disk under its name; return its path."""
-    target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
-    part = folder / f"{uuid.uuid4().hex}.part"
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            flush_and_rename(file, target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
-    return target
-
-
-def flush_and_rename(file: BufferedWriter, target: Path) -> None:
-    """Give a file that has been written its name, so that it is whole under it even after a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
-    Path(file.name).replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-class _Shard:
-    """A shard that is read image by image."""
-
-    def __init__(self, file: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.file = file
-        try:
-            self._content: Any = safe_open(file, "numpy")
-            rows = json.loads(self._content.metadata()["images"])
-            self.keys = [str(row[0]) for row in rows]
-            self.shapes = [(int(row[1]), int(row[2])) for row in rows]
-            self._checks = [int(row[4]) for row in rows]
-            self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self.shapes)])
-            self._numbers = np.cumsum([0, *(int(row[3]) for row in rows)])
-            slices = self._content.get_slice("marks"), self._content.get_slice("numbers")
-            self._slices = slices
-            lengths = [one.get_shape()[0] for one in slices]
-            self.dtype = np.dtype({"F32": "float32", "F16": "float16"}[slices[1].get_dtype()])
-        except FileNotFoundError:
-            _check_openable(file)
-            raise
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise Damaged(f"{file} is damaged ({error})") from error
-        if lengths != [self._marks[-1], self._numbers[-1]]:
-            raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")
-
-    def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Return marks and numbers of an image, as they were written."""
-        shape = self.shapes[index]
-        marks = self._part(0, int(self._marks[index]), int(self._marks[index + 1]))
-        numbers = self._part(1, int(self._numbers[index]), int(self._numbers[index + 1]))
-        if _checksum(self.keys[index], shape, marks, numbers) != self._checks[index]:
-            raise Damaged(f"image {index} of {self.file} is damaged")
-        return marks, numbers
-
-    def read(self, index: int) -> NDArray[np.float32]:
-        """Descriptors (n, D) of an image."""
-        shape = self.shapes[index]
-        marks, numbers = self.parts(index)
-        values = np.zeros(shape[0] * shape[1], np.float32)
-        values[np.flatnonzero(np.unpackbits(marks, count=values.size))] = numbers
-        return values.reshape(shape)
-
-    def _part(self, tensor: int, first: int, last: int) -> NDArray[Any]:
-        if first == last:  # safetensors takes it for out of bounds at the end
-            return np.empty(0, (np.dtype(np.uint8), self.dtype)[tensor])
-        part: NDArray[Any] = self._slices[tensor][first:last]
-        return part
-
-    def is_its_name(self) -> bool:
-        """Whether the file is, byte for byte, what was written."""
-        return _digest(self.file) == self.file.stem
-
-
-def _check_openable(file: Path) -> None:
-    """Raise InputError for a shard that is there and cannot be opened; safetensors calls that missing."""
-    if not os.path.lexists(file):
-        return
-    try:
-        file.open("rb").close()
-    except OSError as error:
-        if os.path.lexists(file):
-            raise InputError(
-                f"the shard {file} cannot be opened ({error.strerror}): change its permissions, or remove it"
-            ) from error
-
-
-def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
-    """Sixteen bytes for each key, by which an index in memory knows its image; none for None."""
-    digests = (b"" if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
-    return np.fromiter(digests, _DIGEST, len(keys))
-
-
 def _indexed(shard: int, keys: Collection[str], shapes: Sequence[tuple[int, int]]) -> _Index:
     """Index of the images of a shard, in their order."""
     rows = [(shard, number, *shape) for number, shape in enumerate(shapes)]
     return _Index(digests_of(keys), np.array(rows, _PLACE))
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock that the system takes back from whoever is killed."""
-    with lock.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another gc is at work in {lock.parent}: wait until it is done") from error
-        yield
-
-
-def _checksum(key: str, shape: tuple[int, ...], marks: NDArray[Any], numbers: NDArray[Any]) -> int:
-    head = zlib.crc32(f"{key} {tuple(shape)}".encode())
-    return zlib.crc32(numbers.data, zlib.crc32(marks.data, head))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _write_once(file: Path, text: str) -> None:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_positive_int, check_width
 from medvlad.descriptors import Descriptors, draw_rows
-from medvlad.store import Section, digests_of
+from medvlad.shard import digests_of
+from medvlad.store import Section
 
 __all__ = ["StoredDescriptors"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_output_file
-from medvlad.store import flush_and_rename
+from medvlad.shard import flush_and_rename
 
 __all__ = ["new_vector_file"]
 

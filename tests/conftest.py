@@ -12,7 +12,7 @@ import pytest
 from cuda_on_host import cupy_on_host
 from hypothesis import settings
 
-from medvlad.backends import available_backends, cuda
+from medvlad.backends import available_backends, cuda_kernels
 from medvlad.cli import _start_keras
 from medvlad.weights import find_weights
 
@@ -51,9 +51,9 @@ def cuda_compiled_for_the_host():
         pytest.skip("needs a C++20 compiler")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy_on_host)
-        cuda._module.cache_clear()
+        cuda_kernels.module.cache_clear()
         yield cupy_on_host
-    cuda._module.cache_clear()
+    cuda_kernels.module.cache_clear()
 
 
 @contextmanager

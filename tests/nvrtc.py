@@ -13,13 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from medvlad.backends import cuda
+from medvlad.backends import cuda_kernels
 from medvlad.gpu_array import ELEMENTS
 
 #: What CuPy 14 adds to everybody's options.
 CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 RECORD = Path(__file__).with_name("kernel_resources.json")
-FILES = sorted(path.stem for path in (Path(cuda.__file__).parent / "kernels").glob("*.cu"))
+FILES = sorted(path.stem for path in (Path(cuda_kernels.__file__).parent / "kernels").glob("*.cu"))
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 
 
@@ -111,7 +111,7 @@ def compile_all(nvrtc):
     def one(job):
         architecture, file, element = job
         name = f"{file}.cu"
-        return nvrtc.compile(cuda.source(file), name, architecture, cuda.options(element))
+        return nvrtc.compile(cuda_kernels.source(file), name, architecture, cuda_kernels.options(element))
 
     used = {architecture: {} for architecture in ARCHITECTURES}
     with ThreadPoolExecutor(2) as pool:

@@ -13,7 +13,7 @@ from conftest import BACKEND_NAMES, TOLERANCE, running
 
 import medvlad as mv
 from medvlad import InputError, gpu_array
-from medvlad.backends import available_backends, cuda, get_backend, reference
+from medvlad.backends import available_backends, cuda, cuda_kernels, get_backend, reference
 from medvlad.backends.candidates import candidate_centers
 from medvlad.gpu_array import GpuArray, import_cupy
 
@@ -35,7 +35,7 @@ def gpu(request):
 
 @pytest.fixture(params=METHODS)
 def method(gpu, request):
-    has_tensor_cores = cuda._capability(gpu.cuda.Device())[0] >= 8
+    has_tensor_cores = cuda_kernels.capability(gpu.cuda.Device())[0] >= 8
     if not hasattr(gpu, "COMPILER") and has_tensor_cores != (request.param == "tensor_cores"):
         pytest.skip("a GPU has kernels for one of the two")
     return request.param
@@ -69,13 +69,13 @@ def placed(cupy, x, element):
 def way(request, monkeypatch):
     """A block an image, or a warp a cell, however many images and multiprocessors there are."""
     monkeypatch.setattr(cuda, "_IMAGES_A_MULTIPROCESSOR", 0 if request.param == "images" else 10**6)
-    launched, launch = set(), cuda._launch
+    launched, launch = set(), cuda.launch
 
     def spy(name, *arguments):
         launched.add(name)
         launch(name, *arguments)
 
-    monkeypatch.setattr(cuda, "_launch", spy)
+    monkeypatch.setattr(cuda, "launch", spy)
     yield request.param
     assert request.param in launched
 
@@ -132,7 +132,7 @@ def test_the_bound_holds(gpu, method, rng):
     centers = cuda._upload(c, method)
     labels, flag = gpu.empty(500, np.int32), gpu.zeros(1, np.int32)
     kept = []
-    launch = cuda._launch
+    launch = cuda.launch
 
     def only_the_first_pass(name, *arguments):
         if name == "assign":
@@ -140,7 +140,7 @@ def test_the_bound_holds(gpu, method, rng):
             kept.append(gpu.asnumpy(arguments[3][-2])[:, 0])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "_launch", only_the_first_pass)
+        patch.setattr(cuda, "launch", only_the_first_pass)
         cuda._label(GpuArray(gpu.asarray(x)), centers, labels, flag)
     first = gpu.asnumpy(labels)
     exact = reference.assign(x, c)

@@ -24,7 +24,8 @@ from medvlad import distributed as ours
 from medvlad._validate import MissingExtraError
 from medvlad.distributed import cluster, encode_distributed, extract_distributed, worker
 from medvlad.images import list_frames
-from medvlad.store import DescriptorStore, _Shard
+from medvlad.shard import Shard
+from medvlad.store import DescriptorStore
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
 distributed = pytest.importorskip("distributed", reason="needs the extra distributed")
@@ -94,7 +95,7 @@ def features(small_weights, tmp_path):
 def check_store(features, n_images):
     """So many images are in the store, each once, undamaged, and nothing is left over."""
     (section,) = DescriptorStore(features.store).sections()
-    keys = [key for file in section.path.glob("*.shard") for key in _Shard(file).keys]
+    keys = [key for file in section.path.glob("*.shard") for key in Shard(file).keys]
     assert len(keys) == len(set(keys)) == n_images
     assert section.verify() == []
     assert list(section.path.glob("*.part")) == []

@@ -8,7 +8,7 @@ from conftest import REQUIRED
 from cuda_on_host import cupy_on_host
 from nvrtc import ARCHITECTURES, FILES, RECORD, Nvrtc, Resources, compile_all, find_library
 
-from medvlad.backends import cuda
+from medvlad.backends import cuda_kernels
 
 # A multiprocessor's registers, and the shared memory that every architecture gives a block.
 REGISTERS, SHARED = 65536, 48 << 10
@@ -50,9 +50,9 @@ def test_resources_are_as_recorded(compiled):
 
 
 def test_a_broken_kernel_is_noticed(compiled):
-    broken = cuda.source("decide").replace("max_norm", "other_name", 1)
+    broken = cuda_kernels.source("decide").replace("max_norm", "other_name", 1)
     with pytest.raises(RuntimeError, match='"max_norm" is undefined'):
-        Nvrtc(find_library()).compile(broken, "decide.cu", "sm_80", cuda.options("float32"))
+        Nvrtc(find_library()).compile(broken, "decide.cu", "sm_80", cuda_kernels.options("float32"))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def races(tmp_path_factory):
     def run(changed, *arguments):
         for file in FILES:
             if file in changed or file not in objects:
-                build(file, changed.get(file, cuda.source(file)))
+                build(file, changed.get(file, cuda_kernels.source(file)))
         program = str(folder / "races")
         source = str(cupy_on_host.HERE / "races.cpp")
         subprocess.run([*command, source, *objects.values(), "-o", program], check=True)
@@ -96,7 +96,8 @@ def test_no_races(races):
 
 @pytest.mark.slow
 def test_a_missing_barrier_is_noticed(races):
-    code = cuda.source("assign")
+    code = cuda_kernels.source("assign")
     assert code.count("__syncthreads();") == 4
     broken = code.replace("__syncthreads();", "", 1)
-    assert "data race" in races({"assign": broken}, "first part").stderr
+    # ThreadSanitizer sees a race only if the threads meet, which a busy machine can keep them from.
+    assert any("data race" in races({"assign": broken}, "first part").stderr for _ in range(5))

@@ -13,6 +13,7 @@ import pytest
 from sklearn.base import clone
 
 import medvlad as mv
+import medvlad.compaction
 from medvlad import CNNDescriptors, InputError
 from medvlad.store import DescriptorStore, image_key
 
@@ -21,8 +22,8 @@ SETTINGS = {"model": "vgg16", "scales": [0]}
 WRITER = """
 import sys, time
 import numpy as np
-from medvlad import store
-store._SHARD_IMAGES = 5
+from medvlad import shard, store
+shard.SHARD_IMAGES = 5
 rng = np.random.default_rng(int(sys.argv[2]))
 section = store.DescriptorStore(sys.argv[1]).section({"model": "vgg16", "scales": [0]})
 print("begun", flush=True)
@@ -51,7 +52,7 @@ def fill(path, n, settings=SETTINGS, **options):
 
 
 def test_what_goes_in_comes_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 7)
+    monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 7)
     fill(tmp_path / "store", 20)
     section = DescriptorStore(tmp_path / "store").section(SETTINGS)
     assert len(section) == 20
@@ -277,7 +278,7 @@ def test_gc_keeps_the_good_images_of_a_damaged_shard(tmp_path):
 
 def test_gc_joins_small_shards(tmp_path, monkeypatch):
     """Of many interrupted runs; large ones and the last one that is left stay as they are."""
-    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 8)
+    monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 8)
     section = fill(tmp_path / "store", 6)
     large = shards(section)
     for i in range(6, 20):
@@ -330,7 +331,7 @@ def test_gc_spares_a_shard_that_was_mended_meanwhile(tmp_path, monkeypatch):
     (file,) = shards(section)
     good = file.read_bytes()
     file.write_bytes(b"damaged")
-    real = mv.store._Shard
+    real = mv.compaction.Shard
 
     def mended(path):
         try:
@@ -341,7 +342,7 @@ def test_gc_spares_a_shard_that_was_mended_meanwhile(tmp_path, monkeypatch):
             part.replace(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("medvlad.store._Shard", mended)
+        patch.setattr("medvlad.compaction.Shard", mended)
         section.gc()
     holds_all_of(section, range(4))
 
@@ -349,7 +350,7 @@ def test_gc_spares_a_shard_that_was_mended_meanwhile(tmp_path, monkeypatch):
 def test_one_gc_at_a_time(tmp_path):
     section = fill(tmp_path / "store", 4)
     with (
-        mv.store._only_one(section.path / "gc.lock"),
+        mv.compaction.only_one(section.path / "gc.lock"),
         pytest.raises(InputError, match=r"another gc is at work in .*: wait until it is done"),
     ):
         section.gc()
@@ -393,8 +394,8 @@ def test_gc_meets_what_a_killed_gc_wrote(tmp_path):
 
 COLLECTOR = """
 import sys
-from medvlad import store
-store._SHARD_IMAGES = 5
+from medvlad import shard, store
+shard.SHARD_IMAGES = 5
 section = store.DescriptorStore(sys.argv[1]).section({"model": "vgg16", "scales": [0]})
 print("begun", flush=True)
 section.gc()
@@ -436,22 +437,22 @@ def test_gc_killed_at_any_moment(tmp_path):
 
 def test_readers_while_gc_moves_images(tmp_path, monkeypatch):
     """Sections opened before, with a shard open and without; one that is being opened; a new one."""
-    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 4)
+    monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 4)
     for n in range(1, 13):
         fill(tmp_path / "store", n)
     store = DescriptorStore(tmp_path / "store")
     early, with_one_open = store.section(SETTINGS), store.section(SETTINGS)
     assert with_one_open.get(key_of(5)) is not None
-    real, calls = mv.store._Shard, []
+    real, calls = mv.store.Shard, []
 
     def moved_meanwhile(file):
         calls.append(file)
         if len(calls) == 3:
-            monkeypatch.setattr("medvlad.store._Shard", real)
+            monkeypatch.setattr("medvlad.store.Shard", real)
             store.section(SETTINGS).gc()
         return real(file)
 
-    monkeypatch.setattr("medvlad.store._Shard", moved_meanwhile)
+    monkeypatch.setattr("medvlad.store.Shard", moved_meanwhile)
     for section in (store.section(SETTINGS), early, with_one_open, store.section(SETTINGS)):
         assert len(section) == 12
         for i in range(12):
@@ -477,7 +478,7 @@ def test_readers_writers_and_gc_at_once(tmp_path, monkeypatch):
 
 def test_threads_may_share_a_section(tmp_path, monkeypatch):
     """Each reads another shard than the others, while a gc removes what they read."""
-    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 2)
+    monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 2)
     section = fill(tmp_path / "store", 40)
     section = DescriptorStore(tmp_path / "store").section(SETTINGS)
     expected = [descriptors(i) for i in range(40)]
@@ -488,7 +489,7 @@ def test_threads_may_share_a_section(tmp_path, monkeypatch):
 
     with ThreadPoolExecutor(8) as pool:
         running = [pool.submit(read, seed) for seed in range(8)]
-        monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 100)
+        monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 100)
         DescriptorStore(tmp_path / "store").section(SETTINGS).gc()
         assert all(one.result() for one in running)
     assert len(shards(section)) == 1

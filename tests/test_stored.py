@@ -26,7 +26,7 @@ def images():
 @pytest.fixture
 def section(tmp_path, monkeypatch):
     """Fifteen images of several lengths, four a shard."""
-    monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 4)
+    monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 4)
     section = DescriptorStore(tmp_path / "store").section({"of": "tests"})
     with section.writer() as writer:
         for i, values in enumerate(images()):
@@ -87,14 +87,14 @@ class TestReading:
         stored, inside = both
         stored = pickle.loads(pickle.dumps(stored))  # with nothing open
         opened = []
-        real = mv.store._Shard
+        real = mv.store.Shard
 
         class Counted(real):
             def __init__(self, file):
                 opened.append(file)
                 super().__init__(file)
 
-        monkeypatch.setattr("medvlad.store._Shard", Counted)
+        monkeypatch.setattr("medvlad.store.Shard", Counted)
         order = np.concatenate([indices for indices, _ in stored.blocks(1)])
         assert len(opened) == len(set(opened))
         if len(inside) == len(LENGTHS):
@@ -109,7 +109,7 @@ class TestReading:
         stored, inside = both
         blocks = stored.blocks(1)
         first, _ = next(blocks)
-        monkeypatch.setattr("medvlad.store._SHARD_IMAGES", 64)
+        monkeypatch.setattr("medvlad.shard.SHARD_IMAGES", 64)
         before = set(section.path.glob("*.shard"))
         DescriptorStore(section.path.parent).section(section.settings).gc()
         assert not before & set(section.path.glob("*.shard"))
@@ -193,7 +193,7 @@ class TestEncoders:
             monkeypatch.setattr(
                 StoredDescriptors.blocks, "__defaults__", (block_bytes,)
             )  # the default of max_bytes
-            monkeypatch.setattr("medvlad.encoding._BLOCK_BYTES", vector_bytes)
+            monkeypatch.setattr("medvlad.encoder._BLOCK_BYTES", vector_bytes)
             equal(encoder.fit_transform(stored), expected)
             for given in (stored, inside):
                 written = encoder.transform_to_file(given, tmp_path / "encoded.npy")

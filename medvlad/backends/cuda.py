@@ -1,4 +1,4 @@
-"""The GPU: loads the kernels, chooses their launch shapes, moves arrays.
+"""The GPU: chooses the kernels' launch shapes, moves arrays.
 
 The mathematics stands in ``kernels/*.cu`` and :mod:`medvlad.backends.candidates`. One call of `encode` runs
 
@@ -21,11 +21,9 @@ finite. So what they were given may be released by then.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import cache, wraps
-from pathlib import Path
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -33,6 +31,7 @@ from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_finite
 from medvlad.backends.candidates import TILE_CENTERS, CandidateCenters, candidate_centers
+from medvlad.backends.cuda_kernels import capability, launch
 from medvlad.gpu_array import GpuArray, import_cupy
 
 __all__ = [
@@ -42,21 +41,14 @@ __all__ = [
     "column_sums",
     "describe",
     "encode",
-    "options",
     "place",
-    "source",
     "squared_distances",
     "take",
 ]
 
-#: Compiled without fusing of a product and a sum where the kernels do not ask for it: fixed bits everywhere.
-_OPTIONS = ("--std=c++17", "--fmad=false")
-_ELEMENTS = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_KERNELS = Path(__file__).parent / "kernels"
 _WARP = 32
 _ASSIGN_ROWS = 128  # of a block with one warp across
 _DECIDE_ROWS = 128
@@ -104,31 +96,8 @@ def describe() -> str:
         raise ImportError("no CUDA device found")
     device = cupy.cuda.Device()
     name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
-    major, minor = _capability(device)
+    major, minor = capability(device)
     return f"ok: {name}, compute capability {major}.{minor}"
-
-
-def options(element: str) -> tuple[str, ...]:
-    """Return the compiler's options for descriptors of one kind of number."""
-    return (*_OPTIONS, f"-DMEDVLAD_ELEMENT={_ELEMENTS[element]}")
-
-
-def source(name: str) -> str:
-    """Text of ``kernels/NAME.cu`` with the headers it includes, which CuPy's own cache would not look at."""
-    seen: set[str] = set()
-
-    def text(path: Path) -> str:
-        def included(match: re.Match[str]) -> str:
-            header = match.group(1)
-            if header in seen:
-                return ""
-            seen.add(header)
-            return text(_KERNELS / header)
-
-        content = path.read_text().replace("#pragma once\n", "")
-        return re.sub(r"#include <(\w+\.cuh)>", included, content)
-
-    return text(_KERNELS / f"{name}.cu")
 
 
 @_in_one_sentence
@@ -222,7 +191,7 @@ def squared_distances(
             *(x.float32(), np.int64(n), np.int32(d), cupy.asarray(centers), cupy.asarray(labels)),
             distances,
         )
-        _launch("kmeans", "squared_distances", -(-n // _ROW_THREADS), 256, arguments)
+        launch("kmeans", "squared_distances", -(-n // _ROW_THREADS), 256, arguments)
         return np.asarray(cupy.asnumpy(distances))
 
 
@@ -245,8 +214,8 @@ def candidate_distances(
             *(x.float32(), np.int64(n), np.int32(d), cupy.asarray(norms), cupy.asarray(candidates)),
             *(np.int32(t), cupy.asarray(closest), distances),
         )
-        _launch("kmeans", "candidate_distances", -(-n // _ROW_THREADS), 256, arguments)
-        _launch("kmeans", "run_sums", -(-t * runs // 256), 256, (distances, np.int64(n), np.int32(t), sums))
+        launch("kmeans", "candidate_distances", -(-n // _ROW_THREADS), 256, arguments)
+        launch("kmeans", "run_sums", -(-t * runs // 256), 256, (distances, np.int64(n), np.int32(t), sums))
         return cupy.asnumpy(distances), np.cumsum(cupy.asnumpy(sums), axis=1)[:, -1]
 
 
@@ -316,7 +285,7 @@ class _Centers:
 def _upload(centers: NDArray[np.float32], method: str) -> _Centers:
     way = method
     if method == "auto":
-        way = "tensor_cores" if _capability(import_cupy().cuda.Device())[0] >= 8 else "float32_units"
+        way = "tensor_cores" if capability(import_cupy().cuda.Device())[0] >= 8 else "float32_units"
     host = candidate_centers(centers, tensor_cores=way == "tensor_cores")
     try:
         return _Centers(centers, host, way)
@@ -343,9 +312,9 @@ def _label(x: GpuArray, centers: _Centers, labels: Any, unbounded: Any) -> None:
         own, rows = labels[first : first + len(values)], np.int64(len(values))
         scores = (values, rows, d, *centers.rounded_arguments(), own, candidates, unbounded)
         blocks = -(-len(values) * centers.host.warps_across // _ASSIGN_ROWS)
-        _launch("assign", f"assign_{centers.way}", blocks, 128, scores, x.element)
+        launch("assign", f"assign_{centers.way}", blocks, 128, scores, x.element)
         decisions = (values, rows, d, *centers.exact_arguments(), candidates, np.int32(centers.words), own)
-        _launch("decide", "decide", -(-len(values) // _DECIDE_ROWS), 128, decisions, x.element)
+        launch("decide", "decide", -(-len(values) // _DECIDE_ROWS), 128, decisions, x.element)
 
 
 def _encode_resident(
@@ -428,14 +397,14 @@ def _encode_block(
             candidates = cupy.empty((len(x), centers.words), np.uint64)
             rest = (*centers.rounded_arguments(), *centers.exact_arguments()[1:], candidates, unbounded)
             name = f"encode_images_{centers.way}"
-            _launch("images", name, last - first, 128, (*arguments, *rest), x.element)
+            launch("images", name, last - first, 128, (*arguments, *rest), x.element)
             continue
         begin, end = int(offsets[first]), int(offsets[last])
         _label(x[begin:end], centers, labels[begin:end], unbounded)
         grid = (-(-centers.k * slices // _CELLS_OF_A_BLOCK), last - first)
         if normalised:
-            _launch("cells", "cell_norms", grid, 256, arguments, x.element)
-        _launch("cells", "write_cells", grid, 256, arguments, x.element)
+            launch("cells", "cell_norms", grid, 256, arguments, x.element)
+        launch("cells", "write_cells", grid, 256, arguments, x.element)
 
 
 def _runs(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int, bool]]:
@@ -584,28 +553,3 @@ def _blocks(offsets: NDArray[np.int64], d: int, k: int) -> Iterator[tuple[int, i
         last = max(first + 1, int(np.searchsorted(ends, before + _BLOCK_BYTES, side="right")))
         yield first, last
         first = last
-
-
-def _capability(device: Any) -> tuple[int, int]:
-    digits = str(device.compute_capability)
-    return int(digits[:-1]), int(digits[-1])
-
-
-def _launch(
-    name: str,
-    kernel: str,
-    grid: int | tuple[int, int],
-    threads: int,
-    arguments: Any,
-    element: str = "float32",
-) -> None:
-    shape = grid if isinstance(grid, tuple) else (grid,)
-    if min(shape) > 0:
-        device = import_cupy().cuda.Device().id
-        _module(name, element, device).get_function(kernel)(shape, (threads,), arguments)
-
-
-@cache
-def _module(name: str, element: str, device: int) -> Any:
-    """Compile a file of kernels for one kind of number, once a device."""
-    return import_cupy().RawModule(code=source(name), options=options(element))

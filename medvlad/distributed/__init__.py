@@ -43,8 +43,9 @@ from medvlad.distributed.worker import (
     probe_of,
     what_decides_bits,
 )
-from medvlad.features import CNNDescriptors, as_sequence
+from medvlad.features import CNNDescriptors
 from medvlad.images import split_frame
+from medvlad.loading import as_sequence
 from medvlad.medical import NIFTI_SUFFIXES, is_dicom
 from medvlad.store import image_key
 from medvlad.weights import weights_source

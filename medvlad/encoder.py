@@ -1,0 +1,108 @@
+"""What encoders of images have in common: the input they take, blocks of images in a store, float32 out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from medvlad._validate import check_width
+from medvlad.descriptors import Descriptors, as_descriptors, validate_input
+from medvlad.stored import StoredDescriptors
+from medvlad.vector_file import new_vector_file
+
+__all__ = ["Encoder", "validated"]
+
+_BLOCK_BYTES = 16 << 20  # of encoded images at a time
+
+
+class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What all encoders have in common: any input, float32 out, and images that are in a store."""
+
+    def transform_blocks(self, X: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Encode images block by block, in memory for a block; see :meth:`StoredDescriptors.blocks`.
+
+        Parameters
+        ----------
+        X : StoredDescriptors, or what `transform` takes, in host memory
+
+        Yields
+        ------
+        indices : ndarray of int64, shape (b,)
+            Which images these are.
+        vectors : ndarray of float32, shape (b, n_features_out)
+            Rows `indices` of what `transform` returns, to the bit.
+        """
+        check_is_fitted(self)
+        step = max(1, _BLOCK_BYTES // (4 * self._n_features_out))
+        for indices, block in _blocks(X):
+            for start in range(0, len(block), step):
+                yield indices[start : start + step], self.transform(block[start : start + step])
+
+    def transform_to_file(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
+        """Encode images into a ``.npy`` file, in memory for a block, however many there are.
+
+        Parameters
+        ----------
+        X : StoredDescriptors, or what `transform` takes, in host memory
+        path : path
+            Replaced once the new file is whole.
+
+        Returns
+        -------
+        memmap of float32, shape (B, n_features_out)
+            The file, for reading; later, ``numpy.load(path, mmap_mode="r")``.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be written, the disk is too small for it, or an image in the store is damaged.
+        """
+        check_is_fitted(self)
+        images = X if isinstance(X, StoredDescriptors) else as_descriptors(X)
+        with new_vector_file(path, len(images), self._n_features_out) as write:
+            for indices, vectors in self.transform_blocks(images):
+                write(indices, vectors)
+        mapped: NDArray[np.float32] = np.load(Path(path), mmap_mode="r")
+        return mapped
+
+    def _transform_stored(self, X: StoredDescriptors) -> NDArray[np.float32]:
+        encoded = np.empty((len(X), self._n_features_out), np.float32)
+        for indices, vectors in self.transform_blocks(X):
+            encoded[indices] = vectors
+        return encoded
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+    """Blocks of images in a store; images in memory are one block."""
+    if isinstance(X, StoredDescriptors):
+        yield from X.blocks()
+    else:
+        descriptors = as_descriptors(X).to_host()
+        yield np.arange(len(descriptors)), descriptors
+
+
+def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | StoredDescriptors:
+    """Like `validate_input`; of images in a store only the width is looked at, numbers when they are read."""
+    if not isinstance(X, StoredDescriptors):
+        return validate_input(encoder, X, reset=reset)
+    if reset:
+        encoder.n_features_in_ = X.n_features
+    check_width(
+        X.n_features,
+        encoder.n_features_in_,
+        "descriptors",
+        f"those that {type(encoder).__name__} was fitted on",
+    )
+    return X

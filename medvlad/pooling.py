@@ -1,0 +1,139 @@
+"""Global pooling: over the n descriptors x_i of an image, feature by feature.
+
+avg   (1/n) sum x_i                         the paper's baseline
+max   max x_i
+gem   ((1/n) sum max(x_i, 1e-6)^p)^(1/p)    generalised mean (Radenovic, Tolias, Chum, PAMI 2019)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from medvlad._validate import check_choice, check_finite, check_interval
+from medvlad.backends.reference import NORM_FLOOR
+from medvlad.encoder import Encoder, validated
+from medvlad.gpu_array import GpuArray, import_cupy
+from medvlad.stored import StoredDescriptors
+
+__all__ = ["POOL", "GlobalPool"]
+
+_GEM_FLOOR = 1e-6
+_POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
+
+
+class GlobalPool(Encoder):
+    """One pooled descriptor an image; average pooling is the paper's baseline.
+
+    Parameters
+    ----------
+    mode : {"avg", "max", "gem"}, default="avg"
+    l2_norm : bool, default=True
+        Scale the pooled vector to unit length (a norm below 1e-12 gives zeros).
+    p : float in (0, 100], default=3.0
+        Exponent of "gem".
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width D of a descriptor, and of the result.
+    """
+
+    def __init__(self, mode: str = "avg", *, l2_norm: bool = True, p: float = 3.0) -> None:
+        self.mode = mode
+        self.l2_norm = l2_norm
+        self.p = p
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Check the parameters and remember the width of a descriptor.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        check_choice(self.mode, "mode", tuple(POOL))
+        check_interval(self.p, "p", 0.0, 100.0)
+        validated(self, X, reset=True)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Pool each image.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+
+        Returns
+        -------
+        ndarray of float32, shape (B, D)
+            An image without descriptors gives zeros. Descriptors on a GPU are pooled by the host, and the
+            result goes back.
+        """
+        check_is_fitted(self, "n_features_in_")
+        check_choice(self.mode, "mode", tuple(POOL))
+        given = validated(self, X, reset=False)
+        if isinstance(given, StoredDescriptors):
+            return self._transform_stored(given)
+        descriptors = given.to_host()
+        if isinstance(given.values, GpuArray):
+            check_finite(descriptors.values, descriptors.offsets)
+        pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
+        for start in range(0, len(descriptors), _POOL_IMAGES):
+            part = descriptors[start : start + _POOL_IMAGES]
+            counts = np.diff(part.offsets)
+            filled = counts > 0
+            if not filled.any():
+                continue
+            values = POOL[self.mode](
+                part.values, part.offsets[:-1][filled], counts[filled, None], float(self.p)
+            )
+            if self.l2_norm:
+                norms = np.linalg.norm(values, axis=1, keepdims=True)
+                values = np.divide(values, norms, out=np.zeros_like(values), where=norms >= NORM_FLOOR)
+            pooled[start : start + len(part)][filled] = values
+        if isinstance(given.values, GpuArray):
+            with given.values.stream():
+                on_gpu_again = import_cupy().asarray(pooled)
+            return given.values.give_back(on_gpu_again)
+        return pooled
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_features_in_")
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.n_features_in_)
+
+
+def _average(
+    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
+) -> NDArray[np.float64]:
+    return np.asarray(np.add.reduceat(x, first, axis=0, dtype=np.float64) / counts)
+
+
+def _maximum(
+    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
+) -> NDArray[np.float64]:
+    return np.maximum.reduceat(x, first, axis=0).astype(np.float64)
+
+
+def _generalised_mean(
+    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
+) -> NDArray[np.float64]:
+    # Relative to the image's own largest value, so that no power overflows.
+    floored = np.maximum(x.astype(np.float64), _GEM_FLOOR)
+    largest = np.maximum.reduceat(floored, first, axis=0)
+    powers = np.add.reduceat((floored / np.repeat(largest, counts[:, 0], axis=0)) ** p, first, axis=0)
+    return np.asarray(largest * (powers / counts) ** (1 / p))
+
+
+#: mode -> pooling of rows x (N, D) of images that begin at `first` (B,), `counts` (B, 1) rows each.
+POOL = {"avg": _average, "max": _maximum, "gem": _generalised_mean}
