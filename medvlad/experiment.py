@@ -312,7 +312,7 @@ def predict_images(
 def _evidence_picture(pipeline: Pipeline, descriptors: Descriptors, image: str, label: int) -> Image:
     extractor, encoder, classifier = (step for _, step in pipeline.steps)
     split = first_order_evidence if getattr(encoder, "power", 1.0) != 1 else evidence
-    maps = evidence_maps(split(descriptors, encoder, classifier), 0, extractor.grids_)
+    maps = evidence_maps(split(descriptors, encoder, classifier), 0, extractor.grids_, extractor.mirrored_)
     of_label = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
     return overlay(load_image(image), of_label)
 

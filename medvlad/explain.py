@@ -253,7 +253,12 @@ def _shares(coarse: int, fine: int) -> Matrix:
     return shares
 
 
-def evidence_maps(decision: Evidence, index: int, grids: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+def evidence_maps(
+    decision: Evidence,
+    index: int,
+    grids: Sequence[tuple[int, int]],
+    mirrored: Sequence[bool] | None = None,
+) -> NDArray[np.float64]:
     """Lay the terms of one image out over its grid.
 
     Parameters
@@ -262,7 +267,10 @@ def evidence_maps(decision: Evidence, index: int, grids: Sequence[tuple[int, int
     index : int
         Which image.
     grids : sequence of (h, w)
-        Of each scale in turn, as :attr:`medvlad.CNNDescriptors.grids_` has them; descriptors row by row.
+        Of each view in turn, as :attr:`medvlad.CNNDescriptors.grids_` has them; descriptors row by row.
+    mirrored : sequence of bool, or None
+        Which of them are of the mirror image, as in :attr:`medvlad.CNNDescriptors.mirrored_`: their terms go
+        to the places that they come from. None: none of them.
 
     Returns
     -------
@@ -284,8 +292,9 @@ def evidence_maps(decision: Evidence, index: int, grids: Sequence[tuple[int, int
     finest = max(grids, key=lambda grid: grid[0] * grid[1])
     maps = np.zeros((*finest, terms.shape[1]))
     start = 0
-    for h, w in grids:
-        maps += spread(terms[start : start + h * w].reshape(h, w, -1), finest)
+    for (h, w), flipped in zip(grids, mirrored or [False] * len(grids), strict=True):
+        laid_out = terms[start : start + h * w].reshape(h, w, -1)
+        maps += spread(laid_out[:, ::-1] if flipped else laid_out, finest)
         start += h * w
     return maps.transpose(2, 0, 1)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Self
 
@@ -71,6 +71,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     scales : int or sequence of int, default=(0,)
         Scale s means a square input of 224 + 320 s pixels. With several, an image's descriptors are those of
         all its scales, in the order given.
+    mirror : bool, default=False
+        Whether an image's descriptors are also those of its left-right mirror image: at each scale, its own
+        and then the mirror's. It doubles the time. A mean over descriptors is then the mean over both.
     weights : str or path, default="imagenet"
         "imagenet", "bundled" or a file; see :mod:`medvlad.weights`.
     batch_size : int or None, default=None
@@ -106,7 +109,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     input_sides_ : tuple of int
         Sides in pixels, one a scale.
     grids_ : tuple of (int, int)
-        Height and width of the descriptors' grid, one a scale; (1, 1) for a layer without places.
+        Height and width of the descriptors' grids in turn: one a scale, with `mirror` two; (1, 1) for a layer
+        without places.
+    mirrored_ : tuple of bool
+        Which of the grids are of the mirror image.
     weights_fingerprint_ : str
         SHA-256 of the weights in use.
     engine_ : str
@@ -129,6 +135,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         layer: str = "block5_pool",
         *,
         scales: int | Sequence[int] = (0,),
+        mirror: bool = False,
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
         dtype: str = "float32",
@@ -143,6 +150,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.model = model
         self.layer = layer
         self.scales = scales
+        self.mirror = mirror
         self.weights = weights
         self.batch_size = batch_size
         self.dtype = dtype
@@ -192,7 +200,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 f"layer {self.layer!r} of {self.model} comes after its fully connected part, which takes "
                 f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
             )
-        self.grids_ = tuple(self._grid(side) for side in self.input_sides_)
+        self.grids_ = tuple(self._grid(side) for side in self.input_sides_ for _ in self._views())
+        self.mirrored_ = self._views() * len(scales)
         choice = (key, self.engine, self.dtype, self.output)
         if getattr(self, "_choice", None) != choice:  # to look at a network takes time
             self.engine_ = choose_engine(
@@ -310,6 +319,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         }
         if self.dtype == "int8":
             settings["ranges"] = self._ranges()
+        if self.mirror:
+            settings["mirror"] = True
         assert self.store is not None
         return DescriptorStore(self.store).section(settings)
 
@@ -380,9 +391,9 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         """
         scales = _check_scales(self.scales)
         sides = [input_side(scale) for scale in scales]
-        counts = [h * w for h, w in self.grids_]
+        views = self._views()
         batches = [self.batch_size or max(1, _BATCH_PIXELS // side**2) for side in sides]
-        n_images, an_image, d = len(wanted), sum(counts), self.n_features_out_
+        n_images, an_image, d = len(wanted), self._descriptors_an_image(), self.n_features_out_
         if not n_images:
             return
         compute = self._engine()
@@ -408,14 +419,16 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 own = np.empty((rows, d), np.float32) if values is None else values[used : used + rows]
                 block = own.reshape(len(indices), an_image, d)
                 start = 0
-                for k, (count, batch) in enumerate(zip(counts, batches, strict=True)):
+                for (k, batch), mirrored in product(enumerate(batches), views):
+                    h, w = self.grids_[k * len(views)]
                     for at in range(0, len(indices), batch):
                         part = np.stack([squares[k] for squares in images[at : at + batch]])
-                        maps = compute(self._preprocess(part.astype(np.float32)))
-                        block[at : at + batch, start : start + count] = maps.reshape(len(part), count, -1)
+                        part = part[:, :, ::-1] if mirrored else part
+                        maps = compute(self._preprocess(part.astype(np.float32, order="C")))
+                        block[at : at + batch, start : start + h * w] = maps.reshape(len(part), h * w, -1)
                         if self.output == "gpu":  # the maps' memory is Keras' again after this
                             import_cupy().cuda.get_current_stream().synchronize()
-                    start += count
+                    start += h * w
                 row = first_not_finite(own)
                 if row is not None:
                     index = indices[row // an_image]
@@ -482,6 +495,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
     def _descriptors_an_image(self) -> int:
         return sum(h * w for h, w in self.grids_)
+
+    def _views(self) -> tuple[bool, ...]:
+        """Whether each view of a square is mirrored."""
+        return (False, True) if self.mirror else (False,)
 
     def _grid(self, side: int) -> tuple[int, int]:
         shape = self._network.compute_output_shape((1, side, side, 3))

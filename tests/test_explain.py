@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad import VLAD, CNNDescriptors, Descriptors, GlobalPool, WideLinearSVC
 from medvlad._validate import InputError
-from medvlad.explain import evidence, evidence_maps, first_order_evidence, overlay, spread
+from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evidence, overlay, spread
 from medvlad.weights import find_weights
 
 
@@ -165,6 +165,13 @@ def test_planted_patch_holds_the_evidence(rng, encoder):
         assert inside.mean() < 0.2
         assert shown[inside].sum() > 0.5 * shown.clip(0).sum()
         assert shown[inside].mean() > 5 * np.abs(shown[~inside]).mean()
+
+
+def test_evidence_of_a_mirror_image_is_where_it_comes_from(rng):
+    terms = rng.normal(size=(12, 1))
+    found = Evidence(terms, np.zeros((1, 1)), np.array([0, 12]))
+    (shown,) = evidence_maps(found, 0, [(2, 3), (2, 3)], mirrored=[False, True])
+    np.testing.assert_allclose(shown, terms[:6].reshape(2, 3) + terms[6:].reshape(2, 3)[:, ::-1])
 
 
 def test_maps_of_other_descriptors_are_refused(rng):

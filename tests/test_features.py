@@ -83,6 +83,22 @@ def test_scales_in_the_order_given(vgg19_weights, pictures):
             np.testing.assert_allclose(part, expected, atol=BATCH_TOLERANCE * np.abs(expected).max())
 
 
+def test_mirror_images_too(vgg19_weights, pictures, tmp_path):
+    """At each scale an image's own descriptors, then those of its mirror image; in a section of its own."""
+    plain = CNNDescriptors(weights=vgg19_weights, store=tmp_path)
+    both = CNNDescriptors(weights=vgg19_weights, store=tmp_path, mirror=True)
+    square = [resize_square(load_image(picture), 224) for picture in pictures[:2]]
+    got, own = both.transform(square), plain.transform(square)
+    mirrored = plain.transform([np.ascontiguousarray(picture[:, ::-1]) for picture in square])
+    assert got.offsets.tolist() == [0, 98, 196]
+    assert (both.grids_, both.mirrored_) == (((7, 7), (7, 7)), (False, True))
+    assert (plain.grids_, plain.mirrored_) == (((7, 7),), (False,))
+    for i in range(2):
+        np.testing.assert_allclose(got[i][:49], own[i], atol=BATCH_TOLERANCE * own[i].max())
+        np.testing.assert_allclose(got[i][49:], mirrored[i], atol=BATCH_TOLERANCE * own[i].max())
+        assert np.abs(got[i][:49] - got[i][49:]).max() > 0.01 * own[i].max()
+
+
 @pytest.mark.slow
 def test_largest_scale(vgg19_weights, pictures):
     transformer = CNNDescriptors(weights=vgg19_weights, scales=2)
