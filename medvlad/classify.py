@@ -6,11 +6,12 @@ The mathematics and the solver stand in :mod:`medvlad.svm_solver`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
@@ -113,7 +114,39 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         ConvergenceWarning
             If `max_iter` steps were not enough, or C and X are so large that double precision is not.
         """
-        big_c = check_positive_float(self.C, "C")
+        self._solve(X, y, [self], sample_weight)
+        return self
+
+    def fit_path(self, X: ArrayLike, y: ArrayLike, Cs: Sequence[float]) -> list[Self]:
+        """Fit a classifier for each of several C; what they share, such as the Gram matrix, is made once.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        Cs : sequence of float
+
+        Returns
+        -------
+        list of WideLinearSVC
+            One for each C, in their order: what :meth:`fit` finds for it, but for rounding. Each begins where
+            the one before ended, so an ascending order is quickest.
+
+        Raises
+        ------
+        InputError
+            As :meth:`fit`.
+        """
+        fitted = [clone(self).set_params(C=C) for C in Cs]
+        if fitted:
+            fitted[0]._solve(X, y, fitted, None)
+        return fitted
+
+    def _solve(
+        self, X: ArrayLike, y: ArrayLike, targets: Sequence[WideLinearSVC], sample_weight: ArrayLike | None
+    ) -> None:
+        """Fit `targets`, which are this classifier but for their C."""
+        penalties = [check_positive_float(target.C, "C") for target in targets]
         scale = 0.0
         if self.fit_intercept:
             scale = check_positive_float(self.intercept_scaling, "intercept_scaling")
@@ -133,30 +166,35 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         factors = self._class_factors(classes, labels, totals)
 
         form = make_form(x, scale)
-        problems = []
-        for k in [1] if len(classes) == 2 else range(len(classes)):
-            is_k = encoded == k
-            rest = factors[0] if len(classes) == 2 else 1.0
-            curvature = 2.0 * big_c * row_weight * np.where(is_k, factors[k], rest)
-            with np.errstate(divide="ignore", over="ignore"):
-                curvature[np.isinf(1.0 / curvature)] = 0.0
-            if not np.isfinite(curvature).all():
-                raise InputError(f"C={self.C} times the weights is beyond float64: lower C or the weights")
-            problems.append(Problem(form, np.where(is_k, 1.0, -1.0), curvature))
-        # All classes begin with all rows active: unless C depends on the class, they share that factor.
-        for problem in problems:
-            problem.step()
-        for problem in problems:
-            while not problem.converged and problem.n_iter < max_iter:
+        problems: list[Problem] = []
+        for target, big_c in zip(targets, penalties, strict=True):
+            others, problems = problems, []
+            for k in [1] if len(classes) == 2 else range(len(classes)):
+                is_k = encoded == k
+                rest = factors[0] if len(classes) == 2 else 1.0
+                curvature = 2.0 * big_c * row_weight * np.where(is_k, factors[k], rest)
+                with np.errstate(divide="ignore", over="ignore"):
+                    curvature[np.isinf(1.0 / curvature)] = 0.0
+                if not np.isfinite(curvature).all():
+                    raise InputError(
+                        f"C={target.C} times the weights is beyond float64: lower C or the weights"
+                    )
+                problems.append(Problem(form, np.where(is_k, 1.0, -1.0), curvature))
+            for problem, other in zip(problems, others, strict=False):
+                problem.begin_at(other)
+            # All classes begin with all rows active: unless C depends on the class, they share that factor.
+            for problem in problems:
                 problem.step()
-        self._warn(problems, classes)
-
-        weights = form.weights(np.stack([problem.p for problem in problems]))
-        self.classes_ = classes
-        self.coef_ = np.ascontiguousarray(weights[:, :-1])
-        self.intercept_ = scale * weights[:, -1]
-        self.n_iter_ = max(problem.n_iter for problem in problems)
-        return self
+            for problem in problems:
+                while not problem.converged and problem.n_iter < max_iter:
+                    problem.step()
+            self._warn(problems, classes)
+            weights = form.weights(np.stack([problem.p for problem in problems]))
+            target.classes_ = classes
+            target.coef_ = np.ascontiguousarray(weights[:, :-1])
+            target.intercept_ = scale * weights[:, -1]
+            target.n_iter_ = max(problem.n_iter for problem in problems)
+            target.n_features_in_ = self.n_features_in_
 
     def _class_factors(self, classes: NDArray[Any], labels: NDArray[Any], totals: Vector) -> Vector:
         """Return the factor on C of each class."""
@@ -184,14 +222,14 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
                     f"class {name!s} is solved only roughly, C times the squared length of the rows of X is "
                     "beyond double precision: scale X or lower C",
                     ConvergenceWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             elif not problem.converged:
                 warnings.warn(
                     f"class {name!s} has not reached its minimum after max_iter={self.max_iter} steps: raise "
                     "max_iter, or scale X or lower C",
                     ConvergenceWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
 
     def decision_function(self, X: ArrayLike) -> Vector:

@@ -17,7 +17,7 @@ from medvlad.descriptors import Descriptors, as_descriptors, validate_input
 from medvlad.stored import StoredDescriptors
 from medvlad.vector_file import new_vector_file
 
-__all__ = ["Encoder", "validated"]
+__all__ = ["Encoder", "blocks", "validated"]
 
 _BLOCK_BYTES = 16 << 20  # of encoded images at a time
 
@@ -41,7 +41,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         step = max(1, _BLOCK_BYTES // (4 * self._n_features_out))
-        for indices, block in _blocks(X):
+        for indices, block in blocks(X):
             for start in range(0, len(block), step):
                 yield indices[start : start + step], self.transform(block[start : start + step])
 
@@ -84,7 +84,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return tags
 
 
-def _blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
     """Blocks of images in a store; images in memory are one block."""
     if isinstance(X, StoredDescriptors):
         yield from X.blocks()

@@ -1,11 +1,10 @@
-"""From local descriptors to one vector an image: VLAD, and encoders by their names.
+"""From local descriptors to one vector an image: VLAD.
 
 The mathematics of VLAD stands in :mod:`medvlad.backends.reference`, pooling in :mod:`medvlad.pooling`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any, Self
 
 import numpy as np
@@ -21,14 +20,14 @@ from medvlad._validate import (
     check_output,
 )
 from medvlad.backends import get_backend
+from medvlad.backends.reference import encode_labelled
 from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors, as_descriptors, read_matrix
 from medvlad.encoder import Encoder, validated
 from medvlad.gpu_array import GpuArray, on_gpu
-from medvlad.pooling import POOL, GlobalPool
 from medvlad.stored import StoredDescriptors
 
-__all__ = ["VLAD", "assign", "make_encoder", "vlad_encode"]
+__all__ = ["VLAD", "assign", "vlad_encode"]
 
 POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
 
@@ -182,6 +181,9 @@ class VLAD(Encoder):
         Number K of centres; the paper tries 64 and 256.
     power : float in (0, 1], default=1.0
         Exponent of the signed power normalisation; 1 leaves it out.
+    residual_norm : bool, default=False
+        Scale each descriptor's residual to unit length. NumPy's sums in float64, whatever the backend, which
+        finds the labels; on the host.
     intra_norm : bool, default=False
         Scale each cell's residual to unit length.
     l2_norm : bool, default=True
@@ -213,6 +215,7 @@ class VLAD(Encoder):
     ----------
     Jegou, Douze, Schmid, Perez: Aggregating local descriptors into a compact image representation. CVPR 2010.
     Arandjelovic, Zisserman: All about VLAD. CVPR 2013.
+    Delhumeau, Gosselin, Jegou, Perez: Revisiting the VLAD image representation. ACM Multimedia 2013.
 
     Examples
     --------
@@ -227,6 +230,7 @@ class VLAD(Encoder):
         n_clusters: int = 64,
         *,
         power: float = 1.0,
+        residual_norm: bool = False,
         intra_norm: bool = False,
         l2_norm: bool = True,
         backend: str = "auto",
@@ -238,6 +242,7 @@ class VLAD(Encoder):
     ) -> None:
         self.n_clusters = n_clusters
         self.power = power
+        self.residual_norm = residual_norm
         self.intra_norm = intra_norm
         self.l2_norm = l2_norm
         self.backend = backend
@@ -300,6 +305,8 @@ class VLAD(Encoder):
         descriptors = validated(self, X, reset=False)
         if isinstance(descriptors, StoredDescriptors):
             return self._transform_stored(descriptors)
+        if self.residual_norm:
+            return self._residual_normalised(descriptors.to_host())
         return _encode(
             descriptors,
             self.cluster_centers_,
@@ -308,6 +315,21 @@ class VLAD(Encoder):
             self.l2_norm,
             self.backend,
             self.n_threads,
+        )
+
+    def _residual_normalised(self, descriptors: Descriptors) -> NDArray[np.float32]:
+        x, centers = descriptors.values, self.cluster_centers_
+        labels = get_backend(self.backend, x).assign(x, centers, n_threads=check_n_threads(self.n_threads))
+        power = check_interval(self.power, "power", 0.0, 1.0)
+        return encode_labelled(
+            x,
+            descriptors.offsets,
+            centers,
+            labels,
+            power=power,
+            residual_norm=True,
+            intra_norm=self.intra_norm,
+            l2_norm=self.l2_norm,
         )
 
     def _codebook(self) -> KMeansCodebook:
@@ -324,43 +346,3 @@ class VLAD(Encoder):
     @property
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.size)
-
-
-def make_encoder(
-    name: str,
-    *,
-    power: float = 1.0,
-    intra_norm: bool = False,
-    backend: str = "auto",
-    n_threads: int | None = None,
-    random_state: Any = None,
-) -> VLAD | GlobalPool:
-    """Return the encoder that a short name stands for.
-
-    Parameters
-    ----------
-    name : str
-        "avg", "max" or "gem" for GlobalPool; "vlad64", "vlad256", ... for VLAD with that many centres.
-    power, intra_norm, backend, n_threads, random_state
-        Passed to VLAD; pooling takes none of them.
-
-    Raises
-    ------
-    InputError
-        If the name is none of these.
-    """
-    if name in POOL:
-        return GlobalPool(name)
-    vlad = re.fullmatch(r"vlad([1-9][0-9]*)", name)
-    if vlad is None:
-        raise InputError(
-            f"unknown encoding {name!r}: use {', '.join(POOL)}, or vlad and a number of clusters: vlad64"
-        )
-    return VLAD(
-        int(vlad[1]),
-        power=power,
-        intra_norm=intra_norm,
-        backend=backend,
-        n_threads=n_threads,
-        random_state=random_state,
-    )

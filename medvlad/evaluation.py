@@ -1,11 +1,7 @@
-"""How well a representation classifies: fitted on training images, scored on images it has never seen.
+"""How well a representation classifies: figures of merit of decisions on images not trained on.
 
-Where the images come with a test part (root/train, root/test) the encoder and the classifier are fitted on
-the training part and scored once on the test part. Elsewhere they are scored by stratified k-fold
-cross-validation; everything that is fitted (codebook and SVM) is fitted inside the training folds, and
-images of one patient never stand on both sides.
-
-accuracy_ci95 takes images for independent. It is Wilson's score interval of a proportion p = k / n, z = 1.96:
+The decisions come from :mod:`medvlad.held_out`. accuracy_ci95 takes images for independent. It is Wilson's
+score interval of a proportion p = k / n, z = 1.96:
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)        (Wilson, JASA 1927)
 
@@ -14,46 +10,36 @@ bootstrap_ci95 draws patients where they are known; see :mod:`medvlad.significan
 
 from __future__ import annotations
 
-import logging
 import math
 import platform
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    roc_auc_score,
+)
 
-from medvlad._validate import InputError, check_choice, check_positive_int
-from medvlad.classify import WideLinearSVC
+from medvlad._validate import check_choice
+from medvlad.calibration import calibration_figures
 from medvlad.datasets import ImageFolder
-from medvlad.descriptors import Descriptors
-from medvlad.encoding import VLAD
-from medvlad.pooling import GlobalPool
+from medvlad.held_out import HeldOut
 from medvlad.significance import bootstrap_intervals, compare
-from medvlad.stored import StoredDescriptors
 from medvlad.threshold import mixture_threshold
 
 __all__ = [
-    "HeldOut",
-    "Stopwatch",
     "compare_decisions",
-    "evaluate_encoder",
     "figures",
-    "held_out",
     "score_table",
     "scores",
     "versions",
     "wilson_interval",
 ]
-
-logger = logging.getLogger(__name__)
 
 _Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
@@ -76,22 +62,6 @@ def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
     half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
     scale = 1 + _Z95**2 / n
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
-
-
-@dataclass
-class Stopwatch:
-    """Adds up wall-clock seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the block and add it to stage `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def scores(
@@ -117,10 +87,11 @@ def scores(
     Returns
     -------
     dict
-        accuracy, accuracy_ci95, balanced_accuracy, auc, sensitivity, specificity (with two classes those of
-        positive_class, with more the mean over classes of one against the rest), per_class (n, sensitivity,
-        specificity, auc), confusion_matrix (rows: truth). A figure that is undefined because a class has no
-        test image, or is the only one, is None.
+        accuracy, accuracy_ci95, balanced_accuracy, auc, average_precision (area under precision over recall),
+        sensitivity, specificity (with two classes those of positive_class; all of these with more classes the
+        mean of one against the rest), per_class (n, sensitivity, specificity, auc, average_precision),
+        confusion_matrix (rows: truth). A figure that is undefined because a class has no test image, or is
+        the only one, is None.
     """
     n_classes = len(class_names)
     table = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
@@ -134,13 +105,15 @@ def scores(
             "sensitivity": int(table[k, k]) / own if own else None,
             "specificity": 1 - false_alarms / others if others else None,
             "auc": float(roc_auc_score(labels == k, decision[:, k])) if own and others else None,
+            "average_precision": float(average_precision_score(labels == k, decision[:, k])) if own else None,
         }
-    aucs = [c["auc"] for c in per_class.values()]
+    aucs, precisions = ([c[name] for c in per_class.values()] for name in ("auc", "average_precision"))
     result: dict[str, Any] = {
         "accuracy": correct / n,
         "accuracy_ci95": list(wilson_interval(correct, n)),
         "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
         "auc": None if None in aucs else sum(aucs) / n_classes,
+        "average_precision": None if None in precisions else sum(precisions) / n_classes,
     }
     chosen = class_names
     if n_classes == 2:
@@ -152,45 +125,6 @@ def scores(
     result["per_class"] = per_class
     result["confusion_matrix"] = table.tolist()
     return result
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Decisions on images that were not trained on.
-
-    Attributes
-    ----------
-    tested : ndarray of int, shape (n,)
-        Indices into the data set.
-    decision : ndarray of float, shape (n, n_classes)
-        Of these images.
-    n_train : int
-        Training images of the first fold.
-    protocol : str
-    seconds : dict
-        Of each stage.
-    """
-
-    tested: NDArray[np.intp]
-    decision: NDArray[np.float64]
-    n_train: int
-    protocol: str
-    seconds: dict[str, float]
-
-
-def evaluate_encoder(
-    descriptors: Descriptors | StoredDescriptors,
-    dataset: ImageFolder,
-    encoder: VLAD | GlobalPool,
-    classifier: WideLinearSVC,
-    *,
-    folds: int = 5,
-    random_state: int = 0,
-    positive: str | None = None,
-) -> dict[str, Any]:
-    """Fit and score one encoder on one data set: :func:`held_out` and :func:`figures`; see there."""
-    decided = held_out(descriptors, dataset, encoder, classifier, folds=folds, random_state=random_state)
-    return figures(dataset, decided, positive=positive, random_state=random_state)
 
 
 def figures(
@@ -219,9 +153,10 @@ def figures(
     -------
     dict
         What :func:`scores` returns over all test images (those of all folds pooled), with bootstrap_ci95 (see
-        :func:`medvlad.significance.bootstrap_intervals`) and what it draws, n_train, n_test, protocol and
-        seconds by stage; with `adapt_threshold` also adapted: threshold (None where there is none) and, for
-        it, the same figures.
+        :func:`medvlad.significance.bootstrap_intervals`) and what it draws, C and inner_balanced_accuracy of
+        each fold, n_train, n_test, protocol and seconds by stage; with probabilities also calibration, see
+        :func:`medvlad.calibration.calibration_figures`; with `adapt_threshold` also adapted: threshold (None
+        where there is none) and, for it, the same figures.
     """
     labels, groups = dataset.labels[decided.tested], _groups_of(dataset, decided)
     result = scores(
@@ -242,6 +177,9 @@ def figures(
             result["adapted"]["bootstrap_ci95"] = bootstrap_intervals(
                 labels, moved, groups=groups, random_state=random_state
             )
+    if decided.probability is not None:
+        result["calibration"] = calibration_figures(labels, decided.probability)
+    result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy
     result["n_test"], result["n_train"] = len(labels), decided.n_train
     result["protocol"] = decided.protocol
     result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}
@@ -263,111 +201,6 @@ def compare_decisions(
 
 def _groups_of(dataset: ImageFolder, decided: HeldOut) -> NDArray[Any] | None:
     return None if dataset.groups is None else dataset.groups[decided.tested]
-
-
-def held_out(
-    descriptors: Descriptors | StoredDescriptors,
-    dataset: ImageFolder,
-    encoder: VLAD | GlobalPool,
-    classifier: WideLinearSVC,
-    *,
-    folds: int = 5,
-    random_state: int = 0,
-) -> HeldOut:
-    """Fit one encoder and classifier on training images and decide on the others.
-
-    Parameters
-    ----------
-    descriptors : Descriptors or StoredDescriptors
-        Of the images of `dataset`, in its order.
-    dataset : ImageFolder
-        With a test part, or without: then cross-validation.
-    encoder : VLAD or GlobalPool
-        Cloned, never fitted itself.
-    classifier : WideLinearSVC
-        Cloned, never fitted itself.
-    folds : int, default=5
-        Folds of the cross-validation.
-    random_state : int, default=0
-        Seed of the folds.
-
-    Returns
-    -------
-    HeldOut
-        Over all test images, those of all folds pooled.
-
-    Raises
-    ------
-    InputError
-        If a class has too few images for the folds, or no training image.
-    """
-    watch = Stopwatch()
-    parts = list(_parts(dataset, folds, random_state))
-    for train, test in parts:
-        _check_part(dataset, train, test)
-    n_classes = len(dataset.class_names)
-    decision = np.full((len(dataset.labels), n_classes), np.nan)
-    for train, test in parts:
-        train_images, test_images = descriptors.take(train), descriptors.take(test)
-        fitted = clone(encoder)
-        with watch.stage("fit_encoder"):
-            fitted.fit(train_images)
-        with watch.stage("encode"):
-            x_train, x_test = fitted.transform(train_images), fitted.transform(test_images)
-        with watch.stage("fit_classifier"):
-            svm = clone(classifier).fit(x_train, dataset.labels[train])
-        with watch.stage("predict"):
-            values = svm.decision_function(x_test)
-        decision[test] = np.column_stack([-values, values]) if n_classes == 2 else values
-    tested = np.concatenate([test for _, test in parts])
-    protocol = "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation"
-    return HeldOut(tested, decision[tested], len(parts[0][0]), protocol, watch.seconds)
-
-
-def _parts(
-    dataset: ImageFolder, folds: int, random_state: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield indices of training and test images."""
-    if dataset.splits is not None:
-        train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
-        yield train, test
-        return
-    check_positive_int(folds, "folds")
-    units = dataset.labels
-    if dataset.groups is not None:
-        _, patients = np.unique(dataset.groups.astype(str), return_inverse=True)
-        units = np.unique(np.column_stack([dataset.labels, patients]), axis=0)[:, 0]
-    smallest = int(np.bincount(units, minlength=len(dataset.class_names)).min())
-    if not 2 <= folds <= smallest:
-        what = "images" if dataset.groups is None else "patients"
-        raise InputError(
-            f"folds={folds} must be at least 2 and at most the {what} of the smallest class, {smallest}: "
-            "choose fewer folds or give a train and a test folder"
-        )
-    splitter = StratifiedKFold if dataset.groups is None else StratifiedGroupKFold
-    folded = splitter(folds, shuffle=True, random_state=random_state)
-    yield from folded.split(np.zeros(len(dataset.labels)), dataset.labels, dataset.groups)
-
-
-def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
-    """Raise InputError unless every class can be learnt and something tested; warn of shared patients."""
-    missing = sorted(set(range(len(dataset.class_names))) - set(dataset.labels[train].tolist()))
-    if missing:
-        absent = ", ".join(dataset.class_names[k] for k in missing)
-        where = "the train part has" if dataset.splits is not None else "one fold leaves"
-        raise InputError(
-            f"{where} no training image of: {absent}; add images, use other folds, or remove the class"
-        )
-    if len(test) == 0:
-        raise InputError("the test part has no usable image: add some, or give a folder without test part")
-    if dataset.groups is not None:
-        shared = set(dataset.groups[train]) & set(dataset.groups[test])
-        if shared:
-            logger.warning(
-                "%d patients (such as %s) are in both the training and the test part: expect optimism",
-                len(shared),
-                min(shared),
-            )
 
 
 def score_table(results: list[Mapping[str, Any]]) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL.Image import Image
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from medvlad._validate import (
@@ -26,22 +27,26 @@ from medvlad._validate import (
     check_seed,
 )
 from medvlad.backends import available_backends, get_backend
+from medvlad.calibration import METHODS
 from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
-from medvlad.encoding import VLAD, make_encoder
-from medvlad.evaluation import HeldOut, Stopwatch, compare_decisions, figures, held_out, versions
-from medvlad.explain import evidence, evidence_maps, first_order_evidence, overlay
+from medvlad.evaluation import compare_decisions, figures, versions
+from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
 from medvlad.features import CNNDescriptors
+from medvlad.held_out import HeldOut, Stopwatch, held_out, inner_folds
 from medvlad.images import list_frames, load_image
 from medvlad.paper_datasets import LAYOUTS
-from medvlad.pooling import GlobalPool
+from medvlad.recipe import Recipe, encoder_steps
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
 
 __all__ = ["Experiment", "calibration_images", "predict_images"]
 
 logger = logging.getLogger(__name__)
+
+#: A C that is to be chosen is one of these.
+PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 _IN_MEMORY = 1 << 30  # bytes of descriptors; more than that stay in the store, where there is one
 
@@ -52,41 +57,48 @@ class Experiment:
 
     Attributes
     ----------
-    model, layer, weights, scales, resize, batch_size, dtype, engine, on_error, store
+    model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, on_error, store
         See :class:`medvlad.CNNDescriptors`.
-    power, intra_norm, backend, n_threads
+    recipe : Recipe
+        The way from descriptors to vectors.
+    backend, n_threads
         See :class:`medvlad.VLAD`; the threads are those of extraction, too.
     C, class_weight
-        See :class:`medvlad.WideLinearSVC`.
+        See :class:`medvlad.WideLinearSVC`; a C of None is chosen from :data:`PENALTIES` by cross-validation
+        inside the training images, see :mod:`medvlad.held_out`.
+    calibration : {"platt", "isotonic"} or None
+        See :mod:`medvlad.calibration`.
     layout : str
         How the folder is read: a key of :data:`medvlad.paper_datasets.LAYOUTS`.
     seed : int
         Of k-means and of every random split.
-    folds, positive, adapt_threshold
-        See :func:`medvlad.evaluation.held_out` and `figures`.
+    folds, positive, adapt_threshold : int, str or None, bool or None
+        See :func:`medvlad.held_out.held_out` and :func:`medvlad.evaluation.figures`. None: adapt where
+        there is a test part of two classes.
     """
 
     model: str = "vgg19"
     layer: str = "block5_pool"
     weights: str = "imagenet"
     scales: tuple[int, ...] = (0,)
+    mirror: bool = False
     resize: str = "bilinear"
     batch_size: int | None = None
     dtype: str = "float32"
     engine: str = "auto"
     on_error: str = "raise"
     store: str | None = None
-    power: float = 1.0
-    intra_norm: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
     backend: str = "auto"
     n_threads: int | None = None
-    C: float = 1.0
+    C: float | None = 1.0
     class_weight: str | None = None
+    calibration: str | None = None
     layout: str = "folder"
     seed: int = 0
     folds: int = 5
     positive: str | None = None
-    adapt_threshold: bool = False
+    adapt_threshold: bool | None = False
 
     def load(self, root: str | Path) -> ImageFolder:
         """Check the settings and list the images under `root`; quick, and before anything that takes long.
@@ -96,8 +108,11 @@ class Experiment:
         InputError
             If a setting is out of its range or the folder does not have the layout.
         """
-        check_positive_float(self.C, "C")
-        check_interval(self.power, "power", 0.0, 1.0)
+        if self.C is not None:
+            check_positive_float(self.C, "C")
+        check_interval(self.recipe.power, "power", 0.0, 1.0)
+        if self.calibration is not None:
+            check_choice(self.calibration, "the calibration", tuple(METHODS))
         check_n_threads(self.n_threads)
         check_positive_int(self.folds, "folds")
         check_seed(self.seed)
@@ -108,7 +123,7 @@ class Experiment:
             if len(dataset.class_names) != 2:
                 raise InputError(f"a positive class needs two classes, here are {len(dataset.class_names)}")
             check_choice(self.positive, "the positive class", dataset.class_names)
-        if self.adapt_threshold and (len(dataset.class_names) != 2 or dataset.splits is None):
+        if self.adapt_threshold and not _has_two_class_test(dataset):
             raise InputError(
                 "a threshold is adapted to a test part of two classes: leave --adapt-threshold out"
             )
@@ -152,17 +167,25 @@ class Experiment:
         for name, encoder in encoders.items():
             logger.info("evaluating %s", name)
             decided = held_out(
-                descriptors, dataset, encoder, classifier, folds=self.folds, random_state=self.seed
+                descriptors,
+                dataset,
+                encoder,
+                classifier,
+                folds=self.folds,
+                random_state=self.seed,
+                penalties=PENALTIES if self.C is None else None,
+                calibration=self.calibration,
             )
             found = figures(
                 dataset,
                 decided,
                 positive=self.positive,
                 random_state=self.seed,
-                adapt_threshold=self.adapt_threshold,
+                adapt_threshold=_has_two_class_test(dataset) and self.adapt_threshold is not False,
             )
             found["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | found["seconds"]
-            parameters = {"encoder": encoder.get_params(), "classifier": classifier.get_params()}
+            parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
+            parameters = _plain(parameters | {"classify": classifier.get_params()})
             results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | found)
             if first is None:
                 first = name, decided
@@ -203,9 +226,21 @@ class Experiment:
         if missing:
             names = ", ".join(dataset.class_names[k] for k in sorted(missing))
             raise InputError(f"no usable training image is left of: {names}; add some or remove the class")
+        if self.C is None:
+            inner = inner_folds(
+                descriptors,
+                dataset.labels,
+                dataset.groups,
+                encoder,
+                classifier,
+                PENALTIES,
+                folds=self.folds,
+                random_state=self.seed,
+            )
+            classifier.set_params(C=inner.penalty)
         encoded = encoder.fit_transform(descriptors)
         classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
-        steps = [("features", extractor), ("encode", encoder), ("classify", classifier)]
+        steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels)
 
     def _extractor(self) -> CNNDescriptors:
@@ -213,6 +248,7 @@ class Experiment:
             self.model,
             self.layer,
             scales=self.scales,
+            mirror=self.mirror,
             weights=self.weights,
             batch_size=self.batch_size,
             dtype=self.dtype,
@@ -224,18 +260,13 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _encoder(self, name: str) -> VLAD | GlobalPool:
-        return make_encoder(
-            name,
-            power=self.power,
-            intra_norm=self.intra_norm,
-            backend=self.backend,
-            n_threads=self.n_threads,
-            random_state=self.seed,
+    def _encoder(self, name: str) -> Any:
+        return self.recipe.encoder(
+            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed
         )
 
     def _classifier(self) -> WideLinearSVC:
-        return WideLinearSVC(self.C, class_weight=self.class_weight)
+        return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
 
     def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
         settings = asdict(self) | {"scales": list(self.scales)}
@@ -247,6 +278,10 @@ class Experiment:
         settings["ranges"] = extractor.ranges_ if self.dtype == "int8" else None
         settings["available_backends"] = available_backends()
         return settings
+
+
+def _has_two_class_test(dataset: ImageFolder) -> bool:
+    return len(dataset.class_names) == 2 and dataset.splits is not None
 
 
 def calibration_images(dataset: ImageFolder) -> list[Path]:
@@ -279,17 +314,17 @@ def predict_images(
     skipped : list of dict
         image and reason.
     """
-    extractor, encoder, classifier = (step for _, step in pipeline.steps)
+    extractor = pipeline.steps[0][1]
     extractor.set_params(on_error=on_error)
     listed = [(image, list_frames(image)) for image in images]
     # One name stays as it was given, "./a.png" for example.
     images = [str(path) for image, paths in listed for path in (paths if paths != [Path(image)] else [image])]
     descriptors = extractor.transform(list(images))
     skipped = dict(extractor.skipped_)
-    decision = classifier.decision_function(encoder.transform(descriptors))
+    decision = pipeline[1:].decision_function(descriptors)
     if decision.ndim == 1:
         decision = np.column_stack([-decision, decision])
-    names = [str(name) for name in classifier.classes_]
+    names = [str(name) for name in pipeline.classes_]
     predictions: list[dict[str, Any]] = [
         {
             "image": image,
@@ -310,11 +345,25 @@ def predict_images(
 
 
 def _evidence_picture(pipeline: Pipeline, descriptors: Descriptors, image: str, label: int) -> Image:
-    extractor, encoder, classifier = (step for _, step in pipeline.steps)
-    split = first_order_evidence if getattr(encoder, "power", 1.0) != 1 else evidence
-    maps = evidence_maps(split(descriptors, encoder, classifier), 0, extractor.grids_, extractor.mirrored_)
+    (_, extractor), *steps = pipeline.steps
+    if steps[0][0] == "descriptors":
+        descriptors = steps.pop(0)[1].transform(descriptors)
+    encoder, *behind = (step for _, step in steps)
+    split = evidence if is_additive(encoder) else first_order_evidence
+    maps = evidence_maps(split(descriptors, encoder, *behind), 0, extractor.grids_, extractor.mirrored_)
     of_label = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
     return overlay(load_image(image), of_label)
+
+
+def _plain(value: Any) -> Any:
+    """Turn estimators among parameters into what JSON can hold."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, BaseEstimator):
+        return {type(value).__name__: _plain(value.get_params(deep=False))}
+    return value
 
 
 def _extract(

@@ -8,7 +8,9 @@ of the image as a whole. Cell k of VLAD has the centre c_k, and a is the assignm
     VLAD    z_k = s s_k sum_{i in cell k} (x_i - c_k)     term_i = s s_a(i) w_a(i) . (x_i - c_a(i))
 
 s is one over the norm that the L2 normalisation divides by and s_k that of the intra-normalisation (1 where
-there is none, 0 where the norm is below 1e-12). Both depend on the image: they are held at its own values.
+there is none, 0 where the norm is below 1e-12). Both depend on the image: they are held at its own values, as
+is the length of x_i - c_k that residual normalisation divides by. Encoders side by side (FeatureUnion) add
+up. What is done to each descriptor alone comes before: give the descriptors as it leaves them.
 A PCA behind the encoder, whitening or not, is affine, and goes into w and b; an L2 normalisation behind that
 is one more factor of s. So, for each class, sum_i term_i + b is the decision value but for rounding.
 
@@ -36,16 +38,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
 from medvlad._validate import InputError
 from medvlad.backends.reference import NORM_FLOOR
 from medvlad.classify import WideLinearSVC
 from medvlad.descriptors import Descriptors, as_descriptors
-from medvlad.encoding import VLAD, vlad_encode
+from medvlad.encoding import VLAD, assign
 from medvlad.pooling import GlobalPool
 
-__all__ = ["Evidence", "evidence", "evidence_maps", "first_order_evidence", "overlay", "spread"]
+__all__ = [
+    "Evidence",
+    "evidence",
+    "evidence_maps",
+    "first_order_evidence",
+    "is_additive",
+    "overlay",
+    "spread",
+]
 
 Matrix = NDArray[np.float64]
 
@@ -87,7 +98,7 @@ def evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
     Parameters
     ----------
     descriptors : Descriptors, list of (n_i, D) or array (B, n, D)
-    encoder : GlobalPool ("avg" or "max") or VLAD (power=1), fitted
+    encoder : GlobalPool ("avg" or "max") or VLAD (power=1), fitted, or a FeatureUnion of them
     *steps : PCA or Normalizer (norm="l2") of scikit-learn in any number, and WideLinearSVC at the end; fitted
 
     Returns
@@ -100,9 +111,9 @@ def evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
     InputError
         If a step is not a sum and a scaling of the image as a whole.
     """
-    if isinstance(encoder, VLAD) and encoder.power != 1:
+    if not is_additive(encoder):
         raise InputError(
-            f"a signed power of {encoder.power} cannot be split exactly over descriptors: use "
+            "a signed power cannot be split exactly over descriptors: use "
             "first_order_evidence, or an encoder with power=1"
         )
     return _split(descriptors, encoder, steps)
@@ -115,6 +126,12 @@ def first_order_evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidenc
     decision value less the bias; with ``power=1`` they are those of :func:`evidence`.
     """
     return _split(descriptors, encoder, steps)
+
+
+def is_additive(encoder: Any) -> bool:
+    """Whether an encoder's vectors are a sum over descriptors but for their norms: no signed power."""
+    parts = [part for _, part in encoder.transformer_list] if isinstance(encoder, FeatureUnion) else [encoder]
+    return all(getattr(part, "power", 1.0) == 1 for part in parts)
 
 
 def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
@@ -147,13 +164,24 @@ def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
         else:
             weights = weights @ _projection(step)
             bias -= factor * (weights @ step.mean_)
-    if isinstance(encoder, GlobalPool):
-        terms = _of_pooling(batch, encoder, weights)
-    elif isinstance(encoder, VLAD):
-        terms = _of_vlad(batch, encoder, weights)
-    else:
-        raise InputError(f"evidence is for GlobalPool and VLAD, not for {type(encoder).__name__}")
+    terms = _terms(batch, encoder, weights)
     return Evidence(terms * np.repeat(factor, np.diff(batch.offsets), axis=0), bias, batch.offsets)
+
+
+def _terms(batch: Descriptors, encoder: Any, weights: Matrix) -> Matrix:
+    """Terms (N, n_columns) before what comes behind the encoder."""
+    if isinstance(encoder, GlobalPool):
+        return _of_pooling(batch, encoder, weights)
+    if isinstance(encoder, VLAD):
+        return _of_vlad(batch, encoder, weights)
+    if isinstance(encoder, FeatureUnion):
+        terms, start = np.zeros((len(batch.values), len(weights))), 0
+        for _, part in encoder.transformer_list:
+            width = len(part.get_feature_names_out())
+            terms += _terms(batch, part, weights[:, start : start + width])
+            start += width
+        return terms
+    raise InputError(f"evidence is for GlobalPool, VLAD and unions of them, not for {type(encoder).__name__}")
 
 
 def _projection(pca: PCA) -> Matrix:
@@ -199,16 +227,10 @@ def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
     centers = encoder.cluster_centers_
     n_clusters, width = centers.shape
     image = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
-    labels = np.empty(len(batch.values), np.int32)
-    summed: Matrix = vlad_encode(
-        batch,
-        centers,
-        l2_norm=False,
-        backend=encoder.backend,
-        n_threads=encoder.n_threads,
-        labels_out=labels,
-    ).astype(np.float64)
-    summed = summed.reshape(len(batch), n_clusters, width)
+    labels = assign(batch.values, centers, backend=encoder.backend, n_threads=encoder.n_threads)
+    bare = copy(encoder)
+    bare.power, bare.intra_norm, bare.l2_norm = 1.0, False, False
+    summed: Matrix = np.asarray(bare.transform(batch), np.float64).reshape(len(batch), n_clusters, width)
     size = np.abs(summed)
     powered = size**encoder.power
     factors = _inverse(np.linalg.norm(powered, axis=2), encoder.intra_norm)
@@ -221,6 +243,8 @@ def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
     for k in range(n_clusters):
         rows = np.flatnonzero(labels == k)
         residuals = batch.values[rows].astype(np.float64) - centers[k]
+        if encoder.residual_norm:
+            residuals *= _inverse(np.linalg.norm(residuals, axis=1, keepdims=True), True)
         if encoder.power != 1:
             residuals *= slope[image[rows], k]
         terms[rows] = residuals @ by_cell[:, k].T * factors[image[rows], k][:, None]

@@ -2,46 +2,95 @@
 
 The file is a NumPy .npz archive, read with ``allow_pickle=False``::
 
-    header     JSON text: format, format_version, medvlad version, parameters of each step, class names,
-               fingerprint of the network's weights
-    centers    (K, D) float32           of VLAD; absent for pooling
-    coef       (n_classes or 1, width)  float64
-    intercept  (n_classes or 1,)        float64
+    header          JSON text: format, format_version, parameters of the network and of each other step,
+                    class names, fingerprint of the network's weights
+    STEP.ATTRIBUTE  what a step has learnt: "encode.cluster_centers_", "classify.coef_", ...
 
-The network's weights are not in it (60 MB, and known by their fingerprint): they are found again where
-they were, or where `weights` says, and refused if they are others.
+Several vocabularies are the steps "encode.vocabulary0", "encode.vocabulary1", and so on. The network's
+weights are not in the file (60 MB, and known by their fingerprint): they are found again where they were, or
+where `weights` says, and refused if they are others.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import Normalizer
 
-from medvlad._validate import InputError, check_finite, check_output_file
+from medvlad._validate import InputError, check_output_file
 from medvlad.classify import WideLinearSVC
 from medvlad.encoding import VLAD
 from medvlad.features import CNNDescriptors
 from medvlad.pooling import GlobalPool
+from medvlad.projection import DescriptorProjection
 from medvlad.weights import weights_source
 
 __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "save_model"]
 
 FORMAT = "medvlad-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-#: Constructor parameters that travel with the model; the others belong to the machine that runs it.
-_SAVED = {
-    CNNDescriptors: ("model", "layer", "scales", "weights", "resize", "dtype"),
-    VLAD: ("n_clusters", "power", "intra_norm", "l2_norm"),
-    GlobalPool: ("mode", "l2_norm", "p"),
-    WideLinearSVC: ("C", "fit_intercept", "intercept_scaling"),
+#: Parameters of the network that travel with the model; the others belong to the machine that runs it.
+_NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype")
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What of an estimator is saved.
+
+    Attributes
+    ----------
+    step : str
+        The step that it is.
+    make : type
+    parameters : tuple of str
+        Of its constructor.
+    arrays : dict of str to tuple of str
+        What it has learnt, and its shape: of parameters, "in" (the width it is given), "rows" (of weights).
+    """
+
+    step: str
+    make: type[Any]
+    parameters: tuple[str, ...]
+    arrays: dict[str, tuple[str, ...]]
+
+
+_COMPONENTS = {
+    "mean_": ("in",),
+    "components_": ("n_components", "in"),
+    "explained_variance_": ("n_components",),
 }
-_ENCODERS = {"VLAD": VLAD, "GlobalPool": GlobalPool}
+_KINDS = {
+    kind.make.__name__: kind
+    for kind in (
+        _Kind("descriptors", DescriptorProjection, ("n_components", "l2_norm", "whiten"), _COMPONENTS),
+        _Kind(
+            "encode",
+            VLAD,
+            ("n_clusters", "power", "residual_norm", "intra_norm", "l2_norm"),
+            {"cluster_centers_": ("n_clusters", "in")},
+        ),
+        _Kind("encode", GlobalPool, ("mode", "l2_norm", "p"), {}),
+        _Kind("reduce", PCA, ("n_components", "whiten"), _COMPONENTS),
+        _Kind("normalise", Normalizer, ("norm",), {}),
+        _Kind(
+            "classify",
+            WideLinearSVC,
+            ("C", "fit_intercept", "intercept_scaling"),
+            {"coef_": ("rows", "in"), "intercept_": ("rows",)},
+        ),
+    )
+}
+_ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 
 def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
@@ -50,7 +99,7 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        Fitted, of three steps: CNNDescriptors, VLAD or GlobalPool, WideLinearSVC.
+        Fitted: CNNDescriptors, then the steps of :meth:`medvlad.recipe.Recipe.encoder`, then WideLinearSVC.
     path : path-like
 
     Raises
@@ -58,27 +107,29 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
     InputError
         If the steps are others, or the file cannot be written.
     """
-    features, encoder, classifier = _steps(pipeline)
+    (_, features), *steps = _checked(pipeline)
+    classifier = steps[-1][1]
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "features": {name: _plain(getattr(features, name)) for name in _SAVED[CNNDescriptors]}
+        "features": {name: _plain(getattr(features, name)) for name in _NETWORK}
         | {"weights": weights_source(features.weights)},
         "weights_fingerprint": features.weights_fingerprint_,
         "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
-        "n_features": int(encoder.n_features_in_),
-        "encoder": {"class": type(encoder).__name__}
-        | {name: _plain(getattr(encoder, name)) for name in _SAVED[type(encoder)]},
-        "classifier": {name: _plain(getattr(classifier, name)) for name in _SAVED[WideLinearSVC]},
+        "n_features": int(steps[0][1].n_features_in_),
+        "steps": [_described(name, step) for name, step in steps],
         "classes": classifier.classes_.tolist(),
     }
     if classifier.classes_.dtype.kind not in "Uiub":
         raise InputError(
             f"a model file holds class labels that are text or integers, not {classifier.classes_.dtype}"
         )
-    arrays: dict[str, Any] = {"coef": classifier.coef_, "intercept": np.atleast_1d(classifier.intercept_)}
-    if isinstance(encoder, VLAD):
-        arrays["centers"] = encoder.cluster_centers_
+    arrays: dict[str, Any] = {
+        f"{name}.{learnt}": np.atleast_1d(getattr(step, learnt))
+        for name, step in steps
+        for learnt in _KINDS[type(step).__name__].arrays
+        if hasattr(step, learnt)
+    }
     # A link is followed, not replaced; a device never becomes a file.
     target = check_output_file(path, "model").resolve()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -125,26 +176,22 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
         if header.get("ranges") is not None:
             features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
         expected = str(header["weights_fingerprint"])
-        parameters = dict(header["encoder"])
-        encoder = _ENCODERS[parameters.pop("class")](**parameters)
-        encoder.n_features_in_ = header["n_features"]
-        width = header["n_features"]
-        if isinstance(encoder, VLAD):
-            encoder.cluster_centers_ = np.ascontiguousarray(arrays["centers"], np.float32)
-            check_finite(encoder.cluster_centers_, name="centers")
-            if encoder.cluster_centers_.shape != (encoder.n_clusters, encoder.n_features_in_):
-                raise ValueError("centers of another shape")
-            width = encoder.cluster_centers_.size
-        classifier = WideLinearSVC(**header["classifier"])
-        classifier.classes_ = np.array(header["classes"])
-        classifier.coef_, classifier.intercept_ = arrays["coef"], arrays["intercept"]
-        classifier.n_features_in_ = width
-        rows = 1 if len(classifier.classes_) == 2 else len(classifier.classes_)
-        if classifier.coef_.shape != (rows, width) or classifier.intercept_.shape != (rows,):
-            raise ValueError("coefficients of another shape")
-        if not (np.isfinite(classifier.coef_).all() and np.isfinite(classifier.intercept_).all()):
-            raise ValueError("coefficients that are not finite")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        classes = np.array(header["classes"])
+        steps, width = [], int(header["n_features"])
+        union: list[tuple[str, Any]] = []
+        for described in header["steps"]:
+            kind, _, vocabulary = str(described["step"]).partition(".")
+            if union and not vocabulary:
+                steps.append(("encode", FeatureUnion(union)))
+                width, union = sum(part.cluster_centers_.size for _, part in union), []
+            step, out = _made(described, arrays, width, len(classes))
+            if vocabulary:
+                union.append((vocabulary, step))
+            else:
+                steps.append((kind, step))
+                width = out
+        steps[-1][1].classes_ = classes
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(f"{path} is damaged, or not a medvlad model ({error}): train it again") from error
     features.build()
     if features.weights_fingerprint_ != expected:
@@ -152,10 +199,69 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
             f"the {features.model} weights {features.weights!r} are not those that {path} was trained with: "
             "give the same weights (--weights FILE) or train the model again"
         )
-    return Pipeline([("features", features), ("encode", encoder), ("classify", classifier)])
+    return Pipeline([("features", features), *steps])
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+def _described(name: str, step: Any) -> dict[str, Any]:
+    """Name, class and parameters of a step."""
+    kind = _KINDS[type(step).__name__]
+    return {"step": name, "class": type(step).__name__} | {
+        parameter: _plain(getattr(step, parameter)) for parameter in kind.parameters
+    }
+
+
+def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int) -> tuple[Any, int]:
+    """Estimator of a step that is given `width` numbers, and how many it gives."""
+    parameters = dict(described)
+    name, kind = str(parameters.pop("step")), _KINDS[parameters.pop("class")]
+    if name.split(".")[0] != kind.step:
+        raise ValueError(f"a step {name} of another kind")
+    step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
+    step.n_features_in_ = width
+    sizes = {"in": width, "rows": 1 if n_classes == 2 else n_classes, **parameters}
+    out = width
+    for learnt, shape in kind.arrays.items():
+        if sizes.get("n_components", 0) is None:
+            break
+        values = arrays[f"{name}.{learnt}"]
+        if values.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name}.{learnt} of dtype {values.dtype}")
+        if values.shape != tuple(int(sizes[size]) for size in shape):
+            raise ValueError(f"{name}.{learnt} of another shape")
+        if not np.isfinite(values).all():
+            raise ValueError(f"numbers of {name}.{learnt} that are not finite")
+        setattr(step, learnt, values)
+        if learnt == "components_":
+            out = len(values)
+        elif learnt == "cluster_centers_":
+            out = values.size
+    return step, out
+
+
+def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
+    """Return the steps by their names in the file, vocabularies one by one."""
+    (_, features), *rest = pipeline.steps
+    steps: list[tuple[str, Any]] = []
+    for _, step in rest:
+        if isinstance(step, FeatureUnion):
+            steps += [(f"encode.{name}", part) for name, part in step.transformer_list]
+        else:
+            steps.append((_KINDS[type(step).__name__].step if type(step).__name__ in _KINDS else "", step))
+    kinds = [type(step).__name__ for _, step in steps]
+    order = [_ORDER.index(name.split(".")[0]) if name else -1 for name, _ in steps]
+    fits = isinstance(features, CNNDescriptors) and all(kind in _KINDS for kind in kinds)
+    fits = fits and order == sorted(order) and {1, 4} <= set(order)
+    fits = fits and len({name for name, _ in steps}) == len(steps)
+    if not fits or (len([one for one in order if one == 1]) > 1 and "GlobalPool" in kinds):
+        names = ", ".join([type(features).__name__, *kinds])
+        raise InputError(
+            "a model is CNNDescriptors, then what a recipe makes (DescriptorProjection, VLAD or GlobalPool, "
+            f"PCA, Normalizer), then WideLinearSVC, in this order, not {names}"
+        )
+    return [("features", features), *steps]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """Header and arrays of a model file."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a model file that 'medvlad train' wrote")
@@ -175,17 +281,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
             "update medvlad or train the model again"
         )
     return header, arrays
-
-
-def _steps(pipeline: Pipeline) -> tuple[CNNDescriptors, VLAD | GlobalPool, WideLinearSVC]:
-    steps = [step for _, step in pipeline.steps]
-    kinds = [type(step) for step in steps]
-    if kinds not in [[CNNDescriptors, encoder, WideLinearSVC] for encoder in _ENCODERS.values()]:
-        names = ", ".join(kind.__name__ for kind in kinds)
-        raise InputError(
-            f"a model is CNNDescriptors, VLAD or GlobalPool, WideLinearSVC in this order, not {names}"
-        )
-    return steps[0], steps[1], steps[2]
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from cuda_on_host import cupy_on_host
 from hypothesis import settings
 
 from medvlad.backends import available_backends, cuda_kernels
-from medvlad.cli import _start_keras
+from medvlad.cli.session import start_keras
 from medvlad.weights import find_weights
 
 # Timing on a shared machine says nothing about correctness, and failures must repeat.
@@ -33,7 +33,7 @@ TOLERANCE = {
 REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
 
 if "keras" in REQUIRED:
-    _start_keras()  # what is required and missing ends the run here, by name
+    start_keras()  # what is required and missing ends the run here, by name
 if "bundled" in REQUIRED and find_weights()["bundled"] != "vgg16":
     raise ImportError("the extra offline is required and not installed")
 

@@ -11,7 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import medvlad as mv
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, KMeansCodebook
-from medvlad.encoding import make_encoder
+from medvlad.recipe import Recipe
 
 
 @parametrize_with_checks(
@@ -238,11 +238,11 @@ class TestGlobalPool:
 
 
 def test_encoder_names():
-    assert make_encoder("vlad256", power=0.5).get_params()["n_clusters"] == 256
-    assert isinstance(make_encoder("gem"), GlobalPool)
+    assert Recipe(power=0.5).encoder("vlad256").get_params()["n_clusters"] == 256
+    assert isinstance(Recipe().encoder("gem"), GlobalPool)
     for bad in ("vlad", "vlad0", "VLAD64", "fisher"):
         with pytest.raises(InputError, match="unknown encoding"):
-            make_encoder(bad)
+            Recipe().encoder(bad)
 
 
 def test_large_numbers_do_not_end_kmeans_early():

@@ -6,13 +6,18 @@ from scipy.stats import binomtest
 
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.datasets import ImageFolder
-from medvlad.evaluation import evaluate_encoder, figures, held_out, score_table, scores, wilson_interval
+from medvlad.evaluation import figures, score_table, scores, wilson_interval
+from medvlad.held_out import held_out
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (17, 23), (496, 624)])
 def test_wilson_interval_against_scipy(correct, n):
     expected = binomtest(correct, n).proportion_ci(0.95, method="wilson")
     assert wilson_interval(correct, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def evaluate_encoder(descriptors, data, encoder, classifier, *, folds=5, **settings):
+    return figures(data, held_out(descriptors, data, encoder, classifier, folds=folds), **settings)
 
 
 def test_two_classes_by_hand():

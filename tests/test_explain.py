@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import Normalizer
 
 from medvlad import VLAD, CNNDescriptors, Descriptors, GlobalPool, WideLinearSVC
@@ -33,6 +33,10 @@ ENCODERS = {
     "vlad without L2": VLAD(5, l2_norm=False, random_state=0),
     "intra": VLAD(5, intra_norm=True, random_state=0),
     "one cell": VLAD(1, random_state=0),
+    "residual": VLAD(5, residual_norm=True, random_state=0),
+    "union": FeatureUnion(
+        [("a", VLAD(4, random_state=0)), ("b", VLAD(3, random_state=1)), ("c", GlobalPool())]
+    ),
 }
 BETWEEN = {
     "nothing": [],

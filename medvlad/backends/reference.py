@@ -21,6 +21,9 @@ VLAD (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3).  For image b and cell 
 
     V_bk = sum over rows x of image b with label k of (x - c_k),      n_bk = number of these rows.
 
+Residual normalisation takes the sum of (x - c_k) / |x - c_k| instead, so that each descriptor counts the same
+(Delhumeau, Gosselin, Jegou, Perez, ACM Multimedia 2013).
+
 Normalisation, in this order:
 
     power       v <- sign(v) |v|^power                  (Jegou et al., PAMI 2012)
@@ -48,6 +51,7 @@ __all__ = [
     "candidate_distances",
     "column_sums",
     "encode",
+    "encode_labelled",
     "place",
     "squared_distances",
     "take",
@@ -136,8 +140,11 @@ def aggregate(
     """
     residuals = np.empty((len(offsets) - 1, *centers.shape), np.float32)
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
+    labels = assign(x, centers)
+    if labels_out is not None:
+        labels_out[:] = labels
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, as in C++
-        for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels_out)):
+        for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
             residuals[b], counts[b] = v, n
     return residuals, counts
 
@@ -179,8 +186,53 @@ def encode(
     ndarray of float32, shape (B, K * D)
         `out`, where it was given.
     """
+    labels = assign(x, centers)
+    if labels_out is not None:
+        labels_out[:] = labels
+    return encode_labelled(
+        x,
+        offsets,
+        centers,
+        labels,
+        power=power,
+        intra_norm=intra_norm,
+        l2_norm=l2_norm,
+        out=out,
+        counts_out=counts_out,
+    )
+
+
+def encode_labelled(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    *,
+    power: float = 1.0,
+    residual_norm: bool = False,
+    intra_norm: bool = False,
+    l2_norm: bool = True,
+    out: NDArray[np.float32] | None = None,
+    counts_out: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """VLAD of each image, normalised, for labels that are known.
+
+    Parameters
+    ----------
+    labels : ndarray of int32, shape (N,)
+        Cell of each row.
+    residual_norm : bool
+        Scale each row's residual to unit length.
+    x, offsets, centers, power, intra_norm, l2_norm, out, counts_out
+        See :func:`encode`.
+
+    Returns
+    -------
+    ndarray of float32, shape (B, K * D)
+        `out`, where it was given.
+    """
     encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out
-    for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels_out)):
+    for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels, residual_norm=residual_norm)):
         if counts_out is not None:
             counts_out[b] = n
         if power != 1.0:
@@ -304,17 +356,17 @@ def _residuals(
     x: NDArray[np.float32],
     offsets: NDArray[np.int64],
     centers: NDArray[np.float32],
-    labels_out: NDArray[np.int32] | None = None,
+    labels: NDArray[np.int32],
+    *,
+    residual_norm: bool = False,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Yield the float64 residual sums (K, D) and counts (K,) of each image."""
-    labels = assign(x, centers)
-    if labels_out is not None:
-        labels_out[:] = labels
     c = centers.astype(np.float64)
     for first, last in pairwise(offsets):
         v = np.zeros(c.shape)
         own = labels[first:last]
-        np.add.at(v, own, x[first:last] - c[own])
+        residuals = x[first:last] - c[own]
+        np.add.at(v, own, _unit(residuals) if residual_norm else residuals)
         yield v, np.bincount(own, minlength=len(c))
 
 

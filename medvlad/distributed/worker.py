@@ -144,9 +144,9 @@ class Extraction:
         kept = _kept()
         with kept.lock:  # a process with several Dask threads has one network
             if self.quiet:
-                from medvlad.cli import _start_keras
+                from medvlad.cli.session import start_keras
 
-                _start_keras()
+                start_keras()
             for name, found in expected.items():
                 there = what_decides_bits(self.parameters["engine"], expected).get(name)
                 if there != found:

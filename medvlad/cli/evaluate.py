@@ -1,0 +1,190 @@
+"""The commands evaluate, train, predict and demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medvlad._validate import check_output_file
+from medvlad.cli.options import (
+    PATH,
+    encodings_of,
+    learning_options,
+    network_options,
+    on_error_of,
+    on_error_option,
+    settings_of,
+)
+from medvlad.cli.session import list_skipped, start_keras
+
+if TYPE_CHECKING:
+    from medvlad.experiment import Experiment
+
+__all__ = ["demo", "evaluate", "predict", "train"]
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=PATH)
+@network_options
+@learning_options
+@click.option(
+    "--encode", help="avg, max, gem, vlad64, vlad256, ... [default: avg,vlad64; preset best: vlad64]"
+)
+@click.option(
+    "--folds", type=int, default=5, show_default=True, help="Cross-validation where DIR has no test part."
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["platt", "isotonic"]),
+    help="Probabilities as well, learnt inside the training images.",
+)
+@click.option("--positive", help="With two classes: the one to detect [default: the last].")
+@click.option(
+    "--adapt-threshold",
+    is_flag=True,
+    help="With two classes: decide besides by a threshold found in the test images, without their labels.",
+)
+@on_error_option
+@click.option("--out", type=PATH, help="Folder for results.json.")
+def evaluate(directory: Path, out: Path | None, **options: Any) -> int:
+    """Measure how well images in DIR are classified, on images not trained on."""
+    from medvlad.experiment import Experiment
+
+    encodings = encodings_of(options)
+    return _evaluate(Experiment(**settings_of(options)), directory, encodings, out)
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=PATH)
+@network_options
+@learning_options
+@click.option("--encode", help="One of avg, max, gem, vlad64, ... [default: vlad64]")
+@on_error_option
+@click.option("-o", "--output", type=PATH, required=True, help="The model file to write.")
+def train(directory: Path, output: Path, **options: Any) -> int:
+    """Fit a classifier on the images of DIR (its train part, if it has one) and save it."""
+    from medvlad.experiment import Experiment
+    from medvlad.model_file import save_model
+
+    check_output_file(output, "model")
+    given = options["encode"]
+    encode = encodings_of(options)[-1] if given is None else options.pop("encode")
+    experiment = Experiment(**settings_of(options))
+    dataset = experiment.load(directory)
+    start_keras()
+    pipeline, skipped, n_images = experiment.train(dataset, encode)
+    save_model(pipeline, output)
+    click.echo(f"trained on {n_images} images; wrote {output}")
+    return list_skipped(skipped)
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--weights", help="Where the network's weights are on this machine.")
+@on_error_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--explain", type=PATH, metavar="OUT", help="Folder for pictures of where the evidence for a label is."
+)
+def predict(
+    model: Path,
+    images: tuple[str, ...],
+    weights: str | None,
+    on_error: str,
+    as_json: bool,
+    explain: Path | None,
+) -> int:
+    """Classify each IMAGE with a model that `medvlad train` wrote."""
+    from medvlad.experiment import predict_images
+    from medvlad.explain import is_additive
+    from medvlad.model_file import check_readable, load_model
+
+    check_readable(model)
+    start_keras()
+    pipeline = load_model(model, weights=weights)
+    if explain is not None:
+        explain.mkdir(parents=True, exist_ok=True)
+    predictions, skipped = predict_images(pipeline, images, on_error=on_error_of(on_error), explain=explain)
+    if as_json:
+        click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
+    else:
+        width = max((len(p["image"]) for p in predictions), default=0)
+        for p in predictions:
+            values = "  ".join(f"{name} {value:+.3f}" for name, value in p["scores"].items())
+            click.echo(f"{p['image']:<{width}}  {p['label']}  ({values})")
+    if explain is not None and not as_json:
+        additive = is_additive(pipeline.named_steps["encode"])
+        how = "exactly" if additive else "to first order, as a signed power cannot be split"
+        click.echo(f"Evidence, split over the image {how}: {len(predictions)} pictures in {explain}")
+    return list_skipped(skipped)
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("medvlad-demo"),
+    show_default=True,
+    help="Folder for images and results.",
+)
+def demo(out: Path) -> int:
+    """Run the whole way on images that need no download: descriptors, pooling and VLAD, SVM, accuracy."""
+    from medvlad.demo import write_demo_images
+    from medvlad.experiment import Experiment
+
+    images = write_demo_images(out / "images")
+    click.echo(f"Images: patches of scikit-image's photographs, in {images}. Weights: VGG16, bundled.")
+    experiment = Experiment(model="vgg16", weights="bundled")
+    return _evaluate(experiment, images, ["avg", "vlad16", "vlad64"], out)
+
+
+def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out: Path | None) -> int:
+    from medvlad.evaluation import score_table
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        check_output_file(out / "results.json", "results")
+    dataset = experiment.load(directory)
+    start_keras()
+    report = experiment.evaluate(dataset, encodings)
+    report["dataset"]["root"] = str(directory)
+    click.echo(score_table(report["results"]))
+    first = report["results"][0]
+    n_train, n_test = first["n_train"], first["n_test"]
+    click.echo(
+        f"{n_train} training and {n_test} test images ({first['protocol']}); fitted on training images only."
+    )
+    for found in report["results"]:
+        if "adapted" in found:
+            click.echo(_adapted(found))
+    for pair in report["comparisons"]:
+        low, high = pair["difference_ci95"]["accuracy"]
+        click.echo(
+            f"{pair['second']} against {pair['first']}: accuracy {low:+.3f} to {high:+.3f} (95 %), "
+            f"McNemar's p {pair['mcnemar_p']:.2g}"
+        )
+    if report["dataset"]["n_groups"] is None:
+        click.echo("No patients are known: every image counts as one of its own.")
+    if out is not None:
+        path = out / "results.json"
+        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        click.echo(f"Everything, with settings, versions and seconds a stage: {path}")
+    return list_skipped(report["skipped"])
+
+
+def _adapted(found: dict[str, Any]) -> str:
+    """One line on the threshold found without labels."""
+    adapted = found["adapted"]
+    if adapted["threshold"] is None:
+        return f"{found['encode']}: no threshold in the unlabelled test images, their scores are one hump"
+    low, high = adapted["accuracy_ci95"]
+    return (
+        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of the unlabelled test images: "
+        f"accuracy {adapted['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
+        f"balanced {adapted['balanced_accuracy']:.3f}, sensitivity {adapted['sensitivity']:.3f}, "
+        f"specificity {adapted['specificity']:.3f}"
+    )

@@ -1,0 +1,192 @@
+"""Options that several commands share, and what they are in the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from medvlad._validate import InputError
+
+__all__ = [
+    "PATH",
+    "encodings_of",
+    "learning_options",
+    "network_options",
+    "numbers",
+    "on_error_of",
+    "on_error_option",
+    "settings_of",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"{option} takes whole numbers separated by commas, such as 0 or 0,1, got {text!r}"
+        ) from None
+
+
+def network_options(command: Command) -> Command:
+    """Add the options that say how an image becomes descriptors."""
+    options = [
+        click.option("--model", default="vgg19", show_default=True, help="Any keras.applications network."),
+        click.option("--layer", default="block5_pool", show_default=True, help="Where the network is cut."),
+        click.option(
+            "--weights",
+            default="imagenet",
+            show_default=True,
+            help="imagenet (download), bundled (VGG16, extra 'offline'), or a file: .h5, .keras, .npz.",
+        ),
+        click.option(
+            "--scale",
+            default="0",
+            show_default=True,
+            help="Scale s is an input of 224 + 320 s pixels; 0,1 pools the descriptors of both.",
+        ),
+        click.option("--mirror", is_flag=True, help="Descriptors of the mirror image as well."),
+        click.option("--resize", default="bilinear", show_default=True, help="Pillow's resize filter."),
+        click.option(
+            "--batch-size", type=int, help="Images a batch [default: as many as fit a fixed memory]."
+        ),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            help="Of the network's arithmetic: float32, bfloat16 or int8 (extra 'openvino').",
+        ),
+        click.option(
+            "--engine",
+            default="auto",
+            show_default=True,
+            help="What runs the network: keras, native, openvino, or auto, the fastest here.",
+        ),
+        click.option("--threads", type=int, help="Threads of this machine [default: all processors]."),
+        click.option("--store", help="Folder where descriptors are kept, and found again."),
+    ]
+    return _add(command, options)
+
+
+def learning_options(command: Command) -> Command:
+    """Add the options that say how descriptors become a decision."""
+    options = [
+        click.option(
+            "--preset",
+            type=click.Choice(["paper", "best"]),
+            help="Settings taken together, each of which may be given besides: the paper's [default], or the "
+            "best ones found; see docs/results.md.",
+        ),
+        click.option(
+            "--C",
+            "C",
+            default="1",
+            show_default=True,
+            help="Penalty of the linear SVM; cv: chosen by cross-validation inside the training images.",
+        ),
+        click.option(
+            "--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True
+        ),
+        click.option(
+            "--power", type=float, default=1.0, show_default=True, help="VLAD: signed power; 0.5 is usual."
+        ),
+        click.option("--intra-norm", is_flag=True, help="VLAD: unit length for each cell."),
+        click.option("--residual-norm", is_flag=True, help="VLAD: unit length for each residual."),
+        click.option(
+            "--vocabularies", type=int, default=1, show_default=True, help="VLAD: codebooks side by side."
+        ),
+        click.option(
+            "--l2-descriptors", "descriptor_norm", is_flag=True, help="Unit length for descriptors."
+        ),
+        click.option("--pca", "n_components", type=int, help="PCA of descriptors to so many numbers."),
+        click.option("--reduce", type=int, help="PCA of an image's vector to so many numbers."),
+        click.option("--whiten", is_flag=True, help="Unit variance for those."),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Seed of k-means and of every split."
+        ),
+        click.option("--backend", default="auto", show_default=True, help="See 'medvlad doctor'."),
+        click.option(
+            "--layout",
+            default="folder",
+            show_default=True,
+            help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
+        ),
+    ]
+    return _add(command, options)
+
+
+def on_error_option(command: Command) -> Command:
+    """Add the option that says what an unreadable image does."""
+    return _add(
+        command,
+        [
+            click.option(
+                "--on-error",
+                type=click.Choice(["stop", "skip"]),
+                default="stop",
+                show_default=True,
+                help="What an unreadable image does: end the run, or be left out and listed.",
+            )
+        ],
+    )
+
+
+def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn command-line texts into the fields of an Experiment, "encode" taken out before.
+
+    What a preset sets goes before an option's default, and after what the user gave.
+    """
+    from medvlad.recipe import PRESETS, Recipe
+
+    context = click.get_current_context()
+    preset = PRESETS[options.pop("preset") or "paper"]
+    for name, value in preset.items():
+        if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            options[name] = value
+    options["C"] = _penalty(options["C"])
+    options["recipe"] = Recipe(**{f.name: options.pop(f.name) for f in fields(Recipe)})
+    options["scales"] = numbers(options.pop("scale"), "--scale")
+    options["class_weight"] = None if options["class_weight"] == "none" else options["class_weight"]
+    options["on_error"] = on_error_of(options["on_error"])
+    options["n_threads"] = options.pop("threads")
+    return options
+
+
+def _penalty(text: str) -> float | None:
+    if text == "cv":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--C takes a number above 0, or cv, got {text!r}") from None
+
+
+def encodings_of(options: dict[str, Any]) -> list[str]:
+    """Take the encodings out of the options: those given, or those of the preset."""
+    from medvlad.recipe import PRESETS
+
+    encode = options.pop("encode")
+    if encode is None:
+        encode = PRESETS[options["preset"] or "paper"]["encode"]
+    return str(encode).split(",")
+
+
+def on_error_of(choice: str) -> str:
+    """Return what the library calls that choice."""
+    return "raise" if choice == "stop" else choice

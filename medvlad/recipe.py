@@ -1,0 +1,147 @@
+"""Recipes: from a short name and settings to the estimators between descriptors and classifier.
+
+::
+
+    descriptors   DescriptorProjection     unit length, PCA                          where wanted
+    encode        GlobalPool or VLAD       or VLADs of several vocabularies, FeatureUnion
+    reduce        PCA of scikit-learn      whitening                                 where wanted
+    normalise     Normalizer               unit length again                         behind those two
+
+Several vocabularies, PCA and whitening are from Jegou & Chum, ECCV 2012.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.preprocessing import Normalizer
+
+from medvlad._validate import InputError, check_positive_int
+from medvlad.encoding import VLAD
+from medvlad.pooling import POOL, GlobalPool
+from medvlad.projection import DescriptorProjection
+
+__all__ = ["PRESETS", "Recipe", "encoder_steps"]
+
+#: What `--preset` sets; whatever else is given goes before. "paper" is the paper's text, with C = 1 and no
+#: other choice made; how "best" was found, on training folds only, stands in docs/results.md.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"encode": "avg,vlad64"},
+    "best": {
+        "encode": "vlad64",
+        "descriptor_norm": True,
+        "power": 0.5,
+        "intra_norm": True,
+        "C": "cv",
+        "class_weight": "balanced",
+        "calibration": "platt",
+        "adapt_threshold": None,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the way from descriptors to vectors.
+
+    Attributes
+    ----------
+    descriptor_norm : bool
+        Scale each descriptor to unit length.
+    n_components : int or None
+        Dimensions that PCA keeps of each descriptor; None: no PCA.
+    power, residual_norm, intra_norm
+        See :class:`medvlad.VLAD`.
+    vocabularies : int
+        VLADs with codebooks of their own, side by side.
+    reduce : int or None
+        Dimensions that PCA keeps of each vector; None: no PCA.
+    whiten : bool
+        Scale those to unit variance.
+    """
+
+    descriptor_norm: bool = False
+    n_components: int | None = None
+    power: float = 1.0
+    residual_norm: bool = False
+    intra_norm: bool = False
+    vocabularies: int = 1
+    reduce: int | None = None
+    whiten: bool = False
+
+    def encoder(
+        self, name: str, *, backend: str = "auto", n_threads: int | None = None, random_state: int = 0
+    ) -> VLAD | GlobalPool | Pipeline:
+        """Return the estimator that a short name stands for, from descriptors to vectors.
+
+        Parameters
+        ----------
+        name : str
+            "avg", "max" or "gem" for GlobalPool; "vlad64", "vlad256", ... for VLAD with that many centres.
+        backend, n_threads
+            Passed to VLAD.
+        random_state : int
+            Seed of k-means, of draws and of PCA.
+
+        Raises
+        ------
+        InputError
+            If the name is none of these, or the settings do not fit.
+        """
+        check_positive_int(self.vocabularies, "vocabularies")
+        if self.whiten and self.reduce is None:
+            raise InputError("whitening is of the numbers that PCA keeps: give reduce as well")
+        encode: Any
+        vlad = re.fullmatch(r"vlad([1-9][0-9]*)", name)
+        if name in POOL:
+            encode = GlobalPool(name)
+        elif vlad is None:
+            raise InputError(
+                f"unknown encoding {name!r}: use {', '.join(POOL)}, or vlad and a number of clusters: vlad64"
+            )
+        else:
+            parts = [
+                VLAD(
+                    int(vlad[1]),
+                    power=self.power,
+                    residual_norm=self.residual_norm,
+                    intra_norm=self.intra_norm,
+                    backend=backend,
+                    n_threads=n_threads,
+                    random_state=_seed(random_state, i),
+                )
+                for i in range(self.vocabularies)
+            ]
+            encode = parts[0]
+            if len(parts) > 1:
+                encode = FeatureUnion([(f"vocabulary{i}", part) for i, part in enumerate(parts)])
+        steps: list[tuple[str, Any]] = []
+        if self.descriptor_norm or self.n_components is not None:
+            projection = DescriptorProjection(
+                self.n_components, l2_norm=self.descriptor_norm, random_state=random_state
+            )
+            steps.append(("descriptors", projection))
+        steps.append(("encode", encode))
+        if self.reduce is not None:
+            n = check_positive_int(self.reduce, "reduce")
+            steps.append(("reduce", PCA(n, whiten=self.whiten, random_state=random_state)))
+        if self.reduce is not None or isinstance(encode, FeatureUnion):
+            steps.append(("normalise", Normalizer()))
+        return Pipeline(steps) if len(steps) > 1 else encode
+
+
+def encoder_steps(encoder: Any) -> list[tuple[str, Any]]:
+    """Names and estimators of what :meth:`Recipe.encoder` returned, fitted or not."""
+    return list(encoder.steps) if isinstance(encoder, Pipeline) else [("encode", encoder)]
+
+
+def _seed(random_state: int, vocabulary: int) -> int:
+    """Seed of a vocabulary: the first has that of the run."""
+    if vocabulary == 0:
+        return random_state
+    return int(np.random.SeedSequence([random_state, vocabulary]).generate_state(1)[0])
