@@ -180,7 +180,7 @@ def figures(
     if decided.probability is not None:
         result["calibration"] = calibration_figures(labels, decided.probability)
     result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy
-    result["n_test"], result["n_train"] = len(labels), decided.n_train
+    result["n_test"], result["n_train"] = len(labels), len(decided.fitted[0].train)
     result["protocol"] = decided.protocol
     result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}
     return result

@@ -37,11 +37,12 @@ from medvlad.features import CNNDescriptors
 from medvlad.held_out import HeldOut, Stopwatch, held_out, inner_folds
 from medvlad.images import list_frames, load_image
 from medvlad.paper_datasets import LAYOUTS
+from medvlad.projection import DescriptorProjection
 from medvlad.recipe import Recipe, encoder_steps
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
 
-__all__ = ["Experiment", "calibration_images", "predict_images"]
+__all__ = ["Evaluation", "Experiment", "calibration_images", "evidence_picture", "predict_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,31 @@ logger = logging.getLogger(__name__)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 _IN_MEMORY = 1 << 30  # bytes of descriptors; more than that stay in the store, where there is one
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :meth:`Experiment.evaluate` found.
+
+    Attributes
+    ----------
+    results : dict
+        results (one dict an encoding), comparisons (of the first with each other one, see
+        :func:`medvlad.significance.compare`), dataset, settings, versions, skipped: ready for JSON.
+    dataset : ImageFolder
+        Without the images that were skipped.
+    descriptors : Descriptors or StoredDescriptors
+        Of its images.
+    extractor : CNNDescriptors
+    decided : dict of str to HeldOut
+        By encoding.
+    """
+
+    results: dict[str, Any]
+    dataset: ImageFolder
+    descriptors: Descriptors | StoredDescriptors
+    extractor: CNNDescriptors
+    decided: dict[str, HeldOut]
 
 
 @dataclass(frozen=True)
@@ -129,7 +155,7 @@ class Experiment:
             )
         return dataset
 
-    def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> dict[str, Any]:
+    def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
         """Score encodings of the images of a data set.
 
         Parameters
@@ -140,9 +166,7 @@ class Experiment:
 
         Returns
         -------
-        dict
-            results (one dict an encoding), comparisons (of the first with each other one, see
-            :func:`medvlad.significance.compare`), dataset, settings, versions, skipped: ready for JSON.
+        Evaluation
 
         Raises
         ------
@@ -162,7 +186,7 @@ class Experiment:
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
         results, comparisons = [], []
-        first: tuple[str, HeldOut] | None = None
+        all_decided: dict[str, HeldOut] = {}
         classifier = self._classifier()
         for name, encoder in encoders.items():
             logger.info("evaluating %s", name)
@@ -187,12 +211,12 @@ class Experiment:
             parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
             parameters = _plain(parameters | {"classify": classifier.get_params()})
             results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | found)
-            if first is None:
-                first = name, decided
-            else:
-                against = compare_decisions(dataset, first[1], decided, random_state=self.seed)
-                comparisons.append({"first": first[0], "second": name} | against)
-        return {
+            if all_decided:
+                first, decided_first = next(iter(all_decided.items()))
+                against = compare_decisions(dataset, decided_first, decided, random_state=self.seed)
+                comparisons.append({"first": first, "second": name} | against)
+            all_decided[name] = decided
+        report = {
             "results": results,
             "comparisons": comparisons,
             "dataset": {
@@ -204,6 +228,7 @@ class Experiment:
             "versions": versions(),
             "skipped": skipped,
         }
+        return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a classifier on the images of a data set, on their training part if they have one.
@@ -339,18 +364,42 @@ def predict_images(
         for i, prediction in zip(seen, predictions, strict=True):
             label = int(decision[i].argmax())
             name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem}.png"
-            _evidence_picture(pipeline, descriptors[i : i + 1], images[i], label).save(explain / name)
+            steps = [step for _, step in pipeline.steps[1:]]
+            picture = evidence_picture(extractor, steps, descriptors[i : i + 1], images[i], label)
+            picture.save(explain / name)
             prediction["evidence"] = name
     return predictions, [{"image": images[i], "reason": reason} for i, reason in skipped.items()]
 
 
-def _evidence_picture(pipeline: Pipeline, descriptors: Descriptors, image: str, label: int) -> Image:
-    (_, extractor), *steps = pipeline.steps
-    if steps[0][0] == "descriptors":
-        descriptors = steps.pop(0)[1].transform(descriptors)
-    encoder, *behind = (step for _, step in steps)
+def evidence_picture(
+    extractor: CNNDescriptors, steps: Sequence[Any], descriptors: Descriptors, image: Any, label: int
+) -> Image:
+    """Draw an image, and where the evidence for a label is.
+
+    Parameters
+    ----------
+    extractor : CNNDescriptors
+        That made the descriptors.
+    steps : sequence of estimators
+        Fitted, from descriptors to decision values.
+    descriptors : Descriptors
+        Of this image alone.
+    image : path or array
+    label : int
+        Index of the class.
+
+    Returns
+    -------
+    PIL.Image.Image
+        See :func:`medvlad.explain.overlay`.
+    """
+    encoder, *behind = steps
+    if isinstance(encoder, DescriptorProjection):
+        descriptors = encoder.transform(descriptors)
+        encoder, *behind = behind
     split = evidence if is_additive(encoder) else first_order_evidence
-    maps = evidence_maps(split(descriptors, encoder, *behind), 0, extractor.grids_, extractor.mirrored_)
+    terms = split(descriptors, encoder, *behind)
+    maps = evidence_maps(terms, 0, extractor.grids_, extractor.mirrored_)
     of_label = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
     return overlay(load_image(image), of_label)
 

@@ -35,9 +35,10 @@ from medvlad.calibration import calibrator
 from medvlad.classify import WideLinearSVC
 from medvlad.datasets import ImageFolder
 from medvlad.descriptors import Descriptors
+from medvlad.recipe import encoder_steps
 from medvlad.stored import StoredDescriptors
 
-__all__ = ["HeldOut", "InnerFolds", "Stopwatch", "held_out", "inner_folds"]
+__all__ = ["FittedFold", "HeldOut", "InnerFolds", "Stopwatch", "held_out", "inner_folds"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,25 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
+class FittedFold:
+    """What was fitted on the training images of a fold.
+
+    Attributes
+    ----------
+    train, test : ndarray of int
+        Indices into the data set.
+    encoder : estimator
+        From descriptors to vectors.
+    classifier : WideLinearSVC
+    """
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+    encoder: Any
+    classifier: WideLinearSVC
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """Decisions on images that were not trained on.
 
@@ -76,8 +96,8 @@ class HeldOut:
         C of each fold.
     inner_balanced_accuracy : list of float, or None
         Of each fold with that C, inside the training images, where that was looked at.
-    n_train : int
-        Training images of the first fold.
+    fitted : list of FittedFold
+        One a fold.
     protocol : str
     seconds : dict
         Of each stage.
@@ -88,7 +108,7 @@ class HeldOut:
     probability: NDArray[np.float64] | None
     penalties: list[float]
     inner_balanced_accuracy: list[float] | None
-    n_train: int
+    fitted: list[FittedFold]
     protocol: str
     seconds: dict[str, float]
 
@@ -160,7 +180,7 @@ def held_out(
         _check_part(dataset, train, test)
     shape = (len(dataset.labels), len(dataset.class_names))
     decision, probability = np.full(shape, np.nan), np.full(shape, np.nan)
-    chosen, inside = [], []
+    chosen, inside, folded = [], [], []
     for train, test in parts:
         train_images, test_images = descriptors.take(train), descriptors.take(test)
         labels = dataset.labels[train]
@@ -180,15 +200,15 @@ def held_out(
             fold_classifier.set_params(C=inner.penalty)
             inside.append(inner.balanced_accuracy)
         chosen.append(float(fold_classifier.C))
-        fitted = clone(encoder)
         with watch.stage("fit_encoder"):
-            fitted.fit(train_images)
+            fitted = _fitted(encoder, train_images)
         with watch.stage("encode"):
             x_train, x_test = fitted.transform(train_images), fitted.transform(test_images)
         with watch.stage("fit_classifier"):
             svm = fold_classifier.fit(x_train, labels)
         with watch.stage("predict"):
             decision[test] = _columns(svm.decision_function(x_test))
+        folded.append(FittedFold(train, test, fitted, svm))
         if inner is not None and calibration is not None:
             probability[test] = calibrator(calibration, inner.decision, labels)(decision[test])
     tested = np.concatenate([test for _, test in parts])
@@ -198,7 +218,7 @@ def held_out(
         None if calibration is None else probability[tested],
         chosen,
         inside or None,
-        len(parts[0][0]),
+        folded,
         "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation",
         watch.seconds,
     )
@@ -259,7 +279,7 @@ def inner_folds(
                 "a fold inside the training images leaves a class without images, as one patient has most of "
                 "them: give a number for C and no calibration"
             )
-        fitted = clone(encoder).fit(descriptors.take(train))
+        fitted = _fitted(encoder, descriptors.take(train))
         path = classifier.fit_path(fitted.transform(descriptors.take(train)), labels[train], ordered)
         x_test = fitted.transform(descriptors.take(test))
         for i, svm in enumerate(path):
@@ -279,6 +299,17 @@ def inner_folds(
         error,
     )
     return InnerFolds(float(ordered[chosen]), float(means[chosen]), decision[chosen])
+
+
+def _fitted(encoder: Any, images: Descriptors | StoredDescriptors) -> Any:
+    """Fit a copy of an encoder on training images."""
+    reduction = dict(encoder_steps(encoder)).get("reduce")
+    if reduction is not None and reduction.n_components > len(images):
+        raise InputError(
+            f"PCA cannot keep {reduction.n_components} numbers of the vectors of {len(images)} images, "
+            "as many as a fold leaves: choose a smaller --reduce, or leave it out"
+        )
+    return clone(encoder).fit(images)
 
 
 def _columns(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ import click
 
 from medvlad._validate import InputError, MissingExtraError
 from medvlad.cli.evaluate import demo, evaluate, predict, train
+from medvlad.cli.paper import paper
 from medvlad.cli.store import extract, store
 
 __all__ = ["cli", "main"]
@@ -82,5 +83,5 @@ def doctor(as_json: bool) -> None:
             click.echo(f"{title}: {value}")
 
 
-for _command in (evaluate, train, predict, extract, store, demo):
+for _command in (evaluate, train, predict, paper, extract, store, demo):
     cli.add_command(_command)

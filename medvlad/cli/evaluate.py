@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvlad._validate import check_output_file
+from medvlad._validate import MissingExtraError, check_output_file
 from medvlad.cli.options import (
     PATH,
     encodings_of,
+    layout_option,
     learning_options,
     network_options,
     on_error_of,
     on_error_option,
+    scale_option,
     settings_of,
 )
 from medvlad.cli.session import list_skipped, start_keras
@@ -29,7 +31,9 @@ __all__ = ["demo", "evaluate", "predict", "train"]
 @click.command()
 @click.argument("directory", metavar="DIR", type=PATH)
 @network_options
+@scale_option
 @learning_options
+@layout_option
 @click.option(
     "--encode", help="avg, max, gem, vlad64, vlad256, ... [default: avg,vlad64; preset best: vlad64]"
 )
@@ -60,7 +64,9 @@ def evaluate(directory: Path, out: Path | None, **options: Any) -> int:
 @click.command()
 @click.argument("directory", metavar="DIR", type=PATH)
 @network_options
+@scale_option
 @learning_options
+@layout_option
 @click.option("--encode", help="One of avg, max, gem, vlad64, ... [default: vlad64]")
 @on_error_option
 @click.option("-o", "--output", type=PATH, required=True, help="The model file to write.")
@@ -144,13 +150,15 @@ def demo(out: Path) -> int:
 
 def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out: Path | None) -> int:
     from medvlad.evaluation import score_table
+    from medvlad.evaluation_report import write_predictions, write_report
 
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         check_output_file(out / "results.json", "results")
     dataset = experiment.load(directory)
     start_keras()
-    report = experiment.evaluate(dataset, encodings)
+    evaluation = experiment.evaluate(dataset, encodings)
+    report = evaluation.results
     report["dataset"]["root"] = str(directory)
     click.echo(score_table(report["results"]))
     first = report["results"][0]
@@ -172,7 +180,14 @@ def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out
     if out is not None:
         path = out / "results.json"
         path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        click.echo(f"Everything, with settings, versions and seconds a stage: {path}")
+        write_predictions(evaluation, out / "predictions.csv")
+        click.echo(
+            f"Everything, with settings, versions and seconds a stage: {path}; decisions: predictions.csv"
+        )
+        try:
+            click.echo(f"To look at: {write_report(evaluation, out)}")
+        except MissingExtraError as error:
+            click.echo(f"No report.html was written: {error}")
     return list_skipped(report["skipped"])
 
 

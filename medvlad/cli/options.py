@@ -15,11 +15,13 @@ from medvlad._validate import InputError
 __all__ = [
     "PATH",
     "encodings_of",
+    "layout_option",
     "learning_options",
     "network_options",
     "numbers",
     "on_error_of",
     "on_error_option",
+    "scale_option",
     "settings_of",
 ]
 
@@ -49,12 +51,6 @@ def network_options(command: Command) -> Command:
             show_default=True,
             help="imagenet (download), bundled (VGG16, extra 'offline'), or a file: .h5, .keras, .npz.",
         ),
-        click.option(
-            "--scale",
-            default="0",
-            show_default=True,
-            help="Scale s is an input of 224 + 320 s pixels; 0,1 pools the descriptors of both.",
-        ),
         click.option("--mirror", is_flag=True, help="Descriptors of the mirror image as well."),
         click.option("--resize", default="bilinear", show_default=True, help="Pillow's resize filter."),
         click.option(
@@ -76,6 +72,28 @@ def network_options(command: Command) -> Command:
         click.option("--store", help="Folder where descriptors are kept, and found again."),
     ]
     return _add(command, options)
+
+
+def scale_option(command: Command) -> Command:
+    """Add the option that says at which sizes an image is looked at."""
+    option = click.option(
+        "--scale",
+        default="0",
+        show_default=True,
+        help="Scale s is an input of 224 + 320 s pixels; 0,1 pools the descriptors of both.",
+    )
+    return option(command)
+
+
+def layout_option(command: Command) -> Command:
+    """Add the option that says how a folder is read."""
+    option = click.option(
+        "--layout",
+        default="folder",
+        show_default=True,
+        help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
+    )
+    return option(command)
 
 
 def learning_options(command: Command) -> Command:
@@ -115,12 +133,6 @@ def learning_options(command: Command) -> Command:
             "--seed", type=int, default=0, show_default=True, help="Seed of k-means and of every split."
         ),
         click.option("--backend", default="auto", show_default=True, help="See 'medvlad doctor'."),
-        click.option(
-            "--layout",
-            default="folder",
-            show_default=True,
-            help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
-        ),
     ]
     return _add(command, options)
 

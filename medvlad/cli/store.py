@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from medvlad._validate import InputError
-from medvlad.cli.options import PATH, network_options, numbers, on_error_of, on_error_option
+from medvlad.cli.options import PATH, network_options, numbers, on_error_of, on_error_option, scale_option
 from medvlad.cli.session import list_skipped, start_keras
 
 __all__ = ["extract", "store"]
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 @click.command()
 @click.argument("directory", metavar="DIR", type=PATH)
 @network_options
+@scale_option
 @on_error_option
 @click.option("--scheduler", help="Address of a Dask scheduler whose workers extract (extra 'distributed').")
 @click.option(

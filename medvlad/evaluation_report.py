@@ -1,0 +1,324 @@
+"""The report of an evaluation: one HTML file and its figures, for people who would rather look than read."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from sklearn.pipeline import FeatureUnion
+
+from medvlad import figures
+from medvlad.descriptors import Descriptors
+from medvlad.encoding import VLAD
+from medvlad.experiment import Evaluation, evidence_picture
+from medvlad.explain import is_additive
+from medvlad.held_out import FittedFold, HeldOut
+from medvlad.images import load_image
+from medvlad.page import Page
+from medvlad.pooling import GlobalPool
+from medvlad.projection import DescriptorProjection
+from medvlad.recipe import encoder_steps
+
+__all__ = ["cluster_patches", "confident_errors", "write_predictions", "write_report"]
+
+Picture = bytes | Image.Image
+Named = tuple[str, Picture, str]  # with its name and caption
+
+_ERRORS = 6
+_CLUSTERS = 16
+_PATCHES = 8
+_LOOKED_AT = 300  # images among which the patches of clusters are looked for
+_PATCH = 64  # pixels
+_AROUND = 1  # cells of the grid shown on each side of a descriptor's own
+
+
+def write_predictions(evaluation: Evaluation, path: Path) -> None:
+    """Write every decision on a test image as a table (CSV).
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    path : Path
+        Columns encode, image, truth, decided, then decision and, where calibrated, probability of each class.
+    """
+    names, dataset = evaluation.dataset.class_names, evaluation.dataset
+    calibrated = any(one.probability is not None for one in evaluation.decided.values())
+    columns = ["encode", "image", "truth", "decided", *(f"decision {name}" for name in names)]
+    columns += [f"probability {name}" for name in names] if calibrated else []
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        for encode, one in evaluation.decided.items():
+            for row, i in enumerate(one.tested.tolist()):
+                values = [repr(float(value)) for value in one.decision[row]]
+                if one.probability is not None:
+                    values += [repr(float(value)) for value in one.probability[row]]
+                truth, decided = names[int(dataset.labels[i])], names[int(one.decision[row].argmax())]
+                table.writerow([encode, str(dataset.paths[i]), truth, decided, *values])
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> Path:
+    """Write report.html, which holds everything it shows, and its figures as PNG beside it.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    folder : Path
+        There; `report.html` and `figures/*.png` are written into it.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        If something cannot be written.
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    shown, results = _Shown(folder / "figures"), evaluation.results
+    dataset, first = results["dataset"], results["results"][0]
+    page = Page(
+        f"{results['settings']['model']} on {Path(dataset.get('root', 'images')).name}",
+        f"{dataset['n_images']} images, {len(dataset['class_names'])} classes: {first['n_train']} to train, "
+        f"{first['n_test']} to test ({first['protocol']}). Everything is fitted on training images only.",
+    )
+    _figures_of_merit(page, results)
+    for result, (name, one) in zip(results["results"], evaluation.decided.items(), strict=True):
+        page.heading(name)
+        page.pictures(shown.keep(name, _plots(evaluation, result, one)))
+        _per_class(page, result)
+        page.heading("Most confident errors", 3)
+        errors = list(confident_errors(evaluation, one))
+        if errors:
+            page.paragraph(
+                "Left the image, right where the evidence for the wrong decision is: red for it, blue "
+                f"against. {_how_exact(one.fitted[0])}"
+            )
+            named = [(f"error{n}", picture, caption) for n, (picture, caption) in enumerate(errors)]
+            page.pictures(shown.keep(name, named))
+        else:
+            page.paragraph("None: all are decided rightly, or 'gem' cannot be split over places.")
+        patches = cluster_patches(evaluation, one.fitted[0])
+        if patches is not None:
+            page.heading("What the clusters look like", 3)
+            page.paragraph(
+                f"The {_CLUSTERS} clusters with most descriptors, a row each: the patches of training images "
+                "whose descriptors are nearest to the centre, one an image."
+            )
+            page.pictures(shown.keep(name, [("clusters", *patches)]), large=True)
+    page.heading("Settings and versions")
+    page.details("Settings", results["settings"])
+    page.details("Parameters of each step", {r["encode"]: r["parameters"] for r in results["results"]})
+    page.details("Versions", results["versions"])
+    page.details("Seconds", {r["encode"]: r["seconds"] for r in results["results"]})
+    if results["skipped"]:
+        page.details("Skipped images", {one["image"]: one["reason"] for one in results["skipped"]})
+    return page.write(folder / "report.html")
+
+
+class _Shown:
+    """Puts each picture into a folder as well."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+
+    def keep(self, encode: str, pictures: Iterable[Named]) -> list[tuple[Picture, str]]:
+        shown = []
+        for name, picture, caption in pictures:
+            path = self._folder / f"{encode}-{name}.png"
+            if isinstance(picture, bytes):
+                path.write_bytes(picture)
+            else:
+                picture.save(path)
+            shown.append((picture, caption))
+        return shown
+
+
+def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
+    page.heading("Results")
+    two = len(results["dataset"]["class_names"]) == 2
+    header = ["", "accuracy", "95 %", "balanced", "95 %", "AUC", "95 %"]
+    header += ["sensitivity", "specificity"] if two else []
+    rows = []
+    for r in results["results"]:
+        for name, of in ((r["encode"], r), (f"{r['encode']}, adapted threshold", r.get("adapted", {}))):
+            if "accuracy" not in of:
+                continue
+            row = [name]
+            for figure in ("accuracy", "balanced_accuracy", "auc"):
+                row += [of[figure], _interval(of["bootstrap_ci95"][figure])]
+            rows.append([*row, *([of["sensitivity"], of["specificity"]] if two else [])])
+    drawn = results["results"][0]["bootstrap_of"]
+    page.table(header, rows, f"Intervals are 95 % of 2,000 bootstrap draws of {drawn}.")
+    if drawn == "images":
+        page.paragraph(
+            "No patients are known, so every image counts as one of its own: with several images a patient "
+            "the intervals are too narrow, and images of one patient may be on both sides.",
+            "warning",
+        )
+    for pair in results["comparisons"]:
+        low, high = pair["difference_ci95"]["accuracy"]
+        page.paragraph(
+            f"{pair['second']} against {pair['first']}, same images: accuracy {low:+.3f} to {high:+.3f} "
+            f"(95 %); right alone: {pair['only_second']} and {pair['only_first']} images, McNemar's p "
+            f"{pair['mcnemar_p']:.2g}."
+        )
+
+
+def _interval(ends: list[float] | None) -> str | None:
+    return None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _plots(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Iterator[Named]:
+    names, labels = evaluation.dataset.class_names, evaluation.dataset.labels[one.tested]
+    drawn = figures.confusion(result["confusion_matrix"], names)
+    yield "confusion", drawn, "Confusion matrix: rows are the truth"
+    yield "roc", figures.roc(labels, one.decision, names), f"ROC, AUC {_number(result['auc'])}"
+    drawn = figures.precision_recall(labels, one.decision, names)
+    yield "precision", drawn, f"Precision over recall, average {_number(result['average_precision'])}"
+    if len(names) == 2:
+        thresholds = {"decided at": 0.0}
+        if result.get("adapted", {}).get("threshold") is not None:
+            thresholds["adapted"] = result["adapted"]["threshold"]
+        drawn = figures.decision_values(labels, one.decision[:, 1], names, thresholds)
+        yield "decisions", drawn, f"Decision values: {names[1]} above the threshold"
+    if "calibration" in result:
+        found = result["calibration"]
+        error = f"expected error {found['expected_calibration_error']:.3f}, Brier score {found['brier']:.3f}"
+        yield "calibration", figures.reliability(found["bins"]), f"Calibration: {error}"
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _per_class(page: Page, result: dict[str, Any]) -> None:
+    columns = ("n", "sensitivity", "specificity", "auc", "average_precision")
+    rows = [[name, *(one[column] for column in columns)] for name, one in result["per_class"].items()]
+    header = ["class", "images", "sensitivity", "specificity", "AUC", "average precision"]
+    page.table(header, rows, f"C of the SVM: {', '.join(f'{c:g}' for c in result['C'])}")
+
+
+def _how_exact(fold: FittedFold) -> str:
+    if is_additive(dict(encoder_steps(fold.encoder))["encode"]):
+        return "The decision value is the sum of what is shown and a constant."
+    return "To first order: a signed power cannot be split over places."
+
+
+def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Image.Image, str]]:
+    """Draw the wrong decisions that are surest, with the evidence for them.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    one : HeldOut
+        One of its decided.
+
+    Yields
+    ------
+    picture : PIL.Image.Image
+    caption : str
+    """
+    dataset = evaluation.dataset
+    names, labels = dataset.class_names, dataset.labels[one.tested]
+    rows = np.arange(len(labels))
+    decided = one.decision.argmax(axis=1)
+    lead = one.decision[rows, decided] - one.decision[rows, labels]
+    wrong = rows[decided != labels]
+    for row in wrong[np.argsort(-lead[wrong], kind="stable")][:_ERRORS]:
+        image = int(one.tested[row])
+        fold = next(fold for fold in one.fitted if image in fold.test)
+        steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.classifier]
+        if any(isinstance(step, GlobalPool) and step.mode == "gem" for step in steps):
+            return
+        picture = evidence_picture(
+            evaluation.extractor,
+            steps,
+            _in_memory(evaluation, [image]),
+            dataset.paths[image],
+            int(decided[row]),
+        )
+        yield (
+            picture,
+            f"{Path(dataset.paths[image]).name}: {names[int(labels[row])]}, decided "
+            f"{names[int(decided[row])]} by {lead[row]:.2f}",
+        )
+
+
+def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Image, str] | None:
+    """Draw what the largest clusters of a codebook look like: the patches nearest to their centres.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+    fold : FittedFold
+
+    Returns
+    -------
+    (PIL.Image.Image, str) or None
+        A row of patches a cluster and a caption; None without a codebook, or where descriptors have no place.
+    """
+    steps = encoder_steps(fold.encoder)
+    encode = dict(steps)["encode"]
+    vlad = encode.transformer_list[0][1] if isinstance(encode, FeatureUnion) else encode
+    extractor = evaluation.extractor
+    if not isinstance(vlad, VLAD) or extractor.grids_ == ((1, 1),):
+        return None
+    chosen = np.linspace(0, len(fold.train) - 1, min(len(fold.train), _LOOKED_AT)).astype(np.intp)
+    images = fold.train[np.unique(chosen)]
+    descriptors = _in_memory(evaluation, images.tolist())
+    for _, step in steps:
+        if isinstance(step, DescriptorProjection):
+            descriptors = step.transform(descriptors)
+    labels = vlad.codebook_.predict(descriptors)
+    distances = vlad.codebook_.transform(descriptors)[np.arange(len(labels)), labels]
+    owner = np.repeat(np.arange(len(images)), np.diff(descriptors.offsets))
+    counts = np.bincount(labels, minlength=len(vlad.cluster_centers_))
+    clusters = np.argsort(-counts, kind="stable")[: min(_CLUSTERS, int((counts > 0).sum()))]
+    margin = 70
+    drawn = Image.new("RGB", (margin + _PATCHES * (_PATCH + 4), len(clusters) * (_PATCH + 4)), "white")
+    pen = ImageDraw.Draw(drawn)
+    for line, cluster in enumerate(clusters.tolist()):
+        top = line * (_PATCH + 4)
+        share = counts[cluster] / len(labels)
+        pen.text((4, top + _PATCH // 2 - 10), f"{cluster}\n{share:.1%}", fill="black")
+        rows = np.flatnonzero(labels == cluster)
+        rows = rows[np.argsort(distances[rows], kind="stable")]
+        _, firsts = np.unique(owner[rows], return_index=True)  # one an image
+        for column, row in enumerate(rows[np.sort(firsts)][:_PATCHES].tolist()):
+            image = int(owner[row])
+            place = row - int(descriptors.offsets[image])
+            pixels = load_image(evaluation.dataset.paths[int(images[image])])
+            drawn.paste(_patch(pixels, place, extractor), (margin + column * (_PATCH + 4), top))
+    return drawn, f"Clusters, and their share of the descriptors of {len(images)} training images"
+
+
+def _patch(pixels: NDArray[np.uint8], place: int, extractor: Any) -> Image.Image:
+    """Cut out what a descriptor comes from, and some of what is around it."""
+    grid = 0
+    while place >= extractor.grids_[grid][0] * extractor.grids_[grid][1]:
+        place -= extractor.grids_[grid][0] * extractor.grids_[grid][1]
+        grid += 1
+    h, w = extractor.grids_[grid]
+    row, column = divmod(place, w)
+    if extractor.mirrored_[grid]:
+        column = w - 1 - column
+    height, width = pixels.shape[:2]
+    left, right = (column - _AROUND) * width / w, (column + 1 + _AROUND) * width / w
+    top, bottom = (row - _AROUND) * height / h, (row + 1 + _AROUND) * height / h
+    box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    return Image.fromarray(pixels).resize((_PATCH, _PATCH), Image.Resampling.BICUBIC, box=box)
+
+
+def _in_memory(evaluation: Evaluation, images: list[int]) -> Descriptors:
+    taken = evaluation.descriptors.take(np.asarray(images))
+    return taken if isinstance(taken, Descriptors) else taken.load()
