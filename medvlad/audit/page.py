@@ -1,0 +1,98 @@
+"""An audit as a page to look at: findings, the images that they are about, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from medvlad._validate import InputError
+from medvlad.audit.finding import plural
+from medvlad.images import load_image
+from medvlad.page import Page
+
+__all__ = ["audit_page"]
+
+_SHOWN = 3  # examples a finding
+_SIDE = 220  # pixels
+
+
+def audit_page(found: dict[str, Any]) -> Page:
+    """Lay out what :func:`medvlad.audit.audit` returned.
+
+    Parameters
+    ----------
+    found : dict
+
+    Returns
+    -------
+    Page
+    """
+    patients = "patients unknown" if found["n_patients"] is None else plural(found["n_patients"], "patient")
+    n_images = plural(found["n_images"], "image")
+    page = Page(f"Audit of {Path(found['root']).name}", f"{n_images}, {patients}.")
+    page.heading("Findings")
+    if not found["findings"]:
+        page.paragraph("Nothing was found.", "note")
+    for one in found["findings"]:
+        page.paragraph(f"{one['severity']}: {one['sentence']}", one["severity"])
+        pictures = list(_pictures(one["examples"][:_SHOWN], found["root"]))
+        if pictures:
+            page.pictures(pictures)
+    page.heading("Images a part and class")
+    classes = list(next(iter(found["counts"].values())))
+    page.table(["part", *classes], [[part, *counts.values()] for part, counts in found["counts"].items()])
+    page.heading("Can the class be told without looking at the subject?")
+    page.paragraph(
+        "A linear classifier that is shown only this, cross-validated patients and copies kept together. "
+        "Border and corners show some of the subject too, so compare with the whole thumbnail."
+    )
+    rows, untried = [], {}
+    for way, by_what in found["shortcuts"].items():
+        if isinstance(by_what, dict):
+            rows += [[what, way, *_row(figures)] for what, figures in by_what.items()]
+        else:
+            untried[way] = by_what
+    if rows:
+        page.table(["shown", "", "balanced accuracy", "95 %", "AUC", "chance"], rows)
+    if untried:
+        page.details("Not tried", untried)
+    page.details("Everything", {name: value for name, value in found.items() if name != "findings"})
+    return page
+
+
+def _row(figures: dict[str, Any]) -> list[Any]:
+    low, high = figures["balanced_accuracy_ci95"]
+    return [
+        figures["balanced_accuracy"],
+        f"{low:.3f} to {high:.3f}",
+        figures["auc"],
+        figures["chance"],
+    ]
+
+
+def _pictures(examples: list[Any], root: str) -> Iterator[tuple[Image.Image, str]]:
+    """Draw examples: one image, or those of a set side by side."""
+    for example in examples:
+        names = example if isinstance(example, list) else [example]
+        drawn = []
+        for name in names[:2]:
+            if not Path(name).is_file():  # a part of a file, or no image at all
+                continue
+            try:
+                picture = Image.fromarray(load_image(name))
+            except InputError:
+                continue
+            picture.thumbnail((_SIDE, _SIDE))
+            drawn.append(picture)
+        if drawn:
+            both = Image.new(
+                "RGB", (sum(one.width for one in drawn), max(one.height for one in drawn)), "white"
+            )
+            left = 0
+            for one in drawn:
+                both.paste(one, (left, 0))
+                left += one.width
+            yield both, " = ".join(str(Path(name).relative_to(root)) if root else name for name in names)

@@ -1,0 +1,351 @@
+"""Whether the class can be told without looking at the subject.
+
+A classifier may learn who took an image rather than what it shows: a scanner's margin, a letter burnt into a
+corner, the size of the files of one hospital (Zech et al. 2018 for chest X-rays; Geirhos et al. 2020). So a
+linear classifier is given only
+
+    border    a ring of 2 pixels around a thumbnail of 32 x 32
+    corners   the four corners (15 % of width and height each) as thumbnails of 8 x 8, with the lowest and
+              the highest grey level and the standard deviation of each at full size
+    file      logarithms of width, height and their ratio; bits; whether it is grey; sums of the JPEG
+              quantisation tables; which format, mode, size and tables it has, of the most frequent ones
+    bytes     logarithms of bytes and of bytes a pixel; at one setting of the compression, sharp and busy
+              pictures take more of them
+
+and for comparison the whole thumbnail in grey. The features are standardised and divided by the square root
+of their number, so that a row has a length near 1 and the SVM's C = 1 means the same for all; classes weigh
+the same. All of that is fitted in training folds only. Folds keep a patient together, and all copies of an
+image.
+
+With p the balanced accuracy of k classes, chance is 1/k and
+
+    skill = (p - 1/k) / (1 - 1/k)
+
+is 0 for guessing and 1 for knowing. It is a finding if the lower end of the 95 % bootstrap interval (over
+patients, or sets of copies) has a skill above 0.1 for the file, which knows nothing of the subject, and above
+0.25 for border, corners and bytes, which know a little: in the photographs of rooms that this was tried on, a
+kitchen's corners are no bathroom's, and the interval begins at 0.11.
+
+The same classifier, asked to tell training from test images *within* one class, shows whether the two parts
+were taken alike (a classifier two-sample test: Lopez-Paz & Oquab 2017; Rabanser et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import StandardScaler
+
+from medvlad._blas_threads import single_threaded_blas
+from medvlad.audit.finding import Finding, ReadImages, Severity, finding
+from medvlad.audit.images import THUMB_SIDE, ImageFacts
+from medvlad.classify import WideLinearSVC
+from medvlad.significance import bootstrap_intervals
+
+__all__ = ["FEATURES", "shift_findings", "shortcut_findings"]
+
+Matrix = NDArray[np.float32]
+
+_RING = 2
+_FOLDS = 5
+_MAX_IMAGES = 20_000  # float32 of 768 features: 61 MB
+_LEAST_UNITS = 10  # of the smallest class: fewer tell nothing
+_MOST_VALUES = 16
+_LEAST_SHARE = 0.01
+_N_RESAMPLES = 500
+
+
+def _border(facts: Sequence[ImageFacts]) -> Matrix:
+    ring = np.ones((THUMB_SIDE, THUMB_SIDE), bool)
+    ring[_RING:-_RING, _RING:-_RING] = False
+    return np.stack([one.thumb[ring].ravel() for one in facts]).astype(np.float32)
+
+
+def _corners(facts: Sequence[ImageFacts]) -> Matrix:
+    rows = [np.concatenate([one.corners.ravel(), one.contrasts.ravel()]) for one in facts]
+    return np.stack(rows).astype(np.float32)
+
+
+def _whole(facts: Sequence[ImageFacts]) -> Matrix:
+    return np.stack([one.thumb.mean(axis=2, dtype=np.float32).ravel() for one in facts])
+
+
+def _file(facts: Sequence[ImageFacts]) -> Matrix:
+    n_tables = max(len(one.quantisation) for one in facts)
+    columns = [
+        [
+            np.log(one.width),
+            np.log(one.height),
+            np.log(one.width / one.height),
+            one.bits,
+            one.is_grey,
+            *(np.log1p(one.quantisation[k]) if k < len(one.quantisation) else 0 for k in range(n_tables)),
+        ]
+        for one in facts
+    ]
+    which: list[Callable[[ImageFacts], Hashable]] = [
+        lambda one: one.kind,
+        lambda one: one.mode,
+        lambda one: (one.width, one.height),
+        lambda one: one.quantisation,
+    ]
+    return np.column_stack(
+        [np.array(columns, np.float32), *(_one_hot([of(one) for one in facts]) for of in which)]
+    )
+
+
+def _bytes(facts: Sequence[ImageFacts]) -> Matrix:
+    rows = [[np.log(one.n_bytes), np.log(one.n_bytes / (one.width * one.height))] for one in facts]
+    return np.array(rows, np.float32)
+
+
+def _one_hot(values: list[Hashable]) -> Matrix:
+    """Columns for the most frequent values; which these are is counted without looking at labels."""
+    counts = Counter(values)
+    usual = [
+        value for value, count in counts.most_common(_MOST_VALUES) if count >= _LEAST_SHARE * len(values)
+    ]
+    return np.array([[value == one for one in usual] for value in values], np.float32).reshape(
+        len(values), -1
+    )
+
+
+FEATURES: dict[str, Callable[[Sequence[ImageFacts]], Matrix]] = {
+    "border": _border,
+    "corners": _corners,
+    "file": _file,
+    "bytes": _bytes,
+    "whole": _whole,
+}
+"""What the linear classifier is given, by name."""
+
+_IN_WORDS = {
+    "border": "the border of the image alone (it may show a part of the subject)",
+    "corners": "the corners of the image alone (they may show a part of the subject)",
+    "file": "facts about the file alone (width, height, format, bits, compression)",
+    "bytes": "the number of bytes of the file alone (sharp and busy pictures take more)",
+}
+_SKILL = {
+    "border": (0.25, 0.5),
+    "corners": (0.25, 0.5),
+    "file": (0.1, 0.25),
+    "bytes": (0.25, np.inf),
+    "whole": (0.25, 0.5),
+}
+"""Of the lower end of the interval: for a finding, and for a warning (never for bytes: no defect)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What is to be told apart, and which images stay together."""
+
+    x: dict[str, Matrix]
+    y: NDArray[np.int64]
+    units: NDArray[np.int64]
+    n_classes: int
+
+
+def shortcut_findings(
+    images: ReadImages, facts: Sequence[ImageFacts], units: NDArray[np.int64], random_state: int
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Try to tell the class from border, corners and file.
+
+    Parameters
+    ----------
+    images : ReadImages
+    facts : sequence of ImageFacts, n
+    units : ndarray of shape (n,), int64
+        The same number for images that must not be parted: of one patient, or copies.
+    random_state : int
+
+    Returns
+    -------
+    findings : list of dict
+    figures : dict
+        By protocol ("cross-validation", "train and test part") and feature: n_images, balanced_accuracy,
+        balanced_accuracy_ci95, auc, auc_ci95 and chance; or a sentence why there are none.
+    """
+    rng = np.random.default_rng(random_state)
+    in_train = np.ones(len(images), bool) if images.parts is None else images.parts == "train"
+    train, test = (_some(np.flatnonzero(part), rng) for part in (in_train, ~in_train))
+    used = np.concatenate([train, test])
+    x = {name: extract([facts[i] for i in used]) for name, extract in FEATURES.items()}
+    n = len(train)
+    task = _Task(
+        {name: values[:n] for name, values in x.items()},
+        images.labels[train],
+        units[train],
+        len(images.class_names),
+    )
+    results: dict[str, Any] = {"cross-validation": _cross_validated(task, random_state)}
+    if len(test):
+        results["train and test part"] = _tested(task, x, images.labels[test], units[test], random_state)
+    found = []
+    for name in _IN_WORDS:
+        best = _worst({key: value[name] for key, value in results.items() if isinstance(value, dict)})
+        if best is None:
+            continue
+        protocol, figures, skill = best
+        least, warned = _SKILL[name]
+        if skill < least:
+            continue
+        severity: Severity = "warning" if skill >= warned else "note"
+        low, high = figures["balanced_accuracy_ci95"]
+        whole = results[protocol]["whole"]["balanced_accuracy"]
+        sentence = (
+            f"the class can be told from {_IN_WORDS[name]}: balanced accuracy "
+            f"{figures['balanced_accuracy']:.2f} ({low:.2f} to {high:.2f}, {protocol}), chance "
+            f"{figures['chance']:.2f}, the whole thumbnail {whole:.2f}"
+        )
+        found.append(finding(f"shortcut_{name}", severity, sentence, protocol=protocol, **figures))
+    return found, results
+
+
+def shift_findings(
+    images: ReadImages, facts: Sequence[ImageFacts], units: NDArray[np.int64], random_state: int
+) -> tuple[list[Finding], dict[str, Any]]:
+    """Try to tell training from test images within each class.
+
+    Parameters
+    ----------
+    images, facts, units, random_state
+        See :func:`shortcut_findings`.
+
+    Returns
+    -------
+    findings : list of dict
+    figures : dict
+        By class and feature, as in :func:`shortcut_findings`; empty without two parts.
+    """
+    if images.parts is None or len(set(images.parts.tolist())) < 2:
+        return [], {}
+    found: list[Finding] = []
+    results: dict[str, Any] = {}
+    rng = np.random.default_rng(random_state)
+    for label, class_name in enumerate(images.class_names):
+        own = _some(np.flatnonzero(images.labels == label), rng)
+        y = (images.parts[own] == "test").astype(np.int64)
+        chosen = [facts[i] for i in own]
+        x = {name: extract(chosen) for name, extract in FEATURES.items()} if len(own) else {}
+        results[class_name] = figures = _cross_validated(_Task(x, y, units[own], 2), random_state)
+        if not isinstance(figures, dict):
+            continue
+        told = {name: _skill(one) for name, one in figures.items() if _skill(one) >= _SKILL[name][0]}
+        if not told:
+            continue
+        strongest = max(sorted(told), key=lambda name: told[name])
+        severity: Severity = "warning" if told[strongest] >= _SKILL[strongest][1] else "note"
+        by = "; ".join(f"{name} {figures[name]['balanced_accuracy']:.2f}" for name in sorted(told))
+        found.append(
+            finding(
+                "parts_differ",
+                severity,
+                f"test images of class {class_name!r} differ from its training images: a linear classifier "
+                f"tells them apart (balanced accuracy by {by}; chance 0.50)",
+                class_name=class_name,
+                told_by=sorted(told),
+                **figures[strongest],
+            )
+        )
+    return found, results
+
+
+def _some(index: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
+    """At most `_MAX_IMAGES` of them, in order."""
+    if len(index) <= _MAX_IMAGES:
+        return index
+    return np.sort(rng.choice(index, _MAX_IMAGES, replace=False))
+
+
+def _cross_validated(task: _Task, random_state: int) -> dict[str, Any] | str:
+    smallest = _fewest_units(task.y, task.units, task.n_classes)
+    if smallest < _LEAST_UNITS:
+        return f"not tried: the smallest class has {smallest} independent images, {_LEAST_UNITS} are needed"
+    splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=random_state)
+    folds = list(splitter.split(task.y, task.y, task.units))
+    if any(len(np.unique(task.y[train])) < task.n_classes for train, _ in folds):
+        return "not tried: folds that keep patients and copies together leave a class without training images"
+    results = {}
+    for name, x in task.x.items():
+        decision = np.empty((len(task.y), task.n_classes))
+        for train, test in folds:
+            decision[test] = _decide(x[train], task.y[train], x[test], task.n_classes)
+        results[name] = _figures(task.y, decision, task.units, random_state)
+    return results
+
+
+def _tested(
+    task: _Task, x: dict[str, Matrix], labels: NDArray[np.int64], units: NDArray[np.int64], random_state: int
+) -> dict[str, Any] | str:
+    n_classes = task.n_classes
+    if len(np.unique(task.y)) < n_classes or _fewest_units(labels, units, n_classes) < _LEAST_UNITS:
+        return (
+            f"not tried: a class has no training image or fewer than {_LEAST_UNITS} independent test images"
+        )
+    return {
+        name: _figures(
+            labels, _decide(task.x[name], task.y, x[name][len(task.y) :], n_classes), units, random_state
+        )
+        for name in task.x
+    }
+
+
+def _fewest_units(y: NDArray[np.int64], units: NDArray[np.int64], n_classes: int) -> int:
+    pairs = np.unique(np.column_stack([y, units]), axis=0)
+    return int(np.bincount(pairs[:, 0], minlength=n_classes).min())
+
+
+def _decide(x: Matrix, y: NDArray[np.int64], unseen: Matrix, n_classes: int) -> NDArray[np.float64]:
+    scaler, shrink = StandardScaler().fit(x), np.float32(x.shape[1] ** -0.5)
+    # Matrices of this size gain little from several threads of BLAS, and lose much on a busy machine.
+    with single_threaded_blas():
+        svm = WideLinearSVC(class_weight="balanced").fit(scaler.transform(x) * shrink, y)
+        values = svm.decision_function(scaler.transform(unseen) * shrink)
+    return np.column_stack([-values, values]) if n_classes == 2 else values
+
+
+def _figures(
+    labels: NDArray[np.int64], decision: NDArray[np.float64], units: NDArray[np.int64], random_state: int
+) -> dict[str, Any]:
+    n_classes = decision.shape[1]
+    intervals = bootstrap_intervals(
+        labels, decision, groups=units, n_resamples=_N_RESAMPLES, random_state=random_state
+    )
+    members = [labels == k for k in range(n_classes)]
+    recalls = [(decision[own].argmax(axis=1) == k).mean() for k, own in enumerate(members)]
+    aucs = [_auc(own, decision[:, k]) for k, own in enumerate(members)]
+    return {
+        "n_images": len(labels),
+        "balanced_accuracy": float(np.mean(recalls)),
+        "balanced_accuracy_ci95": intervals["balanced_accuracy"],
+        "auc": float(np.mean(aucs)),
+        "auc_ci95": intervals["auc"],
+        "chance": 1 / n_classes,
+    }
+
+
+def _auc(own: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """Area under the curve, by the sum of ranks (Mann & Whitney 1947)."""
+    n, rest = int(own.sum()), int((~own).sum())
+    return float((rankdata(scores)[own].sum() - n * (n + 1) / 2) / (n * rest))
+
+
+def _skill(figures: dict[str, Any]) -> float:
+    """Skill at the lower end of the interval."""
+    low = figures["balanced_accuracy_ci95"][0]
+    return float((low - figures["chance"]) / (1 - figures["chance"]))
+
+
+def _worst(by_protocol: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any], float] | None:
+    """Protocol in which the class is told best, its figures and their skill."""
+    if not by_protocol:
+        return None
+    protocol = max(by_protocol, key=lambda key: _skill(by_protocol[key]))
+    return protocol, by_protocol[protocol], _skill(by_protocol[protocol])

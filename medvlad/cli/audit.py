@@ -1,0 +1,44 @@
+"""The command audit: what is wrong with a data set before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from medvlad._validate import check_output_file
+from medvlad.cli.options import PATH, layout_option
+
+__all__ = ["audit"]
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=PATH)
+@layout_option
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and draws.")
+@click.option("--threads", type=int, help="Threads of this machine [default: all processors].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--out", type=PATH, help="Folder for audit.json and audit.html.")
+def audit(
+    directory: Path, layout: str, seed: int, threads: int | None, as_json: bool, out: Path | None
+) -> int:
+    """Look for leaks, copies, shortcuts and other defects of the images in DIR."""
+    from medvlad.audit import audit as look
+    from medvlad.audit import audit_summary
+    from medvlad.audit.page import audit_page
+    from medvlad.experiment import Experiment
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        check_output_file(out / "audit.json", "audit")
+    dataset = Experiment(layout=layout, seed=seed).load(directory)
+    found = look(dataset, random_state=seed, n_threads=threads)
+    text = json.dumps(found, indent=2, allow_nan=False)
+    click.echo(text if as_json else audit_summary(found))
+    if out is not None:
+        (out / "audit.json").write_text(text + "\n", encoding="utf-8")
+        page = audit_page(found).write(out / "audit.html")
+        if not as_json:
+            click.echo(f"Everything: {out / 'audit.json'}; to look at: {page}")
+    return 1 if found["n_read"] < found["n_images"] else 0
