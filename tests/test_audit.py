@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageEnhance
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from medvlad import audit_duplicates, audit_shortcuts
 from medvlad.audit import audit, audit_summary
+from medvlad.audit import duplicates as audit_duplicates
+from medvlad.audit import shortcuts as audit_shortcuts
 from medvlad.audit.duplicates import near_pairs
 from medvlad.audit.images import read_facts
 from medvlad.datasets import ImageFolder, load_image_folder
