@@ -65,12 +65,12 @@ $(VENV)/.python:
 # Not editable: what is tested is what a user gets, compiled extensions and package data included.
 $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo]'
+	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,report]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.python $(SOURCES)
 	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,distributed,medical,offline,demo,test]'
+	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,distributed,medical,offline,demo,report,fetch,test]'
 	touch $@
 
 $(VENV)/.gpu: $(SOURCES)

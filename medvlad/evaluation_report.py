@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import encoder_steps
 
-__all__ = ["cluster_patches", "confident_errors", "write_predictions", "write_report"]
+__all__ = ["cluster_patches", "confident_errors", "explain_page", "write_predictions", "write_report"]
 
 Picture = bytes | Image.Image
 Named = tuple[str, Picture, str]  # with its name and caption
@@ -122,6 +122,40 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     if results["skipped"]:
         page.details("Skipped images", {one["image"]: one["reason"] for one in results["skipped"]})
     return page.write(folder / "report.html")
+
+
+def explain_page(predictions: Sequence[dict[str, Any]], folder: Path, how: str) -> Path:
+    """Write explain.html: predictions with the pictures that `predict_images` drew.
+
+    Parameters
+    ----------
+    predictions : sequence of dict
+        With evidence; see :func:`medvlad.experiment.predict_images`.
+    folder : Path
+        Where the pictures are.
+    how : str
+        How the evidence was split.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    page = Page(
+        "Predictions and their evidence",
+        f"Left the image, right where the evidence for its label is, {how}.",
+    )
+    page.paragraph(
+        "Red speaks for the label, blue against; full colour is the largest value of an image. A map says "
+        "where numbers come from, not what a clinician would look at. Scores are margins, no probabilities."
+    )
+    shown = []
+    for one in predictions:
+        scores = ", ".join(f"{name} {value:+.2f}" for name, value in one["scores"].items())
+        with Image.open(folder / one["evidence"]) as picture:
+            shown.append((picture.convert("RGB"), f"{one['image']}: {one['label']} ({scores})"))
+    page.pictures(shown)
+    return page.write(folder / "explain.html")
 
 
 class _Shown:

@@ -103,6 +103,111 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
     assert report == again
 
 
+def test_preset_best(run, images, weights, tmp_path):
+    """Its settings, and what the user gave before them; a report that can be looked at."""
+    out = tmp_path / "out"
+    arguments = [
+        "evaluate",
+        images,
+        *NETWORK,
+        "--weights",
+        weights,
+        "--preset",
+        "best",
+        "--encode",
+        "vlad3,avg",
+    ]
+    status, printed, error = run(*arguments, "--class-weight", "none", "--out", out)
+    assert status == 0, error
+    report = json.loads((out / "results.json").read_text())
+    vlad = report["results"][0]
+    assert [vlad["parameters"]["encode"][name] for name in ("power", "intra_norm")] == [0.5, True]
+    assert vlad["parameters"]["descriptors"]["l2_norm"] is True
+    assert vlad["parameters"]["classify"]["class_weight"] is None
+    assert len(vlad["C"]) == len(vlad["inner_balanced_accuracy"]) == 1
+    assert 0 <= vlad["calibration"]["brier"] <= 2
+    assert vlad["adapted"].keys() >= {"threshold"}
+    rows = (out / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 8
+    assert rows[0].startswith("encode,image,truth,decided,decision lying")
+    if find_spec("matplotlib") is None:
+        assert "No report.html was written" in printed
+        return
+    page = (out / "report.html").read_text()
+    for part in ("Confusion matrix", "ROC", "Calibration", "What the clusters look like", "Versions"):
+        assert part in page
+    assert {path.name for path in (out / "figures").iterdir()} >= {
+        "vlad3-roc.png",
+        "vlad3-clusters.png",
+        "avg-roc.png",
+    }
+
+
+def test_c_is_a_number_or_cv(run, images, weights):
+    status, _, error = run("evaluate", images, *NETWORK, "--weights", weights, "--C", "much")
+    assert status == 2
+    assert "--C takes a number above 0, or cv, got 'much'" in error
+
+
+def test_train_with_a_preset(run, images, weights, tmp_path):
+    model = tmp_path / "model"
+    arguments = ["train", images, *NETWORK, "--weights", weights, "--preset", "best", "--encode", "vlad3"]
+    status, _, error = run(*arguments, "--pca", "4", "--vocabularies", "2", "--mirror", "-o", model)
+    assert status == 0, error
+    status, printed, _ = run(
+        "predict", model, images / "test" / "upright" / "0.png", "--explain", tmp_path / "maps"
+    )
+    assert status == 0
+    assert "to first order" in printed
+    assert "Predictions and their evidence" in (tmp_path / "maps" / "explain.html").read_text()
+    assert (tmp_path / "maps" / "0_0.png").is_file()
+
+
+def test_paper(run, images, weights, tmp_path):
+    options = [*NETWORK, "--weights", weights, "--scale", "0", "--out", tmp_path / "out"]
+    many = images.parent / "many"
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, upright in (("lying", False), ("upright", True)):
+            (many / part / name).mkdir(parents=True)
+            for i in range(3):
+                stripes(rng, upright).save(many / part / name / f"{i}.png")
+    status, printed, error = run("paper", "--like-chest-xray", many, *options)
+    assert status == 0, error
+    found = json.loads((tmp_path / "out" / "paper.json").read_text())
+    assert [(c["encode"], c["paper"]) for c in found["cells"]] == [
+        ("avg", 0.8),
+        ("vlad64", 0.77),
+        ("vlad256", 0.78),
+    ]
+    assert all(cell["stands_in"] for cell in found["cells"])
+    assert "many, for Chest X-ray" in printed
+    assert "not of the paper's VGG19" in printed
+    assert "stand-in" in (tmp_path / "out" / "paper.html").read_text()
+    assert run("paper", *options)[0] == 2
+    status, _, error = run("paper", "--chest-xray", many, *options)
+    assert status == 2
+    assert "Traceback" not in error
+
+
+def test_audit(run, images, tmp_path):
+    copied = images / "test" / "upright" / "copied.png"
+    copied.write_bytes((images / "train" / "upright" / "0.png").read_bytes())
+    status, printed, _ = run("audit", images, "--out", tmp_path / "out")
+    assert status == 0
+    assert "error: " in printed
+    assert "copied.png" in printed
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert any(
+        one["kind"].startswith("identical") and one["severity"] == "error" for one in found["findings"]
+    )
+    assert "copied.png" in (tmp_path / "out" / "audit.html").read_text()
+    (images / "train" / "lying" / "bad.png").write_bytes(b"no image")
+    status, printed, _ = run("audit", images, "--json")
+    assert status == 1
+    assert json.loads(printed)["n_read"] == json.loads(printed)["n_images"] - 1
+
+
 def test_cross_validation_without_a_test_part(run, images, weights):
     status, printed, _ = run(
         "evaluate", images / "train", *NETWORK, "--weights", weights, "--encode", "avg", "--folds", 3
@@ -138,7 +243,7 @@ def test_train_and_predict(run, images, weights, tmp_path, encode, power, how):
     status, table, _ = run("predict", model, *files[:2], "--explain", tmp_path / "maps" / "new")
     assert status == 0
     assert f"split over the image {how}" in table
-    pictures = sorted((tmp_path / "maps" / "new").iterdir())
+    pictures = sorted((tmp_path / "maps" / "new").glob("*.png"))
     assert [p.name for p in pictures] == [f"{i}_{files[i].stem}.png" for i in range(2)]
     with Image.open(pictures[0]) as picture:
         assert picture.size[0] > 2 * 400

@@ -105,6 +105,7 @@ def predict(
     explain: Path | None,
 ) -> int:
     """Classify each IMAGE with a model that `medvlad train` wrote."""
+    from medvlad.evaluation_report import explain_page
     from medvlad.experiment import predict_images
     from medvlad.explain import is_additive
     from medvlad.model_file import check_readable, load_model
@@ -122,10 +123,12 @@ def predict(
         for p in predictions:
             values = "  ".join(f"{name} {value:+.3f}" for name, value in p["scores"].items())
             click.echo(f"{p['image']:<{width}}  {p['label']}  ({values})")
-    if explain is not None and not as_json:
+    if explain is not None:
         additive = is_additive(pipeline.named_steps["encode"])
         how = "exactly" if additive else "to first order, as a signed power cannot be split"
-        click.echo(f"Evidence, split over the image {how}: {len(predictions)} pictures in {explain}")
+        page = explain_page(predictions, explain, f"split over its places {how}")
+        if not as_json:
+            click.echo(f"Evidence, split over the image {how}: {len(predictions)} pictures, and {page}")
     return list_skipped(skipped)
 
 
