@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test gpu bench lint format sanitize clean
+.PHONY: demo test gpu bench lint format sanitize sanitize-kernels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -53,6 +53,10 @@ format: $(VENV)/.dev
 # The C++ core's own test program; "none" is the program alone.
 sanitize:
 	$(PYTHON) csrc/test/sanitize.py $(SANITIZERS)
+
+# The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
+sanitize-kernels: $(VENV)/.test
+	$(BIN)/pytest -q -m sanitize tests/test_kernels.py
 
 clean:
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from medvlad.features import CNNDescriptors
     from medvlad.model_file import load_model, save_model
     from medvlad.pooling import GlobalPool
+    from medvlad.projection import DescriptorProjection
     from medvlad.stored import StoredDescriptors
 
 _HOME = {
     "CNNDescriptors": "features",
+    "DescriptorProjection": "projection",
     "Descriptors": "descriptors",
     "GlobalPool": "pooling",
     "InputError": "_validate",
@@ -48,6 +50,7 @@ _HOME = {
 __all__ = [
     "VLAD",
     "CNNDescriptors",
+    "DescriptorProjection",
     "Descriptors",
     "GlobalPool",
     "InputError",

@@ -17,7 +17,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.parametrize(
-    "module", ["descriptors", "encoding", "classify", "datasets", "backends", "codebook", "evaluation"]
+    "module",
+    ["descriptors", "encoding", "classify", "datasets", "backends", "codebook", "evaluation", "projection"],
 )
 def test_docstring_examples(module):
     assert doctest.testmod(importlib.import_module(f"medvlad.{module}")).failed == 0

@@ -86,7 +86,7 @@ def races(tmp_path_factory):
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.sanitize
 def test_no_races(races):
     """A block's threads as std::threads under ThreadSanitizer."""
     done = races({})
@@ -94,7 +94,7 @@ def test_no_races(races):
     assert (done.returncode, done.stdout) == (0, "right\n")
 
 
-@pytest.mark.slow
+@pytest.mark.sanitize
 def test_a_missing_barrier_is_noticed(races):
     code = cuda_kernels.source("assign")
     assert code.count("__syncthreads();") == 4

@@ -163,6 +163,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("fitted", ["vlad", "all of it"], indirect=True)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_files_are_refused(fitted, tmp_path, damage):
     path = tmp_path / "model"

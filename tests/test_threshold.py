@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
@@ -21,6 +21,7 @@ def test_the_cut_is_where_both_are_as_likely(rng):
     assert 0.5 < cut < 3
 
 
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.floats(-5, 5), st.floats(0.01, 100))
 def test_it_moves_with_the_values(seed, shift, scale):
     s = humps(np.random.default_rng(seed), (60, 90))
