@@ -272,7 +272,7 @@ def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Ima
         image = int(one.tested[row])
         fold = next(fold for fold in one.fitted if image in fold.test)
         steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.classifier]
-        if any(isinstance(step, GlobalPool) and step.mode == "gem" for step in steps):
+        if any(isinstance(part, GlobalPool) and part.mode == "gem" for part in _encoders(fold)):
             return
         picture = evidence_picture(
             evaluation.extractor,
@@ -302,10 +302,9 @@ def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Ima
         A row of patches a cluster and a caption; None without a codebook, or where descriptors have no place.
     """
     steps = encoder_steps(fold.encoder)
-    encode = dict(steps)["encode"]
-    vlad = encode.transformer_list[0][1] if isinstance(encode, FeatureUnion) else encode
+    vlad = next((part for part in _encoders(fold) if isinstance(part, VLAD)), None)
     extractor = evaluation.extractor
-    if not isinstance(vlad, VLAD) or extractor.grids_ == ((1, 1),):
+    if vlad is None or extractor.grids_ == ((1, 1),):
         return None
     chosen = np.linspace(0, len(fold.train) - 1, min(len(fold.train), _LOOKED_AT)).astype(np.intp)
     images = fold.train[np.unique(chosen)]
@@ -351,6 +350,12 @@ def _patch(pixels: NDArray[np.uint8], place: int, extractor: Any) -> Image.Image
     top, bottom = (row - _AROUND) * height / h, (row + 1 + _AROUND) * height / h
     box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     return Image.fromarray(pixels).resize((_PATCH, _PATCH), Image.Resampling.BICUBIC, box=box)
+
+
+def _encoders(fold: FittedFold) -> list[Any]:
+    """Return the encoders that stand side by side, or the one."""
+    encode = dict(encoder_steps(fold.encoder))["encode"]
+    return [part for _, part in encode.transformer_list] if isinstance(encode, FeatureUnion) else [encode]
 
 
 def _in_memory(evaluation: Evaluation, images: list[int]) -> Descriptors:

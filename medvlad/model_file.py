@@ -6,7 +6,7 @@ The file is a NumPy .npz archive, read with ``allow_pickle=False``::
                     class names, fingerprint of the network's weights
     STEP.ATTRIBUTE  what a step has learnt: "encode.cluster_centers_", "classify.coef_", ...
 
-Several vocabularies are the steps "encode.vocabulary0", "encode.vocabulary1", and so on. The network's
+Encoders side by side are the steps "encode.avg", "encode.vlad64", and so on. The network's
 weights are not in the file (60 MB, and known by their fingerprint): they are found again where they were, or
 where `weights` says, and refused if they are others.
 """
@@ -179,14 +179,16 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
         classes = np.array(header["classes"])
         steps, width = [], int(header["n_features"])
         union: list[tuple[str, Any]] = []
+        union_width = 0
         for described in header["steps"]:
-            kind, _, vocabulary = str(described["step"]).partition(".")
-            if union and not vocabulary:
+            kind, _, part = str(described["step"]).partition(".")
+            if union and not part:
                 steps.append(("encode", FeatureUnion(union)))
-                width, union = sum(part.cluster_centers_.size for _, part in union), []
+                width, union, union_width = union_width, [], 0
             step, out = _made(described, arrays, width, len(classes))
-            if vocabulary:
-                union.append((vocabulary, step))
+            if part:
+                union.append((part, step))
+                union_width += out
             else:
                 steps.append((kind, step))
                 width = out
@@ -239,7 +241,7 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
 
 
 def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
-    """Return the steps by their names in the file, vocabularies one by one."""
+    """Return the steps by their names in the file, encoders side by side one by one."""
     (_, features), *rest = pipeline.steps
     steps: list[tuple[str, Any]] = []
     for _, step in rest:
@@ -252,7 +254,7 @@ def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
     fits = isinstance(features, CNNDescriptors) and all(kind in _KINDS for kind in kinds)
     fits = fits and order == sorted(order) and {1, 4} <= set(order)
     fits = fits and len({name for name, _ in steps}) == len(steps)
-    if not fits or (len([one for one in order if one == 1]) > 1 and "GlobalPool" in kinds):
+    if not fits:
         names = ", ".join([type(features).__name__, *kinds])
         raise InputError(
             "a model is CNNDescriptors, then what a recipe makes (DescriptorProjection, VLAD or GlobalPool, "

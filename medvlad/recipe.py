@@ -3,7 +3,7 @@
 ::
 
     descriptors   DescriptorProjection     unit length, PCA                          where wanted
-    encode        GlobalPool or VLAD       or VLADs of several vocabularies, FeatureUnion
+    encode        GlobalPool or VLAD       or several, VLADs of several vocabularies: FeatureUnion
     reduce        PCA of scikit-learn      whitening                                 where wanted
     normalise     Normalizer               unit length again                         behind those two
 
@@ -82,7 +82,8 @@ class Recipe:
         Parameters
         ----------
         name : str
-            "avg", "max" or "gem" for GlobalPool; "vlad64", "vlad256", ... for VLAD with that many centres.
+            "avg", "max" or "gem" for GlobalPool; "vlad64", "vlad256", ... for VLAD with that many centres;
+            several of them side by side, with + between: "avg+vlad64".
         backend, n_threads
             Passed to VLAD.
         random_state : int
@@ -96,30 +97,36 @@ class Recipe:
         check_positive_int(self.vocabularies, "vocabularies")
         if self.whiten and self.reduce is None:
             raise InputError("whitening is of the numbers that PCA keeps: give reduce as well")
-        encode: Any
-        vlad = re.fullmatch(r"vlad([1-9][0-9]*)", name)
-        if name in POOL:
-            encode = GlobalPool(name)
-        elif vlad is None:
-            raise InputError(
-                f"unknown encoding {name!r}: use {', '.join(POOL)}, or vlad and a number of clusters: vlad64"
-            )
-        else:
-            parts = [
-                VLAD(
-                    int(vlad[1]),
-                    power=self.power,
-                    residual_norm=self.residual_norm,
-                    intra_norm=self.intra_norm,
-                    backend=backend,
-                    n_threads=n_threads,
-                    random_state=_seed(random_state, i),
+        parts: list[tuple[str, Any]] = []
+        for short in name.split("+"):
+            vlad = re.fullmatch(r"vlad([1-9][0-9]*)", short)
+            if short in POOL:
+                parts.append((short, GlobalPool(short)))
+            elif vlad is None:
+                raise InputError(
+                    f"unknown encoding {short!r}: use {', '.join(POOL)}, vlad and a number of clusters, such as "
+                    "vlad64, or several of them with + between, such as avg+vlad64"
                 )
-                for i in range(self.vocabularies)
-            ]
-            encode = parts[0]
-            if len(parts) > 1:
-                encode = FeatureUnion([(f"vocabulary{i}", part) for i, part in enumerate(parts)])
+            else:
+                parts += [
+                    (
+                        f"{short}-{i}" if i else short,
+                        VLAD(
+                            int(vlad[1]),
+                            power=self.power,
+                            residual_norm=self.residual_norm,
+                            intra_norm=self.intra_norm,
+                            backend=backend,
+                            n_threads=n_threads,
+                            random_state=_seed(random_state, i),
+                        ),
+                    )
+                    for i in range(self.vocabularies)
+                ]
+        names = [part for part, _ in parts]
+        if len(set(names)) < len(names):
+            raise InputError(f"the encoding {name!r} names one twice: name each once")
+        encode = FeatureUnion(parts) if len(parts) > 1 else parts[0][1]
         steps: list[tuple[str, Any]] = []
         if self.descriptor_norm or self.n_components is not None:
             projection = DescriptorProjection(

@@ -42,6 +42,7 @@ RECIPES = {
             whiten=True,
         ),
     ),
+    "side by side": ("avg+vlad2", Recipe(power=0.5)),
     "L2 alone": ("max", Recipe(descriptor_norm=True)),
     "reduced": ("avg", Recipe(reduce=3)),
 }

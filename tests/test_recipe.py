@@ -44,6 +44,19 @@ def test_vocabularies_side_by_side(images):
     assert not np.array_equal(parts[0], parts[1])
 
 
+def test_encodings_side_by_side(images):
+    encoder = Recipe(power=0.5, vocabularies=2).encoder("avg+vlad3", random_state=1)
+    vectors = encoder.fit_transform(images)
+    assert vectors.shape == (6, 6 + 2 * 18)
+    average = GlobalPool().fit_transform(images)
+    norms = np.linalg.norm(average, axis=1)
+    np.testing.assert_allclose(
+        vectors[:, :6], average / np.sqrt(np.where(norms > 0, 3, 1))[:, None], atol=1e-6
+    )
+    with pytest.raises(InputError, match="names one twice"):
+        Recipe().encoder("avg+avg")
+
+
 def test_residual_normalisation_by_hand(images):
     vlad = VLAD(3, residual_norm=True, power=0.5, intra_norm=True, random_state=0).fit(images)
     got = vlad.transform(images)

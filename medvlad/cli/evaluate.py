@@ -35,7 +35,8 @@ __all__ = ["demo", "evaluate", "predict", "train"]
 @learning_options
 @layout_option
 @click.option(
-    "--encode", help="avg, max, gem, vlad64, vlad256, ... [default: avg,vlad64; preset best: vlad64]"
+    "--encode",
+    help="avg, max, gem, vlad64, vlad256, avg+vlad64, ... [default: avg,vlad64; preset best: vlad64]",
 )
 @click.option(
     "--folds", type=int, default=5, show_default=True, help="Cross-validation where DIR has no test part."
