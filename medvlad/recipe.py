@@ -104,8 +104,8 @@ class Recipe:
                 parts.append((short, GlobalPool(short)))
             elif vlad is None:
                 raise InputError(
-                    f"unknown encoding {short!r}: use {', '.join(POOL)}, vlad and a number of clusters, such as "
-                    "vlad64, or several of them with + between, such as avg+vlad64"
+                    f"unknown encoding {short!r}: use {', '.join(POOL)}, vlad and a number of clusters "
+                    "(vlad64), or several with + between (avg+vlad64)"
                 )
             else:
                 parts += [
