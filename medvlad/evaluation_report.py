@@ -44,11 +44,12 @@ def write_predictions(evaluation: Evaluation, path: Path) -> None:
     ----------
     evaluation : Evaluation
     path : Path
-        Columns encode, image, truth, decided, then decision and, where calibrated, probability of each class.
+        Columns encode, image, patient (empty where unknown), truth, decided, then decision and, where
+        calibrated, probability of each class.
     """
     names, dataset = evaluation.dataset.class_names, evaluation.dataset
     calibrated = any(one.probability is not None for one in evaluation.decided.values())
-    columns = ["encode", "image", "truth", "decided", *(f"decision {name}" for name in names)]
+    columns = ["encode", "image", "patient", "truth", "decided", *(f"decision {name}" for name in names)]
     columns += [f"probability {name}" for name in names] if calibrated else []
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -59,7 +60,8 @@ def write_predictions(evaluation: Evaluation, path: Path) -> None:
                 if one.probability is not None:
                     values += [repr(float(value)) for value in one.probability[row]]
                 truth, decided = names[int(dataset.labels[i])], names[int(one.decision[row].argmax())]
-                table.writerow([encode, str(dataset.paths[i]), truth, decided, *values])
+                patient = "" if dataset.groups is None else str(dataset.groups[i])
+                table.writerow([encode, str(dataset.paths[i]), patient, truth, decided, *values])
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:

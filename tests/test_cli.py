@@ -129,7 +129,7 @@ def test_preset_best(run, images, weights, tmp_path):
     assert vlad["adapted"].keys() >= {"threshold"}
     rows = (out / "predictions.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 8
-    assert rows[0].startswith("encode,image,truth,decided,decision lying")
+    assert rows[0].startswith("encode,image,patient,truth,decided,decision lying")
     if find_spec("matplotlib") is None:
         assert "No report.html was written" in printed
         return
@@ -141,6 +141,35 @@ def test_preset_best(run, images, weights, tmp_path):
         "vlad3-clusters.png",
         "avg-roc.png",
     }
+
+
+def test_compare_runs(run, images, weights, tmp_path):
+    """Two runs compared afterwards are what one run says of both."""
+    arguments = ["evaluate", images, *NETWORK, "--weights", weights]
+    for encode in ("avg", "max", "avg,max"):
+        assert run(*arguments, "--encode", encode, "--out", tmp_path / encode)[0] == 0
+    (inside,) = json.loads((tmp_path / "avg,max" / "results.json").read_text())["comparisons"]
+    status, printed, _ = run("compare", tmp_path / "avg", tmp_path / "max", "--json")
+    assert status == 0
+    found = json.loads(printed)
+    for name in ("only_first", "only_second", "mcnemar_p", "difference_ci95"):
+        assert found[name] == inside[name]
+    status, printed, _ = run("compare", tmp_path / "avg,max", tmp_path / "max", "--encode", "max,max")
+    assert status == 0
+    assert "accuracy +0.000 (+0.000 to +0.000, 95 %, by images)" in printed
+    for wrong, told in (
+        ([tmp_path / "avg,max", tmp_path / "max"], "holds several encodings"),
+        ([tmp_path, tmp_path / "max"], "no predictions.csv"),
+        ([tmp_path / "avg", tmp_path / "max", "--encode", "vlad4,max"], "holds no encoding"),
+    ):
+        status, _, error = run("compare", *wrong)
+        assert status == 2
+        assert told in error
+    table = tmp_path / "max" / "predictions.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    status, _, error = run("compare", tmp_path / "avg", tmp_path / "max")
+    assert status == 2
+    assert "other test images" in error
 
 
 def test_c_is_a_number_or_cv(run, images, weights):

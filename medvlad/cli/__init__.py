@@ -16,6 +16,7 @@ import click
 
 from medvlad._validate import InputError, MissingExtraError
 from medvlad.cli.audit import audit
+from medvlad.cli.compare import compare
 from medvlad.cli.evaluate import demo, evaluate, predict, train
 from medvlad.cli.fetch import fetch
 from medvlad.cli.paper import paper
@@ -85,5 +86,5 @@ def doctor(as_json: bool) -> None:
             click.echo(f"{title}: {value}")
 
 
-for _command in (evaluate, train, predict, paper, audit, fetch, extract, store, demo):
+for _command in (evaluate, compare, train, predict, paper, audit, fetch, extract, store, demo):
     cli.add_command(_command)
