@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError
+from medvlad._validate import InputError, check_seed
 from medvlad.significance import compare
 
 __all__ = ["compare_runs"]
@@ -60,6 +60,7 @@ def compare_runs(
     InputError
         If a folder holds no decisions, or they are not about the same images and classes.
     """
+    check_seed(random_state, "random_state")
     one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
     if (one.images, one.truth, one.class_names) != (other.images, other.truth, other.class_names):
         raise InputError(
@@ -89,7 +90,7 @@ def _read(folder: Path, encode: str | None) -> _Decisions:
             f"{folder} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
         )
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
         found = sorted({row["encode"] for row in rows})
         if encode is None and len(found) > 1:

@@ -29,8 +29,6 @@ from medvlad.stored import StoredDescriptors
 
 __all__ = ["VLAD", "assign", "vlad_encode"]
 
-POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
-
 
 def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None = None) -> Any:
     """Index of the nearest centre of each descriptor.
@@ -299,7 +297,8 @@ class VLAD(Encoder):
         Returns
         -------
         ndarray of float32, shape (B, K * D)
-            On the GPU, of the library that `X` came from, where `X` is there.
+            On the GPU, of the library that `X` came from, where `X` is there; with `residual_norm` in host
+            memory.
         """
         check_is_fitted(self, "cluster_centers_")
         descriptors = validated(self, X, reset=False)
@@ -319,6 +318,7 @@ class VLAD(Encoder):
 
     def _residual_normalised(self, descriptors: Descriptors) -> NDArray[np.float32]:
         x, centers = descriptors.values, self.cluster_centers_
+        check_finite(x, descriptors.offsets)
         labels = get_backend(self.backend, x).assign(x, centers, n_threads=check_n_threads(self.n_threads))
         power = check_interval(self.power, "power", 0.0, 1.0)
         return encode_labelled(

@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import (
     average_precision_score,
-    balanced_accuracy_score,
     confusion_matrix,
     roc_auc_score,
 )
@@ -111,7 +110,9 @@ def scores(
     result: dict[str, Any] = {
         "accuracy": correct / n,
         "accuracy_ci95": list(wilson_interval(correct, n)),
-        "balanced_accuracy": float(balanced_accuracy_score(labels, predicted)),
+        "balanced_accuracy": float(
+            np.mean([table[k, k] / row for k, row in enumerate(table.sum(axis=1)) if row])
+        ),
         "auc": None if None in aucs else sum(aucs) / n_classes,
         "average_precision": None if None in precisions else sum(precisions) / n_classes,
     }

@@ -51,7 +51,7 @@ def write_predictions(evaluation: Evaluation, path: Path) -> None:
     calibrated = any(one.probability is not None for one in evaluation.decided.values())
     columns = ["encode", "image", "patient", "truth", "decided", *(f"decision {name}" for name in names)]
     columns += [f"probability {name}" for name in names] if calibrated else []
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)
         for encode, one in evaluation.decided.items():
@@ -306,7 +306,7 @@ def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Ima
     steps = encoder_steps(fold.encoder)
     vlad = next((part for part in _encoders(fold) if isinstance(part, VLAD)), None)
     extractor = evaluation.extractor
-    if vlad is None or extractor.grids_ == ((1, 1),):
+    if vlad is None or set(extractor.grids_) == {(1, 1)}:
         return None
     chosen = np.linspace(0, len(fold.train) - 1, min(len(fold.train), _LOOKED_AT)).astype(np.intp)
     images = fold.train[np.unique(chosen)]

@@ -141,6 +141,8 @@ class Experiment:
             check_choice(self.calibration, "the calibration", tuple(METHODS))
         check_n_threads(self.n_threads)
         check_positive_int(self.folds, "folds")
+        if self.folds < 2 and (self.C is None or self.calibration is not None):
+            raise InputError(f"choosing C and calibration take at least 2 folds, got {self.folds}: give more")
         check_seed(self.seed)
         get_backend(self.backend)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
@@ -162,7 +164,7 @@ class Experiment:
         ----------
         dataset : ImageFolder
         encodings : sequence of str
-            Names that :func:`medvlad.encoding.make_encoder` knows.
+            Names that :meth:`medvlad.recipe.Recipe.encoder` knows.
 
         Returns
         -------
@@ -363,7 +365,7 @@ def predict_images(
         seen = [i for i in range(len(images)) if i not in skipped]
         for i, prediction in zip(seen, predictions, strict=True):
             label = int(decision[i].argmax())
-            name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem}.png"
+            name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem[:80]}.png"
             steps = [step for _, step in pipeline.steps[1:]]
             picture = evidence_picture(extractor, steps, descriptors[i : i + 1], images[i], label)
             picture.save(explain / name)

@@ -175,6 +175,8 @@ def _terms(batch: Descriptors, encoder: Any, weights: Matrix) -> Matrix:
     if isinstance(encoder, VLAD):
         return _of_vlad(batch, encoder, weights)
     if isinstance(encoder, FeatureUnion):
+        if encoder.transformer_weights:
+            raise InputError("evidence is not for a FeatureUnion with transformer_weights: leave them out")
         terms, start = np.zeros((len(batch.values), len(weights))), 0
         for _, part in encoder.transformer_list:
             width = len(part.get_feature_names_out())

@@ -14,12 +14,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import lzma
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -199,15 +201,21 @@ def fetch(
     target = Path(name if folder is None else folder)
     record = target / "fetched.json"
     if record.is_file():
+        digests = _recorded(record, name)
+        archives = {file.name for file in remote.files if file.is_archive}
+        if sha256 is not None and any(digests.get(one) != sha256.lower() for one in archives):
+            raise InputError(
+                f"{target} was made of another archive than {sha256}: name another folder (--to)"
+            )
         root, dataset = _look_through(target, remote)
-        return Fetched(root, dataset, json.loads(record.read_text(encoding="utf-8"))["sha256"], is_new=False)
+        return Fetched(root, dataset, digests, is_new=False)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} holds something else: name another folder (--to), or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
         downloads, unpacked = Path(made) / "downloads", Path(made) / target.name
         unpacked.mkdir()
-        digests = {}
+        digests = dict[str, str]()
         for file in remote.files:
             wanted = sha256 if file.is_archive and sha256 is not None else file.sha256
             if file.is_archive and archive is not None:
@@ -235,6 +243,19 @@ def fetch(
         unpacked.rename(target)
     root, dataset = _look_through(target, remote)
     return Fetched(root, dataset, digests, is_new=True)
+
+
+def _recorded(record: Path, name: str) -> dict[str, str]:
+    """Read the checksums of a data set that is there."""
+    try:
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        digests = {str(file): str(digest) for file, digest in kept["sha256"].items()}
+        if kept["name"] == name:
+            return digests
+        reason = f"holds {kept['name']}, not {name}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        reason = f"has a damaged {record.name}"
+    raise InputError(f"{record.parent} {reason}: name another folder (--to), or remove it")
 
 
 def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote) -> Path:
@@ -284,7 +305,16 @@ def _unpack(archive: Path, folder: Path) -> None:
                 _unpack_members(archive, folder, _members_of_tar(opened_tar))
         else:
             raise InputError(f"{archive} is neither a zip nor a tar archive: download it again")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        IndexError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise InputError(f"{archive} is damaged ({_short(error)}): download it again") from error
     except OSError as error:
         raise InputError(f"{archive} cannot be unpacked ({error.strerror or _short(error)})") from error
@@ -311,7 +341,8 @@ def _unpack_members(archive: Path, folder: Path, members: Iterator[Member]) -> N
     listed = list(members)
     for name, _, is_file, _ in listed:
         inside = PurePosixPath(name.replace("\\", "/"))
-        if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0] or not is_file:
+        parts = inside.parts
+        if not parts or inside.is_absolute() or ".." in parts or ":" in parts[0] or not is_file:
             raise InputError(
                 f"{archive} is unsafe, it would write {name!r} elsewhere or as a link: do not use it"
             )

@@ -172,7 +172,8 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
 
 def _unit_axes(axes: Any, x: str, y: str) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="best")
     axes.grid(color="0.92")
 
 

@@ -30,6 +30,7 @@ from medvlad.encoding import VLAD
 from medvlad.features import CNNDescriptors
 from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
+from medvlad.recipe import VectorPCA
 from medvlad.weights import weights_source
 
 __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "save_model"]
@@ -80,7 +81,7 @@ _KINDS = {
             {"cluster_centers_": ("n_clusters", "in")},
         ),
         _Kind("encode", GlobalPool, ("mode", "l2_norm", "p"), {}),
-        _Kind("reduce", PCA, ("n_components", "whiten"), _COMPONENTS),
+        _Kind("reduce", VectorPCA, ("n_components", "whiten"), _COMPONENTS),
         _Kind("normalise", Normalizer, ("norm",), {}),
         _Kind(
             "classify",
@@ -127,7 +128,7 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {
         f"{name}.{learnt}": np.atleast_1d(getattr(step, learnt))
         for name, step in steps
-        for learnt in _KINDS[type(step).__name__].arrays
+        for learnt in _KINDS[_class_of(step)].arrays
         if hasattr(step, learnt)
     }
     # A link is followed, not replaced; a device never becomes a file.
@@ -204,10 +205,15 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
     return Pipeline([("features", features), *steps])
 
 
+def _class_of(step: Any) -> str:
+    """Name of an estimator's class; scikit-learn's PCA is read back as the recipe's."""
+    return VectorPCA.__name__ if isinstance(step, PCA) else type(step).__name__
+
+
 def _described(name: str, step: Any) -> dict[str, Any]:
     """Name, class and parameters of a step."""
-    kind = _KINDS[type(step).__name__]
-    return {"step": name, "class": type(step).__name__} | {
+    kind = _KINDS[_class_of(step)]
+    return {"step": name, "class": _class_of(step)} | {
         parameter: _plain(getattr(step, parameter)) for parameter in kind.parameters
     }
 
@@ -245,11 +251,19 @@ def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
     (_, features), *rest = pipeline.steps
     steps: list[tuple[str, Any]] = []
     for _, step in rest:
+        if isinstance(step, PCA) and not isinstance(step.n_components, int | np.integer):
+            raise InputError(
+                f"a model file holds PCA of a number of components, not of {step.n_components!r}"
+            )
         if isinstance(step, FeatureUnion):
+            if step.transformer_weights:
+                raise InputError(
+                    "a model file holds no transformer_weights of a FeatureUnion: leave them out"
+                )
             steps += [(f"encode.{name}", part) for name, part in step.transformer_list]
         else:
-            steps.append((_KINDS[type(step).__name__].step if type(step).__name__ in _KINDS else "", step))
-    kinds = [type(step).__name__ for _, step in steps]
+            steps.append((_KINDS[_class_of(step)].step if _class_of(step) in _KINDS else "", step))
+    kinds = [_class_of(step) for _, step in steps]
     order = [_ORDER.index(name.split(".")[0]) if name else -1 for name, _ in steps]
     fits = isinstance(features, CNNDescriptors) and all(kind in _KINDS for kind in kinds)
     fits = fits and order == sorted(order) and {1, 4} <= set(order)

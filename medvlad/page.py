@@ -142,7 +142,7 @@ class Page:
             If the file cannot be written.
         """
         target = check_output_file(path, "page")
-        target.write_text(self.html(), encoding="utf-8")
+        target.write_text(self.html(), encoding="utf-8", errors="backslashreplace")
         return target
 
 

@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._validate import InputError, check_positive_int
+from medvlad._validate import InputError, check_finite, check_positive_int
 from medvlad.backends.reference import NORM_FLOOR
 from medvlad.descriptors import Descriptors, draw_rows
 from medvlad.encoder import blocks, validated
@@ -157,6 +157,7 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         width = self.n_features_in_ if self.n_components is None else len(self.components_)
         values = np.empty((int(given.offsets[-1]), width), np.float32)
         for images, part in blocks(given):
+            check_finite(part.values, part.offsets)  # not looked at before where it comes from a GPU
             projected = np.empty((len(part.values), width), np.float32)
             for start in range(0, len(part.values), _BLOCK_ROWS):
                 projected[start : start + _BLOCK_ROWS] = self._project(

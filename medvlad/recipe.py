@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -26,7 +26,7 @@ from medvlad.encoding import VLAD
 from medvlad.pooling import POOL, GlobalPool
 from medvlad.projection import DescriptorProjection
 
-__all__ = ["PRESETS", "Recipe", "encoder_steps"]
+__all__ = ["PRESETS", "Recipe", "VectorPCA", "encoder_steps"]
 
 #: What `--preset` sets; whatever else is given goes before. "paper" is the paper's text, with C = 1 and no
 #: other choice made; how "best" was found, on training folds only, stands in docs/results.md.
@@ -43,6 +43,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adapt_threshold": None,
     },
 }
+
+
+class VectorPCA(PCA):
+    """scikit-learn's PCA, which says in this package's words that it is asked for too much."""
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Find the components of rows `X`."""
+        self._check(X)
+        super().fit(X)
+        return self
+
+    def fit_transform(self, X: Any, y: object = None) -> Any:
+        """Find the components of rows `X` and project them."""
+        self._check(X)
+        return super().fit_transform(X)
+
+    def _check(self, X: Any) -> None:
+        n_images, width = np.shape(X)
+        if self.n_components > min(n_images, width):
+            raise InputError(
+                f"PCA cannot keep {self.n_components} numbers of the vectors of {n_images} training images, "
+                f"{width} long: choose a smaller --reduce, or leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -136,7 +159,7 @@ class Recipe:
         steps.append(("encode", encode))
         if self.reduce is not None:
             n = check_positive_int(self.reduce, "reduce")
-            steps.append(("reduce", PCA(n, whiten=self.whiten, random_state=random_state)))
+            steps.append(("reduce", VectorPCA(n, whiten=self.whiten, random_state=random_state)))
         if self.reduce is not None or isinstance(encode, FeatureUnion):
             steps.append(("normalise", Normalizer()))
         return Pipeline(steps) if len(steps) > 1 else encode

@@ -49,6 +49,16 @@ def zipped(files=FILES, links=()):
     return buffer.getvalue()
 
 
+def deflated():
+    """A zip whose one large file is compressed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(
+            "chest_xray/big.txt", np.random.default_rng(0).integers(0, 9, 20_000).astype(np.uint8).tobytes()
+        )
+    return buffer.getvalue()
+
+
 def tarred(files=FILES, links=()):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -140,6 +150,23 @@ def test_checksums(server, small, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_what_is_there_is_held_against_what_is_asked_for(server, small, tmp_path):
+    server.contents["small.zip"] = zipped()
+    small()
+    digest = fetch("small", tmp_path / "set").sha256["small.zip"]
+    assert not fetch("small", tmp_path / "set", sha256=digest.upper()).is_new
+    with pytest.raises(InputError, match="made of another archive than 0000"):
+        fetch("small", tmp_path / "set", sha256="0" * 64)
+    record = tmp_path / "set" / "fetched.json"
+    record.write_text(record.read_text().replace('"small"', '"other"'))
+    with pytest.raises(InputError, match="holds other, not small"):
+        fetch("small", tmp_path / "set")
+    for text in ("{}", "not JSON", "[]"):
+        record.write_text(text)
+        with pytest.raises(InputError, match=r"has a damaged fetched\.json"):
+            fetch("small", tmp_path / "set")
+
+
 def test_an_archive_that_is_here_already(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     small()
@@ -176,6 +203,8 @@ BAD = {
     "absolute": (zipped(FILES | {"/tmp/evil.txt": b"x"}), "unsafe"),
     "backslashes": (zipped(FILES | {"..\\evil.txt": b"x"}), "unsafe"),
     "a drive": (zipped(FILES | {"C:/evil.txt": b"x"}), "unsafe"),
+    "a name of nothing": (tarred(FILES | {".": b"x"}), "unsafe|damaged"),
+    "compressed and damaged": (deflated()[:2000] + bytes(40) + deflated()[2040:], "is damaged"),
     "a link in a zip": (zipped(links=["chest_xray/link"]), "as a link"),
     "a link in a tar": (tarred(links=["chest_xray/link"]), "as a link"),
     "another data set": (zipped({"a/b/c/readme.txt": b"x"}), "is not Small"),

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold
 
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
+from medvlad.calibration import calibrator
 from medvlad.datasets import ImageFolder
 from medvlad.held_out import held_out, inner_folds
 from medvlad.recipe import Recipe
@@ -48,19 +51,27 @@ def test_whatever_is_fitted_is_fitted_anew_in_each_inner_fold(rng):
         assert not set(patients[sorted(fold)]) & set(patients[sorted(set(range(60)) - fold)])
 
 
-def test_the_smallest_c_that_is_as_good_as_the_best(rng):
-    """Held against every C tried one by one."""
-    descriptors, labels = problem(rng, n=90, n_classes=3)
-    penalties = [10.0, 0.001, 0.1, 1.0]
+def test_the_smallest_c_within_a_standard_error_of_the_best(rng):
+    """Chosen from scores of each fold and C, found here one by one; neither the smallest nor the best C."""
+    labels = np.repeat([0, 1], [70, 30])
+    x = np.eye(8)[labels][:, None] * 0.8 + rng.normal(0, 1, (100, 9, 8)) + rng.normal(0, 0.4, (100, 1, 8))
+    descriptors = Descriptors.from_array(x.astype(np.float32))
+    penalties = [10.0, 1e-4, 0.3, 0.01, 0.03, 0.1, 1.0, 100.0]
     found = inner_folds(descriptors, labels, None, GlobalPool(), WideLinearSVC(), penalties, folds=5)
-    alone = [
-        inner_folds(descriptors, labels, None, GlobalPool(), WideLinearSVC(), [c], folds=5) for c in penalties
-    ]
-    assert [one.penalty for one in alone] == penalties
-    means = np.array([one.balanced_accuracy for one in alone])
-    assert found.balanced_accuracy == pytest.approx(means[penalties.index(found.penalty)])
-    assert all(c >= found.penalty for c, mean in zip(penalties, means, strict=True) if mean >= means.max())
-    np.testing.assert_allclose(found.decision, alone[penalties.index(found.penalty)].decision, atol=1e-8)
+    scores = []
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(labels, labels):
+        pool = GlobalPool().fit(descriptors.take(train))
+        x, unseen = pool.transform(descriptors.take(train)), pool.transform(descriptors.take(test))
+        decided = [WideLinearSVC(c).fit(x, labels[train]).predict(unseen) for c in sorted(penalties)]
+        scores.append([balanced_accuracy_score(labels[test], one) for one in decided])
+    means, error = np.mean(scores, axis=0), np.std(scores, axis=0, ddof=1) / np.sqrt(5)
+    best = int(means.argmax())
+    expected = int(np.flatnonzero(means >= means[best] - error[best])[0])
+    assert 0 < expected < best, "a case that tells the rules apart"
+    assert found.penalty == sorted(penalties)[expected]
+    assert found.balanced_accuracy == pytest.approx(means[expected])
+    alone = inner_folds(descriptors, labels, None, GlobalPool(), WideLinearSVC(), [found.penalty], folds=5)
+    np.testing.assert_allclose(found.decision, alone.decision, atol=1e-8)
 
 
 def test_decisions_are_of_classifiers_that_did_not_see_the_image(rng):
@@ -88,9 +99,39 @@ def test_held_out_with_everything(rng):
         again = fold.classifier.decision_function(fold.encoder.transform(descriptors.take(fold.test)))
         rows = [int(np.flatnonzero(decided.tested == i)[0]) for i in fold.test]
         np.testing.assert_allclose(decided.decision[rows, 1], again)
+    for fold, penalty in zip(decided.fitted, decided.penalties, strict=True):
+        inner = inner_folds(
+            descriptors.take(fold.train),
+            labels[fold.train],
+            None,
+            encoder,
+            WideLinearSVC(),
+            (0.1, 1.0),
+            folds=4,
+        )
+        assert inner.penalty == penalty
+        rows = [int(np.flatnonzero(decided.tested == i)[0]) for i in fold.test]
+        expected = calibrator("platt", inner.decision, labels[fold.train])(decided.decision[rows])
+        np.testing.assert_allclose(decided.probability[rows], expected)
     plain = held_out(descriptors, data, encoder, WideLinearSVC(), folds=4)
     assert (plain.probability, plain.inner_balanced_accuracy) == (None, None)
     assert plain.penalties == [1.0] * 4
+
+
+def test_patients_are_kept_together_inside_the_folds(rng, monkeypatch):
+    descriptors, labels = problem(rng, n=80)
+    patients = np.array([f"p{i // 4}" for i in range(80)])
+    data = ImageFolder([f"{i}.png" for i in range(80)], labels, ["a", "b"], groups=patients)
+    seen = []
+
+    def spy(images, own_labels, groups, *rest, **settings):
+        seen.append(groups)
+        return inner_folds(images, own_labels, groups, *rest, **settings)
+
+    monkeypatch.setattr("medvlad.held_out.inner_folds", spy)
+    decided = held_out(descriptors, data, GlobalPool(), WideLinearSVC(), folds=4, penalties=(0.1, 1.0))
+    for groups, fold in zip(seen, decided.fitted, strict=True):
+        np.testing.assert_array_equal(groups, patients[fold.train])
 
 
 def test_mistakes(rng):
@@ -98,10 +139,12 @@ def test_mistakes(rng):
     with pytest.raises(InputError, match="no C to choose from"):
         inner_folds(descriptors, labels, None, GlobalPool(), WideLinearSVC(), [])
     alone = np.array(["one" if label else f"p{i}" for i, label in enumerate(labels)])
-    with pytest.raises(InputError, match="two training images"):
+    with pytest.raises(InputError, match="two folds, and two training images"):
         inner_folds(descriptors, labels, alone, GlobalPool(), WideLinearSVC(), [1.0])
     with pytest.raises(InputError, match="PCA cannot keep 50 numbers"):
         inner_folds(descriptors, labels, None, Recipe(reduce=50).encoder("vlad2"), WideLinearSVC(), [1.0])
+    with pytest.raises(InputError, match=r"PCA cannot keep 9 numbers of the vectors of .* 8 long"):
+        Recipe(reduce=9).encoder("avg").fit(descriptors)
 
 
 def test_a_codebook_that_saw_the_images_would_mislead(rng):

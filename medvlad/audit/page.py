@@ -10,7 +10,7 @@ from PIL import Image
 
 from medvlad._validate import InputError
 from medvlad.audit.finding import plural
-from medvlad.images import load_image
+from medvlad.images import load_image, split_frame
 from medvlad.page import Page
 
 __all__ = ["audit_page"]
@@ -74,13 +74,13 @@ def _row(figures: dict[str, Any]) -> list[Any]:
 
 
 def _pictures(examples: list[Any], root: str) -> Iterator[tuple[Image.Image, str]]:
-    """Draw examples: one image, or those of a set side by side."""
+    """Draw examples: one image, or those of a set side by side; patients and classes are no images."""
     for example in examples:
-        names = example if isinstance(example, list) else [example]
+        names = [Path(name) for name in (example if isinstance(example, list) else [example])]
+        if not all(name.is_relative_to(root) and split_frame(name)[0].is_file() for name in names):
+            continue
         drawn = []
         for name in names[:2]:
-            if not Path(name).is_file():  # a part of a file, or no image at all
-                continue
             try:
                 picture = Image.fromarray(load_image(name))
             except InputError:
@@ -88,11 +88,9 @@ def _pictures(examples: list[Any], root: str) -> Iterator[tuple[Image.Image, str
             picture.thumbnail((_SIDE, _SIDE))
             drawn.append(picture)
         if drawn:
-            both = Image.new(
-                "RGB", (sum(one.width for one in drawn), max(one.height for one in drawn)), "white"
-            )
-            left = 0
+            size = sum(one.width for one in drawn), max(one.height for one in drawn)
+            both, left = Image.new("RGB", size, "white"), 0
             for one in drawn:
                 both.paste(one, (left, 0))
                 left += one.width
-            yield both, " = ".join(str(Path(name).relative_to(root)) if root else name for name in names)
+            yield both, " = ".join(str(name.relative_to(root)) for name in names)

@@ -43,13 +43,15 @@ __all__ = ["demo", "evaluate", "predict", "train"]
 )
 @click.option(
     "--calibration",
-    type=click.Choice(["platt", "isotonic"]),
+    type=click.Choice(["none", "platt", "isotonic"]),
+    default="none",
+    show_default=True,
     help="Probabilities as well, learnt inside the training images.",
 )
 @click.option("--positive", help="With two classes: the one to detect [default: the last].")
 @click.option(
-    "--adapt-threshold",
-    is_flag=True,
+    "--adapt-threshold/--no-adapt-threshold",
+    default=False,
     help="With two classes: decide besides by a threshold found in the test images, without their labels.",
 )
 @on_error_option
@@ -199,7 +201,9 @@ def _adapted(found: dict[str, Any]) -> str:
     """One line on the threshold found without labels."""
     adapted = found["adapted"]
     if adapted["threshold"] is None:
-        return f"{found['encode']}: no threshold in the unlabelled test images, their scores are one hump"
+        return (
+            f"{found['encode']}: no threshold in the unlabelled test images: too few of them, or no two humps"
+        )
     low, high = adapted["accuracy_ci95"]
     return (
         f"{found['encode']} with the threshold {adapted['threshold']:.2f} of the unlabelled test images: "

@@ -51,7 +51,7 @@ def network_options(command: Command) -> Command:
             show_default=True,
             help="imagenet (download), bundled (VGG16, extra 'offline'), or a file: .h5, .keras, .npz.",
         ),
-        click.option("--mirror", is_flag=True, help="Descriptors of the mirror image as well."),
+        click.option("--mirror/--no-mirror", default=False, help="Descriptors of the mirror image as well."),
         click.option("--resize", default="bilinear", show_default=True, help="Pillow's resize filter."),
         click.option(
             "--batch-size", type=int, help="Images a batch [default: as many as fit a fixed memory]."
@@ -118,17 +118,22 @@ def learning_options(command: Command) -> Command:
         click.option(
             "--power", type=float, default=1.0, show_default=True, help="VLAD: signed power; 0.5 is usual."
         ),
-        click.option("--intra-norm", is_flag=True, help="VLAD: unit length for each cell."),
-        click.option("--residual-norm", is_flag=True, help="VLAD: unit length for each residual."),
+        click.option("--intra-norm/--no-intra-norm", default=False, help="VLAD: unit length for each cell."),
+        click.option(
+            "--residual-norm/--no-residual-norm", default=False, help="VLAD: unit length for each residual."
+        ),
         click.option(
             "--vocabularies", type=int, default=1, show_default=True, help="VLAD: codebooks side by side."
         ),
         click.option(
-            "--l2-descriptors", "descriptor_norm", is_flag=True, help="Unit length for descriptors."
+            "--l2-descriptors/--no-l2-descriptors",
+            "descriptor_norm",
+            default=False,
+            help="Unit length for descriptors.",
         ),
         click.option("--pca", "n_components", type=int, help="PCA of descriptors to so many numbers."),
         click.option("--reduce", type=int, help="PCA of an image's vector to so many numbers."),
-        click.option("--whiten", is_flag=True, help="Unit variance for those."),
+        click.option("--whiten/--no-whiten", default=False, help="Unit variance for those."),
         click.option(
             "--seed", type=int, default=0, show_default=True, help="Seed of k-means and of every split."
         ),
@@ -172,6 +177,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
         if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
             options[name] = value
     options["C"] = _penalty(options["C"])
+    if options.get("calibration") == "none":
+        options["calibration"] = None
     options["recipe"] = Recipe(**{f.name: options.pop(f.name) for f in fields(Recipe)})
     options["scales"] = numbers(options.pop("scale"), "--scale")
     options["class_weight"] = None if options["class_weight"] == "none" else options["class_weight"]

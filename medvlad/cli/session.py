@@ -38,5 +38,7 @@ def start_keras() -> None:
 def list_skipped(skipped: list[dict[str, str]]) -> int:
     """List skipped images on standard error; the exit status."""
     for item in skipped:
-        click.echo(f"medvlad: skipped: {item['reason']}", err=True)
+        # A copy of another image has the other's reason.
+        name = "" if item["image"] in item["reason"] else f"{item['image']}: "
+        click.echo(f"medvlad: skipped: {name}{item['reason']}", err=True)
     return 1 if skipped else 0
