@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -639,3 +640,13 @@ def test_a_data_set_without_a_common_folder(rng, tmp_path, monkeypatch):
     assert found["root"] == ""
     assert found["findings"] == []
     assert found["counts"] == {"all": {"a": 1, "b": 1}}
+
+
+def test_copies_on_both_sides_are_no_shortcut(tmp_path, rng):
+    """They are told as copies; without them nothing tells the classes."""
+    write_set(tmp_path, rng, n=40, parts=("train",))
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    found = audit(load_image_folder(tmp_path))
+    kinds = {one["kind"] for one in found["findings"]}
+    assert any(kind.startswith("identical") for kind in kinds)
+    assert not any(kind.startswith("shortcut") for kind in kinds)
