@@ -57,7 +57,7 @@ def test_a_broken_kernel_is_noticed(compiled):
 
 @pytest.fixture(scope="module")
 def races(tmp_path_factory):
-    """A function that runs races.cpp under ThreadSanitizer, with the text of some kernels changed."""
+    """Returns what builds races.cpp with ThreadSanitizer and some kernels changed, and that what runs it."""
     if cupy_on_host.COMPILER is None:
         pytest.skip("needs a C++20 compiler")
     probe = [cupy_on_host.COMPILER, "-fsanitize=thread", "-x", "c++", "-", "-o", "/dev/null"]
@@ -74,22 +74,28 @@ def races(tmp_path_factory):
         subprocess.run([*command, "-c", str(unit), "-o", str(made)], check=True)
         objects[file] = str(made)
 
-    def run(changed, *arguments):
+    def program(changed):
         for file in FILES:
             if file in changed or file not in objects:
                 build(file, changed.get(file, cuda_kernels.source(file)))
-        program = str(folder / "races")
+        made = str(folder / "races")
         source = str(cupy_on_host.HERE / "races.cpp")
-        subprocess.run([*command, source, *objects.values(), "-o", program], check=True)
-        return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300, check=False)
+        subprocess.run([*command, source, *objects.values(), "-o", made], check=True)
 
-    return run
+        def run(*arguments):
+            return subprocess.run(
+                [made, *arguments], capture_output=True, text=True, timeout=300, check=False
+            )
+
+        return run
+
+    return program
 
 
 @pytest.mark.sanitize
 def test_no_races(races):
     """A block's threads as std::threads under ThreadSanitizer."""
-    done = races({})
+    done = races({})()
     assert done.stderr == ""
     assert (done.returncode, done.stdout) == (0, "right\n")
 
@@ -100,4 +106,5 @@ def test_a_missing_barrier_is_noticed(races):
     assert code.count("__syncthreads();") == 4
     broken = code.replace("__syncthreads();", "", 1)
     # ThreadSanitizer sees a race only if the threads meet, which a busy machine can keep them from.
-    assert any("data race" in races({"assign": broken}, "first part").stderr for _ in range(5))
+    run = races({"assign": broken})
+    assert any("data race" in run("first part").stderr for _ in range(5))
