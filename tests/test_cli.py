@@ -219,6 +219,21 @@ def test_paper(run, images, weights, tmp_path):
     assert "Traceback" not in error
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_file_names_that_are_no_text(run, images, weights, tmp_path):
+    for part in ("train", "test"):
+        odd = os.fsdecode(os.fsencode(images / part / "upright") + b"/\xff.png")
+        shutil.copy(images / part / "upright" / "0.png", odd)
+    options = [*NETWORK, "--weights", weights, "--encode", "avg"]
+    status, _, error = run("evaluate", images, *options, "--out", tmp_path / "out")
+    assert status == 0, error
+    status, _, error = run("compare", tmp_path / "out", tmp_path / "out")
+    assert status == 0, error
+    status, _, error = run("audit", images, "--out", tmp_path / "out")
+    assert status == 0, error
+    assert (tmp_path / "out" / "audit.html").is_file()
+
+
 def test_audit(run, images, tmp_path):
     copied = images / "test" / "upright" / "copied.png"
     copied.write_bytes((images / "train" / "upright" / "0.png").read_bytes())

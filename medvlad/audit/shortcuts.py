@@ -14,8 +14,9 @@ linear classifier is given only
 
 and for comparison the whole thumbnail in grey. The features are standardised and divided by the square root
 of their number, so that a row has a length near 1 and the SVM's C = 1 means the same for all; classes weigh
-the same. All of that is fitted in training folds only. Folds keep a patient together, and all copies of an
-image.
+the same. All of that is fitted in training folds only, but for which file facts occur at all. Folds keep a
+patient together, and all copies of an image; trained on train and tested on test, images whose patient or
+copy is in both are left out of training.
 
 With p the balanced accuracy of k classes, chance is 1/k and
 

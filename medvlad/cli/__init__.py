@@ -5,6 +5,7 @@ Exit status: 0 done, 1 done with images skipped, 2 the user's mistake, in one se
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -29,6 +30,9 @@ def main() -> None:
     """Run the command line and exit."""
     # TensorFlow announces itself on standard error unless told not to before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for stream in (sys.stdout, sys.stderr):  # a file name may be no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

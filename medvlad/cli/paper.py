@@ -74,4 +74,5 @@ def paper(scale: str, vlad_scale: str, out: Path | None, **options: Any) -> int:
         path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         page = paper_page(found).write(out / "paper.html")
         click.echo(f"Everything, with settings and versions: {path}; to look at: {page}")
-    return list_skipped([one for run in found["runs"] for one in run["skipped"]])
+    skipped = {one["image"]: one for run in found["runs"] for one in run["skipped"]}
+    return list_skipped(list(skipped.values()))
