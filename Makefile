@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
-	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadfile
+	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # On a machine with a GPU: the kernels under compute-sanitizer where there is one, the tests marked gpu, and the
 # benchmarks, whose results are written to benchmarks/results.
