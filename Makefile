@@ -11,7 +11,7 @@ CUDA ?= 13
 JOBS ?= 2
 SANITIZERS ?= none address,undefined thread
 BIN := $(VENV)/bin
-CPP := $(shell find csrc medvlad tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
 .PHONY: demo test gpu bench lint format sanitize sanitize-kernels clean

@@ -36,7 +36,7 @@ from medvlad.gpu_array import GpuArray, empty, first_not_finite, import_cupy
 from medvlad.images import RESIZE_FILTERS
 from medvlad.loading import as_sequence, load_squares
 from medvlad.network import build_network, import_keras
-from medvlad.store import DescriptorStore, Section, image_key
+from medvlad.store import DescriptorStore, Section, ShardWriter, image_key
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import fingerprint, weights_source
 
@@ -92,7 +92,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         block by block, however many there are.
     store : path or None, default=None
         Folder of a :class:`medvlad.store.DescriptorStore`: images that went through the same network before
-        are read from it, others are added.
+        are read from it, others are added. Several scales are put together from what it has of each.
     resize : str, default="bilinear"
         Pillow's filter, antialiased: one of :data:`medvlad.images.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
@@ -104,6 +104,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
     ----------
     skipped_ : list of (int, str)
         Index and reason of each image that the last `transform` skipped.
+    n_extracted_ : int
+        Images that the last call with a `store` put through the network.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
@@ -302,17 +304,16 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.skipped_ = []
         section = self._section()
         section.forget_damaged()
-        before = len(section)
         self._fill_store(X, section)
-        return len(section) - before
+        return self.n_extracted_
 
-    def _section(self) -> Section:
-        """Return the part of the store for these parameters."""
+    def _section(self, scales: Sequence[int] | None = None) -> Section:
+        """Return the part of the store for these parameters, or for some of the scales alone."""
         settings = {
             "model": self.model.lower(),
             "layer": self.layer,
             "weights": self.weights_fingerprint_,
-            "scales": list(_check_scales(self.scales)),
+            "scales": list(_check_scales(self.scales if scales is None else scales)),
             "resize": self.resize,
             "preprocessing": _PREPROCESSING,
             "dtype": self.dtype,
@@ -336,7 +337,10 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 seen.add(key)
                 missing.append(i)
         with section.writer() as writer:
-            for indices, block in self._extract(X, missing):
+            absent = self._join_scales(writer, keys, missing)
+            self.n_extracted_ = 0
+            for indices, block in self._extract(X, absent):
+                self.n_extracted_ += len(indices)
                 for i, values in zip(indices, block, strict=True):
                     writer.add(str(keys[i]), values)
         reasons = {keys[i]: reason for i, reason in self.skipped_ if keys[i] is not None}
@@ -348,6 +352,24 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                     self.skipped_.append((i, reasons[key]))
         self.skipped_.sort()
         return section, keys
+
+    def _join_scales(
+        self, writer: ShardWriter, keys: Sequence[str | None], missing: Sequence[int]
+    ) -> Sequence[int]:
+        """Write images of several scales whose scales the store has one by one; return the others."""
+        scales = _check_scales(self.scales)
+        if len(scales) == 1 or not missing:
+            return missing
+        sections = [self._section((scale,)) for scale in scales]
+        left = []
+        for i in missing:
+            parts = [section.get(str(keys[i])) for section in sections]
+            found = [part for part in parts if part is not None]
+            if len(found) == len(parts):
+                writer.add(str(keys[i]), np.concatenate(found))
+            else:
+                left.append(i)
+        return left
 
     def _from_store(
         self, X: Any, found: tuple[Section, list[str | None]], *, is_second: bool = False

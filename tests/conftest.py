@@ -29,6 +29,10 @@ TOLERANCE = {
     ("decision", "float64"): 1e-6,  # relative to the largest value: the promise made for WideLinearSVC
 }
 
+#: Largest difference, relative to the largest number, between a network's output in batches of other sizes:
+#: convolutions may be cut differently there. On some processors there is none.
+BATCH_TOLERANCE = 1e-5
+
 #: MEDVLAD_REQUIRE=native,cuda,keras,bundled,data turns skips for want of these into failures.
 REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvlad import InputError, cli
+from medvlad import InputError, __version__, cli
 from medvlad.network import import_keras
 
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
@@ -573,6 +573,11 @@ def test_out_of_memory_is_told(run, images, monkeypatch):
     status, _, error = run("evaluate", images)
     assert status == 2
     assert error.startswith("medvlad: not enough memory (Unable to allocate 9 TiB)")
+
+
+def test_python_m_medvlad():
+    command = [sys.executable, "-m", "medvlad", "--version"]
+    assert __version__ in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_doctor(run):
