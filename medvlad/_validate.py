@@ -278,6 +278,23 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
     return target
 
 
+def check_output_folder(path: str | os.PathLike[str], option: str, *images: str | os.PathLike[str]) -> Path:
+    """Make the folder `path` that a command's `option` names; refuse one among the images that it reads.
+
+    There it would be taken for a class, or for images, the next time.
+    """
+    target = Path(path)
+    for root in images:
+        if target.resolve().is_relative_to(Path(root).resolve()):
+            raise InputError(
+                f"{option} {target} lies in {root}, whose folders and images are read: name one elsewhere"
+            )
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{option} {target} is a file: name a folder")
+    target.mkdir(parents=True, exist_ok=True)
+    return target
+
+
 def check_positive_float(value: Any, name: str) -> float:
     """Return `value` as a float above 0 and below infinity, or raise InputError."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -6,7 +6,7 @@ r"""From decision values to probabilities, learnt on decisions about images that
 for each class against the rest, then divided by their sum. How well probabilities p_ik of n images hold, y_ik
 being 1 for the true class and 0 elsewhere:
 
-    Brier score                  (1/n) sum_i sum_k (p_ik - y_ik)^2, 0 to 2                  (Brier 1950)
+    Brier score                  (1/n) sum_i sum_k (p_ik - y_ik)^2, of two classes one      (Brier 1950)
     log loss                     -(1/n) sum_i log p_i,true
     expected calibration error   sum over bins of (its images / n) |share that is right - mean confidence|,
                                  confidence being the largest p_ik, in ten bins of as many images each
@@ -91,15 +91,16 @@ def calibration_figures(labels: NDArray[np.int64], probability: Matrix) -> dict[
     dict
         brier, log_loss, expected_calibration_error, and bins: of each confidence (mean), right (share), n.
     """
-    truth = np.eye(probability.shape[1])[labels]
+    n_classes = probability.shape[1]
+    truth = np.eye(n_classes)[labels]
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == labels
     bins = [
         {"confidence": float(confidence[rows].mean()), "right": float(right[rows].mean()), "n": len(rows)}
         for rows in np.array_split(np.argsort(confidence, kind="stable"), min(_BINS, len(labels)))
     ]
     return {
-        "brier": float(((probability - truth) ** 2).sum(axis=1).mean()),
-        "log_loss": float(log_loss(labels, probability, labels=np.arange(probability.shape[1]))),
+        "brier": float(((probability - truth) ** 2)[:, 1 if n_classes == 2 else 0 :].sum(axis=1).mean()),
+        "log_loss": float(log_loss(labels, probability, labels=np.arange(n_classes))),
         "expected_calibration_error": sum(one["n"] * abs(one["right"] - one["confidence"]) for one in bins)
         / len(labels),
         "bins": bins,

@@ -52,8 +52,8 @@ def compare_runs(
     Returns
     -------
     dict
-        n_images, n_patients (None where they are unknown), difference (of accuracy, second minus first), and
-        what :func:`medvlad.significance.compare` finds.
+        n_images, n_patients (None where they are unknown), and what :func:`medvlad.significance.compare`
+        finds.
 
     Raises
     ------
@@ -69,11 +69,9 @@ def compare_runs(
         )
     labels = np.array([one.class_names.index(name) for name in one.truth])
     known = all(one.patients)
-    right = [(run.decision.argmax(axis=1) == labels).mean() for run in (one, other)]
     return {
         "n_images": len(labels),
         "n_patients": len(set(one.patients)) if known else None,
-        "difference": float(right[1] - right[0]),
     } | compare(
         labels,
         one.decision,

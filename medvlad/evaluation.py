@@ -88,7 +88,8 @@ def scores(
     dict
         accuracy, accuracy_ci95, balanced_accuracy, auc, average_precision (area under precision over recall),
         sensitivity, specificity (with two classes those of positive_class; all of these with more classes the
-        mean of one against the rest), per_class (n, sensitivity, specificity, auc, average_precision),
+        mean of one against the rest), per_class (n, sensitivity, specificity, precision, their 95 %
+        intervals of Wilson as sensitivity_ci95, ..., auc, average_precision),
         confusion_matrix (rows: truth). A figure that is undefined because a class has no test image, or is
         the only one, is None.
     """
@@ -98,11 +99,16 @@ def scores(
     per_class: dict[str, dict[str, Any]] = {}
     for k, name in enumerate(class_names):
         own, others = int(table[k].sum()), n - int(table[k].sum())
-        false_alarms = int(table[:, k].sum() - table[k, k])
-        per_class[name] = {
-            "n": own,
-            "sensitivity": int(table[k, k]) / own if own else None,
-            "specificity": 1 - false_alarms / others if others else None,
+        found, said = int(table[k, k]), int(table[:, k].sum())
+        per_class[name] = {"n": own}
+        for figure, n_correct, of in (
+            ("sensitivity", found, own),
+            ("specificity", others - (said - found), others),
+            ("precision", found, said),
+        ):
+            per_class[name][figure] = n_correct / of if of else None
+            per_class[name][f"{figure}_ci95"] = list(wilson_interval(n_correct, of)) if of else None
+        per_class[name] |= {
             "auc": float(roc_auc_score(labels == k, decision[:, k])) if own and others else None,
             "average_precision": float(average_precision_score(labels == k, decision[:, k])) if own else None,
         }
@@ -123,6 +129,8 @@ def scores(
     for figure in ("sensitivity", "specificity"):
         values = [per_class[name][figure] for name in chosen]
         result[figure] = None if None in values else sum(values) / len(values)
+        if n_classes == 2:
+            result[f"{figure}_ci95"] = per_class[chosen[0]][f"{figure}_ci95"]
     result["per_class"] = per_class
     result["confusion_matrix"] = table.tolist()
     return result

@@ -85,13 +85,19 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     MissingExtraError
         If matplotlib is not installed.
     """
+    if (folder / "report.html").exists():  # figures of an earlier run may have other names
+        for figure in (folder / "figures").glob("*.png"):
+            figure.unlink()
     shown, results = _Shown(folder / "figures"), evaluation.results
     dataset, first = results["dataset"], results["results"][0]
     page = Page(
         f"{results['settings']['model']} on {Path(dataset.get('root', 'images')).name}",
-        f"{dataset['n_images']} images, {len(dataset['class_names'])} classes: {first['n_train']} to train, "
-        f"{first['n_test']} to test ({first['protocol']}). Everything is fitted on training images only.",
+        f"{dataset['n_images']} images{_patients(dataset['n_groups'])}, {len(dataset['class_names'])} "
+        f"classes: {first['n_train']} to train, {first['n_test']} to test ({first['protocol']}). Everything "
+        "is fitted on training images only.",
     )
+    for warning in results.get("warnings", []):
+        page.paragraph(f"Warning: {warning}.", "warning")
     _figures_of_merit(page, results)
     for result, (name, one) in zip(results["results"], evaluation.decided.items(), strict=True):
         page.heading(name)
@@ -182,7 +188,7 @@ class _Shown:
 def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
     page.heading("Results")
     two = len(results["dataset"]["class_names"]) == 2
-    header = ["", "accuracy", "95 %", "balanced", "95 %", "AUC", "95 %"]
+    header = ["", "accuracy", "balanced accuracy", "AUC"]
     header += ["sensitivity", "specificity"] if two else []
     rows = []
     for r in results["results"]:
@@ -191,10 +197,16 @@ def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
                 continue
             row = [name]
             for figure in ("accuracy", "balanced_accuracy", "auc"):
-                row += [of[figure], _interval(of["bootstrap_ci95"][figure])]
-            rows.append([*row, *([of["sensitivity"], of["specificity"]] if two else [])])
+                row.append(_with_interval(of[figure], of["bootstrap_ci95"][figure]))
+            if two:
+                row += [_with_interval(of[f], of[f"{f}_ci95"]) for f in ("sensitivity", "specificity")]
+            rows.append(row)
     drawn = results["results"][0]["bootstrap_of"]
-    page.table(header, rows, f"Intervals are 95 % of 2,000 bootstrap draws of {drawn}.")
+    caption = f"In brackets 95 % intervals: of 2,000 bootstrap draws of {drawn}"
+    if two:
+        positive = results["results"][0]["positive_class"]
+        caption += f"; of Wilson for sensitivity and specificity, which are those of {positive}"
+    page.table(header, rows, f"{caption}.")
     if drawn == "images":
         page.paragraph(
             "No patients are known, so every image counts as one of its own: with several images a patient "
@@ -204,14 +216,20 @@ def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
     for pair in results["comparisons"]:
         low, high = pair["difference_ci95"]["accuracy"]
         page.paragraph(
-            f"{pair['second']} against {pair['first']}, same images: accuracy {low:+.3f} to {high:+.3f} "
-            f"(95 %); right alone: {pair['only_second']} and {pair['only_first']} images, McNemar's p "
-            f"{pair['mcnemar_p']:.2g}."
+            f"{pair['second']} against {pair['first']}, same images: accuracy "
+            f"{pair['difference']['accuracy']:+.3f} ({low:+.3f} to {high:+.3f}); right alone: "
+            f"{pair['only_second']} and {pair['only_first']} images, McNemar's p {pair['mcnemar_p']:.2g}."
         )
 
 
-def _interval(ends: list[float] | None) -> str | None:
-    return None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+def _with_interval(value: float | None, ends: list[float] | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.3f}" if ends is None else f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+
+
+def _patients(n_groups: int | None) -> str:
+    return "" if n_groups is None else f" of {n_groups} patients"
 
 
 def _plots(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Iterator[Named]:
@@ -220,7 +238,8 @@ def _plots(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Iter
     yield "confusion", drawn, "Confusion matrix: rows are the truth"
     yield "roc", figures.roc(labels, one.decision, names), f"ROC, AUC {_number(result['auc'])}"
     drawn = figures.precision_recall(labels, one.decision, names)
-    yield "precision", drawn, f"Precision over recall, average {_number(result['average_precision'])}"
+    shown = result["per_class"][names[1]] if len(names) == 2 else result
+    yield "precision", drawn, f"Precision over recall, average {_number(shown['average_precision'])}"
     if len(names) == 2:
         thresholds = {"decided at": 0.0}
         if result.get("adapted", {}).get("threshold") is not None:
@@ -230,7 +249,8 @@ def _plots(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Iter
     if "calibration" in result:
         found = result["calibration"]
         error = f"expected error {found['expected_calibration_error']:.3f}, Brier score {found['brier']:.3f}"
-        yield "calibration", figures.reliability(found["bins"]), f"Calibration: {error}"
+        caption = f"Calibration of the most probable class, which may differ from the SVM's decision: {error}"
+        yield "calibration", figures.reliability(found["bins"]), caption
 
 
 def _number(value: float | None) -> str:
@@ -238,10 +258,15 @@ def _number(value: float | None) -> str:
 
 
 def _per_class(page: Page, result: dict[str, Any]) -> None:
-    columns = ("n", "sensitivity", "specificity", "auc", "average_precision")
-    rows = [[name, *(one[column] for column in columns)] for name, one in result["per_class"].items()]
-    header = ["class", "images", "sensitivity", "specificity", "AUC", "average precision"]
-    page.table(header, rows, f"C of the SVM: {', '.join(f'{c:g}' for c in result['C'])}")
+    rows = []
+    for name, one in result["per_class"].items():
+        rates = [
+            _with_interval(one[f], one[f"{f}_ci95"]) for f in ("sensitivity", "specificity", "precision")
+        ]
+        rows.append([name, one["n"], *rates, one["auc"], one["average_precision"]])
+    header = ["class", "images", "sensitivity", "specificity", "precision (PPV)", "AUC", "average precision"]
+    penalties = ", ".join(f"{c:g}" for c in result["C"])
+    page.table(header, rows, f"In brackets 95 % intervals of Wilson. C of the SVM: {penalties}.")
 
 
 def _how_exact(fold: FittedFold) -> str:
@@ -268,7 +293,9 @@ def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Ima
     names, labels = dataset.class_names, dataset.labels[one.tested]
     rows = np.arange(len(labels))
     decided = one.decision.argmax(axis=1)
-    lead = one.decision[rows, decided] - one.decision[rows, labels]
+    lead = one.decision[rows, decided]
+    if len(names) > 2:  # of two classes the other's value is the same with another sign
+        lead = lead - one.decision[rows, labels]
     wrong = rows[decided != labels]
     for row in wrong[np.argsort(-lead[wrong], kind="stable")][:_ERRORS]:
         image = int(one.tested[row])

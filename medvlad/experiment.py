@@ -29,7 +29,7 @@ from medvlad._validate import (
 from medvlad.backends import available_backends, get_backend
 from medvlad.calibration import METHODS
 from medvlad.classify import WideLinearSVC
-from medvlad.datasets import ImageFolder
+from medvlad.datasets import ImageFolder, load_image_folder
 from medvlad.descriptors import Descriptors
 from medvlad.evaluation import compare_decisions, figures, versions
 from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
@@ -96,6 +96,8 @@ class Experiment:
         See :mod:`medvlad.calibration`.
     layout : str
         How the folder is read: a key of :data:`medvlad.paper_datasets.LAYOUTS`.
+    group_pattern : str or None
+        See :func:`medvlad.load_image_folder`.
     seed : int
         Of k-means and of every random split.
     folds, positive, adapt_threshold : int, str or None, bool or None
@@ -121,6 +123,7 @@ class Experiment:
     class_weight: str | None = None
     calibration: str | None = None
     layout: str = "folder"
+    group_pattern: str | None = None
     seed: int = 0
     folds: int = 5
     positive: str | None = None
@@ -146,7 +149,12 @@ class Experiment:
         check_seed(self.seed)
         get_backend(self.backend)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
-        dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
+        if self.group_pattern is None:
+            dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
+        elif layout == "folder":
+            dataset = load_image_folder(Path(root), group_pattern=self.group_pattern)
+        else:
+            raise InputError(f"the layout {layout} knows its own patients: leave the pattern of theirs out")
         if self.positive is not None:
             if len(dataset.class_names) != 2:
                 raise InputError(f"a positive class needs two classes, here are {len(dataset.class_names)}")
@@ -187,6 +195,7 @@ class Experiment:
         extractor = self._extractor()
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
+        _warn_of_absent_classes(dataset)
         results, comparisons = [], []
         all_decided: dict[str, HeldOut] = {}
         classifier = self._classifier()
@@ -211,7 +220,8 @@ class Experiment:
             )
             found["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | found["seconds"]
             parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
-            parameters = _plain(parameters | {"classify": classifier.get_params()})
+            learnt = {"C": "cv"} if self.C is None else {}
+            parameters = _plain(parameters | {"classify": classifier.get_params() | learnt})
             results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | found)
             if all_decided:
                 first, decided_first = next(iter(all_decided.items()))
@@ -296,7 +306,7 @@ class Experiment:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
 
     def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
-        settings = asdict(self) | {"scales": list(self.scales)}
+        settings = asdict(self) | {"scales": list(self.scales), "C": "cv" if self.C is None else self.C}
         del settings["store"]  # where descriptors lie changes no number
         settings["input_sides"] = list(extractor.input_sides_)
         settings["weights"] = weights_source(self.weights)
@@ -305,6 +315,17 @@ class Experiment:
         settings["ranges"] = extractor.ranges_ if self.dtype == "int8" else None
         settings["available_backends"] = available_backends()
         return settings
+
+
+def _warn_of_absent_classes(dataset: ImageFolder) -> None:
+    if dataset.splits is None:
+        return
+    there = set(dataset.labels[dataset.splits == "test"].tolist())
+    absent = [name for k, name in enumerate(dataset.class_names) if k not in there]
+    if absent:
+        logger.warning(
+            "the test part has no image of %s: figures that need some are left out", ", ".join(absent)
+        )
 
 
 def _has_two_class_test(dataset: ImageFolder) -> bool:

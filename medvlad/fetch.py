@@ -41,6 +41,14 @@ MIRROR = "MEDVLAD_DATA_MIRROR"
 
 _ROOM = 1.05  # of what an archive says it unpacks to
 
+_REASONS = {
+    "ConnectTimeout": "no answer in time",
+    "ReadTimeout": "no answer in time",
+    "ProxyError": "the proxy refuses",
+    "SSLError": "its certificate is not trusted here",
+    "ConnectionError": "no connection",
+}
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -277,7 +285,7 @@ def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote
         status = error.response.status_code if error.response is not None else "no"
         raise InputError(f"{address} answers with status {status}: try again later, or {by_hand}") from error
     except requests.exceptions.RequestException as error:
-        raise InputError(f"{address} cannot be reached, or broke off ({_short(error)}): {by_hand}") from error
+        raise InputError(f"{address} cannot be reached, or broke off ({_why(error)}): {by_hand}") from error
     except ValueError as error:
         raise InputError(f"what {address} sent has another SHA-256 than {sha256}: do not use it") from error
     except OSError as error:
@@ -287,6 +295,11 @@ def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote
 
 def _short(error: Exception) -> str:
     return str(error).split("\n")[0][:200]
+
+
+def _why(error: Exception) -> str:
+    """Return what a user can do something with: requests wraps exceptions into each other."""
+    return _REASONS.get(type(error).__name__, type(error).__name__)
 
 
 def _digest(file: Path) -> str:

@@ -99,7 +99,8 @@ def compare(
     -------
     dict
         only_first, only_second (images that only one of them gets right), mcnemar_p (two-sided), and for
-        accuracy, balanced_accuracy and auc the 95 % interval of second minus first.
+        accuracy, balanced_accuracy and auc difference, second minus first, and difference_ci95, its 95 %
+        interval; None where a figure is not defined.
 
     Raises
     ------
@@ -111,10 +112,16 @@ def compare(
     only_first, only_second = (int((right[a] & ~right[1 - a]).sum()) for a in (0, 1))
     n = only_first + only_second
     draws = _draw(len(labels), groups, n_resamples, random_state, lambda w: other(w) - one(w))
+    each = np.ones((1, len(labels)))
+    differences = (other(each) - one(each))[:, 0]
     return {
         "only_first": only_first,
         "only_second": only_second,
         "mcnemar_p": float(binomtest(only_first, n).pvalue) if n else 1.0,
+        "difference": {
+            name: float(value) if np.isfinite(value) else None
+            for name, value in zip(FIGURES, differences, strict=True)
+        },
         "difference_ci95": {name: _interval(values) for name, values in zip(FIGURES, draws, strict=True)},
     }
 

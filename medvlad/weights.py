@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -205,10 +206,15 @@ def _download(builder: Callable[..., Any], include_top: bool) -> Any:
     except Exception as error:  # Keras raises a bare Exception when a download fails
         # The failure itself is the context: URLError, HTTPError, a time-out.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        hint = " or weights='bundled' (extra offline)" if name == "VGG16" and not include_top else ""
+        if name == "VGG16" and not include_top:
+            hint = ", or weights='bundled' (extra offline)"
+        elif _bundled_path() is not None:
+            hint = ", or take VGG16, whose weights are here (--model vgg16 --weights bundled)"
+        else:
+            hint = ""
         raise InputError(
             f"the ImageNet weights of {name} could not be downloaded ({_first_line(reason)}): "
-            f"check the network, or give weights=FILE{hint}, or set MEDVLAD_WEIGHTS"
+            f"check the network, or give a file of weights{hint}, or set MEDVLAD_WEIGHTS"
         ) from error
 
 
@@ -229,8 +235,19 @@ def _read_file(network: Any, path: Path) -> None:
         # The rest of the archive is a description of objects to build: nothing of it is opened.
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             network.load_weights(archive.extract("model.weights.h5", folder))
-    else:
+    elif path.name.endswith(".weights.h5") or not _is_keras_3(path):
         network.load_weights(os.fspath(path))
+    else:  # Keras goes by the name
+        with tempfile.TemporaryDirectory() as folder:
+            named = Path(folder) / "named.weights.h5"
+            shutil.copyfile(path, named)
+            network.load_weights(os.fspath(named))
+
+
+def _is_keras_3(path: Path) -> bool:
+    """Whether an HDF5 file is laid out as Keras 3 lays out ``.weights.h5``, not as Keras 2 did."""
+    with import_extra("h5py", "tensorflow", "weights").File(path) as file:
+        return "layers" in file or "_layer_checkpoint_dependencies" in file
 
 
 def _assign(network: Any, tensors: Mapping[str, NDArray[Any]]) -> None:

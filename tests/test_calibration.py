@@ -45,7 +45,7 @@ def test_two_separable_images_a_class_are_enough():
 def test_figures_by_hand():
     probability = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
     found = calibration_figures(np.array([0, 1, 1, 1]), probability)
-    assert found["brier"] == pytest.approx(2 * (0.01 + 0.16 + 0.49 + 0.04) / 4)
+    assert found["brier"] == pytest.approx((0.01 + 0.16 + 0.49 + 0.04) / 4)
     assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.6, 0.3, 0.8]).mean())
     # Each image is a bin of its own.
     assert [one["confidence"] for one in found["bins"]] == pytest.approx([0.6, 0.7, 0.8, 0.9])
@@ -58,7 +58,9 @@ def test_perfect_and_useless_probabilities(rng):
     sure = calibration_figures(labels, np.eye(2)[labels])
     assert (sure["brier"], sure["expected_calibration_error"]) == (0, 0)
     wrong = calibration_figures(labels, np.eye(2)[1 - labels])
-    assert (wrong["brier"], wrong["expected_calibration_error"]) == (2, 1)
+    assert (wrong["brier"], wrong["expected_calibration_error"]) == (1, 1)
+    three = calibration_figures(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]))
+    assert three["brier"] == pytest.approx((0.5 + 2) / 2)
 
 
 def test_unknown_method():

@@ -86,6 +86,9 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
     assert settings["seed"] == 3
     assert settings["model"] == "mobilenetv2"
     assert settings["resize"] == "bilinear"
+    assert settings["preset"] == "paper"
+    assert report["warnings"] == []
+    assert "Sensitivity is that of upright" in printed
     assert len(settings["weights_fingerprint"]) == 64
     assert report["versions"]["medvlad"]
     status, printed, _ = run(*arguments, "--adapt-threshold")
@@ -125,6 +128,11 @@ def test_preset_best(run, images, weights, tmp_path):
     assert vlad["parameters"]["descriptors"]["l2_norm"] is True
     assert vlad["parameters"]["classify"]["class_weight"] is None
     assert len(vlad["C"]) == len(vlad["inner_balanced_accuracy"]) == 1
+    assert vlad["parameters"]["classify"]["C"] == report["settings"]["C"] == "cv"
+    assert report["settings"]["preset"] == "best"
+    for figure in ("sensitivity", "specificity"):
+        low, high = vlad[f"{figure}_ci95"]
+        assert low <= vlad[figure] <= high
     assert 0 <= vlad["calibration"]["brier"] <= 2
     assert vlad["adapted"].keys() >= {"threshold"}
     rows = (out / "predictions.csv").read_text().splitlines()
@@ -141,6 +149,56 @@ def test_preset_best(run, images, weights, tmp_path):
         "vlad3-clusters.png",
         "avg-roc.png",
     }
+    assert run(*arguments[:-1], "max", "--out", out)[0] == 0
+    assert all(path.name.startswith("max-") for path in (out / "figures").iterdir())
+
+
+def test_nothing_is_written_among_the_images(run, images, weights, tmp_path):
+    """There it would be a class the next time."""
+    network = [*NETWORK, "--weights", weights]
+    before = sorted(images.rglob("*"))
+    for command in (
+        ["evaluate", images, *network, "--out", images / "results"],
+        ["evaluate", images, *network, "--out", images],
+        ["evaluate", images, *network, "--store", images / "store"],
+        ["extract", images, *network, "--store", images / "train" / "store"],
+        ["train", images, *network, "--store", images / "store", "-o", tmp_path / "model"],
+        ["audit", images, "--out", images / "audit"],
+        ["paper", "--like-mini-mit", images, *network, "--out", images / "paper"],
+    ):
+        status, _, error = run(*command)
+        assert status == 2, command
+        assert f"lies in {images}" in error
+    assert sorted(images.rglob("*")) == before
+
+
+def test_patients_by_a_pattern(run, images, weights, tmp_path):
+    for path in list(images.rglob("*.png")):
+        path.rename(path.with_name(f"case{int(path.stem) // 2}x{path.parent.parent.name}_{path.name}"))
+    network = [*NETWORK, "--weights", weights, "--encode", "avg"]
+    arguments = ["evaluate", images, *network, "--out", tmp_path / "out"]
+    assert run(*arguments)[0] == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["dataset"]["n_groups"] is None
+    status, printed, _ = run(*arguments, "--patient", "(case[0-9]+)x")
+    assert status == 0
+    assert "of 3 patients" in printed
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["dataset"]["n_groups"] == 3
+    assert report["settings"]["group_pattern"] == "(case[0-9]+)x"
+    # The same patients are in both parts, and that is kept with the results.
+    assert any("expect optimism" in warning for warning in report["warnings"])
+    if find_spec("matplotlib") is not None:
+        assert "expect optimism" in (tmp_path / "out" / "report.html").read_text()
+    status, _, error = run(*arguments, "--patient", "(case", "--layout", "folder")
+    assert (status, "not a regular expression" in error) == (2, True)
+    status, _, error = run(*arguments, "--patient", "(case)", "--layout", "chest-xray")
+    assert (status, "knows its own patients" in error) == (2, True)
+
+
+def test_a_class_without_test_images_is_told(run, images, weights, caplog):
+    shutil.rmtree(images / "test" / "upright")
+    assert run("evaluate", images, *NETWORK, "--weights", weights, "--encode", "avg")[0] == 0
+    assert "the test part has no image of upright" in caplog.text
 
 
 def test_compare_runs(run, images, weights, tmp_path):
@@ -152,11 +210,14 @@ def test_compare_runs(run, images, weights, tmp_path):
     status, printed, _ = run("compare", tmp_path / "avg", tmp_path / "max", "--json")
     assert status == 0
     found = json.loads(printed)
-    for name in ("only_first", "only_second", "mcnemar_p", "difference_ci95"):
+    for name in ("only_first", "only_second", "mcnemar_p", "difference", "difference_ci95"):
         assert found[name] == inside[name]
-    status, printed, _ = run("compare", tmp_path / "avg,max", tmp_path / "max", "--encode", "max,max")
-    assert status == 0
-    assert "accuracy +0.000 (+0.000 to +0.000, 95 %, by images)" in printed
+    for both in ("max,max", "max"):
+        status, printed, _ = run("compare", tmp_path / "avg,max", tmp_path / "max", "--encode", both)
+        assert status == 0
+        assert "8 images, 95 % intervals by images" in printed
+        for name in ("accuracy", "balanced accuracy", "auc"):
+            assert f"{name} +0.000 (+0.000 to +0.000)" in printed
     for wrong, told in (
         ([tmp_path / "avg,max", tmp_path / "max"], "holds several encodings"),
         ([tmp_path, tmp_path / "max"], "no predictions.csv"),

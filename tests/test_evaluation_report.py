@@ -80,7 +80,7 @@ def evaluation(rng, tmp_path):
 def test_the_surest_errors_come_first(evaluation):
     one = evaluation.decided["avg"]
     labels = evaluation.dataset.labels[one.tested]
-    lead = one.decision[np.arange(40), 1 - labels] - one.decision[np.arange(40), labels]
+    lead = one.decision[np.arange(40), 1 - labels]  # of two classes, what stands in predictions.csv
     wrong = np.flatnonzero(lead > 0)
     expected = wrong[np.argsort(-lead[wrong])][:6]
     assert len(wrong) > 6

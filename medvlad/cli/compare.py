@@ -16,7 +16,7 @@ __all__ = ["compare"]
 @click.command()
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
-@click.option("--encode", help="Encodings of both, such as avg,vlad64 [default: the only one of each].")
+@click.option("--encode", help="Encoding of both, or of each: avg,vlad64 [default: the only one].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(first: Path, second: Path, encode: str | None, seed: int, as_json: bool) -> None:
@@ -26,23 +26,19 @@ def compare(first: Path, second: Path, encode: str | None, seed: int, as_json: b
     encodings: tuple[str | None, str | None] = (None, None)
     if encode is not None:
         one, _, other = encode.partition(",")
-        if not one or not other:
-            raise InputError(f"--encode takes two encodings with a comma between, got {encode!r}")
-        encodings = one, other
+        if not one or other.count(","):
+            raise InputError(f"--encode takes one encoding, or two with a comma between, got {encode!r}")
+        encodings = one, other or one
     found = compare_runs(first, second, encodings=encodings, random_state=seed)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
-    low, high = found["difference_ci95"]["accuracy"]
     drawn = "images" if found["n_patients"] is None else f"{found['n_patients']} patients"
-    click.echo(
-        f"{second} against {first}, {found['n_images']} images: accuracy {found['difference']:+.3f} "
-        f"({low:+.3f} to {high:+.3f}, 95 %, by {drawn})"
-    )
-    for name in ("balanced_accuracy", "auc"):
+    click.echo(f"{second} against {first}, {found['n_images']} images, 95 % intervals by {drawn}:")
+    for name, value in found["difference"].items():
         ends = found["difference_ci95"][name]
-        if ends is not None:
-            click.echo(f"{name.replace('_', ' ')}: {ends[0]:+.3f} to {ends[1]:+.3f}")
+        if value is not None and ends is not None:
+            click.echo(f"{name.replace('_', ' ')} {value:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})")
     click.echo(
         f"right alone: {found['only_second']} and {found['only_first']} images, McNemar's p "
         f"{found['mcnemar_p']:.2g}"

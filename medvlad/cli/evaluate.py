@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvlad._validate import MissingExtraError, check_output_file
+from medvlad._validate import MissingExtraError, check_output_file, check_output_folder
 from medvlad.cli.options import (
     PATH,
+    check_store,
     encodings_of,
     layout_option,
     learning_options,
@@ -20,7 +21,7 @@ from medvlad.cli.options import (
     scale_option,
     settings_of,
 )
-from medvlad.cli.session import list_skipped, start_keras
+from medvlad.cli.session import collected_warnings, list_skipped, start_keras
 
 if TYPE_CHECKING:
     from medvlad.experiment import Experiment
@@ -60,8 +61,9 @@ def evaluate(directory: Path, out: Path | None, **options: Any) -> int:
     """Measure how well images in DIR are classified, on images not trained on."""
     from medvlad.experiment import Experiment
 
-    encodings = encodings_of(options)
-    return _evaluate(Experiment(**settings_of(options)), directory, encodings, out)
+    encodings, preset = encodings_of(options), options["preset"] or "paper"
+    check_store(options["store"], directory)
+    return _evaluate(Experiment(**settings_of(options)), directory, encodings, out, preset)
 
 
 @click.command()
@@ -78,7 +80,8 @@ def train(directory: Path, output: Path, **options: Any) -> int:
     from medvlad.experiment import Experiment
     from medvlad.model_file import save_model
 
-    check_output_file(output, "model")
+    replaced = check_output_file(output, "model").exists()
+    check_store(options["store"], directory)
     given = options["encode"]
     encode = encodings_of(options)[-1] if given is None else options.pop("encode")
     experiment = Experiment(**settings_of(options))
@@ -86,7 +89,8 @@ def train(directory: Path, output: Path, **options: Any) -> int:
     start_keras()
     pipeline, skipped, n_images = experiment.train(dataset, encode)
     save_model(pipeline, output)
-    click.echo(f"trained on {n_images} images; wrote {output}")
+    wrote = "wrote a new" if replaced else "wrote"
+    click.echo(f"trained on {n_images} images; {wrote} {output}")
     return list_skipped(skipped)
 
 
@@ -117,7 +121,7 @@ def predict(
     start_keras()
     pipeline = load_model(model, weights=weights)
     if explain is not None:
-        explain.mkdir(parents=True, exist_ok=True)
+        check_output_folder(explain, "--explain")
     predictions, skipped = predict_images(pipeline, images, on_error=on_error_of(on_error), explain=explain)
     if as_json:
         click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
@@ -154,31 +158,45 @@ def demo(out: Path) -> int:
     return _evaluate(experiment, images, ["avg", "vlad16", "vlad64"], out)
 
 
-def _evaluate(experiment: Experiment, directory: Path, encodings: list[str], out: Path | None) -> int:
+def _evaluate(
+    experiment: Experiment, directory: Path, encodings: list[str], out: Path | None, preset: str | None = None
+) -> int:
     from medvlad.evaluation import score_table
     from medvlad.evaluation_report import write_predictions, write_report
 
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        check_output_folder(out, "--out", directory)
         check_output_file(out / "results.json", "results")
-    dataset = experiment.load(directory)
-    start_keras()
-    evaluation = experiment.evaluate(dataset, encodings)
+    with collected_warnings() as warned:
+        dataset = experiment.load(directory)
+        start_keras()
+        evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results
     report["dataset"]["root"] = str(directory)
+    report["settings"]["preset"] = preset
+    report["warnings"] = warned
     click.echo(score_table(report["results"]))
     first = report["results"][0]
     n_train, n_test = first["n_train"], first["n_test"]
-    click.echo(
-        f"{n_train} training and {n_test} test images ({first['protocol']}); fitted on training images only."
-    )
+    n_groups = report["dataset"]["n_groups"]
+    known = "" if n_groups is None else f" of {n_groups} patients"
+    if dataset.splits is None:
+        counted = (
+            f"{n_test} images{known}, each tested once ({first['protocol']}, {n_train} to train in a fold)"
+        )
+    else:
+        counted = f"{n_train} training and {n_test} test images{known} ({first['protocol']})"
+    click.echo(f"{counted}; fitted on training images only. Intervals of the table: Wilson's.")
+    if "positive_class" in first:
+        click.echo(f"Sensitivity is that of {first['positive_class']}.")
     for found in report["results"]:
         if "adapted" in found:
             click.echo(_adapted(found))
     for pair in report["comparisons"]:
         low, high = pair["difference_ci95"]["accuracy"]
         click.echo(
-            f"{pair['second']} against {pair['first']}: accuracy {low:+.3f} to {high:+.3f} (95 %), "
+            f"{pair['second']} against {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
+            f"({low:+.3f} to {high:+.3f}, 95 %), "
             f"McNemar's p {pair['mcnemar_p']:.2g}"
         )
     if report["dataset"]["n_groups"] is None:

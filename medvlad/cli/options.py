@@ -14,6 +14,7 @@ from medvlad._validate import InputError
 
 __all__ = [
     "PATH",
+    "check_store",
     "encodings_of",
     "layout_option",
     "learning_options",
@@ -86,14 +87,23 @@ def scale_option(command: Command) -> Command:
 
 
 def layout_option(command: Command) -> Command:
-    """Add the option that says how a folder is read."""
-    option = click.option(
-        "--layout",
-        default="folder",
-        show_default=True,
-        help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
-    )
-    return option(command)
+    """Add the options that say how a folder is read."""
+    options = [
+        click.option(
+            "--layout",
+            default="folder",
+            show_default=True,
+            help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
+        ),
+        click.option(
+            "--patient",
+            "group_pattern",
+            metavar="REGEX",
+            help="What in a file's path names the patient, in parentheses: '(case[0-9]+)_' [default: what is "
+            "usual in well-known sets].",
+        ),
+    ]
+    return _add(command, options)
 
 
 def learning_options(command: Command) -> Command:
@@ -116,7 +126,21 @@ def learning_options(command: Command) -> Command:
             "--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True
         ),
         click.option(
+            "--assignment",
+            type=click.Choice(["hard", "soft"]),
+            default="hard",
+            show_default=True,
+            help="VLAD: in one cell, or in several by distance.",
+        ),
+        click.option(
+            "--nearest", "n_nearest", type=int, help="VLAD, soft: in how many cells [default: all]."
+        ),
+        click.option(
             "--power", type=float, default=1.0, show_default=True, help="VLAD: signed power; 0.5 is usual."
+        ),
+        click.option("--mass-norm/--no-mass-norm", default=False, help="VLAD: mean residuals, not sums."),
+        click.option(
+            "--local-axes/--no-local-axes", default=False, help="VLAD: principal axes of each cell (LCS)."
         ),
         click.option("--intra-norm/--no-intra-norm", default=False, help="VLAD: unit length for each cell."),
         click.option(
@@ -204,6 +228,14 @@ def encodings_of(options: dict[str, Any]) -> list[str]:
     if encode is None:
         encode = PRESETS[options["preset"] or "paper"]["encode"]
     return str(encode).split(",")
+
+
+def check_store(store: str | None, directory: Path) -> None:
+    """Refuse a store among the images."""
+    if store is not None and Path(store).resolve().is_relative_to(directory.resolve()):
+        raise InputError(
+            f"--store {store} lies in {directory}, whose folders and images are read: name one elsewhere"
+        )
 
 
 def on_error_of(choice: str) -> str:

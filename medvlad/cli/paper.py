@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from medvlad._validate import check_output_file
+from medvlad._validate import check_output_file, check_output_folder
 from medvlad.cli.options import PATH, learning_options, network_options, numbers, on_error_option, settings_of
 from medvlad.cli.session import list_skipped, start_keras
 
@@ -55,7 +55,7 @@ def paper(scale: str, vlad_scale: str, out: Path | None, **options: Any) -> int:
             if root is not None:
                 roles.append(Role(name, root, stands_in))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        check_output_folder(out, "--out", *(role.root for role in roles))
         check_output_file(out / "paper.json", "results")
     options["scale"] = vlad_scale
     experiment = Experiment(**settings_of(options))

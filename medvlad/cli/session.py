@@ -6,10 +6,12 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
-__all__ = ["list_skipped", "start_keras"]
+__all__ = ["collected_warnings", "list_skipped", "start_keras"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,26 @@ def start_keras() -> None:
             os.close(saved)
             announcements.seek(0)
             logger.debug("while Keras started: %s", announcements.read().strip())
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Context whose value becomes a list of what the package warns of, which is shown all the same."""
+    collector, package = _Collector(), logging.getLogger("medvlad")
+    package.addHandler(collector)
+    try:
+        yield collector.messages
+    finally:
+        package.removeHandler(collector)
 
 
 def list_skipped(skipped: list[dict[str, str]]) -> int:

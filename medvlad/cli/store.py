@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from medvlad._validate import InputError
-from medvlad.cli.options import PATH, network_options, numbers, on_error_of, on_error_option, scale_option
+from medvlad.cli.options import (
+    PATH,
+    check_store,
+    network_options,
+    numbers,
+    on_error_of,
+    on_error_option,
+    scale_option,
+)
 from medvlad.cli.session import list_skipped, start_keras
 
 __all__ = ["extract", "store"]
@@ -43,6 +51,7 @@ def extract(
 
     if store is None:
         raise InputError("extract needs --store FOLDER, where descriptors are kept")
+    check_store(store, directory)
     DescriptorStore(store)  # says what is wrong with the folder before the long work
     paths = list_images(directory)
     start_keras()
