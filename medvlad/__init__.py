@@ -17,18 +17,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medvlad._validate import InputError, MissingExtraError
     from medvlad.backends import available_backends
+    from medvlad.bag_of_words import BagOfWords
     from medvlad.classify import WideLinearSVC
     from medvlad.codebook import KMeansCodebook
     from medvlad.datasets import load_image_folder
     from medvlad.descriptors import Descriptors
     from medvlad.encoding import VLAD, assign, vlad_encode
     from medvlad.features import CNNDescriptors
+    from medvlad.fisher import FisherVector
     from medvlad.model_file import load_model, save_model
     from medvlad.pooling import GlobalPool
     from medvlad.projection import DescriptorProjection
+    from medvlad.second_order import SecondOrderPool
     from medvlad.stored import StoredDescriptors
+    from medvlad.tiles import SpatialTiles
 
 _HOME = {
+    "SpatialTiles": "tiles",
+    "SecondOrderPool": "second_order",
+    "FisherVector": "fisher",
+    "BagOfWords": "bag_of_words",
     "CNNDescriptors": "features",
     "DescriptorProjection": "projection",
     "Descriptors": "descriptors",
@@ -49,13 +57,17 @@ _HOME = {
 
 __all__ = [
     "VLAD",
+    "BagOfWords",
     "CNNDescriptors",
     "DescriptorProjection",
     "Descriptors",
+    "FisherVector",
     "GlobalPool",
     "InputError",
     "KMeansCodebook",
     "MissingExtraError",
+    "SecondOrderPool",
+    "SpatialTiles",
     "StoredDescriptors",
     "WideLinearSVC",
     "assign",

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._validate import check_width
-from medvlad.descriptors import Descriptors, as_descriptors, validate_input
+from medvlad._validate import check_positive_int, check_width
+from medvlad.descriptors import Descriptors, as_descriptors, draw_rows, validate_input
 from medvlad.stored import StoredDescriptors
 from medvlad.vector_file import new_vector_file
 
-__all__ = ["Encoder", "blocks", "validated"]
+__all__ = ["Encoder", "blocks", "drawn_rows", "validated"]
 
 _BLOCK_BYTES = 16 << 20  # of encoded images at a time
 
@@ -82,6 +82,18 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def drawn_rows(
+    X: Descriptors | StoredDescriptors, max_samples: int | None, random_state: Any
+) -> NDArray[np.float32]:
+    """Draw at most `max_samples` descriptors (n, D) of what :func:`validated` returned, in host memory."""
+    n_rows = int(X.offsets[-1])
+    most = n_rows if max_samples is None else check_positive_int(max_samples, "max_samples")
+    if isinstance(X, StoredDescriptors):
+        return X.sample(max(1, min(most, n_rows)), random_state)
+    values: NDArray[np.float32] = X.to_host().values
+    return values[draw_rows(n_rows, max(1, most), random_state)] if most < n_rows else values
 
 
 def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:

@@ -1,14 +1,31 @@
 """From local descriptors to one vector an image: VLAD.
 
-The mathematics of VLAD stands in :mod:`medvlad.backends.reference`, pooling in :mod:`medvlad.pooling`.
+The mathematics of VLAD stands in :mod:`medvlad.backends.reference`, soft assignment in
+:mod:`medvlad.memberships`, pooling in :mod:`medvlad.pooling`.
+
+What is learnt besides the centres, for ``local_axes``:
+
+    V_k <- R_k V_k,   the rows of R_k the principal axes of the residuals x - c_k of cell k, largest first,
+
+before any normalisation but that of mass: the local coordinate system of Delhumeau, Gosselin, Jegou and Perez
+(ACM Multimedia 2013), which gives signed powers axes that mean something.
+
+For images unlike those that the centres are of, cells may stay while residuals are taken to their own means
+there,
+
+    V_k = sum (x - c'_k),   c'_k the mean of the new images' descriptors in cell k,
+
+the vocabulary adaptation of Arandjelovic and Zisserman (CVPR 2013, section 3.2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import (
@@ -20,14 +37,18 @@ from medvlad._validate import (
     check_output,
 )
 from medvlad.backends import get_backend
-from medvlad.backends.reference import encode_labelled
+from medvlad.backends.reference import NORM_FLOOR, normalised
 from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors, as_descriptors, read_matrix
-from medvlad.encoder import Encoder, validated
+from medvlad.encoder import Encoder, blocks, drawn_rows, validated
 from medvlad.gpu_array import GpuArray, on_gpu
+from medvlad.memberships import check_assignment, memberships, softness
 from medvlad.stored import StoredDescriptors
 
 __all__ = ["VLAD", "assign", "vlad_encode"]
+
+_WEIGHTED_ROWS = 8192  # rows whose weights in all cells are in memory at a time
+_RAW: dict[str, Any] = {"power": 1.0, "mass_norm": False, "intra_norm": False, "l2_norm": False}
 
 
 def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None = None) -> Any:
@@ -170,6 +191,16 @@ def _encode(
     return batch.values.give_back(encoded) if on_device else encoded
 
 
+def _runs(descriptors: Descriptors, n_rows: int) -> Iterator[tuple[int, Descriptors]]:
+    """Yield runs of images of at most `n_rows` descriptors, or of one image, and where each begins."""
+    start = 0
+    while start < len(descriptors):
+        most = descriptors.offsets[start] + n_rows
+        stop = max(start + 1, int(np.searchsorted(descriptors.offsets, most, side="right")) - 1)
+        yield start, descriptors[start:stop]
+        start = stop
+
+
 class VLAD(Encoder):
     """Vector of locally aggregated descriptors: summed residuals to k-means centres.
 
@@ -177,11 +208,21 @@ class VLAD(Encoder):
     ----------
     n_clusters : int, default=64
         Number K of centres; the paper tries 64 and 256.
+    assignment : {"hard", "soft"}, default="hard"
+        Whether a descriptor counts in the cell of its nearest centre only, or in several; see
+        :mod:`medvlad.memberships`.
+    n_nearest : int or None, default=None
+        For "soft": in how many, the nearest. None: in all, as NetVLAD has it.
+    alpha : float or None, default=None
+        For "soft": how fast weights fall with squared distance. None: from the training descriptors.
     power : float in (0, 1], default=1.0
         Exponent of the signed power normalisation; 1 leaves it out.
     residual_norm : bool, default=False
-        Scale each descriptor's residual to unit length. NumPy's sums in float64, whatever the backend, which
-        finds the labels; on the host.
+        Scale each descriptor's residual to unit length.
+    mass_norm : bool, default=False
+        Divide each cell's residual by the descriptors in it (their weights), which leaves their mean.
+    local_axes : bool, default=False
+        Turn each cell's residual into the principal axes of that cell; K * D * D more numbers are learnt.
     intra_norm : bool, default=False
         Scale each cell's residual to unit length.
     l2_norm : bool, default=True
@@ -202,6 +243,12 @@ class VLAD(Encoder):
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (K, D)
+    alpha_ : float
+        Of soft assignment.
+    rotations_ : ndarray of float32, shape (K, D, D)
+        Of `local_axes`: the axes of each cell, row by row.
+    residual_centers_ : ndarray of float32, shape (K, D)
+        What residuals are taken to, after `adapt`.
     codebook_ : KMeansCodebook
         The fitted k-means.
     n_iter_ : int
@@ -214,6 +261,11 @@ class VLAD(Encoder):
     Jegou, Douze, Schmid, Perez: Aggregating local descriptors into a compact image representation. CVPR 2010.
     Arandjelovic, Zisserman: All about VLAD. CVPR 2013.
     Delhumeau, Gosselin, Jegou, Perez: Revisiting the VLAD image representation. ACM Multimedia 2013.
+    Arandjelovic, Gronat, Torii, Pajdla, Sivic: NetVLAD. CVPR 2016.
+
+    Notes
+    -----
+    Soft assignment, normalisation of residuals and mass, and local axes are computed in host memory.
 
     Examples
     --------
@@ -227,8 +279,13 @@ class VLAD(Encoder):
         self,
         n_clusters: int = 64,
         *,
+        assignment: str = "hard",
+        n_nearest: int | None = None,
+        alpha: float | None = None,
         power: float = 1.0,
         residual_norm: bool = False,
+        mass_norm: bool = False,
+        local_axes: bool = False,
         intra_norm: bool = False,
         l2_norm: bool = True,
         backend: str = "auto",
@@ -239,8 +296,13 @@ class VLAD(Encoder):
         max_samples: int | None = 500_000,
     ) -> None:
         self.n_clusters = n_clusters
+        self.assignment = assignment
+        self.n_nearest = n_nearest
+        self.alpha = alpha
         self.power = power
         self.residual_norm = residual_norm
+        self.mass_norm = mass_norm
+        self.local_axes = local_axes
         self.intra_norm = intra_norm
         self.l2_norm = l2_norm
         self.backend = backend
@@ -251,7 +313,7 @@ class VLAD(Encoder):
         self.max_samples = max_samples
 
     def fit(self, X: Any, y: object = None) -> Self:
-        """Find the cluster centres by k-means.
+        """Find the cluster centres by k-means, and what else is to be learnt.
 
         Parameters
         ----------
@@ -267,15 +329,45 @@ class VLAD(Encoder):
         ValueError
             If there are fewer descriptors than clusters, or they are not finite numbers.
         """
-        check_interval(self.power, "power", 0.0, 1.0)
-        self.codebook_ = self._codebook().fit(validated(self, X, reset=True))
+        self._check_parameters()
+        descriptors = validated(self, X, reset=True)
+        self.codebook_ = self._codebook().fit(descriptors)
         self.cluster_centers_ = self.codebook_.cluster_centers_
         self.n_iter_ = self.codebook_.n_iter_
+        return self._learn_more(descriptors)
+
+    def adapt(self, X: Any) -> Self:
+        """Take residuals to the means of the descriptors of `X` in each cell; the cells stay.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            Of images unlike those fitted on. A cell that has none of them keeps its centre.
+
+        Returns
+        -------
+        self
+        """
+        check_is_fitted(self, "cluster_centers_")
+        self.__dict__.pop("residual_centers_", None)
+        centers = self.cluster_centers_
+        total, mass = np.zeros(centers.shape), np.zeros(len(centers))
+        for _, part in blocks(validated(self, X, reset=False)):
+            x = part.values
+            cells, weights = self._memberships(x, residual_norm=False)
+            masses = np.empty((1, len(centers)))
+            offsets = np.array([0, len(x)], np.int64)
+            total += self._sums(x, offsets, cells, weights, masses).reshape(centers.shape)
+            mass += masses[0]
+        moved = total / np.where(mass > 0, mass, 1.0)[:, None]
+        self.residual_centers_ = (centers + moved).astype(np.float32)
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:
         """Move the cluster centres by one batch of images; see :meth:`KMeansCodebook.partial_fit`."""
-        check_interval(self.power, "power", 0.0, 1.0)
+        self._check_parameters()
+        if self.local_axes:
+            raise InputError("local axes are learnt from all descriptors at once: use fit instead")
         first = not hasattr(self, "cluster_centers_")
         if not first and not hasattr(self, "codebook_"):
             raise InputError("a VLAD from a model file has no counts to go on from: fit a new one instead")
@@ -284,7 +376,7 @@ class VLAD(Encoder):
         self.codebook_ = codebook.partial_fit(descriptors)
         self.cluster_centers_ = self.codebook_.cluster_centers_
         self.n_iter_ = self.codebook_.n_iter_
-        return self
+        return self._learn_more(descriptors)
 
     def transform(self, X: Any) -> Any:
         """Encode each image.
@@ -304,8 +396,8 @@ class VLAD(Encoder):
         descriptors = validated(self, X, reset=False)
         if isinstance(descriptors, StoredDescriptors):
             return self._transform_stored(descriptors)
-        if self.residual_norm:
-            return self._residual_normalised(descriptors.to_host())
+        if not self._is_plain():
+            return self._encode_weighted(descriptors.to_host())
         return _encode(
             descriptors,
             self.cluster_centers_,
@@ -316,21 +408,124 @@ class VLAD(Encoder):
             self.n_threads,
         )
 
-    def _residual_normalised(self, descriptors: Descriptors) -> NDArray[np.float32]:
+    def memberships(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Cells of each descriptor and its weight in each, normalisation of residuals included.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (N, D)
+            In host memory.
+
+        Returns
+        -------
+        cells : ndarray of int32, shape (N, r)
+        weights : ndarray of float64, shape (N, r)
+        """
+        check_is_fitted(self, "cluster_centers_")
+        return self._memberships(x, residual_norm=self.residual_norm)
+
+    @property
+    def residual_origins(self) -> NDArray[np.float32]:
+        """What residuals are taken to (K, D): the centres, unless adapted."""
+        origins: NDArray[np.float32] = getattr(self, "residual_centers_", self.cluster_centers_)
+        return origins
+
+    def _memberships(
+        self, x: NDArray[np.float32], *, residual_norm: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        return memberships(
+            x,
+            self.cluster_centers_,
+            n_nearest=self._check_parameters(),
+            alpha=self.alpha_ if self.assignment == "soft" else None,
+            origins=self.residual_origins if residual_norm else None,
+            backend=get_backend(self.backend, x),
+            n_threads=check_n_threads(self.n_threads),
+        )
+
+    def _sums(
+        self,
+        x: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        cells: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        masses_out: NDArray[np.float64] | None = None,
+        **how: Any,
+    ) -> NDArray[Any]:
+        """Weighted residuals of each image, (B, K * D); as they are unless `how` says otherwise."""
+        return get_backend(self.backend, x).encode_weighted(
+            x,
+            offsets,
+            self.residual_origins,
+            cells,
+            weights,
+            n_threads=check_n_threads(self.n_threads),
+            masses_out=masses_out,
+            **(_RAW | how),
+        )
+
+    def _is_plain(self) -> bool:
+        """Whether the backends' `encode` knows all that is wanted."""
+        weighted = self.assignment != "hard" or self.residual_norm or self.mass_norm or self.local_axes
+        return not weighted and not hasattr(self, "residual_centers_")
+
+    def _check_parameters(self) -> int:
+        check_interval(self.power, "power", 0.0, 1.0)
+        return check_assignment(self.assignment, self.n_nearest, self.alpha, self.n_clusters)
+
+    def _learn_more(self, descriptors: Descriptors | StoredDescriptors) -> Self:
+        """Learn what goes with the centres."""
+        self.__dict__.pop("residual_centers_", None)
+        if self.assignment == "soft" and self.alpha is not None:
+            self.alpha_ = float(self.alpha)
+        if not (self.local_axes or (self.assignment == "soft" and self.alpha is None)):
+            return self
+        x = drawn_rows(descriptors, self.max_samples, self.random_state)
+        if self.assignment == "soft" and self.alpha is None:
+            self.alpha_ = softness(x, self.cluster_centers_)
+        if self.local_axes:
+            self.rotations_ = self._axes(x)
+        return self
+
+    def _axes(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Principal axes (K, D, D) of the residuals of each cell, largest first, each row of a fixed sign."""
+        centers = self.cluster_centers_
+        n_clusters, width = centers.shape
+        labels = get_backend(self.backend, x).assign(x, centers, n_threads=check_n_threads(self.n_threads))
+        axes = np.empty((n_clusters, width, width), np.float32)
+        for k in range(n_clusters):
+            rows = x[labels == k].astype(np.float64) - centers[k]
+            if self.residual_norm:
+                lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+                rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths >= NORM_FLOOR)
+            _, vectors = eigh(rows.T @ rows)
+            largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(width)]
+            axes[k] = (vectors * np.where(largest < 0, -1.0, 1.0)).T[::-1]
+        return axes
+
+    def _encode_weighted(self, descriptors: Descriptors) -> NDArray[np.float32]:
         x, centers = descriptors.values, self.cluster_centers_
         check_finite(x, descriptors.offsets)
-        labels = get_backend(self.backend, x).assign(x, centers, n_threads=check_n_threads(self.n_threads))
-        power = check_interval(self.power, "power", 0.0, 1.0)
-        return encode_labelled(
-            x,
-            descriptors.offsets,
-            centers,
-            labels,
-            power=power,
-            residual_norm=True,
-            intra_norm=self.intra_norm,
-            l2_norm=self.l2_norm,
-        )
+        how: dict[str, Any] = {
+            "power": float(self.power),
+            "intra_norm": bool(self.intra_norm),
+            "l2_norm": bool(self.l2_norm),
+        }
+        encoded = np.empty((len(descriptors), centers.size), np.float32)
+        for start, part in _runs(descriptors, _WEIGHTED_ROWS):
+            cells, weights = self.memberships(part.values)
+            normalisation = {} if self.local_axes else how
+            vectors = self._sums(
+                part.values, part.offsets, cells, weights, mass_norm=bool(self.mass_norm), **normalisation
+            )
+            if self.local_axes:
+                residuals = vectors.reshape(len(part), *centers.shape).swapaxes(0, 1)
+                turned = np.matmul(residuals, self.rotations_.swapaxes(1, 2)).swapaxes(0, 1)
+                vectors = normalised(turned.astype(np.float64), **how).reshape(len(part), -1)
+            encoded[start : start + len(part)] = vectors
+        if not self.l2_norm and not self.intra_norm:  # normalised numbers are at most 1
+            check_finite(encoded, name="encoded images, too large for float32,")
+        return encoded
 
     def _codebook(self) -> KMeansCodebook:
         return KMeansCodebook(

@@ -4,12 +4,15 @@ A decision value w . z + b is a sum over descriptors x_i wherever the way from t
 of the image as a whole. Cell k of VLAD has the centre c_k, and a is the assignment::
 
     avg     z = s (1/n) sum_i x_i                         term_i = s (1/n) w . x_i
+    sum     z = s sum_i x_i                               term_i = s w . x_i
+    words   z_k = s (1/n) sum_{i in cell k} idf_k         term_i = s (1/n) w_a(i) idf_a(i)
     max     z_j = s x_ij at the i where x_ij is largest   term_i = s sum of w_j x_ij over those j
     VLAD    z_k = s s_k sum_{i in cell k} (x_i - c_k)     term_i = s s_a(i) w_a(i) . (x_i - c_a(i))
 
 s is one over the norm that the L2 normalisation divides by and s_k that of the intra-normalisation (1 where
 there is none, 0 where the norm is below 1e-12). Both depend on the image: they are held at its own values, as
-is the length of x_i - c_k that residual normalisation divides by. Encoders side by side (FeatureUnion) add
+are the shares of a descriptor that is in several cells (it has a term of each), and the lengths and masses
+that residuals are divided by. Encoders side by side (FeatureUnion) add
 up. What is done to each descriptor alone comes before: give the descriptors as it leaves them.
 A PCA behind the encoder, whitening or not, is affine, and goes into w and b; an L2 normalisation behind that
 is one more factor of s. So, for each class, sum_i term_i + b is the decision value but for rounding.
@@ -43,6 +46,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad._validate import InputError
 from medvlad.backends.reference import NORM_FLOOR
+from medvlad.bag_of_words import BagOfWords
 from medvlad.classify import WideLinearSVC
 from medvlad.descriptors import Descriptors, as_descriptors
 from medvlad.encoding import VLAD, assign
@@ -98,7 +102,7 @@ def evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
     Parameters
     ----------
     descriptors : Descriptors, list of (n_i, D) or array (B, n, D)
-    encoder : GlobalPool ("avg" or "max") or VLAD (power=1), fitted, or a FeatureUnion of them
+    encoder : GlobalPool (but "gem"), VLAD (power=1) or BagOfWords, fitted, or a FeatureUnion of them
     *steps : PCA or Normalizer (norm="l2") of scikit-learn in any number, and WideLinearSVC at the end; fitted
 
     Returns
@@ -174,6 +178,8 @@ def _terms(batch: Descriptors, encoder: Any, weights: Matrix) -> Matrix:
         return _of_pooling(batch, encoder, weights)
     if isinstance(encoder, VLAD):
         return _of_vlad(batch, encoder, weights)
+    if isinstance(encoder, BagOfWords):
+        return _of_words(batch, encoder, weights)
     if isinstance(encoder, FeatureUnion):
         if encoder.transformer_weights:
             raise InputError("evidence is not for a FeatureUnion with transformer_weights: leave them out")
@@ -183,7 +189,9 @@ def _terms(batch: Descriptors, encoder: Any, weights: Matrix) -> Matrix:
             terms += _terms(batch, part, weights[:, start : start + width])
             start += width
         return terms
-    raise InputError(f"evidence is for GlobalPool, VLAD and unions of them, not for {type(encoder).__name__}")
+    raise InputError(
+        f"evidence is for GlobalPool, VLAD, BagOfWords and unions of them, not for {type(encoder).__name__}"
+    )
 
 
 def _projection(pca: PCA) -> Matrix:
@@ -207,8 +215,10 @@ def _of_pooling(batch: Descriptors, encoder: GlobalPool, weights: Matrix) -> Mat
     counts = np.diff(batch.offsets)
     image = np.repeat(np.arange(len(batch)), counts)
     terms: Matrix
-    if encoder.mode == "avg":
-        terms = batch.values.astype(np.float64) @ weights.T / counts[image][:, None]
+    if encoder.mode in ("avg", "sum"):
+        terms = batch.values.astype(np.float64) @ weights.T
+        if encoder.mode == "avg":
+            terms /= counts[image][:, None]
     elif encoder.mode == "max":
         terms = np.zeros((len(batch.values), len(weights)))
         for i in np.flatnonzero(counts).tolist():
@@ -216,7 +226,9 @@ def _of_pooling(batch: Descriptors, encoder: GlobalPool, weights: Matrix) -> Mat
             best = x.argmax(axis=0)
             np.add.at(terms, batch.offsets[i] + best, (weights * x[best, np.arange(x.shape[1])]).T)
     else:
-        raise InputError(f"pooling by {encoder.mode!r} is not a sum over descriptors: use 'avg' or 'max'")
+        raise InputError(
+            f"pooling by {encoder.mode!r} is not a sum over descriptors: use 'avg', 'sum' or 'max'"
+        )
     bare = copy(encoder)
     bare.l2_norm = False
     norms = np.linalg.norm(bare.transform(batch).astype(np.float64), axis=1)
@@ -224,12 +236,25 @@ def _of_pooling(batch: Descriptors, encoder: GlobalPool, weights: Matrix) -> Mat
     return terms
 
 
+def _of_words(batch: Descriptors, encoder: BagOfWords, weights: Matrix) -> Matrix:
+    """Terms (N, n_columns)."""
+    labels = assign(
+        batch.values, encoder.cluster_centers_, backend=encoder.backend, n_threads=encoder.n_threads
+    )
+    counts = np.diff(batch.offsets)
+    bare = copy(encoder)
+    bare.l2_norm = False
+    norms = np.linalg.norm(bare.transform(batch).astype(np.float64), axis=1)
+    factors = _inverse(norms, encoder.l2_norm) / np.maximum(counts, 1)
+    return (weights * encoder.idf_)[:, labels].T * np.repeat(factors, counts)[:, None]
+
+
 def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
     """Terms (N, n_columns)."""
-    centers = encoder.cluster_centers_
-    n_clusters, width = centers.shape
+    origins = encoder.residual_origins
+    n_clusters, width = origins.shape
     image = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
-    labels = assign(batch.values, centers, backend=encoder.backend, n_threads=encoder.n_threads)
+    cells, shares = encoder.memberships(batch.values)
     bare = copy(encoder)
     bare.power, bare.intra_norm, bare.l2_norm = 1.0, False, False
     summed: Matrix = np.asarray(bare.transform(batch), np.float64).reshape(len(batch), n_clusters, width)
@@ -240,16 +265,20 @@ def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
     slope = np.zeros_like(size)
     np.power(size, encoder.power - 1, out=slope, where=size > 0)
     slope *= encoder.power
+    if encoder.mass_norm:
+        masses = np.zeros((len(batch), n_clusters))
+        np.add.at(masses, (image[:, None], cells), shares)
+        shares = shares * _inverse(masses, True)[image[:, None], cells]
     terms = np.zeros((len(batch.values), len(weights)))
     by_cell = weights.reshape(-1, n_clusters, width)
     for k in range(n_clusters):
-        rows = np.flatnonzero(labels == k)
-        residuals = batch.values[rows].astype(np.float64) - centers[k]
-        if encoder.residual_norm:
-            residuals *= _inverse(np.linalg.norm(residuals, axis=1, keepdims=True), True)
+        rows, column = np.nonzero(cells == k)
+        residuals = (batch.values[rows].astype(np.float64) - origins[k]) * shares[rows, column][:, None]
+        if encoder.local_axes:
+            residuals = residuals @ encoder.rotations_[k].T.astype(np.float64)
         if encoder.power != 1:
             residuals *= slope[image[rows], k]
-        terms[rows] = residuals @ by_cell[:, k].T * factors[image[rows], k][:, None]
+        terms[rows] += residuals @ by_cell[:, k].T * factors[image[rows], k][:, None]
     return terms
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
 
 from medvlad._validate import InputError, check_output_file
+from medvlad.bag_of_words import BagOfWords
 from medvlad.classify import WideLinearSVC
+from medvlad.encoder import Encoder
 from medvlad.encoding import VLAD
 from medvlad.features import CNNDescriptors
+from medvlad.fisher import FisherVector
 from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import VectorPCA
+from medvlad.second_order import SecondOrderPool
 from medvlad.weights import weights_source
 
 __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "save_model"]
@@ -77,10 +82,42 @@ _KINDS = {
         _Kind(
             "encode",
             VLAD,
-            ("n_clusters", "power", "residual_norm", "intra_norm", "l2_norm"),
-            {"cluster_centers_": ("n_clusters", "in")},
+            (
+                "n_clusters",
+                "assignment",
+                "n_nearest",
+                "power",
+                "residual_norm",
+                "mass_norm",
+                "local_axes",
+                "intra_norm",
+                "l2_norm",
+            ),
+            {
+                "cluster_centers_": ("n_clusters", "in"),
+                "alpha_": ("one",),
+                "rotations_": ("n_clusters", "in", "in"),
+                "residual_centers_": ("n_clusters", "in"),
+            },
         ),
         _Kind("encode", GlobalPool, ("mode", "l2_norm", "p"), {}),
+        _Kind(
+            "encode",
+            FisherVector,
+            ("n_components", "power", "l2_norm"),
+            {
+                "weights_": ("n_components",),
+                "means_": ("n_components", "in"),
+                "variances_": ("n_components", "in"),
+            },
+        ),
+        _Kind(
+            "encode",
+            BagOfWords,
+            ("n_clusters", "tf_idf", "l2_norm"),
+            {"cluster_centers_": ("n_clusters", "in"), "idf_": ("n_clusters",)},
+        ),
+        _Kind("encode", SecondOrderPool, ("mode", "power", "l2_norm", "epsilon"), {}),
         _Kind("reduce", VectorPCA, ("n_components", "whiten"), _COMPONENTS),
         _Kind("normalise", Normalizer, ("norm",), {}),
         _Kind(
@@ -90,6 +127,12 @@ _KINDS = {
             {"coef_": ("rows", "in"), "intercept_": ("rows",)},
         ),
     )
+}
+#: What is learnt with some parameters only.
+_LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
+    **dict.fromkeys(_COMPONENTS, lambda parameters: parameters["n_components"] is not None),
+    "alpha_": lambda parameters: parameters["assignment"] == "soft",
+    "rotations_": lambda parameters: bool(parameters["local_axes"]),
 }
 _ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
@@ -195,7 +238,9 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
                 width = out
         steps[-1][1].classes_ = classes
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} is damaged, or not a medvlad model ({error}): train it again") from error
+        raise InputError(
+            f"{path} is no model that 'medvlad train' wrote, or damaged ({error}): train it again"
+        ) from error
     features.build()
     if features.weights_fingerprint_ != expected:
         raise InputError(
@@ -226,11 +271,12 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
         raise ValueError(f"a step {name} of another kind")
     step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
     step.n_features_in_ = width
-    sizes = {"in": width, "rows": 1 if n_classes == 2 else n_classes, **parameters}
-    out = width
+    sizes = {"in": width, "one": 1, "rows": 1 if n_classes == 2 else n_classes, **parameters}
     for learnt, shape in kind.arrays.items():
-        if sizes.get("n_components", 0) is None:
-            break
+        if learnt in _LEARNT_IF and not _LEARNT_IF[learnt](parameters):
+            continue
+        if learnt == "residual_centers_" and f"{name}.{learnt}" not in arrays:  # not adapted
+            continue
         values = arrays[f"{name}.{learnt}"]
         if values.dtype not in (np.float32, np.float64):
             raise ValueError(f"{name}.{learnt} of dtype {values.dtype}")
@@ -238,12 +284,16 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
             raise ValueError(f"{name}.{learnt} of another shape")
         if not np.isfinite(values).all():
             raise ValueError(f"numbers of {name}.{learnt} that are not finite")
-        setattr(step, learnt, values)
-        if learnt == "components_":
-            out = len(values)
-        elif learnt == "cluster_centers_":
-            out = values.size
-    return step, out
+        setattr(step, learnt, float(values[0]) if shape == ("one",) else values)
+    return step, _width(step, width)
+
+
+def _width(step: Any, width: int) -> int:
+    """How many numbers a step that is given `width` gives."""
+    if isinstance(step, Encoder):
+        return len(step.get_feature_names_out())
+    components = getattr(step, "components_", None)
+    return width if components is None else len(components)
 
 
 def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
@@ -288,7 +338,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
     except FileNotFoundError as error:
         raise InputError(f"there is no model file {path}: make one with 'medvlad train'") from error
     except Exception as error:  # what zipfile, zlib and json raise on a stranger's bytes has no end
-        raise InputError(f"{path} is damaged, or not a medvlad model: train it again") from error
+        raise InputError(
+            f"{path} is no model that 'medvlad train' wrote, or damaged: name one, or train it again"
+        ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} is not a medvlad model: name a file that 'medvlad train' wrote")
     if header.get("format_version") != FORMAT_VERSION:

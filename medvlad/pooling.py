@@ -1,6 +1,7 @@
 """Global pooling: over the n descriptors x_i of an image, feature by feature.
 
 avg   (1/n) sum x_i                         the paper's baseline
+sum   sum x_i                               as avg after L2 normalisation
 max   max x_i
 gem   ((1/n) sum max(x_i, 1e-6)^p)^(1/p)    generalised mean (Radenovic, Tolias, Chum, PAMI 2019)
 """
@@ -30,7 +31,7 @@ class GlobalPool(Encoder):
 
     Parameters
     ----------
-    mode : {"avg", "max", "gem"}, default="avg"
+    mode : {"avg", "sum", "max", "gem"}, default="avg"
     l2_norm : bool, default=True
         Scale the pooled vector to unit length (a norm below 1e-12 gives zeros).
     p : float in (0, 100], default=3.0
@@ -119,6 +120,12 @@ def _average(
     return np.asarray(np.add.reduceat(x, first, axis=0, dtype=np.float64) / counts)
 
 
+def _total(
+    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
+) -> NDArray[np.float64]:
+    return np.asarray(np.add.reduceat(x, first, axis=0, dtype=np.float64))
+
+
 def _maximum(
     x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
 ) -> NDArray[np.float64]:
@@ -136,4 +143,4 @@ def _generalised_mean(
 
 
 #: mode -> pooling of rows x (N, D) of images that begin at `first` (B,), `counts` (B, 1) rows each.
-POOL = {"avg": _average, "max": _maximum, "gem": _generalised_mean}
+POOL = {"avg": _average, "sum": _total, "max": _maximum, "gem": _generalised_mean}

@@ -22,9 +22,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError, check_finite, check_positive_int
 from medvlad.backends.reference import NORM_FLOOR
-from medvlad.descriptors import Descriptors, draw_rows
-from medvlad.encoder import blocks, validated
-from medvlad.stored import StoredDescriptors
+from medvlad.descriptors import Descriptors
+from medvlad.encoder import blocks, drawn_rows, validated
 
 __all__ = ["DescriptorProjection"]
 
@@ -104,19 +103,13 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         if self.n_components is None:
             return self
         n_components = check_positive_int(self.n_components, "n_components")
-        rng = check_random_state(self.random_state)
-        n_rows = int(given.offsets[-1])
-        most = n_rows if self.max_samples is None else check_positive_int(self.max_samples, "max_samples")
-        width = self.n_features_in_
+        n_rows, width = int(given.offsets[-1]), self.n_features_in_
         if n_components > min(width, n_rows):
             raise InputError(
                 f"n_components={n_components} is more than there are descriptors ({n_rows}) or numbers "
                 f"in one ({width}): choose fewer"
             )
-        if isinstance(given, StoredDescriptors):
-            rows = given.sample(max(1, min(most, n_rows)), rng)
-        else:
-            rows = given.to_host().values[draw_rows(n_rows, most, rng)]
+        rows = drawn_rows(given, self.max_samples, check_random_state(self.random_state))
         total, products = np.zeros(width), np.zeros((width, width))
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = self._scaled(rows[start : start + _BLOCK_ROWS])

@@ -3,7 +3,7 @@
 ::
 
     descriptors   DescriptorProjection     unit length, PCA                          where wanted
-    encode        GlobalPool or VLAD       or several, VLADs of several vocabularies: FeatureUnion
+    encode        VLAD, GlobalPool, ...    or several, VLADs of several vocabularies: FeatureUnion
     reduce        PCA of scikit-learn      whitening                                 where wanted
     normalise     Normalizer               unit length again                         behind those two
 
@@ -22,9 +22,12 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
 
 from medvlad._validate import InputError, check_positive_int
+from medvlad.bag_of_words import BagOfWords
 from medvlad.encoding import VLAD
+from medvlad.fisher import FisherVector
 from medvlad.pooling import POOL, GlobalPool
 from medvlad.projection import DescriptorProjection
+from medvlad.second_order import SecondOrderPool
 
 __all__ = ["PRESETS", "Recipe", "VectorPCA", "encoder_steps"]
 
@@ -78,8 +81,8 @@ class Recipe:
         Scale each descriptor to unit length.
     n_components : int or None
         Dimensions that PCA keeps of each descriptor; None: no PCA.
-    power, residual_norm, intra_norm
-        See :class:`medvlad.VLAD`.
+    assignment, n_nearest, power, residual_norm, mass_norm, local_axes, intra_norm
+        See :class:`medvlad.VLAD`; `power` is of FisherVector and SecondOrderPool too.
     vocabularies : int
         VLADs with codebooks of their own, side by side.
     reduce : int or None
@@ -90,8 +93,12 @@ class Recipe:
 
     descriptor_norm: bool = False
     n_components: int | None = None
+    assignment: str = "hard"
+    n_nearest: int | None = None
     power: float = 1.0
     residual_norm: bool = False
+    mass_norm: bool = False
+    local_axes: bool = False
     intra_norm: bool = False
     vocabularies: int = 1
     reduce: int | None = None
@@ -99,14 +106,15 @@ class Recipe:
 
     def encoder(
         self, name: str, *, backend: str = "auto", n_threads: int | None = None, random_state: int = 0
-    ) -> VLAD | GlobalPool | Pipeline:
+    ) -> Any:
         """Return the estimator that a short name stands for, from descriptors to vectors.
 
         Parameters
         ----------
         name : str
-            "avg", "max" or "gem" for GlobalPool; "vlad64", "vlad256", ... for VLAD with that many centres;
-            several of them side by side, with + between: "avg+vlad64".
+            "avg", "sum", "max" or "gem" for GlobalPool; "vlad64", "fisher64", "bow1024" for VLAD,
+            FisherVector and BagOfWords with that many centres; "second-order" for SecondOrderPool; several of
+            them side by side, with + between: "avg+vlad64".
         backend, n_threads
             Passed to VLAD.
         random_state : int
@@ -120,32 +128,9 @@ class Recipe:
         check_positive_int(self.vocabularies, "vocabularies")
         if self.whiten and self.reduce is None:
             raise InputError("whitening is of the numbers that PCA keeps: give reduce as well")
-        parts: list[tuple[str, Any]] = []
-        for short in name.split("+"):
-            vlad = re.fullmatch(r"vlad([1-9][0-9]*)", short)
-            if short in POOL:
-                parts.append((short, GlobalPool(short)))
-            elif vlad is None:
-                raise InputError(
-                    f"unknown encoding {short!r}: use {', '.join(POOL)}, vlad and a number of clusters "
-                    "(vlad64), or several with + between (avg+vlad64)"
-                )
-            else:
-                parts += [
-                    (
-                        f"{short}-{i}" if i else short,
-                        VLAD(
-                            int(vlad[1]),
-                            power=self.power,
-                            residual_norm=self.residual_norm,
-                            intra_norm=self.intra_norm,
-                            backend=backend,
-                            n_threads=n_threads,
-                            random_state=_seed(random_state, i),
-                        ),
-                    )
-                    for i in range(self.vocabularies)
-                ]
+        parts = [
+            part for short in name.split("+") for part in self._parts(short, backend, n_threads, random_state)
+        ]
         names = [part for part, _ in parts]
         if len(set(names)) < len(names):
             raise InputError(f"the encoding {name!r} names one twice: name each once")
@@ -163,6 +148,48 @@ class Recipe:
         if self.reduce is not None or isinstance(encode, FeatureUnion):
             steps.append(("normalise", Normalizer()))
         return Pipeline(steps) if len(steps) > 1 else encode
+
+    def _parts(
+        self, short: str, backend: str, n_threads: int | None, random_state: int
+    ) -> list[tuple[str, Any]]:
+        """Names and estimators of one short name: several VLADs where several vocabularies are wanted."""
+        if short in POOL:
+            return [(short, GlobalPool(short))]
+        if short == "second-order":
+            return [(short, SecondOrderPool(power=self.power))]
+        counted = re.fullmatch(r"(vlad|fisher|bow)([1-9][0-9]*)", short)
+        if counted is None:
+            raise InputError(
+                f"unknown encoding {short!r}: use {_names()}, or several with + between (avg+vlad64)"
+            )
+        kind, n = counted[1], int(counted[2])
+        if kind == "fisher":
+            return [(short, FisherVector(n, power=self.power, random_state=random_state))]
+        computed: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
+        if kind == "bow":
+            return [(short, BagOfWords(n, random_state=random_state, **computed))]
+        return [
+            (
+                f"{short}-{i}" if i else short,
+                VLAD(
+                    n,
+                    assignment=self.assignment,
+                    n_nearest=self.n_nearest,
+                    power=self.power,
+                    residual_norm=self.residual_norm,
+                    mass_norm=self.mass_norm,
+                    local_axes=self.local_axes,
+                    intra_norm=self.intra_norm,
+                    random_state=_seed(random_state, i),
+                    **computed,
+                ),
+            )
+            for i in range(self.vocabularies)
+        ]
+
+
+def _names() -> str:
+    return f"{', '.join(POOL)}, second-order, vlad64, fisher64, bow1024 (any number)"
 
 
 def encoder_steps(encoder: Any) -> list[tuple[str, Any]]:

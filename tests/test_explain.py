@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import Normalizer
 
-from medvlad import VLAD, CNNDescriptors, Descriptors, GlobalPool, WideLinearSVC
+from medvlad import VLAD, BagOfWords, CNNDescriptors, Descriptors, GlobalPool, WideLinearSVC
 from medvlad._validate import InputError
 from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evidence, overlay, spread
 from medvlad.weights import find_weights
@@ -29,11 +29,17 @@ ENCODERS = {
     "avg": GlobalPool("avg"),
     "avg without L2": GlobalPool("avg", l2_norm=False),
     "max": GlobalPool("max"),
+    "sum": GlobalPool("sum", l2_norm=False),
+    "words": BagOfWords(12, random_state=0),
+    "frequencies": BagOfWords(12, tf_idf=False, l2_norm=False, random_state=0),
     "vlad": VLAD(5, random_state=0),
     "vlad without L2": VLAD(5, l2_norm=False, random_state=0),
     "intra": VLAD(5, intra_norm=True, random_state=0),
     "one cell": VLAD(1, random_state=0),
     "residual": VLAD(5, residual_norm=True, random_state=0),
+    "soft": VLAD(5, assignment="soft", intra_norm=True, random_state=0),
+    "soft, mass": VLAD(5, assignment="soft", n_nearest=2, residual_norm=True, mass_norm=True, random_state=0),
+    "mass, local axes": VLAD(5, mass_norm=True, local_axes=True, random_state=0),
     "union": FeatureUnion(
         [("a", VLAD(4, random_state=0)), ("b", VLAD(3, random_state=1)), ("c", GlobalPool())]
     ),

@@ -43,6 +43,10 @@ RECIPES = {
         ),
     ),
     "side by side": ("avg+vlad2", Recipe(power=0.5)),
+    "other encoders": ("sum+fisher2+bow3", Recipe()),
+    "second order": ("second-order", Recipe(n_components=4)),
+    "soft": ("vlad3", Recipe(assignment="soft", n_nearest=2, mass_norm=True)),
+    "local axes": ("vlad2", Recipe(n_components=5, local_axes=True)),
     "L2 alone": ("max", Recipe(descriptor_norm=True)),
     "reduced": ("avg", Recipe(reduce=3)),
 }

@@ -5,7 +5,6 @@ import pytest
 from sklearn.pipeline import FeatureUnion
 
 from medvlad import VLAD, Descriptors, GlobalPool, InputError
-from medvlad.backends import reference
 from medvlad.experiment import Experiment
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import PRESETS, Recipe, encoder_steps
@@ -76,11 +75,9 @@ def test_residual_normalisation_by_hand(images):
 def test_a_descriptor_at_its_centre_adds_nothing():
     x = np.array([[1.0, 2.0], [4.0, 2.0]], np.float32)
     centers = np.array([[1.0, 2.0]], np.float32)
-    labels = np.zeros(2, np.int32)
-    encoded = reference.encode_labelled(
-        x, np.array([0, 2]), centers, labels, residual_norm=True, l2_norm=False
-    )
-    np.testing.assert_array_equal(encoded, [[1.0, 0.0]])
+    vlad = VLAD(1, residual_norm=True, l2_norm=False, random_state=0).fit(x)
+    vlad.cluster_centers_ = centers
+    np.testing.assert_array_equal(vlad.transform(x[None]), [[1.0, 0.0]])
 
 
 def test_presets_are_settings_of_an_experiment():

@@ -50,12 +50,43 @@ double finish(const float* const (&rows)[N], const double* from, double n, const
   return squared;
 }
 
+// v = sum of w (x - center) over the rows of a cell, each term rounded as the reference rounds it; returns
+// |v|^2.
+double weighted_residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set,
+                         double* v) {
+  const std::int64_t d = set.d, count = cells.count(i);
+  const float* center = set.centers + cells.index[size(i)] * d;
+  const Lanes minus_one = broadcast(-1.0);
+  for (std::int64_t at = 0; at < count; ++at) {
+    const float* row = x + cells.rows(i)[at] * d;
+    const double weight = cells.weights(i)[at];
+    const Lanes weights = broadcast(weight);
+    std::int64_t j = 0;
+    for (; j + kDoubles <= d; j += kDoubles) {
+      const Lanes from = at == 0 ? broadcast(0.0) : load(v + j);
+      store(from + weights * exact_multiply_add(minus_one, widen(center + j), widen(row + j)), v + j);
+    }
+    for (; j < d; ++j) v[j] = (at == 0 ? 0.0 : v[j]) + weight * (double{row[j]} - double{center[j]});
+  }
+  return squared_norm(v, d);
+}
+
 }  // namespace
 
 void Cells::sort(const std::int32_t* labels, std::int64_t n, std::int64_t k) {
+  sort(labels, nullptr, n, 1, k);
+}
+
+void Cells::sort(const std::int32_t* labels, const double* weights, std::int64_t n, std::int64_t per_row,
+                 std::int64_t k) {
   // A counting sort keeps the order of rows within a cell.
+  weighted_ = weights != nullptr;
+  const std::int64_t n_entries = n * per_row;
+  const auto is_member = [&](std::int64_t entry) { return weights == nullptr || weights[entry] != 0.0; };
   next_.assign(size(k), 0);
-  for (std::int64_t row = 0; row < n; ++row) ++next_[size(labels[row])];
+  for (std::int64_t entry = 0; entry < n_entries; ++entry) {
+    if (is_member(entry)) ++next_[size(labels[entry])];
+  }
   index.clear();
   begin_.assign(1, 0);
   for (std::int64_t cell = 0; cell < k; ++cell) {
@@ -65,8 +96,23 @@ void Cells::sort(const std::int32_t* labels, std::int64_t n, std::int64_t k) {
     next_[size(cell)] = begin_.back();
     begin_.push_back(begin_.back() + count);
   }
-  rows_.resize(size(n));
-  for (std::int64_t row = 0; row < n; ++row) rows_[size(next_[size(labels[row])]++)] = row;
+  rows_.resize(size(begin_.back()));
+  if (weighted_) weights_.resize(rows_.size());
+  for (std::int64_t row = 0; row < n; ++row) {
+    for (std::int64_t entry = row * per_row; entry < (row + 1) * per_row; ++entry) {
+      if (!is_member(entry)) continue;
+      const std::int64_t at = next_[size(labels[entry])]++;
+      rows_[size(at)] = row;
+      if (weighted_) weights_[size(at)] = weights[entry];
+    }
+  }
+}
+
+double Cells::mass(std::int64_t i) const {
+  if (!weighted_) return static_cast<double>(count(i));
+  double total = 0.0;
+  for (std::int64_t at = 0; at < count(i); ++at) total += weights(i)[at];
+  return total;
 }
 
 double squared_norm(const double* v, std::int64_t d) {
@@ -79,6 +125,7 @@ double squared_norm(const double* v, std::int64_t d) {
 }
 
 double residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set, double* v) {
+  if (cells.weighted()) return weighted_residual(cells, i, x, set, v);
   const std::int64_t d = set.d, count = cells.count(i);
   const std::int64_t* rows = cells.rows(i);
   const auto row = [&](std::int64_t at) { return x + rows[at] * d; };

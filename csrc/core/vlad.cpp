@@ -44,7 +44,6 @@ void signed_power(double power, std::int64_t d, double* v) {
 struct Job {
   const Batch& batch;
   const CenterSet& set;
-  const Scorer& scorer;
   const Normalisation& how;
   const Output& output;
   int n_threads;
@@ -57,6 +56,12 @@ struct Job {
   // The residual of a cell with power and intra-normalisation done; returns its squared norm.
   double cell_vector(const Cells& cells, std::int64_t i, const float* x, double* v) const {
     double squared = residual(cells, i, x, set, v);
+    if (how.mass) {
+      const double mass = cells.mass(i);
+      const double scale = std::fabs(mass) < kNormFloor ? 0.0 : 1.0 / mass;
+      for (std::int64_t j = 0; j < batch.d; ++j) v[j] *= scale;
+      squared = squared_norm(v, batch.d);
+    }
     if (how.power != 1.0) {
       signed_power(how.power, batch.d, v);
       squared = squared_norm(v, batch.d);
@@ -85,15 +90,13 @@ struct Job {
   }
 };
 
-// What one thread needs for images of its own.
-struct Worker {
-  explicit Worker(const Job& job) : assigner(job.set, job.scorer) {}
-
-  void image(const Job& job, std::int64_t image, const std::int32_t* labels) {
+// What one thread needs to make vectors of images of its own.
+struct Writer {
+  // The vector of an image whose rows are in `cells`.
+  void image(const Job& job, std::int64_t image) {
     const std::int64_t d = job.batch.d;
     const float* x = job.rows_of(image);
     float* vector = job.vector_of(image);
-    cells.sort(labels, job.batch.offsets[image + 1] - job.batch.offsets[image], job.batch.k);
     job.count(cells, image);
     const bool kept = cells.filled() <= job.kept_cells;
     vectors.reserve(size(job.how.l2 && kept ? cells.filled() * d : d));
@@ -118,11 +121,17 @@ struct Worker {
     job.clear(done, job.batch.k, vector, zeros);
   }
 
-  Assigner assigner;
-  std::vector<std::int32_t> labels;
   Cells cells;
   AlignedBuffer<double> vectors;
   PendingZeros zeros;
+};
+
+struct Worker {
+  Worker(const Job& job, const Scorer& scorer) : assigner(job.set, scorer) {}
+
+  Assigner assigner;
+  std::vector<std::int32_t> labels;
+  Writer writer;
 };
 
 // Runs of small images; a large image is shared out by its rows and then its cells.
@@ -164,11 +173,12 @@ void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer,
   });
 }
 
-void encode_small(const Job& job, const std::vector<std::pair<std::int64_t, std::int64_t>>& runs) {
+void encode_small(const Job& job, const Scorer& scorer,
+                  const std::vector<std::pair<std::int64_t, std::int64_t>>& runs) {
   const int n_threads = threads_for(static_cast<std::int64_t>(runs.size()), job.n_threads);
   std::vector<Worker> workers;
   workers.reserve(size(n_threads));
-  for (int i = 0; i < n_threads; ++i) workers.emplace_back(job);
+  for (int i = 0; i < n_threads; ++i) workers.emplace_back(job, scorer);
   parallel_for(static_cast<std::int64_t>(runs.size()), n_threads, [&](std::int64_t task, int index) {
     Worker& worker = workers[size(index)];
     const auto [first_image, last_image] = runs[size(task)];
@@ -179,32 +189,31 @@ void encode_small(const Job& job, const std::vector<std::pair<std::int64_t, std:
       worker.labels.resize(size(n));
       labels = worker.labels.data();
     }
-    worker.assigner(job.batch.x + begin * job.batch.d, n, labels, worker.zeros);
+    worker.assigner(job.batch.x + begin * job.batch.d, n, labels, worker.writer.zeros);
     for (std::int64_t image = first_image; image < last_image; ++image) {
-      worker.image(job, image, labels + (offsets[image] - begin));
+      worker.writer.cells.sort(labels + (offsets[image] - begin), offsets[image + 1] - offsets[image],
+                               job.batch.k);
+      worker.writer.image(job, image);
     }
     finish_streaming();
   });
-  for (Worker& worker : workers) worker.zeros.all();
+  for (Worker& worker : workers) worker.writer.zeros.all();
   finish_streaming();
 }
 
-void encode_large(const Job& job, std::int64_t image) {
-  const std::int64_t d = job.batch.d, begin = job.batch.offsets[image];
-  const std::int64_t n = job.batch.offsets[image + 1] - begin;
+// The vector of an image whose rows are in `cells`, its cells shared out.
+void share_out(const Job& job, const Cells& cells, std::int64_t image) {
+  const std::int64_t d = job.batch.d;
   const float* x = job.rows_of(image);
   float* vector = job.vector_of(image);
-  std::vector<std::int32_t> own_labels;
-  std::int32_t* labels = job.output.labels == nullptr ? nullptr : job.output.labels + begin;
-  if (labels == nullptr) {
-    own_labels.resize(size(n));
-    labels = own_labels.data();
-  }
-  assign_rows(job.batch, job.set, job.scorer, job.n_threads, begin, n, labels);
-  Cells cells;
-  cells.sort(labels, n, job.batch.k);
   job.count(cells, image);
-
+  if (cells.filled() == 0) {
+    PendingZeros zeros;
+    job.clear(0, job.batch.k, vector, zeros);
+    zeros.all();
+    finish_streaming();
+    return;
+  }
   const int n_threads = threads_for(cells.filled(), job.n_threads);
   const bool kept = job.how.l2 && cells.filled() <= job.kept_cells * n_threads;
   AlignedBuffer<double> vectors(size((kept ? cells.filled() : n_threads) * d));
@@ -232,6 +241,33 @@ void encode_large(const Job& job, std::int64_t image) {
   });
 }
 
+void encode_large(const Job& job, const Scorer& scorer, std::int64_t image) {
+  const std::int64_t begin = job.batch.offsets[image];
+  const std::int64_t n = job.batch.offsets[image + 1] - begin;
+  std::vector<std::int32_t> own_labels;
+  std::int32_t* labels = job.output.labels == nullptr ? nullptr : job.output.labels + begin;
+  if (labels == nullptr) {
+    own_labels.resize(size(n));
+    labels = own_labels.data();
+  }
+  assign_rows(job.batch, job.set, scorer, job.n_threads, begin, n, labels);
+  Cells cells;
+  cells.sort(labels, n, job.batch.k);
+  share_out(job, cells, image);
+}
+
+Job job_of(const Batch& batch, const CenterSet& set, const Normalisation& how, const Output& output,
+           int n_threads) {
+  const std::int64_t image_bytes = batch.k * batch.d * static_cast<std::int64_t>(sizeof(float));
+  return {batch,
+          set,
+          how,
+          output,
+          n_threads,
+          batch.n_images * image_bytes > kStreamedBytes,
+          kBytesPerThread / 4 / (batch.d * static_cast<std::int64_t>(sizeof(double)))};
+}
+
 ScorerOptions scorer_options(const Execution& execution) {
   return {execution.sgemm, execution.method, pack_bytes(execution.n_threads)};
 }
@@ -248,18 +284,43 @@ void encode(const Batch& batch, const Execution& execution, const Normalisation&
             const Output& output) {
   const CenterSet set(batch.centers, batch.k, batch.d);
   const auto scorer = make_scorer(set, scorer_options(execution));
-  const std::int64_t image_bytes = batch.k * batch.d * static_cast<std::int64_t>(sizeof(float));
-  const Job job{batch,
-                set,
-                *scorer,
-                normalisation,
-                output,
-                execution.n_threads,
-                batch.n_images * image_bytes > kStreamedBytes,
-                kBytesPerThread / 4 / (batch.d * static_cast<std::int64_t>(sizeof(double)))};
+  const Job job = job_of(batch, set, normalisation, output, execution.n_threads);
   const Plan plan(batch, execution.n_threads);
-  encode_small(job, plan.runs);
-  for (const std::int64_t image : plan.large) encode_large(job, image);
+  encode_small(job, *scorer, plan.runs);
+  for (const std::int64_t image : plan.large) encode_large(job, *scorer, image);
+}
+
+void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,
+                     const Normalisation& normalisation, const Output& output, double* masses) {
+  const CenterSet set(batch.centers, batch.k, batch.d);
+  const Job job = job_of(batch, set, normalisation, output, n_threads);
+  const auto sort = [&](Cells& cells, std::int64_t image) {
+    const std::int64_t begin = batch.offsets[image], first = begin * memberships.per_row;
+    cells.sort(memberships.cells + first, memberships.weights + first, batch.offsets[image + 1] - begin,
+               memberships.per_row, batch.k);
+    if (masses == nullptr) return;
+    double* own = masses + image * batch.k;
+    std::fill(own, own + batch.k, 0.0);
+    for (std::int64_t i = 0; i < cells.filled(); ++i) own[cells.index[size(i)]] = cells.mass(i);
+  };
+  const Plan plan(batch, n_threads);
+  const auto n_runs = static_cast<std::int64_t>(plan.runs.size());
+  std::vector<Writer> writers(size(threads_for(n_runs, n_threads)));
+  parallel_for(n_runs, static_cast<int>(writers.size()), [&](std::int64_t task, int index) {
+    Writer& writer = writers[size(index)];
+    for (std::int64_t image = plan.runs[size(task)].first; image < plan.runs[size(task)].second; ++image) {
+      sort(writer.cells, image);
+      writer.image(job, image);
+    }
+    finish_streaming();
+  });
+  for (Writer& writer : writers) writer.zeros.all();
+  finish_streaming();
+  for (const std::int64_t image : plan.large) {
+    Cells cells;
+    sort(cells, image);
+    share_out(job, cells, image);
+  }
 }
 
 }  // namespace medvlad

@@ -54,6 +54,7 @@ struct Normalisation {
   double power = 1.0;
   bool intra = false;
   bool l2 = true;
+  bool mass = false;  // each residual divided by the weights in it, before all else
 };
 
 // Where results go. labels and counts may be null.
@@ -70,5 +71,18 @@ void assign(const Batch& batch, const Execution& execution, std::int32_t* labels
 // Without any normalisation the vectors are the residuals (n_images, k, d).
 void encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
             const Output& output);
+
+// Cells of rows that are known, and how much of a row is in each: both (n_rows, per_row). A weight of 0 is no
+// membership.
+struct Memberships {
+  const std::int32_t* cells;
+  const double* weights;
+  std::int64_t per_row;
+};
+
+// As `encode`, with residuals sum w (x - c_k). Of the output only the vectors are written, and masses
+// (n_images, k), the sums of the weights, where not null.
+void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,
+                     const Normalisation& normalisation, const Output& output, double* masses);
 
 }  // namespace medvlad

@@ -5,6 +5,7 @@
     assign(x, centers)             -> labels (N,) int32
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
     encode(x, offsets, centers)    -> (B, K * D) float32
+    encode_weighted(x, offsets, centers, cells, weights) -> (B, K * D) float32
     squared_distances(x, centers, labels), candidate_distances(x, norms, candidates, closest),
     place(x), take(x, rows), column_sums(x): for k-means
 
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 from medvlad._validate import InputError, check_choice
 from medvlad.gpu_array import GpuArray
 
-__all__ = ["BACKENDS", "Backend", "available_backends", "get_backend"]
+__all__ = ["BACKENDS", "Backend", "available_backends", "get_backend", "host_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,23 @@ class Backend(Protocol):
         counts_out: Any = None,
     ) -> Any:
         """Normalised VLAD of each image, into `out` where given; labels and counts where asked for."""
+
+    def encode_weighted(
+        self,
+        x: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        centers: NDArray[np.float32],
+        cells: NDArray[np.int32],
+        weights: NDArray[np.float64],
+        *,
+        power: float,
+        mass_norm: bool,
+        intra_norm: bool,
+        l2_norm: bool,
+        n_threads: int,
+        masses_out: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float32]:
+        """VLAD of rows, in host memory, whose cells and weights (N, r) are known."""
 
     def squared_distances(
         self,
@@ -185,6 +203,11 @@ def get_backend(name: str = "auto", x: Any = None) -> Backend:
             f"backend {name!r} cannot run here: {error}; use one that available_backends() calls ok"
         ) from error
     return cast(Backend, importlib.import_module(f"medvlad.backends.{name}"))
+
+
+def host_backend() -> Backend:
+    """Return the fastest backend of the host."""
+    return get_backend(_best_backend())
 
 
 @cache

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_finite
+from medvlad.backends import host_backend
 from medvlad.backends.candidates import TILE_CENTERS, CandidateCenters, candidate_centers
 from medvlad.backends.cuda_kernels import capability, launch
 from medvlad.gpu_array import GpuArray, import_cupy
@@ -41,6 +42,7 @@ __all__ = [
     "column_sums",
     "describe",
     "encode",
+    "encode_weighted",
     "place",
     "squared_distances",
     "take",
@@ -176,6 +178,18 @@ def encode(
     outputs = {"labels": labels_out, "vectors": out, "counts": counts_out}
     _from_host(x, offsets, _upload(centers, method), how, outputs)
     return out
+
+
+def encode_weighted(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    **settings: Any,
+) -> NDArray[np.float32]:
+    """See :func:`medvlad.backends.reference.encode_weighted`; by the host, there is no kernel for it."""
+    return host_backend().encode_weighted(x, offsets, centers, cells, weights, **settings)
 
 
 @_in_one_sentence

@@ -41,6 +41,7 @@ __all__ = [
     "column_sums",
     "convnet",
     "encode",
+    "encode_weighted",
     "level",
     "place",
     "squared_distances",
@@ -158,6 +159,28 @@ def encode(
             n_threads,
             method,
         )
+    return out
+
+
+def encode_weighted(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    *,
+    power: float = 1.0,
+    mass_norm: bool = False,
+    intra_norm: bool = False,
+    l2_norm: bool = True,
+    n_threads: int = 1,
+    masses_out: NDArray[np.float64] | None = None,
+) -> NDArray[np.float32]:
+    """See :func:`medvlad.backends.reference.encode_weighted`; `n_threads` threads."""
+    out = np.empty((len(offsets) - 1, centers.size), np.float32)
+    _module(level()).encode_weighted(
+        x, offsets, centers, cells, weights, out, masses_out, power, mass_norm, intra_norm, l2_norm, n_threads
+    )
     return out
 
 

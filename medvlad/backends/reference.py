@@ -21,11 +21,12 @@ VLAD (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3).  For image b and cell 
 
     V_bk = sum over rows x of image b with label k of (x - c_k),      n_bk = number of these rows.
 
-Residual normalisation takes the sum of (x - c_k) / |x - c_k| instead, so that each descriptor counts the same
-(Delhumeau, Gosselin, Jegou, Perez, ACM Multimedia 2013).
+Where a row is in several cells, or counts otherwise than once (:mod:`medvlad.memberships`), it has a weight
+w_k in each: V_bk = sum of w_k (x - c_k), and its mass is m_bk = sum of w_k.
 
 Normalisation, in this order:
 
+    mass        V_bk <- V_bk / m_bk                     (the mean residual; NetVLAD and VLFeat offer it)
     power       v <- sign(v) |v|^power                  (Jegou et al., PAMI 2012)
     intra       V_bk <- V_bk / |V_bk|                   (Arandjelovic and Zisserman, CVPR 2013)
     L2          (V_b1, ..., V_bK) <- the same / its norm
@@ -51,7 +52,8 @@ __all__ = [
     "candidate_distances",
     "column_sums",
     "encode",
-    "encode_labelled",
+    "encode_weighted",
+    "normalised",
     "place",
     "squared_distances",
     "take",
@@ -189,61 +191,76 @@ def encode(
     labels = assign(x, centers)
     if labels_out is not None:
         labels_out[:] = labels
-    return encode_labelled(
-        x,
-        offsets,
-        centers,
-        labels,
-        power=power,
-        intra_norm=intra_norm,
-        l2_norm=l2_norm,
-        out=out,
-        counts_out=counts_out,
-    )
+    encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out
+    with np.errstate(over="ignore"):
+        for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
+            encoded[b] = normalised(v, power=power, intra_norm=intra_norm, l2_norm=l2_norm).ravel()
+            if counts_out is not None:
+                counts_out[b] = n
+    return encoded
 
 
-def encode_labelled(
+def encode_weighted(
     x: NDArray[np.float32],
     offsets: NDArray[np.int64],
     centers: NDArray[np.float32],
-    labels: NDArray[np.int32],
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float64],
     *,
     power: float = 1.0,
-    residual_norm: bool = False,
+    mass_norm: bool = False,
     intra_norm: bool = False,
     l2_norm: bool = True,
-    out: NDArray[np.float32] | None = None,
-    counts_out: NDArray[np.int64] | None = None,
+    n_threads: int = 1,
+    masses_out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """VLAD of each image, normalised, for labels that are known.
+    """VLAD of each image, normalised, of rows whose cells and weights are known.
 
     Parameters
     ----------
-    labels : ndarray of int32, shape (N,)
-        Cell of each row.
-    residual_norm : bool
-        Scale each row's residual to unit length.
-    x, offsets, centers, power, intra_norm, l2_norm, out, counts_out
+    cells : ndarray of int32, shape (N, r)
+        Cells of each row, none of them twice.
+    weights : ndarray of float64, shape (N, r)
+        How much of the row is in each.
+    mass_norm : bool
+        Divide each cell's residual by the sum of its weights.
+    masses_out : ndarray of float64, shape (B, K), optional
+        Filled with those sums.
+    x, offsets, centers, power, intra_norm, l2_norm, n_threads
         See :func:`encode`.
 
     Returns
     -------
     ndarray of float32, shape (B, K * D)
-        `out`, where it was given.
     """
-    encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out
-    for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels, residual_norm=residual_norm)):
-        if counts_out is not None:
-            counts_out[b] = n
-        if power != 1.0:
-            v = np.sign(v) * np.abs(v) ** power
-        if intra_norm:
-            v = _unit(v)
-        if l2_norm:
-            v = _unit(v.ravel())
+    encoded = np.empty((len(offsets) - 1, centers.size), np.float32)
+    c = centers.astype(np.float64)
+    for b, (first, last) in enumerate(pairwise(offsets)):
+        v, masses = np.zeros(c.shape), np.zeros(len(c))
+        for i in range(first, last):
+            v[cells[i]] += weights[i][:, None] * (x[i] - c[cells[i]])
+            masses[cells[i]] += weights[i]
+        if masses_out is not None:
+            masses_out[b] = masses
+        if mass_norm:
+            large = np.abs(masses) >= NORM_FLOOR
+            v *= np.divide(1.0, masses, out=np.zeros_like(masses), where=large)[:, None]
         with np.errstate(over="ignore"):
-            encoded[b] = v.ravel()
+            encoded[b] = normalised(v, power=power, intra_norm=intra_norm, l2_norm=l2_norm).ravel()
     return encoded
+
+
+def normalised(
+    v: NDArray[np.float64], *, power: float, intra_norm: bool, l2_norm: bool
+) -> NDArray[np.float64]:
+    """Power, intra- and L2 normalisation of residuals `v` (..., K, D)."""
+    if power != 1.0:
+        v = np.sign(v) * np.abs(v) ** power
+    if intra_norm:
+        v = _unit(v)
+    if l2_norm:
+        v = _unit(v.reshape(*v.shape[:-2], -1)).reshape(v.shape)
+    return v
 
 
 def squared_distances(
@@ -357,16 +374,13 @@ def _residuals(
     offsets: NDArray[np.int64],
     centers: NDArray[np.float32],
     labels: NDArray[np.int32],
-    *,
-    residual_norm: bool = False,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
     """Yield the float64 residual sums (K, D) and counts (K,) of each image."""
     c = centers.astype(np.float64)
     for first, last in pairwise(offsets):
         v = np.zeros(c.shape)
         own = labels[first:last]
-        residuals = x[first:last] - c[own]
-        np.add.at(v, own, _unit(residuals) if residual_norm else residuals)
+        np.add.at(v, own, x[first:last] - c[own])
         yield v, np.bincount(own, minlength=len(c))
 
 

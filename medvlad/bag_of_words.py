@@ -1,0 +1,166 @@
+"""Bag of visual words: how often each centre is an image's nearest, rare ones counting more.
+
+For an image with n_k of its n descriptors in cell k, and N training images of which N_k have one there,
+
+    t_k = (n_k / n) log(N / N_k)        term frequency times inverse document frequency
+
+(Sivic, Zisserman, ICCV 2003, section 4.1), then unit length. A cell that no training image has counts as if
+one had. Counts are exact on every backend, as labels are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from medvlad._validate import check_n_threads
+from medvlad.backends import get_backend
+from medvlad.backends.reference import NORM_FLOOR
+from medvlad.codebook import KMeansCodebook
+from medvlad.descriptors import Descriptors
+from medvlad.encoder import Encoder, blocks, validated
+from medvlad.gpu_array import GpuArray
+from medvlad.stored import StoredDescriptors
+
+__all__ = ["BagOfWords"]
+
+
+class BagOfWords(Encoder):
+    """Histogram of an image's descriptors over the cells of a codebook.
+
+    Parameters
+    ----------
+    n_clusters : int, default=1024
+        Number K of visual words.
+    tf_idf : bool, default=True
+        Weigh words by how few training images have them.
+    l2_norm : bool, default=True
+        Scale the vector to unit length; else it is of frequencies, n_k / n.
+    backend : str, default="auto"
+        See :func:`medvlad.available_backends`.
+    n_threads : int or None, default=None
+        None: the processors this process may use.
+    max_iter, max_samples, random_state
+        Of :class:`KMeansCodebook`.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray of float32, shape (K, D)
+    idf_ : ndarray of float64, shape (K,)
+        Of ones without `tf_idf`.
+    n_iter_ : int
+        Steps that k-means took.
+    n_features_in_ : int
+        Width D of a descriptor.
+
+    References
+    ----------
+    Sivic, Zisserman: Video Google: a text retrieval approach to object matching in videos. ICCV 2003.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = [np.random.default_rng(i).random((9 + i, 8)) for i in range(4)]
+    >>> BagOfWords(3, random_state=0).fit_transform(images).shape
+    (4, 3)
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 1024,
+        *,
+        tf_idf: bool = True,
+        l2_norm: bool = True,
+        backend: str = "auto",
+        n_threads: int | None = None,
+        max_iter: int = 100,
+        max_samples: int | None = 500_000,
+        random_state: Any = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.tf_idf = tf_idf
+        self.l2_norm = l2_norm
+        self.backend = backend
+        self.n_threads = n_threads
+        self.max_iter = max_iter
+        self.max_samples = max_samples
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Find the words, and how many images have each.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there are fewer descriptors than words, or they are not finite numbers.
+        """
+        given = validated(self, X, reset=True)
+        codebook = KMeansCodebook(
+            self.n_clusters,
+            max_iter=self.max_iter,
+            backend=self.backend,
+            n_threads=self.n_threads,
+            random_state=self.random_state,
+            max_samples=self.max_samples,
+        ).fit(given)
+        self.cluster_centers_, self.n_iter_ = codebook.cluster_centers_, codebook.n_iter_
+        self.idf_ = np.ones(len(self.cluster_centers_))
+        if self.tf_idf:
+            images = np.zeros(len(self.cluster_centers_), np.int64)
+            parts = [(None, given)] if isinstance(given, Descriptors) else blocks(given)
+            for _, part in parts:
+                images += (self._counts(part) > 0).sum(axis=0)
+            self.idf_ = np.log(len(given) / np.maximum(images, 1))
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Count each image's words.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            In host memory, in a store or on a GPU, where labels are found.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, K)
+            An image without descriptors, or with none but words that every training image has, gives zeros.
+        """
+        check_is_fitted(self, "cluster_centers_")
+        given = validated(self, X, reset=False)
+        if isinstance(given, StoredDescriptors):
+            return self._transform_stored(given)
+        frequency = self._counts(given) / np.maximum(np.diff(given.offsets), 1)[:, None]
+        vectors = frequency * self.idf_
+        if self.l2_norm:
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms >= NORM_FLOOR)
+        return vectors.astype(np.float32)
+
+    def _counts(self, descriptors: Descriptors) -> NDArray[np.int64]:
+        """Descriptors of each image in each cell (B, K)."""
+        x = descriptors.values
+        labels = get_backend(self.backend, x).assign(
+            x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
+        )
+        if isinstance(x, GpuArray):
+            labels = labels.get()
+        k = len(self.cluster_centers_)
+        image = np.repeat(np.arange(len(descriptors)), np.diff(descriptors.offsets))
+        return np.bincount(image * k + labels, minlength=len(descriptors) * k).reshape(-1, k)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)

@@ -1,0 +1,149 @@
+"""Second-order pooling: how an image's descriptors vary together.
+
+For the n descriptors x_i of an image,
+
+    M = (1/n) sum_i x_i x_i^T                                      a symmetric matrix (D, D)
+
+    "sqrt"   M^(1/2)                                 (Li, Xie, Wang, Zuo, ICCV 2017)
+    "log"    log(M + epsilon (tr M / D) I)           (Carreira, Caseiro, Batista, Sminchisescu, ECCV 2012)
+    None     M itself, bilinear pooling              (Lin, RoyChowdhury, Maji, ICCV 2015)
+
+of which the upper triangle is kept, what is beside the diagonal times sqrt(2), so that scalar products of
+vectors are those of matrices. Then v <- sign(v) |v|^power, then unit length. Everything in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from medvlad._validate import check_choice, check_finite, check_interval, check_positive_float
+from medvlad.backends.reference import NORM_FLOOR
+from medvlad.encoder import Encoder, validated
+from medvlad.gpu_array import GpuArray
+from medvlad.stored import StoredDescriptors
+
+__all__ = ["SecondOrderPool"]
+
+
+class SecondOrderPool(Encoder):
+    """Second moments of an image's descriptors; D (D + 1) / 2 numbers.
+
+    Parameters
+    ----------
+    mode : {"sqrt", "log"} or None, default="sqrt"
+        What is done to the matrix of moments.
+    power : float in (0, 1], default=1.0
+        Exponent of the signed power normalisation; 1 leaves it out.
+    l2_norm : bool, default=True
+        Scale the whole vector to unit length.
+    epsilon : float, default=1e-3
+        For "log": what is added to the diagonal, as a share of its mean.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Width D of a descriptor.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = [np.random.default_rng(i).random((9 + i, 4)) for i in range(3)]
+    >>> SecondOrderPool().fit_transform(images).shape
+    (3, 10)
+    """
+
+    def __init__(
+        self,
+        mode: str | None = "sqrt",
+        *,
+        power: float = 1.0,
+        l2_norm: bool = True,
+        epsilon: float = 1e-3,
+    ) -> None:
+        self.mode = mode
+        self.power = power
+        self.l2_norm = l2_norm
+        self.epsilon = epsilon
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Check the parameters and remember the width of a descriptor.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        validated(self, X, reset=True)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Pool each image.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            What is on a GPU is copied to the host.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, D * (D + 1) / 2)
+            An image without descriptors, or of zeros, gives zeros.
+        """
+        check_is_fitted(self)
+        self._check_parameters()
+        given = validated(self, X, reset=False)
+        if isinstance(given, StoredDescriptors):
+            return self._transform_stored(given)
+        descriptors = given.to_host()
+        if isinstance(given.values, GpuArray):
+            check_finite(descriptors.values, descriptors.offsets)
+        width = self.n_features_in_
+        upper = np.triu_indices(width)
+        weights = np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))
+        pooled = np.zeros((len(descriptors), len(weights)), np.float32)
+        for i, image in enumerate(descriptors):
+            if not image.any():
+                continue
+            x = image.astype(np.float64)
+            vector = self._mapped(x)[upper] * weights
+            if self.power != 1:
+                vector = np.sign(vector) * np.abs(vector) ** self.power
+            if self.l2_norm:
+                norm = np.linalg.norm(vector)
+                vector = vector / norm if norm >= NORM_FLOOR else np.zeros_like(vector)
+            pooled[i] = vector
+        if not self.l2_norm:
+            check_finite(pooled, name="pooled images, too large for float32,")
+        return pooled
+
+    def _mapped(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        moments: NDArray[np.float64] = x.T @ x / len(x)
+        if self.mode is None:
+            return moments
+        values, vectors = np.linalg.eigh(moments)
+        values = np.maximum(values, 0.0)
+        mapped = np.sqrt(values) if self.mode == "sqrt" else np.log(values + self.epsilon * values.mean())
+        return np.asarray((vectors * mapped) @ vectors.T)
+
+    def _check_parameters(self) -> None:
+        if self.mode is not None:
+            check_choice(self.mode, "mode", ("sqrt", "log"))
+        check_interval(self.power, "power", 0.0, 1.0)
+        check_positive_float(self.epsilon, "epsilon")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "n_features_in_")
+
+    @property
+    def _n_features_out(self) -> int:
+        width = int(self.n_features_in_)
+        return width * (width + 1) // 2

@@ -1,0 +1,173 @@
+"""Spatial tiles: an image's descriptors encoded part by part, so that where something is counts.
+
+::
+
+    tiles = ((1, 1), (2, 2))          the whole image, then its quarters, row by row: 5 vectors side by side
+    grid (7, 7), descriptor (i, j)    is in the tile of the middle of its cell, ((i + 1/2) / 7, (j + 1/2) / 7)
+
+The spatial pyramid of Lazebnik, Schmid and Ponce (CVPR 2006), with any encoder for its histograms; with VLAD,
+tiles as of Arandjelovic and Zisserman's MultiVLAD (CVPR 2013). Residuals are sums over descriptors, so those
+of the tiles of a level add up to those of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from medvlad._validate import InputError
+from medvlad.backends.reference import NORM_FLOOR
+from medvlad.descriptors import Descriptors
+from medvlad.encoder import Encoder, validated
+from medvlad.stored import StoredDescriptors
+
+__all__ = ["SpatialTiles"]
+
+
+class SpatialTiles(Encoder):
+    """One vector a tile of the image, side by side.
+
+    Parameters
+    ----------
+    encoder : estimator
+        VLAD, GlobalPool, ...: encodes the descriptors of a tile; fitted on those of whole images.
+    grids : sequence of (int, int), default=((7, 7),)
+        Height and width of the descriptors' grids in turn, as :attr:`medvlad.CNNDescriptors.grids_` has them.
+    mirrored : sequence of bool or None, default=None
+        Which of the grids are of the mirror image, as :attr:`medvlad.CNNDescriptors.mirrored_`; None: none.
+    tiles : sequence of (int, int), default=((1, 1), (2, 2))
+        Rows and columns of tiles, level by level.
+    l2_norm : bool, default=True
+        Scale the whole vector to unit length.
+
+    Attributes
+    ----------
+    encoder_ : estimator
+        Fitted.
+    n_features_in_ : int
+        Width D of a descriptor.
+
+    References
+    ----------
+    Lazebnik, Schmid, Ponce: Beyond bags of features. CVPR 2006.
+    Arandjelovic, Zisserman: All about VLAD. CVPR 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from medvlad import GlobalPool
+    >>> maps = np.random.default_rng(0).random((3, 4, 4, 8))
+    >>> SpatialTiles(GlobalPool(), grids=[(4, 4)]).fit_transform(maps).shape
+    (3, 40)
+    """
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        grids: Sequence[tuple[int, int]] = ((7, 7),),
+        mirrored: Sequence[bool] | None = None,
+        tiles: Sequence[tuple[int, int]] = ((1, 1), (2, 2)),
+        l2_norm: bool = True,
+    ) -> None:
+        self.encoder = encoder
+        self.grids = grids
+        self.mirrored = mirrored
+        self.tiles = tiles
+        self.l2_norm = l2_norm
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Fit the encoder on whole images.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D)
+        y : passed to the encoder
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If grids or tiles are none, or an image has another number of descriptors than the grids.
+        """
+        given = validated(self, X, reset=True)
+        self._check_lengths(given)
+        self.encoder_ = clone(self.encoder).fit(given, y)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Encode each tile of each image.
+
+        Parameters
+        ----------
+        X : as for `fit`
+
+        Returns
+        -------
+        ndarray of float32, shape (B, T * the encoder's width)
+            For T tiles. An image without descriptors gives zeros.
+        """
+        check_is_fitted(self, "encoder_")
+        given = validated(self, X, reset=False)
+        self._check_lengths(given)
+        if isinstance(given, StoredDescriptors):
+            return self._transform_stored(given)
+        descriptors = given.to_host()
+        parts = [
+            np.asarray(self.encoder_.transform(self._cut(descriptors, *level))).reshape(len(descriptors), -1)
+            for level in self.tiles
+        ]
+        vectors = np.concatenate(parts, axis=1)
+        if self.l2_norm:
+            norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+            vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms >= NORM_FLOOR)
+        return vectors
+
+    def _cut(self, descriptors: Descriptors, rows: int, columns: int) -> Descriptors:
+        """Return each tile of a level as an image of its own, image after image."""
+        tile = self._tile_of_each(rows, columns)
+        lengths = np.diff(descriptors.offsets)
+        order = np.argsort(tile, kind="stable")
+        here = np.flatnonzero(lengths)
+        index = (descriptors.offsets[here][:, None] + order).ravel()
+        sizes = np.zeros((len(descriptors), rows * columns), np.int64)
+        sizes[here] = np.bincount(tile, minlength=rows * columns)
+        return Descriptors(descriptors.values[index], np.concatenate([[0], np.cumsum(sizes)]))
+
+    def _tile_of_each(self, rows: int, columns: int) -> NDArray[np.int64]:
+        """Tile of each of an image's descriptors."""
+        found = []
+        for (h, w), flipped in zip(self.grids, self.mirrored or [False] * len(self.grids), strict=True):
+            row = (2 * np.arange(h) + 1) * rows // (2 * h)
+            column = (2 * np.arange(w) + 1) * columns // (2 * w)
+            found.append((row[:, None] * columns + (column[::-1] if flipped else column)).ravel())
+        return np.concatenate(found)
+
+    def _check_lengths(self, given: Descriptors | StoredDescriptors) -> None:
+        for name, pairs in (("grids", self.grids), ("tiles", self.tiles)):
+            fits = len(pairs) > 0 and all(len(pair) == 2 and min(pair) >= 1 for pair in pairs)
+            if not fits:
+                raise InputError(f"{name} must be pairs of integers of at least 1, got {pairs!r}")
+        if self.mirrored is not None and len(self.mirrored) != len(self.grids):
+            raise InputError(f"mirrored must say of each of {len(self.grids)} grids, got {self.mirrored!r}")
+        expected = sum(h * w for h, w in self.grids)
+        lengths = np.diff(given.offsets)
+        wrong = np.flatnonzero((lengths != expected) & (lengths > 0))
+        if len(wrong):
+            raise InputError(
+                f"image {wrong[0]} has {lengths[wrong[0]]} descriptors, other than grids of "
+                f"{', '.join(map(str, self.grids))}: give the grids_ of the CNNDescriptors that made them"
+            )
+
+    @property
+    def _n_features_out(self) -> int:
+        width = len(self.encoder_.get_feature_names_out())
+        return width * sum(rows * columns for rows, columns in self.tiles)
