@@ -202,7 +202,7 @@ def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
                 row += [_with_interval(of[f], of[f"{f}_ci95"]) for f in ("sensitivity", "specificity")]
             rows.append(row)
     drawn = results["results"][0]["bootstrap_of"]
-    caption = f"In brackets 95 % intervals: of 2,000 bootstrap draws of {drawn}"
+    caption = f"Below figures their 95 % intervals: of 2,000 bootstrap draws of {drawn}"
     if two:
         positive = results["results"][0]["positive_class"]
         caption += f"; of Wilson for sensitivity and specificity, which are those of {positive}"
@@ -225,7 +225,7 @@ def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
 def _with_interval(value: float | None, ends: list[float] | None) -> str | None:
     if value is None:
         return None
-    return f"{value:.3f}" if ends is None else f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    return f"{value:.3f}" if ends is None else f"{value:.3f}\n{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _patients(n_groups: int | None) -> str:
@@ -266,7 +266,7 @@ def _per_class(page: Page, result: dict[str, Any]) -> None:
         rows.append([name, one["n"], *rates, one["auc"], one["average_precision"]])
     header = ["class", "images", "sensitivity", "specificity", "precision (PPV)", "AUC", "average precision"]
     penalties = ", ".join(f"{c:g}" for c in result["C"])
-    page.table(header, rows, f"In brackets 95 % intervals of Wilson. C of the SVM: {penalties}.")
+    page.table(header, rows, f"Below figures their 95 % intervals (Wilson). C of the SVM: {penalties}.")
 
 
 def _how_exact(fold: FittedFold) -> str:

@@ -28,9 +28,16 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d5dbe
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
 p, li { max-width: 46rem; }
 .lead { color: #4a5667; margin-top: 0; }
-.scroll { overflow-x: auto; }
+/* A shadow at the side where more is to be scrolled to. */
+.scroll { overflow-x: auto; background-repeat: no-repeat;
+  background-image: linear-gradient(90deg, #fff 40%, transparent), linear-gradient(270deg, #fff 40%,
+    transparent), linear-gradient(90deg, #0004, transparent), linear-gradient(270deg, #0004, transparent);
+  background-position: left, right, left, right;
+  background-size: 2rem 100%, 2rem 100%, .7rem 100%, .7rem 100%;
+  background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #e4e8ee; white-space: nowrap; }
+td small { color: #4a5667; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; }
 th { border-bottom: 2px solid #9aa7b8; font-weight: 600; }
 td.number, th.number { text-align: right; }
@@ -79,7 +86,10 @@ class Page:
         )
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
-        """Add a table; numbers, and columns of them, stand to the right. None is shown as a dash."""
+        """Add a table; numbers, and columns of them, stand to the right. None is shown as a dash.
+
+        What comes after a line's end in a text is shown below it, and smaller.
+        """
         listed = [[_cell(value) for value in row] for row in rows]
         right = [bool(listed) and all(row[k][1] for row in listed) for k in range(len(header))]
         head = "".join(
@@ -154,11 +164,12 @@ def _cell(value: Any) -> tuple[str, bool]:
         return str(value), False
     if isinstance(value, float):
         return f"{value:.3f}", True
-    return escape(str(value)), isinstance(value, int)
+    text, _, below = escape(str(value)).partition("\n")
+    return f"{text}<br><small>{below}</small>" if below else text, isinstance(value, int)
 
 
 def _wrap(text: str) -> str:
-    return ' class="wrap"' if len(text) > 40 else ""
+    return ' class="wrap"' if len(text) > 40 and "<small>" not in text else ""
 
 
 def _source(picture: bytes | Image) -> str:

@@ -127,3 +127,10 @@ def test_figures_are_pictures(rng):
         assert pixels.std() > 5
     assert drawn[0] == figures.confusion([[3, 1, 0], [0, 4, 2], [1, 1, 9]], names), "the same twice"
     assert not re.search(rb"Matplotlib", drawn[0])
+
+
+def test_what_is_below_a_figure_is_smaller():
+    page = Page("t")
+    page.table(["", "accuracy"], [["a <b>", "0.900\n0.800 to 0.950"]])
+    assert "<td>0.900<br><small>0.800 to 0.950</small></td>" in page.html()
+    assert "a &lt;b&gt;" in page.html()

@@ -171,6 +171,50 @@ void test(const Problem& problem, Method method, int n_threads) {
   }
 }
 
+// Rows in several cells, with weights that double precision holds exactly.
+void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, unsigned seed) {
+  const auto batch = problem.batch();
+  const auto n = static_cast<std::size_t>(batch.n_rows), r = static_cast<std::size_t>(per_row);
+  std::vector<std::int32_t> cells(n * r);
+  std::vector<double> weights(n * r);
+  std::mt19937 random(seed);
+  for (std::size_t row = 0; row < n; ++row) {
+    const auto first = static_cast<std::int64_t>(random() % static_cast<unsigned>(batch.k));
+    for (std::size_t j = 0; j < r; ++j) {
+      cells[row * r + j] = static_cast<std::int32_t>((first + static_cast<std::int64_t>(j)) % batch.k);
+      weights[row * r + j] = static_cast<double>(random() % 4);
+    }
+  }
+  const std::size_t size = static_cast<std::size_t>(batch.n_images * batch.k * batch.d);
+  std::vector<double> expected(size, 0.0);
+  std::vector<double> masses(static_cast<std::size_t>(batch.n_images * batch.k), NAN),
+      mass(masses.size(), 0.0);
+  for (std::int64_t image = 0; image < batch.n_images; ++image) {
+    for (std::int64_t row = batch.offsets[image]; row < batch.offsets[image + 1]; ++row) {
+      for (std::size_t j = 0; j < r; ++j) {
+        const std::size_t entry = static_cast<std::size_t>(row) * r + j;
+        const std::int64_t cell = image * batch.k + cells[entry];
+        mass[static_cast<std::size_t>(cell)] += weights[entry];
+        for (std::int64_t l = 0; l < batch.d; ++l) {
+          expected[problem.at(cell, l)] +=
+              weights[entry] *
+              (double{problem.x[problem.at(row, l)]} - double{problem.centers[problem.at(cells[entry], l)]});
+        }
+      }
+    }
+  }
+  std::vector<float> vectors(size, NAN);
+  const medvlad::Memberships memberships{cells.data(), weights.data(), per_row};
+  medvlad::encode_weighted(batch, memberships, n_threads, {1.0, false, false}, {vectors.data()},
+                           masses.data());
+  const std::string name = "weighted, r=" + std::to_string(per_row) + " k=" + std::to_string(batch.k);
+  for (std::size_t i = 0; i < size; ++i) check(double{vectors[i]} == expected[i], name);
+  check(masses == mass, name + ", masses");
+  // Everything divided by its mass and scaled: no number is lost or not finite.
+  medvlad::encode_weighted(batch, memberships, n_threads, {0.5, true, true, true}, {vectors.data()}, nullptr);
+  for (const float value : vectors) check(std::isfinite(value) && std::fabs(value) <= 1.0001F, name);
+}
+
 void test_distances(const Problem& problem, int n_threads) {
   const auto batch = problem.batch();
   const auto n = static_cast<std::size_t>(batch.n_rows);
@@ -302,6 +346,12 @@ int main() {
     // A large image among small ones; vectors of more than 4 MiB, which are streamed.
     test(Problem({5, 3000, 5, 9000}, 20, 33, ++seed), method, 3);
     test(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), method, 2);
+  }
+  for (const int n_threads : {1, 3}) {
+    test_weighted(Problem({0, 3, 49, 0, 140, 1, 0}, 5, 13, ++seed), 1, n_threads, 7);
+    test_weighted(Problem({0, 3, 49, 0, 140, 1, 0}, 33, 8, ++seed), 33, n_threads, 7);
+    test_weighted(Problem({5, 3000, 5, 9000}, 20, 33, ++seed), 2, n_threads, 7);
+    test_weighted(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), 3, n_threads, 7);
   }
   for (const std::int64_t d : {1, 8, 9, 65}) test_distances(Problem({2600}, 1, d, ++seed), 3);
   for (const std::int64_t k : {1, 64, 256, 1024, 4096}) {
