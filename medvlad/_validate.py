@@ -208,6 +208,22 @@ def _refuse_number(row: int, value: float, offsets: NDArray[np.int64] | None, na
     )
 
 
+def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
+    """Return `weights` (N,) as float64, finite and at least 0, or raise InputError."""
+    try:
+        checked = np.ascontiguousarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"weights must be numbers, one a descriptor ({error})") from error
+    if checked.shape != (n_rows,):
+        raise InputError(f"weights must have shape ({n_rows},), one a descriptor, got {checked.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(checked) & (checked >= 0)))
+    if len(wrong):
+        raise InputError(
+            f"weights must be finite and at least 0, got {checked[wrong[0]]} of descriptor {wrong[0]}"
+        )
+    return checked
+
+
 def check_centers(centers: Any, n_features: int) -> NDArray[np.float32]:
     """Return cluster centres (K, D) as checked float32 with ``D == n_features`` and ``K >= 1``."""
     array = as_matrix(centers, "centers")

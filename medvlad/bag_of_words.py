@@ -142,15 +142,17 @@ class BagOfWords(Encoder):
         given = validated(self, X, reset=False)
         if isinstance(given, StoredDescriptors):
             return self._transform_stored(given)
-        frequency = self._counts(given) / np.maximum(np.diff(given.offsets), 1)[:, None]
-        vectors = frequency * self.idf_
+        counts = self._counts(given)
+        totals = counts.sum(axis=1, keepdims=True)
+        frequency = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+        vectors: NDArray[np.float64] = frequency * self.idf_
         if self.l2_norm:
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms >= NORM_FLOOR)
         return vectors.astype(np.float32)
 
-    def _counts(self, descriptors: Descriptors) -> NDArray[np.int64]:
-        """Descriptors of each image in each cell (B, K)."""
+    def _counts(self, descriptors: Descriptors) -> NDArray[Any]:
+        """Descriptors of each image in each cell (B, K), or their weights."""
         x = descriptors.values
         labels = get_backend(self.backend, x).assign(
             x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
@@ -159,7 +161,8 @@ class BagOfWords(Encoder):
             labels = labels.get()
         k = len(self.cluster_centers_)
         image = np.repeat(np.arange(len(descriptors)), np.diff(descriptors.offsets))
-        return np.bincount(image * k + labels, minlength=len(descriptors) * k).reshape(-1, k)
+        counts = np.bincount(image * k + labels, descriptors.weights, minlength=len(descriptors) * k)
+        return counts.reshape(-1, k)
 
     @property
     def _n_features_out(self) -> int:

@@ -141,7 +141,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         if isinstance(X, StoredDescriptors):
             drawn = X.sample(int(min(most, max(1, X.offsets[-1]))), rng)
             X = Descriptors(drawn, [0, len(drawn)])
-        x = validate_input(self, X, reset=True).values
+        x = validate_input(self, X, reset=True).counted().values
         n_clusters, n_threads = self._check_parameters(int(min(len(x), most)))
         backend = get_backend(self.backend, x)
         if len(x) > most:
@@ -205,7 +205,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
                     self.partial_fit(block)
             return self
         first = not hasattr(self, "cluster_centers_")
-        x = validate_input(self, X, reset=first).values
+        x = validate_input(self, X, reset=first).counted().values
         _, n_threads = self._check_parameters(len(x) if first else None)
         backend = get_backend(self.backend, x)
         x = backend.place(x)

@@ -6,6 +6,9 @@ Image ``i`` of ``B`` owns the rows ``values[offsets[i]:offsets[i + 1]]`` of one 
     offsets (B + 1,) 0         o1             o2 = o3              o3        N
 
 The matrix may be on a GPU, whichever library put it there; then it is a GpuArray, and the offsets are not.
+
+A descriptor may have a weight: encoders count it that much, and leave it out where that is 0; what is learnt
+(centres, components, mixtures) leaves out those of weight 0 and counts all others the same.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from medvlad._validate import (
     check_finite,
     check_offsets,
     check_positive_int,
+    check_weights,
     check_width,
 )
 from medvlad.gpu_array import GpuArray, import_cupy, on_gpu
@@ -40,6 +44,8 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         array with ``__dlpack__``, of float32, float16 or bfloat16.
     offsets : array-like of int, shape (B + 1,)
         Where each image begins: ``offsets[0] == 0``, non-decreasing, ``offsets[-1] == N``.
+    weights : array-like of float, shape (N,), optional
+        How much each descriptor counts, at least 0, in host memory; None: 1.
 
     Raises
     ------
@@ -54,14 +60,16 @@ class Descriptors(Sequence[NDArray[np.float32]]):
     (2, 2, [[1.0, 1.0]])
     """
 
-    __slots__ = ("offsets", "values")
+    __slots__ = ("offsets", "values", "weights")
 
     values: Any  # NDArray[np.float32] or GpuArray
     offsets: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
 
-    def __init__(self, values: Any, offsets: Any) -> None:
+    def __init__(self, values: Any, offsets: Any, weights: Any = None) -> None:
         self.values = read_matrix(values, "descriptors")
         self.offsets = check_offsets(offsets, self.values.shape[0])
+        self.weights = None if weights is None else check_weights(weights, self.values.shape[0])
 
     @classmethod
     def from_list(cls, arrays: Sequence[Any]) -> Descriptors:
@@ -116,7 +124,8 @@ class Descriptors(Sequence[NDArray[np.float32]]):
                 return self.take(range(start, stop, step))
             stop = max(start, stop)
             first, last = self.offsets[start], self.offsets[stop]
-            return Descriptors(self.values[first:last], self.offsets[start : stop + 1] - first)
+            weights = None if self.weights is None else self.weights[first:last]
+            return Descriptors(self.values[first:last], self.offsets[start : stop + 1] - first, weights)
         i = range(len(self))[index]
         image: NDArray[np.float32] = self.values[self.offsets[i] : self.offsets[i + 1]]
         return image
@@ -135,17 +144,33 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         index = np.asarray(indices, dtype=np.int64)
         lengths = np.diff(self.offsets)[index]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        weights = None
+        if self.weights is not None:
+            parts = [self.weights[self.offsets[i] : self.offsets[i + 1]] for i in index.tolist()]
+            weights = np.concatenate([self.weights[:0], *parts])
         if isinstance(self.values, GpuArray):
-            return Descriptors(_joined([self.values[:0], *(self[int(i)] for i in index)]), offsets)
+            return Descriptors(_joined([self.values[:0], *(self[int(i)] for i in index)]), offsets, weights)
         values = np.empty((int(offsets[-1]), self.n_features), np.float32)
         for target, i in enumerate(index):
             values[offsets[target] : offsets[target + 1]] = self[int(i)]
-        return Descriptors(values, offsets)
+        return Descriptors(values, offsets, weights)
+
+    def weighted(self, weights: Any) -> Descriptors:
+        """Return the same descriptors with weights (N,); 0 masks one."""
+        return Descriptors(self.values, self.offsets, weights)
+
+    def counted(self) -> Descriptors:
+        """Return those whose weight is not 0, in host memory where that leaves some out."""
+        if self.weights is None or self.weights.all():
+            return self
+        kept = self.weights > 0
+        ends = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        return Descriptors(self.to_host().values[kept], ends, self.weights[kept])
 
     def to_host(self) -> Descriptors:
         """Return the same descriptors in host memory, as float32: themselves where they are there."""
         if isinstance(self.values, GpuArray):
-            return Descriptors(self.values.to_host(), self.offsets)
+            return Descriptors(self.values.to_host(), self.offsets, self.weights)
         return self
 
     def __repr__(self) -> str:

@@ -92,7 +92,8 @@ def drawn_rows(
     most = n_rows if max_samples is None else check_positive_int(max_samples, "max_samples")
     if isinstance(X, StoredDescriptors):
         return X.sample(max(1, min(most, n_rows)), random_state)
-    values: NDArray[np.float32] = X.to_host().values
+    values: NDArray[np.float32] = X.counted().to_host().values
+    n_rows = len(values)
     return values[draw_rows(n_rows, max(1, most), random_state)] if most < n_rows else values
 
 

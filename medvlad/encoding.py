@@ -355,6 +355,8 @@ class VLAD(Encoder):
         for _, part in blocks(validated(self, X, reset=False)):
             x = part.values
             cells, weights = self._memberships(x, residual_norm=False)
+            if part.weights is not None:
+                weights *= part.weights[:, None]
             masses = np.empty((1, len(centers)))
             offsets = np.array([0, len(x)], np.int64)
             total += self._sums(x, offsets, cells, weights, masses).reshape(centers.shape)
@@ -396,7 +398,7 @@ class VLAD(Encoder):
         descriptors = validated(self, X, reset=False)
         if isinstance(descriptors, StoredDescriptors):
             return self._transform_stored(descriptors)
-        if not self._is_plain():
+        if descriptors.weights is not None or not self._is_plain():
             return self._encode_weighted(descriptors.to_host())
         return _encode(
             descriptors,
@@ -514,6 +516,8 @@ class VLAD(Encoder):
         encoded = np.empty((len(descriptors), centers.size), np.float32)
         for start, part in _runs(descriptors, _WEIGHTED_ROWS):
             cells, weights = self.memberships(part.values)
+            if part.weights is not None:
+                weights *= part.weights[:, None]
             normalisation = {} if self.local_axes else how
             vectors = self._sums(
                 part.values, part.offsets, cells, weights, mass_norm=bool(self.mass_norm), **normalisation

@@ -140,6 +140,7 @@ def is_additive(encoder: Any) -> bool:
 
 def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
     batch = as_descriptors(descriptors).to_host()
+    shares = np.ones(len(batch.values)) if batch.weights is None else batch.weights
     *between, classifier = steps or (None,)
     if not isinstance(classifier, WideLinearSVC):
         what = type(classifier).__name__
@@ -168,25 +169,25 @@ def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
         else:
             weights = weights @ _projection(step)
             bias -= factor * (weights @ step.mean_)
-    terms = _terms(batch, encoder, weights)
+    terms = _terms(batch, shares, encoder, weights)
     return Evidence(terms * np.repeat(factor, np.diff(batch.offsets), axis=0), bias, batch.offsets)
 
 
-def _terms(batch: Descriptors, encoder: Any, weights: Matrix) -> Matrix:
-    """Terms (N, n_columns) before what comes behind the encoder."""
+def _terms(batch: Descriptors, shares: Matrix, encoder: Any, weights: Matrix) -> Matrix:
+    """Terms (N, n_columns) before what comes behind the encoder; `shares` (N,) are weights of rows."""
     if isinstance(encoder, GlobalPool):
-        return _of_pooling(batch, encoder, weights)
+        return _of_pooling(batch, shares, encoder, weights)
     if isinstance(encoder, VLAD):
-        return _of_vlad(batch, encoder, weights)
+        return _of_vlad(batch, shares, encoder, weights)
     if isinstance(encoder, BagOfWords):
-        return _of_words(batch, encoder, weights)
+        return _of_words(batch, shares, encoder, weights)
     if isinstance(encoder, FeatureUnion):
         if encoder.transformer_weights:
             raise InputError("evidence is not for a FeatureUnion with transformer_weights: leave them out")
         terms, start = np.zeros((len(batch.values), len(weights))), 0
         for _, part in encoder.transformer_list:
             width = len(part.get_feature_names_out())
-            terms += _terms(batch, part, weights[:, start : start + width])
+            terms += _terms(batch, shares, part, weights[:, start : start + width])
             start += width
         return terms
     raise InputError(
@@ -210,20 +211,23 @@ def _inverse(norms: Matrix, wanted: bool) -> Matrix:
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms >= NORM_FLOOR)
 
 
-def _of_pooling(batch: Descriptors, encoder: GlobalPool, weights: Matrix) -> Matrix:
+def _of_pooling(batch: Descriptors, shares: Matrix, encoder: GlobalPool, weights: Matrix) -> Matrix:
     """Terms (N, n_columns)."""
     counts = np.diff(batch.offsets)
     image = np.repeat(np.arange(len(batch)), counts)
     terms: Matrix
     if encoder.mode in ("avg", "sum"):
-        terms = batch.values.astype(np.float64) @ weights.T
+        terms = batch.values.astype(np.float64) @ weights.T * shares[:, None]
         if encoder.mode == "avg":
-            terms /= counts[image][:, None]
+            terms /= _masses(shares, batch)[image][:, None]
     elif encoder.mode == "max":
         terms = np.zeros((len(batch.values), len(weights)))
         for i in np.flatnonzero(counts).tolist():
             x = batch[i].astype(np.float64)
+            x[shares[batch.offsets[i] : batch.offsets[i + 1]] == 0] = -np.inf
             best = x.argmax(axis=0)
+            if not np.isfinite(x[best[0], 0]):
+                continue
             np.add.at(terms, batch.offsets[i] + best, (weights * x[best, np.arange(x.shape[1])]).T)
     else:
         raise InputError(
@@ -236,7 +240,7 @@ def _of_pooling(batch: Descriptors, encoder: GlobalPool, weights: Matrix) -> Mat
     return terms
 
 
-def _of_words(batch: Descriptors, encoder: BagOfWords, weights: Matrix) -> Matrix:
+def _of_words(batch: Descriptors, shares: Matrix, encoder: BagOfWords, weights: Matrix) -> Matrix:
     """Terms (N, n_columns)."""
     labels = assign(
         batch.values, encoder.cluster_centers_, backend=encoder.backend, n_threads=encoder.n_threads
@@ -245,16 +249,23 @@ def _of_words(batch: Descriptors, encoder: BagOfWords, weights: Matrix) -> Matri
     bare = copy(encoder)
     bare.l2_norm = False
     norms = np.linalg.norm(bare.transform(batch).astype(np.float64), axis=1)
-    factors = _inverse(norms, encoder.l2_norm) / np.maximum(counts, 1)
-    return (weights * encoder.idf_)[:, labels].T * np.repeat(factors, counts)[:, None]
+    factors = _inverse(norms, encoder.l2_norm) / _masses(shares, batch)
+    return (weights * encoder.idf_)[:, labels].T * (shares * np.repeat(factors, counts))[:, None]
 
 
-def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
+def _masses(shares: Matrix, batch: Descriptors) -> Matrix:
+    """Sum of the weights of each image (B,), 1 where there are none."""
+    totals = np.bincount(np.repeat(np.arange(len(batch)), np.diff(batch.offsets)), shares, len(batch))
+    return np.where(totals > 0, totals, 1.0)
+
+
+def _of_vlad(batch: Descriptors, shares: Matrix, encoder: VLAD, weights: Matrix) -> Matrix:
     """Terms (N, n_columns)."""
     origins = encoder.residual_origins
     n_clusters, width = origins.shape
     image = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
-    cells, shares = encoder.memberships(batch.values)
+    cells, within = encoder.memberships(batch.values)
+    within = within * shares[:, None]
     bare = copy(encoder)
     bare.power, bare.intra_norm, bare.l2_norm = 1.0, False, False
     summed: Matrix = np.asarray(bare.transform(batch), np.float64).reshape(len(batch), n_clusters, width)
@@ -267,13 +278,13 @@ def _of_vlad(batch: Descriptors, encoder: VLAD, weights: Matrix) -> Matrix:
     slope *= encoder.power
     if encoder.mass_norm:
         masses = np.zeros((len(batch), n_clusters))
-        np.add.at(masses, (image[:, None], cells), shares)
-        shares = shares * _inverse(masses, True)[image[:, None], cells]
+        np.add.at(masses, (image[:, None], cells), within)
+        within = within * _inverse(masses, True)[image[:, None], cells]
     terms = np.zeros((len(batch.values), len(weights)))
     by_cell = weights.reshape(-1, n_clusters, width)
     for k in range(n_clusters):
         rows, column = np.nonzero(cells == k)
-        residuals = (batch.values[rows].astype(np.float64) - origins[k]) * shares[rows, column][:, None]
+        residuals = (batch.values[rows].astype(np.float64) - origins[k]) * within[rows, column][:, None]
         if encoder.local_axes:
             residuals = residuals @ encoder.rotations_[k].T.astype(np.float64)
         if encoder.power != 1:

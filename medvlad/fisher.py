@@ -182,18 +182,23 @@ class FisherVector(Encoder):
             check_finite(descriptors.values, descriptors.offsets)
         origin = self.means_.mean(axis=0)
         encoded = np.zeros((len(descriptors), self._n_features_out), np.float32)
+        descriptors = descriptors.counted()
+        weights = np.ones(len(descriptors.values)) if descriptors.weights is None else descriptors.weights
         for i, image in enumerate(descriptors):
             if len(image):
-                encoded[i] = self._encode(image - origin, self.means_ - origin)
+                own = weights[descriptors.offsets[i] : descriptors.offsets[i + 1]]
+                encoded[i] = self._encode(image - origin, self.means_ - origin, own)
         return encoded
 
-    def _encode(self, x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _encode(
+        self, x: NDArray[np.float64], means: NDArray[np.float64], weights: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Return the vector of one image, (2 * K * D,)."""
-        posterior, squares = self._posterior(x, means), x * x
+        posterior, squares = self._posterior(x, means) * weights[:, None], x * x
         mass = posterior.sum(axis=0)[:, None]
         first, second = posterior.T @ x, posterior.T @ squares
         sigma, prior = np.sqrt(self.variances_), self.weights_[:, None]
-        n = len(x)
+        n = weights.sum()
         u = (first - mass * means) / sigma / (n * np.sqrt(prior))
         v = (second - 2 * means * first + mass * means**2) / self.variances_ - mass
         v /= n * np.sqrt(2 * prior)

@@ -8,6 +8,7 @@ gem   ((1/n) sum max(x_i, 1e-6)^p)^(1/p)    generalised mean (Radenovic, Tolias,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -83,7 +84,7 @@ class GlobalPool(Encoder):
         given = validated(self, X, reset=False)
         if isinstance(given, StoredDescriptors):
             return self._transform_stored(given)
-        descriptors = given.to_host()
+        descriptors = given.counted().to_host()
         if isinstance(given.values, GpuArray):
             check_finite(descriptors.values, descriptors.offsets)
         pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
@@ -93,9 +94,13 @@ class GlobalPool(Encoder):
             filled = counts > 0
             if not filled.any():
                 continue
-            values = POOL[self.mode](
-                part.values, part.offsets[:-1][filled], counts[filled, None], float(self.p)
-            )
+            first = part.offsets[:-1][filled]
+            x, masses = part.values, counts[filled, None].astype(np.float64)
+            weights = None
+            if part.weights is not None:
+                weights = part.weights[:, None]
+                masses = np.add.reduceat(weights, first, axis=0)
+            values = POOL[self.mode](_Images(x, weights, first, counts[filled], masses), float(self.p))
             if self.l2_norm:
                 norms = np.linalg.norm(values, axis=1, keepdims=True)
                 values = np.divide(values, norms, out=np.zeros_like(values), where=norms >= NORM_FLOOR)
@@ -114,33 +119,41 @@ class GlobalPool(Encoder):
         return int(self.n_features_in_)
 
 
-def _average(
-    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
-) -> NDArray[np.float64]:
-    return np.asarray(np.add.reduceat(x, first, axis=0, dtype=np.float64) / counts)
+@dataclass(frozen=True)
+class _Images:
+    """Rows x (N, D) of images that begin at `first` (B,), their weights (N, 1) or None, and sums of those."""
+
+    x: NDArray[np.float32]
+    weights: NDArray[np.float64] | None
+    first: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    masses: NDArray[np.float64]
+
+    def sums(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Weighted sums of rows, image by image."""
+        weighted = x if self.weights is None else x * self.weights
+        return np.asarray(np.add.reduceat(weighted, self.first, axis=0, dtype=np.float64))
 
 
-def _total(
-    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
-) -> NDArray[np.float64]:
-    return np.asarray(np.add.reduceat(x, first, axis=0, dtype=np.float64))
+def _average(images: _Images, p: float) -> NDArray[np.float64]:
+    return images.sums(images.x) / images.masses
 
 
-def _maximum(
-    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
-) -> NDArray[np.float64]:
-    return np.maximum.reduceat(x, first, axis=0).astype(np.float64)
+def _total(images: _Images, p: float) -> NDArray[np.float64]:
+    return images.sums(images.x)
 
 
-def _generalised_mean(
-    x: NDArray[np.float32], first: NDArray[np.int64], counts: NDArray[np.int64], p: float
-) -> NDArray[np.float64]:
+def _maximum(images: _Images, p: float) -> NDArray[np.float64]:
+    return np.maximum.reduceat(images.x, images.first, axis=0).astype(np.float64)
+
+
+def _generalised_mean(images: _Images, p: float) -> NDArray[np.float64]:
     # Relative to the image's own largest value, so that no power overflows.
-    floored = np.maximum(x.astype(np.float64), _GEM_FLOOR)
-    largest = np.maximum.reduceat(floored, first, axis=0)
-    powers = np.add.reduceat((floored / np.repeat(largest, counts[:, 0], axis=0)) ** p, first, axis=0)
-    return np.asarray(largest * (powers / counts) ** (1 / p))
+    floored = np.maximum(images.x.astype(np.float64), _GEM_FLOOR)
+    largest = np.maximum.reduceat(floored, images.first, axis=0)
+    powers = images.sums((floored / np.repeat(largest, images.counts, axis=0)) ** p)
+    return np.asarray(largest * (powers / images.masses) ** (1 / p))
 
 
-#: mode -> pooling of rows x (N, D) of images that begin at `first` (B,), `counts` (B, 1) rows each.
+#: mode -> pooling of images' rows.
 POOL = {"avg": _average, "sum": _total, "max": _maximum, "gem": _generalised_mean}

@@ -158,7 +158,7 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
                 )
             for i, first, last in zip(images, part.offsets[:-1], part.offsets[1:], strict=True):
                 values[given.offsets[i] : given.offsets[i + 1]] = projected[first:last]
-        return Descriptors(values, given.offsets)
+        return Descriptors(values, given.offsets, getattr(given, "weights", None))
 
     def _scaled(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         rows = x.astype(np.float64)

@@ -110,10 +110,14 @@ class SecondOrderPool(Encoder):
         upper = np.triu_indices(width)
         weights = np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))
         pooled = np.zeros((len(descriptors), len(weights)), np.float32)
+        descriptors = descriptors.counted()
         for i, image in enumerate(descriptors):
             if not image.any():
                 continue
             x = image.astype(np.float64)
+            if descriptors.weights is not None:
+                shares = descriptors.weights[descriptors.offsets[i] : descriptors.offsets[i + 1]]
+                x *= np.sqrt(shares / shares.mean())[:, None]
             vector = self._mapped(x)[upper] * weights
             if self.power != 1:
                 vector = np.sign(vector) * np.abs(vector) ** self.power

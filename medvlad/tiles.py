@@ -140,7 +140,8 @@ class SpatialTiles(Encoder):
         index = (descriptors.offsets[here][:, None] + order).ravel()
         sizes = np.zeros((len(descriptors), rows * columns), np.int64)
         sizes[here] = np.bincount(tile, minlength=rows * columns)
-        return Descriptors(descriptors.values[index], np.concatenate([[0], np.cumsum(sizes)]))
+        weights = None if descriptors.weights is None else descriptors.weights[index]
+        return Descriptors(descriptors.values[index], np.concatenate([[0], np.cumsum(sizes)]), weights)
 
     def _tile_of_each(self, rows: int, columns: int) -> NDArray[np.int64]:
         """Tile of each of an image's descriptors."""

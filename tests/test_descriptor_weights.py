@@ -1,0 +1,144 @@
+"""Descriptors with weights: twice is as often as two, none at all is as if it were not there."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+
+from medvlad import (
+    VLAD,
+    BagOfWords,
+    DescriptorProjection,
+    Descriptors,
+    FisherVector,
+    GlobalPool,
+    InputError,
+    KMeansCodebook,
+    SecondOrderPool,
+    SpatialTiles,
+    WideLinearSVC,
+)
+from medvlad.explain import evidence
+
+LENGTHS = [9, 0, 20, 5, 12, 7]
+ENCODERS = {
+    "avg": GlobalPool(),
+    "sum": GlobalPool("sum", l2_norm=False),
+    "max": GlobalPool("max"),
+    "gem": GlobalPool("gem"),
+    "vlad": VLAD(4, power=0.5, random_state=0),
+    "vlad, soft": VLAD(4, assignment="soft", n_nearest=2, residual_norm=True, random_state=0),
+    "vlad, mass": VLAD(4, mass_norm=True, intra_norm=True, random_state=0),
+    "fisher": FisherVector(2, random_state=0),
+    "words": BagOfWords(5, random_state=0),
+    "second order": SecondOrderPool(),
+    "projected": make_pipeline(DescriptorProjection(4, random_state=0), VLAD(3, random_state=0)),
+}
+
+
+@pytest.fixture
+def images(rng):
+    return Descriptors.from_list([rng.normal(size=(n, 6)).astype(np.float32) for n in LENGTHS])
+
+
+@pytest.fixture
+def times(rng, images):
+    """How often each descriptor is to count: nothing is left of the fourth image."""
+    times = rng.integers(0, 4, len(images.values))
+    times[images.offsets[3] : images.offsets[4]] = 0
+    return times
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder(request, images):
+    return clone(ENCODERS[request.param]).fit(images)
+
+
+def repeated(images, times):
+    return Descriptors.from_list(
+        [
+            np.repeat(image, times[first : first + len(image)], axis=0)
+            for image, first in zip(images, images.offsets[:-1], strict=True)
+        ]
+    )
+
+
+def test_a_weight_is_how_often(encoder, images, times):
+    found = encoder.transform(images.weighted(times))
+    expected = encoder.transform(repeated(images, times))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert not found[3].any()
+    plain = encoder.transform(images)
+    np.testing.assert_allclose(encoder.transform(images.weighted(np.ones(len(times)))), plain, atol=1e-5)
+    assert np.abs(found - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "sum"])
+def test_only_ratios_of_weights_count(name, images, rng):
+    encoder = clone(ENCODERS[name]).fit(images)
+    weights = rng.random(len(images.values))
+    a, b = (encoder.transform(images.weighted(factor * weights)) for factor in (1.0, 7.0))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", [*ENCODERS.values(), KMeansCodebook(3, random_state=0)])
+def test_masked_descriptors_teach_nothing(estimator, images, times):
+    wild = images.values.copy()
+    wild[times == 0] += 1000
+    masked = Descriptors(wild, images.offsets, times > 0)
+    left = images.weighted(times > 0).counted()
+    probe = images[:1]
+    found = clone(estimator).fit(masked).transform(probe)
+    np.testing.assert_allclose(found, clone(estimator).fit(left).transform(probe), atol=1e-5)
+
+
+def test_slices_keep_their_weights(images, times):
+    weighted = images.weighted(times)
+    assert weighted[2:4].weights.tolist() == times[images.offsets[2] : images.offsets[4]].tolist()
+    taken = weighted.take([4, 0])
+    expected = np.concatenate([times[images.offsets[4] : images.offsets[5]], times[: LENGTHS[0]]])
+    assert taken.weights.tolist() == expected.tolist()
+    assert weighted.to_host() is weighted
+    assert images.counted() is images
+    counted = weighted.counted()
+    assert np.diff(counted.offsets).tolist() == [
+        int((times[a:b] > 0).sum()) for a, b in zip(images.offsets[:-1], images.offsets[1:], strict=True)
+    ]
+    np.testing.assert_array_equal(counted.values, images.values[times > 0])
+    assert images.take([]).weights is None
+
+
+def test_tiles(rng):
+    maps = rng.random((3, 4, 4, 5)).astype(np.float32)
+    images = Descriptors.from_array(maps)
+    weights = rng.random((3, 4, 4))
+    tiles = SpatialTiles(GlobalPool(), grids=[(4, 4)], tiles=[(2, 2)]).fit(images)
+    found = tiles.transform(images.weighted(weights.ravel()))
+    corner = (maps * weights[..., None])[:, :2, :2].sum(axis=(1, 2))
+    corner /= np.linalg.norm(corner, axis=1, keepdims=True)
+    np.testing.assert_allclose(found[:, :5], corner / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["avg", "sum", "max", "words", "vlad, soft", "vlad, mass"])
+def test_evidence(name, images, times):
+    weighted = images.weighted(times)
+    encoder = clone(ENCODERS[name]).fit(weighted)
+    svm = WideLinearSVC().fit(encoder.transform(weighted), [0, 1, 0, 1, 0, 1])
+    found = evidence(weighted, encoder, svm)
+    expected = svm.decision_function(encoder.transform(weighted))
+    np.testing.assert_allclose(found.decision()[:, 0], expected, rtol=1e-4, atol=1e-5)
+    assert not found.terms[times == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], r"weights must have shape \(53,\)"),
+        (np.full(53, -1.0), "at least 0, got -1.0 of descriptor 0"),
+        (np.full(53, np.nan), "got nan of descriptor 0"),
+        (["a"] * 53, "weights must be numbers"),
+    ],
+)
+def test_mistakes(images, weights, message):
+    with pytest.raises(InputError, match=message):
+        images.weighted(weights)
