@@ -138,7 +138,9 @@ class FisherVector(Encoder):
         x = rows.astype(np.float64)
         origin, spread = x.mean(axis=0), float(x.var(axis=0).mean())
         if not spread > 0:
-            raise InputError("all descriptors are the same, so they have no Gaussians: give others")
+            raise InputError(
+                f"all descriptors are the same (n_samples={len(rows)}), so they have no Gaussians: give others"
+            )
         x -= origin
         x /= np.sqrt(spread)  # so that reg_covar and tol mean the same whatever the unit
         codebook = KMeansCodebook(n_components, random_state=self.random_state).fit(x.astype(np.float32))
