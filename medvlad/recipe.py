@@ -37,9 +37,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"encode": "avg,vlad64"},
     "best": {
         "encode": "vlad64",
+        "scales": (0, 1),
         "descriptor_norm": True,
         "power": 0.5,
-        "intra_norm": True,
         "C": "cv",
         "class_weight": "balanced",
         "calibration": "platt",

@@ -124,7 +124,8 @@ def test_preset_best(run, images, weights, tmp_path):
     assert status == 0, error
     report = json.loads((out / "results.json").read_text())
     vlad = report["results"][0]
-    assert [vlad["parameters"]["encode"][name] for name in ("power", "intra_norm")] == [0.5, True]
+    assert [vlad["parameters"]["encode"][name] for name in ("power", "intra_norm")] == [0.5, False]
+    assert vlad["scales"] == report["settings"]["scales"] == [0, 1]
     assert vlad["parameters"]["descriptors"]["l2_norm"] is True
     assert vlad["parameters"]["classify"]["class_weight"] is None
     assert len(vlad["C"]) == len(vlad["inner_balanced_accuracy"]) == 1

@@ -197,7 +197,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
     context = click.get_current_context()
     preset = PRESETS[options.pop("preset") or "paper"]
-    for name, value in preset.items():
+    for field, setting in preset.items():
+        name, value = ("scale", ",".join(map(str, setting))) if field == "scales" else (field, setting)
         if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
             options[name] = value
     options["C"] = _penalty(options["C"])
