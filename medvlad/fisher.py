@@ -139,7 +139,7 @@ class FisherVector(Encoder):
         origin, spread = x.mean(axis=0), float(x.var(axis=0).mean())
         if not spread > 0:
             raise InputError(
-                f"all descriptors (n_samples={len(rows)}) are the same, so there are no Gaussians: give others"
+                f"all descriptors (n_samples={len(rows)}) are the same and have no Gaussians: give others"
             )
         x -= origin
         x /= np.sqrt(spread)  # so that reg_covar and tol mean the same whatever the unit
