@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import check_n_threads
 from medvlad.backends import get_backend
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.reference import unit
 from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors
 from medvlad.encoder import Encoder, blocks, validated
@@ -147,8 +147,7 @@ class BagOfWords(Encoder):
         frequency = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
         vectors: NDArray[np.float64] = frequency * self.idf_
         if self.l2_norm:
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms >= NORM_FLOOR)
+            vectors = unit(vectors)
         return vectors.astype(np.float32)
 
     def _counts(self, descriptors: Descriptors) -> NDArray[Any]:

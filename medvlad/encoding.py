@@ -37,7 +37,7 @@ from medvlad._validate import (
     check_output,
 )
 from medvlad.backends import get_backend
-from medvlad.backends.reference import NORM_FLOOR, normalised
+from medvlad.backends.reference import normalised, unit
 from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors, as_descriptors, read_matrix
 from medvlad.encoder import Encoder, blocks, drawn_rows, validated
@@ -498,8 +498,7 @@ class VLAD(Encoder):
         for k in range(n_clusters):
             rows = x[labels == k].astype(np.float64) - centers[k]
             if self.residual_norm:
-                lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-                rows = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths >= NORM_FLOOR)
+                rows = unit(rows)
             _, vectors = eigh(rows.T @ rows)
             largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(width)]
             axes[k] = (vectors * np.where(largest < 0, -1.0, 1.0)).T[::-1]

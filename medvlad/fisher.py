@@ -35,7 +35,7 @@ from medvlad._validate import (
     check_positive_float,
     check_positive_int,
 )
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.reference import unit
 from medvlad.codebook import KMeansCodebook
 from medvlad.encoder import Encoder, drawn_rows, validated
 from medvlad.gpu_array import GpuArray
@@ -208,8 +208,7 @@ class FisherVector(Encoder):
         if self.power != 1:
             vector = np.sign(vector) * np.abs(vector) ** self.power
         if self.l2_norm:
-            norm = np.linalg.norm(vector)
-            vector = vector / norm if norm >= NORM_FLOOR else np.zeros_like(vector)
+            vector = unit(vector)
         return vector
 
     def _posterior(self, x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:

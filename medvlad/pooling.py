@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import check_choice, check_finite, check_interval
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.reference import unit
 from medvlad.encoder import Encoder, validated
 from medvlad.gpu_array import GpuArray, import_cupy
 from medvlad.stored import StoredDescriptors
@@ -102,8 +102,7 @@ class GlobalPool(Encoder):
                 masses = np.add.reduceat(weights, first, axis=0)
             values = POOL[self.mode](_Images(x, weights, first, counts[filled], masses), float(self.p))
             if self.l2_norm:
-                norms = np.linalg.norm(values, axis=1, keepdims=True)
-                values = np.divide(values, norms, out=np.zeros_like(values), where=norms >= NORM_FLOOR)
+                values = unit(values)
             pooled[start : start + len(part)][filled] = values
         if isinstance(given.values, GpuArray):
             with given.values.stream():

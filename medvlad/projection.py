@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError, check_finite, check_positive_int
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.reference import unit
 from medvlad.descriptors import Descriptors
 from medvlad.encoder import blocks, drawn_rows, validated
 
@@ -163,8 +163,7 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
     def _scaled(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         rows = x.astype(np.float64)
         if self.l2_norm:
-            norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms >= NORM_FLOOR)
+            return unit(rows)
         return rows
 
     def _project(self, x: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import check_choice, check_finite, check_interval, check_positive_float
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.reference import unit
 from medvlad.encoder import Encoder, validated
 from medvlad.gpu_array import GpuArray
 from medvlad.stored import StoredDescriptors
@@ -122,8 +122,7 @@ class SecondOrderPool(Encoder):
             if self.power != 1:
                 vector = np.sign(vector) * np.abs(vector) ** self.power
             if self.l2_norm:
-                norm = np.linalg.norm(vector)
-                vector = vector / norm if norm >= NORM_FLOOR else np.zeros_like(vector)
+                vector = unit(vector)
             pooled[i] = vector
         if not self.l2_norm:
             check_finite(pooled, name="pooled images, too large for float32,")

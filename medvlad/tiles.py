@@ -21,7 +21,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.reference import unit
 from medvlad.descriptors import Descriptors
 from medvlad.encoder import Encoder, validated
 from medvlad.stored import StoredDescriptors
@@ -127,8 +127,7 @@ class SpatialTiles(Encoder):
         ]
         vectors = np.concatenate(parts, axis=1)
         if self.l2_norm:
-            norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-            vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms >= NORM_FLOOR)
+            return unit(vectors.astype(np.float64)).astype(np.float32)
         return vectors
 
     def _cut(self, descriptors: Descriptors, rows: int, columns: int) -> Descriptors:

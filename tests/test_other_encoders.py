@@ -187,7 +187,7 @@ class TestFisherVector:
     def test_mistakes(self, images):
         with pytest.raises(InputError, match="n_components=60 is more"):
             FisherVector(60).fit(images)
-        with pytest.raises(InputError, match="descriptors are the same"):
+        with pytest.raises(InputError, match="are the same and have no Gaussians"):
             FisherVector(2).fit(np.ones((4, 3, 2)))
         with pytest.raises(InputError, match="power"):
             FisherVector(2, power=0.0).fit(images)

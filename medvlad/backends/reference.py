@@ -57,6 +57,7 @@ __all__ = [
     "place",
     "squared_distances",
     "take",
+    "unit",
 ]
 
 #: Norms below this leave zeros.
@@ -257,9 +258,9 @@ def normalised(
     if power != 1.0:
         v = np.sign(v) * np.abs(v) ** power
     if intra_norm:
-        v = _unit(v)
+        v = unit(v)
     if l2_norm:
-        v = _unit(v.reshape(*v.shape[:-2], -1)).reshape(v.shape)
+        v = unit(v.reshape(*v.shape[:-2], -1)).reshape(v.shape)
     return v
 
 
@@ -384,8 +385,8 @@ def _residuals(
         yield v, np.bincount(own, minlength=len(c))
 
 
-def _unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
+def unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale the vectors along the last axis to unit length; zeros where the norm is below the floor."""
     norm = np.linalg.norm(v, axis=-1, keepdims=True)
-    unit: NDArray[np.float64] = np.divide(v, norm, out=np.zeros_like(v), where=norm >= NORM_FLOOR)
-    return unit
+    scaled: NDArray[np.float64] = np.divide(v, norm, out=np.zeros_like(v), where=norm >= NORM_FLOOR)
+    return scaled
