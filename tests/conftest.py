@@ -129,3 +129,13 @@ def small_weights(tmp_path_factory):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261122)
+
+
+@pytest.fixture(scope="session")
+def vgg16_file(tmp_path_factory):
+    """VGG16's convolutions with seeded random weights."""
+    keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
+    keras.utils.set_random_seed(2)
+    path = tmp_path_factory.mktemp("vgg16") / "vgg16.weights.h5"
+    keras.applications.VGG16(weights=None, include_top=False).save_weights(path)
+    return path

@@ -254,6 +254,21 @@ def test_train_with_a_preset(run, images, weights, tmp_path):
     assert (tmp_path / "maps" / "0_0.png").is_file()
 
 
+def test_export(run, images, weights, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    model, graph = tmp_path / "model", tmp_path / "model.onnx"
+    assert run("train", images, *NETWORK, "--weights", weights, "--encode", "vlad3", "-o", model)[0] == 0
+    status, _, error = run("export", model, graph)
+    assert status == 2
+    assert "--from-features" in error
+    status, printed, _ = run("export", model, graph, "--from-features")
+    assert status == 0
+    assert "from descriptors (batch, n, " in printed
+    assert graph.stat().st_size > 1000
+    status, _, error = run("export", images, graph)
+    assert (status, "is a folder" in error) == (2, True)
+
+
 def test_paper(run, images, weights, tmp_path):
     options = [*NETWORK, "--weights", weights, "--scale", "0", "--out", tmp_path / "out"]
     many = images.parent / "many"

@@ -50,14 +50,6 @@ def pictures():
     return [rng.integers(0, 256, (60 + 9 * i, 80, 3), dtype=np.uint8) for i in range(3)]
 
 
-@pytest.fixture(scope="module")
-def vgg16_file(tmp_path_factory):
-    keras.utils.set_random_seed(2)
-    path = tmp_path_factory.mktemp("vgg16") / "vgg16.weights.h5"
-    keras.applications.VGG16(weights=None, include_top=False).save_weights(path)
-    return path
-
-
 def run(network, engine, pixels, dtype="float32", n_threads=2, ranges=None):
     made = make_engine(network, engine=engine, dtype=dtype, output="host", n_threads=n_threads, ranges=ranges)
     maps = made(pixels)

@@ -1,0 +1,33 @@
+"""The command export: a trained model as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from medvlad._validate import check_output_file
+from medvlad.cli.options import PATH
+from medvlad.cli.session import start_keras
+
+__all__ = ["export"]
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.argument("output", metavar="OUT.onnx", type=PATH)
+@click.option("--weights", help="Where the network's weights are on this machine.")
+@click.option(
+    "--from-features", is_flag=True, help="Begin at descriptors (B, n, D), for networks other than VGG."
+)
+def export(model: Path, output: Path, weights: str | None, from_features: bool) -> None:
+    """Write MODEL, which `medvlad train` made, as one ONNX graph from pixels to scores (extra onnx)."""
+    from medvlad.model_file import check_readable, load_model
+    from medvlad.onnx_export import export_onnx
+
+    check_readable(model)
+    check_output_file(output, "ONNX model")
+    start_keras()
+    inputs = export_onnx(load_model(model, weights=weights), output, from_features=from_features)
+    shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())
+    click.echo(f"wrote {output}: from {shapes} to scores and label; classes are in its metadata")
