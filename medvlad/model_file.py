@@ -1,9 +1,9 @@
 """A fitted pipeline as one file that holds numbers and text only, so opening a stranger's file runs no code.
 
-The file is a NumPy .npz archive, read with ``allow_pickle=False``::
+The file is in the safetensors format: named arrays, and one text "medvlad" among its metadata, JSON::
 
-    header          JSON text: format, format_version, parameters of the network and of each other step,
-                    class names, fingerprint of the network's weights
+    header          format, format_version, parameters of the network and of each other step, class names,
+                    fingerprint of the network's weights, versions, card: what it was trained on
     STEP.ATTRIBUTE  what a step has learnt: "encode.cluster_centers_", "classify.coef_", ...
 
 Encoders side by side are the steps "encode.avg", "encode.vlad64", and so on. The network's
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
 from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
@@ -30,6 +32,7 @@ from medvlad.bag_of_words import BagOfWords
 from medvlad.classify import WideLinearSVC
 from medvlad.encoder import Encoder
 from medvlad.encoding import VLAD
+from medvlad.evaluation import versions
 from medvlad.features import CNNDescriptors
 from medvlad.fisher import FisherVector
 from medvlad.pooling import GlobalPool
@@ -38,10 +41,10 @@ from medvlad.recipe import VectorPCA
 from medvlad.second_order import SecondOrderPool
 from medvlad.weights import weights_source
 
-__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "save_model"]
+__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "save_model"]
 
 FORMAT = "medvlad-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 #: Parameters of the network that travel with the model; the others belong to the machine that runs it.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype")
@@ -137,7 +140,9 @@ _LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
 _ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 
-def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
+def save_model(
+    pipeline: Pipeline, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None
+) -> None:
     """Write a fitted pipeline to one file; a file of that name is replaced only once the new one is whole.
 
     Parameters
@@ -145,6 +150,9 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
     pipeline : sklearn.pipeline.Pipeline
         Fitted: CNNDescriptors, then the steps of :meth:`medvlad.recipe.Recipe.encoder`, then WideLinearSVC.
     path : path-like
+    card : dict, optional
+        What is to be known of the model, JSON values: what it was trained on, how well it does. See
+        :func:`model_card`.
 
     Raises
     ------
@@ -163,13 +171,15 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
         "n_features": int(steps[0][1].n_features_in_),
         "steps": [_described(name, step) for name, step in steps],
         "classes": classifier.classes_.tolist(),
+        "versions": versions(),
+        "card": dict(card or {}),
     }
     if classifier.classes_.dtype.kind not in "Uiub":
         raise InputError(
             f"a model file holds class labels that are text or integers, not {classifier.classes_.dtype}"
         )
     arrays: dict[str, Any] = {
-        f"{name}.{learnt}": np.atleast_1d(getattr(step, learnt))
+        f"{name}.{learnt}": np.ascontiguousarray(np.atleast_1d(getattr(step, learnt)))
         for name, step in steps
         for learnt in _KINDS[_class_of(step)].arrays
         if hasattr(step, learnt)
@@ -180,7 +190,7 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
     try:
         try:
             with unfinished.open("xb") as file:
-                np.savez(file, header=np.array(json.dumps(header)), **arrays)
+                file.write(save(arrays, metadata={"medvlad": json.dumps(header)}))
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -191,6 +201,26 @@ def save_model(pipeline: Pipeline, path: str | os.PathLike[str]) -> None:
 def check_readable(path: str | os.PathLike[str]) -> None:
     """Raise InputError, before the network is started, if `path` holds no model."""
     _read(Path(path))
+
+
+def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Say what a model file holds, without the network.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict
+        features and steps (their parameters), classes, weights_fingerprint, versions, card, ...
+
+    Raises
+    ------
+    InputError
+        As :func:`load_model`.
+    """
+    return _read(Path(path))[0]
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
@@ -214,12 +244,27 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
         are not those it was trained with.
     """
     header, arrays = _read(Path(path))
+    features, steps = _assembled(header, arrays, path, weights)
+    expected = str(header["weights_fingerprint"])
+    features.build()
+    if features.weights_fingerprint_ != expected:
+        raise InputError(
+            f"the {features.model} weights {features.weights!r} are not those that {path} was trained with: "
+            "give the same weights (--weights FILE) or train the model again"
+        )
+    return Pipeline([("features", features), *steps])
+
+
+def _assembled(
+    header: dict[str, Any], arrays: Arrays, path: str | os.PathLike[str], weights: str | None
+) -> tuple[CNNDescriptors, list[tuple[str, Any]]]:
+    """Network, not yet built, and the other steps."""
     try:
         settings = header["features"] | ({"weights": weights} if weights else {})
         features = CNNDescriptors(**{**settings, "scales": tuple(settings["scales"])})
         if header.get("ranges") is not None:
             features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
-        expected = str(header["weights_fingerprint"])
+        str(header["weights_fingerprint"])
         classes = np.array(header["classes"])
         steps, width = [], int(header["n_features"])
         union: list[tuple[str, Any]] = []
@@ -241,13 +286,7 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
         raise InputError(
             f"{path} is no model that 'medvlad train' wrote, or damaged ({error}): train it again"
         ) from error
-    features.build()
-    if features.weights_fingerprint_ != expected:
-        raise InputError(
-            f"the {features.model} weights {features.weights!r} are not those that {path} was trained with: "
-            "give the same weights (--weights FILE) or train the model again"
-        )
-    return Pipeline([("features", features), *steps])
+    return features, steps
 
 
 def _class_of(step: Any) -> str:
@@ -332,12 +371,12 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a model file that 'medvlad train' wrote")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            header = json.loads(str(archive["header"]))
-            arrays = {name: archive[name] for name in archive.files if name != "header"}
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads((file.metadata() or {})["medvlad"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except FileNotFoundError as error:
         raise InputError(f"there is no model file {path}: make one with 'medvlad train'") from error
-    except Exception as error:  # what zipfile, zlib and json raise on a stranger's bytes has no end
+    except Exception as error:  # what safetensors and json raise on a stranger's bytes has no end
         raise InputError(
             f"{path} is no model that 'medvlad train' wrote, or damaged: name one, or train it again"
         ) from error

@@ -265,6 +265,19 @@ def test_export(run, images, weights, tmp_path):
     assert status == 0
     assert "from descriptors (batch, n, " in printed
     assert graph.stat().st_size > 1000
+    status, printed, _ = run("show", model)
+    assert status == 0
+    found = json.loads(printed)
+    assert found["classes"] == ["lying", "upright"]
+    assert found["card"] == {
+        "images": "images",
+        "n_images": 12,
+        "n_skipped": 0,
+        "seed": 0,
+        "encode": "vlad3",
+        "C": 1.0,
+        "class_weight": None,
+    }
     status, _, error = run("export", images, graph)
     assert (status, "is a folder" in error) == (2, True)
 

@@ -4,13 +4,25 @@ import io
 import json
 import os
 import pickle
-import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save
 from sklearn.pipeline import Pipeline
 
-from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, WideLinearSVC, load_model, save_model
+from medvlad import (
+    VLAD,
+    CNNDescriptors,
+    Descriptors,
+    GlobalPool,
+    InputError,
+    WideLinearSVC,
+    load_model,
+    save_model,
+)
+from medvlad.model_file import _assembled, _read, model_card
 from medvlad.recipe import Recipe, encoder_steps
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -75,8 +87,9 @@ def test_round_trip(fitted, arrays, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     for (_, a), (_, b) in zip(fitted.steps, back.steps, strict=True):
         assert type(a) is type(b)
-    with zipfile.ZipFile(path) as archive:
-        assert all(name.endswith(".npy") for name in archive.namelist())
+    again = tmp_path / "again"
+    save_model(fitted, again)
+    assert again.read_bytes() == path.read_bytes()
 
 
 def test_a_new_file_replaces_an_old_one_whole(fitted, tmp_path, monkeypatch):
@@ -84,11 +97,10 @@ def test_a_new_file_replaces_an_old_one_whole(fitted, tmp_path, monkeypatch):
     save_model(fitted, path)
     before = path.read_bytes()
 
-    def full_disk(file, **arrays):
-        file.write(b"half")
+    def full_disk(arrays, metadata):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medvlad.model_file.np.savez", full_disk)
+    monkeypatch.setattr("medvlad.model_file.save", full_disk)
     with pytest.raises(InputError, match=r"cannot write the model .*No space left"):
         save_model(fitted, path)
     assert path.read_bytes() == before
@@ -119,27 +131,34 @@ def test_a_loaded_vlad_cannot_go_on_learning(features, arrays, tmp_path):
         vlad.partial_fit([np.ones((5, 1280))])
 
 
-def packed(path, method):
-    """The model with its members stored by another compression method than they are."""
-    data = bytearray(path.read_bytes())
-    at = data.find(b"PK\x01\x02")
-    data[at + 10 : at + 12] = method.to_bytes(2, "little")
-    return bytes(data)
+def contents(path):
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def altered(path, **changes):
-    """The model at `path` with some members changed, as bytes; None removes one."""
-    with np.load(path) as archive:
-        members = {name: archive[name] for name in archive.files} | changes
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: value for name, value in members.items() if value is not None})
-    return buffer.getvalue()
+    """The model at `path` with some arrays changed, as bytes; None removes one."""
+    metadata, arrays = contents(path)
+    kept = {name: value for name, value in (arrays | changes).items() if value is not None}
+    return save(kept, metadata=metadata)
+
+
+def with_text(path, metadata):
+    """The model at `path` with other metadata, as bytes."""
+    return save(contents(path)[1], metadata=metadata)
 
 
 def with_header(path, **changes):
-    with np.load(path) as archive:
-        header = json.loads(str(archive["header"])) | changes
-    return altered(path, header=np.array(json.dumps(header)))
+    header = json.loads(contents(path)[0]["medvlad"]) | changes
+    return with_text(path, {"medvlad": json.dumps(header)})
+
+
+def longer(path):
+    """The model at `path` whose header says of an array that it has more numbers than the file."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(b'"shape":[3]', b'"shape":[9]')
+    return data[:8] + header + data[8 + size :]
 
 
 DAMAGE = {
@@ -147,9 +166,10 @@ DAMAGE = {
     "text": lambda path: b"not a model",
     "truncated": lambda path: path.read_bytes()[:-200],
     "pickle": lambda path: pickle.dumps({"header": 1}),
-    "no header": lambda path: altered(path, header=None),
-    "header is no JSON": lambda path: altered(path, header=np.array("{")),
-    "pickled header": lambda path: altered(path, header=np.array([{"a": 1}], dtype=object)),
+    "no metadata": lambda path: with_text(path, None),
+    "metadata of others": lambda path: with_text(path, {"format": "pt"}),
+    "header is no JSON": lambda path: with_text(path, {"medvlad": "{"}),
+    "header is a list": lambda path: with_text(path, {"medvlad": "[]"}),
     "another format": lambda path: with_header(path, format="other"),
     "a newer format": lambda path: with_header(path, format_version=99),
     "no coefficients": lambda path: altered(path, **{"classify.coef_": None}),
@@ -158,13 +178,14 @@ DAMAGE = {
     "unknown encoder": lambda path: with_header(path, steps=[{"step": "encode", "class": "Fisher"}]),
     "no parameters": lambda path: with_header(path, steps=[{"step": "classify", "class": "WideLinearSVC"}]),
     "no steps": lambda path: with_header(path, steps=[]),
-    "coefficients of text": lambda path: altered(path, **{"classify.intercept_": np.array(["1", "2", "3"])}),
+    "coefficients of integers": lambda path: altered(path, **{"classify.intercept_": np.arange(3)}),
     "unknown network": lambda path: with_header(path, features={"model": "vgg99", "scales": [0]}),
-    "bad deflate": lambda path: packed(path, 8),
-    "unknown compression": lambda path: packed(path, 99),
-    "deep JSON": lambda path: altered(path, header=np.array("[" * 100_000)),
-    "huge array": lambda path: path.read_bytes().replace(b"(3,)", b"(9" + b"0" * 15 + b",)"),
-    "one array": lambda path: (buffer := io.BytesIO(), np.save(buffer, np.zeros(3)), buffer.getvalue())[2],
+    "deep JSON": lambda path: with_text(path, {"medvlad": "[" * 100_000}),
+    "shapes beyond the file": longer,
+    "header beyond the file": lambda path: b"\xff" * 8 + path.read_bytes()[8:],
+    "array of NumPy": lambda path: (buffer := io.BytesIO(), np.save(buffer, np.zeros(3)), buffer.getvalue())[
+        2
+    ],
 }
 
 
@@ -196,3 +217,28 @@ def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):
 def test_other_pipelines_are_refused(tmp_path):
     with pytest.raises(InputError, match="not GlobalPool, WideLinearSVC"):
         save_model(Pipeline([("a", GlobalPool()), ("b", WideLinearSVC())]), tmp_path / "m")
+
+
+FIXTURE = Path(__file__).with_name("model_format_3.medvlad")
+
+
+def test_the_format_of_an_earlier_version_opens(arrays):
+    """A file that was written when this format was new; what it decides is in its card."""
+    header, learnt = _read(FIXTURE)
+    features, steps = _assembled(header, learnt, FIXTURE, None)
+    assert (features.model, features.scales, features.mirror) == ("mobilenetv2", (0, 1), True)
+    x = Descriptors.from_array(np.array(header["card"]["descriptors"], np.float32))
+    found = Pipeline(steps).decision_function(x)
+    np.testing.assert_allclose(found, header["card"]["decision"], atol=1e-6)
+    assert Pipeline(steps).predict(x).tolist() == header["card"]["decided"]
+
+
+def test_the_card(fitted, tmp_path):
+    save_model(fitted, tmp_path / "m", card={"n_images": 9})
+    card = model_card(tmp_path / "m")
+    assert card["card"] == {"n_images": 9}
+    assert card["classes"] == ["a", "b", "c"]
+    assert card["versions"]["numpy"] == np.__version__
+    assert card["features"]["model"] == "mobilenetv2"
+    with pytest.raises(InputError, match="there is no model file"):
+        model_card(tmp_path / "none")

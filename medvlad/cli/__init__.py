@@ -19,7 +19,7 @@ from medvlad._validate import InputError, MissingExtraError
 from medvlad.cli.audit import audit
 from medvlad.cli.compare import compare
 from medvlad.cli.evaluate import demo, evaluate, predict, train
-from medvlad.cli.export import export
+from medvlad.cli.export import export, show
 from medvlad.cli.fetch import fetch
 from medvlad.cli.paper import paper
 from medvlad.cli.store import extract, store
@@ -91,5 +91,5 @@ def doctor(as_json: bool) -> None:
             click.echo(f"{title}: {value}")
 
 
-for _command in (evaluate, compare, train, predict, paper, audit, fetch, extract, store, export, demo):
+for _command in (evaluate, compare, train, predict, paper, audit, fetch, extract, store, show, export, demo):
     cli.add_command(_command)

@@ -88,7 +88,16 @@ def train(directory: Path, output: Path, **options: Any) -> int:
     dataset = experiment.load(directory)
     start_keras()
     pipeline, skipped, n_images = experiment.train(dataset, encode)
-    save_model(pipeline, output)
+    card = {
+        "images": directory.resolve().name,
+        "n_images": n_images,
+        "n_skipped": len(skipped),
+        "seed": experiment.seed,
+        "encode": encode,
+        "C": float(pipeline.steps[-1][1].C),
+        "class_weight": experiment.class_weight,
+    }
+    save_model(pipeline, output, card=card)
     wrote = "wrote a new" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
     return list_skipped(skipped)

@@ -1,7 +1,8 @@
-"""The command export: a trained model as ONNX."""
+"""The commands show and export: what a trained model is, and the same as ONNX."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -10,7 +11,16 @@ from medvlad._validate import check_output_file
 from medvlad.cli.options import PATH
 from medvlad.cli.session import start_keras
 
-__all__ = ["export"]
+__all__ = ["export", "show"]
+
+
+@click.command()
+@click.argument("model", type=PATH)
+def show(model: Path) -> None:
+    """Print what MODEL is, as JSON: steps, classes, versions, what it was trained on; no network is needed."""
+    from medvlad.model_file import model_card
+
+    click.echo(json.dumps(model_card(model), indent=2))
 
 
 @click.command()
