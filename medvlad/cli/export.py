@@ -17,7 +17,7 @@ __all__ = ["export", "show"]
 @click.command()
 @click.argument("model", type=PATH)
 def show(model: Path) -> None:
-    """Print what MODEL is, as JSON: steps, classes, versions, what it was trained on; no network is needed."""
+    """Print what MODEL is, as JSON: steps, classes, versions, what it was trained on."""
     from medvlad.model_file import model_card
 
     click.echo(json.dumps(model_card(model), indent=2))
