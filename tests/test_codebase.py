@@ -1,5 +1,6 @@
 """The package as a whole: what importing it costs, what it exports, that its version stands in one place."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -59,3 +60,29 @@ def test_the_core_knows_no_python():
         text = path.read_text()
         assert "Python.h" not in text, path
         assert "pybind11" not in text, path
+
+
+def test_the_stub_is_the_module():
+    """Names and parameters of the native module, in their order, as the stub has them."""
+    native = pytest.importorskip(
+        "medvlad.backends._native_portable", reason="the native backend was not built"
+    )
+    stub = ast.parse((ROOT / "medvlad" / "backends" / "_native_portable.pyi").read_text())
+    declared = {node.name: node for node in stub.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assert set(declared) == {name for name in vars(native) if not name.startswith("_")}
+    for name, node in declared.items():
+        if not isinstance(node, ast.FunctionDef):
+            assert {part.name for part in node.body} - {"__init__"} == {
+                part for part in vars(native.ConvNet) if not part.startswith("_")
+            }
+            continue
+        signature = getattr(native, name).__doc__.splitlines()[0]
+        found = re.findall(r"(\w+): ", signature)
+        assert [argument.arg for argument in node.args.args] == found, name
+
+
+def test_smoke():
+    from smoke import main
+
+    pytest.importorskip("medvlad.backends._native_portable", reason="not built")
+    main()

@@ -27,6 +27,20 @@ def encode(
     n_threads: int,
     method: str = "auto",
 ) -> None: ...
+def encode_weighted(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    cells: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    vectors: NDArray[np.float32],
+    masses: NDArray[np.float64] | None,
+    power: float,
+    mass_norm: bool,
+    intra_norm: bool,
+    l2_norm: bool,
+    n_threads: int,
+) -> None: ...
 def squared_distances(
     x: NDArray[np.float32],
     centers: NDArray[np.float32],
