@@ -457,16 +457,14 @@ def test_results_do_not_depend_on_the_store(run, images, weights, tmp_path, monk
         assert run("train", images, *options, *store, "--encode", "vlad4", "-o", model)[0] == 1
     assert found["with"] == found["without"]
     assert len(found["with"]["skipped"]) == 1
-    with np.load(tmp_path / "with.medvlad") as one, np.load(tmp_path / "without.medvlad") as other:
-        assert "encode.cluster_centers_" in one.files
-        for part in one.files:
-            np.testing.assert_array_equal(one[part], other[part])
+    assert (tmp_path / "with.medvlad").read_bytes() == (tmp_path / "without.medvlad").read_bytes()
 
 
 def test_mistakes_about_stores(run, images, tmp_path):
     for arguments, sentence in (
         (["extract", images], "extract needs --store"),
-        (["extract", images, "--store", images], "is a folder of something else"),
+        (["extract", images, "--store", images], "whose folders and images are read"),
+        (["extract", images, "--store", images.parent], "is a folder of something else"),
         (["store", "ls", tmp_path / "none"], "is no descriptor store"),
         (["store", "verify", images], "is no descriptor store"),
     ):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import BATCH_TOLERANCE
 from PIL import Image
 from sklearn.base import clone
 
@@ -103,14 +104,21 @@ def check_store(features, n_images):
     assert len(section) == n_images
 
 
-def check_descriptors(features, paths, expected, monkeypatch):
-    """What the store holds of the pictures is `expected` to the bit, and nothing of it is made now."""
+def check_descriptors(features, paths, expected, monkeypatch, *, one_alone=False):
+    """What the store holds of the pictures is `expected` to the bit, and nothing of it is made now.
+
+    Where one of them was alone in its batch, Keras may have rounded it otherwise.
+    """
     found = clone(features)
     found.fit()
     monkeypatch.setattr("medvlad.features.make_engine", None)
     got = found.transform(paths)
-    assert got.values.tobytes() == expected.values.tobytes()
     np.testing.assert_array_equal(got.offsets, expected.offsets)
+    if one_alone:
+        limit = BATCH_TOLERANCE * np.abs(expected.values).max()
+        np.testing.assert_allclose(got.values, expected.values, rtol=0, atol=limit)
+    else:
+        assert got.values.tobytes() == expected.values.tobytes()
 
 
 def networks(client):
@@ -175,7 +183,7 @@ def test_damage_is_mended(features, pictures, alone, scheduler, monkeypatch):
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 0
     check_store(features, 8)
     # The damaged one went through the network in a batch of its own.
-    check_descriptors(features, pictures[:8], alone[:8], monkeypatch)
+    check_descriptors(features, pictures[:8], alone[:8], monkeypatch, one_alone=True)
 
 
 def test_nothing_is_shared(features, pictures, alone, scheduler, monkeypatch):
@@ -224,7 +232,7 @@ def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, mo
 def test_arrays(features, pictures, alone, scheduler, monkeypatch):
     arrays = [np.asarray(Image.open(path)) for path in pictures[:9]]
     assert extract_distributed(features, arrays, scheduler=scheduler) == 9
-    check_descriptors(features, arrays, alone[:9], monkeypatch)
+    check_descriptors(features, arrays, alone[:9], monkeypatch, one_alone=True)
     arrays[5] = np.zeros((5, 5))
     with pytest.raises(InputError, match=r"^image 5: .*float64"):
         extract_distributed(features, arrays, scheduler=scheduler)
