@@ -18,7 +18,20 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.mark.parametrize(
     "module",
-    ["descriptors", "encoding", "classify", "datasets", "backends", "codebook", "evaluation", "projection"],
+    [
+        "backends",
+        "bag_of_words",
+        "classify",
+        "codebook",
+        "datasets",
+        "descriptors",
+        "encoding",
+        "evaluation",
+        "fisher",
+        "projection",
+        "second_order",
+        "tiles",
+    ],
 )
 def test_docstring_examples(module):
     assert doctest.testmod(importlib.import_module(f"medvlad.{module}")).failed == 0
@@ -52,6 +65,34 @@ def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys, cuda_on_host):
     descriptors = mv.CNNDescriptors("vgg16", weights="bundled").transform(names["test"].paths)
     expected = names["vlad"].transform(descriptors)
     np.testing.assert_allclose(np.asarray(names["vectors"]), expected, rtol=0, atol=1e-3)
+
+
+INTERCHANGE = README.parent / "docs" / "interchange.md"
+_SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+SECTIONS = dict(_SECTION.findall(INTERCHANGE.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_interchange_runs(section):
+    """The examples of a section, one after another, where what they import is installed."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", SECTIONS[section], re.DOTALL))
+    for module in ("torch", "torchvision", "timm", "keras"):
+        if re.search(rf"^(import|from) {module}\b", code, re.MULTILINE):
+            pytest.importorskip(module, reason=f"{module} is not installed")
+    names = {}
+    exec(compile(code, str(INTERCHANGE), "exec"), names)
+    if "search" in names:
+        assert names["search"].best_score_ > 0.9
+    else:
+        vectors = np.asarray(names["vectors"])
+        assert np.isfinite(vectors).all()
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for document in [README, *sorted((README.parent / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text("utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
 def test_readme_commands_exist():
