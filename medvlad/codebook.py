@@ -205,7 +205,11 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
                     self.partial_fit(block)
             return self
         first = not hasattr(self, "cluster_centers_")
-        x = validate_input(self, X, reset=first).counted().values
+        given = validate_input(self, X, reset=first)
+        left = given.counted()
+        if left is not given:  # it may have come from a GPU, where nobody has looked
+            check_finite(left.values)
+        x = left.values
         _, n_threads = self._check_parameters(len(x) if first else None)
         backend = get_backend(self.backend, x)
         x = backend.place(x)

@@ -353,16 +353,21 @@ class VLAD(Encoder):
         centers = self.cluster_centers_
         total, mass = np.zeros(centers.shape), np.zeros(len(centers))
         for _, part in blocks(validated(self, X, reset=False)):
-            x = part.values
-            cells, weights = self._memberships(x, residual_norm=False)
-            if part.weights is not None:
-                weights *= part.weights[:, None]
-            masses = np.empty((1, len(centers)))
-            offsets = np.array([0, len(x)], np.int64)
-            total += self._sums(x, offsets, cells, weights, masses).reshape(centers.shape)
-            mass += masses[0]
+            check_finite(part.values, part.offsets)  # not looked at before where it comes from a GPU
+            for start in range(0, len(part.values), _WEIGHTED_ROWS):
+                x = part.values[start : start + _WEIGHTED_ROWS]
+                cells, weights = self._memberships(x, residual_norm=False)
+                if part.weights is not None:
+                    weights *= part.weights[start : start + _WEIGHTED_ROWS, None]
+                masses = np.empty((1, len(centers)))
+                offsets = np.array([0, len(x)], np.int64)
+                total += self._sums(x, offsets, cells, weights, masses).reshape(centers.shape)
+                mass += masses[0]
         moved = total / np.where(mass > 0, mass, 1.0)[:, None]
-        self.residual_centers_ = (centers + moved).astype(np.float32)
+        with np.errstate(over="ignore"):
+            adapted = (centers + moved).astype(np.float32)
+        check_finite(adapted, name="adapted centres, too large for float32,")
+        self.residual_centers_ = adapted
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:
@@ -378,7 +383,9 @@ class VLAD(Encoder):
         self.codebook_ = codebook.partial_fit(descriptors)
         self.cluster_centers_ = self.codebook_.cluster_centers_
         self.n_iter_ = self.codebook_.n_iter_
-        return self._learn_more(descriptors)
+        # Later batches move the centres; alpha stays that of the first, however the rest is cut.
+        self.__dict__.pop("residual_centers_", None)
+        return self._learn_more(descriptors) if first else self
 
     def transform(self, X: Any) -> Any:
         """Encode each image.
@@ -391,8 +398,8 @@ class VLAD(Encoder):
         Returns
         -------
         ndarray of float32, shape (B, K * D)
-            On the GPU, of the library that `X` came from, where `X` is there; with `residual_norm` in host
-            memory.
+            On the GPU, of the library that `X` came from, where `X` is there; in host memory with soft
+            assignment, normalised residuals or masses, local axes, weights of descriptors, or adapted.
         """
         check_is_fitted(self, "cluster_centers_")
         descriptors = validated(self, X, reset=False)
@@ -483,7 +490,7 @@ class VLAD(Encoder):
         if not (self.local_axes or (self.assignment == "soft" and self.alpha is None)):
             return self
         x = drawn_rows(descriptors, self.max_samples, self.random_state)
-        if self.assignment == "soft" and self.alpha is None:
+        if self.assignment == "soft" and self.alpha is None and len(x):
             self.alpha_ = softness(x, self.cluster_centers_)
         if self.local_axes:
             self.rotations_ = self._axes(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = ["cluster_patches", "confident_errors", "explain_page", "write_predict
 Picture = bytes | Image.Image
 Named = tuple[str, Picture, str]  # with its name and caption
 
+_FIGURE = re.compile(r"(confusion|roc|precision|decisions|calibration|error[0-9]+|clusters)\.png")
 _ERRORS = 6
 _CLUSTERS = 16
 _PATCHES = 8
@@ -86,8 +88,9 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
         If matplotlib is not installed.
     """
     if (folder / "report.html").exists():  # figures of an earlier run may have other names
-        for figure in (folder / "figures").glob("*.png"):
-            figure.unlink()
+        for figure in (folder / "figures").glob("*-*.png"):
+            if _FIGURE.fullmatch(figure.name.rpartition("-")[2]):
+                figure.unlink()
     shown, results = _Shown(folder / "figures"), evaluation.results
     dataset, first = results["dataset"], results["results"][0]
     page = Page(

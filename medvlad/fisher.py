@@ -143,7 +143,8 @@ class FisherVector(Encoder):
             )
         x -= origin
         x /= np.sqrt(spread)  # so that reg_covar and tol mean the same whatever the unit
-        codebook = KMeansCodebook(n_components, random_state=self.random_state).fit(x.astype(np.float32))
+        codebook = KMeansCodebook(n_components, max_samples=None, random_state=self.random_state)
+        codebook.fit(x.astype(np.float32))
         mixture = GaussianMixture(
             n_components,
             covariance_type="diag",

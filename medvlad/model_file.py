@@ -137,6 +137,9 @@ _LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
     "alpha_": lambda parameters: parameters["assignment"] == "soft",
     "rotations_": lambda parameters: bool(parameters["local_axes"]),
 }
+#: What the backends take as it is, and what is divided by or a rate.
+_FLOAT32 = ("cluster_centers_", "rotations_", "residual_centers_")
+_POSITIVE = ("alpha_", "weights_", "variances_")
 _ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 
@@ -200,7 +203,7 @@ def save_model(
 
 def check_readable(path: str | os.PathLike[str]) -> None:
     """Raise InputError, before the network is started, if `path` holds no model."""
-    _read(Path(path))
+    model_card(path)
 
 
 def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -218,9 +221,11 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        As :func:`load_model`.
+        As :func:`load_model`, but for the network's weights.
     """
-    return _read(Path(path))[0]
+    header, arrays = _read(Path(path))
+    _assembled(header, arrays, path, None)
+    return header
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
@@ -260,12 +265,16 @@ def _assembled(
 ) -> tuple[CNNDescriptors, list[tuple[str, Any]]]:
     """Network, not yet built, and the other steps."""
     try:
-        settings = header["features"] | ({"weights": weights} if weights else {})
-        features = CNNDescriptors(**{**settings, "scales": tuple(settings["scales"])})
+        # Nothing else of what the network takes, such as a folder to write into, is a stranger's to say.
+        settings = {name: header["features"][name] for name in _NETWORK}
+        settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
+        features = CNNDescriptors(**settings)
         if header.get("ranges") is not None:
             features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
         str(header["weights_fingerprint"])
         classes = np.array(header["classes"])
+        if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
+            raise ValueError("classes that are not two or more different ones")
         steps, width = [], int(header["n_features"])
         union: list[tuple[str, Any]] = []
         union_width = 0
@@ -281,8 +290,10 @@ def _assembled(
             else:
                 steps.append((kind, step))
                 width = out
+        if union or not isinstance(steps[-1][1], WideLinearSVC):
+            raise ValueError("no classifier at the end")
         steps[-1][1].classes_ = classes
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(
             f"{path} is no model that 'medvlad train' wrote, or damaged ({error}): train it again"
         ) from error
@@ -321,8 +332,13 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
             raise ValueError(f"{name}.{learnt} of dtype {values.dtype}")
         if values.shape != tuple(int(sizes[size]) for size in shape):
             raise ValueError(f"{name}.{learnt} of another shape")
+        if learnt in _FLOAT32:
+            with np.errstate(over="ignore"):
+                values = np.ascontiguousarray(values, np.float32)
         if not np.isfinite(values).all():
             raise ValueError(f"numbers of {name}.{learnt} that are not finite")
+        if learnt in _POSITIVE and not (values > 0).all():
+            raise ValueError(f"numbers of {name}.{learnt} that are not above 0")
         setattr(step, learnt, float(values[0]) if shape == ("one",) else values)
     return step, _width(step, width)
 

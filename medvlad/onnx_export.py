@@ -190,6 +190,7 @@ def _network(graph: _Graph, features: CNNDescriptors) -> tuple[str, dict[str, tu
     ]
     inputs: dict[str, tuple[Any, ...]] = {}
     parts = []
+    grids = iter(features.grids_)
     for side in features.input_sides_:
         name = f"image_{side}"
         inputs[name] = ("batch", side, side, 3)
@@ -210,7 +211,8 @@ def _network(graph: _Graph, features: CNNDescriptors) -> tuple[str, dict[str, tu
                 x = graph("Conv", x, kernel[0], kernel[1], pads=[1, 1, 1, 1])
                 x = graph("Relu", x) if kernel[2] else x
             x = graph("Transpose", x, perm=[0, 2, 3, 1])
-            parts.append(graph("Reshape", x, graph.ints(0, -1, features.n_features_out_)))
+            h, w = next(grids)
+            parts.append(graph("Reshape", x, graph.ints(0, h * w, features.n_features_out_)))
     return graph("Concat", *parts, axis=1) if len(parts) > 1 else parts[0], inputs
 
 
@@ -222,7 +224,8 @@ def _step(graph: _Graph, step: Any, x: str) -> str:
         scale = np.sqrt(step.explained_variance_) if step.whiten else 1.0
         return _project(graph, x, step.mean_, step.components_, scale)
     if isinstance(step, PCA):
-        scale = np.sqrt(step.explained_variance_) if step.whiten else 1.0
+        scale = np.sqrt(step.explained_variance_)
+        scale = np.maximum(scale, np.finfo(scale.dtype).eps) if step.whiten else 1.0  # as scikit-learn has it
         return _project(graph, x, step.mean_, step.components_, scale)
     if isinstance(step, Normalizer) and step.norm == "l2":
         return graph.unit(x)

@@ -103,13 +103,13 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         if self.n_components is None:
             return self
         n_components = check_positive_int(self.n_components, "n_components")
-        n_rows, width = int(given.offsets[-1]), self.n_features_in_
+        rows = drawn_rows(given, self.max_samples, check_random_state(self.random_state))
+        n_rows, width = len(rows), self.n_features_in_
         if n_components > min(width, n_rows):
             raise InputError(
                 f"n_components={n_components} is more than there are descriptors ({n_rows}) or numbers "
                 f"in one ({width}): choose fewer"
             )
-        rows = drawn_rows(given, self.max_samples, check_random_state(self.random_state))
         total, products = np.zeros(width), np.zeros((width, width))
         for start in range(0, len(rows), _BLOCK_ROWS):
             block = self._scaled(rows[start : start + _BLOCK_ROWS])
@@ -124,7 +124,9 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         self.components_ = np.ascontiguousarray(components)
         self.explained_variance_ = variance[::-1].clip(0)
         # What a constant dimension leaves is rounding.
-        constant = self.explained_variance_ <= width * np.finfo(np.float64).eps * np.trace(covariance)
+        constant = self.explained_variance_ <= width * np.finfo(np.float64).eps * np.trace(products) / len(
+            rows
+        )
         if self.whiten and constant.any():
             raise InputError(
                 f"only {int((~constant).sum())} of n_components={n_components} vary, so they cannot all be "

@@ -145,7 +145,8 @@ class SpatialTiles(Encoder):
     def _tile_of_each(self, rows: int, columns: int) -> NDArray[np.int64]:
         """Tile of each of an image's descriptors."""
         found = []
-        for (h, w), flipped in zip(self.grids, self.mirrored or [False] * len(self.grids), strict=True):
+        mirrored = [False] * len(self.grids) if self.mirrored is None else self.mirrored
+        for (h, w), flipped in zip(self.grids, mirrored, strict=True):
             row = (2 * np.arange(h) + 1) * rows // (2 * h)
             column = (2 * np.arange(w) + 1) * columns // (2 * w)
             found.append((row[:, None] * columns + (column[::-1] if flipped else column)).ravel())

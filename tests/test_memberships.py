@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import hypothesis
 import numpy as np
 import pytest
 from conftest import TOLERANCE
@@ -33,27 +34,32 @@ def weighted(name, *arguments, **settings):
     return get_backend(name).encode_weighted(*arguments, **settings)
 
 
-class TestAgainstTheReference:
-    @given(
-        seed=st.integers(0, 2**31 - 1),
-        lengths=st.lists(st.integers(0, 40), max_size=6),
-        k=st.sampled_from([1, 2, 31, 33]),
-        d=st.sampled_from([1, 7, 8, 31, 33]),
-        share=st.sampled_from([0.0, 0.5, 1.0]),
-    )
-    def test_all_normalisations(self, own_backend, seed, lengths, k, d, share):
-        rng = np.random.default_rng(seed)
-        x, offsets, c = batch(rng, lengths, k, d)
-        cells, weights = members(rng, len(x), k, 1 + int(share * (k - 1)))
-        for way in WAYS:
-            masses, expected_masses = np.full((2, len(lengths), k), np.nan)
-            got = weighted(own_backend, x, offsets, c, cells, weights, n_threads=1, masses_out=masses, **way)
-            expected = reference.encode_weighted(
-                x, offsets, c, cells, weights, masses_out=expected_masses, **way
-            )
-            scale = np.abs(expected).max(initial=1.0)
-            np.testing.assert_allclose(got, expected, rtol=0, atol=scale * TOLERANCE["encode", "float32"])
-            np.testing.assert_array_equal(masses, expected_masses)
+@hypothesis.settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    lengths=st.lists(st.integers(0, 40), max_size=6),
+    k=st.sampled_from([1, 2, 31, 33]),
+    d=st.sampled_from([1, 7, 8, 31, 33]),
+    share=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_native_against_the_reference(seed, lengths, k, d, share):
+    rng = np.random.default_rng(seed)
+    x, offsets, c = batch(rng, lengths, k, d)
+    cells, weights = members(rng, len(x), k, 1 + int(share * (k - 1)))
+    for way in WAYS:
+        masses, expected_masses = np.full((2, len(lengths), k), np.nan)
+        got = weighted("native", x, offsets, c, cells, weights, n_threads=1, masses_out=masses, **way)
+        expected = reference.encode_weighted(x, offsets, c, cells, weights, masses_out=expected_masses, **way)
+        scale = np.abs(expected).max(initial=1.0)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=scale * TOLERANCE["encode", "float32"])
+        np.testing.assert_array_equal(masses, expected_masses)
+
+
+def test_cuda_leaves_it_to_the_host(rng, cuda_on_host):
+    x, offsets, c = batch(rng, [5, 9], 4, 6)
+    cells, weights = members(rng, len(x), 4, 2)
+    found = weighted("cuda", x, offsets, c, cells, weights, n_threads=1, **WAYS[-1])
+    np.testing.assert_array_equal(found, weighted("native", x, offsets, c, cells, weights, **WAYS[-1]))
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -294,3 +300,16 @@ def test_partial_fit(images):
 def test_mistakes(images, settings, message):
     with pytest.raises(InputError, match=message):
         VLAD(5, **settings).fit(images)
+
+
+def test_adaptation_to_what_is_no_number(images):
+    vlad = VLAD(3, random_state=0).fit(images)
+    with pytest.raises(InputError, match="adapted centres, too large"):
+        vlad.adapt([np.full((4, 6), 3e38, np.float32)])
+    assert not hasattr(vlad, "residual_centers_")
+
+
+def test_alpha_does_not_depend_on_later_batches(images):
+    vlad = VLAD(3, assignment="soft", random_state=0).partial_fit(images)
+    alpha = vlad.alpha_
+    assert vlad.partial_fit(images[:1]).alpha_ == alpha

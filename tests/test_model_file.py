@@ -161,6 +161,14 @@ def longer(path):
     return data[:8] + header + data[8 + size :]
 
 
+def _steps(path):
+    return json.loads(contents(path)[0]["medvlad"])["steps"]
+
+
+def _centers(path):
+    return [name for name in contents(path)[1] if name.endswith("cluster_centers_")]
+
+
 DAMAGE = {
     "empty": lambda path: b"",
     "text": lambda path: b"not a model",
@@ -170,6 +178,15 @@ DAMAGE = {
     "metadata of others": lambda path: with_text(path, {"format": "pt"}),
     "header is no JSON": lambda path: with_text(path, {"medvlad": "{"}),
     "header is a list": lambda path: with_text(path, {"medvlad": "[]"}),
+    "an endless width": lambda path: with_header(path, n_features=float("inf")),
+    "classes twice": lambda path: with_header(path, classes=["a", "a", "b"]),
+    "classes of two dimensions": lambda path: with_header(path, classes=[["a", "b"], ["c", "d"], ["e", "f"]]),
+    "no classifier": lambda path: with_header(
+        path, steps=json.loads(contents(path)[0]["medvlad"])["steps"][:-1]
+    ),
+    "centres that float32 does not hold": lambda path: altered(
+        path, **dict.fromkeys(_centers(path), np.full((2, 5), 1e300))
+    ),
     "another format": lambda path: with_header(path, format="other"),
     "a newer format": lambda path: with_header(path, format_version=99),
     "no coefficients": lambda path: altered(path, **{"classify.coef_": None}),
@@ -231,6 +248,27 @@ def test_the_format_of_an_earlier_version_opens(arrays):
     found = Pipeline(steps).decision_function(x)
     np.testing.assert_allclose(found, header["card"]["decision"], atol=1e-6)
     assert Pipeline(steps).predict(x).tolist() == header["card"]["decided"]
+
+
+def test_a_stranger_cannot_say_where_to_write(fitted, tmp_path):
+    path = tmp_path / "model"
+    save_model(fitted, path)
+    header = json.loads(contents(path)[0]["medvlad"])
+    more = header["features"] | {"store": str(tmp_path / "evil"), "output": "store", "n_threads": 1000}
+    path.write_bytes(with_header(path, features=more))
+    features = load_model(path).named_steps["features"]
+    assert (features.store, features.output, features.n_threads) == (None, "host", None)
+
+
+@pytest.mark.parametrize(
+    "name", ["encode.vlad3.alpha_", "encode.fisher2.variances_", "encode.fisher2.weights_"]
+)
+def test_rates_and_variances_are_above_zero(tmp_path, name):
+    path = tmp_path / "model"
+    path.write_bytes(FIXTURE.read_bytes())
+    path.write_bytes(altered(path, **{name: -contents(path)[1][name]}))
+    with pytest.raises(InputError, match="not above 0"):
+        model_card(path)
 
 
 def test_the_card(fitted, tmp_path):

@@ -73,6 +73,7 @@ def test_from_descriptors(rng, tmp_path, recipe, n_classes):
     assert json.loads(metadata["classes"]) == sorted(set(labels))
     names = np.array(json.loads(metadata["classes"]))
     np.testing.assert_array_equal(names[label], names[expected.argmax(axis=1)])
+    assert run(path, descriptors=x[:0])[0].shape == (0, n_classes if n_classes > 2 else 2)
     # Another number of images and of descriptors.
     scores, _, _ = run(path, descriptors=x[:5, :7])
     again = expected_scores(steps, Descriptors.from_array(x[:5, :7]))

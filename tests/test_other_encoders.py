@@ -20,6 +20,7 @@ from medvlad import (
     FisherVector,
     GlobalPool,
     InputError,
+    KMeansCodebook,
     SecondOrderPool,
     SpatialTiles,
 )
@@ -191,6 +192,12 @@ class TestFisherVector:
             FisherVector(2).fit(np.ones((4, 3, 2)))
         with pytest.raises(InputError, match="power"):
             FisherVector(2, power=0.0).fit(images)
+
+    def test_more_descriptors_than_k_means_draws(self, rng, monkeypatch):
+        fewer = KMeansCodebook.__init__.__kwdefaults__ | {"max_samples": 20}
+        monkeypatch.setattr(KMeansCodebook.__init__, "__kwdefaults__", fewer)
+        x = rng.normal(size=(10, 5, 3)).astype(np.float32)
+        assert FisherVector(2, max_samples=None, random_state=0).fit_transform(x).shape == (10, 12)
 
 
 class TestBagOfWords:

@@ -136,7 +136,11 @@ def learning_options(command: Command) -> Command:
             "--nearest", "n_nearest", type=int, help="VLAD, soft: in how many cells [default: all]."
         ),
         click.option(
-            "--power", type=float, default=1.0, show_default=True, help="VLAD: signed power; 0.5 is usual."
+            "--power",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="VLAD, fisher, second-order: signed power; 0.5 is usual.",
         ),
         click.option("--mass-norm/--no-mass-norm", default=False, help="VLAD: mean residuals, not sums."),
         click.option(
