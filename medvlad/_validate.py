@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InputError",
     "MissingExtraError",
+    "as_array",
     "as_matrix",
     "check_centers",
     "check_choice",
@@ -80,6 +81,26 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
         ) from error
 
 
+def as_array(x: Any, name: str) -> NDArray[Any]:
+    """Return an array-like in host memory as NumPy's: without gradients, bfloat16 as float32.
+
+    Raises
+    ------
+    InputError
+        If NumPy cannot read it.
+    """
+    if type(x) is np.ndarray and x.dtype.kind in "fiub":
+        return x
+    lacking = "bfloat16" in str(getattr(x, "dtype", ""))  # in NumPy
+    try:
+        if hasattr(x, "detach"):  # torch's
+            x = x.detach().float() if lacking else x.detach()
+        array = np.asarray(x)
+        return array.astype(np.float32) if lacking else array
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} cannot be read as a NumPy array: {error}") from error
+
+
 def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
     """Return `x` as a finite-range float32, C-contiguous matrix, copied only where it must be.
 
@@ -95,10 +116,7 @@ def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
     InputError
         If `x` is not a numeric matrix, is complex, has no columns, or holds finite numbers beyond float32.
     """
-    try:
-        array = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be read as a NumPy array: {error}") from error
+    array = as_array(x, name)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}: convert to float32")
     if array.ndim != 2 or array.shape[1] == 0:

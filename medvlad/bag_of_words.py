@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import check_n_threads
 from medvlad.backends import get_backend
@@ -23,7 +22,6 @@ from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors
 from medvlad.encoder import Encoder, blocks, validated
 from medvlad.gpu_array import GpuArray
-from medvlad.stored import StoredDescriptors
 
 __all__ = ["BagOfWords"]
 
@@ -67,6 +65,8 @@ class BagOfWords(Encoder):
     >>> BagOfWords(3, random_state=0).fit_transform(images).shape
     (4, 3)
     """
+
+    _learnt = "cluster_centers_"
 
     def __init__(
         self,
@@ -125,23 +125,7 @@ class BagOfWords(Encoder):
             self.idf_ = np.log(len(given) / np.maximum(images, 1))
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Count each image's words.
-
-        Parameters
-        ----------
-        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
-            In host memory, in a store or on a GPU, where labels are found.
-
-        Returns
-        -------
-        ndarray of float32, shape (B, K)
-            An image without descriptors, or with none but words that every training image has, gives zeros.
-        """
-        check_is_fitted(self, "cluster_centers_")
-        given = validated(self, X, reset=False)
-        if isinstance(given, StoredDescriptors):
-            return self._transform_stored(given)
+    def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         counts = self._counts(given)
         totals = counts.sum(axis=1, keepdims=True)
         frequency = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)

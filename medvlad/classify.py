@@ -18,6 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from medvlad._validate import InputError, check_positive_float, check_positive_int
+from medvlad.array_api import like_input, on_host
 from medvlad.svm_solver import Problem, Vector, make_form, times
 
 __all__ = ["WideLinearSVC"]
@@ -151,12 +152,16 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         if self.fit_intercept:
             scale = check_positive_float(self.intercept_scaling, "intercept_scaling")
         max_iter = check_positive_int(self.max_iter, "max_iter")
-        x, labels = validate_data(self, X, y, dtype=[np.float64, np.float32], order=None, copy=False)
+        x, labels = validate_data(
+            self, on_host(X, "X"), on_host(y, "y"), dtype=[np.float64, np.float32], order=None, copy=False
+        )
         check_classification_targets(labels)
         classes, encoded = np.unique(labels, return_inverse=True)
         row_weight: Vector = np.ones(len(x))
         if sample_weight is not None:
-            row_weight = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+            row_weight = _check_sample_weight(
+                on_host(sample_weight, "sample_weight"), x, dtype=np.float64, ensure_non_negative=True
+            )
         totals: Vector = np.bincount(encoded, row_weight, len(classes)).astype(np.float64)
         present = classes[totals > 0]
         if len(present) < 2:
@@ -244,8 +249,14 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             One column a class; with two classes, the score of ``classes_[1]``.
         """
+        scores: Vector = like_input(self._scores(X), X)
+        return scores
+
+    def _scores(self, X: ArrayLike) -> Vector:
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False, dtype=[np.float64, np.float32], order=None, copy=False)
+        x = validate_data(
+            self, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
+        )
         scores = times(x, self.coef_.T) + self.intercept_
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
@@ -260,7 +271,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        scores = self.decision_function(X)
+        scores = self._scores(X)
         best = (scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1)
         predicted: NDArray[Any] = self.classes_[best]
-        return predicted
+        # Names are NumPy's alone.
+        return like_input(predicted, X) if predicted.dtype.kind in "biuf" else predicted

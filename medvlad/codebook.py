@@ -44,6 +44,7 @@ from medvlad._validate import (
     check_n_threads,
     check_positive_int,
 )
+from medvlad.array_api import like_input
 from medvlad.backends import Backend, get_backend
 from medvlad.descriptors import Descriptors, draw_rows, validate_input
 from medvlad.gpu_array import GpuArray, import_cupy
@@ -249,9 +250,9 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         labels = get_backend(self.backend, x).assign(
             x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
         )
-        return x.give_back(labels) if isinstance(x, GpuArray) else labels
+        return x.give_back(labels) if isinstance(x, GpuArray) else like_input(labels, X)
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(self, X: Any) -> Any:
         """Euclidean distance of each descriptor to each centre.
 
         Parameters
@@ -273,7 +274,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
                 np.einsum("nd,nd->n", block, block)[:, None] - 2 * block @ c.T + np.einsum("kd,kd->k", c, c)
             )
             distances[part] = np.sqrt(np.maximum(squared, 0))
-        return distances
+        return like_input(distances, X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

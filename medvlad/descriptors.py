@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from medvlad._validate import (
     InputError,
+    as_array,
     as_matrix,
     check_finite,
     check_offsets,
@@ -73,7 +74,7 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
     @classmethod
     def from_list(cls, arrays: Sequence[Any]) -> Descriptors:
-        """Join one (n_i, D) array an image; ``n_i = 0`` is legal.
+        """Join one (n_i, D) array, or map (H_i, W_i, D), an image; ``n_i = 0`` is legal.
 
         Raises
         ------
@@ -84,7 +85,10 @@ class Descriptors(Sequence[NDArray[np.float32]]):
             raise InputError(f"from_list needs a list of arrays, got {type(arrays).__name__}")
         if len(arrays) == 0:
             raise InputError("an empty list of images has no number of features: give at least one array")
-        matrices = [read_matrix(a, f"descriptors of image {i}") for i, a in enumerate(arrays)]
+        matrices = [
+            read_matrix(_by_rows(a, name), name)
+            for a, name in ((a, f"descriptors of image {i}") for i, a in enumerate(arrays))
+        ]
         width = matrices[0].shape[1]
         for i, matrix in enumerate(matrices):
             check_width(matrix.shape[1], width, f"descriptors of image {i}", "those of image 0")
@@ -93,7 +97,7 @@ class Descriptors(Sequence[NDArray[np.float32]]):
     @classmethod
     def from_array(cls, x: Any) -> Descriptors:
         """Read a (B, n, D) array, or feature maps (B, H, W, D), without a copy where possible."""
-        array = GpuArray.read(x, "descriptors") if on_gpu(x) else np.asarray(x)
+        array = _read(x)
         if array.ndim not in (3, 4):
             raise InputError(f"from_array needs shape (n_images, n, n_features), got {array.shape}")
         n_images, *inner, width = array.shape
@@ -193,6 +197,18 @@ def read_matrix(x: Any, name: str) -> Any:
     return array
 
 
+def _by_rows(x: Any, name: str) -> Any:
+    """Return a map (H, W, D) as (H * W, D)."""
+    if getattr(x, "ndim", None) != 3:
+        return x
+    maps = GpuArray.read(x, name) if on_gpu(x) else as_array(x, name)
+    return maps.reshape(maps.shape[0] * maps.shape[1], maps.shape[2])
+
+
+def _read(x: Any) -> Any:
+    return GpuArray.read(x, "descriptors") if on_gpu(x) else as_array(x, "descriptors")
+
+
 def _joined(matrices: Sequence[Any]) -> Any:
     """Rows of all matrices, which are of one width: on the GPU where the first is."""
     first = matrices[0]
@@ -254,7 +270,7 @@ def as_descriptors(x: Any) -> Descriptors:
         return x
     if is_ragged_list(x):
         return Descriptors.from_list(x)
-    array = GpuArray.read(x, "descriptors") if on_gpu(x) else np.asarray(x)
+    array = _read(x)
     if array.ndim in (3, 4):
         return Descriptors.from_array(array)
     matrix = read_matrix(array, "descriptors")
@@ -262,13 +278,11 @@ def as_descriptors(x: Any) -> Descriptors:
 
 
 def is_ragged_list(x: Any) -> bool:
-    """Whether `x` is a list or tuple of 2-D arrays (and not a nested list of numbers).
+    """Whether `x` is a list or tuple of arrays (n_i, D) or maps (and not a nested list of numbers).
 
     One such array is enough: Descriptors.from_list names the others.
     """
-    return isinstance(x, list | tuple) and any(
-        (isinstance(a, np.ndarray) or on_gpu(a)) and a.ndim == 2 for a in x
-    )
+    return isinstance(x, list | tuple) and any(getattr(a, "ndim", None) in (2, 3) for a in x)
 
 
 def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
@@ -281,6 +295,9 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
     ValueError
         InputError, or scikit-learn's own message, if `x` is not finite numbers of the fitted width.
     """
+    from medvlad.array_api import on_host  # here, as scikit-learn is slow to import
+
+    x = on_host(x, "descriptors")
     own = isinstance(x, Descriptors) or is_ragged_list(x) or getattr(x, "ndim", None) in (3, 4) or on_gpu(x)
     if not own:
         from sklearn.utils.validation import validate_data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,53 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._validate import check_positive_int, check_width
+from medvlad._validate import check_finite, check_positive_int, check_width
+from medvlad.array_api import like_input
 from medvlad.descriptors import Descriptors, as_descriptors, draw_rows, validate_input
 from medvlad.stored import StoredDescriptors
 from medvlad.vector_file import new_vector_file
 
-__all__ = ["Encoder", "blocks", "drawn_rows", "validated"]
+__all__ = ["Encoder", "blocks", "drawn_rows", "in_host_memory", "validated"]
 
 _BLOCK_BYTES = 16 << 20  # of encoded images at a time
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What all encoders have in common: any input, float32 out, and images that are in a store."""
+
+    _learnt = "n_features_in_"  # what only a fitted one has
+
+    def transform(self, X: Any) -> Any:
+        """Encode each image.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D), or array (B, D)
+            In host memory, in a store or on a GPU.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, n_features_out)
+            An image without descriptors gives zeros. Of the library and on the device of `X` where the class
+            says so, and where scikit-learn's ``array_api_dispatch`` is on.
+
+        Raises
+        ------
+        InputError
+            If `X` is not finite numbers of the width that was fitted on.
+        """
+        check_is_fitted(self)
+        given = validated(self, X, reset=False)
+        if isinstance(given, StoredDescriptors):
+            return self._transform_stored(given)
+        return like_input(self._encode_images(given), X)
+
+    @abstractmethod
+    def _encode_images(self, given: Descriptors) -> Any:
+        """Vectors (B, n_features_out) of images that :func:`validated` returned."""
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, self._learnt)
 
     def transform_blocks(self, X: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Encode images block by block, in memory for a block; see :meth:`StoredDescriptors.blocks`.
@@ -43,7 +79,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         step = max(1, _BLOCK_BYTES // (4 * self._n_features_out))
         for indices, block in blocks(X):
             for start in range(0, len(block), step):
-                yield indices[start : start + step], self.transform(block[start : start + step])
+                part = validate_input(self, block[start : start + step], reset=False)
+                yield indices[start : start + step], self._encode_images(part)
 
     def transform_to_file(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
         """Encode images into a ``.npy`` file, in memory for a block, however many there are.
@@ -95,6 +132,14 @@ def drawn_rows(
     values: NDArray[np.float32] = X.counted().to_host().values
     n_rows = len(values)
     return values[draw_rows(n_rows, max(1, most), random_state)] if most < n_rows else values
+
+
+def in_host_memory(given: Descriptors) -> Descriptors:
+    """Return what :func:`validated` returned in host memory, and looked at."""
+    descriptors = given.to_host()
+    if descriptors is not given:  # what is on a GPU was not looked at
+        check_finite(descriptors.values, descriptors.offsets)
+    return descriptors
 
 
 def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:

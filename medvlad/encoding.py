@@ -265,7 +265,9 @@ class VLAD(Encoder):
 
     Notes
     -----
-    Soft assignment, normalisation of residuals and mass, and local axes are computed in host memory.
+    Vectors are (B, K * D), cell after cell; on the GPU, of the library that the descriptors came from, where
+    those are there. Soft assignment, normalisation of residuals and mass, local axes, weights of descriptors
+    and adaptation are computed, and left, in host memory.
 
     Examples
     --------
@@ -274,6 +276,8 @@ class VLAD(Encoder):
     >>> VLAD(n_clusters=2, random_state=0).fit_transform(images).shape
     (4, 16)
     """
+
+    _learnt = "cluster_centers_"
 
     def __init__(
         self,
@@ -348,7 +352,7 @@ class VLAD(Encoder):
         -------
         self
         """
-        check_is_fitted(self, "cluster_centers_")
+        check_is_fitted(self)
         self.__dict__.pop("residual_centers_", None)
         centers = self.cluster_centers_
         total, mass = np.zeros(centers.shape), np.zeros(len(centers))
@@ -387,24 +391,7 @@ class VLAD(Encoder):
         self.__dict__.pop("residual_centers_", None)
         return self._learn_more(descriptors) if first else self
 
-    def transform(self, X: Any) -> Any:
-        """Encode each image.
-
-        Parameters
-        ----------
-        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D), or array (B, D)
-            In host memory, in a store or on a GPU.
-
-        Returns
-        -------
-        ndarray of float32, shape (B, K * D)
-            On the GPU, of the library that `X` came from, where `X` is there; in host memory with soft
-            assignment, normalised residuals or masses, local axes, weights of descriptors, or adapted.
-        """
-        check_is_fitted(self, "cluster_centers_")
-        descriptors = validated(self, X, reset=False)
-        if isinstance(descriptors, StoredDescriptors):
-            return self._transform_stored(descriptors)
+    def _encode_images(self, descriptors: Descriptors) -> Any:
         if descriptors.weights is not None or not self._is_plain():
             return self._encode_weighted(descriptors.to_host())
         return _encode(
@@ -430,7 +417,7 @@ class VLAD(Encoder):
         cells : ndarray of int32, shape (N, r)
         weights : ndarray of float64, shape (N, r)
         """
-        check_is_fitted(self, "cluster_centers_")
+        check_is_fitted(self)
         return self._memberships(x, residual_norm=self.residual_norm)
 
     @property

@@ -25,21 +25,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from sklearn import config_context
 from sklearn.mixture import GaussianMixture
-from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import (
     InputError,
-    check_finite,
     check_interval,
     check_positive_float,
     check_positive_int,
 )
 from medvlad.backends.reference import unit
 from medvlad.codebook import KMeansCodebook
-from medvlad.encoder import Encoder, drawn_rows, validated
-from medvlad.gpu_array import GpuArray
-from medvlad.stored import StoredDescriptors
+from medvlad.descriptors import Descriptors
+from medvlad.encoder import Encoder, drawn_rows, in_host_memory, validated
 
 __all__ = ["FisherVector"]
 
@@ -76,6 +74,10 @@ class FisherVector(Encoder):
     n_features_in_ : int
         Width D of a descriptor.
 
+    Notes
+    -----
+    Vectors are (B, 2 * K * D), in host memory: means first, then variances, component after component.
+
     References
     ----------
     Perronnin, Sanchez, Mensink: Improving the Fisher kernel for large-scale image classification. ECCV 2010.
@@ -87,6 +89,8 @@ class FisherVector(Encoder):
     >>> FisherVector(2, random_state=0).fit_transform(images).shape
     (4, 32)
     """
+
+    _learnt = "means_"
 
     def __init__(
         self,
@@ -155,34 +159,17 @@ class FisherVector(Encoder):
             weights_init=np.maximum(codebook.counts_, 1) / np.maximum(codebook.counts_, 1).sum(),
             precisions_init=1.0 / np.maximum(_variances(x, codebook), self.reg_covar),
         )
-        mixture.fit(x)
+        with config_context(array_api_dispatch=False):  # which knows no mixture that begins somewhere
+            mixture.fit(x)
         self.n_iter_ = mixture.n_iter_
         self.weights_ = mixture.weights_
         self.means_ = mixture.means_ * np.sqrt(spread) + origin
         self.variances_ = mixture.covariances_ * spread
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Encode each image.
-
-        Parameters
-        ----------
-        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
-            What is on a GPU is copied to the host.
-
-        Returns
-        -------
-        ndarray of float32, shape (B, 2 * K * D)
-            Means first, then variances, component after component. An image without descriptors gives zeros.
-        """
-        check_is_fitted(self, "means_")
+    def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         check_interval(self.power, "power", 0.0, 1.0)
-        given = validated(self, X, reset=False)
-        if isinstance(given, StoredDescriptors):
-            return self._transform_stored(given)
-        descriptors = given.to_host()
-        if isinstance(given.values, GpuArray):
-            check_finite(descriptors.values, descriptors.offsets)
+        descriptors = in_host_memory(given)
         origin = self.means_.mean(axis=0)
         encoded = np.zeros((len(descriptors), self._n_features_out), np.float32)
         descriptors = descriptors.counted()

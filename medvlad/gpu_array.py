@@ -38,7 +38,10 @@ def on_gpu(x: Any) -> bool:
         return True
     if type(x) is np.ndarray or not hasattr(x, "__dlpack_device__"):
         return False
-    return int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
+    try:
+        return int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
+    except (BufferError, RuntimeError, ValueError):  # of no device, as torch's "meta"
+        return False
 
 
 def import_cupy() -> Any:

@@ -13,13 +13,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
-from medvlad._validate import check_choice, check_finite, check_interval
+from medvlad._validate import check_choice, check_interval
 from medvlad.backends.reference import unit
-from medvlad.encoder import Encoder, validated
+from medvlad.descriptors import Descriptors
+from medvlad.encoder import Encoder, in_host_memory, validated
 from medvlad.gpu_array import GpuArray, import_cupy
-from medvlad.stored import StoredDescriptors
 
 __all__ = ["POOL", "GlobalPool"]
 
@@ -42,6 +41,10 @@ class GlobalPool(Encoder):
     ----------
     n_features_in_ : int
         Width D of a descriptor, and of the result.
+
+    Notes
+    -----
+    Descriptors on a GPU are pooled by the host, and the result goes back.
     """
 
     def __init__(self, mode: str = "avg", *, l2_norm: bool = True, p: float = 3.0) -> None:
@@ -66,27 +69,9 @@ class GlobalPool(Encoder):
         validated(self, X, reset=True)
         return self
 
-    def transform(self, X: Any) -> Any:
-        """Pool each image.
-
-        Parameters
-        ----------
-        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
-
-        Returns
-        -------
-        ndarray of float32, shape (B, D)
-            An image without descriptors gives zeros. Descriptors on a GPU are pooled by the host, and the
-            result goes back.
-        """
-        check_is_fitted(self, "n_features_in_")
+    def _encode_images(self, given: Descriptors) -> Any:
         check_choice(self.mode, "mode", tuple(POOL))
-        given = validated(self, X, reset=False)
-        if isinstance(given, StoredDescriptors):
-            return self._transform_stored(given)
-        descriptors = given.counted().to_host()
-        if isinstance(given.values, GpuArray):
-            check_finite(descriptors.values, descriptors.offsets)
+        descriptors = in_host_memory(given).counted()
         pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
         for start in range(0, len(descriptors), _POOL_IMAGES):
             part = descriptors[start : start + _POOL_IMAGES]
@@ -109,9 +94,6 @@ class GlobalPool(Encoder):
                 on_gpu_again = import_cupy().asarray(pooled)
             return given.values.give_back(on_gpu_again)
         return pooled
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "n_features_in_")
 
     @property
     def _n_features_out(self) -> int:

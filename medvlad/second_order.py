@@ -18,13 +18,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import check_choice, check_finite, check_interval, check_positive_float
 from medvlad.backends.reference import unit
-from medvlad.encoder import Encoder, validated
-from medvlad.gpu_array import GpuArray
-from medvlad.stored import StoredDescriptors
+from medvlad.descriptors import Descriptors
+from medvlad.encoder import Encoder, in_host_memory, validated
 
 __all__ = ["SecondOrderPool"]
 
@@ -85,27 +83,9 @@ class SecondOrderPool(Encoder):
         validated(self, X, reset=True)
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Pool each image.
-
-        Parameters
-        ----------
-        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
-            What is on a GPU is copied to the host.
-
-        Returns
-        -------
-        ndarray of float32, shape (B, D * (D + 1) / 2)
-            An image without descriptors, or of zeros, gives zeros.
-        """
-        check_is_fitted(self)
+    def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         self._check_parameters()
-        given = validated(self, X, reset=False)
-        if isinstance(given, StoredDescriptors):
-            return self._transform_stored(given)
-        descriptors = given.to_host()
-        if isinstance(given.values, GpuArray):
-            check_finite(descriptors.values, descriptors.offsets)
+        descriptors = in_host_memory(given)
         width = self.n_features_in_
         upper = np.triu_indices(width)
         weights = np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))

@@ -18,12 +18,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError
 from medvlad.backends.reference import unit
 from medvlad.descriptors import Descriptors
-from medvlad.encoder import Encoder, validated
+from medvlad.encoder import Encoder, in_host_memory, validated
 from medvlad.stored import StoredDescriptors
 
 __all__ = ["SpatialTiles"]
@@ -52,6 +51,10 @@ class SpatialTiles(Encoder):
     n_features_in_ : int
         Width D of a descriptor.
 
+    Notes
+    -----
+    Vectors are (B, T * the encoder's width) for T tiles, level after level, row by row, in host memory.
+
     References
     ----------
     Lazebnik, Schmid, Ponce: Beyond bags of features. CVPR 2006.
@@ -65,6 +68,8 @@ class SpatialTiles(Encoder):
     >>> SpatialTiles(GlobalPool(), grids=[(4, 4)]).fit_transform(maps).shape
     (3, 40)
     """
+
+    _learnt = "encoder_"
 
     def __init__(
         self,
@@ -103,24 +108,9 @@ class SpatialTiles(Encoder):
         self.encoder_ = clone(self.encoder).fit(given, y)
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Encode each tile of each image.
-
-        Parameters
-        ----------
-        X : as for `fit`
-
-        Returns
-        -------
-        ndarray of float32, shape (B, T * the encoder's width)
-            For T tiles. An image without descriptors gives zeros.
-        """
-        check_is_fitted(self, "encoder_")
-        given = validated(self, X, reset=False)
+    def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         self._check_lengths(given)
-        if isinstance(given, StoredDescriptors):
-            return self._transform_stored(given)
-        descriptors = given.to_host()
+        descriptors = in_host_memory(given)
         parts = [
             np.asarray(self.encoder_.transform(self._cut(descriptors, *level))).reshape(len(descriptors), -1)
             for level in self.tiles
@@ -129,6 +119,10 @@ class SpatialTiles(Encoder):
         if self.l2_norm:
             return unit(vectors.astype(np.float64)).astype(np.float32)
         return vectors
+
+    def _transform_stored(self, X: StoredDescriptors) -> NDArray[np.float32]:
+        self._check_lengths(X)  # while images have their own numbers
+        return super()._transform_stored(X)
 
     def _cut(self, descriptors: Descriptors, rows: int, columns: int) -> Descriptors:
         """Return each tile of a level as an image of its own, image after image."""

@@ -7,6 +7,9 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+# SciPy looks once, when it is imported: scikit-learn's array-API dispatch, in test_array_api.py, wants it.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 import numpy as np
 import pytest
 from cuda_on_host import cupy_on_host

@@ -134,3 +134,45 @@ def test_host_layouts_are_accepted(rng, backend):
         read_only,
     ):
         np.testing.assert_array_equal(mv.assign(view, c, backend=backend), expected)
+
+
+class TestArraysOfOtherLibraries:
+    """In host memory; what torch adds is tried where it is installed."""
+
+    def test_lists_of_maps_and_of_foreign_arrays(self, rng):
+        maps = [rng.random((h, 3, 4), dtype=np.float32) for h in (2, 5)]
+        expected = Descriptors.from_list([m.reshape(-1, 4) for m in maps])
+        xp = pytest.importorskip("array_api_strict", reason="array_api_strict is not installed")
+        flat = [xp.asarray(m.reshape(-1, 4)) for m in maps]
+        for given in (maps, [xp.asarray(m) for m in maps], flat, tuple(flat)):
+            found = as_descriptors(given)
+            np.testing.assert_array_equal(found.values, expected.values)
+            np.testing.assert_array_equal(found.offsets, expected.offsets)
+        np.testing.assert_array_equal(
+            mv.GlobalPool().fit_transform(flat), mv.GlobalPool().fit_transform(maps)
+        )
+
+    def test_bfloat16_of_numpy(self, rng):
+        bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
+        x = rng.integers(-8, 8, (3, 5, 4)).astype(np.float32)
+        for shaped in (x, x[:, 0], list(x)):
+            given = [a.astype(bfloat16) for a in x] if isinstance(shaped, list) else shaped.astype(bfloat16)
+            np.testing.assert_array_equal(as_descriptors(given).values, as_descriptors(shaped).values)
+
+    def test_torch(self, rng):
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        x = rng.integers(-8, 8, (3, 4, 4)).astype(np.float32)
+        expected = mv.VLAD(2, random_state=0).fit_transform(x)
+        learnt = torch.nn.Parameter(torch.tensor(x))
+        for given in (
+            learnt,
+            learnt.bfloat16(),
+            learnt.half(),
+            list(learnt),
+            learnt.transpose(1, 2).transpose(1, 2),
+        ):
+            np.testing.assert_array_equal(mv.VLAD(2, random_state=0).fit_transform(given), expected)
+        with pytest.raises(InputError, match="descriptors cannot be read as a NumPy array"):
+            mv.GlobalPool().fit(torch.empty(2, 3, device="meta"))
+        two = mv.WideLinearSVC().fit(learnt[:, 0], [0, 1, 1])
+        assert two.decision_function(learnt[:, 0]).shape == (3,)

@@ -49,6 +49,7 @@ def known(estimator):
         return dict.fromkeys(names, "partial_fit is refused: axes are learnt from all descriptors at once")
     if isinstance(estimator, DescriptorProjection):
         names = (
+            "check_array_api_input",
             "check_transformer_data_not_an_array",
             "check_transformer_general",
             "check_transformer_preserve_dtypes",
