@@ -38,6 +38,7 @@ __all__ = [
     "check_positive_float",
     "check_positive_int",
     "check_seed",
+    "check_vocabulary",
     "check_width",
     "import_extra",
 ]
@@ -242,14 +243,22 @@ def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
     return checked
 
 
-def check_centers(centers: Any, n_features: int) -> NDArray[np.float32]:
+def check_centers(centers: Any, n_features: int, name: str = "centers") -> NDArray[np.float32]:
     """Return cluster centres (K, D) as checked float32 with ``D == n_features`` and ``K >= 1``."""
-    array = as_matrix(centers, "centers")
+    array = as_matrix(centers, name)
     if array.shape[0] == 0:
-        raise InputError("centers must hold at least one cluster centre, got shape (0, n_features)")
-    check_width(array.shape[1], n_features, "centers", "descriptors")
-    check_finite(array, name="centers")
+        raise InputError(f"{name} must hold at least one cluster centre, got shape (0, n_features)")
+    check_width(array.shape[1], n_features, name, "descriptors")
+    check_finite(array, name=name)
     return array
+
+
+def check_vocabulary(centers: Any, n_clusters: Any, n_features: int, name: str) -> NDArray[np.float32]:
+    """Return given centres as :func:`check_centers`, a copy, if there are `n_clusters` of them."""
+    checked = check_centers(centers, n_features, name)
+    if len(checked) != n_clusters:
+        raise InputError(f"{name} holds {len(checked)} centres and n_clusters is {n_clusters}: give the same")
+    return checked.copy()
 
 
 def check_positive_int(value: Any, name: str) -> int:

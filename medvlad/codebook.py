@@ -38,11 +38,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import (
     InputError,
+    check_choice,
     check_finite,
     check_interval,
     check_n_clusters,
     check_n_threads,
     check_positive_int,
+    check_vocabulary,
 )
 from medvlad.array_api import like_input
 from medvlad.backends import Backend, get_backend
@@ -68,6 +70,10 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     ----------
     n_clusters : int, default=64
         Number K of centres.
+    init : "k-means++" or array-like of shape (K, D), default="k-means++"
+        Where the centres start.
+    n_init : int, default=1
+        Starts, of which the one that ends with the lowest inertia is kept; 1 where `init` is an array.
     max_iter : int, default=100
         Most Lloyd steps of `fit`.
     tol : float, default=1e-4
@@ -104,6 +110,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self,
         n_clusters: int = 64,
         *,
+        init: Any = "k-means++",
+        n_init: int = 1,
         max_iter: int = 100,
         tol: float = 1e-4,
         backend: str = "auto",
@@ -112,6 +120,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         max_samples: int | None = 500_000,
     ) -> None:
         self.n_clusters = n_clusters
+        self.init = init
+        self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
         self.backend = backend
@@ -144,33 +154,25 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             X = Descriptors(drawn, [0, len(drawn)])
         x = validate_input(self, X, reset=True).counted().values
         n_clusters, n_threads = self._check_parameters(int(min(len(x), most)))
+        n_init = check_positive_int(self.n_init, "n_init") if isinstance(self.init, str) else 1
         backend = get_backend(self.backend, x)
         if len(x) > most:
             rows = draw_rows(len(x), int(most), rng)
             x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
         x = backend.place(x)
-        centers = _seed(x, n_clusters, rng, backend, n_threads)
-        offsets = np.array([0, len(x)], np.int64)
-        threshold = self.tol * _mean_variance(x, backend, n_threads)
-        converged, self.n_iter_ = False, 0
-        while not converged and self.n_iter_ < self.max_iter:
-            residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
-            moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
-            updated = _moved(centers, moves)
-            empty = np.flatnonzero(counts[0] == 0)
-            moved = False
-            if len(empty):
-                moved = _fill_empty(x, centers, updated, empty, backend, n_threads)
-            at_rest = np.array_equal(updated, centers) or float((moves**2).sum()) <= threshold
-            converged = at_rest and not moved
-            centers = updated
-            self.n_iter_ += 1
-        if not converged:
+        self.inertia_ = math.inf
+        for _ in range(n_init):
+            centers, n_iter, converged = self._lloyd(
+                x, self._start(x, rng, backend, n_threads), backend, n_threads
+            )
+            labels, inertia = _labels_and_inertia(x, centers, backend, n_threads)
+            if inertia < self.inertia_:
+                self.cluster_centers_, self.n_iter_, at_rest = centers, n_iter, converged
+                self.labels_, self.inertia_ = labels, inertia
+        if not at_rest:
             logger.info(
                 "k-means stopped after max_iter=%d steps before its centres came to rest", self.max_iter
             )
-        self.cluster_centers_ = centers
-        self._finish(x, backend, n_threads)
         self.counts_ = np.bincount(self.labels_, minlength=n_clusters).astype(np.int64)
         if (self.counts_ == 0).any():
             warnings.warn(
@@ -216,7 +218,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         x = backend.place(x)
         if first:
             rng = check_random_state(self.random_state)
-            centers = _seed(x, self.n_clusters, rng, backend, n_threads)
+            centers = self._start(x, rng, backend, n_threads)
             self.counts_ = np.zeros(self.n_clusters, np.int64)
             self.n_iter_ = 0
         else:
@@ -230,7 +232,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         moves = residuals[0].astype(np.float64) / np.maximum(self.counts_, 1)[:, None]
         self.cluster_centers_ = _moved(centers, moves)
         self.n_iter_ += 1
-        self._finish(x, backend, n_threads)
+        self.labels_, self.inertia_ = _labels_and_inertia(x, self.cluster_centers_, backend, n_threads)
         return self
 
     def predict(self, X: Any) -> Any:
@@ -288,15 +290,48 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     def _check_parameters(self, n_samples: int | None) -> tuple[int, int]:
         check_positive_int(self.max_iter, "max_iter")
         check_interval(self.tol, "tol", -math.ulp(0.0), math.inf)
+        if isinstance(self.init, str):
+            check_choice(self.init, "init", ("k-means++",))
         n_clusters = check_positive_int(self.n_clusters, "n_clusters")
         if n_samples is not None:
             check_n_clusters(n_clusters, n_samples)
         return n_clusters, check_n_threads(self.n_threads)
 
-    def _finish(self, x: NDArray[np.float32], backend: Backend, n_threads: int) -> None:
-        self.labels_ = _labels(x, self.cluster_centers_, backend, n_threads)
-        distances = backend.squared_distances(x, self.cluster_centers_, self.labels_, n_threads=n_threads)
-        self.inertia_ = float(distances.sum())
+    def _start(
+        self, x: Any, rng: np.random.RandomState, backend: Backend, n_threads: int
+    ) -> NDArray[np.float32]:
+        """Centres to begin at."""
+        if isinstance(self.init, str):
+            return _seed(x, self.n_clusters, rng, backend, n_threads)
+        return check_vocabulary(self.init, self.n_clusters, x.shape[1], "init")
+
+    def _lloyd(
+        self, x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int
+    ) -> tuple[NDArray[np.float32], int, bool]:
+        """Centres after Lloyd's steps, how many those were, and whether the centres are at rest."""
+        offsets = np.array([0, len(x)], np.int64)
+        threshold = self.tol * _mean_variance(x, backend, n_threads)
+        for n_iter in range(1, self.max_iter + 1):
+            residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
+            moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
+            updated = _moved(centers, moves)
+            empty = np.flatnonzero(counts[0] == 0)
+            moved = False
+            if len(empty):
+                moved = _fill_empty(x, centers, updated, empty, backend, n_threads)
+            at_rest = np.array_equal(updated, centers) or float((moves**2).sum()) <= threshold
+            centers = updated
+            if at_rest and not moved:
+                return centers, n_iter, True
+        return centers, self.max_iter, False
+
+
+def _labels_and_inertia(
+    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int
+) -> tuple[NDArray[np.int32], float]:
+    labels = _labels(x, centers, backend, n_threads)
+    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
+    return labels, float(distances.sum())
 
 
 def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:

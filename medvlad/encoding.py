@@ -35,6 +35,7 @@ from medvlad._validate import (
     check_interval,
     check_n_threads,
     check_output,
+    check_vocabulary,
 )
 from medvlad.backends import get_backend
 from medvlad.backends.reference import normalised, unit
@@ -233,6 +234,10 @@ class VLAD(Encoder):
         None: the processors this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
         Seed of k-means.
+    centers : array-like of shape (K, D) or None, default=None
+        A vocabulary that is there already, from elsewhere or for several data sets; k-means is left out then.
+    n_init : int, default=1
+        See :class:`KMeansCodebook`.
     max_iter : int, default=100
         Most Lloyd steps.
     tol : float, default=1e-4
@@ -250,7 +255,7 @@ class VLAD(Encoder):
     residual_centers_ : ndarray of float32, shape (K, D)
         What residuals are taken to, after `adapt`.
     codebook_ : KMeansCodebook
-        The fitted k-means.
+        The fitted k-means; absent where `centers` were given.
     n_iter_ : int
         Steps it took.
     n_features_in_ : int
@@ -295,6 +300,8 @@ class VLAD(Encoder):
         backend: str = "auto",
         n_threads: int | None = None,
         random_state: Any = None,
+        centers: Any = None,
+        n_init: int = 1,
         max_iter: int = 100,
         tol: float = 1e-4,
         max_samples: int | None = 500_000,
@@ -312,6 +319,8 @@ class VLAD(Encoder):
         self.backend = backend
         self.n_threads = n_threads
         self.random_state = random_state
+        self.centers = centers
+        self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
         self.max_samples = max_samples
@@ -335,6 +344,13 @@ class VLAD(Encoder):
         """
         self._check_parameters()
         descriptors = validated(self, X, reset=True)
+        if self.centers is not None:
+            self.cluster_centers_ = check_vocabulary(
+                _on_host(self.centers, "centers"), self.n_clusters, self.n_features_in_, "centers"
+            )
+            self.n_iter_ = 0
+            self.__dict__.pop("codebook_", None)
+            return self._learn_more(descriptors)
         self.codebook_ = self._codebook().fit(descriptors)
         self.cluster_centers_ = self.codebook_.cluster_centers_
         self.n_iter_ = self.codebook_.n_iter_
@@ -379,6 +395,8 @@ class VLAD(Encoder):
         self._check_parameters()
         if self.local_axes:
             raise InputError("local axes are learnt from all descriptors at once: use fit instead")
+        if self.centers is not None:
+            raise InputError("centers are given, so there are none to move: use fit instead")
         first = not hasattr(self, "cluster_centers_")
         if not first and not hasattr(self, "codebook_"):
             raise InputError("a VLAD from a model file has no counts to go on from: fit a new one instead")
@@ -527,6 +545,7 @@ class VLAD(Encoder):
     def _codebook(self) -> KMeansCodebook:
         return KMeansCodebook(
             self.n_clusters,
+            n_init=self.n_init,
             max_iter=self.max_iter,
             tol=self.tol,
             backend=self.backend,

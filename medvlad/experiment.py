@@ -183,7 +183,8 @@ class Experiment:
         InputError
             On any mistake in images or settings, before the long work where possible.
         """
-        encoders = {name: self._encoder(name) for name in encodings}
+        extractor = self._extractor()
+        encoders = {name: self._encoder(name, extractor) for name in encodings}
         if dataset.splits is not None:
             for part, other in (("train", "test"), ("test", "train")):
                 if not (dataset.splits == part).any():
@@ -192,7 +193,6 @@ class Experiment:
                         "the classes itself for cross-validation"
                     )
         watch = Stopwatch()
-        extractor = self._extractor()
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
         _warn_of_absent_classes(dataset)
@@ -254,7 +254,8 @@ class Experiment:
         n_images : int
             Images trained on.
         """
-        encoder, extractor, classifier = self._encoder(encoding), self._extractor(), self._classifier()
+        extractor, classifier = self._extractor(), self._classifier()
+        encoder = self._encoder(encoding, extractor)
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped = _extract(extractor, dataset)
@@ -297,9 +298,13 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _encoder(self, name: str) -> Any:
+    def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
+        where: dict[str, Any] = {}
+        if self.recipe.tiles:
+            extractor.build()
+            where = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
         return self.recipe.encoder(
-            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed
+            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **where
         )
 
     def _classifier(self) -> WideLinearSVC:

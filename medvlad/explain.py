@@ -13,7 +13,8 @@ s is one over the norm that the L2 normalisation divides by and s_k that of the 
 there is none, 0 where the norm is below 1e-12). Both depend on the image: they are held at its own values, as
 are the shares of a descriptor that is in several cells (it has a term of each), and the lengths and masses
 that residuals are divided by. Encoders side by side (FeatureUnion) add
-up. What is done to each descriptor alone comes before: give the descriptors as it leaves them.
+up. A tile is an image of its own: s is of all tiles together, whatever else is of the tile.
+What is done to each descriptor alone comes before: give the descriptors as it leaves them.
 A PCA behind the encoder, whitening or not, is affine, and goes into w and b; an L2 normalisation behind that
 is one more factor of s. So, for each class, sum_i term_i + b is the decision value but for rounding.
 
@@ -51,6 +52,7 @@ from medvlad.classify import WideLinearSVC
 from medvlad.descriptors import Descriptors, as_descriptors
 from medvlad.encoding import VLAD, assign
 from medvlad.pooling import GlobalPool
+from medvlad.tiles import SpatialTiles
 
 __all__ = [
     "Evidence",
@@ -102,7 +104,8 @@ def evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
     Parameters
     ----------
     descriptors : Descriptors, list of (n_i, D) or array (B, n, D)
-    encoder : GlobalPool (but "gem"), VLAD (power=1) or BagOfWords, fitted, or a FeatureUnion of them
+    encoder : GlobalPool (but "gem"), VLAD (power=1) or BagOfWords, fitted; SpatialTiles of one, or a
+        FeatureUnion of them
     *steps : PCA or Normalizer (norm="l2") of scikit-learn in any number, and WideLinearSVC at the end; fitted
 
     Returns
@@ -135,7 +138,12 @@ def first_order_evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidenc
 def is_additive(encoder: Any) -> bool:
     """Whether an encoder's vectors are a sum over descriptors but for their norms: no signed power."""
     parts = [part for _, part in encoder.transformer_list] if isinstance(encoder, FeatureUnion) else [encoder]
-    return all(getattr(part, "power", 1.0) == 1 for part in parts)
+    return all(getattr(_within(part), "power", 1.0) == 1 for part in parts)
+
+
+def _within(encoder: Any) -> Any:
+    """Return the encoder of the tiles, where there are some."""
+    return encoder.encoder_ if isinstance(encoder, SpatialTiles) else encoder
 
 
 def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
@@ -181,6 +189,8 @@ def _terms(batch: Descriptors, shares: Matrix, encoder: Any, weights: Matrix) ->
         return _of_vlad(batch, shares, encoder, weights)
     if isinstance(encoder, BagOfWords):
         return _of_words(batch, shares, encoder, weights)
+    if isinstance(encoder, SpatialTiles):
+        return _of_tiles(batch, shares, encoder, weights)
     if isinstance(encoder, FeatureUnion):
         if encoder.transformer_weights:
             raise InputError("evidence is not for a FeatureUnion with transformer_weights: leave them out")
@@ -191,7 +201,8 @@ def _terms(batch: Descriptors, shares: Matrix, encoder: Any, weights: Matrix) ->
             start += width
         return terms
     raise InputError(
-        f"evidence is for GlobalPool, VLAD, BagOfWords and unions of them, not for {type(encoder).__name__}"
+        "evidence is for GlobalPool, VLAD, BagOfWords, SpatialTiles and unions of them, not for "
+        f"{type(encoder).__name__}"
     )
 
 
@@ -251,6 +262,20 @@ def _of_words(batch: Descriptors, shares: Matrix, encoder: BagOfWords, weights: 
     norms = np.linalg.norm(bare.transform(batch).astype(np.float64), axis=1)
     factors = _inverse(norms, encoder.l2_norm) / _masses(shares, batch)
     return (weights * encoder.idf_)[:, labels].T * (shares * np.repeat(factors, counts))[:, None]
+
+
+def _of_tiles(batch: Descriptors, shares: Matrix, encoder: SpatialTiles, weights: Matrix) -> Matrix:
+    """Terms (N, n_columns)."""
+    terms = np.zeros((len(batch.values), len(weights)))
+    width = len(encoder.encoder_.get_feature_names_out())
+    squares, start = np.zeros(len(batch)), 0
+    for rows, part in encoder.tiles_of(batch):
+        within = weights[:, start : start + width]
+        terms[rows] += _terms(part, shares[rows], encoder.encoder_, within)
+        squares += (np.asarray(encoder.encoder_.transform(part), np.float64) ** 2).sum(axis=1)
+        start += width
+    factors = _inverse(np.sqrt(squares), encoder.l2_norm)
+    return terms * np.repeat(factors, np.diff(batch.offsets))[:, None]
 
 
 def _masses(shares: Matrix, batch: Descriptors) -> Matrix:

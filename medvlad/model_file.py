@@ -8,7 +8,7 @@ The file is in the safetensors format: named arrays, and one text "medvlad" amon
 
 Encoders side by side are the steps "encode.avg", "encode.vlad64", and so on. The network's
 weights are not in the file (60 MB, and known by their fingerprint): they are found again where they were, or
-where `weights` says, and refused if they are others.
+where `weights` says, and refused if they are others. A model of descriptors from elsewhere names no network.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import VectorPCA
 from medvlad.second_order import SecondOrderPool
+from medvlad.tiles import SpatialTiles
 from medvlad.weights import weights_source
 
-__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "save_model"]
+__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "network_and_steps", "save_model"]
 
 FORMAT = "medvlad-model"
 FORMAT_VERSION = 3
@@ -121,6 +122,7 @@ _KINDS = {
             {"cluster_centers_": ("n_clusters", "in"), "idf_": ("n_clusters",)},
         ),
         _Kind("encode", SecondOrderPool, ("mode", "power", "l2_norm", "epsilon"), {}),
+        _Kind("encode", SpatialTiles, ("grids", "mirrored", "tiles", "l2_norm"), {}),
         _Kind("reduce", VectorPCA, ("n_components", "whiten"), _COMPONENTS),
         _Kind("normalise", Normalizer, ("norm",), {}),
         _Kind(
@@ -151,7 +153,8 @@ def save_model(
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        Fitted: CNNDescriptors, then the steps of :meth:`medvlad.recipe.Recipe.encoder`, then WideLinearSVC.
+        Fitted: CNNDescriptors, unless descriptors come from elsewhere, then the steps of
+        :meth:`medvlad.recipe.Recipe.encoder`, then WideLinearSVC.
     path : path-like
     card : dict, optional
         What is to be known of the model, JSON values: what it was trained on, how well it does. See
@@ -162,15 +165,12 @@ def save_model(
     InputError
         If the steps are others, or the file cannot be written.
     """
-    (_, features), *steps = _checked(pipeline)
+    features, steps = _checked(pipeline)
     classifier = steps[-1][1]
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "features": {name: _plain(getattr(features, name)) for name in _NETWORK}
-        | {"weights": weights_source(features.weights)},
-        "weights_fingerprint": features.weights_fingerprint_,
-        "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
+        **_network_of(features),
         "n_features": int(steps[0][1].n_features_in_),
         "steps": [_described(name, step) for name, step in steps],
         "classes": classifier.classes_.tolist(),
@@ -182,10 +182,11 @@ def save_model(
             f"a model file holds class labels that are text or integers, not {classifier.classes_.dtype}"
         )
     arrays: dict[str, Any] = {
-        f"{name}.{learnt}": np.ascontiguousarray(np.atleast_1d(getattr(step, learnt)))
+        f"{name}.{learnt}": np.ascontiguousarray(np.atleast_1d(getattr(learner, learnt)))
         for name, step in steps
-        for learnt in _KINDS[_class_of(step)].arrays
-        if hasattr(step, learnt)
+        for learner in [step.encoder_ if isinstance(step, SpatialTiles) else step]
+        for learnt in _KINDS[_class_of(learner)].arrays
+        if hasattr(learner, learnt)
     }
     # A link is followed, not replaced; a device never becomes a file.
     target = check_output_file(path, "model").resolve()
@@ -201,9 +202,13 @@ def save_model(
         raise InputError(f"cannot write the model {target}: {error.strerror or error}") from error
 
 
-def check_readable(path: str | os.PathLike[str]) -> None:
-    """Raise InputError, before the network is started, if `path` holds no model."""
-    model_card(path)
+def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> None:
+    """Raise InputError, before the network is started, if `path` holds no model, or none `of_images`."""
+    if model_card(path)["features"] is None and of_images:
+        raise InputError(
+            f"the model {path} is of descriptors from elsewhere and takes no images: load it in Python "
+            "(medvlad.load_model) and give it theirs"
+        )
 
 
 def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -240,7 +245,8 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
     Returns
     -------
     sklearn.pipeline.Pipeline
-        Ready to predict class names from image paths or arrays.
+        Ready to predict class names from image paths or arrays, or from descriptors, where the model was
+        trained on such from elsewhere.
 
     Raises
     ------
@@ -250,6 +256,8 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
     """
     header, arrays = _read(Path(path))
     features, steps = _assembled(header, arrays, path, weights)
+    if features is None:
+        return Pipeline(steps)
     expected = str(header["weights_fingerprint"])
     features.build()
     if features.weights_fingerprint_ != expected:
@@ -262,16 +270,18 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
 
 def _assembled(
     header: dict[str, Any], arrays: Arrays, path: str | os.PathLike[str], weights: str | None
-) -> tuple[CNNDescriptors, list[tuple[str, Any]]]:
-    """Network, not yet built, and the other steps."""
+) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
+    """Network, not yet built, where the model has one, and the other steps."""
     try:
-        # Nothing else of what the network takes, such as a folder to write into, is a stranger's to say.
-        settings = {name: header["features"][name] for name in _NETWORK}
-        settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
-        features = CNNDescriptors(**settings)
-        if header.get("ranges") is not None:
-            features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
-        str(header["weights_fingerprint"])
+        features = None
+        if header["features"] is not None:
+            # Nothing else of what the network takes, such as a folder to write into, is a stranger's to say.
+            settings = {name: header["features"][name] for name in _NETWORK}
+            settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
+            features = CNNDescriptors(**settings)
+            if header.get("ranges") is not None:
+                features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
+            str(header["weights_fingerprint"])
         classes = np.array(header["classes"])
         if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
             raise ValueError("classes that are not two or more different ones")
@@ -300,6 +310,18 @@ def _assembled(
     return features, steps
 
 
+def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
+    """Describe the network; nulls where descriptors come from elsewhere."""
+    if features is None:
+        return {"features": None, "weights_fingerprint": None, "ranges": None}
+    return {
+        "features": {name: _plain(getattr(features, name)) for name in _NETWORK}
+        | {"weights": weights_source(features.weights)},
+        "weights_fingerprint": features.weights_fingerprint_,
+        "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
+    }
+
+
 def _class_of(step: Any) -> str:
     """Name of an estimator's class; scikit-learn's PCA is read back as the recipe's."""
     return VectorPCA.__name__ if isinstance(step, PCA) else type(step).__name__
@@ -308,7 +330,8 @@ def _class_of(step: Any) -> str:
 def _described(name: str, step: Any) -> dict[str, Any]:
     """Name, class and parameters of a step."""
     kind = _KINDS[_class_of(step)]
-    return {"step": name, "class": _class_of(step)} | {
+    tiled = {"encoder": _described(name, step.encoder_)} if isinstance(step, SpatialTiles) else {}
+    return {"step": name, "class": _class_of(step), **tiled} | {
         parameter: _plain(getattr(step, parameter)) for parameter in kind.parameters
     }
 
@@ -319,6 +342,8 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
     name, kind = str(parameters.pop("step")), _KINDS[parameters.pop("class")]
     if name.split(".")[0] != kind.step:
         raise ValueError(f"a step {name} of another kind")
+    if kind.make is SpatialTiles:
+        return _tiled(parameters, arrays, width, n_classes)
     step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
     step.n_features_in_ = width
     sizes = {"in": width, "one": 1, "rows": 1 if n_classes == 2 else n_classes, **parameters}
@@ -343,17 +368,36 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
     return step, _width(step, width)
 
 
+def _tiled(
+    parameters: dict[str, Any], arrays: Arrays, width: int, n_classes: int
+) -> tuple[SpatialTiles, int]:
+    """Tiles and their encoder, and how many numbers those give."""
+    encoder, _ = _made(parameters["encoder"], arrays, width, n_classes)
+    if not isinstance(encoder, Encoder) or isinstance(encoder, SpatialTiles):
+        raise ValueError("tiles of something else than an encoder")
+    pairs = {name: tuple((int(h), int(w)) for h, w in parameters[name]) for name in ("grids", "tiles")}
+    mirrored = parameters["mirrored"]
+    step = SpatialTiles(
+        encoder,
+        **pairs,
+        mirrored=None if mirrored is None else tuple(map(bool, mirrored)),
+        l2_norm=bool(parameters["l2_norm"]),
+    )
+    step.encoder_, step.n_features_in_ = encoder, width
+    return step, _width(step, width)
+
+
 def _width(step: Any, width: int) -> int:
     """How many numbers a step that is given `width` gives."""
     if isinstance(step, Encoder):
-        return len(step.get_feature_names_out())
+        return int(step._n_features_out)
     components = getattr(step, "components_", None)
     return width if components is None else len(components)
 
 
-def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
-    """Return the steps by their names in the file, encoders side by side one by one."""
-    (_, features), *rest = pipeline.steps
+def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
+    """Return the network, and the steps by their names in the file, encoders side by side one by one."""
+    features, rest = network_and_steps(pipeline)
     steps: list[tuple[str, Any]] = []
     for _, step in rest:
         if isinstance(step, PCA) and not isinstance(step.n_components, int | np.integer):
@@ -370,16 +414,23 @@ def _checked(pipeline: Pipeline) -> list[tuple[str, Any]]:
             steps.append((_KINDS[_class_of(step)].step if _class_of(step) in _KINDS else "", step))
     kinds = [_class_of(step) for _, step in steps]
     order = [_ORDER.index(name.split(".")[0]) if name else -1 for name, _ in steps]
-    fits = isinstance(features, CNNDescriptors) and all(kind in _KINDS for kind in kinds)
+    fits = all(kind in _KINDS for kind in kinds)
     fits = fits and order == sorted(order) and {1, 4} <= set(order)
     fits = fits and len({name for name, _ in steps}) == len(steps)
     if not fits:
-        names = ", ".join([type(features).__name__, *kinds])
+        names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
         raise InputError(
-            "a model is CNNDescriptors, then what a recipe makes (DescriptorProjection, VLAD or GlobalPool, "
-            f"PCA, Normalizer), then WideLinearSVC, in this order, not {names}"
+            "a model is CNNDescriptors, unless descriptors come from elsewhere, then what a recipe makes "
+            "(DescriptorProjection, VLAD or another encoder, PCA, Normalizer), then WideLinearSVC, in this "
+            f"order, not {names}"
         )
-    return [("features", features), *steps]
+    return features, steps
+
+
+def network_and_steps(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
+    """Return a pipeline's network, None where descriptors come from elsewhere, and its other steps."""
+    (_, first), *rest = pipeline.steps
+    return (first, rest) if isinstance(first, CNNDescriptors) else (None, list(pipeline.steps))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Arrays]:

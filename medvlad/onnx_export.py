@@ -35,8 +35,11 @@ from medvlad.classify import WideLinearSVC
 from medvlad.encoding import VLAD
 from medvlad.features import CNNDescriptors
 from medvlad.fisher import FisherVector
+from medvlad.model_file import network_and_steps
 from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
+from medvlad.second_order import SecondOrderPool
+from medvlad.tiles import SpatialTiles
 from medvlad.winograd import Pooling, layers_of
 
 __all__ = ["export_onnx"]
@@ -59,7 +62,8 @@ def export_onnx(
     path : path
         Replaced if it is there.
     from_features : bool, default=False
-        Begin at the descriptors: for networks other than VGG, or maps that are there already.
+        Begin at the descriptors: for networks other than VGG, or maps that are there already; so does a
+        pipeline without a CNNDescriptors.
 
     Returns
     -------
@@ -74,10 +78,10 @@ def export_onnx(
         If onnx is not installed.
     """
     onnx = import_extra("onnx", "onnx", "the ONNX export")
-    (_, features), *steps = pipeline.steps
+    features, steps = network_and_steps(pipeline)
     graph = _Graph(onnx)
-    if from_features:
-        width = features.build().n_features_out_
+    if from_features or features is None:
+        width = int(steps[0][1].n_features_in_)
         inputs: dict[str, tuple[Any, ...]] = {"descriptors": ("batch", "n", width)}
         graph.input("descriptors", onnx.TensorProto.FLOAT, inputs["descriptors"])
         x = "descriptors"
@@ -92,9 +96,7 @@ def export_onnx(
         {
             "classes": json.dumps(names),
             "medvlad": version("medvlad"),
-            "network": f"{features.model} {features.layer}",
-            "weights_fingerprint": features.weights_fingerprint_,
-            "resize": features.resize,
+            **_source(features),
         },
         len(names),
     )
@@ -104,6 +106,18 @@ def export_onnx(
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from error
     return inputs
+
+
+def _source(features: CNNDescriptors | None) -> dict[str, str]:
+    """Say what the descriptors must come from, where that is known."""
+    if features is None:
+        return {}
+    features.build()
+    return {
+        "network": f"{features.model} {features.layer}",
+        "weights_fingerprint": features.weights_fingerprint_,
+        "resize": features.resize,
+    }
 
 
 class _Graph:
@@ -308,6 +322,31 @@ def _vlad(graph: _Graph, step: VLAD, x: str) -> str:
     return graph.unit(flat) if step.l2_norm else flat
 
 
+def _tiles(graph: _Graph, step: SpatialTiles, x: str) -> str:
+    """Tiles are cut where the graph is made: grids are known."""
+    flat = [
+        _step(graph, step.encoder_, graph("Gather", x, graph.ints(*rows), axis=1))
+        for rows in step.rows_of_tiles()
+    ]
+    vectors = graph("Concat", *flat, axis=1)
+    return graph.unit(vectors) if step.l2_norm else vectors
+
+
+def _second_order(graph: _Graph, step: SecondOrderPool, x: str) -> str:
+    if step.mode is not None:
+        raise InputError(
+            f"second-order pooling by {step.mode!r} has no form in ONNX, which lacks eigenvalues: use None"
+        )
+    n = graph("Cast", graph("Gather", graph("Shape", x), graph.ints(1)), to=graph.onnx.TensorProto.FLOAT)
+    moments = graph("Div", graph("MatMul", graph("Transpose", x, perm=[0, 2, 1]), x), n)
+    width = step.n_features_in_
+    upper = np.triu_indices(width)
+    flat = graph("Gather", graph.flat(moments), graph.ints(*(upper[0] * width + upper[1])), axis=1)
+    flat = graph("Mul", flat, graph.constant(np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))))
+    flat = graph.power(flat, step.power)
+    return graph.unit(flat) if step.l2_norm else flat
+
+
 def _words(graph: _Graph, step: BagOfWords, x: str) -> str:
     frequency = graph("ReduceMean", _memberships(graph, step.cluster_centers_, x), graph.ints(1), keepdims=0)
     weighted = graph("Mul", frequency, graph.constant(step.idf_))
@@ -339,7 +378,14 @@ def _fisher(graph: _Graph, step: FisherVector, x: str) -> str:
     return graph.unit(flat) if step.l2_norm else flat
 
 
-_ENCODERS: dict[type[Any], Any] = {VLAD: _vlad, GlobalPool: _pool, BagOfWords: _words, FisherVector: _fisher}
+_ENCODERS: dict[type[Any], Any] = {
+    VLAD: _vlad,
+    GlobalPool: _pool,
+    BagOfWords: _words,
+    FisherVector: _fisher,
+    SecondOrderPool: _second_order,
+    SpatialTiles: _tiles,
+}
 
 
 def _classify(graph: _Graph, classifier: WideLinearSVC, x: str) -> None:

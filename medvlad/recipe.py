@@ -3,7 +3,8 @@
 ::
 
     descriptors   DescriptorProjection     unit length, PCA                          where wanted
-    encode        VLAD, GlobalPool, ...    or several, VLADs of several vocabularies: FeatureUnion
+    encode        VLAD, GlobalPool, ...    or several, VLADs of several vocabularies: FeatureUnion;
+                                           each tile by tile (SpatialTiles) where wanted
     reduce        PCA of scikit-learn      whitening                                 where wanted
     normalise     Normalizer               unit length again                         behind those two
 
@@ -13,6 +14,7 @@ Several vocabularies, PCA and whitening are from Jegou & Chum, ECCV 2012.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,6 +30,7 @@ from medvlad.fisher import FisherVector
 from medvlad.pooling import POOL, GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.second_order import SecondOrderPool
+from medvlad.tiles import SpatialTiles
 
 __all__ = ["PRESETS", "Recipe", "VectorPCA", "encoder_steps"]
 
@@ -83,6 +86,8 @@ class Recipe:
         Dimensions that PCA keeps of each descriptor; None: no PCA.
     assignment, n_nearest, power, residual_norm, mass_norm, local_axes, intra_norm
         See :class:`medvlad.VLAD`; `power` is of FisherVector and SecondOrderPool too.
+    tiles : tuple of (int, int)
+        Rows and columns of tiles, level by level, see :class:`medvlad.SpatialTiles`; none: no tiles.
     vocabularies : int
         VLADs with codebooks of their own, side by side.
     reduce : int or None
@@ -100,12 +105,20 @@ class Recipe:
     mass_norm: bool = False
     local_axes: bool = False
     intra_norm: bool = False
+    tiles: tuple[tuple[int, int], ...] = ()
     vocabularies: int = 1
     reduce: int | None = None
     whiten: bool = False
 
     def encoder(
-        self, name: str, *, backend: str = "auto", n_threads: int | None = None, random_state: int = 0
+        self,
+        name: str,
+        *,
+        backend: str = "auto",
+        n_threads: int | None = None,
+        random_state: int = 0,
+        grids: Sequence[tuple[int, int]] = (),
+        mirrored: Sequence[bool] | None = None,
     ) -> Any:
         """Return the estimator that a short name stands for, from descriptors to vectors.
 
@@ -119,6 +132,8 @@ class Recipe:
             Passed to VLAD.
         random_state : int
             Seed of k-means, of draws and of PCA.
+        grids, mirrored
+            Of the descriptors, where there are tiles: what CNNDescriptors has as `grids_` and `mirrored_`.
 
         Raises
         ------
@@ -131,6 +146,9 @@ class Recipe:
         parts = [
             part for short in name.split("+") for part in self._parts(short, backend, n_threads, random_state)
         ]
+        if self.tiles:
+            tiling: dict[str, Any] = {"grids": tuple(grids), "mirrored": mirrored, "tiles": self.tiles}
+            parts = [(part, SpatialTiles(encoder, **tiling)) for part, encoder in parts]
         names = [part for part, _ in parts]
         if len(set(names)) < len(names):
             raise InputError(f"the encoding {name!r} names one twice: name each once")

@@ -12,7 +12,7 @@ of the tiles of a level add up to those of the image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -111,10 +111,7 @@ class SpatialTiles(Encoder):
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         self._check_lengths(given)
         descriptors = in_host_memory(given)
-        parts = [
-            np.asarray(self.encoder_.transform(self._cut(descriptors, *level))).reshape(len(descriptors), -1)
-            for level in self.tiles
-        ]
+        parts = [np.asarray(self.encoder_.transform(part)) for _, part in self.tiles_of(descriptors)]
         vectors = np.concatenate(parts, axis=1)
         if self.l2_norm:
             return unit(vectors.astype(np.float64)).astype(np.float32)
@@ -124,17 +121,29 @@ class SpatialTiles(Encoder):
         self._check_lengths(X)  # while images have their own numbers
         return super()._transform_stored(X)
 
-    def _cut(self, descriptors: Descriptors, rows: int, columns: int) -> Descriptors:
-        """Return each tile of a level as an image of its own, image after image."""
-        tile = self._tile_of_each(rows, columns)
-        lengths = np.diff(descriptors.offsets)
-        order = np.argsort(tile, kind="stable")
-        here = np.flatnonzero(lengths)
-        index = (descriptors.offsets[here][:, None] + order).ravel()
-        sizes = np.zeros((len(descriptors), rows * columns), np.int64)
-        sizes[here] = np.bincount(tile, minlength=rows * columns)
-        weights = None if descriptors.weights is None else descriptors.weights[index]
-        return Descriptors(descriptors.values[index], np.concatenate([[0], np.cumsum(sizes)]), weights)
+    def tiles_of(self, descriptors: Descriptors) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+        """Yield each tile of all images, in the order of the vector: rows of the descriptors, and those.
+
+        Parameters
+        ----------
+        descriptors : Descriptors
+            In host memory.
+        """
+        here = np.flatnonzero(np.diff(descriptors.offsets))
+        for own in self.rows_of_tiles():
+            rows = (descriptors.offsets[here][:, None] + own).ravel()
+            sizes = np.zeros(len(descriptors), np.int64)
+            sizes[here] = len(own)
+            weights = None if descriptors.weights is None else descriptors.weights[rows]
+            offsets = np.concatenate([[0], np.cumsum(sizes)])
+            yield rows, Descriptors(descriptors.values[rows], offsets, weights)
+
+    def rows_of_tiles(self) -> Iterator[NDArray[np.int64]]:
+        """Yield which of an image's descriptors are in each tile, in the order of the vector."""
+        for rows, columns in self.tiles:
+            tile = self._tile_of_each(rows, columns)
+            for t in range(rows * columns):
+                yield np.flatnonzero(tile == t)
 
     def _tile_of_each(self, rows: int, columns: int) -> NDArray[np.int64]:
         """Tile of each of an image's descriptors."""

@@ -170,6 +170,26 @@ class TestKMeans:
         with pytest.raises(InputError, match=next(iter(bad))):
             KMeansCodebook(**{"n_clusters": 2, **bad}).fit(np.eye(4))
 
+    def test_several_starts_keep_the_best(self, ragged):
+        rng = np.random.RandomState(5)
+        single = [KMeansCodebook(4, max_iter=1, random_state=rng).fit(ragged).inertia_ for _ in range(6)]
+        several = KMeansCodebook(4, max_iter=1, n_init=6, random_state=5).fit(ragged)
+        assert several.inertia_ == min(single) < max(single)
+        np.testing.assert_array_equal(several.labels_, several.predict(ragged))
+
+    def test_given_start(self, ragged, rng):
+        start = rng.normal(scale=10, size=(3, 8)).astype(np.float32)
+        own = KMeansCodebook(3, init=start, tol=0.0, n_init=7).fit(ragged)
+        other = KMeans(3, init=start, n_init=1, tol=0.0).fit(ragged.values)
+        np.testing.assert_allclose(own.cluster_centers_, other.cluster_centers_, rtol=1e-5, atol=1e-5)
+        for bad, message in (
+            (start[:2], "init holds 2 centres and n_clusters is 3"),
+            (start[:, :4], "init have 4 features, descriptors have 8"),
+            ("random", r"init must be one of k-means\+\+, got 'random'"),
+        ):
+            with pytest.raises(InputError, match=message):
+                KMeansCodebook(3, init=bad).fit(ragged)
+
     def test_partial_fit_is_a_running_mean(self, rng):
         x = rng.normal(size=(600, 4)).astype(np.float32)
         own = KMeansCodebook(1, random_state=0)
@@ -206,6 +226,22 @@ class TestVLAD:
         vlad = VLAD(3, random_state=0).fit(x)
         for other in (list(x), Descriptors.from_array(x), x.astype(np.float64), tuple(x)):
             np.testing.assert_array_equal(vlad.transform(other), vlad.transform(x))
+
+    def test_given_vocabulary(self, ragged, rng):
+        centers = rng.normal(scale=10, size=(3, 8)).astype(np.float32)
+        vlad = VLAD(3, centers=centers, power=0.5).fit(ragged)
+        expected = mv.vlad_encode(ragged, centers, power=0.5)
+        np.testing.assert_array_equal(vlad.transform(ragged), expected)
+        np.testing.assert_array_equal(clone(vlad).fit_transform(ragged), expected)
+        assert vlad.n_iter_ == 0
+        soft = VLAD(3, centers=centers, assignment="soft", local_axes=True).fit(ragged)
+        assert np.isfinite(soft.transform(ragged)).all()
+        assert soft.alpha_ > 0
+        with pytest.raises(InputError, match="centers holds 3 centres and n_clusters is 64"):
+            VLAD(centers=centers).fit(ragged)
+        with pytest.raises(InputError, match="none to move"):
+            VLAD(3, centers=centers).partial_fit(ragged)
+        assert not np.shares_memory(vlad.cluster_centers_, centers)
 
     def test_is_vlad_encode_of_its_centers(self, ragged, backend):
         vlad = VLAD(4, power=0.5, intra_norm=True, backend=backend, random_state=0).fit(ragged)

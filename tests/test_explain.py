@@ -9,7 +9,15 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import Normalizer
 
-from medvlad import VLAD, BagOfWords, CNNDescriptors, Descriptors, GlobalPool, WideLinearSVC
+from medvlad import (
+    VLAD,
+    BagOfWords,
+    CNNDescriptors,
+    Descriptors,
+    GlobalPool,
+    SpatialTiles,
+    WideLinearSVC,
+)
 from medvlad._validate import InputError
 from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evidence, overlay, spread
 from medvlad.weights import find_weights
@@ -44,6 +52,10 @@ ENCODERS = {
         [("a", VLAD(4, random_state=0)), ("b", VLAD(3, random_state=1)), ("c", GlobalPool())]
     ),
 }
+TILED = {
+    "tiles": SpatialTiles(VLAD(4, intra_norm=True, random_state=0), grids=[(3, 4), (1, 2)]),
+    "tiles without L2": SpatialTiles(GlobalPool(), grids=[(2, 7)], tiles=[(3, 1)], l2_norm=False),
+}
 BETWEEN = {
     "nothing": [],
     "pca": [PCA(6, random_state=0)],
@@ -65,6 +77,18 @@ def test_terms_and_bias_are_the_decision_value(rng, encoder, between, n_classes)
     assert found.terms.shape == (len(x.values), expected.shape[1])
     np.testing.assert_allclose(found.decision(), expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
     assert np.abs(found.terms).max() > 0
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize("encoder", TILED)
+def test_terms_of_tiles(rng, encoder, between, weighted):
+    x = Descriptors.from_list([rng.normal(size=(0 if i == 2 else 14, 6)) for i in range(12)])
+    if weighted:
+        x = x.weighted(rng.integers(0, 3, len(x.values)))
+    steps = make_pipeline(TILED[encoder], *BETWEEN[between], WideLinearSVC()).fit(x, np.arange(12) % 3)
+    found = evidence(x, *[step for _, step in steps.steps])
+    np.testing.assert_allclose(found.decision(), steps.decision_function(x), atol=1e-5)
 
 
 @given(st.integers(0, 2**31 - 1), st.sampled_from([0.3, 0.5, 1.0]), st.booleans())

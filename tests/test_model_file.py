@@ -22,7 +22,7 @@ from medvlad import (
     load_model,
     save_model,
 )
-from medvlad.model_file import _assembled, _read, model_card
+from medvlad.model_file import _assembled, _read, check_readable, model_card
 from medvlad.recipe import Recipe, encoder_steps
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -61,13 +61,19 @@ RECIPES = {
     "local axes": ("vlad2", Recipe(n_components=5, local_axes=True)),
     "L2 alone": ("max", Recipe(descriptor_norm=True)),
     "reduced": ("avg", Recipe(reduce=3)),
+    "tiles": ("avg+vlad2", Recipe(tiles=((1, 1), (2, 2)), local_axes=True, n_components=5)),
 }
+
+
+#: Tiles of MobileNetV2's 7 x 7 places.
+TILING = {"grids": [(7, 7)], "mirrored": (False,)}
 
 
 @pytest.fixture(params=RECIPES)
 def fitted(request, features, arrays):
     name, recipe = RECIPES[request.param]
-    steps = [("features", features), *encoder_steps(recipe.encoder(name)), ("classify", WideLinearSVC())]
+    encoder = recipe.encoder(name, **(TILING if recipe.tiles else {}))
+    steps = [("features", features), *encoder_steps(encoder), ("classify", WideLinearSVC())]
     return Pipeline(steps).fit(arrays, ["a", "b", "c"] * 3)
 
 
@@ -194,6 +200,15 @@ DAMAGE = {
     "coefficients not finite": lambda path: altered(path, **{"classify.intercept_": np.full(3, np.nan)}),
     "unknown encoder": lambda path: with_header(path, steps=[{"step": "encode", "class": "Fisher"}]),
     "no parameters": lambda path: with_header(path, steps=[{"step": "classify", "class": "WideLinearSVC"}]),
+    "tiles of a classifier": lambda path: with_header(
+        path,
+        steps=[
+            *_steps(path)[:-1],
+            _steps(path)[-1]
+            | {"step": "encode", "class": "SpatialTiles", "encoder": _steps(path)[-1]}
+            | {"grids": [[7, 7]], "tiles": [[2, 2]], "mirrored": None, "l2_norm": True},
+        ],
+    ),
     "no steps": lambda path: with_header(path, steps=[]),
     "coefficients of integers": lambda path: altered(path, **{"classify.intercept_": np.arange(3)}),
     "unknown network": lambda path: with_header(path, features={"model": "vgg99", "scales": [0]}),
@@ -232,8 +247,21 @@ def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):
 
 
 def test_other_pipelines_are_refused(tmp_path):
-    with pytest.raises(InputError, match="not GlobalPool, WideLinearSVC"):
-        save_model(Pipeline([("a", GlobalPool()), ("b", WideLinearSVC())]), tmp_path / "m")
+    with pytest.raises(InputError, match="not WideLinearSVC, GlobalPool"):
+        save_model(Pipeline([("a", WideLinearSVC()), ("b", GlobalPool())]), tmp_path / "m")
+
+
+def test_descriptors_from_elsewhere(rng, tmp_path):
+    """A pipeline without network: tokens of a transformer, say."""
+    x = rng.normal(size=(12, 9, 5)).astype(np.float32)
+    fitted = Pipeline([("vlad", VLAD(3, random_state=0)), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
+    save_model(fitted, tmp_path / "m", card={"network": "ViT"})
+    back = load_model(tmp_path / "m")
+    np.testing.assert_array_equal(back.decision_function(x), fitted.decision_function(x))
+    assert model_card(tmp_path / "m")["features"] is None
+    check_readable(tmp_path / "m")
+    with pytest.raises(InputError, match="takes no images: load it in Python"):
+        check_readable(tmp_path / "m", of_images=True)
 
 
 FIXTURE = Path(__file__).with_name("model_format_3.medvlad")

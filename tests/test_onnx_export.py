@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.pipeline import Pipeline
 
-from medvlad import CNNDescriptors, Descriptors, InputError, WideLinearSVC
+from medvlad import CNNDescriptors, Descriptors, InputError, SecondOrderPool, WideLinearSVC
 from medvlad.images import load_image, resize_square
 from medvlad.recipe import Recipe, encoder_steps
 
@@ -78,6 +78,29 @@ def test_from_descriptors(rng, tmp_path, recipe, n_classes):
     scores, _, _ = run(path, descriptors=x[:5, :7])
     again = expected_scores(steps, Descriptors.from_array(x[:5, :7]))
     np.testing.assert_allclose(scores, again, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_tiles_and_no_network(rng, tmp_path):
+    """A pipeline of descriptors from elsewhere, cut into tiles of its grids."""
+    x = rng.normal(size=(12, 14, 5)).astype(np.float32)
+    recipe = Recipe(tiles=((1, 1), (2, 3)), n_components=4, power=0.5)
+    steps = encoder_steps(recipe.encoder("avg+vlad3", grids=[(3, 4), (1, 2)], mirrored=[False, True]))
+    pipeline = Pipeline([*steps, ("classify", WideLinearSVC())]).fit(Descriptors.from_array(x), [0, 1] * 6)
+    assert export_onnx(pipeline, tmp_path / "a.onnx") == {"descriptors": ("batch", "n", 5)}
+    scores, _, metadata = run(tmp_path / "a.onnx", descriptors=x)
+    expected = expected_scores(pipeline.steps, Descriptors.from_array(x))
+    np.testing.assert_allclose(scores, expected, atol=1e-3 * np.abs(expected).max())
+    assert "network" not in metadata
+
+
+def test_second_moments(rng, tmp_path):
+    x = rng.normal(size=(12, 9, 5)).astype(np.float32)
+    x[2] = 0
+    pipeline = Pipeline([("encode", SecondOrderPool(None, power=0.5)), ("classify", WideLinearSVC())])
+    pipeline.fit(Descriptors.from_array(x), [0, 1, 2] * 4)
+    export_onnx(pipeline, tmp_path / "a.onnx")
+    expected = pipeline.decision_function(Descriptors.from_array(x))
+    np.testing.assert_allclose(run(tmp_path / "a.onnx", descriptors=x)[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("mirror", [False, True])

@@ -126,7 +126,7 @@ def predict(
     from medvlad.explain import is_additive
     from medvlad.model_file import check_readable, load_model
 
-    check_readable(model)
+    check_readable(model, of_images=True)
     start_keras()
     pipeline = load_model(model, weights=weights)
     if explain is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -151,6 +152,12 @@ def learning_options(command: Command) -> Command:
             "--residual-norm/--no-residual-norm", default=False, help="VLAD: unit length for each residual."
         ),
         click.option(
+            "--tiles",
+            default="",
+            metavar="RxC,...",
+            help="Encode by tiles of the image: 1x1,2x2 for the whole and its quarters [default: the whole].",
+        ),
+        click.option(
             "--vocabularies", type=int, default=1, show_default=True, help="VLAD: codebooks side by side."
         ),
         click.option(
@@ -206,6 +213,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
         if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
             options[name] = value
     options["C"] = _penalty(options["C"])
+    options["tiles"] = _tiles(options["tiles"])
     if options.get("calibration") == "none":
         options["calibration"] = None
     options["recipe"] = Recipe(**{f.name: options.pop(f.name) for f in fields(Recipe)})
@@ -223,6 +231,13 @@ def _penalty(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise InputError(f"--C takes a number above 0, or cv, got {text!r}") from None
+
+
+def _tiles(text: str) -> tuple[tuple[int, int], ...]:
+    found = [re.fullmatch(r"([1-9][0-9]?)x([1-9][0-9]?)", level) for level in text.split(",") if text]
+    if None in found:
+        raise InputError(f"--tiles takes levels such as 1x1,2x2, up to 99x99, got {text!r}")
+    return tuple((int(level[1]), int(level[2])) for level in found if level)
 
 
 def encodings_of(options: dict[str, Any]) -> list[str]:
