@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test gpu bench lint format sanitize sanitize-kernels clean
+.PHONY: demo test docs gpu bench lint format sanitize sanitize-kernels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -22,6 +22,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# Pages of docs/ in build/docs; warnings are errors, links that lead nowhere among them.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -n -d build/doctrees docs build/docs
 
 # On a machine with a GPU: the kernels under compute-sanitizer where there is one, the tests marked gpu, and the
 # benchmarks, whose results are written to benchmarks/results.
@@ -86,6 +90,11 @@ $(VENV)/.gpu: $(SOURCES)
 $(VENV)/.bench: $(VENV)/.python $(SOURCES)
 	rm -rf build
 	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,bench]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.python $(SOURCES)
+	rm -rf build
+	$(BIN)/python -m pip install --quiet '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.python $(SOURCES)

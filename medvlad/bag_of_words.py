@@ -1,6 +1,6 @@
 """Bag of visual words: how often each centre is an image's nearest, rare ones counting more.
 
-For an image with n_k of its n descriptors in cell k, and N training images of which N_k have one there,
+For an image with n_k of its n descriptors in cell k, and N training images of which N_k have one there::
 
     t_k = (n_k / n) log(N / N_k)        term frequency times inverse document frequency
 

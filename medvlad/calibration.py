@@ -1,10 +1,12 @@
 r"""From decision values to probabilities, learnt on decisions about images that were not trained on.
 
+::
+
     platt      p = 1 / (1 + exp(a s + b)), a and b by maximum likelihood      (Platt 1999)
     isotonic   the non-decreasing step function of s nearest to the labels    (Zadrozny & Elkan, KDD 2002)
 
 for each class against the rest, then divided by their sum. How well probabilities p_ik of n images hold, y_ik
-being 1 for the true class and 0 elsewhere:
+being 1 for the true class and 0 elsewhere::
 
     Brier score                  (1/n) sum_i sum_k (p_ik - y_ik)^2, of two classes one      (Brier 1950)
     log loss                     -(1/n) sum_i log p_i,true

@@ -35,7 +35,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     C : float, default=1.0
-        Weight of the squared hinge loss against 1/2 |w|².
+        Weight of the squared hinge loss against ``1/2 |w|²``.
     fit_intercept : bool, default=True
         Whether to append a constant feature; its weight is penalised too.
     intercept_scaling : float, default=1.0

@@ -1,24 +1,25 @@
 r"""The codebook: k-means over descriptors, driven through the backends' own VLAD kernel.
 
-k-means looks for centres c_1..c_K that minimise the inertia, the sum over descriptors of |x - c_label(x)|^2.
+k-means looks for centres c_1..c_K that minimise the inertia, the sum over descriptors of
+``|x - c_label(x)|^2``.
 
-Start.  Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
+**Start.** Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
 later one among descriptors with probability proportional to the squared distance to the nearest centre so
 far; several are drawn each time and the one that lowers the inertia most is kept. Seeds are chosen among
 at most 256 K descriptors, drawn uniformly without replacement; in return, twice the usual 2 + floor(ln K)
 candidates are drawn, rounded up to a multiple of eight. On 200,000 descriptors this takes a tenth to a half
 of the time of seeding with all of them, for the same inertia to a thousandth (benchmarks/results).
 
-Lloyd's step.  The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
+**Lloyd's step.** The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
 un-normalised VLAD of the whole set taken as one image. So the step is one call of ``backend.aggregate``.
 
-Empty clusters move to the descriptors farthest from their centres.
+**Empty clusters** move to the descriptors farthest from their centres.
 
-Stop.  When sum_k |V_k / n_k|^2 <= tol * (mean variance of a feature) or no float32 centre changes, or after
-`max_iter` steps.
+**Stop.** When ``sum_k |V_k / n_k|^2 <= tol * (mean variance of a feature)`` or no float32 centre changes, or
+after `max_iter` steps.
 
-partial_fit.  With N_k descriptors seen in cell k so far, a batch moves c_k by V_k / N_k (Sculley, WWW 2010),
-so c_k stays the mean of all that was ever assigned to it.
+**partial_fit.** With N_k descriptors seen in cell k so far, a batch moves c_k by V_k / N_k (Sculley, WWW
+2010), so c_k stays the mean of all that was ever assigned to it.
 """
 
 from __future__ import annotations

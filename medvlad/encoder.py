@@ -62,7 +62,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return hasattr(self, self._learnt)
 
     def transform_blocks(self, X: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Encode images block by block, in memory for a block; see :meth:`StoredDescriptors.blocks`.
+        """Encode images block by block, in memory for a block; see :meth:`medvlad.StoredDescriptors.blocks`.
 
         Parameters
         ----------

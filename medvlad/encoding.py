@@ -3,7 +3,7 @@
 The mathematics of VLAD stands in :mod:`medvlad.backends.reference`, soft assignment in
 :mod:`medvlad.memberships`, pooling in :mod:`medvlad.pooling`.
 
-What is learnt besides the centres, for ``local_axes``:
+What is learnt besides the centres, for ``local_axes``::
 
     V_k <- R_k V_k,   the rows of R_k the principal axes of the residuals x - c_k of cell k, largest first,
 
@@ -11,7 +11,7 @@ before any normalisation but that of mass: the local coordinate system of Delhum
 (ACM Multimedia 2013), which gives signed powers axes that mean something.
 
 For images unlike those that the centres are of, cells may stay while residuals are taken to their own means
-there,
+there::
 
     V_k = sum (x - c'_k),   c'_k the mean of the new images' descriptors in cell k,
 

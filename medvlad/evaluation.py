@@ -1,7 +1,7 @@
 """How well a representation classifies: figures of merit of decisions on images not trained on.
 
 The decisions come from :mod:`medvlad.held_out`. accuracy_ci95 takes images for independent. It is Wilson's
-score interval of a proportion p = k / n, z = 1.96:
+score interval of a proportion p = k / n, z = 1.96::
 
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)        (Wilson, JASA 1927)
 

@@ -90,12 +90,13 @@ class Experiment:
     backend, n_threads
         See :class:`medvlad.VLAD`; the threads are those of extraction, too.
     C, class_weight
-        See :class:`medvlad.WideLinearSVC`; a C of None is chosen from :data:`PENALTIES` by cross-validation
-        inside the training images, see :mod:`medvlad.held_out`.
+        See :class:`medvlad.WideLinearSVC`; a C of None is chosen from
+        :data:`medvlad.experiment.PENALTIES` by cross-validation inside the training images, see
+        :mod:`medvlad.held_out`.
     calibration : {"platt", "isotonic"} or None
         See :mod:`medvlad.calibration`.
     layout : str
-        How the folder is read: a key of :data:`medvlad.paper_datasets.LAYOUTS`.
+        How the folder is read: a key of `medvlad.paper_datasets.LAYOUTS`.
     group_pattern : str or None
         See :func:`medvlad.load_image_folder`.
     seed : int

@@ -21,9 +21,9 @@ is one more factor of s. So, for each class, sum_i term_i + b is the decision va
 A map says where the numbers come from, not what a clinician would look at. A place whose descriptors have a
 centre of their own leaves hardly a residual, so VLAD's evidence for it is small however telling it is.
 
-Signed power normalisation, sign(v) |v|^p, is not additive: no split of it is exact. The first-order form is
-its derivative, with all norms held: the term of a descriptor is how fast the decision value grows with that
-descriptor's share in the residual,
+Signed power normalisation, ``sign(v) |v|^p``, is not additive: no split of it is exact. The first-order form
+is its derivative, with all norms held: the term of a descriptor is how fast the decision value grows with
+that descriptor's share in the residual::
 
     V_k = sum_{i in cell k} t_i (x_i - c_k)
     term_i = d(w . z) / d t_i at t = 1 = s s_k sum_j w_kj p |V_kj|^(p-1) (x_ij - c_kj)
@@ -358,10 +358,10 @@ def evidence_maps(
     index : int
         Which image.
     grids : sequence of (h, w)
-        Of each view in turn, as :attr:`medvlad.CNNDescriptors.grids_` has them; descriptors row by row.
+        Of each view in turn, as `grids_` of :class:`medvlad.CNNDescriptors`; descriptors row by row.
     mirrored : sequence of bool, or None
-        Which of them are of the mirror image, as in :attr:`medvlad.CNNDescriptors.mirrored_`: their terms go
-        to the places that they come from. None: none of them.
+        Which of them are of the mirror image, as in `mirrored_` of :class:`medvlad.CNNDescriptors`: their
+        terms go to the places that they come from. None: none of them.
 
     Returns
     -------

@@ -81,7 +81,7 @@ class Remote:
     ----------
     title, licence, home, size : str
     layout : str
-        A key of :data:`medvlad.paper_datasets.LAYOUTS`.
+        A key of `medvlad.paper_datasets.LAYOUTS`.
     files : tuple of RemoteFile
         None of them where it must be fetched by hand.
     by_hand : str

@@ -1,18 +1,20 @@
 """Fisher vectors: first and second moments of an image's descriptors about a Gaussian mixture.
 
 A mixture of K Gaussians in R^D has priors p_k, means mu_k and standard deviations sigma_k (diagonal). A
-descriptor x_i of an image of n belongs to component k with the posterior
+descriptor x_i of an image of n belongs to component k with the posterior::
 
     q_ik = p_k N(x_i; mu_k, sigma_k) / sum_j p_j N(x_i; mu_j, sigma_j),
 
 and, with z_ik = (x_i - mu_k) / sigma_k feature by feature, the Fisher vector (Perronnin, Sanchez, Mensink,
-ECCV 2010; constants and order are those of VLFeat) is (u_1, ..., u_K, v_1, ..., v_K) with
+ECCV 2010; constants and order are those of VLFeat) is (u_1, ..., u_K, v_1, ..., v_K) with::
 
     u_k = 1 / (n sqrt(p_k))   sum_i q_ik z_ik
     v_k = 1 / (n sqrt(2 p_k)) sum_i q_ik (z_ik^2 - 1)
 
-then v <- sign(v) |v|^power and unit length ("improved" with power 0.5). The sums are q^T x and q^T x^2,
-products of matrices in float64, left to BLAS; x is taken about the mean of the means, where less is lost.
+then ``v <- sign(v) |v|^power`` and unit length ("improved" with power 0.5). A descriptor's weight multiplies
+its q_ik, and n is then the sum of the weights. scikit-learn fits the mixture by expectation maximisation,
+from the centres of k-means. The sums are q^T x and q^T x^2, products of matrices in float64, left to BLAS; x
+is taken about the mean of the means, where less is lost.
 
 scikit-image's Fisher vector is (w_1, ..., w_K, u_1, ..., u_K, -v_1, ..., -v_K): it has the K derivatives by
 the priors in front, and the other sign for v.

@@ -1,22 +1,23 @@
 """Memberships: which cells of a codebook a descriptor belongs to, and how much.
 
-For a descriptor x and centres c_1..c_K, VLAD sums w_k (x - c_k) over the cells k that x is in:
+For a descriptor x and centres c_1..c_K, VLAD sums w_k (x - c_k) over the cells k that x is in::
 
     hard    w_k = 1 for the nearest centre (Jegou, Douze, Schmid, Perez, CVPR 2010)
     soft    w_k = exp(-alpha |x - c_k|^2) / sum_j exp(-alpha |x - c_j|^2)
                   over all K centres (NetVLAD: Arandjelovic, Gronat, Torii, Pajdla, Sivic, CVPR 2016, eq. 3)
                   or over the r nearest (Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2008)
 
-and with residual normalisation w_k / |x - c_k|, or 0 where that length is below 1e-12 (Delhumeau, Gosselin,
-Jegou, Perez, ACM Multimedia 2013). Soft weights are computed in float64; which centres are the r nearest is
-decided by float64 distances, the lower index on a tie.
+and with residual normalisation ``w_k / |x - c_k|``, or 0 where that length is below 1e-12 (Delhumeau,
+Gosselin, Jegou, Perez, ACM Multimedia 2013). Soft weights are computed in float64; which centres are the r
+nearest is decided by float64 distances, the lower index on a tie.
 
 alpha, unless given, makes the nearest centre count 100 times as much as the second for a descriptor whose two
-squared distances differ by their mean difference over the training descriptors,
+squared distances differ by their mean difference over the training descriptors::
 
     alpha = ln(100) / mean(d_2^2 - d_1^2),
 
-the rule that NetVLAD's authors initialise their layer with.
+the rule that NetVLAD's authors initialise their layer with. It is fitted once, with the centres,
+and the same for all images. Weights of descriptors (masks) multiply w_k.
 """
 
 from __future__ import annotations

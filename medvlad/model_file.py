@@ -158,7 +158,7 @@ def save_model(
     path : path-like
     card : dict, optional
         What is to be known of the model, JSON values: what it was trained on, how well it does. See
-        :func:`model_card`.
+        :func:`medvlad.model_file.model_card`.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        As :func:`load_model`, but for the network's weights.
+        As :func:`medvlad.load_model`, but for the network's weights.
     """
     header, arrays = _read(Path(path))
     _assembled(header, arrays, path, None)

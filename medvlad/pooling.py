@@ -1,9 +1,15 @@
 """Global pooling: over the n descriptors x_i of an image, feature by feature.
 
-avg   (1/n) sum x_i                         the paper's baseline
-sum   sum x_i                               as avg after L2 normalisation
-max   max x_i
-gem   ((1/n) sum max(x_i, 1e-6)^p)^(1/p)    generalised mean (Radenovic, Tolias, Chum, PAMI 2019)
+::
+
+    avg   (1/n) sum x_i                         the paper's baseline
+    sum   sum x_i                               as avg after L2 normalisation
+    max   max x_i
+    gem   ((1/n) sum max(x_i, 1e-6)^p)^(1/p)    generalised mean (Radenovic, Tolias, Chum, PAMI 2019)
+
+then unit length (a norm below 1e-12 gives zeros), unless told otherwise. Where descriptors have weights w_i,
+1/n is 1 / sum w_i and each term is multiplied by its weight; for the maximum a weight of 0 leaves out, and
+others do not matter. Sums are taken in float64, the result is float32.
 """
 
 from __future__ import annotations

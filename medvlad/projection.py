@@ -1,5 +1,7 @@
 r"""What is done to each descriptor before a codebook sees it: unit length, and fewer numbers by PCA.
 
+::
+
     L2        x <- x / |x|                                        (a norm below 1e-12 leaves zeros)
     PCA       x <- P (x - m)                                      (Jegou & Chum, ECCV 2012)
     whiten    x_j <- x_j / sqrt(variance of the j-th component)

@@ -1,6 +1,6 @@
 """Second-order pooling: how an image's descriptors vary together.
 
-For the n descriptors x_i of an image,
+For the n descriptors x_i of an image::
 
     M = (1/n) sum_i x_i x_i^T                                      a symmetric matrix (D, D)
 
@@ -9,7 +9,8 @@ For the n descriptors x_i of an image,
     None     M itself, bilinear pooling              (Lin, RoyChowdhury, Maji, ICCV 2015)
 
 of which the upper triangle is kept, what is beside the diagonal times sqrt(2), so that scalar products of
-vectors are those of matrices. Then v <- sign(v) |v|^power, then unit length. Everything in float64.
+vectors are those of matrices. Then ``v <- sign(v) |v|^power``, then unit length. Where descriptors have
+weights w_i, M is sum w_i x_i x_i^T / sum w_i. Everything in float64.
 """
 
 from __future__ import annotations

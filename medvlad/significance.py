@@ -2,7 +2,7 @@
 
 Bootstrap: patients, not images, are drawn with replacement, as many as there are, because images of one
 patient are alike (Field & Welsh, JRSS B 2007). Drawing patient g m_g times gives each of its images the
-weight m_g:
+weight m_g::
 
     accuracy           sum w_i [correct_i] / sum w_i
     balanced accuracy  the mean over classes of that within the class

@@ -2,12 +2,12 @@
 
 For one binary problem with labels y_i = ±1, weights C_i > 0 and rows x_i (the last entry of each being
 the constant intercept_scaling s, so the intercept is a weight like any other and is penalised), let
-f_i = w·x_i and minimise
+f_i = w·x_i and minimise::
 
     P(w) = 1/2 |w|² + Σ_i C_i max(0, 1 - y_i f_i)².
 
 **Newton.** P is strictly convex, once differentiable, and quadratic wherever the active set
-A = {i : y_i f_i < 1} stays the same, with (y_i² = 1, so y_i (1 - y_i f_i) = y_i - f_i)
+A = {i : y_i f_i < 1} stays the same, with (y_i² = 1, so y_i (1 - y_i f_i) = y_i - f_i)::
 
     ∇P = w - 2 Σ_A C_i (y_i - f_i) x_i,        ∇²P = I + 2 Σ_A C_i x_i x_iᵀ = H_A.
 
@@ -31,8 +31,8 @@ Near w* the active set can differ from that of w* only in rows with y_i f_i(w*) 
 step of iterative refinement; in the first form its residual comes from X itself, not from H, so that the
 rounding of H (which squares the condition of X) drops out. A Newton step d with dᵀ H_A d <= 1e-24 · 2 P(w),
 twice what it can gain, is rounding and ends the search too: that settles rows whose margin is exactly one.
-Where C |x|² beyond about 1e7 makes rounding larger than that, the search ends when it finds nothing to gain
-along a step, and a ConvergenceWarning says so if that step is above 1e-12 · 2 P(w).
+Where ``C |x|²`` beyond about 1e7 makes rounding larger than that, the search ends when it finds nothing to
+gain along a step, and a ConvergenceWarning says so if that step is above 1e-12 · 2 P(w).
 """
 
 from __future__ import annotations

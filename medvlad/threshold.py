@@ -2,7 +2,7 @@
 
 A linear SVM decides at 0, which is right where new images are like those it was trained on. Where one class
 has moved (other apparatus, other patients), ranks often survive and the cut does not. Two classes seen in
-unlabelled decision values s are two humps:
+unlabelled decision values s are two humps::
 
     p(s) = pi_0 N(s; mu_0, sd_0^2) + pi_1 N(s; mu_1, sd_1^2),  mu_0 < mu_1,  by expectation maximisation
 

@@ -36,9 +36,10 @@ class SpatialTiles(Encoder):
     encoder : estimator
         VLAD, GlobalPool, ...: encodes the descriptors of a tile; fitted on those of whole images.
     grids : sequence of (int, int), default=((7, 7),)
-        Height and width of the descriptors' grids in turn, as :attr:`medvlad.CNNDescriptors.grids_` has them.
+        Height and width of the descriptors' grids in turn, as `grids_` of :class:`medvlad.CNNDescriptors`.
     mirrored : sequence of bool or None, default=None
-        Which of the grids are of the mirror image, as :attr:`medvlad.CNNDescriptors.mirrored_`; None: none.
+        Which of the grids are of the mirror image, as `mirrored_` of :class:`medvlad.CNNDescriptors`; None:
+        none.
     tiles : sequence of (int, int), default=((1, 1), (2, 2))
         Rows and columns of tiles, level by level.
     l2_norm : bool, default=True

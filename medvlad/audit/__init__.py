@@ -2,7 +2,7 @@
 
 An audit reads every image once and looks for what makes results too good, or worse than they need be: files
 that cannot be read, the same picture twice, a patient on both sides of the split, classes that can be told
-without looking at the subject, and parts that are unlike. Each finding is
+without looking at the subject, and parts that are unlike. Each finding is::
 
     error    results on this split are not to be believed: the same picture or patient in training and test,
              or one picture with two labels

@@ -1,7 +1,7 @@
 """What an audit finds by counting: patients, classes, borders, boxes and sizes.
 
 Two of the counts need a word. Parts have *different priors* if Pearson's chi-squared test of part against
-class has p < 0.01 and the total variation distance 1/2 sum_k |p_train(k) - p_test(k)| is at least 0.05. A
+class has p < 0.01 and the total variation distance ``1/2 sum_k |p_train(k) - p_test(k)|`` is at least 0.05. A
 border or a box *goes with the class* if the same test has p < 0.001 and the shares of two classes differ by
 0.1 or more; in under 1 % of the images it is no finding.
 """

@@ -10,7 +10,7 @@ JPEG.
 *Uniform box.* The image is cut into 64 x 64 cells, of each of which 4 x 4 pixels are looked at. A cell is
 flat if these lie within 12 levels of one another. For black, for white and for the most frequent other colour
 of flat cells, the largest rectangle of such cells that lies on a side of the image is found: with h(c) the
-number of them in column c, counted from the side, it is
+number of them in column c, counted from the side, it is::
 
     max over a <= b of (b - a + 1) min(h(a), ..., h(b))
 

@@ -2,7 +2,7 @@
 
 A classifier may learn who took an image rather than what it shows: a scanner's margin, a letter burnt into a
 corner, the size of the files of one hospital (Zech et al. 2018 for chest X-rays; Geirhos et al. 2020). So a
-linear classifier is given only
+linear classifier is given only::
 
     border    a ring of 2 pixels around a thumbnail of 32 x 32
     corners   the four corners (15 % of width and height each) as thumbnails of 8 x 8, with the lowest and
@@ -18,7 +18,7 @@ the same. All of that is fitted in training folds only, but for which file facts
 patient together, and all copies of an image; trained on train and tested on test, images whose patient or
 copy is in both are left out of training.
 
-With p the balanced accuracy of k classes, chance is 1/k and
+With p the balanced accuracy of k classes, chance is 1/k and::
 
     skill = (p - 1/k) / (1 - 1/k)
 

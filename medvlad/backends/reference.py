@@ -1,13 +1,14 @@
 r"""The written specification: assignment, residuals and normalisation in float64 NumPy, short and slow.
 
-Symbols: descriptors x_1..x_N in R^D, cluster centres c_1..c_K in R^D, images b = 1..B owning runs of rows.
+Symbols: descriptors x_1..x_N in R^D, cluster centres c_1..c_K in R^D, images b = 1..B owning runs of rows;
+x.c is the scalar product and ``|x|`` the Euclidean length.
 
-Assignment.  The nearest centre minimises |x - c_k|^2 = |x|^2 - 2 (x.c_k - |c_k|^2 / 2), so
+**Assignment.** The nearest centre minimises ``|x - c_k|^2 = |x|^2 - 2 (x.c_k - |c_k|^2 / 2)``, so::
 
     label(x) = argmax_k s_k,    s_k = x.c_k - |c_k|^2 / 2,    the lowest k on a tie.
 
 The argmax is that of the real numbers s_k, not of their rounded values. In float64, with unit
-roundoff u = 2^-53 and any order of summation, the computed score differs from s_k by at most
+roundoff u = 2^-53 and any order of summation, the computed score differs from s_k by at most::
 
     eps(x) = gamma (|x| max_k |c_k| + max_k |c_k|^2 / 2),   gamma = m u / (1 - m u),   m = D + 4
 
@@ -17,16 +18,18 @@ comes within 2 eps of the best, the sign of s_j - s_k is taken from an exactly r
 of float32 numbers, each of which float64 holds without error. So duplicated centres and other true
 ties go to the lowest index whatever the machine, its BLAS or its number of threads.
 
-VLAD (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3).  For image b and cell k
+**VLAD** (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3). For image b and cell k::
 
     V_bk = sum over rows x of image b with label k of (x - c_k),      n_bk = number of these rows.
 
 Where a row is in several cells, or counts otherwise than once (:mod:`medvlad.memberships`), it has a weight
 w_k in each: V_bk = sum of w_k (x - c_k), and its mass is m_bk = sum of w_k.
 
-Normalisation, in this order:
+**Normalisation,** in this order, all but the last where wanted; powers and signs are taken number by number::
 
+    residual    x - c_k <- (x - c_k) / |x - c_k|        (Delhumeau et al., ACM MM 2013), before the sum
     mass        V_bk <- V_bk / m_bk                     (the mean residual; NetVLAD and VLFeat offer it)
+    local axes  V_bk <- R_k V_bk                        (Delhumeau et al.; R_k: medvlad.encoding)
     power       v <- sign(v) |v|^power                  (Jegou et al., PAMI 2012)
     intra       V_bk <- V_bk / |V_bk|                   (Arandjelovic and Zisserman, CVPR 2013)
     L2          (V_b1, ..., V_bK) <- the same / its norm

@@ -1,6 +1,6 @@
 """What runs the network: the only place that chooses.
 
-An engine is a callable from preprocessed pixels (b, s, s, 3) float32 to feature maps (b, h, w, D):
+An engine is a callable from preprocessed pixels (b, s, s, 3) float32 to feature maps (b, h, w, D)::
 
     keras      the Keras model as it is, on tensorflow, jax or torch, on a GPU too; any network
     native     networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, by Winograd's algorithm
