@@ -238,16 +238,20 @@ def test_page_gpu(reader, cuda_on_host):
 
 OTHER_NETWORKS = ROOT / "docs" / "howto" / "other_networks.md"
 _SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-SECTIONS = dict(_SECTION.findall(OTHER_NETWORKS.read_text("utf-8")))
+SECTIONS = {
+    title: text for title, text in _SECTION.findall(OTHER_NETWORKS.read_text("utf-8")) if "```python" in text
+}
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_other_networks(section):
+def test_other_networks(section, tmp_path, monkeypatch):
     """The examples of a section, one after another, where what they import is installed."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", SECTIONS[section], re.DOTALL))
-    for module in ("torch", "torchvision", "timm", "keras"):
+    for module in ("torch", "torchvision", "timm", "keras", "medvlad.onnx_export"):
         if re.search(rf"^(import|from) {module}\b", code, re.MULTILINE):
-            pytest.importorskip(module, reason=f"{module} is not installed")
+            needed = module.replace("medvlad.onnx_export", "onnx")
+            pytest.importorskip(needed, reason=f"{needed} is not installed")
+    monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(code, str(OTHER_NETWORKS), "exec"), names)
     vectors = np.asarray(names["vectors"])
@@ -390,3 +394,22 @@ def test_the_site_builds(tmp_path):
             r"<(?:script|img|link)[^>]+(?:src|href)=\"(?:https?:)?//[^\"]+", page.read_text("utf-8")
         )
         assert not loaded, f"{page.name}: {loaded[0]}"
+
+
+def test_tables_are_what_the_result_files_say():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "tables.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_table_that_is_stale_is_noticed(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
+    readme = (ROOT / "README.md").read_text("utf-8").replace("| 62,355 (", "| 62,356 (")
+    (tmp_path / "README.md").write_text(readme, "utf-8")
+    command = [sys.executable, tmp_path / "docs" / "tables.py"]
+    told = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    assert (told.returncode, "README.md" in told.stderr) == (1, True)
+    subprocess.run(command, check=True)
+    assert (tmp_path / "README.md").read_text("utf-8") == (ROOT / "README.md").read_text("utf-8")

@@ -1,0 +1,86 @@
+"""Measure rows of docs/results/SET.json with `medvlad evaluate`, and write what was found into them.
+
+python benchmarks/accuracy.py SET DIR --weights FILE --store FOLDER [--only TEXT]
+python docs/tables.py                     then puts the figures into the pages
+
+SET is chest_xray, rooms or hyperkvasir, DIR its images; --only takes rows whose label or options hold TEXT.
+Rows name their options; the seed is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from machine import describe
+
+ROOT = Path(__file__).parents[1]
+_KEPT = (
+    "accuracy",
+    "accuracy_ci95",
+    "balanced_accuracy",
+    "auc",
+    "sensitivity",
+    "specificity",
+    "n_train",
+    "n_test",
+    "C",
+    "inner_balanced_accuracy",
+    "bootstrap_ci95",
+)
+_FIGURES = ("accuracy", "balanced_accuracy", "auc")
+
+
+def measure(options, root, weights, store):
+    """What `medvlad evaluate` finds with these options, as far as tables need it."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "medvlad", "evaluate", root, *shlex.split(options), "--seed", "0"]
+        command += ["--model", "vgg16", "--weights", weights, "--store", store, "--out", out]
+        subprocess.run(command, check=True)
+        found = json.loads((Path(out) / "results.json").read_text(encoding="utf-8"))
+    (result,) = found["results"]
+    return _kept(result) | {"versions": found["versions"]}
+
+
+def _kept(result):
+    kept = {name: _rounded(result[name]) for name in _KEPT if result.get(name) is not None}
+    kept["bootstrap_ci95"] = {name: kept["bootstrap_ci95"].get(name) for name in _FIGURES}
+    if result.get("adapted"):
+        kept["adapted"] = _kept(result["adapted"])
+    return kept
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("set", choices=[path.stem for path in (ROOT / "docs" / "results").glob("*.json")])
+    parser.add_argument("images")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--only", default="")
+    parsed = parser.parse_args()
+    path = ROOT / "docs" / "results" / f"{parsed.set}.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    machine = describe()
+    for row in [*known["paper"], *known["rows"]]:
+        if parsed.only in f"{row.get('label', '')} {row['options']}":
+            options = f"{row['options']} {known['common']}"
+            row["measured"] = measure(options, parsed.images, parsed.weights, parsed.store)
+            row["measured"] |= {"date": machine["date"], "processor": machine["processor"]}
+            path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
