@@ -254,6 +254,21 @@ def test_train_with_a_preset(run, images, weights, tmp_path):
     assert (tmp_path / "maps" / "0_0.png").is_file()
 
 
+def test_tiles(run, images, weights, tmp_path):
+    model = tmp_path / "model"
+    arguments = ["train", images, *NETWORK, "--weights", weights, "--encode", "avg"]
+    status, _, error = run(*arguments, "--tiles", "1x1,2x2", "--mirror", "-o", model)
+    assert status == 0, error
+    image = images / "test" / "upright" / "0.png"
+    status, printed, error = run("predict", model, image, "--explain", tmp_path / "maps")
+    assert status == 0, error
+    assert "split over the image exactly" in printed
+    for wrong in ("2y2", "0x1", "1x1,,2"):
+        status, _, error = run(*arguments, "--tiles", wrong, "-o", model)
+        assert status == 2
+        assert f"--tiles takes levels such as 1x1,2x2, up to 99x99, got '{wrong}'" in error
+
+
 def test_export(run, images, weights, tmp_path):
     pytest.importorskip("onnx", reason="needs the extra onnx")
     model, graph = tmp_path / "model", tmp_path / "model.onnx"
