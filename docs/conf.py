@@ -13,6 +13,7 @@ from typing import Any
 os.environ["COLUMNS"] = "100"
 
 default_role = "literal"
+smartquotes = False
 highlight_language = "text"
 project = "medvlad"
 author = "the authors of medvlad"
@@ -46,6 +47,7 @@ html_static_path = ["static"]
 html_css_files = ["medvlad.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 _DOCS = Path(__file__).parent
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")

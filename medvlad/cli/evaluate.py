@@ -152,7 +152,7 @@ def predict(
 @click.option(
     "--out",
     type=PATH,
-    default=Path("medvlad-demo"),
+    default="medvlad-demo",
     show_default=True,
     help="Folder for images and results.",
 )
