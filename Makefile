@@ -70,34 +70,26 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-# Not editable: what is tested is what a user gets, compiled extensions and package data included.
-$(VENV)/.demo: $(VENV)/.python $(SOURCES)
-	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,offline,demo,report]'
+# Not editable: what is tested is what a user gets, compiled extensions and package data included. Built once,
+# whatever is installed beside it.
+$(VENV)/.package: $(VENV)/.python $(SOURCES)
+	rm -rf build $(VENV)/wheel
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 
-$(VENV)/.test: $(VENV)/.python $(SOURCES)
-	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,distributed,medical,offline,demo,report,fetch,test]'
+EXTRAS_OF_demo := tensorflow,offline,demo,report
+EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,demo,report,fetch,test
+EXTRAS_OF_docs := docs
+EXTRAS_OF_bench := tensorflow,openvino,bench
+EXTRAS_OF_dev := dev,test
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS_OF_$*)]"
 	touch $@
 
 $(VENV)/.gpu: $(SOURCES)
 	rm -rf build
 	$(PYTHON) -m venv $(if $(OFFLINE),--system-site-packages) $(VENV)
 	$(BIN)/python -m pip install --quiet $(if $(OFFLINE),--no-index --no-deps --no-build-isolation .,'.[cuda$(CUDA),bench,test]')
-	touch $@
-
-$(VENV)/.bench: $(VENV)/.python $(SOURCES)
-	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[tensorflow,openvino,bench]'
-	touch $@
-
-$(VENV)/.docs: $(VENV)/.python $(SOURCES)
-	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[docs]'
-	touch $@
-
-$(VENV)/.dev: $(VENV)/.python $(SOURCES)
-	rm -rf build
-	$(BIN)/python -m pip install --quiet '.[dev,test]'
 	touch $@
