@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _FINITE_BLOCK_ROWS = 4096
+_CONVERTED_BYTES = 4 << 20  # of numbers that become float32 at a time
 
 #: More threads than any machine has processors are a mistake.
 MAX_THREADS = 1024
@@ -124,14 +125,19 @@ def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
         raise InputError(f"{name} must have shape (n, n_features) with n_features >= 1, got {array.shape}")
     if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned:
         return array
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype=np.float32)
-    if array.dtype.itemsize > 4 and array.dtype.kind == "f":
-        overflowed = np.isinf(converted) & np.isfinite(array)
-        if overflowed.any():
+    # Block by block, so that nothing of the input's size is in memory besides the result.
+    converted = np.empty(array.shape, np.float32)
+    may_overflow = array.dtype.itemsize > 4 and array.dtype.kind == "f"
+    rows = max(1, _CONVERTED_BYTES // (8 * array.shape[1]))
+    for start in range(0, len(array), rows):
+        block, target = array[start : start + rows], converted[start : start + rows]
+        with np.errstate(over="ignore"):
+            target[...] = block
+        if may_overflow and (overflowed := np.isinf(target) & np.isfinite(block)).any():
             row, column = np.argwhere(overflowed)[0]
             raise InputError(
-                f"{name} hold {array[row, column]} at row {row}, beyond float32 (3.4e38): rescale them"
+                f"{name} hold {block[row, column]} at row {start + row}, beyond float32 (3.4e38): "
+                "rescale them"
             )
     return converted
 
@@ -193,15 +199,17 @@ def check_finite(
     x: NDArray[np.float32] | GpuArray,
     offsets: NDArray[np.int64] | None = None,
     name: str = "descriptors",
+    *,
+    first_image: int = 0,
 ) -> None:
     """Raise InputError naming image and row of the first NaN or infinity in `x` (N, D).
 
-    Without `offsets` only the row is named.
+    Without `offsets` only the row is named. Images are counted from `first_image`.
     """
     if not isinstance(x, np.ndarray):
         found = x.first_not_finite()
         if found is not None:
-            _refuse_number(*found, offsets, name)
+            _refuse_number(*found, offsets, name, first_image)
         return
     for start in range(0, x.shape[0], _FINITE_BLOCK_ROWS):
         block = x[start : start + _FINITE_BLOCK_ROWS]
@@ -213,14 +221,16 @@ def check_finite(
         bad = ~np.isfinite(block).all(axis=1)
         if bad.any():
             row = start + int(np.argmax(bad))
-            _refuse_number(row, float(x[row][~np.isfinite(x[row])][0]), offsets, name)
+            _refuse_number(row, float(x[row][~np.isfinite(x[row])][0]), offsets, name, first_image)
 
 
-def _refuse_number(row: int, value: float, offsets: NDArray[np.int64] | None, name: str) -> NoReturn:
+def _refuse_number(
+    row: int, value: float, offsets: NDArray[np.int64] | None, name: str, first_image: int
+) -> NoReturn:
     where = f"row {row}"
     if offsets is not None:
         image = int(np.searchsorted(offsets, row, side="right")) - 1
-        where = f"image {image}, row {row - int(offsets[image])}"
+        where = f"image {first_image + image}, row {row - int(offsets[image])}"
     kind = "NaN" if np.isnan(value) else str(value)
     raise InputError(
         f"{name} hold {kind} at {where}: NaN and inf are not allowed, remove or repair that image"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from medvlad.vector_file import new_vector_file
 __all__ = ["Encoder", "blocks", "drawn_rows", "in_host_memory", "validated"]
 
 _BLOCK_BYTES = 16 << 20  # of encoded images at a time
+_CONVERTED_BYTES = 4 << 20  # of descriptors that become float32 at a time
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -49,9 +51,9 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             If `X` is not finite numbers of the width that was fitted on.
         """
         check_is_fitted(self)
-        given = validated(self, X, reset=False)
-        if isinstance(given, StoredDescriptors):
-            return self._transform_stored(given)
+        given = X if _is_converted_in_blocks(X) else validated(self, X, reset=False)
+        if not isinstance(given, Descriptors):
+            return self._transform_in_blocks(given)
         return like_input(self._encode_images(given), X)
 
     @abstractmethod
@@ -102,14 +104,15 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             If the file cannot be written, the disk is too small for it, or an image in the store is damaged.
         """
         check_is_fitted(self)
-        images = X if isinstance(X, StoredDescriptors) else as_descriptors(X)
+        in_blocks = isinstance(X, StoredDescriptors) or _is_converted_in_blocks(X)
+        images = X if in_blocks else as_descriptors(X)
         with new_vector_file(path, len(images), self._n_features_out) as write:
             for indices, vectors in self.transform_blocks(images):
                 write(indices, vectors)
         mapped: NDArray[np.float32] = np.load(Path(path), mmap_mode="r")
         return mapped
 
-    def _transform_stored(self, X: StoredDescriptors) -> NDArray[np.float32]:
+    def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
         encoded = np.empty((len(X), self._n_features_out), np.float32)
         for indices, vectors in self.transform_blocks(X):
             encoded[indices] = vectors
@@ -143,12 +146,25 @@ def in_host_memory(given: Descriptors) -> Descriptors:
 
 
 def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
-    """Blocks of images in a store; images in memory are one block."""
+    """Blocks of images in a store, or of a large array that is to be converted; others are one block."""
     if isinstance(X, StoredDescriptors):
         yield from X.blocks()
+    elif _is_converted_in_blocks(X):
+        step = max(1, _CONVERTED_BYTES // (4 * math.prod(X.shape[1:])))
+        for start in range(0, len(X), step):
+            part = as_descriptors(X[start : start + step])
+            check_finite(part.values, part.offsets, first_image=start)
+            yield np.arange(start, start + len(part)), part
     else:
         descriptors = as_descriptors(X).to_host()
         yield np.arange(len(descriptors)), descriptors
+
+
+def _is_converted_in_blocks(X: Any) -> bool:
+    """Whether `X` is an array of images so large that a float32 copy of it is not made as a whole."""
+    if not isinstance(X, np.ndarray) or X.ndim not in (3, 4) or X.dtype.kind not in "fiub":
+        return False
+    return X.nbytes > 2 * _BLOCK_BYTES and not (X.dtype == np.float32 and X.flags.c_contiguous)
 
 
 def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | StoredDescriptors:

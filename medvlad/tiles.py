@@ -118,9 +118,10 @@ class SpatialTiles(Encoder):
             return unit(vectors.astype(np.float64)).astype(np.float32)
         return vectors
 
-    def _transform_stored(self, X: StoredDescriptors) -> NDArray[np.float32]:
-        self._check_lengths(X)  # while images have their own numbers
-        return super()._transform_stored(X)
+    def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
+        if isinstance(X, StoredDescriptors):
+            self._check_lengths(X)  # while images have their own numbers
+        return super()._transform_in_blocks(X)
 
     def tiles_of(self, descriptors: Descriptors) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
         """Yield each tile of all images, in the order of the vector: rows of the descriptors, and those.
