@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test docs gpu bench lint format sanitize sanitize-kernels clean
+.PHONY: demo test docs gpu bench bench-compare soak lint format sanitize sanitize-kernels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -42,6 +42,15 @@ gpu: $(VENV)/.gpu
 bench: $(VENV)/.bench
 	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max --benchmark-json=benchmarks/out.json $(BENCH)
 	$(BIN)/python benchmarks/report.py benchmarks/out.json -o benchmarks/out.md
+
+# Is the working tree slower than BASE, a commit? Both are built and take turns; only what is beyond the noise of the
+# run itself counts.
+bench-compare: $(VENV)/.bench
+	$(BIN)/python benchmarks/compare.py $(or $(BASE),$(error give BASE=COMMIT)) $(BENCH)
+
+# An hour of mixed work in one process, whose memory must stay flat.
+soak: $(VENV)/.test
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),60) -o benchmarks/out.soak.json --figure benchmarks/out.soak.png
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

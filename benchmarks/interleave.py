@@ -41,7 +41,7 @@ class Process:
         environment |= dict.fromkeys(_THREADS, str(n_threads)) | rival.environment
         self.name, self.rounds = name, rival.rounds
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / script), rival.module, str(n_threads)],
+            [sys.executable, str(HERE / script), rival.module or "-", str(n_threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
