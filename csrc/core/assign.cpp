@@ -83,7 +83,7 @@ void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
     }
     for (; k < set_.k; ++k) {
       const bool is_kept = !(of_row[k] < threshold);
-      kept += is_kept;
+      kept += static_cast<int>(is_kept);
       last = is_kept ? k : last;
     }
     labels[row] =

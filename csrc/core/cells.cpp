@@ -1,6 +1,6 @@
 #include "cells.hpp"
 
-#include <algorithm>
+#include <cassert>
 
 #include "lanes64.hpp"
 
@@ -103,7 +103,7 @@ void Cells::sort(const std::int32_t* labels, const double* weights, std::int64_t
       if (!is_member(entry)) continue;
       const std::int64_t at = next_[size(labels[entry])]++;
       rows_[size(at)] = row;
-      if (weighted_) weights_[size(at)] = weights[entry];
+      if (weights != nullptr) weights_[size(at)] = weights[entry];
     }
   }
 }
@@ -125,6 +125,7 @@ double squared_norm(const double* v, std::int64_t d) {
 }
 
 double residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set, double* v) {
+  assert(v != nullptr);
   if (cells.weighted()) return weighted_residual(cells, i, x, set, v);
   const std::int64_t d = set.d, count = cells.count(i);
   const std::int64_t* rows = cells.rows(i);

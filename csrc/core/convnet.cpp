@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <stdexcept>
 
-#include "parallel.hpp"
 #include "processor.hpp"
 #include "team.hpp"
 #include "winograd_points.hpp"

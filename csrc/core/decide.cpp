@@ -82,7 +82,7 @@ double norm_bound(const float* x, std::int64_t d) {
   }
   double squared = 0.0;
   for (; i < d; ++i) squared += double{x[i]} * double{x[i]};
-  for (float lane : lanes) squared += double{lane};
+  for (const float lane : lanes) squared += double{lane};
   return NormBound(d).of(squared);
 }
 
@@ -91,8 +91,7 @@ CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
       k(k_),
       d(d_),
       half_norms(static_cast<std::size_t>(k_)),
-      bias(static_cast<std::size_t>(k_)),
-      max_norm(0.0) {
+      bias(static_cast<std::size_t>(k_)) {
   for (std::int64_t i = 0; i < k; ++i) {
     const double norm = dot(centers + i * d, centers + i * d, d);
     half_norms[static_cast<std::size_t>(i)] = 0.5 * norm;

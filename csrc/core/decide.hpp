@@ -24,7 +24,7 @@ struct CenterSet {
   std::int64_t d;
   std::vector<double> half_norms;  // |c_k|^2 / 2
   std::vector<float> bias;         // -|c_k|^2 / 2 rounded to float32
-  double max_norm;                 // max_k |c_k|
+  double max_norm = 0.0;           // max_k |c_k|
 };
 
 // At least |x|, and at most a little more: summed in float32, with its own rounding and underflow added.

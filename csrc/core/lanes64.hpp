@@ -19,16 +19,16 @@ constexpr int kDoubles = 8;
 
 #if defined(__AVX512F__)
 constexpr int kPartDoubles = 8;
-typedef double Part __attribute__((vector_size(64)));
+using Part __attribute__((vector_size(64))) = double;
 #elif defined(__AVX__)
 constexpr int kPartDoubles = 4;
-typedef double Part __attribute__((vector_size(32)));
+using Part __attribute__((vector_size(32))) = double;
 #elif defined(__GNUC__)
 constexpr int kPartDoubles = 2;
-typedef double Part __attribute__((vector_size(16)));
+using Part __attribute__((vector_size(16))) = double;
 #else
 constexpr int kPartDoubles = 1;
-typedef double Part;
+using Part = double;
 #endif
 constexpr int kParts = kDoubles / kPartDoubles;
 

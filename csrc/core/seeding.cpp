@@ -1,6 +1,7 @@
 #include "seeding.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <vector>
 
 #include "aligned.hpp"
@@ -113,6 +114,7 @@ void candidate_distances(const CandidateStep& step, int n_threads, double* dista
   const std::int64_t n = step.n, d = step.d;
   const std::int64_t n_groups = (step.n_candidates + kGroup - 1) / kGroup;
   std::vector<Group> groups;
+  groups.reserve(size(n_groups));
   for (std::int64_t group = 0; group < n_groups; ++group) groups.emplace_back(step, group * kGroup);
   const double rounding = 4.0 * (static_cast<double>(d) + 4.0) * 0x1p-53;
   const std::int64_t n_tasks = (n + kTaskRows - 1) / kTaskRows;
@@ -133,6 +135,7 @@ void candidate_distances(const CandidateStep& step, int n_threads, double* dista
           double product[kRows][kGroup];
           groups[size(group)].dots(step.x + first * d, n < kRows ? 0 : d, step.x + ahead * d, product);
           for (std::int64_t row = i; row < std::min(i + kRows, end); ++row) {
+            assert(row >= first && row - first < kRows);
             for (std::int64_t t = 0; t < in_group; ++t) {
               const std::int64_t at = group * kGroup + t;
               const double scale = step.norms[row] + step.norms[step.candidates[at]];

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -141,7 +140,8 @@ struct Plan {
 
   Plan(const Batch& batch, int n_threads) {
     // With several threads an image is large when it alone would keep one busy while the others wait.
-    const std::int64_t fair = std::max<std::int64_t>(4 * kRunRows, batch.n_rows / (4 * n_threads));
+    const std::int64_t fair =
+        std::max<std::int64_t>(4 * kRunRows, batch.n_rows / (std::int64_t{4} * n_threads));
     const std::int64_t most = n_threads == 1 ? kSmallImage : std::min(kSmallImage, fair);
     std::int64_t first = 0;
     for (std::int64_t image = 0; image < batch.n_images; ++image) {

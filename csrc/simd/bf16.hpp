@@ -68,13 +68,14 @@ double seconds_of() {
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     __m512 sums[kChains];
     for (__m512& one : sums) one = _mm512_setzero_ps();
+    // NOLINTNEXTLINE(misc-const-correctness): the assembly below says that it writes it
     __m512 factor = _mm512_set1_ps(1.0F);
     const auto begin = std::chrono::steady_clock::now();
     for (int step = 0; step < kSteps; ++step) {
       for (__m512& one : sums) one = Multiply::add(factor, factor, one);
       __asm__ volatile("" : "+v"(factor));  // so that the loop is not worked out beforehand
     }
-    for (__m512& one : sums) __asm__ volatile("" ::"v"(one));
+    for (const __m512& one : sums) __asm__ volatile("" ::"v"(one));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
     best = std::min(best, elapsed.count());
   }

@@ -108,7 +108,7 @@ struct SegmentBuffer {
 // accumulators is enough: the processor overlaps the end of a row with the beginning of the next.
 template <std::size_t kVectors>
 inline void add_segment(const Segment& segment, const float* block, const float* from, float* to) {
-  typename Vector::Floats sums[kVectors];
+  Vector::Floats sums[kVectors];
   for (std::size_t v = 0; v < kVectors; ++v) sums[v] = Vector::load(from + v * Vector::kWidth);
   for (int i = 0; i < segment.n; ++i) {
     const std::size_t at = segment.positions[i];
@@ -138,7 +138,7 @@ struct MultiplyFloats {
 template <class Multiply>
 inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& packed, std::int64_t column,
                        float* scores, std::int64_t stride) {
-  typename Vector::Floats sums[Vector::kTileRows][2];
+  Vector::Floats sums[Vector::kTileRows][2];
   for (int i = 0; i < Vector::kTileRows; ++i) {
     sums[i][0] = Vector::load(packed.bias() + column);
     sums[i][1] = Vector::load(packed.bias() + column + Vector::kWidth);
@@ -192,7 +192,7 @@ class PackedScorer : public Scorer {
   // In float32, for norm_.
   double squared_norm(const float* x) const {
     constexpr int kSums = 4;
-    typename Vector::Floats sums[kSums] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
+    Vector::Floats sums[kSums] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
     constexpr std::int64_t kStep = kSums * Vector::kWidth;
     std::int64_t j = 0;
     for (; j + kStep <= set_.d; j += kStep) {

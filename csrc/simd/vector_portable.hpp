@@ -12,7 +12,7 @@ struct Vector {
   static constexpr int kTileRows = 4;
 
 #if defined(__GNUC__)
-  typedef float Floats __attribute__((vector_size(16)));
+  using Floats __attribute__((vector_size(16))) = float;
 #else
   struct Floats {
     float lanes[4];

@@ -72,8 +72,8 @@ void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const
 
 void check(bool right, const std::string& what) {
   if (right) return;
-  std::fprintf(stderr, "wrong: %s\n", what.c_str());
-  std::exit(1);
+  static_cast<void>(std::fprintf(stderr, "wrong: %s\n", what.c_str()));
+  std::exit(1);  // NOLINT(concurrency-mt-unsafe): no other thread is left
 }
 
 struct Problem {
@@ -295,9 +295,8 @@ void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, 
         for (std::int64_t x = 0; x < new_columns; ++x) {
           for (std::int64_t j = 0; j < d; ++j, ++to) {
             if (is_pool) {
-              next[to] =
-                  std::max(std::max(at(image, 2 * y, 2 * x, j), at(image, 2 * y, 2 * x + 1, j)),
-                           std::max(at(image, 2 * y + 1, 2 * x, j), at(image, 2 * y + 1, 2 * x + 1, j)));
+              next[to] = std::max({at(image, 2 * y, 2 * x, j), at(image, 2 * y, 2 * x + 1, j),
+                                   at(image, 2 * y + 1, 2 * x, j), at(image, 2 * y + 1, 2 * x + 1, j)});
               continue;
             }
             double sum = double{layers.back().bias[j]};
@@ -347,6 +346,8 @@ int main() {
     test(Problem({5, 3000, 5, 9000}, 20, 33, ++seed), method, 3);
     test(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), method, 2);
   }
+  // More threads than anybody has: no more are started than there is work.
+  test(Problem({5, 600, 5}, 4, 3, ++seed), Method::automatic, 1 << 30);
   for (const int n_threads : {1, 3}) {
     test_weighted(Problem({0, 3, 49, 0, 140, 1, 0}, 5, 13, ++seed), 1, n_threads, 7);
     test_weighted(Problem({0, 3, 49, 0, 140, 1, 0}, 33, 8, ++seed), 33, n_threads, 7);
