@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test docs gpu bench bench-compare soak lint format sanitize sanitize-kernels clean
+.PHONY: demo test docs gpu bench bench-compare soak lint tidy format sanitize sanitize-kernels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -57,6 +57,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
+
+# clang-tidy over the C++ core, by .clang-tidy.
+tidy: $(VENV)/.dev
+	$(BIN)/python csrc/test/tidy.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -116,12 +116,12 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def soak(seconds, make=Work):
+def soak(seconds, make=Work, least_turns=0):
     """What was done, and memory by second."""
     with tempfile.TemporaryDirectory() as folder:
         work, done, at, memory = make(Path(folder)), Counter(), [], []
         begin = time.monotonic()
-        while time.monotonic() - begin < seconds:
+        while time.monotonic() - begin < seconds or len(at) < least_turns:
             piece = work.pieces[len(at) % len(work.pieces)]
             piece()
             done[piece.__name__] += 1

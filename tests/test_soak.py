@@ -25,7 +25,7 @@ def test_growth_is_that_of_the_second_half(soak, rng):
 
 
 def test_mixed_work_is_flat_and_a_leak_is_not(soak):
-    done, at, memory = soak.soak(12, partial(soak.Work, network=False))
+    done, at, memory = soak.soak(0, partial(soak.Work, network=False), 60)
     assert len(done) == 5
     kept = []
 
@@ -34,5 +34,5 @@ def test_mixed_work_is_flat_and_a_leak_is_not(soak):
             super().encode()
             kept.append(np.ones(1 << 20))  # 8 MiB
 
-    _, leak_at, leak = soak.soak(12, partial(Leaking, network=False))
+    _, leak_at, leak = soak.soak(0, partial(Leaking, network=False), 60)
     assert soak.growth(leak_at, leak)[1] > max(0.05, 3 * soak.growth(at, memory)[1])
