@@ -344,7 +344,10 @@ def check_output_folder(path: str | os.PathLike[str], option: str, *images: str 
             )
     if target.exists() and not target.is_dir():
         raise InputError(f"{option} {target} is a file: name a folder")
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{option} {target} cannot be made: {error.strerror}") from error
     return target
 
 

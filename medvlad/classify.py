@@ -17,6 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from medvlad._memory import memory_for
 from medvlad._validate import InputError, check_positive_float, check_positive_int
 from medvlad.array_api import like_input, on_host
 from medvlad.svm_solver import Problem, Vector, make_form, times
@@ -143,6 +144,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             fitted[0]._solve(X, y, fitted, None)
         return fitted
 
+    @memory_for("the linear SVM", "give fewer images or shorter vectors, float32 rather than float64")
     def _solve(
         self, X: ArrayLike, y: ArrayLike, targets: Sequence[WideLinearSVC], sample_weight: ArrayLike | None
     ) -> None:

@@ -37,6 +37,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from medvlad._memory import memory_for
 from medvlad._validate import (
     InputError,
     check_choice,
@@ -130,6 +131,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self.random_state = random_state
         self.max_samples = max_samples
 
+    @memory_for("k-means", "lower max_samples or n_clusters, or give fewer images")
     def fit(self, X: Any, y: object = None) -> Self:
         """Find the centres of the descriptors of `X`.
 

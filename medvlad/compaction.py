@@ -27,7 +27,7 @@ def only_one(lock: Path) -> Iterator[None]:
     with lock.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(f"another gc is at work in {lock.parent}: wait until it is done") from error
         yield
 

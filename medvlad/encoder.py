@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from medvlad._memory import memory_for
 from medvlad._validate import check_finite, check_positive_int, check_width
 from medvlad.array_api import like_input
 from medvlad.descriptors import Descriptors, as_descriptors, draw_rows, validate_input
@@ -31,6 +32,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     _learnt = "n_features_in_"  # what only a fitted one has
 
+    @memory_for("encoded images", "encode fewer at a time, or into a file (transform_to_file)")
     def transform(self, X: Any) -> Any:
         """Encode each image.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,16 +15,18 @@ from PIL import Image, ImageDraw
 from sklearn.pipeline import FeatureUnion
 
 from medvlad import figures
+from medvlad._validate import check_output_folder
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD
 from medvlad.experiment import Evaluation, evidence_picture
 from medvlad.explain import is_additive
 from medvlad.held_out import FittedFold, HeldOut
-from medvlad.images import load_image
+from medvlad.images import load_image, png
 from medvlad.page import Page
 from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import encoder_steps
+from medvlad.whole_file import write_file
 
 __all__ = ["cluster_patches", "confident_errors", "explain_page", "write_predictions", "write_report"]
 
@@ -53,17 +56,18 @@ def write_predictions(evaluation: Evaluation, path: Path) -> None:
     calibrated = any(one.probability is not None for one in evaluation.decided.values())
     columns = ["encode", "image", "patient", "truth", "decided", *(f"decision {name}" for name in names)]
     columns += [f"probability {name}" for name in names] if calibrated else []
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(columns)
-        for encode, one in evaluation.decided.items():
-            for row, i in enumerate(one.tested.tolist()):
-                values = [repr(float(value)) for value in one.decision[row]]
-                if one.probability is not None:
-                    values += [repr(float(value)) for value in one.probability[row]]
-                truth, decided = names[int(dataset.labels[i])], names[int(one.decision[row].argmax())]
-                patient = "" if dataset.groups is None else str(dataset.groups[i])
-                table.writerow([encode, str(dataset.paths[i]), patient, truth, decided, *values])
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    for encode, one in evaluation.decided.items():
+        for row, i in enumerate(one.tested.tolist()):
+            values = [repr(float(value)) for value in one.decision[row]]
+            if one.probability is not None:
+                values += [repr(float(value)) for value in one.probability[row]]
+            truth, decided = names[int(dataset.labels[i])], names[int(one.decision[row].argmax())]
+            patient = "" if dataset.groups is None else str(dataset.groups[i])
+            table.writerow([encode, str(dataset.paths[i]), patient, truth, decided, *values])
+    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"), "table of decisions")
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
@@ -87,10 +91,6 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     MissingExtraError
         If matplotlib is not installed.
     """
-    if (folder / "report.html").exists():  # figures of an earlier run may have other names
-        for figure in (folder / "figures").glob("*-*.png"):
-            if _FIGURE.fullmatch(figure.name.rpartition("-")[2]):
-                figure.unlink()
     shown, results = _Shown(folder / "figures"), evaluation.results
     dataset, first = results["dataset"], results["results"][0]
     page = Page(
@@ -132,7 +132,13 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     page.details("Seconds", {r["encode"]: r["seconds"] for r in results["results"]})
     if results["skipped"]:
         page.details("Skipped images", {one["image"]: one["reason"] for one in results["skipped"]})
-    return page.write(folder / "report.html")
+    had_one = (folder / "report.html").exists()
+    written = page.write(folder / "report.html")
+    if had_one:  # figures of an earlier run may have other names
+        for figure in (folder / "figures").glob("*-*.png"):
+            if _FIGURE.fullmatch(figure.name.rpartition("-")[2]) and figure.name not in shown.names:
+                figure.unlink()
+    return written
 
 
 def explain_page(predictions: Sequence[dict[str, Any]], folder: Path, how: str) -> Path:
@@ -173,17 +179,15 @@ class _Shown:
     """Puts each picture into a folder as well."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        self._folder = folder
+        self._folder = check_output_folder(folder, "figures of the report:")
+        self.names = set[str]()
 
     def keep(self, encode: str, pictures: Iterable[Named]) -> list[tuple[Picture, str]]:
         shown = []
         for name, picture, caption in pictures:
-            path = self._folder / f"{encode}-{name}.png"
-            if isinstance(picture, bytes):
-                path.write_bytes(picture)
-            else:
-                picture.save(path)
+            file = f"{encode}-{name}.png"
+            write_file(self._folder / file, picture if isinstance(picture, bytes) else png(picture), "figure")
+            self.names.add(file)
             shown.append((picture, caption))
         return shown
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,13 @@ from medvlad.evaluation import compare_decisions, figures, versions
 from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
 from medvlad.features import CNNDescriptors
 from medvlad.held_out import HeldOut, Stopwatch, held_out, inner_folds
-from medvlad.images import list_frames, load_image
+from medvlad.images import list_frames, load_image, png
 from medvlad.paper_datasets import LAYOUTS
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import Recipe, encoder_steps
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import weights_source
+from medvlad.whole_file import write_file
 
 __all__ = ["Evaluation", "Experiment", "calibration_images", "evidence_picture", "predict_images"]
 
@@ -395,7 +397,7 @@ def predict_images(
             name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem[:80]}.png"
             steps = [step for _, step in pipeline.steps[1:]]
             picture = evidence_picture(extractor, steps, descriptors[i : i + 1], images[i], label)
-            picture.save(explain / name)
+            write_file(explain / name, png(picture), "picture")
             prediction["evidence"] = name
     return predictions, [{"image": images[i], "reason": reason} for i, reason in skipped.items()]
 
@@ -459,5 +461,6 @@ def _extract(
             )
         descriptors, dataset = descriptors.take(kept), dataset.take(kept)
     if isinstance(descriptors, StoredDescriptors) and descriptors.nbytes <= _IN_MEMORY:
-        descriptors = descriptors.load()  # the same numbers, and quicker to come back to
+        with suppress(MemoryError):  # then they stay where they are
+            descriptors = descriptors.load()  # the same numbers, and quicker to come back to
     return descriptors, dataset, skipped

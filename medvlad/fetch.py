@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 #: Names a folder of the web that holds the same files, for machines that do not reach their homes.
 MIRROR = "MEDVLAD_DATA_MIRROR"
 
+_RECORD = "fetched.json"
 _ROOM = 1.05  # of what an archive says it unpacks to
 
 _REASONS = {
@@ -207,7 +208,7 @@ def fetch(
     if not remote.files:
         raise InputError(f"{name} cannot be fetched by a program: at {remote.home} {remote.by_hand}")
     target = Path(name if folder is None else folder)
-    record = target / "fetched.json"
+    record = target / _RECORD
     if record.is_file():
         digests = _recorded(record, name)
         archives = {file.name for file in remote.files if file.is_archive}
@@ -219,6 +220,19 @@ def fetch(
         return Fetched(root, dataset, digests, is_new=False)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} holds something else: name another folder (--to), or remove it")
+    try:
+        digests = _made(target, name, remote, archive, sha256)
+    except OSError as error:
+        what = error.filename or target
+        raise InputError(f"{target} cannot be made ({what}: {error.strerror or error})") from error
+    root, dataset = _look_through(target, remote)
+    return Fetched(root, dataset, digests, is_new=True)
+
+
+def _made(
+    target: Path, name: str, remote: Remote, archive: str | os.PathLike[str] | None, sha256: str | None
+) -> dict[str, str]:
+    """Make the data set's folder, whole or not at all; return the checksums of what came."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
         downloads, unpacked = Path(made) / "downloads", Path(made) / target.name
@@ -245,12 +259,11 @@ def fetch(
         _look_through(unpacked, remote)
         addresses = [file.address for file in remote.files]
         text = json.dumps({"name": name, "addresses": addresses, "sha256": digests}, indent=2)
-        (unpacked / record.name).write_text(text + "\n", encoding="utf-8")
+        (unpacked / _RECORD).write_text(text + "\n", encoding="utf-8")
         if target.exists():
             target.rmdir()  # empty
         unpacked.rename(target)
-    root, dataset = _look_through(target, remote)
-    return Fetched(root, dataset, digests, is_new=True)
+    return digests
 
 
 def _recorded(record: Path, name: str) -> dict[str, str]:

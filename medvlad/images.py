@@ -16,6 +16,7 @@ them, from 0, and stands wherever the path of an image may.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -35,6 +36,7 @@ __all__ = [
     "is_image_name",
     "list_frames",
     "load_image",
+    "png",
     "resize_square",
     "split_frame",
 ]
@@ -212,6 +214,13 @@ def resize_square(pixels: NDArray[np.uint8], side: int, method: str = "bilinear"
     return np.array(resized)
 
 
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as the content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype not in (np.uint8, np.uint16):
         raise InputError(
@@ -249,6 +258,11 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
             return _decode(file, path, frame, name)
     except InputError:
         raise
+    except MemoryError as error:
+        raise InputError(
+            f"{name} is too large for the memory that is left, or damaged: reduce it, close other programs, "
+            "or copy it again"
+        ) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{name} does not exist: check the path") from error
     except PermissionError as error:
@@ -282,7 +296,7 @@ def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray
             image.load()
             pixels = _to_rgb(image, name)
             return _orient(pixels, _orientation(image))
-    except (InputError, ImportError):
+    except (InputError, ImportError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
@@ -292,7 +306,7 @@ def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray
         ) from error
     except Exception as error:
         # Damaged files reach Pillow's decoders with any content, and what those raise is not limited to
-        # OSError: SyntaxError, struct.error, zlib.error, ValueError, IndexError, MemoryError, ... were seen.
+        # OSError: SyntaxError, struct.error, zlib.error, ValueError, IndexError, ... were seen.
         reason = _one_line(error) or type(error).__name__
         raise InputError(f"{name} is corrupt or truncated ({reason}): copy it again or remove it") from error
 

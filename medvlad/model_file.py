@@ -27,7 +27,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
 
-from medvlad._validate import InputError, check_output_file
+from medvlad._validate import InputError
 from medvlad.bag_of_words import BagOfWords
 from medvlad.classify import WideLinearSVC
 from medvlad.encoder import Encoder
@@ -41,6 +41,7 @@ from medvlad.recipe import VectorPCA
 from medvlad.second_order import SecondOrderPool
 from medvlad.tiles import SpatialTiles
 from medvlad.weights import weights_source
+from medvlad.whole_file import write_file
 
 __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "network_and_steps", "save_model"]
 
@@ -188,18 +189,7 @@ def save_model(
         for learnt in _KINDS[_class_of(learner)].arrays
         if hasattr(learner, learnt)
     }
-    # A link is followed, not replaced; a device never becomes a file.
-    target = check_output_file(path, "model").resolve()
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with unfinished.open("xb") as file:
-                file.write(save(arrays, metadata={"medvlad": json.dumps(header)}))
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write the model {target}: {error.strerror or error}") from error
+    write_file(path, save(arrays, metadata={"medvlad": json.dumps(header)}), "model")
 
 
 def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> None:
@@ -443,6 +433,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except FileNotFoundError as error:
         raise InputError(f"there is no model file {path}: make one with 'medvlad train'") from error
+    except MemoryError:
+        raise
     except Exception as error:  # what safetensors and json raise on a stranger's bytes has no end
         raise InputError(
             f"{path} is no model that 'medvlad train' wrote, or damaged: name one, or train it again"

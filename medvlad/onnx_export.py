@@ -19,7 +19,6 @@ import json
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
 
-from medvlad._validate import InputError, check_output_file, import_extra
+from medvlad._validate import InputError, import_extra
 from medvlad.backends.reference import NORM_FLOOR
 from medvlad.bag_of_words import BagOfWords
 from medvlad.classify import WideLinearSVC
@@ -40,6 +39,7 @@ from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.second_order import SecondOrderPool
 from medvlad.tiles import SpatialTiles
+from medvlad.whole_file import write_file
 from medvlad.winograd import Pooling, layers_of
 
 __all__ = ["export_onnx"]
@@ -100,11 +100,7 @@ def export_onnx(
         },
         len(names),
     )
-    target = check_output_file(path, "ONNX model")
-    try:
-        Path(target).write_bytes(model.SerializeToString())
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from error
+    write_file(path, model.SerializeToString(), "ONNX model")
     return inputs
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from medvlad._validate import check_output_file
+from medvlad.whole_file import write_file
 
 __all__ = ["Page"]
 
@@ -151,9 +151,8 @@ class Page:
         InputError
             If the file cannot be written.
         """
-        target = check_output_file(path, "page")
-        target.write_text(self.html(), encoding="utf-8", errors="backslashreplace")
-        return target
+        write_file(path, self.html().encode("utf-8", "backslashreplace"), "page")
+        return Path(path)
 
 
 def _cell(value: Any) -> tuple[str, bool]:

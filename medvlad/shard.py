@@ -8,6 +8,9 @@ are not zero::
 
 and in its header, for each image, its key, shape, how many numbers, and the CRC-32 of all of these. Its name
 is the SHA-256 of its bytes; it is written beside, flushed to the disk and renamed.
+
+It is read with plain reads, not through a map as safetensors does: where the disk fails or somebody cuts the
+file short, a map ends the process by a signal.
 """
 
 from __future__ import annotations
@@ -15,10 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
+import weakref
 import zlib
 from collections.abc import Collection, Mapping
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError
+from medvlad.whole_file import whole_file
 
 __all__ = [
     "DIGEST",
@@ -34,7 +37,6 @@ __all__ = [
     "Damaged",
     "Shard",
     "digests_of",
-    "flush_and_rename",
     "publish",
     "write_shard",
 ]
@@ -42,6 +44,7 @@ __all__ = [
 SHARD_IMAGES = 256
 SHARD_BYTES = 64 << 20  # of descriptors in memory
 DIGEST = "S16"
+_DTYPES = {name: np.dtype(kind) for name, kind in {"F32": "f4", "F16": "f2", "U8": "u1"}.items()}
 
 
 class Damaged(Exception):
@@ -72,55 +75,51 @@ def write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
 def publish(folder: Path, content: bytes) -> Path:
     """Write a shard's content to the disk under its name; return its path."""
     target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
-    part = folder / f"{uuid.uuid4().hex}.part"
     try:
-        with part.open("xb") as file:
+        with whole_file(target) as file:
             file.write(content)
-            flush_and_rename(file, target)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"the store {folder} cannot be written: {error.strerror}") from error
+        raise InputError(
+            f"the store {folder} cannot be written: {error.strerror or error}; what is in it stays"
+        ) from error
     return target
-
-
-def flush_and_rename(file: BufferedWriter, target: Path) -> None:
-    """Give a file that has been written its name, so that it is whole under it even after a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
-    Path(file.name).replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class Shard:
     """A shard that is read image by image."""
 
     def __init__(self, file: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         self.file = file
         try:
-            self._content: Any = safe_open(file, "numpy")
-            rows = json.loads(self._content.metadata()["images"])
+            self._descriptor = os.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            if os.path.lexists(file):  # a link to nowhere
+                raise self._unreadable("it is a link to nothing") from None
+            raise
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+        weakref.finalize(self, os.close, self._descriptor)
+        length = int.from_bytes(self._bytes(0, 8), "little")
+        try:
+            header = json.loads(self._bytes(8, length))
+            rows = json.loads(header["__metadata__"]["images"])
             self.keys = [str(row[0]) for row in rows]
             self.shapes = [(int(row[1]), int(row[2])) for row in rows]
             self._checks = [int(row[4]) for row in rows]
             self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self.shapes)])
             self._numbers = np.cumsum([0, *(int(row[3]) for row in rows)])
-            slices = self._content.get_slice("marks"), self._content.get_slice("numbers")
-            self._slices = slices
-            lengths = [one.get_shape()[0] for one in slices]
-            self.dtype = np.dtype({"F32": "float32", "F16": "float16"}[slices[1].get_dtype()])
-        except FileNotFoundError:
-            _check_openable(file)
-            raise
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            tensors = header["marks"], header["numbers"]
+            self._dtypes = [_DTYPES[one["dtype"]] for one in tensors]
+            self._begins = [8 + length + int(one["data_offsets"][0]) for one in tensors]
+            lengths = [int(one["shape"][0]) for one in tensors]
+            self.dtype = self._dtypes[1]
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise Damaged(f"{file} is damaged ({error})") from error
-        if lengths != [self._marks[-1], self._numbers[-1]]:
+        if lengths != [self._marks[-1], self._numbers[-1]] or self._dtypes[0] != np.uint8:
             raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")
+        for begin, count, dtype in zip(self._begins, lengths, self._dtypes, strict=True):
+            if not 0 <= begin <= begin + count * dtype.itemsize <= os.fstat(self._descriptor).st_size:
+                raise Damaged(f"{file} is damaged (it is cut short)")
 
     def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         """Return marks and numbers of an image, as they were written."""
@@ -140,34 +139,40 @@ class Shard:
         return values.reshape(shape)
 
     def _part(self, tensor: int, first: int, last: int) -> NDArray[Any]:
-        if first == last:  # safetensors takes it for out of bounds at the end
-            return np.empty(0, (np.dtype(np.uint8), self.dtype)[tensor])
-        part: NDArray[Any] = self._slices[tensor][first:last]
-        return part
+        dtype = self._dtypes[tensor]
+        begin = self._begins[tensor] + first * dtype.itemsize
+        return np.frombuffer(self._bytes(begin, (last - first) * dtype.itemsize), dtype)
+
+    def _bytes(self, begin: int, length: int) -> bytes:
+        """Read so many bytes, all of which must be there."""
+        try:
+            if not 0 <= begin <= begin + length <= os.fstat(self._descriptor).st_size:
+                raise Damaged(f"{self.file} is damaged (it is cut short)")
+            content = os.pread(self._descriptor, length, begin)
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+        if len(content) != length:
+            raise Damaged(f"{self.file} is damaged (it is cut short)")
+        return content
 
     def is_its_name(self) -> bool:
         """Whether the file is, byte for byte, what was written."""
-        return _digest(self.file) == self.file.stem
+        try:
+            with self.file.open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest() == self.file.stem
+        except FileNotFoundError:  # the gc of another process
+            return True
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
 
-
-def _check_openable(file: Path) -> None:
-    """Raise InputError for a shard that is there and cannot be opened; safetensors calls that missing."""
-    if not os.path.lexists(file):
-        return
-    try:
-        file.open("rb").close()
-    except OSError as error:
-        if os.path.lexists(file):
-            raise InputError(
-                f"the shard {file} cannot be opened ({error.strerror}): change its permissions, or remove it"
-            ) from error
+    def _unreadable(self, reason: str | None) -> InputError:
+        """Say so: what a network file system withholds for a moment must not be taken for damaged."""
+        return InputError(
+            f"the shard {self.file} cannot be opened or read ({reason}): check its permissions and disk, or "
+            "remove it"
+        )
 
 
 def _checksum(key: str, shape: tuple[int, ...], marks: NDArray[Any], numbers: NDArray[Any]) -> int:
     head = zlib.crc32(f"{key} {tuple(shape)}".encode())
     return zlib.crc32(numbers.data, zlib.crc32(marks.data, head))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

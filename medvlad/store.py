@@ -5,7 +5,7 @@
     STORE/format.json                what this folder is, and its version
     STORE/SECTION/settings.json      network, layer, weights, scales, ...: one section for each choice of them
     STORE/SECTION/CONTENT.shard      descriptors of some hundred images (safetensors), named by its SHA-256
-    STORE/SECTION/*.part             a shard that is being written
+    STORE/SECTION/.*.part            a shard that is being written
 
 Images are known by the SHA-256 of their bytes, so names and folders do not matter and two copies are stored
 once. A section is the hash of its settings: another layer, scale or resize filter never meets these numbers.
@@ -26,8 +26,6 @@ import json
 import logging
 import os
 import threading
-import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,7 +40,8 @@ from medvlad import shard as shard_file
 from medvlad._validate import InputError, check_choice, check_finite
 from medvlad.compaction import Merger, only_one
 from medvlad.images import split_frame
-from medvlad.shard import DIGEST, Damaged, Shard, digests_of, flush_and_rename, publish, write_shard
+from medvlad.shard import DIGEST, Damaged, Shard, digests_of, publish, write_shard
+from medvlad.whole_file import is_abandoned, whole_file
 
 __all__ = ["DescriptorStore", "Section", "ShardWriter", "image_key"]
 
@@ -51,8 +50,6 @@ logger = logging.getLogger(__name__)
 _FORMAT = {"format": "medvlad descriptor store", "version": 1}
 _FIND_IMAGES = 1 << 14  # looked up at a time
 _RECENT_IMAGES = 1 << 14  # added before they are sorted into the index, which takes a look at all of it
-_STALE_SECONDS = 24 * 3600  # a part that old belongs to a process that is gone
-
 
 # Where an image is: the number of its shard and its own in there; and its shape (n, D).
 _PLACE = np.dtype([("shard", np.int32), ("number", np.int32), ("rows", np.int32), ("width", np.int32)])
@@ -147,7 +144,6 @@ class DescriptorStore:
 
     def prepare(self) -> None:
         """Make the folder and say what it is."""
-        self.path.mkdir(parents=True, exist_ok=True)
         _write_once(self.path / "format.json", json.dumps(_FORMAT) + "\n")
 
 
@@ -282,7 +278,6 @@ class Section:
     def prepare(self) -> None:
         """Make the folder and say what is in it."""
         self._store.prepare()
-        self.path.mkdir(exist_ok=True)
         _write_once(self.path / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
 
     def writer(self, dtype: str = "float32") -> ShardWriter:
@@ -292,7 +287,11 @@ class Section:
 
     def n_bytes(self) -> int:
         """Size on disk."""
-        return sum(file.stat().st_size for file in self.path.glob("*.shard"))
+        total = 0
+        for file in self.path.glob("*.shard"):
+            with suppress(FileNotFoundError):  # the gc of another process
+                total += file.stat().st_size
+        return total
 
     def verify(self) -> list[str]:
         """Read everything; return one sentence for each damaged shard or image."""
@@ -329,20 +328,25 @@ class Section:
         Raises
         ------
         InputError
-            If another `gc` is at work here, or the disk is full.
+            If another `gc` is at work here, or the folder cannot be read or written.
         """
         if not self.path.is_dir():
             return 0
-        with only_one(self.path / "gc.lock"):
-            merger, held = Merger(self.path), set[bytes]()
-            for file in sorted(self.path.glob("*.shard")):
-                merger.look_at(file, held)
-            merger.flush()
-            for file in self.path.glob("*.part"):
-                with suppress(FileNotFoundError):  # it has got its name
-                    status = file.stat()
-                    if time.time() - status.st_mtime > _STALE_SECONDS:
-                        merger.remove(file, status.st_ino)
+        merger, held = Merger(self.path), set[bytes]()
+        try:
+            with only_one(self.path / "gc.lock"):
+                for file in sorted(self.path.glob("*.shard")):
+                    merger.look_at(file, held)
+                merger.flush()
+                for file in self.path.glob("*.part"):
+                    with suppress(FileNotFoundError):  # it has got its name
+                        inode = file.stat().st_ino
+                        if is_abandoned(file):
+                            merger.remove(file, inode)
+        except OSError as error:
+            raise InputError(
+                f"the store {self.path} cannot be tidied: {error.strerror or error}; no image in it is lost"
+            ) from error
         self.refresh()
         return merger.freed
 
@@ -463,9 +467,12 @@ def _indexed(shard: int, keys: Collection[str], shapes: Sequence[tuple[int, int]
 
 def _write_once(file: Path, text: str) -> None:
     """Write a small file in one step, unless it is there."""
-    if file.exists():
-        return
-    part = file.with_name(f"{uuid.uuid4().hex}.part")
-    with part.open("xb") as content:
-        content.write(text.encode())
-        flush_and_rename(content, file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            with whole_file(file) as content:
+                content.write(text.encode())
+    except OSError as error:
+        raise InputError(
+            f"the store {file.parent} cannot be written: {error.strerror or error}; what is in it stays"
+        ) from error

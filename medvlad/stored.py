@@ -22,6 +22,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._memory import memory_for
 from medvlad._validate import InputError, check_positive_int, check_width
 from medvlad.descriptors import Descriptors, draw_rows
 from medvlad.shard import digests_of
@@ -176,6 +177,7 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
             values[part] = self._read(i)[rows[part] - self.offsets[i]]
         return values
 
+    @memory_for("all descriptors", "leave them in the store, estimators read them block by block")
     def load(self) -> Descriptors:
         """Read everything into memory."""
         values = np.empty((int(self.offsets[-1]), self.n_features), np.float32)

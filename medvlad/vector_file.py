@@ -1,21 +1,19 @@
 """Encoded images in a ``.npy`` file, written as they come and whole under its name or not there at all.
 
 Plain writes, not a memory map: written pages of a map count as this process's memory until the system takes
-them back, and a full disk would end the process by a signal.
+them back, and a full disk would end the process by a signal. See :mod:`medvlad.whole_file`.
 """
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, check_output_file
-from medvlad.shard import flush_and_rename
+from medvlad.whole_file import new_file
 
 __all__ = ["new_vector_file"]
 
@@ -25,8 +23,6 @@ _Write = Callable[[NDArray[np.int64], NDArray[np.float32]], None]
 @contextmanager
 def new_vector_file(path: str | os.PathLike[str], n_rows: int, width: int) -> Iterator[_Write]:
     """Open a float32 matrix (n_rows, width) for writing; the context's end gives it its name.
-
-    Whoever is killed leaves a file ``.NAME.*.part`` beside.
 
     Parameters
     ----------
@@ -44,26 +40,18 @@ def new_vector_file(path: str | os.PathLike[str], n_rows: int, width: int) -> It
     InputError
         If the file cannot be written or the disk has no room for all of it.
     """
-    target = check_output_file(path, "encoded images").resolve()
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
-            np.lib.format.write_array_header_1_0(file, header)
-            begin, row = file.tell(), 4 * width
-            file.flush()
-            if n_rows and hasattr(os, "posix_fallocate"):  # a disk too small is told now, not after hours
-                os.posix_fallocate(file.fileno(), 0, begin + n_rows * row)
+    with new_file(path, "file of encoded images") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        begin, row = file.tell(), 4 * width
+        file.flush()
+        if n_rows and hasattr(os, "posix_fallocate"):  # a disk too small is told now, not after hours
+            os.posix_fallocate(file.fileno(), 0, begin + n_rows * row)
 
-            def write(rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-                starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
-                for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-                    file.seek(begin + int(rows[start]) * row)
-                    file.write(np.ascontiguousarray(vectors[start:stop], "<f4").data)
+        def write(rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+            starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+            for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
+                file.seek(begin + int(rows[start]) * row)
+                file.write(np.ascontiguousarray(vectors[start:stop], "<f4").data)
 
-            yield write
-            flush_and_rename(file, target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+        yield write

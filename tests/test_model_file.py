@@ -103,11 +103,11 @@ def test_a_new_file_replaces_an_old_one_whole(fitted, tmp_path, monkeypatch):
     save_model(fitted, path)
     before = path.read_bytes()
 
-    def full_disk(arrays, metadata):
+    def full_disk(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medvlad.model_file.save", full_disk)
-    with pytest.raises(InputError, match=r"cannot write the model .*No space left"):
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(InputError, match=r"the model .* cannot be written: No space left"):
         save_model(fitted, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -242,7 +242,7 @@ def test_gc_keeps_what_others_write(tmp_path, monkeypatch):
     young, old = section.path / "young.part", section.path / "old.part"
     young.write_bytes(b"1")
     old.write_bytes(b"22")
-    monkeypatch.setattr("medvlad.store._STALE_SECONDS", 1000)
+    monkeypatch.setattr("medvlad.whole_file.STALE_SECONDS", 1000)
     past = time.time() - 2000
     os.utime(old, (past, past))
     assert section.gc() == 2

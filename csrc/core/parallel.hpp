@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -47,6 +48,7 @@ void parallel_for(std::int64_t n_tasks, int n_threads, Work&& work) {
       for (int worker = 1; worker < n_workers; ++worker) threads.all.emplace_back(run, worker);
     } catch (const std::system_error&) {
       // No more threads to be had: those that started, and this one, do the work.
+    } catch (const std::bad_alloc&) {
     }
     run(0);
   }

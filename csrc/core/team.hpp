@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -23,6 +24,7 @@ class Team {
         threads_.emplace_back([this, worker] { wait_for_work(worker); });
       }
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {  // thrown on, it would end the process: threads are running
     }
   }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -20,9 +21,17 @@
 namespace {
 
 std::atomic<std::int64_t> allocated{0}, peak{0};
+// How many more times memory is to be had, then once, or never again, not.
+std::atomic<std::int64_t> times_left{INT64_MAX}, failed{0};
+std::atomic<bool> for_ever{false};
 
 // The size stands in front of the memory, in as much room as its alignment wants.
 void* take(std::size_t bytes, std::size_t alignment) {
+  const std::int64_t left = times_left--;
+  if (left == 0 || (left < 0 && for_ever)) {
+    ++failed;
+    throw std::bad_alloc();
+  }
   alignment = std::max(alignment, alignof(std::max_align_t));
   void* memory = std::aligned_alloc(alignment, (bytes + 2 * alignment - 1) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();
@@ -259,6 +268,72 @@ void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>
   check(kept == 0, "memory given back, but for " + std::to_string(kept) + " bytes");
 }
 
+// Each allocation in turn fails, and then those after it too: an exception and nothing kept, or the same
+// bits.
+template <class Work>
+int test_no_memory(const std::vector<float>& out, const Work& work, const std::string& name) {
+  work();
+  const std::vector<float> expected = out;
+  int n_failed = 0;
+  for (const bool all_after : {false, true}) {
+    for (std::int64_t n = 0;; ++n) {
+      const std::int64_t before = allocated;
+      bool thrown = false;
+      for_ever = all_after;
+      failed = 0;
+      times_left = n;
+      try {
+        work();
+      } catch (const std::bad_alloc&) {
+        thrown = true;
+      }
+      times_left = INT64_MAX;
+      const std::int64_t kept = allocated - before;
+      check(kept == 0, "memory given back after none was to be had, " + name);
+      check(thrown || out == expected, "result in spite of no memory, " + name);
+      if (failed == 0) break;
+      ++n_failed;
+    }
+  }
+  return n_failed;
+}
+
+int test_no_memory() {
+  int n_failed = 0;
+  for (const int n_threads : {1, 3}) {
+    for (const Problem& problem :
+         {Problem({0, 3, 49, 0, 140, 1, 0}, 33, 15, 1), Problem({5, 3000}, 20, 33, 2)}) {
+      const auto batch = problem.batch();
+      std::vector<float> out(static_cast<std::size_t>(batch.n_images * batch.k * batch.d));
+      for (const Method method : {Method::automatic, Method::dense, Method::sparse}) {
+        n_failed += test_no_memory(
+            out, [&] { medvlad::encode(batch, {sgemm, n_threads, method}, {0.5, true, true}, {out.data()}); },
+            "encode");
+      }
+      const std::vector<std::int32_t> cells(static_cast<std::size_t>(batch.n_rows), 1);
+      const std::vector<double> weights(cells.size(), 0.5);
+      n_failed += test_no_memory(
+          out,
+          [&] {
+            medvlad::encode_weighted(batch, {cells.data(), weights.data(), 1}, n_threads, {1.0, true, true},
+                                     {out.data()}, nullptr);
+          },
+          "weighted");
+    }
+    const std::vector<float> kernel(9 * 3 * 20, 0.25F), bias(20, 0.5F), images(2 * 12 * 9 * 3, 0.75F);
+    std::vector<float> maps(2 * 6 * 4 * 20);
+    n_failed += test_no_memory(
+        maps,
+        [&] {
+          const medvlad::ConvNet net(
+              {{kernel.data(), bias.data(), 3, 20, true}, {nullptr, nullptr, 0, 0, false}}, 3);
+          net.run(images.data(), 2, 12, 9, n_threads, maps.data());
+        },
+        "convolution");
+  }
+  return n_failed;
+}
+
 // Convolutions against sums in double precision; no numbers are exact there.
 void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, std::int64_t h,
                        std::int64_t w, unsigned seed) {
@@ -365,5 +440,5 @@ int main() {
     test_convolutions({1, 0, 2, 0, 3}, 1, 2 * side, side, ++seed);
   }
   test_convolutions({300, 70, 0}, 1, 9, 10, ++seed);
-  std::puts("right");
+  std::printf("right; %d times without memory\n", test_no_memory());
 }

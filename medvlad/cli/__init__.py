@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from medvlad._memory import OutOfMemory
 from medvlad._validate import InputError, MissingExtraError
 from medvlad.cli.audit import audit
 from medvlad.cli.compare import compare
@@ -52,6 +53,9 @@ def main() -> None:
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         click.echo(f"medvlad: {what}", err=True)
+        sys.exit(2)
+    except OutOfMemory as error:
+        click.echo(f"medvlad: {error}", err=True)
         sys.exit(2)
     except MemoryError as error:
         click.echo(f"medvlad: not enough memory ({error}): give fewer images or a smaller scale", err=True)

@@ -9,6 +9,7 @@ import click
 
 from medvlad._validate import check_output_file, check_output_folder
 from medvlad.cli.options import PATH, layout_option
+from medvlad.whole_file import write_file
 
 __all__ = ["audit"]
 
@@ -43,7 +44,7 @@ def audit(
     text = json.dumps(found, indent=2, allow_nan=False)
     click.echo(text if as_json else audit_summary(found))
     if out is not None:
-        (out / "audit.json").write_text(text + "\n", encoding="utf-8")
+        write_file(out / "audit.json", f"{text}\n".encode(), "audit")
         page = audit_page(found).write(out / "audit.html")
         if not as_json:
             click.echo(f"Everything: {out / 'audit.json'}; to look at: {page}")

@@ -22,6 +22,7 @@ from medvlad.cli.options import (
     settings_of,
 )
 from medvlad.cli.session import collected_warnings, list_skipped, start_keras
+from medvlad.whole_file import write_file
 
 if TYPE_CHECKING:
     from medvlad.experiment import Experiment
@@ -212,7 +213,7 @@ def _evaluate(
         click.echo("No patients are known: every image counts as one of its own.")
     if out is not None:
         path = out / "results.json"
-        path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_file(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode(), "results")
         write_predictions(evaluation, out / "predictions.csv")
         click.echo(
             f"Everything, with settings, versions and seconds a stage: {path}; decisions: predictions.csv"

@@ -11,6 +11,7 @@ import click
 from medvlad._validate import check_output_file, check_output_folder
 from medvlad.cli.options import PATH, learning_options, network_options, numbers, on_error_option, settings_of
 from medvlad.cli.session import list_skipped, start_keras
+from medvlad.whole_file import write_file
 
 __all__ = ["paper"]
 
@@ -71,7 +72,7 @@ def paper(scale: str, vlad_scale: str, out: Path | None, **options: Any) -> int:
         click.echo("A set that is 'for' another is a stand-in: other images than the paper's.")
     if out is not None:
         path = out / "paper.json"
-        path.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_file(path, (json.dumps(found, indent=2, allow_nan=False) + "\n").encode(), "results")
         page = paper_page(found).write(out / "paper.html")
         click.echo(f"Everything, with settings and versions: {path}; to look at: {page}")
     skipped = {one["image"]: one for run in found["runs"] for one in run["skipped"]}
