@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test docs gpu bench bench-compare soak lint tidy format sanitize sanitize-kernels clean
+.PHONY: demo test docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-kernels clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -74,6 +74,10 @@ sanitize:
 # The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
 sanitize-kernels: $(VENV)/.test
 	$(BIN)/pytest -q -m sanitize tests/test_kernels.py
+
+# The long form of tests/test_faults.py: hundreds of kills and interrupts at random moments.
+faults: $(VENV)/.test
+	$(BIN)/pytest -q -s -m faults tests/test_faults.py
 
 clean:
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -51,8 +51,8 @@ def main() -> None:
         click.echo(f"medvlad: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        click.echo(f"medvlad: {what}", err=True)
+        what = error.filename or "standard output"  # what writes files names them
+        click.echo(f"medvlad: {what}: {error.strerror or error}", err=True)
         sys.exit(2)
     except OutOfMemory as error:
         click.echo(f"medvlad: {error}", err=True)
