@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -110,13 +111,21 @@ def patient_of(path: Path) -> str | None:
     tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
     try:
         header = _header(path, tags=tags)
+        patient, issuer = (str(header.get(tag) or "").strip() for tag in tags[:2])
+        # As it stands in the file: asked for its value, pydicom quotes an odd one in a warning and its log.
+        study = _text(header.get_item(tags[2]))
     except Exception:  # what a damaged file makes pydicom raise has no end; reading its pixels will tell
         return None
-    patient, issuer, study = (str(header.get(tag) or "").strip() for tag in tags)
     if not patient and not study:
         return None
     text = f"patient {patient} {issuer}" if patient else f"study {study}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _text(element: Any) -> str:
+    """Text of an element that has not been looked at yet."""
+    value = b"" if element is None else element.value or b""
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
 
 
 def read_dicom(
@@ -197,8 +206,9 @@ def check_frame(frame: int | None, n_frames: int, name: str) -> None:
 
 
 def _damaged(name: str, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{name} is damaged, or no DICOM ({reason[:200]}): copy it again or remove it")
+    # What stands in quotes is from the file, and in a damaged one may be anything.
+    reason = re.split("['\"]", " ".join(str(error).split()))[0][:200].rstrip(" :(") or type(error).__name__
+    return InputError(f"{name} is damaged, or no DICOM ({reason}): copy it again or remove it")
 
 
 def _to_eight_bits(

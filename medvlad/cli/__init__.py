@@ -68,12 +68,17 @@ def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
     click.echo(f"medvlad: {message}", err=True)
 
 
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="medvlad")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is being done.")
 def cli(verbose: bool) -> None:
     """Classify medical images with frozen CNN descriptors, VLAD and a linear SVM."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="medvlad: %(message)s")
+    logging.getLogger("pydicom").addFilter(_nothing)  # as its warnings, above
 
 
 @cli.command()
