@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, check_seed
+from medvlad.anonymise import is_pseudonym
 from medvlad.significance import compare
 
 __all__ = ["compare_runs"]
@@ -63,6 +64,11 @@ def compare_runs(
     check_seed(random_state, "random_state")
     one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
     if (one.images, one.truth, one.class_names) != (other.images, other.truth, other.class_names):
+        if any(is_pseudonym(run.images[0]) for run in (one, other)):
+            raise InputError(
+                f"{first} and {second} do not name the same images alike: what is anonymised compares with "
+                "runs that were given the same --anonymise-key"
+            )
         raise InputError(
             f"{first} and {second} are about other test images or classes: compare runs on the same "
             "data set with the same split"

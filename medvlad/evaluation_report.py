@@ -16,6 +16,7 @@ from sklearn.pipeline import FeatureUnion
 
 from medvlad import figures
 from medvlad._validate import check_output_folder
+from medvlad.anonymise import Pseudonyms
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD
 from medvlad.experiment import Evaluation, evidence_picture
@@ -42,7 +43,7 @@ _PATCH = 64  # pixels
 _AROUND = 1  # cells of the grid shown on each side of a descriptor's own
 
 
-def write_predictions(evaluation: Evaluation, path: Path) -> None:
+def write_predictions(evaluation: Evaluation, path: Path, *, names: Pseudonyms | None = None) -> None:
     """Write every decision on a test image as a table (CSV).
 
     Parameters
@@ -51,26 +52,34 @@ def write_predictions(evaluation: Evaluation, path: Path) -> None:
     path : Path
         Columns encode, image, patient (empty where unknown), truth, decided, then decision and, where
         calibrated, probability of each class.
+    names : Pseudonyms or None
+        What images and patients are called, and are sorted by; None: by their own names.
     """
-    names, dataset = evaluation.dataset.class_names, evaluation.dataset
+    classes, dataset = evaluation.dataset.class_names, evaluation.dataset
+    images = [str(image) if names is None else names.image(image) for image in dataset.paths]
+    patients = [""] * len(dataset) if dataset.groups is None else dataset.groups.tolist()
+    if names is not None and dataset.groups is not None:
+        patients = [names.patient(patient) for patient in patients]
     calibrated = any(one.probability is not None for one in evaluation.decided.values())
-    columns = ["encode", "image", "patient", "truth", "decided", *(f"decision {name}" for name in names)]
-    columns += [f"probability {name}" for name in names] if calibrated else []
+    columns = ["encode", "image", "patient", "truth", "decided", *(f"decision {name}" for name in classes)]
+    columns += [f"probability {name}" for name in classes] if calibrated else []
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
     for encode, one in evaluation.decided.items():
-        for row, i in enumerate(one.tested.tolist()):
+        rows = list(enumerate(one.tested.tolist()))
+        for row, i in rows if names is None else sorted(rows, key=lambda pair: images[pair[1]]):
             values = [repr(float(value)) for value in one.decision[row]]
             if one.probability is not None:
                 values += [repr(float(value)) for value in one.probability[row]]
-            truth, decided = names[int(dataset.labels[i])], names[int(one.decision[row].argmax())]
-            patient = "" if dataset.groups is None else str(dataset.groups[i])
-            table.writerow([encode, str(dataset.paths[i]), patient, truth, decided, *values])
+            truth, decided = classes[int(dataset.labels[i])], classes[int(one.decision[row].argmax())]
+            table.writerow([encode, images[i], patients[i], truth, decided, *values])
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"), "table of decisions")
 
 
-def write_report(evaluation: Evaluation, folder: Path) -> Path:
+def write_report(
+    evaluation: Evaluation, folder: Path, *, names: Pseudonyms | None = None, pictures: bool = True
+) -> Path:
     """Write report.html, which holds everything it shows, and its figures as PNG beside it.
 
     Parameters
@@ -78,6 +87,10 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     evaluation : Evaluation
     folder : Path
         There; `report.html` and `figures/*.png` are written into it.
+    names : Pseudonyms or None
+        What images are called; None: by their file names.
+    pictures : bool, default=True
+        With pictures of images: errors, and patches of clusters.
 
     Returns
     -------
@@ -94,7 +107,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     shown, results = _Shown(folder / "figures"), evaluation.results
     dataset, first = results["dataset"], results["results"][0]
     page = Page(
-        f"{results['settings']['model']} on {Path(dataset.get('root', 'images')).name}",
+        f"{results['settings']['model']} on {Path(dataset.get('root') or 'images').name}",
         f"{dataset['n_images']} images{_patients(dataset['n_groups'])}, {len(dataset['class_names'])} "
         f"classes: {first['n_train']} to train, {first['n_test']} to test ({first['protocol']}). Everything "
         "is fitted on training images only.",
@@ -106,8 +119,10 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
         page.heading(name)
         page.pictures(shown.keep(name, _plots(evaluation, result, one)))
         _per_class(page, result)
+        if not pictures:
+            continue
         page.heading("Most confident errors", 3)
-        errors = list(confident_errors(evaluation, one))
+        errors = list(confident_errors(evaluation, one, names=names))
         if errors:
             page.paragraph(
                 "Left the image, right where the evidence for the wrong decision is: red for it, blue "
@@ -282,7 +297,9 @@ def _how_exact(fold: FittedFold) -> str:
     return "To first order: a signed power cannot be split over places."
 
 
-def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Image.Image, str]]:
+def confident_errors(
+    evaluation: Evaluation, one: HeldOut, *, names: Pseudonyms | None = None
+) -> Iterator[tuple[Image.Image, str]]:
     """Draw the wrong decisions that are surest, with the evidence for them.
 
     Parameters
@@ -290,6 +307,8 @@ def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Ima
     evaluation : Evaluation
     one : HeldOut
         One of its decided.
+    names : Pseudonyms or None
+        What images are called; None: by their file names.
 
     Yields
     ------
@@ -297,11 +316,11 @@ def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Ima
     caption : str
     """
     dataset = evaluation.dataset
-    names, labels = dataset.class_names, dataset.labels[one.tested]
+    classes, labels = dataset.class_names, dataset.labels[one.tested]
     rows = np.arange(len(labels))
     decided = one.decision.argmax(axis=1)
     lead = one.decision[rows, decided]
-    if len(names) > 2:  # of two classes the other's value is the same with another sign
+    if len(classes) > 2:  # of two classes the other's value is the same with another sign
         lead = lead - one.decision[rows, labels]
     wrong = rows[decided != labels]
     for row in wrong[np.argsort(-lead[wrong], kind="stable")][:_ERRORS]:
@@ -317,10 +336,11 @@ def confident_errors(evaluation: Evaluation, one: HeldOut) -> Iterator[tuple[Ima
             dataset.paths[image],
             int(decided[row]),
         )
+        path = Path(dataset.paths[image])
         yield (
             picture,
-            f"{Path(dataset.paths[image]).name}: {names[int(labels[row])]}, decided "
-            f"{names[int(decided[row])]} by {lead[row]:.2f}",
+            f"{path.name if names is None else names.image(path)}: {classes[int(labels[row])]}, decided "
+            f"{classes[int(decided[row])]} by {lead[row]:.2f}",
         )
 
 

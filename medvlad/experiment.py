@@ -27,6 +27,7 @@ from medvlad._validate import (
     check_positive_int,
     check_seed,
 )
+from medvlad.anonymise import Pseudonyms
 from medvlad.backends import available_backends, get_backend
 from medvlad.calibration import METHODS
 from medvlad.classify import WideLinearSVC
@@ -348,7 +349,12 @@ def calibration_images(dataset: ImageFolder) -> list[Path]:
 
 
 def predict_images(
-    pipeline: Pipeline, images: Sequence[str], *, on_error: str = "raise", explain: Path | None = None
+    pipeline: Pipeline,
+    images: Sequence[str],
+    *,
+    on_error: str = "raise",
+    explain: Path | None = None,
+    names: Pseudonyms | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Classify image files.
 
@@ -361,6 +367,8 @@ def predict_images(
     on_error : {"raise", "skip"}, default="raise"
     explain : Path or None
         Folder for a picture an image: where the evidence for its label is, see :mod:`medvlad.explain`.
+    names : Pseudonyms or None
+        What images and pictures are called; None: by their paths.
 
     Returns
     -------
@@ -380,12 +388,12 @@ def predict_images(
     decision = pipeline[1:].decision_function(descriptors)
     if decision.ndim == 1:
         decision = np.column_stack([-decision, decision])
-    names = [str(name) for name in pipeline.classes_]
+    classes = [str(name) for name in pipeline.classes_]
     predictions: list[dict[str, Any]] = [
         {
-            "image": image,
-            "label": names[int(values.argmax())],
-            "scores": dict(zip(names, map(float, values), strict=True)),
+            "image": image if names is None else names.image(image),
+            "label": classes[int(values.argmax())],
+            "scores": dict(zip(classes, map(float, values), strict=True)),
         }
         for i, (image, values) in enumerate(zip(images, decision, strict=True))
         if i not in skipped
@@ -395,11 +403,17 @@ def predict_images(
         for i, prediction in zip(seen, predictions, strict=True):
             label = int(decision[i].argmax())
             name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem[:80]}.png"
+            if names is not None:
+                name = f"{names.image(images[i])}.png"
             steps = [step for _, step in pipeline.steps[1:]]
             picture = evidence_picture(extractor, steps, descriptors[i : i + 1], images[i], label)
             write_file(explain / name, png(picture), "picture")
             prediction["evidence"] = name
-    return predictions, [{"image": images[i], "reason": reason} for i, reason in skipped.items()]
+    left_out = [(images[i], reason) for i, reason in skipped.items()]
+    if names is not None:
+        unread = [image for image, _ in left_out]
+        left_out = [(names.image(image), names.reason(reason, unread)) for image, reason in left_out]
+    return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
 
 
 def evidence_picture(

@@ -24,6 +24,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from medvlad._validate import InputError, check_n_threads, check_seed
+from medvlad.anonymise import Pseudonyms
 from medvlad.audit.counts import (
     class_findings,
     count_images,
@@ -44,7 +45,13 @@ __all__ = ["audit", "audit_summary"]
 _SEVERITIES = ("error", "warning", "note")
 
 
-def audit(dataset: ImageFolder, *, random_state: int = 0, n_threads: int | None = None) -> dict[str, Any]:
+def audit(
+    dataset: ImageFolder,
+    *,
+    random_state: int = 0,
+    n_threads: int | None = None,
+    names: Pseudonyms | None = None,
+) -> dict[str, Any]:
     """Look for leaks, shortcuts and other defects of a data set.
 
     Parameters
@@ -55,6 +62,8 @@ def audit(dataset: ImageFolder, *, random_state: int = 0, n_threads: int | None 
         Seed of folds and bootstrap: the same data and seed give the same result.
     n_threads : int or None, default=None
         Threads that read and compare; None takes the processors this process may use.
+    names : Pseudonyms or None
+        What images and patients are called; None: by their paths and names.
 
     Returns
     -------
@@ -90,15 +99,19 @@ def audit(dataset: ImageFolder, *, random_state: int = 0, n_threads: int | None 
             f"none of the {plural(len(dataset), 'image')} can be read, the first because {unreadable[0][1]}"
         )
     chosen = dataset.take(index)
-    images = ReadImages(
-        [str(path) for path in chosen.paths],
-        chosen.labels,
-        list(chosen.class_names),
-        chosen.splits,
-        chosen.groups,
-    )
+    called, patients, root = [str(path) for path in chosen.paths], chosen.groups, _root(dataset)
+    if names is not None:
+        listed = [name for name, _ in unreadable]
+        unreadable = sorted((names.image(name), names.reason(why, listed)) for name, why in unreadable)
+        called, root = [names.image(name) for name in called], ""
+        if patients is not None:
+            patients = np.array([names.patient(patient) for patient in patients.tolist()])
+    images = ReadImages(called, chosen.labels, list(chosen.class_names), chosen.splits, patients)
     copies = find_copies(facts, n_threads=threads)
     doubled, duplicates = duplicate_findings(images, copies)
+    if names is not None:  # the order of files would tell what comes next to what
+        for one in duplicates.values():
+            one["listed"].sort(key=str)
     units = _units(copies.family, images.patients)
     shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
     shifted, shift_figures = shift_findings(images, facts, units, seed)
@@ -115,7 +128,7 @@ def audit(dataset: ImageFolder, *, random_state: int = 0, n_threads: int | None 
     return {
         "n_images": len(dataset),
         "n_read": len(facts),
-        "root": _root(dataset),
+        "root": root,
         "counts": {
             part: dict(zip(images.class_names, map(int, counts), strict=True))
             for part, counts in count_images(images).items()

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from medvlad._validate import InputError
+from medvlad.anonymise import Pseudonyms
 from medvlad.audit.finding import plural
 from medvlad.images import load_image, split_frame
 from medvlad.page import Page
@@ -19,12 +20,16 @@ _SHOWN = 3  # examples a finding
 _SIDE = 220  # pixels
 
 
-def audit_page(found: dict[str, Any]) -> Page:
+def audit_page(found: dict[str, Any], *, names: Pseudonyms | None = None, pictures: bool = True) -> Page:
     """Lay out what :func:`medvlad.audit.audit` returned.
 
     Parameters
     ----------
     found : dict
+    names : Pseudonyms or None
+        Those that the audit was given.
+    pictures : bool, default=True
+        With pictures of the images that findings are about.
 
     Returns
     -------
@@ -32,15 +37,17 @@ def audit_page(found: dict[str, Any]) -> Page:
     """
     patients = "patients unknown" if found["n_patients"] is None else plural(found["n_patients"], "patient")
     n_images = plural(found["n_images"], "image")
-    page = Page(f"Audit of {Path(found['root']).name}", f"{n_images}, {patients}.")
+    page = Page(f"Audit of {Path(found['root']).name or 'images'}", f"{n_images}, {patients}.")
     page.heading("Findings")
     if not found["findings"]:
         page.paragraph("Nothing was found.", "note")
     for one in found["findings"]:
         page.paragraph(f"{one['severity']}: {one['sentence']}", one["severity"])
-        pictures = list(_pictures(one["examples"][:_SHOWN], found["root"]))
-        if pictures:
-            page.pictures(pictures)
+        shown = list(_pictures(one["examples"][:_SHOWN], found["root"], names)) if pictures else []
+        if shown:
+            page.pictures(shown)
+        elif names is not None and one["examples"]:
+            page.paragraph("; ".join(map(_listed, one["examples"][:_SHOWN])))
     page.heading("Images a part and class")
     classes = list(next(iter(found["counts"].values())))
     page.table(["part", *classes], [[part, *counts.values()] for part, counts in found["counts"].items()])
@@ -73,16 +80,21 @@ def _row(figures: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _pictures(examples: list[Any], root: str) -> Iterator[tuple[Image.Image, str]]:
+def _listed(example: Any) -> str:
+    return " = ".join(example) if isinstance(example, list) else str(example)
+
+
+def _pictures(examples: list[Any], root: str, names: Pseudonyms | None) -> Iterator[tuple[Image.Image, str]]:
     """Draw examples: one image, or those of a set side by side; patients and classes are no images."""
     for example in examples:
-        names = [Path(name) for name in (example if isinstance(example, list) else [example])]
-        if not all(name.is_relative_to(root) and split_frame(name)[0].is_file() for name in names):
+        called = example if isinstance(example, list) else [example]
+        paths = [Path(name if names is None else names.original(name) or "") for name in called]
+        if not all(path.is_relative_to(root) and split_frame(path)[0].is_file() for path in paths):
             continue
         drawn = []
-        for name in names[:2]:
+        for path in paths[:2]:
             try:
-                picture = Image.fromarray(load_image(name))
+                picture = Image.fromarray(load_image(path))
             except InputError:
                 continue
             picture.thumbnail((_SIDE, _SIDE))
@@ -93,4 +105,4 @@ def _pictures(examples: list[Any], root: str) -> Iterator[tuple[Image.Image, str
             for one in drawn:
                 both.paste(one, (left, 0))
                 left += one.width
-            yield both, " = ".join(str(name.relative_to(root)) for name in names)
+            yield both, _listed([str(path.relative_to(root)) for path in paths] if names is None else called)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from medvlad._validate import check_output_file, check_output_folder
-from medvlad.cli.options import PATH, layout_option
+from medvlad.cli.options import PATH, anonymise_options, layout_option, pseudonyms_of
 from medvlad.whole_file import write_file
 
 __all__ = ["audit"]
@@ -21,6 +21,12 @@ __all__ = ["audit"]
 @click.option("--threads", type=int, help="Threads of this machine [default: all processors].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--out", type=PATH, help="Folder for audit.json and audit.html.")
+@click.option(
+    "--pictures/--no-pictures",
+    default=None,
+    help="Pictures of images in audit.html [default: yes, but with --anonymise no].",
+)
+@anonymise_options
 def audit(
     directory: Path,
     layout: str,
@@ -29,6 +35,9 @@ def audit(
     threads: int | None,
     as_json: bool,
     out: Path | None,
+    pictures: bool | None,
+    anonymise: bool,
+    anonymise_key: Path | None,
 ) -> int:
     """Look for leaks, copies, shortcuts and other defects of the images in DIR."""
     from medvlad.audit import audit as look
@@ -39,13 +48,17 @@ def audit(
     if out is not None:
         check_output_folder(out, "--out", directory)
         check_output_file(out / "audit.json", "audit")
+    names = pseudonyms_of(anonymise, anonymise_key, out)
     dataset = Experiment(layout=layout, group_pattern=group_pattern, seed=seed).load(directory)
-    found = look(dataset, random_state=seed, n_threads=threads)
+    found = look(dataset, random_state=seed, n_threads=threads, names=names)
+    if names is not None and anonymise_key is not None:
+        names.write(anonymise_key)
     text = json.dumps(found, indent=2, allow_nan=False)
     click.echo(text if as_json else audit_summary(found))
     if out is not None:
         write_file(out / "audit.json", f"{text}\n".encode(), "audit")
-        page = audit_page(found).write(out / "audit.html")
+        shown = names is None if pictures is None else pictures
+        page = audit_page(found, names=names, pictures=shown).write(out / "audit.html")
         if not as_json:
             click.echo(f"Everything: {out / 'audit.json'}; to look at: {page}")
     return 1 if found["n_read"] < found["n_images"] else 0

@@ -11,6 +11,7 @@ import click
 from medvlad._validate import MissingExtraError, check_output_file, check_output_folder
 from medvlad.cli.options import (
     PATH,
+    anonymise_options,
     check_store,
     encodings_of,
     layout_option,
@@ -18,6 +19,7 @@ from medvlad.cli.options import (
     network_options,
     on_error_of,
     on_error_option,
+    pseudonyms_of,
     scale_option,
     settings_of,
 )
@@ -25,6 +27,7 @@ from medvlad.cli.session import collected_warnings, list_skipped, start_keras
 from medvlad.whole_file import write_file
 
 if TYPE_CHECKING:
+    from medvlad.anonymise import Pseudonyms
     from medvlad.experiment import Experiment
 
 __all__ = ["demo", "evaluate", "predict", "train"]
@@ -58,13 +61,34 @@ __all__ = ["demo", "evaluate", "predict", "train"]
 )
 @on_error_option
 @click.option("--out", type=PATH, help="Folder for results.json.")
-def evaluate(directory: Path, out: Path | None, **options: Any) -> int:
+@click.option(
+    "--pictures/--no-pictures",
+    default=None,
+    help="Pictures of images in the report [default: yes, but with --anonymise no].",
+)
+@anonymise_options
+def evaluate(
+    directory: Path,
+    out: Path | None,
+    pictures: bool | None,
+    anonymise: bool,
+    anonymise_key: Path | None,
+    **options: Any,
+) -> int:
     """Measure how well images in DIR are classified, on images not trained on."""
     from medvlad.experiment import Experiment
 
     encodings, preset = encodings_of(options), options["preset"] or "paper"
     check_store(options["store"], directory)
-    return _evaluate(Experiment(**settings_of(options)), directory, encodings, out, preset)
+    experiment = Experiment(**settings_of(options))
+    if out is not None:
+        check_output_folder(out, "--out", directory)
+    names = pseudonyms_of(anonymise, anonymise_key, out)
+    shown = names is None if pictures is None else pictures
+    status = _evaluate(experiment, directory, encodings, out, preset, names=names, pictures=shown)
+    if names is not None and anonymise_key is not None:
+        names.write(anonymise_key)
+    return status
 
 
 @click.command()
@@ -76,7 +100,8 @@ def evaluate(directory: Path, out: Path | None, **options: Any) -> int:
 @click.option("--encode", help="One of avg, max, gem, vlad64, ... [default: vlad64]")
 @on_error_option
 @click.option("-o", "--output", type=PATH, required=True, help="The model file to write.")
-def train(directory: Path, output: Path, **options: Any) -> int:
+@click.option("--anonymise", is_flag=True, help="Leave the name of the folder out of the model's card.")
+def train(directory: Path, output: Path, anonymise: bool, **options: Any) -> int:
     """Fit a classifier on the images of DIR (its train part, if it has one) and save it."""
     from medvlad.experiment import Experiment
     from medvlad.model_file import save_model
@@ -90,7 +115,7 @@ def train(directory: Path, output: Path, **options: Any) -> int:
     start_keras()
     pipeline, skipped, n_images = experiment.train(dataset, encode)
     card = {
-        "images": directory.resolve().name,
+        "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
         "n_skipped": len(skipped),
         "seed": experiment.seed,
@@ -113,6 +138,7 @@ def train(directory: Path, output: Path, **options: Any) -> int:
 @click.option(
     "--explain", type=PATH, metavar="OUT", help="Folder for pictures of where the evidence for a label is."
 )
+@anonymise_options
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -120,6 +146,8 @@ def predict(
     on_error: str,
     as_json: bool,
     explain: Path | None,
+    anonymise: bool,
+    anonymise_key: Path | None,
 ) -> int:
     """Classify each IMAGE with a model that `medvlad train` wrote."""
     from medvlad.evaluation_report import explain_page
@@ -132,7 +160,12 @@ def predict(
     pipeline = load_model(model, weights=weights)
     if explain is not None:
         check_output_folder(explain, "--explain")
-    predictions, skipped = predict_images(pipeline, images, on_error=on_error_of(on_error), explain=explain)
+    names = pseudonyms_of(anonymise, anonymise_key, explain)
+    predictions, skipped = predict_images(
+        pipeline, images, on_error=on_error_of(on_error), explain=explain, names=names
+    )
+    if names is not None and anonymise_key is not None:
+        names.write(anonymise_key)
     if as_json:
         click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
     else:
@@ -143,7 +176,9 @@ def predict(
     if explain is not None:
         additive = is_additive(pipeline.named_steps["encode"])
         how = "exactly" if additive else "to first order, as a signed power cannot be split"
-        page = explain_page(predictions, explain, f"split over its places {how}")
+        # Names in their order would tell what comes next to what.
+        shown = predictions if names is None else sorted(predictions, key=lambda one: one["image"])
+        page = explain_page(shown, explain, f"split over its places {how}")
         if not as_json:
             click.echo(f"Evidence, split over the image {how}: {len(predictions)} pictures, and {page}")
     return list_skipped(skipped)
@@ -169,8 +204,16 @@ def demo(out: Path) -> int:
 
 
 def _evaluate(
-    experiment: Experiment, directory: Path, encodings: list[str], out: Path | None, preset: str | None = None
+    experiment: Experiment,
+    directory: Path,
+    encodings: list[str],
+    out: Path | None,
+    preset: str | None = None,
+    *,
+    names: Pseudonyms | None = None,
+    pictures: bool = True,
 ) -> int:
+    from medvlad.anonymise import anonymise_results, anonymise_warning
     from medvlad.evaluation import score_table
     from medvlad.evaluation_report import write_predictions, write_report
 
@@ -184,7 +227,10 @@ def _evaluate(
     report = evaluation.results
     report["dataset"]["root"] = str(directory)
     report["settings"]["preset"] = preset
-    report["warnings"] = warned
+    report["warnings"] = [one.getMessage() for one in warned]
+    if names is not None:
+        anonymise_results(report, names)
+        report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
     click.echo(score_table(report["results"]))
     first = report["results"][0]
     n_train, n_test = first["n_train"], first["n_test"]
@@ -214,12 +260,12 @@ def _evaluate(
     if out is not None:
         path = out / "results.json"
         write_file(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode(), "results")
-        write_predictions(evaluation, out / "predictions.csv")
+        write_predictions(evaluation, out / "predictions.csv", names=names)
         click.echo(
             f"Everything, with settings, versions and seconds a stage: {path}; decisions: predictions.csv"
         )
         try:
-            click.echo(f"To look at: {write_report(evaluation, out)}")
+            click.echo(f"To look at: {write_report(evaluation, out, names=names, pictures=pictures)}")
         except MissingExtraError as error:
             click.echo(f"No report.html was written: {error}")
     return list_skipped(report["skipped"])

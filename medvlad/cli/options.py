@@ -6,15 +6,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from medvlad._validate import InputError
+from medvlad._validate import InputError, check_output_file
+
+if TYPE_CHECKING:
+    from medvlad.anonymise import Pseudonyms
 
 __all__ = [
     "PATH",
+    "anonymise_options",
     "check_store",
     "encodings_of",
     "layout_option",
@@ -23,6 +27,7 @@ __all__ = [
     "numbers",
     "on_error_of",
     "on_error_option",
+    "pseudonyms_of",
     "scale_option",
     "settings_of",
 ]
@@ -191,6 +196,47 @@ def on_error_option(command: Command) -> Command:
             )
         ],
     )
+
+
+def anonymise_options(command: Command) -> Command:
+    """Add the options that say whether files and patients are named."""
+    options = [
+        click.option(
+            "--anonymise",
+            is_flag=True,
+            help="Name files and patients by digests whose key is not kept, and leave pictures of images out "
+            "of reports.",
+        ),
+        click.option(
+            "--anonymise-key",
+            type=PATH,
+            metavar="FILE",
+            help="--anonymise, with the key in FILE and a table of what each digest stands for; made if it "
+            "is not there.",
+        ),
+    ]
+    return _add(command, options)
+
+
+def pseudonyms_of(anonymise: bool, key_file: Path | None, *folders: Path | None) -> Pseudonyms | None:
+    """Return the names to be used in what is written into `folders`, which must be empty then; or None."""
+    from medvlad.anonymise import Pseudonyms
+
+    if not anonymise and key_file is None:
+        return None
+    for folder in folders:
+        if folder is None:
+            continue
+        if any(folder.iterdir()):
+            raise InputError(
+                f"{folder} holds files, which may name images: with --anonymise give a new or an empty folder"
+            )
+        if key_file is not None and key_file.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"--anonymise-key {key_file} lies in {folder}, and would be passed on with it")
+    if key_file is None:
+        return Pseudonyms()
+    check_output_file(key_file, "key")
+    return Pseudonyms.read(key_file) if key_file.exists() else Pseudonyms()
 
 
 def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:

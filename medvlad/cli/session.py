@@ -40,19 +40,19 @@ def start_keras() -> None:
 class _Collector(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.messages: list[str] = []
+        self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+        self.records.append(record)
 
 
 @contextmanager
-def collected_warnings() -> Iterator[list[str]]:
+def collected_warnings() -> Iterator[list[logging.LogRecord]]:
     """Context whose value becomes a list of what the package warns of, which is shown all the same."""
     collector, package = _Collector(), logging.getLogger("medvlad")
     package.addHandler(collector)
     try:
-        yield collector.messages
+        yield collector.records
     finally:
         package.removeHandler(collector)
 
