@@ -49,8 +49,8 @@ class Pseudonyms:
     >>> from medvlad.anonymise import Pseudonyms
     >>> names = Pseudonyms(bytes(32))
     >>> names.image("scans/smith_john.dcm")
-    'image-8e0a4a2b1c3f1c7a'
-    >>> names.original("image-8e0a4a2b1c3f1c7a")
+    'image-5b44e496740fb0c5'
+    >>> names.original("image-5b44e496740fb0c5")
     'scans/smith_john.dcm'
     """
 

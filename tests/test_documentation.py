@@ -24,6 +24,7 @@ from medvlad.weights import find_weights
 @pytest.mark.parametrize(
     "module",
     [
+        "anonymise",
         "backends",
         "bag_of_words",
         "classify",
