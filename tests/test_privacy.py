@@ -226,9 +226,9 @@ def forms(word):
     raw = word.encode()
     found = [raw, raw.upper(), raw.hex().encode(), raw.hex().upper().encode()]
     found += [word.encode("utf-16-le"), word.encode("utf-16-be")]
-    for shift in range(3):  # whatever stands before it
-        encoded = base64.b64encode(b"\0" * shift + raw)
-        found.append(encoded[4 if shift else 0 : len(encoded) // 4 * 4 - 4])
+    for shift in range(3):  # whatever stands before and behind it: the characters that are its own bits alone
+        encoded = base64.b64encode(b"\0" * shift + raw + b"\0\0")
+        found.append(encoded[-(-8 * shift // 6) : 8 * (shift + len(raw)) // 6])
     return [form for form in found if len(form) >= 6]
 
 
