@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -149,16 +148,6 @@ def test_fused_levels_agree_to_the_bit(rng, monkeypatch):
         monkeypatch.setenv("MEDVLAD_SIMD", name)
         results.add(ConvNet(layers).run(images, n_threads=2).tobytes())
     assert len(results) == 1
-
-
-def test_several_callers_at_a_time(rng):
-    net = ConvNet(chain(rng, 3, 32, 0, 300, 20))
-    images = pictures(rng, 6, 12, 12, 3)
-    alone = [net.run(images[i : i + 1], n_threads=1) for i in range(6)]
-    with ThreadPoolExecutor(6) as pool:
-        for _ in range(5):
-            together = pool.map(lambda i: net.run(images[i : i + 1], n_threads=2), range(6))
-            assert all(a.tobytes() == b.tobytes() for a, b in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
