@@ -1,7 +1,9 @@
-"""Build the core's test program with sanitizers, for each instruction set, and run it.
+"""Build the core's test programs with sanitizers, for each instruction set, and run them.
 
     python csrc/test/sanitize.py none address,undefined thread
 
+core_test.cpp knows what must come out of awkward shapes; fuzz.cpp is given FUZZ_RUNS (1500) random inputs
+from the seed FUZZ_SEED (1) and must come to the same results on every level.
 Compiles with CXX (default c++). A level that this processor cannot run is compiled and said to be skipped.
 """
 
@@ -19,47 +21,72 @@ SOURCE = Path(__file__).resolve().parents[1]
 CANNOT_RUN = 77
 
 
-def build_and_run(level: str, flags: list[str], sanitizers: str) -> str:
-    """Return what happened, or raise CalledProcessError with the sanitizer's report."""
-    sources = [
-        *sorted(SOURCE.glob("core/*.cpp")),
-        SOURCE / f"simd/{level}.cpp",
-        SOURCE / "test/core_test.cpp",
+def levels() -> dict[str, list[str]]:
+    """Return the flags of each instruction set."""
+    found: dict[str, list[str]] = json.loads((SOURCE / "levels.json").read_text())
+    return found
+
+
+def flags_of(level: str, sanitizers: str) -> list[str]:
+    """Return what a whole program is compiled with."""
+    return [
+        *("-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-ffp-contract=off", "-pthread"),
+        f'-DMEDVLAD_LEVEL="{level}"',
+        *([] if sanitizers == "none" else [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]),
+        *levels()[level],
+        f"-I{SOURCE}",
     ]
+
+
+def core_of(level: str) -> list[str]:
+    """Return the sources of the core for an instruction set."""
+    return [str(path) for path in (*sorted(SOURCE.glob("core/*.cpp")), SOURCE / f"simd/{level}.cpp")]
+
+
+def build_and_run(level: str, sanitizers: str) -> list[str]:
+    """Return what the programs said, or raise CalledProcessError with the sanitizer's report."""
+    compiler = os.environ.get("CXX", "c++").split()
+    flags = flags_of(level, sanitizers)
+    arguments = {
+        "core_test": [],
+        "fuzz": [os.environ.get("FUZZ_RUNS", "1500"), os.environ.get("FUZZ_SEED", "1")],
+    }
+    said = []
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "core_test"
-        command = [
-            *os.environ.get("CXX", "c++").split(),
-            *("-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-ffp-contract=off", "-pthread"),
-            f'-DMEDVLAD_LEVEL="{level}"',
-            *([] if sanitizers == "none" else [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]),
-            *flags,
-            f"-I{SOURCE}",
-            *map(str, sources),
-            *("-o", str(program)),
-        ]
-        subprocess.run(command, check=True)
-        done = subprocess.run([program], capture_output=True, text=True, check=False)
-    if done.returncode == CANNOT_RUN:
-        return "skipped: this processor cannot run it"
-    if done.returncode != 0:
-        raise subprocess.CalledProcessError(done.returncode, "core_test", done.stdout, done.stderr)
-    return done.stdout.strip()
+        subprocess.run([*compiler, *flags, "-c", *core_of(level)], check=True, cwd=folder)
+        objects = sorted(map(str, Path(folder).glob("*.o")))
+        for name, options in arguments.items():
+            program = Path(folder) / name
+            own = [str(SOURCE / f"test/{name}.cpp"), "-DMEDVLAD_DRIVER", "-o", str(program)]
+            subprocess.run([*compiler, *flags, *objects, *own], check=True)
+            done = subprocess.run([program, *options], capture_output=True, text=True, check=False)
+            if done.returncode == CANNOT_RUN:
+                said.append("skipped: this processor cannot run it")
+            elif done.returncode != 0:
+                raise subprocess.CalledProcessError(done.returncode, name, done.stdout, done.stderr)
+            else:
+                said.append(done.stdout.strip())
+    return said
 
 
 def main() -> int:
     """Run all levels under each set of sanitizers named on the command line."""
-    levels = json.loads((SOURCE / "levels.json").read_text())
     failed = 0
-    runs = [(level, sanitizers) for sanitizers in sys.argv[1:] for level in levels]
+    runs = [(level, sanitizers) for sanitizers in sys.argv[1:] for level in levels()]
+    digests = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = [pool.submit(build_and_run, level, levels[level], sanitizers) for level, sanitizers in runs]
+        results = [pool.submit(build_and_run, level, sanitizers) for level, sanitizers in runs]
         for (level, sanitizers), result in zip(runs, results, strict=True):
             try:
-                print(f"{sanitizers:<18} {level:<11} {result.result()}")
+                said = result.result()
+                digests.update(line for line in said[1:] if not line.startswith("skipped"))
+                print(f"{sanitizers:<18} {level:<11} {'; '.join(said)}")
             except subprocess.CalledProcessError as error:
                 failed = 1
                 print(f"{sanitizers:<18} {level:<11} FAILED\n{error.stderr or error}")
+    if len(digests) > 1:
+        failed = 1
+        print("FAILED: the levels come to different results")
     return failed
 
 

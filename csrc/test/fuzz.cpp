@@ -1,0 +1,596 @@
+// Hostile input for the core's entry points. Bytes choose shapes, offsets, threads, methods and bit patterns
+// of finite numbers (what is not finite is refused before the core); results are held against plain sums in
+// long double, and labels against an argmax without any rounding. Whatever is wrong ends the program.
+//
+// libFuzzer calls LLVMFuzzerTestOneInput. Without it (MEDVLAD_DRIVER) `fuzz RUNS SEED` feeds random bytes,
+// prints a digest of all results that must not depend on the instruction set, and exits with 77 where this
+// processor cannot run the level that the program was built for.
+#include <algorithm>
+#include <array>
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/convnet.hpp"
+#include "core/processor.hpp"
+#include "core/seeding.hpp"
+#include "core/vlad.hpp"
+
+namespace {
+
+using medvlad::Method;
+using Real = long double;
+
+constexpr double kDouble = 0x1p-53, kFloat = 0x1p-24;
+
+std::uint64_t digest = 1469598103934665603U;
+
+template <class T>
+void add_to_digest(const std::vector<T>& values) {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
+  for (std::size_t i = 0; i < values.size() * sizeof(T); ++i) digest = (digest ^ bytes[i]) * 1099511628211U;
+}
+
+void check(bool right, const char* what) {
+  if (right) return;
+  std::fprintf(stderr, "wrong: %s\n", what);
+  std::abort();
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+// The input; where it ends, random numbers that depend on all of it.
+class Source {
+ public:
+  Source(const std::uint8_t* data, std::size_t n) : at_(data), end_(data + n) {
+    std::uint32_t seed = 2166136261U;
+    for (std::size_t i = 0; i < n; ++i) seed = (seed ^ data[i]) * 16777619U;
+    random_.seed(seed);
+  }
+
+  std::uint32_t bits(int n_bytes) {
+    if (end_ - at_ < n_bytes) {
+      at_ = end_;
+      return random_() >> (8 * (4 - n_bytes));
+    }
+    std::uint32_t value = 0;
+    for (int i = 0; i < n_bytes; ++i) value = value << 8 | *at_++;
+    return value;
+  }
+
+  std::int64_t below(std::int64_t n) { return bits(2) % n; }
+
+  template <std::size_t N>
+  std::int64_t one_of(const std::int64_t (&choices)[N]) {
+    return choices[bits(1) % N];
+  }
+
+  // Numbers of one kind, or of any.
+  float number(std::int64_t kind) {
+    if (kind == 9) kind = below(9);
+    const std::uint32_t raw = bits(kind < 3 ? 4 : 1);
+    const float sign = raw % 2 == 0 ? 1.0F : -1.0F;
+    switch (kind) {
+      case 0:
+        return finite(raw);
+      case 1:  // of the size of features
+        return static_cast<float>(static_cast<std::int32_t>(raw)) * 0x1p-31F;
+      case 2:  // near 1, so that many scores nearly tie
+        return finite(0x3f800000U | (raw & 0xffU));
+      case 3:
+        return static_cast<float>(static_cast<int>(raw % 5) - 2);
+      case 4:
+        return finite((raw & 0x80000000U) | (raw & 0x7fU)) * sign;
+      case 5:
+        return sign * FLT_MAX / static_cast<float>(1U << raw % 4);
+      case 6:
+        return sign * std::ldexp(1.0F, static_cast<int>(raw) - 140);
+      case 7:
+        return sign * 0.0F;
+      default:  // behind a rectifier
+        return raw < 160 ? 0.0F : static_cast<float>(raw) * 0x1p-6F;
+    }
+  }
+
+ private:
+  static float finite(std::uint32_t raw) {
+    if ((raw & 0x7f800000U) == 0x7f800000U) raw ^= 0x40000000U;
+    float value;
+    std::memcpy(&value, &raw, sizeof value);
+    return value;
+  }
+
+  const std::uint8_t *at_, *end_;
+  std::mt19937 random_;
+};
+
+// A sum of products of two float32 in fixed point, so without rounding.
+class Exact {
+ public:
+  void add(float a, float b, int factor) {
+    if (a == 0.0F || b == 0.0F) return;
+    int ea = 0, eb = 0;
+    const auto ma = static_cast<std::int64_t>(std::ldexp(std::frexp(a, &ea), 24));
+    const auto mb = static_cast<std::int64_t>(std::ldexp(std::frexp(b, &eb), 24));
+    const int at = ea + eb - 48 + kLowest;
+    std::int64_t rest = ma * mb * factor;  // at most 2^49; limbs of 32 bits take it in three parts
+    const bool negative = rest < 0;
+    auto magnitude = static_cast<std::uint64_t>(negative ? -rest : rest);
+    const auto add_part = [&](int limb, std::uint64_t part) {
+      limbs_[static_cast<std::size_t>(limb)] +=
+          negative ? -static_cast<std::int64_t>(part) : static_cast<std::int64_t>(part);
+    };
+    const std::uint64_t low = (magnitude & 0xffffffffU) << at % 32, high = (magnitude >> 32) << at % 32;
+    add_part(at / 32, low & 0xffffffffU);
+    add_part(at / 32 + 1, (low >> 32) + (high & 0xffffffffU));
+    add_part(at / 32 + 2, high >> 32);
+  }
+
+  int sign() {
+    std::int64_t carry = 0;
+    bool zero = true;
+    for (std::int64_t& limb : limbs_) {
+      const std::int64_t total = limb + carry;
+      const std::int64_t kept = (total % kBase + kBase) % kBase;
+      carry = (total - kept) / kBase;
+      limb = kept;
+      zero = zero && kept == 0;
+    }
+    return carry < 0 ? -1 : zero ? 0 : 1;
+  }
+
+ private:
+  static constexpr int kLowest = 352;  // the last bit is 2^-352, below the product of the least two numbers
+  static constexpr std::int64_t kBase = std::int64_t{1} << 32;
+  std::array<std::int64_t, 24> limbs_{};
+};
+
+struct Problem {
+  std::int64_t k = 1, d = 1;
+  std::vector<std::int64_t> offsets{0};
+  std::vector<float> x, centers;
+
+  // Mostly small, as many small problems find more than a large one.
+  Problem(Source& source, std::int64_t fewest_rows) {
+    constexpr std::int64_t widths[] = {1,  2,  3,  7,  8,  9,   15,  16,  17, 31,
+                                       32, 33, 63, 64, 65, 130, 255, 256, 257};
+    constexpr std::int64_t rows[] = {0,  0,  1,  1,  2,   3,   5,   15,  16,  17, 31,
+                                     32, 33, 49, 64, 127, 128, 129, 255, 256, 257};
+    constexpr std::int64_t images[] = {0, 1, 1, 2, 3, 7, 31, 32, 33, 70};
+    k = source.one_of(widths), d = source.one_of(widths);
+const std::uint32_t bits = source.bits(1);
+    const std::int64_t work = bits == 0 ? 1 << 21 : bits < 16 ? 1 << 16 : 1 << 13;
+    const std::int64_t n_images = std::min(source.one_of(images), work / (k * d) + 1);
+    const std::int64_t most = std::max<std::int64_t>(work / (k * d), 3);
+    for (std::int64_t image = 0; image < n_images; ++image) {
+      offsets.push_back(std::min(offsets.back() + source.one_of(rows), most));
+    }
+    if (offsets.back() < fewest_rows) offsets.push_back(fewest_rows);
+    fill(source, source.below(10), centers, k, nullptr);
+    fill(source, source.below(10), x, offsets.back(), &centers);
+  }
+
+  medvlad::Batch batch() const {
+    return {x.data(),
+            offsets.back(),
+            offsets.data(),
+            static_cast<std::int64_t>(offsets.size()) - 1,
+            centers.data(),
+            k,
+            d};
+  }
+  const float* row(std::int64_t i) const { return x.data() + i * d; }
+  const float* center(std::int64_t i) const { return centers.data() + i * d; }
+
+  // Whether `label` is the lowest of the nearest centres of row i.
+  bool is_nearest(std::int64_t i, std::int64_t label) const {
+    if (label < 0 || label >= k) return false;
+    Real own_error = 0;
+    const Real own = score(i, label, own_error);
+    for (std::int64_t other = 0; other < k; ++other) {
+      Real error = 0;
+      const Real its = score(i, other, error);
+      if (other == label || its + error + own_error < own) continue;
+      Exact difference;
+      for (std::int64_t j = 0; j < d; ++j) {
+        difference.add(row(i)[j], center(other)[j], 2);
+        difference.add(row(i)[j], center(label)[j], -2);
+        difference.add(center(other)[j], center(other)[j], -1);
+        difference.add(center(label)[j], center(label)[j], 1);
+      }
+      const int sign = difference.sign();
+      if (sign > 0 || (sign == 0 && other < label)) return false;
+    }
+    return true;
+  }
+
+ private:
+  // Rows of their own, copies of earlier ones, or of `others`, some with another number in one place.
+  void fill(Source& source, std::int64_t kind, std::vector<float>& to, std::int64_t n,
+            const std::vector<float>* others) {
+    const std::int64_t copies = source.below(3);
+    to.resize(size(n * d));
+    for (std::int64_t i = 0; i < n; ++i) {
+      float* own = to.data() + i * d;
+      const bool copied = copies > 0 && source.below(4) < copies;
+      const float* from = others != nullptr ? others->data() + source.below(k) * d
+                          : i > 0           ? to.data() + source.below(i) * d
+                                            : nullptr;
+      for (std::int64_t j = 0; j < d; ++j) own[j] = copied && from != nullptr ? from[j] : source.number(kind);
+      if (copied && source.below(2) == 0) {
+        float& one = own[source.below(d)];
+        const float next = std::nextafter(one, 0.0F);
+        one = source.below(2) == 0 ? next : -one;
+      }
+    }
+  }
+
+  Real score(std::int64_t i, std::int64_t label, Real& error) const {
+    Real sum = 0, magnitude = 0;
+    for (std::int64_t j = 0; j < d; ++j) {
+      const Real c = center(label)[j], product = 2 * Real{row(i)[j]} * c;
+      sum += product - c * c;
+      magnitude += std::fabs(product) + c * c;
+    }
+    error = 2 * static_cast<Real>(d + 4) * std::numeric_limits<Real>::epsilon() * magnitude;
+    return sum;
+  }
+};
+
+// Whether float32 `found` is the number `expected`, known to within `error`.
+bool is_near(float found, Real expected, Real error) {
+  if (std::isnan(found)) return false;
+  const Real allowed = error + std::fabs(expected) * kFloat + 0x1p-149L;
+  if (std::isinf(found)) return (found > 0 ? expected : -expected) + allowed >= Real{FLT_MAX};
+  return std::fabs(Real{found} - expected) <= allowed;
+}
+
+medvlad::Normalisation normalisation_of(Source& source) {
+  const double powers[] = {1.0, 0.5, 0.25, 0.9};
+  const std::uint32_t bits = source.bits(1);
+  return {powers[bits & 3U], (bits & 4U) != 0, (bits & 8U) != 0, false};
+}
+
+// Norms are 0 or 1 where they are made so, and nothing is NaN.
+void check_norms(const std::vector<float>& vectors, std::int64_t k, std::int64_t d,
+                 const medvlad::Normalisation& how) {
+  for (const float one : vectors) check(!std::isnan(one), "no NaN in a vector");
+  if (!how.l2 && !how.intra) return;
+  const std::int64_t part = how.l2 ? k * d : d;
+  for (std::int64_t begin = 0; begin < static_cast<std::int64_t>(vectors.size()); begin += part) {
+    double squared = 0.0;
+    for (std::int64_t j = 0; j < part; ++j)
+      squared += double{vectors[size(begin + j)]} * double{vectors[size(begin + j)]};
+    check(squared == 0.0 || std::fabs(squared - 1.0) < 1e-4, "a norm is 0 or 1");
+  }
+}
+
+// c = a b^T + beta c as BLAS does it: rounded, and overflowing, in its own way.
+void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const float* b, float beta,
+           float* c) {
+  for (std::int64_t i = 0; i < m; ++i) {
+    for (std::int64_t j = 0; j < n; ++j) {
+      float sum = beta == 0.0F ? 0.0F : beta * c[i * n + j];
+      for (std::int64_t l = 0; l < d; ++l) sum += a[i * d + l] * b[j * d + l];
+      c[i * n + j] = sum;
+    }
+  }
+}
+
+medvlad::Execution execution_of(Source& source) {
+  const std::uint32_t bits = source.bits(1);
+  return {sgemm, static_cast<int>(bits % 4) + 1, static_cast<Method>(bits / 4 % 4)};
+}
+
+struct Encoded {
+  std::vector<float> vectors;
+  std::vector<std::int32_t> labels;
+  std::vector<std::int64_t> counts;
+
+  Encoded(const medvlad::Batch& batch, const medvlad::Execution& execution, const medvlad::Normalisation& how,
+          bool zeroed)
+      : vectors(size(batch.n_images * batch.k * batch.d), zeroed ? 0.0F : NAN),
+        labels(size(batch.n_rows), -1),
+        counts(size(batch.n_images * batch.k), -1) {
+    medvlad::encode(batch, execution, how, {vectors.data(), zeroed, labels.data(), counts.data()});
+  }
+};
+
+void fuzz_encode(Source& source) {
+  const Problem problem(source, 0);
+  const auto batch = problem.batch();
+  const auto one = execution_of(source), other = execution_of(source);
+  std::vector<std::int32_t> labels(size(batch.n_rows), -1);
+  medvlad::assign(batch, one, labels.data());
+  for (std::int64_t i = 0; i < batch.n_rows; ++i)
+    check(problem.is_nearest(i, labels[size(i)]), "a label is the nearest centre");
+
+  const Encoded raw(batch, other, {1.0, false, false, false}, false);
+  check(same_bits(raw.labels, labels), "labels depend on neither threads nor method");
+  for (std::int64_t image = 0; image < batch.n_images; ++image) {
+    std::vector<Real> sums(size(batch.k * batch.d)), magnitudes(sums.size());
+    std::vector<std::int64_t> counts(size(batch.k));
+    for (std::int64_t i = batch.offsets[image]; i < batch.offsets[image + 1]; ++i) {
+      const std::int64_t cell = labels[size(i)];
+      ++counts[size(cell)];
+      for (std::int64_t j = 0; j < batch.d; ++j) {
+        const Real x = problem.row(i)[j], c = problem.center(cell)[j];
+        sums[size(cell * batch.d + j)] += x - c;
+        magnitudes[size(cell * batch.d + j)] += std::fabs(x) + std::fabs(c);
+      }
+    }
+    for (std::int64_t cell = 0; cell < batch.k; ++cell) {
+      check(raw.counts[size(image * batch.k + cell)] == counts[size(cell)], "counts");
+      for (std::int64_t j = cell * batch.d; j < (cell + 1) * batch.d; ++j) {
+        const Real error = static_cast<Real>(counts[size(cell)] + 3) * kDouble * magnitudes[size(j)];
+        check(is_near(raw.vectors[size(image * batch.k * batch.d + j)], sums[size(j)], error), "a residual");
+      }
+    }
+  }
+
+  const auto how = normalisation_of(source);
+  const Encoded a(batch, one, how, source.bits(1) % 2 == 0), b(batch, other, how, false);
+  check(same_bits(a.vectors, b.vectors) && same_bits(a.counts, b.counts),
+        "vectors depend on neither threads nor method");
+  check_norms(a.vectors, batch.k, batch.d, how);
+  add_to_digest(labels), add_to_digest(raw.vectors), add_to_digest(a.vectors);
+}
+
+void fuzz_weighted(Source& source) {
+  const Problem problem(source, 0);
+  const auto batch = problem.batch();
+  const std::int64_t r = std::min<std::int64_t>(source.below(5) + 1, batch.k), kind = source.below(4);
+  std::vector<std::int32_t> cells(size(batch.n_rows * r));
+  std::vector<double> weights(cells.size());
+  for (std::int64_t i = 0; i < batch.n_rows; ++i) {
+    const std::int64_t first = source.below(batch.k);
+    for (std::int64_t j = 0; j < r; ++j) {
+      cells[size(i * r + j)] = static_cast<std::int32_t>((first + j) % batch.k);
+      const double raw = source.bits(1);
+      weights[size(i * r + j)] = kind == 0   ? raw / 255.0
+                                 : kind == 1 ? double(raw > 128)
+                                 : kind == 2 ? std::ldexp(raw, static_cast<int>(source.bits(1)) - 900)
+                                             : raw * 1e48;
+    }
+  }
+  const medvlad::Memberships memberships{cells.data(), weights.data(), r};
+  const auto encoded = [&](const medvlad::Normalisation& how, int n_threads, double* masses) {
+    std::vector<float> vectors(size(batch.n_images * batch.k * batch.d), NAN);
+    medvlad::encode_weighted(batch, memberships, n_threads, how, {vectors.data()}, masses);
+    return vectors;
+  };
+  const int one = static_cast<int>(source.below(4)) + 1, other = static_cast<int>(source.below(4)) + 1;
+  std::vector<double> masses(size(batch.n_images * batch.k), NAN);
+  const std::vector<float> raw = encoded({1.0, false, false, false}, one, masses.data());
+  for (std::int64_t image = 0; image < batch.n_images; ++image) {
+    std::vector<Real> sums(size(batch.k * batch.d)), magnitudes(sums.size()), mass(size(batch.k));
+    const std::int64_t first = batch.offsets[image], last = batch.offsets[image + 1];
+    for (std::int64_t i = first; i < last; ++i) {
+      for (std::int64_t at = i * r; at < (i + 1) * r; ++at) {
+        const std::int64_t cell = cells[size(at)];
+        const Real weight = weights[size(at)];
+        mass[size(cell)] += weight;
+        for (std::int64_t j = 0; j < batch.d; ++j) {
+          const Real term = weight * (Real{problem.row(i)[j]} - Real{problem.center(cell)[j]});
+          sums[size(cell * batch.d + j)] += term;
+          magnitudes[size(cell * batch.d + j)] += std::fabs(term);
+        }
+      }
+    }
+    const Real relative = static_cast<Real>(last - first + 4) * kDouble;
+    for (std::int64_t cell = 0; cell < batch.k; ++cell) {
+      const Real found = masses[size(image * batch.k + cell)];
+      check(std::fabs(found - mass[size(cell)]) <= relative * mass[size(cell)] + 0x1p-1000L, "a mass");
+    }
+    for (std::int64_t j = 0; j < batch.k * batch.d; ++j) {
+      check(is_near(raw[size(image * batch.k * batch.d + j)], sums[size(j)],
+                    relative * magnitudes[size(j)] + 0x1p-1000L),
+            "a weighted residual");
+    }
+  }
+  auto how = normalisation_of(source);
+  how.mass = source.bits(1) % 2 == 0;
+  const std::vector<float> a = encoded(how, one, nullptr), b = encoded(how, other, nullptr);
+  check(same_bits(a, b), "weighted vectors do not depend on threads");
+  check_norms(a, batch.k, batch.d, how);
+  add_to_digest(raw), add_to_digest(masses), add_to_digest(a);
+}
+
+void fuzz_distances(Source& source) {
+  const Problem problem(source, 1);
+  const auto batch = problem.batch();
+  const std::int64_t n = batch.n_rows, d = batch.d;
+  const int one = static_cast<int>(source.below(4)) + 1, other = static_cast<int>(source.below(4)) + 1;
+  std::vector<std::int32_t> labels(size(n));
+  for (std::int32_t& label : labels) label = static_cast<std::int32_t>(source.below(batch.k));
+  const auto squared = [&](const float* a, const float* b) {
+    Real sum = 0;
+    for (std::int64_t j = 0; j < d; ++j) sum += (Real{a[j]} - Real{b[j]}) * (Real{a[j]} - Real{b[j]});
+    return sum;
+  };
+  std::vector<double> to_centers(size(n), NAN), again(size(n), NAN), norms(size(n), NAN), closest(size(n));
+  medvlad::squared_distances(batch.x, n, d, batch.centers, labels.data(), one, to_centers.data());
+  medvlad::squared_distances(batch.x, n, d, batch.centers, labels.data(), other, again.data());
+  check(same_bits(to_centers, again), "distances do not depend on threads");
+  for (std::int64_t i = 0; i < n; ++i) {
+    const Real expected = squared(problem.row(i), problem.center(labels[size(i)]));
+    const Real found = to_centers[size(i)];
+    check(std::fabs(found - expected) <= static_cast<Real>(d + 8) * kDouble * expected + 0x1p-1000L,
+          "a distance to a centre");
+  }
+  const std::vector<float> origin(size(d));
+  const std::vector<std::int32_t> zeros(size(n));
+  medvlad::squared_distances(batch.x, n, d, origin.data(), zeros.data(), 1, norms.data());
+  const bool begun = source.bits(1) % 2 == 0;
+  for (std::int64_t i = 0; i < n; ++i) closest[size(i)] = begun ? to_centers[size(i)] : INFINITY;
+  std::vector<std::int64_t> candidates(size(source.below(11) + 1));
+  for (std::int64_t& row : candidates) row = source.below(n);
+  const auto n_candidates = static_cast<std::int64_t>(candidates.size());
+  const medvlad::CandidateStep step{batch.x,           n,           d, norms.data(), closest.data(),
+                                    candidates.data(), n_candidates};
+  std::vector<double> distances(size(n_candidates * n), NAN), potentials(candidates.size(), NAN);
+  auto distances_again = distances, potentials_again = potentials;
+  medvlad::candidate_distances(step, one, distances.data(), potentials.data());
+  medvlad::candidate_distances(step, other, distances_again.data(), potentials_again.data());
+  check(same_bits(distances, distances_again) && same_bits(potentials, potentials_again),
+        "candidates do not depend on threads");
+  for (std::int64_t t = 0; t < n_candidates; ++t) {
+    const std::int64_t row = candidates[size(t)];
+    Real potential = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double found = distances[size(t * n + i)];
+      const Real real = squared(problem.row(i), problem.row(row));
+      const Real scale = Real{norms[size(i)]} + Real{norms[size(row)]};
+      const Real expected = std::min(real, Real{closest[size(i)]}),
+                 error = 8 * static_cast<Real>(d + 4) * kDouble * scale;
+      check(found >= 0.0 && std::fabs(Real{found} - expected) <= error + 0x1p-1000L,
+            "a distance to a candidate");
+      potential += Real{found};
+    }
+    check(std::fabs(Real{potentials[size(t)]} - potential) <= static_cast<Real>(n) * kDouble * potential,
+          "a potential");
+  }
+  add_to_digest(to_centers), add_to_digest(distances), add_to_digest(potentials);
+}
+
+struct Numbers {
+  std::vector<Real> values, magnitudes;  // of what is summed, as a bound on rounding
+  std::int64_t n, h, w, c;
+
+  std::size_t at(std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t k) const {
+    return size(((image * h + y) * w + x) * c + k);
+  }
+};
+
+Numbers pooled(const Numbers& from) {
+  Numbers to{{}, {}, from.n, from.h / 2, from.w / 2, from.c};
+  to.values.resize(size(to.n * to.h * to.w * to.c));
+  to.magnitudes.resize(to.values.size());
+  for (std::size_t i = 0; i < to.values.size(); ++i) {
+    const auto flat = static_cast<std::int64_t>(i);
+    const std::int64_t k = flat % to.c, x = flat / to.c % to.w, y = flat / to.c / to.w % to.h,
+                       image = flat / to.c / to.w / to.h;
+    to.values[i] = -INFINITY;
+    for (std::int64_t part = 0; part < 4; ++part) {
+      const std::size_t source = from.at(image, 2 * y + part / 2, 2 * x + part % 2, k);
+      to.values[i] = std::max(to.values[i], from.values[source]);
+      to.magnitudes[i] = std::max(to.magnitudes[i], from.magnitudes[source]);
+    }
+  }
+  return to;
+}
+
+Numbers convolved(const Numbers& from, const medvlad::Layer& layer) {
+  Numbers to{{}, {}, from.n, from.h, from.w, layer.n_out};
+  to.values.resize(size(to.n * to.h * to.w * to.c));
+  to.magnitudes.resize(to.values.size());
+  for (std::size_t i = 0; i < to.values.size(); ++i) {
+    const auto flat = static_cast<std::int64_t>(i);
+    const std::int64_t k = flat % to.c, x = flat / to.c % to.w, y = flat / to.c / to.w % to.h,
+                       image = flat / to.c / to.w / to.h;
+    Real sum = layer.bias[k], magnitude = std::fabs(sum);
+    for (std::int64_t tap = 0; tap < 9; ++tap) {
+      const std::int64_t from_y = y + tap / 3 - 1, from_x = x + tap % 3 - 1;
+      if (from_y < 0 || from_y >= from.h || from_x < 0 || from_x >= from.w) continue;
+      for (std::int64_t in = 0; in < from.c; ++in) {
+        const Real weight = layer.kernel[(tap * from.c + in) * to.c + k];
+        const std::size_t source = from.at(image, from_y, from_x, in);
+        sum += weight * from.values[source];
+        magnitude += std::fabs(weight) * from.magnitudes[source];
+      }
+    }
+    to.values[i] = layer.has_relu ? std::max(sum, Real{0}) : sum;
+    to.magnitudes[i] = magnitude;
+  }
+  return to;
+}
+
+// Numbers of ordinary size: what a network's weights and pixels may be is checked by who loads them.
+void fuzz_convolutions(Source& source) {
+  constexpr std::int64_t widths[] = {1, 2, 3, 15, 16, 17, 20, 31, 32, 33};
+  constexpr std::int64_t sides[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 13};
+  const float scales[] = {1.0F, 1.0F, 0x1p-20F, 0x1p12F, 0.0F, 255.0F};
+  const auto numbers = [&](std::int64_t n) {
+    const float scale = scales[source.bits(1) % 6];
+    const std::int64_t kind = source.bits(1) % 3 == 0 ? 3 : source.bits(1) % 2 == 0 ? 8 : 1;
+    std::vector<float> all(size(n));
+    for (float& one : all) one = source.number(kind) * scale;
+    return all;
+  };
+  const std::int64_t n_channels = source.one_of(widths);
+  Numbers maps{{}, {}, source.below(3), source.one_of(sides), source.one_of(sides), n_channels};
+  const std::vector<float> images = numbers(maps.n * maps.h * maps.w * maps.c);
+  maps.values.assign(images.begin(), images.end());
+  for (const Real value : maps.values) maps.magnitudes.push_back(std::fabs(value));
+  const std::int64_t n_layers = source.below(4) + 1, n = maps.n, h = maps.h, w = maps.w;
+  std::vector<std::vector<float>> weights;
+  std::vector<medvlad::Layer> layers;
+  Real allowed = 0x1p-120L;
+  for (std::int64_t i = 0; i < n_layers; ++i) {
+    if (source.bits(1) % 3 == 0) {
+      layers.push_back({nullptr, nullptr, 0, 0, false});
+      maps = pooled(maps);
+      continue;
+    }
+    const std::int64_t c = maps.c, d = source.one_of(widths);
+    weights.push_back(numbers(9 * c * d));
+    weights.push_back(numbers(d));
+    layers.push_back(
+        {weights[weights.size() - 2].data(), weights.back().data(), c, d, source.bits(1) % 2 == 0});
+    maps = convolved(maps, layers.back());
+  }
+  for (const Real magnitude : maps.magnitudes) allowed = std::max(allowed, 3e-5L * magnitude);
+  const medvlad::ConvNet net(layers, n_channels);
+  const auto shape = net.shape_of_output(n, h, w);
+  check(shape.h == maps.h && shape.w == maps.w && shape.c == maps.c, "the shape of what comes out");
+  const int one = static_cast<int>(source.below(4)) + 1, other = static_cast<int>(source.below(4)) + 1;
+  std::vector<float> a(maps.values.size(), NAN), b(a);
+  net.run(images.data(), n, h, w, one, a.data());
+  net.run(images.data(), n, h, w, other, b.data());
+  check(same_bits(a, b), "convolutions do not depend on threads");
+  for (std::size_t i = 0; i < a.size(); ++i)
+    check(std::fabs(Real{a[i]} - maps.values[i]) <= allowed, "a convolution");
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t n);
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t n) {
+  Source source(data, n);
+  const std::uint32_t target = source.bits(1) % 8;
+  if (target < 4) fuzz_encode(source);
+  if (target == 4 || target == 5) fuzz_weighted(source);
+  if (target == 6) fuzz_distances(source);
+  if (target == 7) fuzz_convolutions(source);
+  return 0;
+}
+
+#if defined(MEDVLAD_DRIVER)
+int main(int n_arguments, char** arguments) {
+  bool runs = false;
+  for (const std::string& level : medvlad::supported_levels()) runs = runs || level == MEDVLAD_LEVEL;
+  if (!runs) return 77;
+  const int n_runs = n_arguments > 1 ? std::atoi(arguments[1]) : 1000;
+  std::mt19937 random(n_arguments > 2 ? static_cast<unsigned>(std::atoi(arguments[2])) : 1U);
+  std::vector<std::uint8_t> input;
+  for (int i = 0; i < n_runs; ++i) {
+    input.resize(random() % 64 + 8);
+    for (std::uint8_t& byte : input) byte = static_cast<std::uint8_t>(random());
+    LLVMFuzzerTestOneInput(input.data(), input.size());
+  }
+  std::printf("%d hostile inputs, digest %016llx\n", n_runs, static_cast<unsigned long long>(digest));
+}
+#endif

@@ -1,0 +1,98 @@
+"""Run fuzz.cpp under libFuzzer, AddressSanitizer and UBSan, portable and at this processor's best level.
+
+    python csrc/test/fuzz.py SECONDS [FOLDER]
+
+Half the time each. Inputs that are worth keeping go to FOLDER (build/fuzz), and so does one that fails. Needs
+clang++ (CLANGXX names another); without it random bytes are fed, as `make sanitize` does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sanitize import CANNOT_RUN, SOURCE, core_of, flags_of, levels
+
+RUNS_WITHOUT_CLANG = 2000  # between looks at the clock
+PRINT_BEST = """
+#include <cstdio>
+#include "core/processor.hpp"
+int main() { std::puts(medvlad::supported_levels().front().c_str()); }
+"""
+
+
+def best_level(compiler: list[str]) -> str:
+    """Name of the best level that runs here."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "best"
+        command = [
+            *compiler,
+            "-std=c++17",
+            f"-I{SOURCE}",
+            str(SOURCE / "core/processor.cpp"),
+            "-x",
+            "c++",
+            "-",
+        ]
+        subprocess.run([*command, "-o", str(program)], input=PRINT_BEST, text=True, check=True)
+        return subprocess.run([program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run_libfuzzer(program: Path, corpus: Path, seconds: int) -> int:
+    """Return how many inputs were tried; SystemExit where one fails."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    options = [f"-max_total_time={seconds}", "-max_len=512", "-timeout=60", "-print_final_stats=1"]
+    options.append(f"-artifact_prefix={corpus.parent}/failed-")
+    done = subprocess.run([program, str(corpus), *options], stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stderr[-20_000:])
+    return int(re.findall(r"number_of_executed_units: *(\d+)", done.stderr)[-1])
+
+
+def run_driver(program: Path, seconds: int) -> int:
+    """As `run_libfuzzer`, of a program that makes its own random bytes."""
+    end, seed = time.monotonic() + seconds, 0
+    while seed == 0 or time.monotonic() < end:
+        seed += 1
+        done = subprocess.run([program, str(RUNS_WITHOUT_CLANG), str(seed)], check=False)
+        if done.returncode != 0:
+            sys.exit(
+                "no such level here" if done.returncode == CANNOT_RUN else f"failed with the seed {seed}"
+            )
+    return seed * RUNS_WITHOUT_CLANG
+
+
+def main() -> None:
+    """Build and run each level."""
+    seconds = int(sys.argv[1])
+    folder = Path(sys.argv[2] if len(sys.argv) > 2 else "build/fuzz").resolve()
+    clang = os.environ.get("CLANGXX", "clang++")
+    compiler = [clang] if shutil.which(clang) else os.environ.get("CXX", "c++").split()
+    has_libfuzzer = compiler == [clang]
+    best = best_level(compiler)
+    chosen = [level for level in levels() if level in ("portable", best)]
+    for level in chosen:
+        with tempfile.TemporaryDirectory() as built:
+            program = Path(built) / "fuzz"
+            flags = flags_of(level, "fuzzer,address,undefined" if has_libfuzzer else "address,undefined")
+            own = [] if has_libfuzzer else ["-DMEDVLAD_DRIVER"]
+            sources = [*core_of(level), str(SOURCE / "test/fuzz.cpp")]
+            subprocess.run([*compiler, *flags, *own, *sources, "-o", str(program)], check=True)
+            share = max(1, seconds // len(chosen))
+            run = (
+                run_libfuzzer(program, folder / level, share) if has_libfuzzer else run_driver(program, share)
+            )
+        print(
+            f"{'libFuzzer' if has_libfuzzer else 'random bytes'} {level:<11} {run} inputs, all right",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
