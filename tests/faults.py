@@ -202,9 +202,11 @@ def interrupt(folder, n, seed):
         assert "Exception ignored" not in error, case
         # By the signal itself where it met the moment before the handler was set or after the work was done.
         assert status in (0, 130, -signal.SIGINT), case
-        assert (status == 130) == ("medvlad: interrupted" in error), case
-        if status == 130:
-            assert len(error.strip().splitlines()) == 1, case
+        # Python ends itself by the signal, too, where it met an exec() on its way: shells call both 130.
+        if status == 130 or (status != 0 and error.strip()):
+            assert [line.startswith("medvlad: interrupted") for line in error.strip().splitlines()] == [
+                True
+            ], case
         statuses[str(status)] = statuses.get(str(status), 0) + 1
         assert not list(folder.rglob(".*.part")), case
         for section in DescriptorStore(store).sections() if store.exists() else []:

@@ -1,6 +1,7 @@
 """The command `medvlad`: options in, one call into the library, a table or JSON out.
 
-Exit status: 0 done, 1 done with images skipped, 2 the user's mistake, in one sentence on standard error.
+Exit status: 0 done, 1 done with images skipped, 2 the user's mistake, a full disk or too little
+memory, in one sentence on standard error, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
