@@ -17,18 +17,17 @@ import medvlad
 from medvlad import cli
 
 
-def run(words):
+def run(words, out, error):
     """Status, output, errors and requests of one command."""
     sys.argv = ["medvlad", *words]
-    out, error = io.StringIO(), io.StringIO()
-    started = time.process_time()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code
+    before, started = (out.tell(), error.tell()), time.process_time()
+    try:
+        cli.main()
+    except SystemExit as end:
+        status = end.code
     seconds = time.process_time() - started
-    return {"status": status, "out": out.getvalue(), "error": error.getvalue(), "seconds": seconds} | asked()
+    printed = {"out": out.getvalue()[before[0] :], "error": error.getvalue()[before[1] :]}
+    return {"status": status, "seconds": seconds} | printed | asked()
 
 
 def asked():
@@ -43,5 +42,8 @@ if __name__ == "__main__":
     for name in medvlad.__all__:
         getattr(medvlad, name)
     done = [asked() | {"out": "", "error": ""}]
-    done += [run(words) for words in json.load(sys.stdin)]
+    # The same streams for all: the log keeps the first that it is given.
+    out, error, commands = io.StringIO(), io.StringIO(), json.load(sys.stdin)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        done += [run(words, out, error) for words in commands]
     json.dump(done, sys.stdout)

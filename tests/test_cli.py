@@ -606,6 +606,7 @@ def test_settings_are_checked_before_the_long_work(run, images, monkeypatch, opt
 
 
 def test_a_train_part_without_a_test_part(run, images, monkeypatch):
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
     monkeypatch.setattr("medvlad.experiment._extract", None)
     shutil.rmtree(images / "test")
     status, _, error = run("evaluate", images, *NETWORK)
@@ -631,6 +632,7 @@ def test_results_that_cannot_be_written_are_told_first(run, images, tmp_path, mo
 
 
 def test_unknown_keras_backend(tmp_path, images):
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
     done = subprocess.run(
         [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", str(images)],
         cwd=tmp_path,

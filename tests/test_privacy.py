@@ -167,6 +167,7 @@ def everything(scans, small_weights):
             "vlad2",
             "-o",
             "m.medvlad",
+            "--anonymise",
             "--store",
             "store",
         ],
@@ -180,6 +181,9 @@ def everything(scans, small_weights):
         "export": "export m.medvlad head.onnx --from-features",
         "compare": "compare out out --encode avg,vlad2",
         "download": "evaluate Qtscans --encode avg --folds 2",
+        "used folder": "evaluate Qtscans --out out --anonymise",
+        "key inside": "audit Qtscans --out new --anonymise-key new/key.json",
+        "other key": "compare out anon-out --encode avg",
     }
     if find_spec("onnx") is None:
         del commands["export"]
@@ -197,6 +201,9 @@ def test_every_command_does_its_work(everything):
         expected = {
             "import": None,
             "damaged": 2,
+            "used folder": 2,
+            "key inside": 2,
+            "other key": 2,
             "download": 2,
             "audit": 1,
             "extract": 1,
@@ -219,6 +226,20 @@ def test_a_download_fails_in_one_sentence(everything):
     (line,) = [line for line in done["error"].splitlines() if not line.startswith("Downloading data")]
     assert line.startswith("medvlad: the ImageNet weights of VGG19 could not be downloaded (")
     assert "check the network, or give a file of weights" in line
+
+
+def test_mistakes(everything):
+    for name, part in (
+        ("used folder", "out holds files, which may name images: with --anonymise give a new or an empty"),
+        ("key inside", "--anonymise-key new/key.json lies in new, and would be passed on with it"),
+        ("other key", "compares with runs that were given the same --anonymise-key"),
+    ):
+        (line,) = everything[name]["error"].splitlines()
+        assert part in line
+
+
+def test_a_card_without_a_folder(everything):
+    assert json.loads(everything["show"]["out"])["card"]["images"] is None
 
 
 def forms(word):
@@ -267,6 +288,7 @@ def test_no_identifier_leaves_a_file(scans, everything):
     printed = json.dumps(everything) + (scans / "stderr.txt").read_text()
     assert found_in(printed.encode(), WORD, DATE, ROOT) == []
     assert "is damaged, or no DICOM" in everything["damaged"]["error"]
+    assert "evaluating avg" in everything["evaluate"]["error"]  # the log was looked at
 
 
 def test_no_place_or_person_in_what_is_written(scans, everything):
@@ -348,13 +370,17 @@ def test_pictures_are_left_out_unless_asked_for(scans, everything):
 # --------------------------------------------------------------------------------------- pieces
 
 
-def test_pseudonyms():
+def test_pseudonyms(tmp_path):
     names, others = Pseudonyms(), Pseudonyms()
     assert names.image("a.dcm") == names.image(Path("a.dcm"))
     assert names.image("a.dcm") != others.image("a.dcm")
     assert names.image("a").removeprefix("image-") != names.patient("a").removeprefix("patient-")
     assert names.original(names.patient("a")) == "a"
     assert names.original("image-0000000000000000") is None
+    names.write(tmp_path / "key")
+    again = Pseudonyms.read(tmp_path / "key")
+    assert again.image("b") == names.image("b")
+    assert again.original(names.image("a.dcm")) == "a.dcm"
     assert is_pseudonym(names.image("a"))
     assert not is_pseudonym("image-a.png")
     with pytest.raises(InputError, match="32 bytes, not 3"):
@@ -377,6 +403,27 @@ def test_a_file_that_is_no_key(tmp_path, content):
     (tmp_path / "key").write_text(content)
     with pytest.raises(InputError, match=r"holds no key of pseudonyms|has 32 bytes"):
         Pseudonyms.read(tmp_path / "key")
+
+
+def test_an_odd_study_is_not_quoted(tmp_path, caplog, recwarn):
+    """Of a whole file pydicom has nothing to say, in a warning or in its log."""
+    path = dicom(tmp_path / "a.dcm", np.arange(64).reshape(8, 8), 0)
+    recwarn.clear()
+    caplog.clear()
+    assert patient_of(path)
+    assert list_frames(path) == [path]
+    assert load_image(path).shape == (8, 8, 3)
+    assert not recwarn.list
+    assert caplog.records == []
+
+
+def test_a_damaged_patient_is_nobody(tmp_path):
+    path = dicom(tmp_path / "a.dcm", np.arange(64).reshape(8, 8), 1)
+    assert patient_of(path)
+    content = path.read_bytes()
+    assert content.count(b"\x10\x00\x20\x00LO") == 2
+    path.write_bytes(content.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00L\x18"))
+    assert patient_of(path) is None
 
 
 def test_damaged_headers_are_not_quoted(tmp_path, rng):
