@@ -4,10 +4,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "core/convnet.hpp"
@@ -18,6 +20,26 @@
 namespace py = pybind11;
 
 namespace {
+
+// Python takes the life of a thread that wants the GIL back when the interpreter has ended, by an unwinding
+// that no destructor lets through: the process would abort. Such a thread, a daemon's, waits for the end of
+// the process instead, as it does by itself from Python 3.14 on.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+  ~WithoutGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
+
+ private:
+  PyThreadState* state_;
+};
 
 using Floats = py::array_t<float, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
@@ -81,7 +103,7 @@ void assign(const py::capsule& sgemm, const Floats& x, const Floats& centers, La
   const auto batch = batch_of(x, nullptr, centers);
   const auto execution = execution_of(sgemm, n_threads, method);
   std::int32_t* out = output_of(labels, batch.n_rows, "labels must be (N,)");
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   medvlad::assign(batch, execution, out);
 }
 
@@ -95,7 +117,7 @@ void encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, c
   output.zeroed = zeroed;
   if (labels) output.labels = output_of(*labels, batch.n_rows, "labels must be (N,)");
   if (counts) output.counts = output_of(*counts, batch.n_images * batch.k, "counts must be (B, K)");
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   medvlad::encode(batch, execution, {power, intra_norm, l2_norm}, output);
 }
 
@@ -116,7 +138,7 @@ void encode_weighted(const Floats& x, const Offsets& offsets, const Floats& cent
   double* masses_out =
       masses ? output_of(*masses, batch.n_images * batch.k, "masses must be (B, K)") : nullptr;
   const medvlad::Memberships memberships{cells.data(), weights.data(), cells.shape(1)};
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   medvlad::encode_weighted(batch, memberships, threads, {power, intra_norm, l2_norm, mass_norm}, output,
                            masses_out);
 }
@@ -132,7 +154,7 @@ void squared_distances(const Floats& x, const Floats& centers, const Labels& lab
   }
   double* out = output_of(distances, batch.n_rows, "distances must be (N,)");
   const std::int32_t* of = labels.data();
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   medvlad::squared_distances(batch.x, batch.n_rows, batch.d, batch.centers, of, threads, out);
 }
 
@@ -151,7 +173,7 @@ void candidate_distances(const Floats& x, const Doubles& norms, const Offsets& c
                                     closest.data(), candidates.data(), candidates.size()};
   double* distances_out = output_of(distances, candidates.size() * batch.n_rows, "distances must be (T, N)");
   double* potentials_out = output_of(potentials, candidates.size(), "potentials must be (T,)");
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   medvlad::candidate_distances(step, threads, distances_out, potentials_out);
 }
 
@@ -179,7 +201,7 @@ std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& la
     }
     all.push_back({kernel.data(), bias.data(), kernel.shape(2), kernel.shape(3), parts[2].cast<bool>()});
   }
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   return std::make_unique<medvlad::ConvNet>(all, n_channels);
 }
 
@@ -193,7 +215,7 @@ Floats run_convnet(const medvlad::ConvNet& net, const Floats& images, int n_thre
   Floats result({shape.n, shape.h, shape.w, shape.c});
   const float* from = images.data();
   float* to = result.mutable_data();
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   net.run(from, n, h, w, threads, to);
   return result;
 }

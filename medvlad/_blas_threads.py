@@ -6,6 +6,7 @@ overlap would leave it at one for good; so the first in limits and the last out 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ class _Limit:
         self._callers = 0
         self._controller: ThreadpoolController | None = None
         self._limit: Any = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_callers)
+
+    def _forget_callers(self) -> None:
+        """Begin anew in a forked process, which has none of the threads that were inside."""
+        self._lock = threading.Lock()
+        if self._callers > 0:
+            self._callers = 0
+            self._limit.restore_original_limits()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

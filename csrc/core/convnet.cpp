@@ -268,8 +268,9 @@ void ConvNet::run(const float* images, std::int64_t n, std::int64_t h, std::int6
   if (n == 0 || result.h == 0 || result.w == 0) return;
   std::unique_ptr<Workspace> workspace;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    workspace = std::move(spare_);
+    // Never waits: a process that was forked while another thread held the mutex finds it held for good.
+    const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (lock) workspace = std::move(spare_);
   }
   if (workspace == nullptr) workspace = std::make_unique<Workspace>();
   {
@@ -305,8 +306,8 @@ void ConvNet::run(const float* images, std::int64_t n, std::int64_t h, std::int6
     }
     if (now.data != out) run.copy(now.data, now.c, out, n_out_, n * now.h * now.w);
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  spare_ = std::move(workspace);
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (lock) spare_ = std::move(workspace);
 }
 
 }  // namespace medvlad

@@ -1,0 +1,203 @@
+"""Build the extension modules with sanitizers, away from the checkout, and run their Python tests.
+
+    python csrc/test/sanitize_python.py address,undefined thread
+    python csrc/test/sanitize_python.py address,undefined --levels portable -k "TestBindingsRefuse"
+
+Compiles with CXX (default c++: GCC), which needs the headers of pybind11. The interpreter and what it has
+installed stay as they are; the sanitizer's library is loaded before them. Before the tests, defects made on
+purpose show that the sanitizer notices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pybind11
+
+SOURCE = Path(__file__).resolve().parents[1]
+ROOT = SOURCE.parent
+TESTS = ("test_backends.py", "test_levels.py", "test_memberships.py", "test_winograd.py")
+#: CUDA kernels on the host have a test of their own, Keras brings TensorFlow, and where there is no memory a
+#: sanitizer ends the process.
+SELECTION = "not cuda and not Keras and not no_memory"
+COMPILER = os.environ.get("CXX", "c++").split()
+#: First of the sanitizers -> its library, its options, and the defects that it must notice.
+RUNTIMES = {
+    "address": (
+        "libasan.so",
+        "ASAN_OPTIONS",
+        # Not detect_stack_use_after_return: GCC 12 aligns no stack for AVX-512 then.
+        "detect_leaks=1:alloc_dealloc_mismatch=1",
+        {
+            "read_beyond": "heap-buffer-overflow",
+            "leak": "LeakSanitizer",
+            "overflow": "signed integer overflow",
+        },
+    ),
+    "thread": ("libtsan.so", "TSAN_OPTIONS", "halt_on_error=1", {"race": "data race"}),
+}
+FAILED = 99
+
+DEFECTS = """
+#include <thread>
+#include <vector>
+extern "C" {
+volatile int sink;
+void read_beyond(int n) { std::vector<int> four(4); sink = four[static_cast<std::size_t>(n)]; }
+void leak(int n) {
+  int* volatile lost = new int[static_cast<std::size_t>(n)];
+  lost = nullptr;
+  sink = lost == nullptr;
+}
+void overflow(int n) { sink = 2147483647 + n; }
+void race(int n) {
+  int shared = 0;
+  auto add = [&] { for (int i = 0; i < 1000 * n; ++i) ++shared; };
+  std::thread other(add);
+  add();
+  other.join();
+  sink = shared;
+}
+}
+"""
+
+
+def compile_shared(sanitizers: str, arguments: list[str]) -> None:
+    """Compile a shared library as csrc/test/sanitize.py compiles its program."""
+    flags = ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-ffp-contract=off", "-pthread"]
+    flags += ["-fPIC", "-shared", "-fvisibility=hidden"]
+    flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    subprocess.run([*COMPILER, *flags, *arguments], check=True)
+
+
+def build_package(folder: Path, sanitizers: str, levels: dict[str, list[str]]) -> None:
+    """Put a medvlad into `folder` whose modules for these levels have the sanitizers in them."""
+    installed = find_spec("medvlad.backends._blas")
+    if installed is None or installed.origin is None:
+        raise SystemExit("medvlad is not installed: pip install . first")
+    backends = folder / "medvlad" / "backends"
+    shutil.copytree(
+        ROOT / "medvlad", folder / "medvlad", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    shutil.copy(installed.origin, backends)  # a call of SciPy's, whose arguments the core computes
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    includes = [f"-I{SOURCE}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    units = [SOURCE / "bindings.cpp", *sorted(SOURCE.glob("core/*.cpp"))]
+
+    def build(unit: Path, level: str) -> str:
+        made = folder / f"{level}-{unit.stem}.o"
+        define = [f"-DMEDVLAD_MODULE=_native_{level}", *levels[level], *includes]
+        if unit.stem == "bindings":
+            define.append("-O0")  # half the compiler's time, and no time of the tests
+        compile_shared(sanitizers, [*define, "-c", str(unit), "-o", str(made)])
+        return str(made)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = {
+            level: [pool.submit(build, unit, level) for unit in (*units, SOURCE / f"simd/{level}.cpp")]
+            for level in levels
+        }
+        for level, objects in made.items():
+            module = backends / f"_native_{level}{suffix}"
+            compile_shared(sanitizers, [*(one.result() for one in objects), "-o", str(module)])
+
+
+def environment_of(folder: Path, sanitizers: str) -> dict[str, str]:
+    """Variables with which the interpreter runs under the sanitizer."""
+    library, variable, options, _ = RUNTIMES[sanitizers.split(",")[0]]
+    # libstdc++ beside it: a sanitizer looks for __cxa_throw once, before Python has loaded anything of C++.
+    loaded = [
+        subprocess.check_output([*COMPILER, f"-print-file-name={name}"], text=True).strip()
+        for name in (library, "libstdc++.so.6")
+    ]
+    here = Path(__file__).parent
+    own = {
+        "LD_PRELOAD": " ".join(loaded),
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        variable: f"{options}:exitcode={FAILED}",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "LSAN_OPTIONS": f"suppressions={here / 'leaks.supp'}:print_suppressions=0",
+    }
+    if variable == "TSAN_OPTIONS":
+        own[variable] += f":suppressions={here / 'races.supp'}"
+    return {**os.environ, **own}
+
+
+def check_defects(folder: Path, sanitizers: str) -> None:
+    """End the run unless the sanitizer, called from Python, notices what it is there for."""
+    environment = environment_of(folder, sanitizers)
+    library = folder / "defects.so"
+    (folder / "defects.cpp").write_text(DEFECTS)
+    compile_shared(sanitizers, ["-fvisibility=default", str(folder / "defects.cpp"), "-o", str(library)])
+    for defect, report in RUNTIMES[sanitizers.split(",")[0]][3].items():
+        code = f"import ctypes, numpy; ctypes.CDLL({str(library)!r}).{defect}(5)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0 or report not in done.stderr:
+            raise SystemExit(
+                f"{sanitizers}: {defect}() went unnoticed (exit {done.returncode})\n{done.stderr}"
+            )
+    done = subprocess.run(
+        [sys.executable, "-c", "import numpy"], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{sanitizers}: python -c 'import numpy' fails by itself\n{done.stderr}")
+
+
+def run(sanitizers: str, levels: dict[str, list[str]], selection: str) -> int:
+    """Return the exit status of the tests with these sanitizers."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build_package(folder, sanitizers, levels)
+        check_defects(folder, sanitizers)
+        built = time.perf_counter()
+        environment = environment_of(folder, sanitizers)
+        where = "from medvlad.backends import native; print(native.__file__, *native.available_levels())"
+        found = subprocess.check_output(
+            [sys.executable, "-P", "-c", where], env=environment, text=True, cwd=folder
+        )
+        if not found.startswith(str(folder)):
+            raise SystemExit(f"the tests would run with another medvlad: {found}")
+        # sys, not fd: a report that ends the process must not end in pytest's own file.
+        command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys"]
+        command += ["-k", selection, *(str(ROOT / "tests" / test) for test in TESTS)]
+        done = subprocess.run(command, env=environment, cwd=folder, check=False)
+        ended = time.perf_counter()
+    state = "passed" if done.returncode == 0 else f"FAILED ({done.returncode})"
+    seconds = f"built in {built - began:.0f} s, ran {ended - built:.0f} s"
+    print(f"{sanitizers}: {state} at {' '.join(found.split()[1:])}; {seconds}")
+    return done.returncode
+
+
+def main() -> int:
+    """Run the tests under each set of sanitizers named on the command line."""
+    every = json.loads((SOURCE / "levels.json").read_text())
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("sanitizers", nargs="+", help="address,undefined or thread")
+    parser.add_argument(
+        "--levels", default=",".join(every), help="instruction sets, by commas; portable is always one"
+    )
+    parser.add_argument("-k", default=SELECTION, dest="selection", help="as pytest's, default: %(default)s")
+    options = parser.parse_args()
+    levels = {level: every[level] for level in dict.fromkeys(["portable", *options.levels.split(",")])}
+    states = [run(sanitizers, levels, options.selection) for sanitizers in options.sanitizers]
+    return int(any(states))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
