@@ -14,7 +14,8 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-kernels clean
+.PHONY: demo test docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python sanitize-kernels \
+  valgrind clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -70,6 +71,15 @@ format: $(VENV)/.dev
 # The C++ core's own test program; "none" is the program alone.
 sanitize:
 	$(PYTHON) csrc/test/sanitize.py $(SANITIZERS)
+
+# The extension modules under the same, from Python. LEVELS and K choose: what CI runs takes one level and the
+# tests of whatever reads and writes memory by Python's word.
+sanitize-python: $(VENV)/.test
+	$(BIN)/python csrc/test/sanitize_python.py $(filter-out none,$(SANITIZERS)) $(if $(LEVELS),--levels $(LEVELS)) $(if $(K),-k '$(K)')
+
+# Memory that was never written, which the sanitizers do not see: the portable core, alone and from Python.
+valgrind: $(VENV)/.test
+	$(BIN)/python csrc/test/valgrind.py
 
 # The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
 sanitize-kernels: $(VENV)/.test
