@@ -34,9 +34,13 @@ def run(name: str, command: list[str], environment: dict[str, str] | None = None
 
 
 def core_test(folder: str) -> bool:
-    """The core without Python; what it does not give back is an error as well."""
+    """Run the core without Python; what it does not give back is an error as well."""
     program = str(Path(folder) / "core_test")
-    sources = [*sorted(SOURCE.glob("core/*.cpp")), SOURCE / "simd/portable.cpp", SOURCE / "test/core_test.cpp"]
+    sources = [
+        *sorted(SOURCE.glob("core/*.cpp")),
+        SOURCE / "simd/portable.cpp",
+        SOURCE / "test/core_test.cpp",
+    ]
     flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread", '-DMEDVLAD_LEVEL="portable"']
     compiler = os.environ.get("CXX", "c++").split()
     subprocess.run([*compiler, *flags, f"-I{SOURCE}", *map(str, sources), "-o", program], check=True)
@@ -45,7 +49,7 @@ def core_test(folder: str) -> bool:
 
 
 def from_python() -> bool:
-    """The bindings and SciPy's BLAS beneath them. What CPython does not give back is nobody's error."""
+    """Run the bindings and SciPy's BLAS beneath them. What CPython does not give back is nobody's error."""
     if find_spec("medvlad.backends._native_portable") is None:
         raise SystemExit("medvlad is not installed: pip install . first")
     files = [str(Path(__file__).with_name("valgrind.supp")), *filter(os.path.exists, PYTHONS_OWN)]
