@@ -10,12 +10,14 @@ CUDA ?= 13
 # Processes of `make test`.
 JOBS ?= 2
 SANITIZERS ?= none address,undefined thread
+# Of `make fuzz`.
+FUZZ_SECONDS ?= 600
 BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
 .PHONY: demo test docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python sanitize-kernels \
-  valgrind clean
+  valgrind fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/medvlad demo
@@ -80,6 +82,13 @@ sanitize-python: $(VENV)/.test
 # Memory that was never written, which the sanitizers do not see: the portable core, alone and from Python.
 valgrind: $(VENV)/.test
 	$(BIN)/python csrc/test/valgrind.py
+
+# FUZZ_SECONDS of hostile input, half for the C++ core and half for the package's readers of files and arguments.
+# Without clang the core gets random bytes; the last part needs atheris (pip install it into VENV where it has a wheel).
+fuzz: $(VENV)/.test
+	$(PYTHON) csrc/test/fuzz.py $$(( $(FUZZ_SECONDS) / 2 ))
+	FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 4 )) $(BIN)/pytest -q -s tests/test_fuzz.py
+	$(BIN)/python tests/fuzz/guided.py $$(( $(FUZZ_SECONDS) / 4 ))
 
 # The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
 sanitize-kernels: $(VENV)/.test

@@ -46,6 +46,9 @@ __all__ = [
 _FINITE_BLOCK_ROWS = 4096
 _CONVERTED_BYTES = 4 << 20  # of numbers that become float32 at a time
 
+#: A descriptor times its weight, and the squares of their sums, stay within float64.
+MAX_WEIGHT = float(np.finfo(np.float32).max)
+
 #: More threads than any machine has processors are a mistake.
 MAX_THREADS = 1024
 
@@ -176,7 +179,10 @@ def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
     InputError
         If they are not.
     """
-    array = np.asarray(offsets)
+    try:
+        array = np.asarray(offsets)
+    except ValueError as error:  # lists of several lengths
+        raise InputError(f"offsets must be n_images + 1 integers in one row ({_one_line(error)})") from error
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InputError(
             f"offsets must be n_images + 1 integers in one row, got shape {array.shape} of {array.dtype}"
@@ -237,18 +243,25 @@ def _refuse_number(
     )
 
 
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
 def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
-    """Return `weights` (N,) as float64, finite and at least 0, or raise InputError."""
+    """Return `weights` (N,) as float64, from 0 to MAX_WEIGHT, or raise InputError."""
     try:
-        checked = np.ascontiguousarray(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"weights must be numbers, one a descriptor ({error})") from error
+        given = np.asarray(weights)
+        if given.dtype.kind == "c":
+            raise TypeError("they are complex")
+        checked = np.ascontiguousarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"weights must be numbers, one a descriptor ({_one_line(error)})") from error
     if checked.shape != (n_rows,):
         raise InputError(f"weights must have shape ({n_rows},), one a descriptor, got {checked.shape}")
-    wrong = np.flatnonzero(~(np.isfinite(checked) & (checked >= 0)))
+    wrong = np.flatnonzero(~((checked >= 0) & (checked <= MAX_WEIGHT)))
     if len(wrong):
         raise InputError(
-            f"weights must be finite and at least 0, got {checked[wrong[0]]} of descriptor {wrong[0]}"
+            f"weights must be from 0 to {MAX_WEIGHT:.2g}, got {checked[wrong[0]]} of descriptor {wrong[0]}"
         )
     return checked
 

@@ -46,7 +46,7 @@ class Descriptors(Sequence[NDArray[np.float32]]):
     offsets : array-like of int, shape (B + 1,)
         Where each image begins: ``offsets[0] == 0``, non-decreasing, ``offsets[-1] == N``.
     weights : array-like of float, shape (N,), optional
-        How much each descriptor counts, at least 0, in host memory; None: 1.
+        How much each descriptor counts, from 0 to 3.4e38, in host memory; None: 1.
 
     Raises
     ------

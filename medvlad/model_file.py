@@ -275,6 +275,8 @@ def _assembled(
         classes = np.array(header["classes"])
         if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
             raise ValueError("classes that are not two or more different ones")
+        if not _fit_together([str(described["step"]) for described in header["steps"]]):
+            raise ValueError("steps that do not follow on each other")
         steps, width = [], int(header["n_features"])
         union: list[tuple[str, Any]] = []
         union_width = 0
@@ -403,10 +405,7 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
         else:
             steps.append((_KINDS[_class_of(step)].step if _class_of(step) in _KINDS else "", step))
     kinds = [_class_of(step) for _, step in steps]
-    order = [_ORDER.index(name.split(".")[0]) if name else -1 for name, _ in steps]
-    fits = all(kind in _KINDS for kind in kinds)
-    fits = fits and order == sorted(order) and {1, 4} <= set(order)
-    fits = fits and len({name for name, _ in steps}) == len(steps)
+    fits = all(kind in _KINDS for kind in kinds) and _fit_together([name for name, _ in steps])
     if not fits:
         names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
         raise InputError(
@@ -415,6 +414,15 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
             f"order, not {names}"
         )
     return features, steps
+
+
+def _fit_together(names: list[str]) -> bool:
+    """Whether steps of these names are a model: an encoder or several side by side, a classifier at the end."""
+    kinds = [name.partition(".")[0] for name in names]
+    if not {"encode", "classify"} <= set(kinds) <= set(_ORDER) or len(set(names)) != len(names):
+        return False
+    side_by_side = "encode" not in names or kinds.count("encode") == 1
+    return side_by_side and kinds == sorted(kinds, key=_ORDER.index)
 
 
 def network_and_steps(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:

@@ -45,6 +45,7 @@ SHARD_IMAGES = 256
 SHARD_BYTES = 64 << 20  # of descriptors in memory
 DIGEST = "S16"
 _DTYPES = {name: np.dtype(kind) for name, kind in {"F32": "f4", "F16": "f2", "U8": "u1"}.items()}
+_LARGEST = np.iinfo(np.int32).max  # of what an index holds
 
 
 class Damaged(Exception):
@@ -106,6 +107,9 @@ class Shard:
             self.keys = [str(row[0]) for row in rows]
             self.shapes = [(int(row[1]), int(row[2])) for row in rows]
             self._checks = [int(row[4]) for row in rows]
+            sizes = [size for row in rows for size in (int(row[1]), int(row[2]), int(row[3]))]
+            if not all(0 <= size <= _LARGEST for size in sizes):
+                raise ValueError("a size that no image has")
             self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self.shapes)])
             self._numbers = np.cumsum([0, *(int(row[3]) for row in rows)])
             tensors = header["marks"], header["numbers"]
@@ -113,7 +117,7 @@ class Shard:
             self._begins = [8 + length + int(one["data_offsets"][0]) for one in tensors]
             lengths = [int(one["shape"][0]) for one in tensors]
             self.dtype = self._dtypes[1]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise Damaged(f"{file} is damaged ({error})") from error
         if lengths != [self._marks[-1], self._numbers[-1]] or self._dtypes[0] != np.uint8:
             raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")

@@ -134,9 +134,13 @@ def test_evidence(name, images, times):
     ("weights", "message"),
     [
         ([1.0], r"weights must have shape \(53,\)"),
-        (np.full(53, -1.0), "at least 0, got -1.0 of descriptor 0"),
+        (np.full(53, -1.0), r"from 0 to 3\.4e\+38, got -1.0 of descriptor 0"),
         (np.full(53, np.nan), "got nan of descriptor 0"),
+        (np.full(53, 1e200), "got 1e.200 of descriptor 0"),  # residuals times these are infinite
         (["a"] * 53, "weights must be numbers"),
+        ([[1], [1, 2]], "weights must be numbers"),
+        (np.full(53, 1j), "they are complex"),
+        ([10**400] * 53, "too large to convert"),
     ],
 )
 def test_mistakes(images, weights, message):

@@ -53,6 +53,7 @@ def test_real_dtypes_become_float32(dtype):
         (np.ones((2, 2)), [0, 2, 1, 2], "must not decrease, got 2 then 1 at image 1"),
         (np.ones((2, 2)), [0.0, 2.0], "float64"),
         (np.ones((2, 2)), [], "offsets"),
+        (np.ones((2, 2)), [[0], [1, 2]], "offsets must be n_images"),
         (np.ones(2), [0, 2], r"shape \(n, n_features\)"),
         (np.ones((2, 0)), [0, 2], "n_features >= 1"),
         (np.ones((2, 2), complex), [0, 2], "complex128"),

@@ -209,6 +209,8 @@ DAMAGE = {
             | {"grids": [[7, 7]], "tiles": [[2, 2]], "mirrored": None, "l2_norm": True},
         ],
     ),
+    "two classifiers": lambda path: with_header(path, steps=[*_steps(path), _steps(path)[-1]]),
+    "the classifier first": lambda path: with_header(path, steps=[_steps(path)[-1], *_steps(path)]),
     "no steps": lambda path: with_header(path, steps=[]),
     "coefficients of integers": lambda path: altered(path, **{"classify.intercept_": np.arange(3)}),
     "unknown network": lambda path: with_header(path, features={"model": "vgg99", "scales": [0]}),

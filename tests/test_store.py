@@ -1,5 +1,6 @@
 """The descriptor store: what is in it comes out, whoever dies, writes beside or flips a bit."""
 
+import json
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from conftest import BATCH_TOLERANCE
+from safetensors import safe_open
+from safetensors.numpy import save
 from sklearn.base import clone
 
 import medvlad as mv
@@ -159,6 +162,21 @@ def test_a_flipped_byte_is_found(tmp_path, byte, caplog):
         for i in again_missing:
             writer.add(key_of(i), descriptors(i))
     assert DescriptorStore(tmp_path / "store").section(SETTINGS).verify() == []
+
+
+@pytest.mark.parametrize("size", [-1, 2**31, 10**30, float("inf"), None, "x"])
+@pytest.mark.parametrize("place", range(1, 5))
+def test_sizes_that_no_image_has(tmp_path, size, place):
+    section = fill(tmp_path, 3)
+    (shard,) = section.path.glob("*.shard")
+    with safe_open(shard, "numpy") as file:
+        rows = json.loads(file.metadata()["images"])
+        tensors = {name: file.get_tensor(name) for name in ("marks", "numbers")}
+    rows[1][place] = size
+    shard.write_bytes(save(tensors, {"images": json.dumps(rows)}))
+    found = DescriptorStore(tmp_path).section(SETTINGS)
+    assert found.get(key_of(1)) is None
+    assert found.verify()
 
 
 def test_a_shard_that_cannot_be_opened_is_told(tmp_path):
