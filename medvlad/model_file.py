@@ -417,7 +417,7 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
 
 
 def _fit_together(names: list[str]) -> bool:
-    """Whether steps of these names are a model: an encoder or several side by side, a classifier at the end."""
+    """Whether steps of these names are a model: one encoder or several side by side, then a classifier."""
     kinds = [name.partition(".")[0] for name in names]
     if not {"encode", "classify"} <= set(kinds) <= set(_ORDER) or len(set(names)) != len(names):
         return False

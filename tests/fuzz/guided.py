@@ -2,8 +2,8 @@
 
     python tests/fuzz/guided.py SECONDS [FOLDER]
 
-Shares the time out among images, DICOM, NIfTI, models and the store. Inputs that are worth keeping go to FOLDER
-(build/fuzz), and so does one that fails. Without atheris it says so and does nothing.
+Shares the time out among images, DICOM, NIfTI, models and the store. Inputs that are worth keeping go to
+FOLDER (build/fuzz), and so does one that fails. Without atheris it says so and does nothing.
 """
 
 from __future__ import annotations
