@@ -191,7 +191,13 @@ def said_elsewhere(code: str) -> str:
     try:
         failed = interpreters.run_string(other, code)
     except Exception as error:  # what Python 3.13 returns is raised before
-        return str(error)
+        return one_line(str(error))
     finally:
         interpreters.destroy(other)
-    return "works" if failed is None else str(failed.formatted)
+    return "works" if failed is None else one_line(failed.formatted)
+
+
+def one_line(message: str) -> str:
+    """Keep the first line and the last: NumPy's is a page."""
+    every = message.strip().splitlines()
+    return " ... ".join(dict.fromkeys([every[0], every[-1]]))
