@@ -12,6 +12,14 @@ is refused with the name of the file: a wrong pixel is worse than a missing one.
 
 A file may hold several images: frames of DICOM, pages of TIFF, slices of NIfTI. ``FILE#N`` is number N of
 them, from 0, and stands wherever the path of an image may.
+
+A file may be made to fill the memory. So there are limits, and what is beyond them is refused before it is
+decoded::
+
+    pixels of an image      PIL.Image.MAX_IMAGE_PIXELS, 89 million unless set, or None
+    images in a file        the environment variable MEDVLAD_MAX_FRAMES, 10000 unless set
+    bytes of a file         1 GiB, for PNG, JPEG, GIF, WebP, BMP and PGM
+    once it is unpacked     512 MiB for deflated DICOM, 4 GiB for .nii.gz, of which 64 MiB may be header
 """
 
 from __future__ import annotations
@@ -56,6 +64,7 @@ _FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM"
 # Grey of more than 8 bits, as Pillow calls it.
 _GREY_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_MAX_FILE_BYTES = 1 << 30  # of one image; decoders of some formats take the file into memory as a whole
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
 _TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
@@ -88,7 +97,8 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     -------
     list of Path
         ``FILE#0``, ``FILE#1``, ... of a DICOM file of several frames, a TIFF of several pages or a NIfTI
-        volume; else the path itself, also where the file is damaged: reading it will tell.
+        volume; else the path itself, also where the file is damaged or holds more images than the
+        environment variable MEDVLAD_MAX_FRAMES allows (10000): reading it will tell.
 
     Raises
     ------
@@ -106,7 +116,7 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
             n_frames, single = medical.count_nifti(path), False
         elif name.endswith(_TIFF_SUFFIXES):
             with Image.open(path, formats=("TIFF",)) as image:
-                n_frames = int(getattr(image, "n_frames", 1))
+                n_frames = _count_pages(image, str(path))
             single = n_frames == 1
         elif medical.is_dicom(path):
             n_frames = medical.count_dicom(path)
@@ -138,9 +148,10 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     ------
     InputError
         If the file is missing, a folder, unreadable, empty, not an image, corrupt or truncated, too large
-        to be decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`), an animation or of several images of which none
-        is named, colour of more than 8 bits a channel without the extra medical, floating point with NaN or
-        infinity, or less than 2 x 2 pixels; or if the array is of another dtype or shape.
+        to be decoded safely (the limits stand at the top of :mod:`medvlad.images`), an animation or of
+        several images of which none is named, colour of more than 8 bits a channel without the extra
+        medical, floating point with NaN or infinity, or less than 2 x 2 pixels; or if the array is of
+        another dtype or shape.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
 
@@ -255,7 +266,7 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
             _check_size(pixels.shape[1], pixels.shape[0], name)
             return _as_three_channels(pixels)
         with path.open("rb") as file:
-            return _decode(file, path, frame, name)
+            return _decode(file, status.st_size, path, frame, name)
     except InputError:
         raise
     except MemoryError as error:
@@ -277,9 +288,11 @@ def _medical_reader(path: Path) -> Callable[..., NDArray[np.uint8]] | None:
     return medical.read_dicom if medical.is_dicom(path) else None
 
 
-def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
+    # A TIFF of many pages may be large: Pillow reads what it needs of it.
+    formats = _FORMATS if n_bytes <= _MAX_FILE_BYTES else ("TIFF",)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=formats) as image:
             _choose_page(image, frame, name)
             _check_header(image, name)
             if _bits_a_channel(image) > 8 and image.mode not in _GREY_MODES:
@@ -301,6 +314,10 @@ def _decode(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name) from error
     except UnidentifiedImageError as error:
+        if n_bytes > _MAX_FILE_BYTES:
+            raise InputError(
+                f"{name} has {n_bytes} bytes, and at most {_MAX_FILE_BYTES} are read but of a TIFF: reduce it"
+            ) from error
         raise InputError(
             f"{name} is not an image or its beginning is damaged: replace it by a {_FORMATS_IN_WORDS} file"
         ) from error
@@ -327,15 +344,30 @@ def _check_header(image: Image.Image, name: str) -> None:
 
 def _choose_page(image: Image.Image, frame: int | None, name: str) -> None:
     """Turn to the page that is asked for; refuse animations, and several pages of which none is named."""
-    n_frames = int(getattr(image, "n_frames", 1)) if image.format != "MPO" else 1
-    if image.format == "TIFF" or n_frames == 1:
-        medical.check_frame(frame, n_frames, name)
-        if frame:
-            image.seek(frame)
+    if image.format == "TIFF":
+        if frame is None or frame >= medical.max_frames():
+            medical.check_frame(frame, _count_pages(image, name), name)
+        try:
+            image.seek(frame or 0)
+        except EOFError:
+            medical.check_frame(frame, _count_pages(image, name), name)
         return
-    raise InputError(
-        f"{name} holds {n_frames} frames of an animation: save the one that is meant as a file of its own"
-    )
+    medical.check_frame(frame, 1, name)
+    # Whether, not how many: Pillow reads a GIF to its end to count them.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise InputError(
+            f"{name} holds several frames of an animation: save the one that is meant as a file of its own"
+        )
+
+
+def _count_pages(image: Image.Image, name: str) -> int:
+    """How many pages a TIFF has; Pillow's time for them grows with their square, so not beyond the limit."""
+    for page in range(1, medical.max_frames() + 1):
+        try:
+            image.seek(page)  # one by one: after a longer step Pillow miscounts them
+        except EOFError:
+            return page
+    raise medical.too_many_frames(name)
 
 
 def _check_size(width: int, height: int, name: str) -> None:

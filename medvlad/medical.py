@@ -19,10 +19,14 @@ front at the top, as radiologists look at them. The header's display range (cal_
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import math
+import os
 import re
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -39,10 +43,12 @@ __all__ = [
     "count_dicom",
     "count_nifti",
     "is_dicom",
+    "max_frames",
     "patient_of",
     "read_colour",
     "read_dicom",
     "read_nifti",
+    "too_many_frames",
 ]
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -52,6 +58,12 @@ _PREAMBLE = 128
 _MAGIC = b"DICM"
 # pydicom has no reader of its own for these.
 _PLUGINS = "python-gdcm"
+
+_MAX_FRAMES = 10_000
+_MAX_INFLATED = 512 << 20  # a deflated DICOM file is unpacked as a whole
+_MAX_VOLUME = 4 << 30  # a .nii.gz whose slices do not follow on each other is unpacked as a whole
+_MAX_NIFTI_HEADER = 64 << 20
+_PIECE = 1 << 20
 
 Stretch = Callable[[NDArray[Any], str], NDArray[np.uint8]]
 
@@ -75,7 +87,44 @@ def _pydicom() -> ModuleType:
 
 def _header(path: Path, *, tags: list[str] | None = None) -> Any:
     pydicom = _pydicom()
+    _check_inflated(pydicom, path)
     return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
+
+
+def _check_inflated(pydicom: ModuleType, path: Path) -> None:
+    """Refuse a deflated file that would fill the memory, of which pydicom inflates all to read any."""
+    with path.open("rb") as file:
+        pydicom.filereader.read_preamble(file, force=True)
+        # Until the first element that is not of group 2; the group's length need not be right.
+        meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+        syntax = meta.get("TransferSyntaxUID")
+        if syntax is None or not syntax.is_deflated:
+            return
+        inflater, n_bytes = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while packed := inflater.unconsumed_tail or file.read(_PIECE):
+            n_bytes += len(inflater.decompress(packed, _PIECE))
+            if n_bytes > _MAX_INFLATED:
+                raise ValueError(f"more than {_MAX_INFLATED} bytes once it is inflated")
+            if inflater.eof:
+                return
+
+
+def max_frames() -> int:
+    """How many images a file may hold: the environment variable MEDVLAD_MAX_FRAMES, or 10000."""
+    value = os.environ.get("MEDVLAD_MAX_FRAMES", "")
+    if not value:
+        return _MAX_FRAMES
+    if not (value.isascii() and value.isdecimal()) or int(value) < 1:
+        raise InputError(f"MEDVLAD_MAX_FRAMES must be an integer of at least 1, got {value!r}: set it anew")
+    return int(value)
+
+
+def too_many_frames(name: str) -> InputError:
+    """Return the refusal of a file that holds more."""
+    return InputError(
+        f"{name} holds more than {max_frames()} images: split it, or set the environment variable "
+        "MEDVLAD_MAX_FRAMES if you trust it"
+    )
 
 
 def count_dicom(path: Path) -> int:
@@ -99,6 +148,8 @@ def _n_frames(header: Any, path: Path) -> int:
         bits = math.prod(int(header.get(name) or least) for name, least in sizes)
     if n_frames > 1 and n_frames * bits > 8 * path.stat().st_size:
         raise ValueError(f"NumberOfFrames is {n_frames}, more than there is room for in the file")
+    if n_frames > max_frames():
+        raise too_many_frames(str(path))
     return n_frames
 
 
@@ -159,6 +210,8 @@ def read_dicom(
         header = _header(path)
         size = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
         n_frames = _n_frames(header, path)
+    except InputError:
+        raise
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:
@@ -194,6 +247,8 @@ def read_dicom(
 
 def check_frame(frame: int | None, n_frames: int, name: str) -> None:
     """Refuse a file of several images of which none is named, and one that is not there."""
+    if n_frames > max_frames():
+        raise too_many_frames(name)
     if frame is None and n_frames > 1:
         raise InputError(
             f"{name} holds {n_frames} images: name one of them, such as FILE#0, or all by "
@@ -322,9 +377,46 @@ def _first(value: Any) -> float | None:
 
 def count_nifti(path: Path) -> int:
     """How many slices a NIfTI file holds."""
-    image = import_extra("nibabel", "medical", "NIfTI").load(path)
+    image = _load_nifti(path)
     axis = _axes(image.affine)[0][2]
+    if image.shape[axis] > max_frames():
+        raise too_many_frames(str(path))
     return int(image.shape[axis])
+
+
+def _load_nifti(path: Path) -> Any:
+    """Open a volume with nibabel, which believes what a header says of its extensions, and reads them."""
+    nibabel = import_extra("nibabel", "medical", "NIfTI")
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as file:
+            _check_extensions(nibabel, file)
+    return nibabel.load(path)
+
+
+def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
+    """Refuse extensions that are longer than headers are, or of no length; all else is for nibabel to say."""
+    head = file.read(540)
+    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    found = [kind for kind in kinds if kind.may_contain_header(head)]
+    if not found or len(head) < found[0].sizeof_hdr:
+        return
+    header = found[0](head[: found[0].sizeof_hdr], check=False)
+    file.seek(found[0].sizeof_hdr)
+    if file.read(4)[:1] in (b"", b"\0"):
+        return
+    left = int(header["vox_offset"]) - file.tell()
+    order = {"<": "little", ">": "big"}.get(header.endianness, sys.byteorder)
+    n_bytes = 0
+    while left >= 16 or left < 0:
+        length = file.read(8)
+        if len(length) < 8:
+            return
+        size = int.from_bytes(length[:4], order, signed=True)  # type: ignore[arg-type]
+        n_bytes += size
+        if size < 8 or n_bytes > _MAX_NIFTI_HEADER:
+            raise ValueError(f"an extension of {size} bytes, of {_MAX_NIFTI_HEADER} in all")
+        file.seek(size - 8, os.SEEK_CUR)
+        left -= size
 
 
 def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
@@ -344,9 +436,9 @@ def read_nifti(
     -------
     ndarray of shape (H, W), uint8
     """
-    nibabel = import_extra("nibabel", "medical", "NIfTI")
+    import_extra("nibabel", "medical", "NIfTI")
     try:
-        image = nibabel.load(path)
+        image = _load_nifti(path)
         shape, dtype = image.shape, image.get_data_dtype()
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:
@@ -355,9 +447,12 @@ def read_nifti(
         what = "colour" if dtype.names is not None else f"{dtype} of shape {shape}"
         raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
     right, front, head = axes
-    check_frame(frame, shape[head], name)
     if max_pixels is not None and shape[right] * shape[front] > max_pixels:
         raise InputError(f"{name} has more pixels than are safe to decode ({shape}): reduce it")
+    check_frame(frame, shape[head], name)
+    is_packed = path.name.lower().endswith(".gz")
+    if is_packed and head != 2 and math.prod(shape) * dtype.itemsize > _MAX_VOLUME:
+        raise InputError(f"{name} is larger than {_MAX_VOLUME} bytes once it is unpacked: unpack it first")
     at = frame or 0
     place: list[Any] = [slice(None)] * 3 + [0] * (len(shape) - 3)
     place[head] = shape[head] - 1 - at if flipped[2] else at

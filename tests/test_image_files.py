@@ -103,7 +103,9 @@ def test_animations_and_pages_are_refused(tmp_path, fmt):
     frames = [Image.fromarray(rgb(seed=s)) for s in range(3)]
     path = write(tmp_path, "a", encode(frames[0], fmt, save_all=True, append_images=frames[1:]))
     refusal(
-        path, path, *(("holds 3 images", "FILE#0") if fmt == "TIFF" else ("holds 3 frames", "save the one"))
+        path,
+        path,
+        *(("holds 3 images", "FILE#0") if fmt == "TIFF" else ("frames of an animation", "save the one")),
     )
 
 
