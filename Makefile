@@ -83,12 +83,12 @@ sanitize-python: $(VENV)/.test
 valgrind: $(VENV)/.test
 	$(BIN)/python csrc/test/valgrind.py
 
-# FUZZ_SECONDS of hostile input, half for the C++ core and half for the package's readers of files and arguments.
-# Without clang the core gets random bytes; the last part needs atheris (pip install it into VENV where it has a wheel).
-fuzz: $(VENV)/.test
+# Hostile input for about FUZZ_SECONDS: half of them the C++ core, by libFuzzer where there is clang; then readers of
+# files and arguments, by hypothesis and by atheris. What fails is kept in build/fuzz.
+fuzz: $(VENV)/.fuzz
 	$(PYTHON) csrc/test/fuzz.py $$(( $(FUZZ_SECONDS) / 2 ))
-	FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 4 )) $(BIN)/pytest -q -s tests/test_fuzz.py
-	$(BIN)/python tests/fuzz/guided.py $$(( $(FUZZ_SECONDS) / 4 ))
+	FUZZ_EXAMPLES=$$(( $(FUZZ_SECONDS) * 2 )) $(BIN)/pytest -q -s tests/test_fuzz.py
+	$(BIN)/python -P tests/fuzz/guided.py $$(( $(FUZZ_SECONDS) / 4 ))
 
 # The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
 sanitize-kernels: $(VENV)/.test
@@ -116,11 +116,12 @@ $(VENV)/.package: $(VENV)/.python $(SOURCES)
 
 EXTRAS_OF_demo := tensorflow,offline,demo,report
 EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,demo,report,fetch,test
+EXTRAS_OF_fuzz := $(EXTRAS_OF_test),fuzz
 EXTRAS_OF_docs := docs
 EXTRAS_OF_bench := tensorflow,openvino,bench
 EXTRAS_OF_dev := dev,test
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS_OF_$*)]"
 	touch $@
 

@@ -127,7 +127,8 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
         raise
     except Exception:
         return [path]
-    return [path] if single else [path.with_name(f"{path.name}#{i}") for i in range(n_frames)]
+    # Where there is none, reading the file tells.
+    return [path] if single or n_frames < 1 else [path.with_name(f"{path.name}#{i}") for i in range(n_frames)]
 
 
 def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint8]:

@@ -443,7 +443,13 @@ def read_nifti(
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:
         raise _damaged_nifti(name, error) from error
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or dtype.names is not None or dtype.kind == "c":
+    if (
+        len(shape) < 3
+        or 0 in shape
+        or any(n != 1 for n in shape[3:])
+        or dtype.names is not None
+        or dtype.kind == "c"
+    ):
         what = "colour" if dtype.names is not None else f"{dtype} of shape {shape}"
         raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
     right, front, head = axes

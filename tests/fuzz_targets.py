@@ -50,7 +50,8 @@ def limited(target):
     def too_long(*_):
         raise TimeoutError(f"{target} took more than {SECONDS} seconds")
 
-    logging.getLogger("medvlad").setLevel(logging.ERROR)
+    for name in ("medvlad", "nibabel.global", "pydicom", "tifffile"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     alarm = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
     if alarm:
         before = signal.signal(signal.SIGALRM, too_long)

@@ -284,8 +284,10 @@ def test_volumes_that_are_not_there(tmp_path):
     refusal(f"{wide}#1", "wide.nii", "more pixels than are safe")
     none = write(tmp_path, "none.nii", nifti((9000, 9000, 9000)))
     refusal(f"{none}#1", "none.nii", "damaged")
-    flat = write(tmp_path, "flat.nii", nifti((0, 4, 4)))
-    refusal(f"{flat}#1", "flat.nii")
+    for shape in ((0, 4, 4), (4, 0, 4), (4, 4, 0)):
+        flat = write(tmp_path, "flat.nii", nifti(shape))
+        assert list_frames(flat)  # a file that is left out of a list is never told
+        refusal(list_frames(flat)[0], "flat.nii", "of shape", "three axes")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

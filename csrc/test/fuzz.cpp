@@ -170,7 +170,7 @@ struct Problem {
                                      32, 33, 49, 64, 127, 128, 129, 255, 256, 257};
     constexpr std::int64_t images[] = {0, 1, 1, 2, 3, 7, 31, 32, 33, 70};
     k = source.one_of(widths), d = source.one_of(widths);
-const std::uint32_t bits = source.bits(1);
+    const std::uint32_t bits = source.bits(1);
     const std::int64_t work = bits == 0 ? 1 << 21 : bits < 16 ? 1 << 16 : 1 << 13;
     const std::int64_t n_images = std::min(source.one_of(images), work / (k * d) + 1);
     const std::int64_t most = std::max<std::int64_t>(work / (k * d), 3);

@@ -28,6 +28,11 @@ def run_target(target: str, corpus: Path, seconds: int) -> None:
     with atheris.instrument_imports(include=["medvlad", "pydicom", "nibabel", "PIL", "tifffile"]):
         import fuzz_targets
 
+        if fuzz_targets.HAS_MEDICAL:
+            import nibabel  # noqa: F401
+            import pydicom.pixels  # noqa: F401
+            import tifffile  # noqa: F401
+
     folder = tempfile.mkdtemp()
     if target == "model":
         seeds = list(fuzz_targets.model_samples().values())
