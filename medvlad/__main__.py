@@ -11,7 +11,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit; status 130 after Ctrl-C, of which a second one ends it at once."""
-    signal.signal(signal.SIGINT, _interrupt)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # by a shell that runs it in the background
+    if not ignored:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         from medvlad.cli import main as run
 
@@ -20,7 +22,8 @@ def main() -> None:
         sys.stderr.write("\nmedvlad: interrupted\n")
         sys.exit(130)
     finally:  # what Python does at its end is nobody's to interrupt with a traceback
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if not ignored:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medvlad._validate import InputError, check_output_file
+from medvlad._validate import InputError
 from medvlad.datasets import ImageFolder
+from medvlad.whole_file import new_file
 
 __all__ = ["Pseudonyms", "anonymise_results", "anonymise_warning", "is_pseudonym"]
 
@@ -89,10 +90,11 @@ class Pseudonyms:
         InputError
             If the file cannot be written.
         """
-        target = check_output_file(path, "key")
         text = json.dumps({"key": self._key.hex(), **self._names}, indent=2)
-        target.touch(mode=0o600)
-        target.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+        with new_file(path, "key") as file:
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), 0o600)
+            file.write(f"{text}\n".encode("utf-8", "surrogateescape"))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Pseudonyms:

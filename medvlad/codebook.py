@@ -163,11 +163,11 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             rows = draw_rows(len(x), int(most), rng)
             x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
         x = backend.place(x)
+        threshold = self.tol * _mean_variance(x, backend, n_threads)
         self.inertia_ = math.inf
         for _ in range(n_init):
-            centers, n_iter, converged = self._lloyd(
-                x, self._start(x, rng, backend, n_threads), backend, n_threads
-            )
+            start = self._start(x, rng, backend, n_threads)
+            centers, n_iter, converged = self._lloyd(x, start, threshold, backend, n_threads)
             labels, inertia = _labels_and_inertia(x, centers, backend, n_threads)
             if inertia < self.inertia_:
                 self.cluster_centers_, self.n_iter_, at_rest = centers, n_iter, converged
@@ -309,11 +309,10 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return check_vocabulary(self.init, self.n_clusters, x.shape[1], "init")
 
     def _lloyd(
-        self, x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int
+        self, x: Any, centers: NDArray[np.float32], threshold: float, backend: Backend, n_threads: int
     ) -> tuple[NDArray[np.float32], int, bool]:
         """Centres after Lloyd's steps, how many those were, and whether the centres are at rest."""
         offsets = np.array([0, len(x)], np.int64)
-        threshold = self.tol * _mean_variance(x, backend, n_threads)
         for n_iter in range(1, self.max_iter + 1):
             residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
             moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]

@@ -6,7 +6,6 @@ at all.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from medvlad import shard as shard_file
+from medvlad._files import try_lock
 from medvlad._validate import InputError
 from medvlad.shard import Damaged, Shard, digests_of, write_shard
 
@@ -26,7 +26,7 @@ def only_one(lock: Path) -> Iterator[None]:
     """Hold a lock that the system takes back from whoever is killed."""
     with lock.open("wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try_lock(file)
         except BlockingIOError as error:
             raise InputError(f"another gc is at work in {lock.parent}: wait until it is done") from error
         yield

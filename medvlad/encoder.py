@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._memory import memory_for
-from medvlad._validate import check_finite, check_positive_int, check_width
+from medvlad._validate import InputError, check_finite, check_positive_int, check_width
 from medvlad.array_api import like_input
 from medvlad.descriptors import Descriptors, as_descriptors, draw_rows, validate_input
 from medvlad.stored import StoredDescriptors
@@ -154,7 +154,10 @@ def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
     elif _is_converted_in_blocks(X):
         step = max(1, _CONVERTED_BYTES // (4 * math.prod(X.shape[1:])))
         for start in range(0, len(X), step):
-            part = as_descriptors(X[start : start + step])
+            try:
+                part = as_descriptors(X[start : start + step])
+            except InputError as error:
+                raise InputError(f"of the images from {start} on, {error}") from error
             check_finite(part.values, part.offsets, first_image=start)
             yield np.arange(start, start + len(part)), part
     else:

@@ -399,7 +399,10 @@ class VLAD(Encoder):
             raise InputError("centers are given, so there are none to move: use fit instead")
         first = not hasattr(self, "cluster_centers_")
         if not first and not hasattr(self, "codebook_"):
-            raise InputError("a VLAD from a model file has no counts to go on from: fit a new one instead")
+            raise InputError(
+                "a VLAD from a model file, or of given centers, has no counts to go on from: fit a new "
+                "one instead"
+            )
         descriptors = validated(self, X, reset=first)
         codebook = self._codebook() if first else self.codebook_
         self.codebook_ = codebook.partial_fit(descriptors)
@@ -495,7 +498,11 @@ class VLAD(Encoder):
         if not (self.local_axes or (self.assignment == "soft" and self.alpha is None)):
             return self
         x = drawn_rows(descriptors, self.max_samples, self.random_state)
-        if self.assignment == "soft" and self.alpha is None and len(x):
+        if len(x) == 0:
+            raise InputError(
+                "there are no descriptors (n_samples = 0) to learn alpha or axes from: give images"
+            )
+        if self.assignment == "soft" and self.alpha is None:
             self.alpha_ = softness(x, self.cluster_centers_)
         if self.local_axes:
             self.rotations_ = self._axes(x)

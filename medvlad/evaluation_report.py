@@ -20,13 +20,13 @@ from medvlad.anonymise import Pseudonyms
 from medvlad.descriptors import Descriptors
 from medvlad.encoding import VLAD
 from medvlad.experiment import Evaluation, evidence_picture
-from medvlad.explain import is_additive
+from medvlad.explain import has_evidence, is_additive
 from medvlad.held_out import FittedFold, HeldOut
 from medvlad.images import load_image, png
 from medvlad.page import Page
-from medvlad.pooling import GlobalPool
 from medvlad.projection import DescriptorProjection
 from medvlad.recipe import encoder_steps
+from medvlad.tiles import SpatialTiles
 from medvlad.whole_file import write_file
 
 __all__ = ["cluster_patches", "confident_errors", "explain_page", "write_predictions", "write_report"]
@@ -327,7 +327,7 @@ def confident_errors(
         image = int(one.tested[row])
         fold = next(fold for fold in one.fitted if image in fold.test)
         steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.classifier]
-        if any(isinstance(part, GlobalPool) and part.mode == "gem" for part in _encoders(fold)):
+        if not has_evidence(dict(encoder_steps(fold.encoder))["encode"]):
             return
         picture = evidence_picture(
             evaluation.extractor,
@@ -411,7 +411,8 @@ def _patch(pixels: NDArray[np.uint8], place: int, extractor: Any) -> Image.Image
 def _encoders(fold: FittedFold) -> list[Any]:
     """Return the encoders that stand side by side, or the one."""
     encode = dict(encoder_steps(fold.encoder))["encode"]
-    return [part for _, part in encode.transformer_list] if isinstance(encode, FeatureUnion) else [encode]
+    parts = [part for _, part in encode.transformer_list] if isinstance(encode, FeatureUnion) else [encode]
+    return [part.encoder_ if isinstance(part, SpatialTiles) else part for part in parts]
 
 
 def _in_memory(evaluation: Evaluation, images: list[int]) -> Descriptors:

@@ -59,6 +59,7 @@ __all__ = [
     "evidence",
     "evidence_maps",
     "first_order_evidence",
+    "has_evidence",
     "is_additive",
     "overlay",
     "spread",
@@ -139,6 +140,16 @@ def is_additive(encoder: Any) -> bool:
     """Whether an encoder's vectors are a sum over descriptors but for their norms: no signed power."""
     parts = [part for _, part in encoder.transformer_list] if isinstance(encoder, FeatureUnion) else [encoder]
     return all(getattr(_within(part), "power", 1.0) == 1 for part in parts)
+
+
+def has_evidence(encoder: Any) -> bool:
+    """Whether decisions behind an encoder can be split over descriptors, exactly or to first order."""
+    parts = [part for _, part in encoder.transformer_list] if isinstance(encoder, FeatureUnion) else [encoder]
+    inner = [_within(part) for part in parts]
+    return all(
+        isinstance(part, VLAD | BagOfWords) or (isinstance(part, GlobalPool) and part.mode != "gem")
+        for part in inner
+    )
 
 
 def _within(encoder: Any) -> Any:

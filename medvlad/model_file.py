@@ -406,12 +406,17 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
             steps.append((_KINDS[_class_of(step)].step if _class_of(step) in _KINDS else "", step))
     kinds = [_class_of(step) for _, step in steps]
     fits = all(kind in _KINDS for kind in kinds) and _fit_together([name for name, _ in steps])
+    tiled = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles)]
+    fits = fits and all(
+        isinstance(one, Encoder) and not isinstance(one, SpatialTiles) and _class_of(one) in _KINDS
+        for one in tiled
+    )
     if not fits:
         names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
         raise InputError(
             "a model is CNNDescriptors, unless descriptors come from elsewhere, then what a recipe makes "
             "(DescriptorProjection, VLAD or another encoder, PCA, Normalizer), then WideLinearSVC, in this "
-            f"order, not {names}"
+            f"order, not {names}" + ("; tiles are of one encoder" if tiled else "")
         )
     return features, steps
 

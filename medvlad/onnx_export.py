@@ -82,7 +82,7 @@ def export_onnx(
     graph = _Graph(onnx)
     if from_features or features is None:
         width = int(steps[0][1].n_features_in_)
-        inputs: dict[str, tuple[Any, ...]] = {"descriptors": ("batch", "n", width)}
+        inputs: dict[str, tuple[Any, ...]] = {"descriptors": ("batch", _descriptors_of(steps), width)}
         graph.input("descriptors", onnx.TensorProto.FLOAT, inputs["descriptors"])
         x = "descriptors"
     else:
@@ -114,6 +114,16 @@ def _source(features: CNNDescriptors | None) -> dict[str, str]:
         "weights_fingerprint": features.weights_fingerprint_,
         "resize": features.resize,
     }
+
+
+def _descriptors_of(steps: Sequence[tuple[str, Any]]) -> int | str:
+    """Return how many descriptors an image has, where tiles say so."""
+    encoders = [step for _, step in steps]
+    encoders += [
+        part for step in encoders if isinstance(step, FeatureUnion) for _, part in step.transformer_list
+    ]
+    grids = [step.grids for step in encoders if isinstance(step, SpatialTiles)]
+    return sum(h * w for h, w in grids[0]) if grids else "n"
 
 
 class _Graph:
@@ -320,10 +330,13 @@ def _vlad(graph: _Graph, step: VLAD, x: str) -> str:
 
 def _tiles(graph: _Graph, step: SpatialTiles, x: str) -> str:
     """Tiles are cut where the graph is made: grids are known."""
-    flat = [
-        _step(graph, step.encoder_, graph("Gather", x, graph.ints(*rows), axis=1))
-        for rows in step.rows_of_tiles()
-    ]
+    tiles = list(step.rows_of_tiles())
+    if any(len(rows) == 0 for rows in tiles):
+        raise InputError(
+            f"tiles {step.tiles!r} of grids {step.grids!r} leave one without a descriptor, which has no form "
+            "in ONNX: train with fewer tiles"
+        )
+    flat = [_step(graph, step.encoder_, graph("Gather", x, graph.ints(*rows), axis=1)) for rows in tiles]
     vectors = graph("Concat", *flat, axis=1)
     return graph.unit(vectors) if step.l2_norm else vectors
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._files import open_for_reading, read_at
 from medvlad._validate import InputError
 from medvlad.whole_file import whole_file
 
@@ -92,7 +93,7 @@ class Shard:
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
-            self._descriptor = os.open(file, os.O_RDONLY)
+            self._descriptor = open_for_reading(file)
         except FileNotFoundError:
             if os.path.lexists(file):  # a link to nowhere
                 raise self._unreadable("it is a link to nothing") from None
@@ -152,7 +153,7 @@ class Shard:
         try:
             if not 0 <= begin <= begin + length <= os.fstat(self._descriptor).st_size:
                 raise Damaged(f"{self.file} is damaged (it is cut short)")
-            content = os.pread(self._descriptor, length, begin)
+            content = read_at(self.file, self._descriptor, length, begin)
         except OSError as error:
             raise self._unreadable(error.strerror) from error
         if len(content) != length:

@@ -7,7 +7,6 @@ right for it to be known that nobody does any more.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 import uuid
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 
+from medvlad._files import flush_folder, try_lock
 from medvlad._validate import InputError, check_output_file
 
 __all__ = ["STALE_SECONDS", "is_abandoned", "new_file", "whole_file", "write_file"]
@@ -37,12 +37,14 @@ def whole_file(target: Path) -> Iterator[BufferedWriter]:
     try:
         with part.open("xb") as file:
             with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                try_lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
+            if os.name == "nt":  # which renames no open file
+                file.close()
             part.replace(target)
-            _flush_folder(target.parent)
+            flush_folder(target.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -74,19 +76,11 @@ def is_abandoned(part: Path) -> bool:
     """Whether an unfinished file is old, by whatever clock, and nobody writes it."""
     if abs(time.time() - part.stat().st_mtime) <= STALE_SECONDS:
         return False
-    with part.open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:  # no locks here
-            pass
-    return True
-
-
-def _flush_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        with part.open("r+b") as file:
+            try_lock(file)
+    except (BlockingIOError, PermissionError):  # somebody is writing it, or it is somebody else's
+        return False
+    except OSError:  # no locks here
+        pass
+    return True

@@ -242,6 +242,8 @@ class TestVLAD:
         with pytest.raises(InputError, match="none to move"):
             VLAD(3, centers=centers).partial_fit(ragged)
         assert not np.shares_memory(vlad.cluster_centers_, centers)
+        with pytest.raises(InputError, match="no descriptors"):
+            VLAD(3, centers=centers, assignment="soft").fit(ragged[1:2])
 
     def test_is_vlad_encode_of_its_centers(self, ragged, backend):
         vlad = VLAD(4, power=0.5, intra_norm=True, backend=backend, random_state=0).fit(ragged)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 from medvlad import (
     VLAD,
@@ -18,6 +18,7 @@ from medvlad import (
     Descriptors,
     GlobalPool,
     InputError,
+    SpatialTiles,
     WideLinearSVC,
     load_model,
     save_model,
@@ -251,6 +252,17 @@ def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):
 def test_other_pipelines_are_refused(tmp_path):
     with pytest.raises(InputError, match="not WideLinearSVC, GlobalPool"):
         save_model(Pipeline([("a", WideLinearSVC()), ("b", GlobalPool())]), tmp_path / "m")
+
+
+def test_tiles_of_several_encoders_are_refused(rng, tmp_path):
+    """They would not be read back."""
+    x = rng.normal(size=(6, 4, 5))
+    union = FeatureUnion([("avg", GlobalPool()), ("max", GlobalPool("max"))])
+    nested = SpatialTiles(GlobalPool(), grids=[(2, 2)], tiles=[(1, 1)])
+    for encoder in (union, nested):
+        steps = [("tiles", SpatialTiles(encoder, grids=[(2, 2)])), ("svm", WideLinearSVC())]
+        with pytest.raises(InputError, match="tiles are of one encoder"):
+            save_model(Pipeline(steps).fit(x, [0, 1] * 3), tmp_path / "m")
 
 
 def test_descriptors_from_elsewhere(rng, tmp_path):

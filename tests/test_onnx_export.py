@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from sklearn.pipeline import Pipeline
 
-from medvlad import CNNDescriptors, Descriptors, InputError, SecondOrderPool, WideLinearSVC
+from medvlad import (
+    CNNDescriptors,
+    Descriptors,
+    GlobalPool,
+    InputError,
+    SecondOrderPool,
+    SpatialTiles,
+    WideLinearSVC,
+)
 from medvlad.images import load_image, resize_square
 from medvlad.recipe import Recipe, encoder_steps
 
@@ -86,11 +94,20 @@ def test_tiles_and_no_network(rng, tmp_path):
     recipe = Recipe(tiles=((1, 1), (2, 3)), n_components=4, power=0.5)
     steps = encoder_steps(recipe.encoder("avg+vlad3", grids=[(3, 4), (1, 2)], mirrored=[False, True]))
     pipeline = Pipeline([*steps, ("classify", WideLinearSVC())]).fit(Descriptors.from_array(x), [0, 1] * 6)
-    assert export_onnx(pipeline, tmp_path / "a.onnx") == {"descriptors": ("batch", "n", 5)}
+    assert export_onnx(pipeline, tmp_path / "a.onnx") == {"descriptors": ("batch", 14, 5)}
     scores, _, metadata = run(tmp_path / "a.onnx", descriptors=x)
     expected = expected_scores(pipeline.steps, Descriptors.from_array(x))
     np.testing.assert_allclose(scores, expected, atol=1e-3 * np.abs(expected).max())
     assert "network" not in metadata
+
+
+def test_tiles_without_descriptors_have_no_form(rng, tmp_path):
+    tiles = SpatialTiles(GlobalPool("max"), grids=[(2, 2)], tiles=[(3, 3)])
+    pipeline = Pipeline([("tiles", tiles), ("svm", WideLinearSVC())]).fit(
+        rng.random((6, 2, 2, 5)), [0, 1] * 3
+    )
+    with pytest.raises(InputError, match="leave one without a descriptor"):
+        export_onnx(pipeline, tmp_path / "a.onnx")
 
 
 def test_second_moments(rng, tmp_path):

@@ -6,6 +6,7 @@ memory, in one sentence on standard error, 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -52,8 +53,10 @@ def main() -> None:
         click.echo(f"medvlad: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        what = error.filename or "standard output"  # what writes files names them
-        click.echo(f"medvlad: {what}: {error.strerror or error}", err=True)
+        # What writes files names them; a full disk without a name is standard output's.
+        unnamed = "standard output: " if error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO) else ""
+        what = f"{error.filename}: " if error.filename else unnamed
+        click.echo(f"medvlad: {what}{error.strerror or error}", err=True)
         sys.exit(2)
     except OutOfMemory as error:
         click.echo(f"medvlad: {error}", err=True)
