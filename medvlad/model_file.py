@@ -143,6 +143,9 @@ _LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
 #: What the backends take as it is, and what is divided by or a rate.
 _FLOAT32 = ("cluster_centers_", "rotations_", "residual_centers_")
 _POSITIVE = ("alpha_", "weights_", "variances_")
+#: Beyond these, sums become infinite and then NaN. Rows of rotations are of length 1.
+_LARGEST = {"rotations_": 1.001}
+_LARGEST_OF_ALL = 1e100
 _ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 
@@ -354,6 +357,10 @@ def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int)
                 values = np.ascontiguousarray(values, np.float32)
         if not np.isfinite(values).all():
             raise ValueError(f"numbers of {name}.{learnt} that are not finite")
+        if float(np.abs(values).max(initial=0)) > _LARGEST.get(learnt, _LARGEST_OF_ALL):
+            raise ValueError(f"numbers of {name}.{learnt} that are too large")
+        if learnt == "explained_variance_" and (values < 0).any():
+            raise ValueError(f"numbers of {name}.{learnt} below 0")
         if learnt in _POSITIVE and not (values > 0).all():
             raise ValueError(f"numbers of {name}.{learnt} that are not above 0")
         setattr(step, learnt, float(values[0]) if shape == ("one",) else values)

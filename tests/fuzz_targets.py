@@ -172,12 +172,15 @@ def model_samples():
         "soft": mv.VLAD(2, random_state=0, assignment="soft", mass_norm=True),
         "fisher": mv.FisherVector(2, random_state=0),
         "avg": mv.GlobalPool(),
+        "whitened": mv.VLAD(2, random_state=0),
     }
     found = {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, encoder in encoders.items():
-            pipeline = Pipeline([("encode", encoder), ("classify", WideLinearSVC())]).fit(x, y)
+            projection = mv.DescriptorProjection(3, whiten=True)
+            before = [("descriptors", projection)] if name == "whitened" else []
+            pipeline = Pipeline([*before, ("encode", encoder), ("classify", WideLinearSVC())]).fit(x, y)
             save_model(pipeline, Path(folder) / "m")
             found[name] = (Path(folder) / "m").read_bytes()
     return found

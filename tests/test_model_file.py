@@ -15,6 +15,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from medvlad import (
     VLAD,
     CNNDescriptors,
+    DescriptorProjection,
     Descriptors,
     GlobalPool,
     InputError,
@@ -311,6 +312,26 @@ def test_rates_and_variances_are_above_zero(tmp_path, name):
     path.write_bytes(altered(path, **{name: -contents(path)[1][name]}))
     with pytest.raises(InputError, match="not above 0"):
         model_card(path)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "factor", "words"),
+    [
+        (VLAD(2, random_state=0, local_axes=True), "encode.rotations_", 2, "too large"),
+        (GlobalPool(), "classify.coef_", 1e200, "too large"),
+        (DescriptorProjection(2, whiten=True), "descriptors.explained_variance_", -1, "below 0"),
+    ],
+)
+def test_numbers_that_would_make_nan(rng, tmp_path, step, name, factor, words):
+    x = rng.normal(size=(12, 9, 5))
+    encoder = [] if step.__class__ in (VLAD, GlobalPool) else [("encode", GlobalPool())]
+    fitted = Pipeline([("first", step), *encoder, ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
+    path = tmp_path / "m"
+    save_model(fitted, path)
+    load_model(path)
+    path.write_bytes(altered(path, **{name: contents(path)[1][name] * factor}))
+    with pytest.raises(InputError, match=words):
+        load_model(path)
 
 
 def test_the_card(fitted, tmp_path):
