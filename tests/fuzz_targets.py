@@ -50,8 +50,10 @@ def limited(target):
     def too_long(*_):
         raise TimeoutError(f"{target} took more than {SECONDS} seconds")
 
-    for name in ("medvlad", "nibabel.global", "pydicom", "tifffile"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("medvlad", "nibabel.global", "pydicom", "tifffile")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     alarm = hasattr(signal, "SIGALRM") and threading.current_thread() is threading.main_thread()
     if alarm:
         before = signal.signal(signal.SIGALRM, too_long)
@@ -65,6 +67,8 @@ def limited(target):
         check_sentence(error)
         outcomes[f"{target}: refused"] += 1
     finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if alarm:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)

@@ -232,8 +232,8 @@ def test_commands_on_a_disk_that_fails(tmp_path, run, disk, monkeypatch, command
     monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "images", 4)
     # The figures of a report take seconds each time; where they are written, predictions.csv and pages are.
-    monkeypatch.setattr("medvlad.evaluation_report._plots", lambda *_: [("roc", b"picture", "")])
-    monkeypatch.setattr("medvlad.evaluation_report.confident_errors", lambda *_: [])
+    monkeypatch.setattr("medvlad.evaluation_report._plots", lambda *_, **how: [("roc", b"picture", "")])
+    monkeypatch.setattr("medvlad.evaluation_report.confident_errors", lambda *_, **how: [])
     assert run(*COMMANDS[command])[0] == 0
     before = {name: content for name, content in files(tmp_path).items() if not name.startswith("new store")}
     written, n_failed = len(before), 0

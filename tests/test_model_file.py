@@ -261,7 +261,8 @@ def test_tiles_of_several_encoders_are_refused(rng, tmp_path):
     union = FeatureUnion([("avg", GlobalPool()), ("max", GlobalPool("max"))])
     nested = SpatialTiles(GlobalPool(), grids=[(2, 2)], tiles=[(1, 1)])
     for encoder in (union, nested):
-        steps = [("tiles", SpatialTiles(encoder, grids=[(2, 2)])), ("svm", WideLinearSVC())]
+        tiles = SpatialTiles(encoder, grids=[(2, 2)], tiles=[(1, 1)])
+        steps = [("tiles", tiles), ("svm", WideLinearSVC())]
         with pytest.raises(InputError, match="tiles are of one encoder"):
             save_model(Pipeline(steps).fit(x, [0, 1] * 3), tmp_path / "m")
 
