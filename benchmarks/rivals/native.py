@@ -25,13 +25,11 @@ def assign(x, centers, n_threads):
 
 
 def kmeans(x, k, seed, n_iter, n_threads, start=None):
-    """Fit, and split its seconds where the seeding can be seen; a given start is not supported."""
+    """Fit, from a given start or from seeds whose seconds are told apart."""
     import time
 
     from medvlad import codebook
 
-    if start is not None:
-        raise NotImplementedError("KMeansCodebook does not take starting centres")
     seconds = {}
     seed_centers = getattr(codebook, "_seed", None)
 
@@ -46,8 +44,9 @@ def kmeans(x, k, seed, n_iter, n_threads, start=None):
         codebook._seed = timed_seed
     try:
         begin = time.perf_counter()
+        own = {} if start is None else {"init": start}
         fitted = medvlad.KMeansCodebook(
-            k, max_iter=n_iter, tol=0.0, backend="native", n_threads=n_threads, random_state=seed
+            k, max_iter=n_iter, tol=0.0, backend="native", n_threads=n_threads, random_state=seed, **own
         ).fit(x)
         seconds["total"] = time.perf_counter() - begin
     finally:
