@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError
+from medvlad.dicom import is_dicom, patient_of
 from medvlad.images import is_image_name, list_frames, split_frame
-from medvlad.medical import is_dicom, patient_of
 
 __all__ = ["ImageFolder", "load_image_folder"]
 

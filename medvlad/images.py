@@ -4,7 +4,7 @@ Everything downstream sees (H, W, 3) uint8 RGB, however the picture was stored::
 
     JPEG, PNG, BMP, GIF, WebP, PGM/PPM (8 bit) --convert---+
     PNG, TIFF, PGM of more than 8 bits         --stretch---+--orient--> (H, W, 3) uint8 --resize--> square
-    DICOM, NIfTI (medvlad.medical)             ------------+
+    DICOM (medvlad.dicom), NIfTI (medvlad.nifti) ----------+
     uint8 or uint16 array                      ------------+
 
 The format is recognised by the content of a file (NIfTI by its name). What cannot be read faithfully
@@ -35,8 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from medvlad import medical
 from medvlad._validate import InputError, check_choice, check_positive_int
+from medvlad.deep_colour import read_colour
+from medvlad.dicom import DICOM_SUFFIXES, count_dicom, is_dicom, read_dicom
+from medvlad.frames import check_frame, max_frames, too_many_frames
+from medvlad.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -73,7 +76,7 @@ _TIFF_MIN_IS_WHITE = 0
 
 def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image when a folder is read."""
-    endings = (*IMAGE_SUFFIXES, *medical.DICOM_SUFFIXES, *medical.NIFTI_SUFFIXES)
+    endings = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES)
     return name.lower().endswith(endings)
 
 
@@ -112,14 +115,14 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
             return [path.with_name(f"{path.name}#{frame}")]
         if not path.is_file():  # opening a named pipe would wait for ever
             return [path]
-        if name.endswith(medical.NIFTI_SUFFIXES):
-            n_frames, single = medical.count_nifti(path), False
+        if name.endswith(NIFTI_SUFFIXES):
+            n_frames, single = count_nifti(path), False
         elif name.endswith(_TIFF_SUFFIXES):
             with Image.open(path, formats=("TIFF",)) as image:
                 n_frames = _count_pages(image, str(path))
             single = n_frames == 1
-        elif medical.is_dicom(path):
-            n_frames = medical.count_dicom(path)
+        elif is_dicom(path):
+            n_frames = count_dicom(path)
             single = n_frames == 1
         else:
             return [path]
@@ -170,7 +173,7 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
 
     Pillow keeps only the high byte of PNG and TIFF *colour* of 16 bits a channel (measured: Pillow 13), which
     loses 12-bit data; such files are read by imagecodecs and tifffile (extra medical), all channels stretched
-    together. How DICOM and NIfTI become grey levels stands in :mod:`medvlad.medical`.
+    together. How DICOM and NIfTI become grey levels stands in :mod:`medvlad.dicom` and :mod:`medvlad.nifti`.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -284,9 +287,9 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def _medical_reader(path: Path) -> Callable[..., NDArray[np.uint8]] | None:
-    if path.name.lower().endswith(medical.NIFTI_SUFFIXES):
-        return medical.read_nifti
-    return medical.read_dicom if medical.is_dicom(path) else None
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return read_nifti
+    return read_dicom if is_dicom(path) else None
 
 
 def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
@@ -299,7 +302,7 @@ def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: s
             if _bits_a_channel(image) > 8 and image.mode not in _GREY_MODES:
                 if image.mode == "CMYK":
                     raise InputError(f"{name} is CMYK of more than 8 bits a channel: convert it to RGB")
-                colour = medical.read_colour(path, frame or 0, str(image.format), name)
+                colour = read_colour(path, frame or 0, str(image.format), name)
                 if colour is None:
                     raise InputError(
                         f"{name} is colour (or grey with transparency) of more than 8 bits a channel, of "
@@ -346,14 +349,14 @@ def _check_header(image: Image.Image, name: str) -> None:
 def _choose_page(image: Image.Image, frame: int | None, name: str) -> None:
     """Turn to the page that is asked for; refuse animations, and several pages of which none is named."""
     if image.format == "TIFF":
-        if frame is None or frame >= medical.max_frames():
-            medical.check_frame(frame, _count_pages(image, name), name)
+        if frame is None or frame >= max_frames():
+            check_frame(frame, _count_pages(image, name), name)
         try:
             image.seek(frame or 0)
         except EOFError:
-            medical.check_frame(frame, _count_pages(image, name), name)
+            check_frame(frame, _count_pages(image, name), name)
         return
-    medical.check_frame(frame, 1, name)
+    check_frame(frame, 1, name)
     # Whether, not how many: Pillow reads a GIF to its end to count them.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise InputError(
@@ -363,12 +366,12 @@ def _choose_page(image: Image.Image, frame: int | None, name: str) -> None:
 
 def _count_pages(image: Image.Image, name: str) -> int:
     """How many pages a TIFF has; Pillow's time for them grows with their square, so not beyond the limit."""
-    for page in range(1, medical.max_frames() + 1):
+    for page in range(1, max_frames() + 1):
         try:
             image.seek(page)  # one by one: after a longer step Pillow miscounts them
         except EOFError:
             return page
-    raise medical.too_many_frames(name)
+    raise too_many_frames(name)
 
 
 def _check_size(width: int, height: int, name: str) -> None:

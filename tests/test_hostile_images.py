@@ -12,7 +12,6 @@ import pytest
 from image_bytes import encode, png, refusal, rgb, tiff, write
 from PIL import Image
 
-from medvlad import medical
 from medvlad._validate import InputError
 from medvlad.images import list_frames, load_image
 
@@ -333,6 +332,6 @@ def test_deflated_files_within_the_limit_are_read(tmp_path, monkeypatch):
     pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
     sample = pydicom.data.get_testdata_file("image_dfl.dcm", download=False)
     assert load_image(sample).shape == (512, 512, 3)
-    monkeypatch.setattr(medical, "_MAX_INFLATED", 100_000)
+    monkeypatch.setattr("medvlad.dicom._MAX_INFLATED", 100_000)
     with pytest.raises(InputError, match="more than 100000 bytes"):
         load_image(sample)

@@ -22,8 +22,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from medvlad import InputError
 from medvlad.anonymise import Pseudonyms, is_pseudonym
+from medvlad.dicom import patient_of
 from medvlad.images import list_frames, load_image
-from medvlad.medical import patient_of
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
 

@@ -32,6 +32,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
 from medvlad._validate import InputError, check_positive_int, import_extra
+from medvlad.dicom import is_dicom
 from medvlad.distributed.cluster import Cluster, connected
 from medvlad.distributed.worker import (
     Call,
@@ -46,7 +47,7 @@ from medvlad.distributed.worker import (
 from medvlad.features import CNNDescriptors
 from medvlad.images import split_frame
 from medvlad.loading import as_sequence
-from medvlad.medical import NIFTI_SUFFIXES, is_dicom
+from medvlad.nifti import NIFTI_SUFFIXES
 from medvlad.store import image_key
 from medvlad.weights import weights_source
 

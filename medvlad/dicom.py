@@ -1,6 +1,6 @@
-"""DICOM, NIfTI and colour of 16 bits: what medicine stores, as 8-bit pixels (extra medical).
+"""DICOM: one frame of it as 8-bit pixels (extra medical).
 
-DICOM, one frame of grey (PS3.3 C.7.6.3, C.11.1, C.11.2)::
+One frame of grey (PS3.3 C.7.6.3, C.11.1, C.11.2)::
 
     stored bits --BitsStored, sign--> --modality LUT, or slope and intercept--> --VOI LUT, or window--> 0..255
 
@@ -11,21 +11,13 @@ DICOM, one frame of grey (PS3.3 C.7.6.3, C.11.1, C.11.2)::
 The first window counts where there are several. Without one, the frame's own minimum and maximum become 0 and
 255, as with other images of more than 8 bits; padding pixels do not count and become 0. MONOCHROME1 is
 inverted at the end. Colour of 8 bits stays as it is.
-
-NIfTI: slices across the axis nearest to the body's, from the feet up, the patient's right on the left and the
-front at the top, as radiologists look at them. The header's display range (cal_min, cal_max) is mapped to
-0..255, or else the slice's own range.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import importlib.util
 import math
-import os
 import re
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -36,33 +28,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError, import_extra
+from medvlad.frames import check_frame, max_frames, too_many_frames
 
-__all__ = [
-    "DICOM_SUFFIXES",
-    "NIFTI_SUFFIXES",
-    "count_dicom",
-    "count_nifti",
-    "is_dicom",
-    "max_frames",
-    "patient_of",
-    "read_colour",
-    "read_dicom",
-    "read_nifti",
-    "too_many_frames",
-]
+__all__ = ["DICOM_SUFFIXES", "count_dicom", "is_dicom", "patient_of", "read_dicom"]
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
 # pydicom has no reader of its own for these.
 _PLUGINS = "python-gdcm"
 
-_MAX_FRAMES = 10_000
 _MAX_INFLATED = 512 << 20  # a deflated DICOM file is unpacked as a whole
-_MAX_VOLUME = 4 << 30  # a .nii.gz whose slices do not follow on each other is unpacked as a whole
-_MAX_NIFTI_HEADER = 64 << 20
 _PIECE = 1 << 20
 
 Stretch = Callable[[NDArray[Any], str], NDArray[np.uint8]]
@@ -107,24 +84,6 @@ def _check_inflated(pydicom: ModuleType, path: Path) -> None:
                 raise ValueError(f"more than {_MAX_INFLATED} bytes once it is inflated")
             if inflater.eof:
                 return
-
-
-def max_frames() -> int:
-    """How many images a file may hold: the environment variable MEDVLAD_MAX_FRAMES, or 10000."""
-    value = os.environ.get("MEDVLAD_MAX_FRAMES", "")
-    if not value:
-        return _MAX_FRAMES
-    if not (value.isascii() and value.isdecimal()) or int(value) < 1:
-        raise InputError(f"MEDVLAD_MAX_FRAMES must be an integer of at least 1, got {value!r}: set it anew")
-    return int(value)
-
-
-def too_many_frames(name: str) -> InputError:
-    """Return the refusal of a file that holds more."""
-    return InputError(
-        f"{name} holds more than {max_frames()} images: split it, or set the environment variable "
-        "MEDVLAD_MAX_FRAMES if you trust it"
-    )
 
 
 def count_dicom(path: Path) -> int:
@@ -245,21 +204,6 @@ def read_dicom(
         raise _damaged(name, error) from error
 
 
-def check_frame(frame: int | None, n_frames: int, name: str) -> None:
-    """Refuse a file of several images of which none is named, and one that is not there."""
-    if n_frames > max_frames():
-        raise too_many_frames(name)
-    if frame is None and n_frames > 1:
-        raise InputError(
-            f"{name} holds {n_frames} images: name one of them, such as FILE#0, or all by "
-            "medvlad.images.list_frames"
-        )
-    if frame is not None and frame >= n_frames:
-        raise InputError(
-            f"{name} is not there: the file holds {n_frames} images, the last is #{n_frames - 1}"
-        )
-
-
 def _damaged(name: str, error: BaseException) -> InputError:
     # What stands in quotes is from the file, and in a damaged one may be anything.
     reason = re.split("['\"]", " ".join(str(error).split()))[0][:200].rstrip(" :(") or type(error).__name__
@@ -373,153 +317,3 @@ def _first(value: Any) -> float | None:
     if value is None or value == "":
         return None
     return float(value) if isinstance(value, int | float | str) else float(value[0])
-
-
-def count_nifti(path: Path) -> int:
-    """How many slices a NIfTI file holds."""
-    image = _load_nifti(path)
-    axis = _axes(image.affine)[0][2]
-    if image.shape[axis] > max_frames():
-        raise too_many_frames(str(path))
-    return int(image.shape[axis])
-
-
-def _load_nifti(path: Path) -> Any:
-    """Open a volume with nibabel, which believes what a header says of its extensions, and reads them."""
-    nibabel = import_extra("nibabel", "medical", "NIfTI")
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            _check_extensions(nibabel, file)
-    return nibabel.load(path)
-
-
-def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
-    """Refuse extensions that are longer than headers are, or of no length; all else is for nibabel to say."""
-    head = file.read(540)
-    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
-    found = [kind for kind in kinds if kind.may_contain_header(head)]
-    if not found or len(head) < found[0].sizeof_hdr:
-        return
-    header = found[0](head[: found[0].sizeof_hdr], check=False)
-    file.seek(found[0].sizeof_hdr)
-    if file.read(4)[:1] in (b"", b"\0"):
-        return
-    left = int(header["vox_offset"]) - file.tell()
-    order = {"<": "little", ">": "big"}.get(header.endianness, sys.byteorder)
-    n_bytes = 0
-    while left >= 16 or left < 0:
-        length = file.read(8)
-        if len(length) < 8:
-            return
-        size = int.from_bytes(length[:4], order, signed=True)  # type: ignore[arg-type]
-        n_bytes += size
-        if size < 8 or n_bytes > _MAX_NIFTI_HEADER:
-            raise ValueError(f"an extension of {size} bytes, of {_MAX_NIFTI_HEADER} in all")
-        file.seek(size - 8, os.SEEK_CUR)
-        left -= size
-
-
-def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
-    """Which array axis runs nearest to right, front and head, and whether it runs the other way."""
-    nibabel = import_extra("nibabel", "medical", "NIfTI")
-    orientation = nibabel.io_orientation(affine)
-    axes = [int(np.flatnonzero(orientation[:, 0] == body)[0]) for body in range(3)]
-    return axes, [bool(orientation[axis, 1] < 0) for axis in axes]
-
-
-def read_nifti(
-    path: Path, frame: int | None, name: str, *, max_pixels: int | None, stretch: Stretch
-) -> NDArray[np.uint8]:
-    """Read one slice of a NIfTI file; parameters and errors as :func:`read_dicom`.
-
-    Returns
-    -------
-    ndarray of shape (H, W), uint8
-    """
-    import_extra("nibabel", "medical", "NIfTI")
-    try:
-        image = _load_nifti(path)
-        shape, dtype = image.shape, image.get_data_dtype()
-        axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
-    except Exception as error:
-        raise _damaged_nifti(name, error) from error
-    if (
-        len(shape) < 3
-        or 0 in shape
-        or any(n != 1 for n in shape[3:])
-        or dtype.names is not None
-        or dtype.kind == "c"
-    ):
-        what = "colour" if dtype.names is not None else f"{dtype} of shape {shape}"
-        raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
-    right, front, head = axes
-    if max_pixels is not None and shape[right] * shape[front] > max_pixels:
-        raise InputError(f"{name} has more pixels than are safe to decode ({shape}): reduce it")
-    check_frame(frame, shape[head], name)
-    is_packed = path.name.lower().endswith(".gz")
-    if is_packed and head != 2 and math.prod(shape) * dtype.itemsize > _MAX_VOLUME:
-        raise InputError(f"{name} is larger than {_MAX_VOLUME} bytes once it is unpacked: unpack it first")
-    at = frame or 0
-    place: list[Any] = [slice(None)] * 3 + [0] * (len(shape) - 3)
-    place[head] = shape[head] - 1 - at if flipped[2] else at
-    try:
-        values = np.asarray(image.dataobj[tuple(place)])
-    except Exception as error:
-        raise _damaged_nifti(name, error) from error
-    if right > front:  # to (right, front)
-        values = values.T
-    # Rows from the front to the back, columns from the patient's right to the left.
-    values = values[:: 1 if flipped[0] else -1, :: 1 if flipped[1] else -1].T
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite voxels: repair them")
-    low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
-    if np.isfinite([low, high]).all() and low < high:
-        return _rounded((values.astype(np.float64) - low) * (255 / (high - low)))
-    return stretch(values, name)
-
-
-def _damaged_nifti(name: str, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(f"{name} is damaged, or no NIfTI ({reason[:200]}): copy it again or remove it")
-
-
-def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | None:
-    """Read colour of more than 8 bits, which Pillow would cut to 8.
-
-    Parameters
-    ----------
-    path : Path
-    page : int
-        Of a TIFF.
-    kind : {"PNG", "TIFF"}
-    name : str
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3), uint16, or None
-        None where the extra is not installed.
-
-    Raises
-    ------
-    InputError
-        If it is damaged, or not grey or RGB with or without transparency.
-    """
-    if any(importlib.util.find_spec(module) is None for module in ("imagecodecs", "tifffile")):
-        return None
-    try:
-        if kind == "PNG":
-            codecs = import_extra("imagecodecs", "medical", "16-bit PNG")
-            values = np.asarray(codecs.png_decode(path.read_bytes()))
-        else:
-            values = np.asarray(import_extra("tifffile", "medical", "16-bit TIFF").imread(path, key=page))
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{name} is corrupt or truncated ({reason[:200]}): copy it again or remove it"
-        ) from error
-    if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (2, 3, 4):
-        values = values.transpose(1, 2, 0)  # a TIFF with a plane a colour
-    if values.ndim != 3 or values.shape[2] not in (2, 3, 4) or values.dtype != np.uint16:
-        raise InputError(f"{name} is {values.dtype} of shape {values.shape}: convert it to 8 bits or to grey")
-    n_colours = 1 if values.shape[2] == 2 else 3
-    return np.repeat(values[..., :1], 3, axis=2) if n_colours == 1 else values[..., :3]
