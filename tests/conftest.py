@@ -9,12 +9,15 @@ from pathlib import Path
 
 # SciPy looks once, when it is imported: scikit-learn's array-API dispatch, in test_array_api.py, wants it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Programs that tests start take the package that is installed, not the sources in the current folder.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 import numpy as np
 import pytest
 from cuda_on_host import cupy_on_host
 from hypothesis import settings
 
+from medvlad import cli
 from medvlad.backends import available_backends, cuda_kernels
 from medvlad.cli.session import start_keras
 from medvlad.weights import find_weights
@@ -142,3 +145,17 @@ def vgg16_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("vgg16") / "vgg16.weights.h5"
     keras.applications.VGG16(weights=None, include_top=False).save_weights(path)
     return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run the command line; returns exit status, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return call

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvlad import InputError, __version__, cli
+from medvlad import InputError, __version__
 from medvlad.network import import_keras
 
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
@@ -40,20 +40,6 @@ def images(tmp_path, rng):
             for i in range(n):
                 stripes(rng, upright).save(folder / f"{i}.png")
     return tmp_path / "images"
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """Run the command line; returns exit status, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return call
 
 
 def test_evaluate_writes_everything(run, images, weights, tmp_path):

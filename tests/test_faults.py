@@ -29,7 +29,7 @@ from faults import (
     zipped_chest,
 )
 
-from medvlad import InputError, StoredDescriptors, cli, fetch, save_model
+from medvlad import InputError, StoredDescriptors, fetch, save_model
 from medvlad.onnx_export import export_onnx
 from medvlad.store import DescriptorStore
 
@@ -204,17 +204,9 @@ def test_a_file_may_not_become_large(place, pipeline, work):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch):
+def run(run, monkeypatch):
     light_network(monkeypatch.setattr)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return call
+    return run
 
 
 LIGHT = ["--model", "light", "--layer", "x", "--weights", "imagenet"]

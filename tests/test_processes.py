@@ -62,10 +62,6 @@ def test_ctrl_c_ends_k_means_between_steps(record_property):
     assert float(seconds) < 5  # hundredths; a step of a machine that does much else
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a daemon thread still aborts some builds when Python before 3.14 ends: not understood yet",
-)
 def test_the_end_does_not_wait_for_daemons():
     assert lines("end_among_daemons(0.2)") == ["ends"]
 

@@ -469,19 +469,29 @@ struct Numbers {
   std::vector<Real> values, magnitudes;  // of what is summed, as a bound on rounding
   std::int64_t n, h, w, c;
 
+  Numbers(std::int64_t images, std::int64_t height, std::int64_t width, std::int64_t channels)
+      : values(size(images * height * width * channels)),
+        magnitudes(values.size()),
+        n(images),
+        h(height),
+        w(width),
+        c(channels) {}
+
   std::size_t at(std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t k) const {
     return size(((image * h + y) * w + x) * c + k);
+  }
+
+  // Image, row, column and channel of a number.
+  std::array<std::int64_t, 4> place(std::size_t i) const {
+    const auto flat = static_cast<std::int64_t>(i);
+    return {flat / c / w / h, flat / c / w % h, flat / c % w, flat % c};
   }
 };
 
 Numbers pooled(const Numbers& from) {
-  Numbers to{{}, {}, from.n, from.h / 2, from.w / 2, from.c};
-  to.values.resize(size(to.n * to.h * to.w * to.c));
-  to.magnitudes.resize(to.values.size());
+  Numbers to(from.n, from.h / 2, from.w / 2, from.c);
   for (std::size_t i = 0; i < to.values.size(); ++i) {
-    const auto flat = static_cast<std::int64_t>(i);
-    const std::int64_t k = flat % to.c, x = flat / to.c % to.w, y = flat / to.c / to.w % to.h,
-                       image = flat / to.c / to.w / to.h;
+    const auto [image, y, x, k] = to.place(i);
     to.values[i] = -INFINITY;
     for (std::int64_t part = 0; part < 4; ++part) {
       const std::size_t source = from.at(image, 2 * y + part / 2, 2 * x + part % 2, k);
@@ -493,13 +503,9 @@ Numbers pooled(const Numbers& from) {
 }
 
 Numbers convolved(const Numbers& from, const medvlad::Layer& layer) {
-  Numbers to{{}, {}, from.n, from.h, from.w, layer.n_out};
-  to.values.resize(size(to.n * to.h * to.w * to.c));
-  to.magnitudes.resize(to.values.size());
+  Numbers to(from.n, from.h, from.w, layer.n_out);
   for (std::size_t i = 0; i < to.values.size(); ++i) {
-    const auto flat = static_cast<std::int64_t>(i);
-    const std::int64_t k = flat % to.c, x = flat / to.c % to.w, y = flat / to.c / to.w % to.h,
-                       image = flat / to.c / to.w / to.h;
+    const auto [image, y, x, k] = to.place(i);
     Real sum = layer.bias[k], magnitude = std::fabs(sum);
     for (std::int64_t tap = 0; tap < 9; ++tap) {
       const std::int64_t from_y = y + tap / 3 - 1, from_x = x + tap % 3 - 1;
@@ -530,10 +536,10 @@ void fuzz_convolutions(Source& source) {
     return all;
   };
   const std::int64_t n_channels = source.one_of(widths);
-  Numbers maps{{}, {}, source.below(3), source.one_of(sides), source.one_of(sides), n_channels};
+  Numbers maps{source.below(3), source.one_of(sides), source.one_of(sides), n_channels};
   const std::vector<float> images = numbers(maps.n * maps.h * maps.w * maps.c);
   maps.values.assign(images.begin(), images.end());
-  for (const Real value : maps.values) maps.magnitudes.push_back(std::fabs(value));
+  for (std::size_t i = 0; i < maps.values.size(); ++i) maps.magnitudes[i] = std::fabs(maps.values[i]);
   const std::int64_t n_layers = source.below(4) + 1, n = maps.n, h = maps.h, w = maps.w;
   std::vector<std::vector<float>> weights;
   std::vector<medvlad::Layer> layers;
