@@ -17,6 +17,7 @@
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
+#include "test/batch.hpp"
 
 namespace {
 
@@ -103,15 +104,7 @@ struct Problem {
     for (float& one : centers) one = static_cast<float>(std::max(value(random), 0));
   }
 
-  medvlad::Batch batch() const {
-    return {x.data(),
-            offsets.back(),
-            offsets.data(),
-            static_cast<std::int64_t>(offsets.size()) - 1,
-            centers.data(),
-            k,
-            d};
-  }
+  medvlad::Batch batch() const { return medvlad::test::batch_of(x, offsets, centers, k, d); }
 
   std::int32_t nearest(std::int64_t row) const {
     std::int32_t best = 0;

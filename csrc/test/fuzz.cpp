@@ -22,10 +22,16 @@
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
+#include "test/batch.hpp"
+#include "test/exact.hpp"
+#include "test/source.hpp"
 
 namespace {
 
 using medvlad::Method;
+using medvlad::test::batch_of;
+using medvlad::test::Exact;
+using medvlad::test::Source;
 using Real = long double;
 
 constexpr double kDouble = 0x1p-53, kFloat = 0x1p-24;
@@ -40,7 +46,7 @@ void add_to_digest(const std::vector<T>& values) {
 
 void check(bool right, const char* what) {
   if (right) return;
-  std::fprintf(stderr, "wrong: %s\n", what);
+  static_cast<void>(std::fprintf(stderr, "wrong: %s\n", what));
   std::abort();
 }
 
@@ -50,112 +56,6 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-// The input; where it ends, random numbers that depend on all of it.
-class Source {
- public:
-  Source(const std::uint8_t* data, std::size_t n) : at_(data), end_(data + n) {
-    std::uint32_t seed = 2166136261U;
-    for (std::size_t i = 0; i < n; ++i) seed = (seed ^ data[i]) * 16777619U;
-    random_.seed(seed);
-  }
-
-  std::uint32_t bits(int n_bytes) {
-    if (end_ - at_ < n_bytes) {
-      at_ = end_;
-      return random_() >> (8 * (4 - n_bytes));
-    }
-    std::uint32_t value = 0;
-    for (int i = 0; i < n_bytes; ++i) value = value << 8 | *at_++;
-    return value;
-  }
-
-  std::int64_t below(std::int64_t n) { return bits(2) % n; }
-
-  template <std::size_t N>
-  std::int64_t one_of(const std::int64_t (&choices)[N]) {
-    return choices[bits(1) % N];
-  }
-
-  // Numbers of one kind, or of any.
-  float number(std::int64_t kind) {
-    if (kind == 9) kind = below(9);
-    const std::uint32_t raw = bits(kind < 3 ? 4 : 1);
-    const float sign = raw % 2 == 0 ? 1.0F : -1.0F;
-    switch (kind) {
-      case 0:
-        return finite(raw);
-      case 1:  // of the size of features
-        return static_cast<float>(static_cast<std::int32_t>(raw)) * 0x1p-31F;
-      case 2:  // near 1, so that many scores nearly tie
-        return finite(0x3f800000U | (raw & 0xffU));
-      case 3:
-        return static_cast<float>(static_cast<int>(raw % 5) - 2);
-      case 4:
-        return finite((raw & 0x80000000U) | (raw & 0x7fU)) * sign;
-      case 5:
-        return sign * FLT_MAX / static_cast<float>(1U << raw % 4);
-      case 6:
-        return sign * std::ldexp(1.0F, static_cast<int>(raw) - 140);
-      case 7:
-        return sign * 0.0F;
-      default:  // behind a rectifier
-        return raw < 160 ? 0.0F : static_cast<float>(raw) * 0x1p-6F;
-    }
-  }
-
- private:
-  static float finite(std::uint32_t raw) {
-    if ((raw & 0x7f800000U) == 0x7f800000U) raw ^= 0x40000000U;
-    float value;
-    std::memcpy(&value, &raw, sizeof value);
-    return value;
-  }
-
-  const std::uint8_t *at_, *end_;
-  std::mt19937 random_;
-};
-
-// A sum of products of two float32 in fixed point, so without rounding.
-class Exact {
- public:
-  void add(float a, float b, int factor) {
-    if (a == 0.0F || b == 0.0F) return;
-    int ea = 0, eb = 0;
-    const auto ma = static_cast<std::int64_t>(std::ldexp(std::frexp(a, &ea), 24));
-    const auto mb = static_cast<std::int64_t>(std::ldexp(std::frexp(b, &eb), 24));
-    const int at = ea + eb - 48 + kLowest;
-    std::int64_t rest = ma * mb * factor;  // at most 2^49; limbs of 32 bits take it in three parts
-    const bool negative = rest < 0;
-    auto magnitude = static_cast<std::uint64_t>(negative ? -rest : rest);
-    const auto add_part = [&](int limb, std::uint64_t part) {
-      limbs_[static_cast<std::size_t>(limb)] +=
-          negative ? -static_cast<std::int64_t>(part) : static_cast<std::int64_t>(part);
-    };
-    const std::uint64_t low = (magnitude & 0xffffffffU) << at % 32, high = (magnitude >> 32) << at % 32;
-    add_part(at / 32, low & 0xffffffffU);
-    add_part(at / 32 + 1, (low >> 32) + (high & 0xffffffffU));
-    add_part(at / 32 + 2, high >> 32);
-  }
-
-  int sign() {
-    std::int64_t carry = 0;
-    bool zero = true;
-    for (std::int64_t& limb : limbs_) {
-      const std::int64_t total = limb + carry;
-      const std::int64_t kept = (total % kBase + kBase) % kBase;
-      carry = (total - kept) / kBase;
-      limb = kept;
-      zero = zero && kept == 0;
-    }
-    return carry < 0 ? -1 : zero ? 0 : 1;
-  }
-
- private:
-  static constexpr int kLowest = 352;  // the last bit is 2^-352, below the product of the least two numbers
-  static constexpr std::int64_t kBase = std::int64_t{1} << 32;
-  std::array<std::int64_t, 24> limbs_{};
-};
 
 struct Problem {
   std::int64_t k = 1, d = 1;
@@ -171,7 +71,8 @@ struct Problem {
     constexpr std::int64_t images[] = {0, 1, 1, 2, 3, 7, 31, 32, 33, 70};
     k = source.one_of(widths), d = source.one_of(widths);
     const std::uint32_t bits = source.bits(1);
-    const std::int64_t work = bits == 251 ? 1 << 21 : bits > 240 ? 1 << 16 : 1 << 13;
+    std::int64_t work = bits > 240 ? 1 << 16 : 1 << 13;
+    if (bits == 251) work = 1 << 21;
     const std::int64_t n_images = std::min(source.one_of(images), work / (k * d) + 1);
     const std::int64_t most = std::max<std::int64_t>(work / (k * d), 3);
     for (std::int64_t image = 0; image < n_images; ++image) {
@@ -182,15 +83,7 @@ struct Problem {
     fill(source, source.below(10), x, offsets.back(), &centers);
   }
 
-  medvlad::Batch batch() const {
-    return {x.data(),
-            offsets.back(),
-            offsets.data(),
-            static_cast<std::int64_t>(offsets.size()) - 1,
-            centers.data(),
-            k,
-            d};
-  }
+  medvlad::Batch batch() const { return batch_of(x, offsets, centers, k, d); }
   const float* row(std::int64_t i) const { return x.data() + i * d; }
   const float* center(std::int64_t i) const { return centers.data() + i * d; }
 
@@ -219,15 +112,18 @@ struct Problem {
  private:
   // Rows of their own, copies of earlier ones, or of `others`, some with another number in one place.
   void fill(Source& source, std::int64_t kind, std::vector<float>& to, std::int64_t n,
-            const std::vector<float>* others) {
+            const std::vector<float>* others) const {
     const std::int64_t copies = source.below(3);
     to.resize(size(n * d));
     for (std::int64_t i = 0; i < n; ++i) {
       float* own = to.data() + i * d;
       const bool copied = copies > 0 && source.below(4) < copies;
-      const float* from = others != nullptr ? others->data() + source.below(k) * d
-                          : i > 0           ? to.data() + source.below(i) * d
-                                            : nullptr;
+      const float* from = nullptr;
+      if (others != nullptr) {
+        from = others->data() + source.below(k) * d;
+      } else if (i > 0) {
+        from = to.data() + source.below(i) * d;
+      }
       for (std::int64_t j = 0; j < d; ++j) own[j] = copied && from != nullptr ? from[j] : source.number(kind);
       if (copied && source.below(2) == 0) {
         float& one = own[source.below(d)];
@@ -348,6 +244,14 @@ void fuzz_encode(Source& source) {
   add_to_digest(labels), add_to_digest(raw.vectors), add_to_digest(a.vectors);
 }
 
+// Shares, masks, nearly nothing, or more than float32 holds.
+double weight_of(Source& source, std::int64_t kind, double raw) {
+  if (kind == 0) return raw / 255.0;
+  if (kind == 1) return raw > 128 ? 1.0 : 0.0;
+  if (kind == 2) return std::ldexp(raw, static_cast<int>(source.bits(1)) - 900);
+  return raw * 1e48;
+}
+
 void fuzz_weighted(Source& source) {
   const Problem problem(source, 0);
   const auto batch = problem.batch();
@@ -359,10 +263,7 @@ void fuzz_weighted(Source& source) {
     for (std::int64_t j = 0; j < r; ++j) {
       cells[size(i * r + j)] = static_cast<std::int32_t>((first + j) % batch.k);
       const double raw = source.bits(1);
-      weights[size(i * r + j)] = kind == 0   ? raw / 255.0
-                                 : kind == 1 ? double(raw > 128)
-                                 : kind == 2 ? std::ldexp(raw, static_cast<int>(source.bits(1)) - 900)
-                                             : raw * 1e48;
+      weights[size(i * r + j)] = weight_of(source, kind, raw);
     }
   }
   const medvlad::Memberships memberships{cells.data(), weights.data(), r};
@@ -492,7 +393,7 @@ Numbers pooled(const Numbers& from) {
   Numbers to(from.n, from.h / 2, from.w / 2, from.c);
   for (std::size_t i = 0; i < to.values.size(); ++i) {
     const auto [image, y, x, k] = to.place(i);
-    to.values[i] = -INFINITY;
+    to.values[i] = -std::numeric_limits<Real>::infinity();
     for (std::int64_t part = 0; part < 4; ++part) {
       const std::size_t source = from.at(image, 2 * y + part / 2, 2 * x + part % 2, k);
       to.values[i] = std::max(to.values[i], from.values[source]);
@@ -530,7 +431,8 @@ void fuzz_convolutions(Source& source) {
   const float scales[] = {1.0F, 1.0F, 0x1p-20F, 0x1p12F, 0.0F, 255.0F};
   const auto numbers = [&](std::int64_t n) {
     const float scale = scales[source.bits(1) % 6];
-    const std::int64_t kind = source.bits(1) % 3 == 0 ? 3 : source.bits(1) % 2 == 0 ? 8 : 1;
+    std::int64_t kind = 3;
+    if (source.bits(1) % 3 != 0) kind = source.bits(1) % 2 == 0 ? 8 : 1;
     std::vector<float> all(size(n));
     for (float& one : all) one = source.number(kind) * scale;
     return all;
@@ -589,8 +491,8 @@ int main(int n_arguments, char** arguments) {
   bool runs = false;
   for (const std::string& level : medvlad::supported_levels()) runs = runs || level == MEDVLAD_LEVEL;
   if (!runs) return 77;
-  const int n_runs = n_arguments > 1 ? std::atoi(arguments[1]) : 1000;
-  std::mt19937 random(n_arguments > 2 ? static_cast<unsigned>(std::atoi(arguments[2])) : 1U);
+  const int n_runs = n_arguments > 1 ? std::stoi(arguments[1]) : 1000;
+  std::mt19937 random(n_arguments > 2 ? static_cast<unsigned>(std::stoi(arguments[2])) : 1U);
   std::vector<std::uint8_t> input;
   for (int i = 0; i < n_runs; ++i) {
     input.resize(random() % 64 + 8);

@@ -29,7 +29,7 @@ def sources_of(level: str) -> list[Path]:
     core = sorted(SOURCE.glob("core/*.cpp"))
     own = SOURCE / f"simd/{level}.cpp"
     if level == "portable":
-        return [SOURCE / "bindings.cpp", *core, own, SOURCE / "test/core_test.cpp"]
+        return [SOURCE / "bindings.cpp", *core, own, *sorted(SOURCE.glob("test/*.cpp"))]
     return [own, *(path for path in core if '#include "lanes' in path.read_text())]
 
 
@@ -38,7 +38,7 @@ def findings(path: Path, level: str, flags: list[str]) -> str:
     command = [
         str(Path(sys.executable).with_name("clang-tidy")),
         *("--quiet", str(path), "--", "-std=c++17", "-ffp-contract=off", "-pthread", *WARNINGS),
-        *(f"-DMEDVLAD_MODULE=_native_{level}", f'-DMEDVLAD_LEVEL="{level}"'),
+        *(f"-DMEDVLAD_MODULE=_native_{level}", f'-DMEDVLAD_LEVEL="{level}"', "-DMEDVLAD_DRIVER"),
         *flags,
         f"-I{SOURCE}",
         *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),
