@@ -181,7 +181,7 @@ def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
     """
     try:
         array = np.asarray(offsets)
-    except ValueError as error:  # lists of several lengths
+    except (TypeError, ValueError, RuntimeError) as error:  # lists of several lengths, arrays on a GPU
         raise InputError(f"offsets must be n_images + 1 integers in one row ({_one_line(error)})") from error
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InputError(
@@ -250,7 +250,7 @@ def _one_line(error: BaseException) -> str:
 def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
     """Return `weights` (N,) as float64, from 0 to MAX_WEIGHT, or raise InputError."""
     try:
-        given = np.asarray(weights)
+        given = as_array(weights, "weights")
         if given.dtype.kind == "c":
             raise TypeError("they are complex")
         checked = np.ascontiguousarray(given, dtype=np.float64)

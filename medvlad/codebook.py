@@ -48,7 +48,7 @@ from medvlad._validate import (
     check_positive_int,
     check_vocabulary,
 )
-from medvlad.array_api import like_input
+from medvlad.array_api import like_input, on_host
 from medvlad.backends import Backend, get_backend
 from medvlad.descriptors import Descriptors, draw_rows, validate_input
 from medvlad.gpu_array import GpuArray, import_cupy
@@ -238,6 +238,10 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self.labels_, self.inertia_ = _labels_and_inertia(x, self.cluster_centers_, backend, n_threads)
         return self
 
+    def fit_predict(self, X: Any, y: object = None) -> Any:
+        """Fit, and give the cell of each descriptor that was used, `labels_`; see `fit`."""
+        return like_input(self.fit(X, y).labels_, X)
+
     def predict(self, X: Any) -> Any:
         """Index of the nearest centre of each descriptor.
 
@@ -306,7 +310,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         """Centres to begin at."""
         if isinstance(self.init, str):
             return _seed(x, self.n_clusters, rng, backend, n_threads)
-        return check_vocabulary(self.init, self.n_clusters, x.shape[1], "init")
+        return check_vocabulary(on_host(self.init, "init"), self.n_clusters, x.shape[1], "init")
 
     def _lloyd(
         self, x: Any, centers: NDArray[np.float32], threshold: float, backend: Backend, n_threads: int

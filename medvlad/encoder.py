@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._memory import memory_for
 from medvlad._validate import InputError, check_finite, check_positive_int, check_width
-from medvlad.array_api import like_input
+from medvlad.array_api import like_input, on_host
 from medvlad.descriptors import Descriptors, as_descriptors, draw_rows, validate_input
 from medvlad.stored import StoredDescriptors
 from medvlad.vector_file import new_vector_file
@@ -106,6 +106,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             If the file cannot be written, the disk is too small for it, or an image in the store is damaged.
         """
         check_is_fitted(self)
+        X = on_host(X, "descriptors")
         in_blocks = isinstance(X, StoredDescriptors) or _is_converted_in_blocks(X)
         images = X if in_blocks else as_descriptors(X)
         with new_vector_file(path, len(images), self._n_features_out) as write:
@@ -149,6 +150,7 @@ def in_host_memory(given: Descriptors) -> Descriptors:
 
 def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
     """Blocks of images in a store, or of a large array that is to be converted; others are one block."""
+    X = on_host(X, "descriptors")
     if isinstance(X, StoredDescriptors):
         yield from X.blocks()
     elif _is_converted_in_blocks(X):

@@ -37,6 +37,7 @@ from medvlad._validate import (
     check_output,
     check_vocabulary,
 )
+from medvlad.array_api import on_host
 from medvlad.backends import get_backend
 from medvlad.backends.reference import normalised, unit
 from medvlad.codebook import KMeansCodebook
@@ -160,8 +161,8 @@ def vlad_encode(
 
 
 def _on_host(x: Any, name: str) -> Any:
-    """Return `x`, from the GPU if it is there: centres are few."""
-    return GpuArray.read(x, name).to_host() if on_gpu(x) else x
+    """Return `x`, from whatever device it is on: centres are few."""
+    return GpuArray.read(x, name).to_host() if on_gpu(x) else on_host(x, name)
 
 
 def _encode(

@@ -85,6 +85,12 @@ def test_another_device(maps):
     with config_context(array_api_dispatch=True):
         given = xp.asarray(maps, device=xp.Device("device1"))
         found = mv.GlobalPool().fit_transform(given)
+        centers = xp.asarray(maps[0, 0, :2], device=given.device)
+        vlad = mv.VLAD(2, centers=centers).fit(maps)
+        codebook = mv.KMeansCodebook(2, init=centers)
+        assert codebook.fit_predict(given).device == given.device
+        (_, vectors), *_ = vlad.transform_blocks(given)
+    np.testing.assert_array_equal(vectors, mv.vlad_encode(maps, maps[0, 0, :2]))
     assert found.device == given.device
     expected = mv.GlobalPool().fit_transform(maps)
     np.testing.assert_array_equal(np.asarray(xp.asarray(found, device=xp.Device("CPU_DEVICE"))), expected)

@@ -112,7 +112,7 @@ def audit(
     if names is not None:  # the order of files would tell what comes next to what
         for one in duplicates.values():
             one["listed"].sort(key=str)
-    units = _units(copies.family, images.patients)
+    units = _units(copies.family, chosen.groups)  # not pseudonyms: folds must not hang on a key
     shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
     shifted, shift_figures = shift_findings(images, facts, units, seed)
     found = [

@@ -89,7 +89,8 @@ def _pictures(examples: list[Any], root: str, names: Pseudonyms | None) -> Itera
     for example in examples:
         called = example if isinstance(example, list) else [example]
         paths = [Path(name if names is None else names.original(name) or "") for name in called]
-        if not all(path.is_relative_to(root) and split_frame(path)[0].is_file() for path in paths):
+        below = names is not None or all(path.is_relative_to(root) for path in paths)
+        if not (below and all(split_frame(path)[0].is_file() for path in paths)):
             continue
         drawn = []
         for path in paths[:2]:
