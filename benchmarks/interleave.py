@@ -23,6 +23,7 @@ from rivals import CORE_TYPE, RIVALS
 
 HERE = Path(__file__).parent
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_LEFT_OUT = ("OPENBLAS_CORETYPE", "PYTHONSAFEPATH")
 
 #: Share of one processor that others may use, and seconds for the coarse clock that tells it.
 OTHERS, TICKS = 0.1, 0.03
@@ -37,7 +38,8 @@ class Process:
     """A worker process, stopped unless it is asked something."""
 
     def __init__(self, name, rival, n_threads, script):
-        environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_CORETYPE"}
+        # The workers import what lies beside them, whatever the tests want of the programs they start.
+        environment = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
         environment |= dict.fromkeys(_THREADS, str(n_threads)) | rival.environment
         self.name, self.rounds = name, rival.rounds
         self._process = subprocess.Popen(
