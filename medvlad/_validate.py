@@ -29,6 +29,7 @@ __all__ = [
     "check_centers",
     "check_choice",
     "check_finite",
+    "check_indices",
     "check_interval",
     "check_n_clusters",
     "check_n_threads",
@@ -199,6 +200,36 @@ def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
             f"offsets must not decrease, got {array[image]} then {array[image + 1]} at image {image}"
         )
     return array
+
+
+def check_indices(indices: Any, n_images: int) -> NDArray[np.int64]:
+    """Return the rows 0 to `n_images` - 1 that integers, from the end where negative, or a mask choose.
+
+    Raises
+    ------
+    InputError
+        If they are neither, or outside.
+    """
+    try:
+        array = np.asarray(indices)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"images are chosen by a row of integers ({_one_line(error)})") from error
+    if array.shape == (n_images,) and array.dtype == np.bool_:
+        return np.flatnonzero(array)
+    if array.size == 0 and array.ndim == 1 and array.dtype != np.bool_:
+        return np.empty(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise InputError(
+            f"images are chosen by a row of integers, or by {n_images} of True and False, got shape "
+            f"{array.shape} of {array.dtype}"
+        )
+    outside = (array >= n_images) | (array < -n_images)
+    if outside.any():
+        raise InputError(
+            f"image {array[outside][0]} was chosen of {n_images}: they are counted from 0 to {n_images - 1}"
+        )
+    index = array.astype(np.int64)
+    return np.where(index < 0, index + n_images, index)
 
 
 def check_finite(

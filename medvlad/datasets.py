@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError
+from medvlad._validate import InputError, check_indices
 from medvlad.dicom import is_dicom, patient_of
 from medvlad.images import is_image_name, list_frames, split_frame
 
@@ -83,11 +83,13 @@ class ImageFolder:
         Parameters
         ----------
         indices : sequence of int, or of bool of shape (n,)
+
+        Raises
+        ------
+        InputError
+            If they are neither, or outside.
         """
-        chosen = np.asarray(indices)
-        if chosen.size == 0 and chosen.dtype != np.bool_:
-            chosen = chosen.astype(np.int64)
-        index = np.arange(len(self))[chosen]
+        index = check_indices(indices, len(self))
         return ImageFolder(
             paths=[self.paths[i] for i in index],
             labels=self.labels[index],

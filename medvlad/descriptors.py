@@ -25,6 +25,7 @@ from medvlad._validate import (
     as_array,
     as_matrix,
     check_finite,
+    check_indices,
     check_offsets,
     check_positive_int,
     check_weights,
@@ -134,18 +135,23 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         image: NDArray[np.float32] = self.values[self.offsets[i] : self.offsets[i + 1]]
         return image
 
-    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Descriptors:
+    def take(self, indices: Sequence[int] | NDArray[np.integer | np.bool_]) -> Descriptors:
         """Return the images at `indices`, in that order (a copy).
 
         Parameters
         ----------
-        indices : sequence of int, shape (n,)
+        indices : sequence of int, or of bool of shape (n_images,)
 
         Returns
         -------
         Descriptors
+
+        Raises
+        ------
+        InputError
+            If they are neither, or outside.
         """
-        index = np.asarray(indices, dtype=np.int64)
+        index = check_indices(indices, len(self))
         lengths = np.diff(self.offsets)[index]
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         weights = None

@@ -3,7 +3,8 @@
 The file is in the safetensors format: named arrays, and one text "medvlad" among its metadata, JSON::
 
     header          format, format_version, parameters of the network and of each other step, class names,
-                    fingerprint of the network's weights, versions, card: what it was trained on
+                    fingerprint of the network's weights, versions, card: what it was trained on,
+                    digest: SHA-256 of the rest, by which a file that was damaged on its way is known
     STEP.ATTRIBUTE  what a step has learnt: "encode.cluster_centers_", "classify.coef_", ...
 
 Encoders side by side are the steps "encode.avg", "encode.vlad64", and so on. The network's
@@ -13,6 +14,7 @@ where `weights` says, and refused if they are others. A model of descriptors fro
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -192,7 +194,8 @@ def save_model(
         for learnt in _KINDS[_class_of(learner)].arrays
         if hasattr(learner, learnt)
     }
-    write_file(path, save(arrays, metadata={"medvlad": json.dumps(header)}), "model")
+    text = json.dumps(header | {"digest": _digest(json.loads(json.dumps(header)), arrays)})
+    write_file(path, save(arrays, metadata={"medvlad": text}), "model")
 
 
 def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> None:
@@ -466,7 +469,20 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
             f"{path} has model format {header.get('format_version')}, this medvlad reads {FORMAT_VERSION}: "
             "update medvlad or train the model again"
         )
+    # Files from before there was a digest have none.
+    digest = header.pop("digest", None)
+    if digest is not None and digest != _digest(header, arrays):
+        raise InputError(f"{path} is damaged, its digest is another: copy it again, or train the model again")
     return header, arrays
+
+
+def _digest(header: dict[str, Any], arrays: Arrays) -> str:
+    """SHA-256 of the header and of each array's name, dtype, shape and numbers, in the order of names."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, values in sorted(arrays.items()):
+        found.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
+        found.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _plain(value: Any) -> Any:

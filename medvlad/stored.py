@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._memory import memory_for
-from medvlad._validate import InputError, check_positive_int, check_width
+from medvlad._validate import InputError, check_indices, check_positive_int, check_width
 from medvlad.descriptors import Descriptors, draw_rows
 from medvlad.shard import digests_of
 from medvlad.store import Section
@@ -102,18 +102,23 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
             return self.take(range(*index.indices(len(self))))
         return self._read(range(len(self))[index])
 
-    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> StoredDescriptors:
+    def take(self, indices: Sequence[int] | NDArray[np.integer | np.bool_]) -> StoredDescriptors:
         """Return the images at `indices`, in that order; nothing is read.
 
         Parameters
         ----------
-        indices : sequence of int, shape (n,)
+        indices : sequence of int, or of bool of shape (n_images,)
 
         Returns
         -------
         StoredDescriptors
+
+        Raises
+        ------
+        InputError
+            If they are neither, or outside.
         """
-        index = np.asarray(indices, dtype=np.int64)
+        index = check_indices(indices, len(self))
         taken = StoredDescriptors.__new__(StoredDescriptors)
         taken._section = self._section
         taken._digests = self._digests[index]

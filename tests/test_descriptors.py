@@ -30,6 +30,33 @@ def test_take():
     d = Descriptors.from_list([np.full((i, 2), i) for i in range(4)])
     assert [a.tolist() for a in d.take([3, 0, 1])] == [d[3].tolist(), [], d[1].tolist()]
     assert len(d.take([])) == 0
+    assert [a.tolist() for a in d.take([True, False, False, True])] == [[], d[3].tolist()]
+
+
+def test_take_from_the_end_keeps_weights():
+    d = Descriptors.from_list([np.full((i, 2), i) for i in range(4)]).weighted([1.0, 2, 3, 4, 5, 6])
+    taken = d.take([-1, -3])
+    assert taken.values[:, 0].tolist() == [3, 3, 3, 1]
+    assert taken.weights.tolist() == [4, 5, 6, 1]
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"),
+    [
+        ([0.5], "of float64"),
+        ([True, False], "got shape \\(2,\\) of bool"),
+        ([[0]], "got shape \\(1, 1\\)"),
+        ([[0], [1, 2]], "by a row of integers"),
+        (["a"], "of <U1"),
+        (1, "got shape \\(\\)"),
+        ([0, 4], "image 4 was chosen of 4: they are counted from 0 to 3"),
+        ([-5], "image -5 was chosen of 4"),
+        (np.array([2**63], np.uint64), "image 9223372036854775808"),
+    ],
+)
+def test_what_take_refuses(indices, words):
+    with pytest.raises(InputError, match=words):
+        Descriptors.from_list([np.full((i, 2), i) for i in range(4)]).take(indices)
 
 
 def test_from_array_shares_memory(rng):

@@ -140,8 +140,11 @@ def test_a_loaded_vlad_cannot_go_on_learning(features, arrays, tmp_path):
 
 
 def contents(path):
+    """Metadata but for the digest, which a stranger can make of anything, and arrays."""
     with safe_open(path, framework="numpy") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["medvlad"])
+        header.pop("digest", None)
+        return {"medvlad": json.dumps(header)}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def altered(path, **changes):
@@ -236,6 +239,54 @@ def test_damaged_files_are_refused(fitted, tmp_path, damage):
     assert "\n" not in str(refused.value)
     if damage != "unknown network":
         assert str(path) in str(refused.value)
+
+
+def test_every_flipped_bit_is_known(rng, tmp_path):
+    """Or changes nothing that the model is: spaces that fill the file's header up, the digest's own name."""
+    x = rng.normal(size=(12, 9, 5)).astype(np.float32)
+    fitted = Pipeline([("vlad", VLAD(3, random_state=0)), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
+    path = tmp_path / "m"
+    save_model(fitted, path, card={"network": "ViT"})
+    card, expected, sound = model_card(path), fitted.decision_function(x), path.read_bytes()
+    refused = 0
+    for place in range(len(sound)):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            back = load_model(path)
+        except InputError:
+            refused += 1
+            continue
+        assert card.items() <= model_card(path).items()
+        np.testing.assert_array_equal(back.decision_function(x), expected)
+    assert refused >= len(sound) - 20
+
+
+def test_a_number_that_was_damaged_is_told(rng, tmp_path):
+    """It is finite and of the right shape: only the digest knows."""
+    x = rng.normal(size=(12, 9, 5)).astype(np.float32)
+    fitted = Pipeline([("vlad", VLAD(3, random_state=0)), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
+    path = tmp_path / "m"
+    save_model(fitted, path)
+    coefficients = fitted["svm"].coef_.astype("<f8").tobytes()
+    sound = path.read_bytes()
+    assert sound.count(coefficients) == 1
+    path.write_bytes(sound.replace(coefficients, (fitted["svm"].coef_ * 1.5).astype("<f8").tobytes()))
+    with pytest.raises(InputError, match="is damaged, its digest is another: copy it again"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("fitted", ["vlad"], indirect=True)
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (0, 3)])
+def test_arrays_of_strange_shapes_have_digests_too(fitted, tmp_path, shape):
+    path = tmp_path / "model"
+    save_model(fitted, path)
+    metadata, arrays = contents(path)
+    header = json.loads(metadata["medvlad"]) | {"digest": "0"}
+    path.write_bytes(save(arrays | {"more": np.zeros(shape)}, metadata={"medvlad": json.dumps(header)}))
+    with pytest.raises(InputError, match="its digest is another"):
+        load_model(path)
 
 
 def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):

@@ -68,6 +68,9 @@ class TestReading:
         equal(stored.load().values, inside.values)
         equal(stored[2:9].load().values, inside[2:9].values)
         equal(stored.take([4, 0, 4]).load().values, inside.take([4, 0, 4]).values)
+        some = np.arange(len(inside)) % 2 == 0
+        equal(stored.take(some).load().values, inside.take(some).values)
+        equal(stored.take([-1]).load().values, inside[-1])
         with pytest.raises(IndexError):
             stored[len(inside)]
 
