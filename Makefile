@@ -70,9 +70,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-# The C++ core's own test program; "none" is the program alone.
+# The C++ core's own test program; "none" is the program alone. LEVELS chooses instruction sets.
 sanitize:
-	$(PYTHON) csrc/test/sanitize.py $(SANITIZERS)
+	$(PYTHON) csrc/test/sanitize.py $(SANITIZERS) $(if $(LEVELS),--levels $(LEVELS))
 
 # The extension modules under the same, from Python. LEVELS and K choose: what CI runs takes one level and the
 # tests of whatever reads and writes memory by Python's word.
@@ -80,8 +80,9 @@ sanitize-python: $(VENV)/.test
 	$(BIN)/python csrc/test/sanitize_python.py $(filter-out none,$(SANITIZERS)) $(if $(LEVELS),--levels $(LEVELS)) $(if $(K),-k '$(K)')
 
 # Memory that was never written, which the sanitizers do not see: the portable core, alone and from Python.
+# PARTS=smoke is the latter.
 valgrind: $(VENV)/.test
-	$(BIN)/python csrc/test/valgrind.py
+	$(BIN)/python csrc/test/valgrind.py $(PARTS)
 
 # Hostile input for about FUZZ_SECONDS: half of them the C++ core, by libFuzzer where there is clang; then readers of
 # files and arguments, by hypothesis and by atheris. What fails is kept in build/fuzz.

@@ -1,6 +1,7 @@
 """Build the core's test programs with sanitizers, for each instruction set, and run them.
 
     python csrc/test/sanitize.py none address,undefined thread
+    python csrc/test/sanitize.py thread --levels avx2
 
 core_test.cpp knows what must come out of awkward shapes; fuzz.cpp is given FUZZ_RUNS (1500) random inputs
 from the seed FUZZ_SEED (1) and must come to the same results on every level.
@@ -9,6 +10,7 @@ Compiles with CXX (default c++). A level that this processor cannot run is compi
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -71,8 +73,12 @@ def build_and_run(level: str, sanitizers: str) -> list[str]:
 
 def main() -> int:
     """Run all levels under each set of sanitizers named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("sanitizers", nargs="*", help="none, address,undefined or thread")
+    parser.add_argument("--levels", default=",".join(levels()), help="instruction sets, by commas")
+    options = parser.parse_args()
     failed = 0
-    runs = [(level, sanitizers) for sanitizers in sys.argv[1:] for level in levels()]
+    runs = [(level, sanitizers) for sanitizers in options.sanitizers for level in options.levels.split(",")]
     digests = set()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = [pool.submit(build_and_run, level, sanitizers) for level, sanitizers in runs]

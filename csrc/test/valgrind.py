@@ -1,6 +1,6 @@
 """Run the portable core under valgrind's memcheck: its own test program, and tests/smoke.py from Python.
 
-    python csrc/test/valgrind.py
+    python csrc/test/valgrind.py [core_test] [smoke]
 
 Compiles the program with CXX (default c++); the module is the installed one. Memory that was never written
 is what memcheck sees and the sanitizers do not.
@@ -89,9 +89,11 @@ def from_python(folder: str) -> bool:
 
 
 def main() -> int:
-    """Run both."""
+    """Run what the command line names, or both."""
+    parts = {"core_test": core_test, "smoke": from_python}
     with tempfile.TemporaryDirectory() as folder:
-        return 0 if all([core_test(folder), from_python(folder)]) else 1
+        failed = [name for name in sys.argv[1:] or parts if not parts[name](folder)]
+    return int(bool(failed))
 
 
 if __name__ == "__main__":
