@@ -17,7 +17,6 @@ import json
 import numbers
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +73,10 @@ class Pseudonyms:
         found = [names[pseudonym] for names in self._names.values() if pseudonym in names]
         return found[0] if found else None
 
-    def reason(self, text: str, names: Sequence[str]) -> str:
-        """Return why an image was left out, with pseudonyms in place of the `names` in it."""
-        for name in sorted(names, key=len, reverse=True):
-            text = text.replace(repr(name), self.image(name)).replace(name, self.image(name))
-        parts = {part for name in names for part in (Path(name).name, Path(name).stem.partition("#")[0])}
+    def reason(self, text: str, name: str) -> str:
+        """Return why the image `name` was left out, with its pseudonym in place of it."""
+        text = text.replace(repr(name), self.image(name)).replace(name, self.image(name))
+        parts = (Path(name).name, Path(name).stem.partition("#")[0])
         # A file of one character is in every sentence; then nothing of it is kept, as nothing is sure.
         return "it cannot be read" if any(part and part in text for part in parts) else text
 
@@ -103,13 +101,17 @@ class Pseudonyms:
         Raises
         ------
         InputError
-            If it is no file of :meth:`write`.
+            If it is no file of :meth:`write`, or cannot be read.
         """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
             names = cls(bytes.fromhex(found["key"]))
             for kind in _KINDS:
                 names._names[kind].update({str(one): str(name) for one, name in found[kind].items()})
+        except OSError as error:
+            raise InputError(
+                f"the key of pseudonyms {path} cannot be read ({error.strerror or error}): check the path"
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path} holds no key of pseudonyms: name a new file, or the right one"
@@ -142,10 +144,9 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
         Of :class:`medvlad.experiment.Evaluation`.
     names : Pseudonyms
     """
-    listed = [one["image"] for one in results["skipped"]]
     results["skipped"] = sorted(
         (
-            {"image": names.image(one["image"]), "reason": names.reason(one["reason"], listed)}
+            {"image": names.image(one["image"]), "reason": names.reason(one["reason"], one["image"])}
             for one in results["skipped"]
         ),
         key=lambda one: one["image"],

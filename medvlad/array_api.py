@@ -15,9 +15,9 @@ from sklearn import get_config
 from sklearn.utils._array_api import _convert_to_numpy, get_namespace, get_namespace_and_device
 
 from medvlad._validate import as_array
-from medvlad.gpu_array import on_gpu
+from medvlad.gpu_array import GpuArray, on_gpu
 
-__all__ = ["like_input", "on_host"]
+__all__ = ["like_input", "on_host", "on_host_from_anywhere"]
 
 
 def on_host(x: Any, name: str) -> Any:
@@ -32,16 +32,30 @@ def on_host(x: Any, name: str) -> Any:
         return x
     if get_config()["array_api_dispatch"]:
         is_torch = hasattr(x, "detach")  # whose bfloat16 and gradients are not scikit-learn's to convert
-        x = x.detach().cpu() if is_torch else _convert_to_numpy(x, get_namespace(x)[0])
+        xp = None if is_torch else _namespace(x)
+        x = x.detach().cpu() if is_torch else x if xp is None else _convert_to_numpy(x, xp)
     return as_array(x, name)
 
 
+def on_host_from_anywhere(x: Any, name: str) -> Any:
+    """As `on_host`, from a GPU of CUDA as well: for what is small, such as centres."""
+    return GpuArray.read(x, name).to_host() if on_gpu(x) else on_host(x, name)
+
+
 def like_input(result: Any, x: Any) -> Any:
-    """Return `result`, a NumPy array, as the library of `x` has it, where dispatch is on."""
-    if not get_config()["array_api_dispatch"] or not _is_foreign(x):
+    """Return `result`, a NumPy array, as the library of `x` has it, where dispatch is on and knows that."""
+    if not get_config()["array_api_dispatch"] or not _is_foreign(x) or _namespace(x) is None:
         return result
     xp, _, device = get_namespace_and_device(x)
     return xp.asarray(result, device=device)
+
+
+def _namespace(x: Any) -> Any:
+    """Return the functions for `x`; None where scikit-learn does not know its library, such as TensorFlow."""
+    try:
+        return get_namespace(x)[0]
+    except TypeError:
+        return None
 
 
 def _is_foreign(x: Any) -> bool:

@@ -48,7 +48,7 @@ from medvlad._validate import (
     check_positive_int,
     check_vocabulary,
 )
-from medvlad.array_api import like_input, on_host
+from medvlad.array_api import like_input, on_host_from_anywhere
 from medvlad.backends import Backend, get_backend
 from medvlad.descriptors import Descriptors, draw_rows, validate_input
 from medvlad.gpu_array import GpuArray, import_cupy
@@ -239,8 +239,16 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return self
 
     def fit_predict(self, X: Any, y: object = None) -> Any:
-        """Fit, and give the cell of each descriptor that was used, `labels_`; see `fit`."""
-        return like_input(self.fit(X, y).labels_, X)
+        """Fit, and give the cell of each descriptor of `X`, one that was not drawn or not counted too.
+
+        Raises
+        ------
+        InputError
+            If `X` is in a store: fit on that, and predict its blocks. Otherwise as `fit`.
+        """
+        if isinstance(X, StoredDescriptors):
+            raise InputError("fit_predict takes no store: fit on it, and predict its blocks")
+        return self.fit(X, y).predict(X)
 
     def predict(self, X: Any) -> Any:
         """Index of the nearest centre of each descriptor.
@@ -310,7 +318,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         """Centres to begin at."""
         if isinstance(self.init, str):
             return _seed(x, self.n_clusters, rng, backend, n_threads)
-        return check_vocabulary(on_host(self.init, "init"), self.n_clusters, x.shape[1], "init")
+        return check_vocabulary(on_host_from_anywhere(self.init, "init"), self.n_clusters, x.shape[1], "init")
 
     def _lloyd(
         self, x: Any, centers: NDArray[np.float32], threshold: float, backend: Backend, n_threads: int

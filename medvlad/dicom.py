@@ -295,7 +295,9 @@ def _apply_voi(
     )
     center, width = _first(center), _first(width)
     function = str(function or "LINEAR").upper()
-    if center is None or width is None or not width > 0 or (function == "LINEAR" and width < 1):
+    if center is None or width is None or not (math.isfinite(center) and math.isfinite(width)):
+        return None
+    if width <= 0 or (function == "LINEAR" and width < 1):
         return None
     x = values.astype(np.float64)
     y: NDArray[Any]

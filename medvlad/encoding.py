@@ -37,13 +37,13 @@ from medvlad._validate import (
     check_output,
     check_vocabulary,
 )
-from medvlad.array_api import on_host
+from medvlad.array_api import on_host, on_host_from_anywhere
 from medvlad.backends import get_backend
 from medvlad.backends.reference import normalised, unit
 from medvlad.codebook import KMeansCodebook
 from medvlad.descriptors import Descriptors, as_descriptors, read_matrix
 from medvlad.encoder import Encoder, blocks, drawn_rows, validated
-from medvlad.gpu_array import GpuArray, on_gpu
+from medvlad.gpu_array import GpuArray
 from medvlad.memberships import check_assignment, memberships, softness
 from medvlad.stored import StoredDescriptors
 
@@ -77,8 +77,8 @@ def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None
     InputError
         If shapes, dtypes or widths do not fit, or a number is not finite.
     """
-    x = read_matrix(x, "descriptors")
-    c = check_centers(_on_host(centers, "centers"), x.shape[1])
+    x = read_matrix(on_host(x, "descriptors"), "descriptors")
+    c = check_centers(on_host_from_anywhere(centers, "centers"), x.shape[1])
     if not isinstance(x, GpuArray):  # the cuda backend looks while it reads
         check_finite(x)
     labels = get_backend(backend, x).assign(x, c, n_threads=check_n_threads(n_threads))
@@ -137,8 +137,8 @@ def vlad_encode(
     ----------
     Jegou, Douze, Schmid, Perez: Aggregating local descriptors into a compact image representation. CVPR 2010.
     """
-    batch = as_descriptors(descriptors)
-    c = check_centers(_on_host(centers, "centers"), batch.n_features)
+    batch = as_descriptors(on_host(descriptors, "descriptors"))
+    c = check_centers(on_host_from_anywhere(centers, "centers"), batch.n_features)
     wanted = {
         "out": (out, (len(batch), c.size), np.float32),
         "labels_out": (labels_out, (len(batch.values),), np.int32),
@@ -158,11 +158,6 @@ def vlad_encode(
                 used = (*used, given)
     encoded = _encode(batch, c, power, intra_norm, l2_norm, backend, n_threads, **outputs)
     return encoded if out is None else out
-
-
-def _on_host(x: Any, name: str) -> Any:
-    """Return `x`, from whatever device it is on: centres are few."""
-    return GpuArray.read(x, name).to_host() if on_gpu(x) else on_host(x, name)
 
 
 def _encode(
@@ -347,7 +342,10 @@ class VLAD(Encoder):
         descriptors = validated(self, X, reset=True)
         if self.centers is not None:
             self.cluster_centers_ = check_vocabulary(
-                _on_host(self.centers, "centers"), self.n_clusters, self.n_features_in_, "centers"
+                on_host_from_anywhere(self.centers, "centers"),
+                self.n_clusters,
+                self.n_features_in_,
+                "centers",
             )
             self.n_iter_ = 0
             self.__dict__.pop("codebook_", None)

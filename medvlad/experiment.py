@@ -411,8 +411,7 @@ def predict_images(
             prediction["evidence"] = name
     left_out = [(images[i], reason) for i, reason in skipped.items()]
     if names is not None:
-        unread = [image for image, _ in left_out]
-        left_out = [(names.image(image), names.reason(reason, unread)) for image, reason in left_out]
+        left_out = [(names.image(image), names.reason(reason, image)) for image, reason in left_out]
     return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
 
 

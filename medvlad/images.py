@@ -25,6 +25,7 @@ decoded::
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 from collections.abc import Callable
@@ -108,30 +109,32 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    path, frame = split_frame(path)
-    name = path.name.lower()
+    given = Path(path)
     try:
+        file, frame = split_frame(given)
+        name = file.name.lower()
         if frame is not None:
-            return [path.with_name(f"{path.name}#{frame}")]
-        if not path.is_file():  # opening a named pipe would wait for ever
-            return [path]
+            return [file.with_name(f"{file.name}#{frame}")]
+        if not file.is_file():  # opening a named pipe would wait for ever
+            return [given]
         if name.endswith(NIFTI_SUFFIXES):
-            n_frames, single = count_nifti(path), False
+            n_frames, single = count_nifti(file), False
         elif name.endswith(_TIFF_SUFFIXES):
-            with Image.open(path, formats=("TIFF",)) as image:
-                n_frames = _count_pages(image, str(path))
+            with Image.open(file, formats=("TIFF",)) as image:
+                n_frames = _count_pages(image, str(file))
             single = n_frames == 1
-        elif is_dicom(path):
-            n_frames = count_dicom(path)
+        elif is_dicom(file):
+            n_frames = count_dicom(file)
             single = n_frames == 1
         else:
-            return [path]
+            return [given]
     except ImportError:
         raise
     except Exception:
-        return [path]
-    # Where there is none, reading the file tells.
-    return [path] if single or n_frames < 1 else [path.with_name(f"{path.name}#{i}") for i in range(n_frames)]
+        return [given]
+    if single or n_frames < 1:  # where there is none, reading the file tells
+        return [given]
+    return [given.with_name(f"{given.name}#{i}") for i in range(n_frames)]
 
 
 def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint8]:
@@ -429,7 +432,10 @@ def _stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, np.uint8)
-    return np.rint((values.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.uint8)
+    scale = 255.0 / (high - low)
+    if not 0 < scale < math.inf:
+        raise InputError(f"{name} holds pixels from {low} to {high}, too far apart or too near: scale them")
+    return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
 def _as_three_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

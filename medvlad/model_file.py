@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.decomposition import PCA
@@ -53,7 +54,13 @@ FORMAT_VERSION = 3
 #: Parameters of the network that travel with the model; the others belong to the machine that runs it.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype")
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+#: All that a header may hold.
+_HEADER = {
+    *("format", "format_version", "features", "weights_fingerprint", "ranges", "n_features", "steps"),
+    *("classes", "versions", "card", "digest"),
+}
+
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -173,7 +180,7 @@ def save_model(
     """
     features, steps = _checked(pipeline)
     classifier = steps[-1][1]
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         **_network_of(features),
@@ -187,14 +194,26 @@ def save_model(
         raise InputError(
             f"a model file holds class labels that are text or integers, not {classifier.classes_.dtype}"
         )
-    arrays: dict[str, Any] = {
-        f"{name}.{learnt}": np.ascontiguousarray(np.atleast_1d(getattr(learner, learnt)))
+    arrays = {
+        f"{name}.{learnt}": _little_endian(np.atleast_1d(getattr(learner, learnt)))
         for name, step in steps
         for learner in [step.encoder_ if isinstance(step, SpatialTiles) else step]
         for learnt in _KINDS[_class_of(learner)].arrays
         if hasattr(learner, learnt)
     }
-    text = json.dumps(header | {"digest": _digest(json.loads(json.dumps(header)), arrays)})
+    try:
+        header = json.loads(json.dumps(header, default=_as_json))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the card or a parameter of the model is nothing that JSON holds: {error}"
+        ) from error
+    try:
+        _assembled(header, arrays, path, None)
+    except InputError as error:
+        raise InputError(
+            f"the pipeline would not be read back from a model file: {error.__cause__}"
+        ) from error
+    text = json.dumps(header | {"digest": _digest(header, arrays)})
     write_file(path, save(arrays, metadata={"medvlad": text}), "model")
 
 
@@ -313,7 +332,7 @@ def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
     if features is None:
         return {"features": None, "weights_fingerprint": None, "ranges": None}
     return {
-        "features": {name: _plain(getattr(features, name)) for name in _NETWORK}
+        "features": {name: getattr(features, name) for name in _NETWORK}
         | {"weights": weights_source(features.weights)},
         "weights_fingerprint": features.weights_fingerprint_,
         "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
@@ -330,7 +349,7 @@ def _described(name: str, step: Any) -> dict[str, Any]:
     kind = _KINDS[_class_of(step)]
     tiled = {"encoder": _described(name, step.encoder_)} if isinstance(step, SpatialTiles) else {}
     return {"step": name, "class": _class_of(step), **tiled} | {
-        parameter: _plain(getattr(step, parameter)) for parameter in kind.parameters
+        parameter: getattr(step, parameter) for parameter in kind.parameters
     }
 
 
@@ -469,6 +488,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
             f"{path} has model format {header.get('format_version')}, this medvlad reads {FORMAT_VERSION}: "
             "update medvlad or train the model again"
         )
+    if not header.keys() <= _HEADER:  # a digest under another name would be none
+        raise InputError(f"{path} is damaged, its header holds more than a model's: copy it again")
     # Files from before there was a digest have none.
     digest = header.pop("digest", None)
     if digest is not None and digest != _digest(header, arrays):
@@ -480,15 +501,21 @@ def _digest(header: dict[str, Any], arrays: Arrays) -> str:
     """SHA-256 of the header and of each array's name, dtype, shape and numbers, in the order of names."""
     found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, values in sorted(arrays.items()):
-        found.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
-        found.update(np.ascontiguousarray(values).view(np.uint8).data)
+        content = _little_endian(values)
+        found.update(f"\n{name} {content.dtype.str} {values.shape}\n".encode())
+        found.update(content.view(np.uint8).data)
     return found.hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """Turn `value` into what JSON can hold."""
+def _little_endian(values: NDArray[Any]) -> NDArray[Any]:
+    """Return `values` as they lie in the file, contiguous and of at least one dimension."""
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+
+
+def _as_json(value: Any) -> Any:
+    """Turn what JSON does not hold into what it holds."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic):
         return value.item()
-    return list(value) if isinstance(value, tuple) else value
+    raise TypeError(f"{value!r} of {type(value).__name__}")

@@ -12,7 +12,8 @@ of the tiles of a level add up to those of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
+from operator import index
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +27,15 @@ from medvlad.encoder import Encoder, in_host_memory, validated
 from medvlad.stored import StoredDescriptors
 
 __all__ = ["SpatialTiles"]
+
+
+def _are_pairs(pairs: Any) -> bool:
+    """Whether these are pairs (rows, columns), integers of at least 1."""
+    try:
+        counts = [(index(rows), index(columns)) for rows, columns in pairs]
+    except (TypeError, ValueError):
+        return False
+    return len(counts) > 0 and min(map(min, counts)) >= 1
 
 
 class SpatialTiles(Encoder):
@@ -159,10 +169,10 @@ class SpatialTiles(Encoder):
 
     def _check_lengths(self, given: Descriptors | StoredDescriptors) -> None:
         for name, pairs in (("grids", self.grids), ("tiles", self.tiles)):
-            fits = len(pairs) > 0 and all(len(pair) == 2 and min(pair) >= 1 for pair in pairs)
-            if not fits:
+            if not _are_pairs(pairs):
                 raise InputError(f"{name} must be pairs of integers of at least 1, got {pairs!r}")
-        if self.mirrored is not None and len(self.mirrored) != len(self.grids):
+        mirrored = self.mirrored
+        if mirrored is not None and (not isinstance(mirrored, Sized) or len(mirrored) != len(self.grids)):
             raise InputError(f"mirrored must say of each of {len(self.grids)} grids, got {self.mirrored!r}")
         expected = sum(h * w for h, w in self.grids)
         lengths = np.diff(given.offsets)

@@ -98,6 +98,45 @@ def test_another_device(maps):
         mv.GlobalPool().fit(given)
 
 
+def test_bare_functions_take_what_lies_elsewhere(maps):
+    xp = pytest.importorskip("array_api_strict", reason="array_api_strict is not installed")
+    expected = mv.vlad_encode(maps, maps[0, 0, :2])
+    with config_context(array_api_dispatch=True):
+        given = xp.asarray(maps, device=xp.Device("device1"))
+        centers = given[0, 0, :2, :]
+        np.testing.assert_array_equal(mv.vlad_encode(given, centers), expected)
+        rows = xp.reshape(given, (-1, 5))
+        np.testing.assert_array_equal(
+            mv.assign(rows, centers), mv.assign(maps.reshape(-1, 5), maps[0, 0, :2])
+        )
+
+
+class Unknown:
+    """An array of a library that scikit-learn does not dispatch to, as TensorFlow's."""
+
+    def __init__(self, x):
+        self._x, self.shape, self.ndim, self.dtype = x, x.shape, x.ndim, x.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._x, dtype)
+
+    def __dlpack__(self, **_):
+        raise AssertionError("read by __array__")
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __len__(self):
+        return len(self._x)
+
+
+def test_libraries_that_are_not_dispatched_to(maps):
+    vlad = mv.VLAD(2, centers=Unknown(maps[0, 0, :2]))
+    with config_context(array_api_dispatch=True):
+        found = vlad.fit_transform(Unknown(maps))
+    assert_same(found, mv.vlad_encode(maps, maps[0, 0, :2]), np.ndarray)
+
+
 def test_from_maps_to_decisions(xp, maps, labels):
     pipeline = make_pipeline(mv.VLAD(3, random_state=0), mv.WideLinearSVC())
     expected = clone(pipeline).fit(maps, labels)

@@ -3,7 +3,9 @@
 import json
 import logging
 import random
+import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from PIL import Image, ImageDraw, ImageEnhance
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from medvlad.anonymise import Pseudonyms
 from medvlad.audit import audit, audit_summary
 from medvlad.audit import duplicates as audit_duplicates
 from medvlad.audit import shortcuts as audit_shortcuts
 from medvlad.audit.duplicates import near_pairs
 from medvlad.audit.images import read_facts
+from medvlad.audit.page import audit_page
 from medvlad.datasets import ImageFolder, load_image_folder
 
 SIDE = 96
@@ -628,6 +632,57 @@ def test_chest_xrays():
         "NORMAL2-IM-0096-0001.jpeg",
     ]
     assert [one["class_name"] for one in found["findings"] if one["kind"] == "parts_differ"] == ["NORMAL"]
+
+
+@pytest.fixture
+def doubled(rng, tmp_path):
+    """Six patients in each folder, sets of copies, and pairs of images that are nearly the same."""
+    root = write_set(tmp_path / "set", rng, n=12, ending="png")
+    for i in range(6):
+        one = picture(rng)
+        save(one, root / "train" / "a" / f"twin{i}.png")
+        save(one, root / "train" / "b" / f"twin{i}.bmp")
+        shutil.copy(root / "test" / "a" / f"testa{i}.png", root / "test" / "a" / f"copy{i}.png")
+        two = picture(rng)
+        save(two, root / "test" / "b" / f"near{i}.png")
+        save(two, root / "test" / "b" / f"near{i}.jpg", quality=50)
+    data = load_image_folder(root)
+    numbers = [int(re.sub("[a-z]", "", path.stem)) % 6 for path in data.paths]
+    groups = [f"{path.parent.name}{number}" for path, number in zip(data.paths, numbers, strict=True)]
+    return replace(data, groups=np.array(groups))
+
+
+def test_an_audit_does_not_hang_on_the_key_of_pseudonyms(doubled):
+    plain, *others = (audit(doubled, names=names) for names in (None, Pseudonyms(), Pseudonyms()))
+    for found in others:
+        for part in ("shortcuts", "parts", "counts", "sizes", "n_patients"):
+            assert found[part] == plain[part]
+        assert [one["sentence"] for one in found["findings"]] == [
+            one["sentence"] for one in plain["findings"]
+        ]
+
+
+def test_pseudonyms_do_not_tell_the_order_of_files(doubled):
+    found = audit(doubled, names=Pseudonyms())
+    listed = found["duplicates"]
+    sets = [listed[kind]["listed"] for kind in ("identical_files", "identical_pixels")]
+    sets.append([one["images"] for one in listed["near_duplicates"]["listed"]])
+    for names in sets:
+        assert len(names) == 6
+        assert names == sorted(sorted(one) for one in names)
+    pairs = [one["examples"] for one in found["findings"] if "identical" in one["kind"]]
+    assert len(pairs) >= 3
+    for examples in pairs:
+        assert examples == sorted(sorted(pair) for pair in examples)
+
+
+def test_pictures_of_an_anonymised_audit(doubled):
+    names = Pseudonyms()
+    found = audit(doubled, names=names)
+    shown = audit_page(found, names=names).html()
+    assert shown.count("<img") == audit_page(audit(doubled)).html().count("<img") > 3
+    assert "twin" not in shown
+    assert audit_page(found, names=names, pictures=False).html().count("<img") == 0
 
 
 def test_a_data_set_without_a_common_folder(rng, tmp_path, monkeypatch):

@@ -210,6 +210,8 @@ def test_public_functions_take_and_return_gpu_arrays(gpu, rng):
     np.testing.assert_array_equal(gpu.asnumpy(counts), reference.aggregate(x, offsets, c)[1])
     np.testing.assert_array_equal(d[2].to_host(), x[5:])
     np.testing.assert_array_equal(d.take([2, 0]).to_host().values, np.concatenate([x[5:], x[:5]]))
+    started = mv.KMeansCodebook(8, init=gpu.asarray(c), max_iter=3)
+    np.testing.assert_array_equal(gpu.asnumpy(started.fit_predict(d)), started.labels_)
     joined = mv.Descriptors.from_list([gpu.asarray(x[:5]), gpu.asarray(x[5:])])
     np.testing.assert_array_equal(joined.to_host().values, x)
 

@@ -190,6 +190,16 @@ class TestKMeans:
             with pytest.raises(InputError, match=message):
                 KMeansCodebook(3, init=bad).fit(ragged)
 
+    def test_fit_predict_has_a_label_for_each_row(self, ragged):
+        weights = np.arange(len(ragged.values)) % 2.0
+        for codebook, given in (
+            (KMeansCodebook(3, random_state=0, max_samples=20), ragged),
+            (KMeansCodebook(3, random_state=0), ragged.weighted(weights)),
+        ):
+            labels = codebook.fit_predict(given)
+            assert len(codebook.labels_) < len(labels) == len(ragged.values)
+            np.testing.assert_array_equal(labels, codebook.predict(ragged))
+
     def test_partial_fit_is_a_running_mean(self, rng):
         x = rng.normal(size=(600, 4)).astype(np.float32)
         own = KMeansCodebook(1, random_state=0)

@@ -139,6 +139,12 @@ def test_deflated_strips_are_decoded_as_far_as_there_are_pixels(tmp_path):
         assert megabytes < MEGABYTES
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "#1", "b\0c", "b\0c#1"])
+def test_names_that_no_file_can_have(name):
+    assert list(map(str, list_frames(name))) == [name]
+    refusal(name, "cannot be opened", "check the path")
+
+
 def test_pages_up_to_the_limit(tmp_path, monkeypatch):
     path = write(tmp_path, "a.tif", chained_tiff(5))
     assert len(list_frames(path)) == 5

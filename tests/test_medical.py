@@ -101,6 +101,20 @@ def test_dicom_window_between_its_ends(tmp_path):
     assert step.ravel().tolist() == [0, 0, 255, 255]
 
 
+@pytest.mark.filterwarnings("ignore")  # so that a NaN cast to a grey level would pass
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(
+    ("tag", "value"), [("Center", "nan"), ("Center", "inf"), ("Width", "inf"), ("Width", "nan")]
+)
+def test_a_window_that_is_no_number_is_none(tmp_path, tag, value, function):
+    tags = {"WindowCenter": 2000, "WindowWidth": 2000, "VOILUTFunction": function} | {f"Window{tag}": 55555.5}
+    path = write_dicom(tmp_path / "a.dcm", RAMP, bits=12, **tags)
+    content = path.read_bytes()
+    assert content.count(b"55555.5") == 1
+    path.write_bytes(content.replace(b"55555.5", value.encode().ljust(7)))
+    np.testing.assert_array_equal(grey(path), np.rint(RAMP * (255 / 4095)))
+
+
 def test_first_of_several_windows(tmp_path):
     values = np.array([[0, 100], [200, 300]], np.uint16)
     tags = {"WindowCenter": [150, 1000], "WindowWidth": [2, 5000]}
@@ -346,6 +360,20 @@ def test_random_damage(tmp_path, rng):
 
 
 # ------------------------------------------------------------------------------------------ NIfTI
+
+
+@pytest.mark.filterwarnings("ignore")  # so that a NaN cast to a grey level would pass
+@pytest.mark.parametrize("ends", [(-1.7e308, 1.7e308), (0, 1e-320)])
+def test_a_range_that_cannot_be_scaled_is_refused(tmp_path, ends):
+    path = write_nifti(tmp_path / "a.nii", np.array([*ends] * 4).reshape(2, 4, 1))
+    with pytest.raises(InputError, match="too far apart or too near"):
+        load_image(f"{path}#0")
+
+
+@pytest.mark.parametrize("largest", [1e-300, 1e-3, 1e300])
+def test_any_other_range_is_scaled(tmp_path, largest):
+    path = write_nifti(tmp_path / "a.nii", np.array([0, 0.2, 0.4, 1]).reshape(2, 2, 1) * largest)
+    assert sorted(grey(path).ravel().tolist()) == [0, 51, 102, 255]
 
 
 def write_nifti(path, values, affine=None, **header):

@@ -299,8 +299,14 @@ class TestSpatialTiles:
         [
             ({"grids": [(2, 3)]}, "image 0 has 4 descriptors, other than grids"),
             ({"grids": []}, "grids must be pairs"),
+            ({"grids": (2, 2)}, "grids must be pairs"),
+            ({"grids": [(1.6, 2.5)]}, "grids must be pairs"),
             ({"tiles": [(0, 1)]}, "tiles must be pairs"),
+            ({"tiles": [(1.5, 1)]}, "tiles must be pairs"),
+            ({"tiles": [(1, 1, 1)]}, "tiles must be pairs"),
+            ({"tiles": 2}, "tiles must be pairs"),
             ({"mirrored": [True, False]}, "mirrored must say of each"),
+            ({"mirrored": True}, "mirrored must say of each"),
         ],
     )
     def test_mistakes(self, rng, settings, message):

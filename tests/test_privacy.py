@@ -393,9 +393,20 @@ def test_reasons_without_names(name):
         load_image(name)
     except InputError as error:
         text = str(error)
-    told = Pseudonyms().reason(text, [name])
+    told = Pseudonyms().reason(text, name)
     assert Path(name).stem.partition("#")[0] not in told
     assert "image-" in told or told == "it cannot be read"
+
+
+def test_a_reason_is_of_one_image(tmp_path):
+    """The names of others are not looked for, so there may be any number of them."""
+    told = Pseudonyms().reason("image 'x/smith.png' is empty (0 bytes): copy it again", "x/smith.png")
+    assert re.fullmatch(r"image image-[0-9a-f]{16} is empty \(0 bytes\): copy it again", told)
+
+
+def test_a_key_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere cannot be read .*No such file.*: check the path"):
+        Pseudonyms.read(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"key": "00"}', '{"key": 3}', '{"key": "xx", "images": {}}'])

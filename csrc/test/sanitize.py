@@ -74,22 +74,26 @@ def build_and_run(level: str, sanitizers: str) -> list[str]:
 def main() -> int:
     """Run all levels under each set of sanitizers named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("sanitizers", nargs="*", help="none, address,undefined or thread")
+    parser.add_argument("sanitizers", nargs="+", help="none, address,undefined or thread")
     parser.add_argument("--levels", default=",".join(levels()), help="instruction sets, by commas")
     options = parser.parse_args()
     failed = 0
     runs = [(level, sanitizers) for sanitizers in options.sanitizers for level in options.levels.split(",")]
-    digests = set()
+    digests, n_skipped = set(), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = [pool.submit(build_and_run, level, sanitizers) for level, sanitizers in runs]
         for (level, sanitizers), result in zip(runs, results, strict=True):
             try:
                 said = result.result()
+                n_skipped += any(line.startswith("skipped") for line in said)
                 digests.update(line for line in said[1:] if not line.startswith("skipped"))
                 print(f"{sanitizers:<18} {level:<11} {'; '.join(said)}")
             except subprocess.CalledProcessError as error:
                 failed = 1
                 print(f"{sanitizers:<18} {level:<11} FAILED\n{error.stderr or error}")
+    if n_skipped == len(runs):
+        failed = 1
+        print("FAILED: this processor cannot run any of it")
     if len(digests) > 1:
         failed = 1
         print("FAILED: the levels come to different results")

@@ -58,7 +58,8 @@ def errors_of(folder: str, arguments: list[str]) -> list[str]:
     # One thread of OpenBLAS: valgrind runs one thread at a time, and those that wait turn without end.
     own = {"MEDVLAD_SIMD": "portable", "PYTHONMALLOC": "malloc", "OPENBLAS_NUM_THREADS": "1"}
     xml = ["--xml=yes", f"--xml-file={report}", "--child-silent-after-fork=yes"]
-    command = [*MEMCHECK, "--error-limit=no", *xml, sys.executable, *arguments]
+    # -P: the installed package, not the sources in the current folder.
+    command = [*MEMCHECK, "--error-limit=no", *xml, sys.executable, "-P", *arguments]
     subprocess.run(command, env={**os.environ, **own}, stdout=subprocess.DEVNULL, check=True)
     found = []
     for error in ET.parse(report).getroot().iter("error"):

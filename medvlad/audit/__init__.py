@@ -101,17 +101,15 @@ def audit(
     chosen = dataset.take(index)
     called, patients, root = [str(path) for path in chosen.paths], chosen.groups, _root(dataset)
     if names is not None:
-        listed = [name for name, _ in unreadable]
-        unreadable = sorted((names.image(name), names.reason(why, listed)) for name, why in unreadable)
+        unreadable = sorted((names.image(name), names.reason(why, name)) for name, why in unreadable)
         called, root = [names.image(name) for name in called], ""
         if patients is not None:
             patients = np.array([names.patient(patient) for patient in patients.tolist()])
     images = ReadImages(called, chosen.labels, list(chosen.class_names), chosen.splits, patients)
     copies = find_copies(facts, n_threads=threads)
-    doubled, duplicates = duplicate_findings(images, copies)
     if names is not None:  # the order of files would tell what comes next to what
-        for one in duplicates.values():
-            one["listed"].sort(key=str)
+        copies = copies.by_name(called)
+    doubled, duplicates = duplicate_findings(images, copies)
     units = _units(copies.family, chosen.groups)  # not pseudonyms: folds must not hang on a key
     shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
     shifted, shift_figures = shift_findings(images, facts, units, seed)

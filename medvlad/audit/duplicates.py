@@ -39,7 +39,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -109,6 +109,31 @@ class Copies:
     correlation: NDArray[np.float64]
     family: NDArray[np.int64]
     complete: bool
+
+    def by_name(self, names: Sequence[str]) -> Copies:
+        """Return the same, sets and pairs in the order of the `names` of the n images, not of the images."""
+        rank = np.empty(len(names), np.intp)
+        rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+
+        def in_order(sets: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
+            return [group[np.argsort(rank[group])] for group in sets]
+
+        def first(group: NDArray[np.intp]) -> Any:
+            return rank[group[0]]
+
+        units = in_order(self.units)
+        of_unit = np.array([first(group) for group in units], np.intp)
+        near = np.take_along_axis(self.near, np.argsort(of_unit[self.near], axis=1), axis=1)
+        order = np.lexsort(of_unit[near].T[::-1])
+        return replace(
+            self,
+            same_file=sorted(in_order(self.same_file), key=first),
+            same_pixels=sorted(in_order(self.same_pixels), key=first),
+            units=units,
+            near=near[order],
+            mirrored=self.mirrored[order],
+            correlation=self.correlation[order],
+        )
 
 
 def find_copies(facts: Sequence[ImageFacts], *, n_threads: int) -> Copies:
