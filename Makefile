@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python sanitize-kernels \
+.PHONY: demo test test-slow docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python sanitize-kernels \
   valgrind fuzz clean
 
 demo: $(VENV)/.demo
@@ -25,6 +25,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# The tests that take more than about ten seconds each.
+test-slow: $(VENV)/.test
+	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadscope -m slow
 
 # Pages of docs/ in build/docs; warnings are errors, links that lead nowhere among them.
 docs: $(VENV)/.docs

@@ -34,7 +34,12 @@ _log = logging.getLogger(__name__)
 Root = str | os.PathLike[str]
 
 SPLITS = ("train", "test")
-_PART_FOLDERS = ("train", "test", "val")
+#: What folders of parts are called, in any case.
+_PART_FOLDERS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+}
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # macOS archives; thumbnails of a Synology server
 
 # Patient ids in names of files and of folders below the class. The group is the id.
@@ -129,11 +134,12 @@ def load_image_folder(
     """List a folder of images with one sub-folder a class.
 
     Two layouts are understood: ``root/CLASS/...`` and ``root/{train,test,val}/CLASS/...``, with the names
-    train, test and val in any case. The images of ``val`` are joined to train, as the paper did
-    for its chest X-rays (Kaggle's copy keeps 16 of the 5,232 training images there). Within a class all
-    sub-folders are read, too. Hidden files, ``__MACOSX`` and files that are no images by their names (see
-    `medvlad.images.is_image_name`) are left out; how many is logged. DICOM files without an ending are found
-    by their content. A file of several images is listed as ``FILE#0``, ``FILE#1``, ...
+    train, test and val, or training, testing, valid and validation, in any case. The images of ``val`` are
+    joined to train, as the paper did for its chest X-rays (Kaggle's copy keeps 16 of the 5,232 training
+    images there). Within a class all sub-folders are read, too. Hidden files, ``__MACOSX`` and files that
+    are no images by their names (see `medvlad.images.is_image_name`) are left out; how many is logged.
+    DICOM files without an ending are found by their content. A file of several images is listed as
+    ``FILE#0``, ``FILE#1``, ...
 
     Parameters
     ----------
@@ -305,8 +311,8 @@ def _find_parts(root: Path, listing: Listing) -> dict[str, Path] | None:
     parts: dict[str, Path] = {}
     others = []
     for name in folders:
-        part = name.casefold()
-        if part not in _PART_FOLDERS:
+        part = _PART_FOLDERS.get(name.casefold())
+        if part is None:
             others.append(name)
         elif part in parts:
             raise InputError(f"folder {str(root)!r} holds both {parts[part].name!r} and {name!r}: keep one")
@@ -343,7 +349,7 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
                 f"class folder {str(folder / class_name)!r} holds no images: add some or remove the folder"
             )
         found += images
-    if folder.name.casefold() == "val" and split == "train":
+    if _PART_FOLDERS.get(folder.name.casefold()) == "val" and split == "train":
         listing.n_joined += len(found)
     return found
 

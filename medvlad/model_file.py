@@ -29,6 +29,7 @@ from safetensors.numpy import save
 from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
+from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError
 from medvlad.bag_of_words import BagOfWords
@@ -435,7 +436,9 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
             steps.append((_KINDS[_class_of(step)].step if _class_of(step) in _KINDS else "", step))
     kinds = [_class_of(step) for _, step in steps]
     fits = all(kind in _KINDS for kind in kinds) and _fit_together([name for name, _ in steps])
-    tiled = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles)]
+    if fits:
+        check_is_fitted(pipeline)
+    tiled = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles) and fits]
     fits = fits and all(
         isinstance(one, Encoder) and not isinstance(one, SpatialTiles) and _class_of(one) in _KINDS
         for one in tiled
@@ -461,6 +464,9 @@ def _fit_together(names: list[str]) -> bool:
 
 def network_and_steps(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
     """Return a pipeline's network, None where descriptors come from elsewhere, and its other steps."""
+    if not isinstance(pipeline, Pipeline) or not pipeline.steps:
+        hint = ", such as its best_estimator_" if hasattr(pipeline, "best_estimator_") else ""
+        raise InputError(f"a model is a fitted Pipeline, not {type(pipeline).__name__}: give one{hint}")
     (_, first), *rest = pipeline.steps
     return (first, rest) if isinstance(first, CNNDescriptors) else (None, list(pipeline.steps))
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
+from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError, import_extra
 from medvlad.backends.reference import NORM_FLOOR
@@ -79,6 +80,7 @@ def export_onnx(
     """
     onnx = import_extra("onnx", "onnx", "the ONNX export")
     features, steps = network_and_steps(pipeline)
+    check_is_fitted(pipeline)
     graph = _Graph(onnx)
     if from_features or features is None:
         width = int(steps[0][1].n_features_in_)

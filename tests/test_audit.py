@@ -75,7 +75,7 @@ def test_a_clean_set(rng, tmp_path, parts):
     assert found["n_images"] == found["n_read"] == len(data) == found["n_patients"]
     assert found["root"] == str(tmp_path)
     text = audit_summary(found)
-    assert len(text.splitlines()) == 2
+    assert len(text.splitlines()) == (2 if len(parts) == 2 else 3)  # what cannot be tried without parts
     for name in ("unreadable files", "identical images", "near duplicates", "shared patients", "shortcuts"):
         assert name in text.splitlines()[1]
     figures = found["shortcuts"]["cross-validation"]["border"]
@@ -683,6 +683,16 @@ def test_pictures_of_an_anonymised_audit(doubled):
     assert shown.count("<img") == audit_page(audit(doubled)).html().count("<img") > 3
     assert "twin" not in shown
     assert audit_page(found, names=names, pictures=False).html().count("<img") == 0
+
+
+def test_what_was_not_tried_is_not_said_to_be_clear(rng, tmp_path):
+    said = audit_summary(audited(write_set(tmp_path / "few", rng, n=3, parts=("all",)) / "all"))
+    assert "nothing found: unreadable files, identical images, near duplicates, borders and boxes" in said
+    assert "shared patients: not tried: no patients are known" in said
+    assert "parts that differ: not tried: there is no train and test part" in said
+    assert "shortcuts, cross-validation: not tried" in said
+    whole = audit_summary(audited(write_set(tmp_path / "whole", rng, n=12)))
+    assert "shortcuts, parts that differ" in whole.partition("nothing found: ")[2].partition("\n")[0]
 
 
 def test_a_data_set_without_a_common_folder(rng, tmp_path, monkeypatch):

@@ -64,6 +64,7 @@ medvlad.encoding.vlad_encode = lambda *args, **how: right(*args, **how) + 1
 """
 
 
+@pytest.mark.slow
 def test_more_work_is_noticed(compare, tmp_path):
     """Whether five times the work is beyond the noise hangs on what else runs here; the ratio does not."""
     site = Path(medvlad.__file__).parents[1]

@@ -92,6 +92,7 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
     assert report == again
 
 
+@pytest.mark.slow
 def test_preset_best(run, images, weights, tmp_path):
     """Its settings, and what the user gave before them; a report that can be looked at."""
     out = tmp_path / "out"
@@ -188,6 +189,7 @@ def test_a_class_without_test_images_is_told(run, images, weights, caplog):
     assert "the test part has no image of upright" in caplog.text
 
 
+@pytest.mark.slow
 def test_compare_runs(run, images, weights, tmp_path):
     """Two runs compared afterwards are what one run says of both."""
     arguments = ["evaluate", images, *NETWORK, "--weights", weights]
@@ -226,6 +228,7 @@ def test_c_is_a_number_or_cv(run, images, weights):
     assert "--C takes a number above 0, or cv, got 'much'" in error
 
 
+@pytest.mark.slow
 def test_train_with_a_preset(run, images, weights, tmp_path):
     model = tmp_path / "model"
     arguments = ["train", images, *NETWORK, "--weights", weights, "--preset", "best", "--encode", "vlad3"]
@@ -354,6 +357,7 @@ def test_cross_validation_without_a_test_part(run, images, weights):
 @pytest.mark.parametrize(
     ("encode", "power", "how"), [("avg", "1", "exactly"), ("vlad3", "0.5", "to first order")]
 )
+@pytest.mark.slow
 def test_train_and_predict(run, images, weights, tmp_path, encode, power, how):
     model = tmp_path / "model.medvlad"
     learning = ["--encode", encode, "--power", power]
@@ -441,6 +445,7 @@ def test_evaluate_finds_what_extract_calibrated(run, images, tmp_path, monkeypat
     assert settings["ranges"].keys() == {"input", "block1_conv1", "block1_conv2"}
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_store(run, images, weights, tmp_path, monkeypatch):
     """Descriptors are read block by block; one image cannot be read at all."""
     monkeypatch.setattr("medvlad.experiment._IN_MEMORY", 0)

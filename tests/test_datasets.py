@@ -33,7 +33,9 @@ def test_the_root_stays_as_given(tmp_path, monkeypatch):
     assert load_image_folder("set").paths == [Path("set/a/1.png"), Path("set/b/1.png")]
 
 
-@pytest.mark.parametrize("names", [("train", "test", "val"), ("Train", "TEST", "Val")])
+@pytest.mark.parametrize(
+    "names", [("train", "test", "val"), ("Train", "TEST", "Val"), ("Training", "Testing", "valid")]
+)
 def test_train_test_and_val(tmp_path, names, caplog):
     train, test, val = names
     touch(tmp_path, f"{train}/b/1.png", f"{train}/a/1.png", f"{test}/a/1.png", f"{test}/b/1.png")

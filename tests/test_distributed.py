@@ -126,6 +126,7 @@ def networks(client):
     return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features._network))
 
 
+@pytest.mark.slow
 def test_equal_to_one_process(features, pictures, alone, scheduler, client, monkeypatch):
     assert extract_distributed(features, pictures[:16], scheduler=client, chunk=4) == 16
     first = networks(client)
@@ -139,6 +140,7 @@ def test_equal_to_one_process(features, pictures, alone, scheduler, client, monk
 
 
 @pytest.mark.parametrize("death", ["in the middle of a chunk", "after its shard is written"])
+@pytest.mark.slow
 def test_a_killed_worker(features, pictures, alone, client, monkeypatch, tmp_path, death):
     """The redone chunk finds what the dead worker has written."""
     paths = list(pictures)
@@ -172,6 +174,7 @@ def test_a_poison_image(features, pictures, client, tmp_path):
     assert len(features._section()) >= N_IMAGES + 1 - 8 - 5, paths
 
 
+@pytest.mark.slow
 def test_damage_is_mended(features, pictures, alone, scheduler, monkeypatch):
     extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8)
     (shard,) = features._section().path.glob("*.shard")
@@ -288,6 +291,7 @@ def test_a_worker_without_medvlad(features, pictures, scheduler, monkeypatch):
         extract_distributed(features, pictures, scheduler=scheduler)
 
 
+@pytest.mark.slow
 def test_other_weights(features, pictures, scheduler, monkeypatch, tmp_path):
     import keras
 

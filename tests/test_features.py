@@ -433,6 +433,7 @@ print("right")
 
 @pytest.mark.parametrize("keras_backend", ["tensorflow", "jax", "torch"])
 @pytest.mark.parametrize("where", [pytest.param("gpu", marks=pytest.mark.gpu), "on_host"])
+@pytest.mark.slow
 def test_descriptors_stay_on_the_gpu(where, keras_backend, small_weights):
     """From pixels to vectors with each of Keras' backends; on the host CPU arrays stand in for a GPU's."""
     if find_spec(keras_backend) is None:

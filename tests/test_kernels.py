@@ -27,6 +27,7 @@ def compiled():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.slow
 def test_kernels_fit(compiled, architecture):
     """NVRTC compiles every file without a warning, and every kernel can be launched."""
     kernels = compiled[1][architecture]
@@ -39,6 +40,7 @@ def test_kernels_fit(compiled, architecture):
         assert used.shared <= SHARED, name
 
 
+@pytest.mark.slow
 def test_resources_are_as_recorded(compiled):
     """Registers and spills are what they were: whoever changes them says so by writing the record anew."""
     version, used = compiled
@@ -49,6 +51,7 @@ def test_resources_are_as_recorded(compiled):
     assert record["kernels"] == {a: {k: list(r) for k, r in kernels.items()} for a, kernels in used.items()}
 
 
+@pytest.mark.slow
 def test_a_broken_kernel_is_noticed(compiled):
     broken = cuda_kernels.source("decide").replace("max_norm", "other_name", 1)
     with pytest.raises(RuntimeError, match='"max_norm" is undefined'):

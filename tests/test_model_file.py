@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from medvlad import (
@@ -71,7 +73,7 @@ RECIPES = {
 TILING = {"grids": [(7, 7)], "mirrored": (False,)}
 
 
-@pytest.fixture(params=RECIPES)
+@pytest.fixture(params=RECIPES, scope="module")
 def fitted(request, features, arrays):
     name, recipe = RECIPES[request.param]
     encoder = recipe.encoder(name, **(TILING if recipe.tiles else {}))
@@ -352,6 +354,19 @@ def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):
 def test_other_pipelines_are_refused(tmp_path):
     with pytest.raises(InputError, match="not WideLinearSVC, GlobalPool"):
         save_model(Pipeline([("a", WideLinearSVC()), ("b", GlobalPool())]), tmp_path / "m")
+
+
+def test_what_is_no_fitted_pipeline_is_refused(rng, tmp_path):
+    x, y = rng.normal(size=(12, 9, 5)), ["a", "b"] * 6
+    pipeline = Pipeline([("avg", GlobalPool()), ("svm", WideLinearSVC())])
+    with pytest.raises(NotFittedError):
+        save_model(pipeline, tmp_path / "m")
+    search = GridSearchCV(pipeline, {"svm__C": [1.0, 2.0]}, cv=2).fit(x, y)
+    with pytest.raises(InputError, match="not GridSearchCV: give one, such as its best_estimator_"):
+        save_model(search, tmp_path / "m")
+    with pytest.raises(InputError, match="a fitted Pipeline, not WideLinearSVC: give one"):
+        save_model(search.best_estimator_[-1], tmp_path / "m")
+    save_model(search.best_estimator_, tmp_path / "m")
 
 
 def test_tiles_of_several_encoders_are_refused(rng, tmp_path):

@@ -43,11 +43,13 @@ def test_forks(level):
     assert lines("fork(); in_processes.fork_among_threads()", level) == ["0 True", "25 0"]
 
 
+@pytest.mark.slow
 def test_multiprocessing():
     methods = multiprocessing.get_all_start_methods()
     assert lines(f"pools({methods})") == [f"{method} True" for method in methods]
 
 
+@pytest.mark.slow
 def test_joblib():
     assert lines("parallel()") == ["threading True", "loky True", "search True"]
 

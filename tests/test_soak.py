@@ -24,6 +24,7 @@ def test_growth_is_that_of_the_second_half(soak, rng):
     assert share > 0.05
 
 
+@pytest.mark.slow
 def test_mixed_work_is_flat_and_a_leak_is_not(soak):
     done, at, memory = soak.soak(0, partial(soak.Work, network=False), 60)
     assert len(done) == 5

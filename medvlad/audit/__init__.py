@@ -185,10 +185,25 @@ def audit_summary(found: dict[str, Any]) -> str:
         lines.append(f"{one['severity']}: {one['sentence']}{f'; such as {examples}' if examples else ''}")
     kinds = [one["kind"] for one in found["findings"]]
     clean = [name for name, starts in _CHECKS.items() if not any(kind.startswith(starts) for kind in kinds)]
+    left_out = _left_out(found)
+    clean = [name for name in clean if name not in left_out]
     if clean:
         lines.append(f"nothing found: {', '.join(clean)}")
-    untried = [f"{name}: {text}" for name, text in _untried(found)]
+    untried = [f"{name}: not tried: {why}" for name, why in left_out.items() if why]
+    untried += [f"{name}: {text}" for name, text in _untried(found)]
     return "\n".join(lines + untried)
+
+
+def _left_out(found: dict[str, Any]) -> dict[str, str]:
+    """Name what could not be looked for at all, and why; "" where that is said elsewhere."""
+    left_out = {}
+    if found["n_patients"] is None:
+        left_out["shared patients"] = "no patients are known"
+    if "all" in found["counts"]:
+        left_out["parts that differ"] = "there is no train and test part"
+    if all(isinstance(one, str) for one in found["shortcuts"].values()):
+        left_out["shortcuts"] = ""
+    return left_out
 
 
 def _untried(found: dict[str, Any]) -> list[tuple[str, str]]:
