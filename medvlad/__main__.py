@@ -11,19 +11,21 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and exit; status 130 after Ctrl-C, of which a second one ends it at once."""
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # by a shell that runs it in the background
-    if not ignored:
-        signal.signal(signal.SIGINT, _interrupt)
     try:
-        from medvlad.cli import main as run
+        # By a shell that runs it in the background.
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        try:
+            if not ignored:
+                signal.signal(signal.SIGINT, _interrupt)
+            from medvlad.cli import main as run
 
-        run()
-    except KeyboardInterrupt:
+            run()
+        finally:  # what Python does at its end is nobody's to interrupt with a traceback
+            if not ignored:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:  # that comes in the moment before the line above as well
         sys.stderr.write("\nmedvlad: interrupted\n")
         sys.exit(130)
-    finally:  # what Python does at its end is nobody's to interrupt with a traceback
-        if not ignored:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

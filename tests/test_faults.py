@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from faults import (
     zipped_chest,
 )
 
+import medvlad.__main__
 from medvlad import InputError, StoredDescriptors, fetch, save_model
 from medvlad.onnx_export import export_onnx
 from medvlad.store import DescriptorStore
@@ -393,6 +395,25 @@ def trials(what, *arguments):
 
 def test_kills(tmp_path):
     assert trials("kill", tmp_path, 25, 0)["images reported"] > 0
+
+
+@pytest.mark.parametrize("at", ["the first moment", "the last moment"])
+def test_an_interrupt_at_the_edges_of_the_command(monkeypatch, capsys, at):
+    """Just after the handler is set, and just before it is taken back: random moments seldom meet these."""
+    calls = []
+
+    def interrupted(number, handler):
+        calls.append(handler)
+        if len(calls) == (1 if at == "the first moment" else 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("medvlad.__main__.signal.signal", interrupted)
+    monkeypatch.setattr("medvlad.cli.main", lambda: sys.exit(0))
+    with pytest.raises(SystemExit) as ended:
+        medvlad.__main__.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nmedvlad: interrupted\n"
+    assert calls[-1] is signal.SIG_DFL
 
 
 def test_interrupts(tmp_path):
