@@ -397,6 +397,15 @@ def test_kills(tmp_path):
     assert trials("kill", tmp_path, 25, 0)["images reported"] > 0
 
 
+@contextmanager
+def handlers_restored():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("at", ["the first moment", "the last moment"])
 def test_an_interrupt_at_the_edges_of_the_command(monkeypatch, capsys, at):
     """Just after the handler is set, and just before it is taken back: random moments seldom meet these."""
@@ -414,6 +423,28 @@ def test_an_interrupt_at_the_edges_of_the_command(monkeypatch, capsys, at):
     assert ended.value.code == 130
     assert capsys.readouterr().err == "\nmedvlad: interrupted\n"
     assert calls[-1] is signal.SIG_DFL
+
+
+def test_an_interrupt_that_becomes_another_error(monkeypatch, capsys):
+    """As in the import of an extension module."""
+
+    def importing():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("medvlad.cli.main", importing)
+    with handlers_restored(), pytest.raises(SystemExit) as ended:
+        medvlad.__main__.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nmedvlad: interrupted\n"
+
+
+def test_other_errors_of_the_command_line_are_shown(monkeypatch):
+    monkeypatch.setattr("medvlad.cli.main", lambda: 1 / 0)
+    with handlers_restored(), pytest.raises(ZeroDivisionError):
+        medvlad.__main__.main()
 
 
 def test_interrupts(tmp_path):
