@@ -31,9 +31,10 @@ def on_host(x: Any, name: str) -> Any:
     if not _is_foreign(x):
         return x
     if get_config()["array_api_dispatch"]:
-        is_torch = hasattr(x, "detach")  # whose bfloat16 and gradients are not scikit-learn's to convert
-        xp = None if is_torch else _namespace(x)
-        x = x.detach().cpu() if is_torch else x if xp is None else _convert_to_numpy(x, xp)
+        if hasattr(x, "detach"):  # torch, whose bfloat16 and gradients are not scikit-learn's to convert
+            x = x.detach().cpu()
+        elif (xp := _namespace(x)) is not None:
+            x = _convert_to_numpy(x, xp)
     return as_array(x, name)
 
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,13 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._validate import InputError
-from medvlad.bag_of_words import BagOfWords
 from medvlad.classify import WideLinearSVC
-from medvlad.encoder import Encoder
-from medvlad.encoding import VLAD
 from medvlad.evaluation import versions
 from medvlad.features import CNNDescriptors
-from medvlad.fisher import FisherVector
-from medvlad.pooling import GlobalPool
-from medvlad.projection import DescriptorProjection
-from medvlad.recipe import VectorPCA
-from medvlad.second_order import SecondOrderPool
+from medvlad.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 from medvlad.tiles import SpatialTiles
 from medvlad.weights import weights_source
 from medvlad.whole_file import write_file
@@ -60,103 +51,6 @@ _HEADER = {
     *("format", "format_version", "features", "weights_fingerprint", "ranges", "n_features", "steps"),
     *("classes", "versions", "card", "digest"),
 }
-
-Arrays = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What of an estimator is saved.
-
-    Attributes
-    ----------
-    step : str
-        The step that it is.
-    make : type
-    parameters : tuple of str
-        Of its constructor.
-    arrays : dict of str to tuple of str
-        What it has learnt, and its shape: of parameters, "in" (the width it is given), "rows" (of weights).
-    """
-
-    step: str
-    make: type[Any]
-    parameters: tuple[str, ...]
-    arrays: dict[str, tuple[str, ...]]
-
-
-_COMPONENTS = {
-    "mean_": ("in",),
-    "components_": ("n_components", "in"),
-    "explained_variance_": ("n_components",),
-}
-_KINDS = {
-    kind.make.__name__: kind
-    for kind in (
-        _Kind("descriptors", DescriptorProjection, ("n_components", "l2_norm", "whiten"), _COMPONENTS),
-        _Kind(
-            "encode",
-            VLAD,
-            (
-                "n_clusters",
-                "assignment",
-                "n_nearest",
-                "power",
-                "residual_norm",
-                "mass_norm",
-                "local_axes",
-                "intra_norm",
-                "l2_norm",
-            ),
-            {
-                "cluster_centers_": ("n_clusters", "in"),
-                "alpha_": ("one",),
-                "rotations_": ("n_clusters", "in", "in"),
-                "residual_centers_": ("n_clusters", "in"),
-            },
-        ),
-        _Kind("encode", GlobalPool, ("mode", "l2_norm", "p"), {}),
-        _Kind(
-            "encode",
-            FisherVector,
-            ("n_components", "power", "l2_norm"),
-            {
-                "weights_": ("n_components",),
-                "means_": ("n_components", "in"),
-                "variances_": ("n_components", "in"),
-            },
-        ),
-        _Kind(
-            "encode",
-            BagOfWords,
-            ("n_clusters", "tf_idf", "l2_norm"),
-            {"cluster_centers_": ("n_clusters", "in"), "idf_": ("n_clusters",)},
-        ),
-        _Kind("encode", SecondOrderPool, ("mode", "power", "l2_norm", "epsilon"), {}),
-        _Kind("encode", SpatialTiles, ("grids", "mirrored", "tiles", "l2_norm"), {}),
-        _Kind("reduce", VectorPCA, ("n_components", "whiten"), _COMPONENTS),
-        _Kind("normalise", Normalizer, ("norm",), {}),
-        _Kind(
-            "classify",
-            WideLinearSVC,
-            ("C", "fit_intercept", "intercept_scaling"),
-            {"coef_": ("rows", "in"), "intercept_": ("rows",)},
-        ),
-    )
-}
-#: What is learnt with some parameters only.
-_LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
-    **dict.fromkeys(_COMPONENTS, lambda parameters: parameters["n_components"] is not None),
-    "alpha_": lambda parameters: parameters["assignment"] == "soft",
-    "rotations_": lambda parameters: bool(parameters["local_axes"]),
-}
-#: What the backends take as it is, and what is divided by or a rate.
-_FLOAT32 = ("cluster_centers_", "rotations_", "residual_centers_")
-_POSITIVE = ("alpha_", "weights_", "variances_")
-#: Beyond these, sums become infinite and then NaN. Rows of rotations are of length 1.
-_LARGEST = {"rotations_": 1.001}
-_LARGEST_OF_ALL = 1e100
-_ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 
 def save_model(
@@ -186,7 +80,7 @@ def save_model(
         "format_version": FORMAT_VERSION,
         **_network_of(features),
         "n_features": int(steps[0][1].n_features_in_),
-        "steps": [_described(name, step) for name, step in steps],
+        "steps": [describe(name, step) for name, step in steps],
         "classes": classifier.classes_.tolist(),
         "versions": versions(),
         "card": dict(card or {}),
@@ -195,13 +89,7 @@ def save_model(
         raise InputError(
             f"a model file holds class labels that are text or integers, not {classifier.classes_.dtype}"
         )
-    arrays = {
-        f"{name}.{learnt}": _little_endian(np.atleast_1d(getattr(learner, learnt)))
-        for name, step in steps
-        for learner in [step.encoder_ if isinstance(step, SpatialTiles) else step]
-        for learnt in _KINDS[_class_of(learner)].arrays
-        if hasattr(learner, learnt)
-    }
+    arrays = {name: _little_endian(values) for named in steps for name, values in learnt_of(*named).items()}
     try:
         header = json.loads(json.dumps(header, default=_as_json))
     except (TypeError, ValueError) as error:
@@ -301,7 +189,7 @@ def _assembled(
         classes = np.array(header["classes"])
         if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
             raise ValueError("classes that are not two or more different ones")
-        if not _fit_together([str(described["step"]) for described in header["steps"]]):
+        if not fit_together([str(described["step"]) for described in header["steps"]]):
             raise ValueError("steps that do not follow on each other")
         steps, width = [], int(header["n_features"])
         union: list[tuple[str, Any]] = []
@@ -311,7 +199,7 @@ def _assembled(
             if union and not part:
                 steps.append(("encode", FeatureUnion(union)))
                 width, union, union_width = union_width, [], 0
-            step, out = _made(described, arrays, width, len(classes))
+            step, out = make_step(described, arrays, width, len(classes))
             if part:
                 union.append((part, step))
                 union_width += out
@@ -340,83 +228,6 @@ def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
     }
 
 
-def _class_of(step: Any) -> str:
-    """Name of an estimator's class; scikit-learn's PCA is read back as the recipe's."""
-    return VectorPCA.__name__ if isinstance(step, PCA) else type(step).__name__
-
-
-def _described(name: str, step: Any) -> dict[str, Any]:
-    """Name, class and parameters of a step."""
-    kind = _KINDS[_class_of(step)]
-    tiled = {"encoder": _described(name, step.encoder_)} if isinstance(step, SpatialTiles) else {}
-    return {"step": name, "class": _class_of(step), **tiled} | {
-        parameter: getattr(step, parameter) for parameter in kind.parameters
-    }
-
-
-def _made(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int) -> tuple[Any, int]:
-    """Estimator of a step that is given `width` numbers, and how many it gives."""
-    parameters = dict(described)
-    name, kind = str(parameters.pop("step")), _KINDS[parameters.pop("class")]
-    if name.split(".")[0] != kind.step:
-        raise ValueError(f"a step {name} of another kind")
-    if kind.make is SpatialTiles:
-        return _tiled(parameters, arrays, width, n_classes)
-    step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
-    step.n_features_in_ = width
-    sizes = {"in": width, "one": 1, "rows": 1 if n_classes == 2 else n_classes, **parameters}
-    for learnt, shape in kind.arrays.items():
-        if learnt in _LEARNT_IF and not _LEARNT_IF[learnt](parameters):
-            continue
-        if learnt == "residual_centers_" and f"{name}.{learnt}" not in arrays:  # not adapted
-            continue
-        values = arrays[f"{name}.{learnt}"]
-        if values.dtype not in (np.float32, np.float64):
-            raise ValueError(f"{name}.{learnt} of dtype {values.dtype}")
-        if values.shape != tuple(int(sizes[size]) for size in shape):
-            raise ValueError(f"{name}.{learnt} of another shape")
-        if learnt in _FLOAT32:
-            with np.errstate(over="ignore"):
-                values = np.ascontiguousarray(values, np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError(f"numbers of {name}.{learnt} that are not finite")
-        if float(np.abs(values).max(initial=0)) > _LARGEST.get(learnt, _LARGEST_OF_ALL):
-            raise ValueError(f"numbers of {name}.{learnt} that are too large")
-        if learnt == "explained_variance_" and (values < 0).any():
-            raise ValueError(f"numbers of {name}.{learnt} below 0")
-        if learnt in _POSITIVE and not (values > 0).all():
-            raise ValueError(f"numbers of {name}.{learnt} that are not above 0")
-        setattr(step, learnt, float(values[0]) if shape == ("one",) else values)
-    return step, _width(step, width)
-
-
-def _tiled(
-    parameters: dict[str, Any], arrays: Arrays, width: int, n_classes: int
-) -> tuple[SpatialTiles, int]:
-    """Tiles and their encoder, and how many numbers those give."""
-    encoder, _ = _made(parameters["encoder"], arrays, width, n_classes)
-    if not isinstance(encoder, Encoder) or isinstance(encoder, SpatialTiles):
-        raise ValueError("tiles of something else than an encoder")
-    pairs = {name: tuple((int(h), int(w)) for h, w in parameters[name]) for name in ("grids", "tiles")}
-    mirrored = parameters["mirrored"]
-    step = SpatialTiles(
-        encoder,
-        **pairs,
-        mirrored=None if mirrored is None else tuple(map(bool, mirrored)),
-        l2_norm=bool(parameters["l2_norm"]),
-    )
-    step.encoder_, step.n_features_in_ = encoder, width
-    return step, _width(step, width)
-
-
-def _width(step: Any, width: int) -> int:
-    """How many numbers a step that is given `width` gives."""
-    if isinstance(step, Encoder):
-        return int(step._n_features_out)
-    components = getattr(step, "components_", None)
-    return width if components is None else len(components)
-
-
 def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
     """Return the network, and the steps by their names in the file, encoders side by side one by one."""
     features, rest = network_and_steps(pipeline)
@@ -433,16 +244,12 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
                 )
             steps += [(f"encode.{name}", part) for name, part in step.transformer_list]
         else:
-            steps.append((_KINDS[_class_of(step)].step if _class_of(step) in _KINDS else "", step))
-    kinds = [_class_of(step) for _, step in steps]
-    fits = all(kind in _KINDS for kind in kinds) and _fit_together([name for name, _ in steps])
+            steps.append((step_name(step), step))
+    fits = all(step_name(step) for _, step in steps) and fit_together([name for name, _ in steps])
     if fits:
         check_is_fitted(pipeline)
     tiled = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles) and fits]
-    fits = fits and all(
-        isinstance(one, Encoder) and not isinstance(one, SpatialTiles) and _class_of(one) in _KINDS
-        for one in tiled
-    )
+    fits = fits and all(step_name(one) == "encode" and not isinstance(one, SpatialTiles) for one in tiled)
     if not fits:
         names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
         raise InputError(
@@ -451,15 +258,6 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
             f"order, not {names}" + ("; tiles are of one encoder" if tiled else "")
         )
     return features, steps
-
-
-def _fit_together(names: list[str]) -> bool:
-    """Whether steps of these names are a model: one encoder or several side by side, then a classifier."""
-    kinds = [name.partition(".")[0] for name in names]
-    if not {"encode", "classify"} <= set(kinds) <= set(_ORDER) or len(set(names)) != len(names):
-        return False
-    side_by_side = "encode" not in names or kinds.count("encode") == 1
-    return side_by_side and kinds == sorted(kinds, key=_ORDER.index)
 
 
 def network_and_steps(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:

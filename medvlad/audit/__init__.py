@@ -184,30 +184,27 @@ def audit_summary(found: dict[str, Any]) -> str:
         examples = "; ".join(_shown(example, found["root"]) for example in one["examples"][:2])
         lines.append(f"{one['severity']}: {one['sentence']}{f'; such as {examples}' if examples else ''}")
     kinds = [one["kind"] for one in found["findings"]]
-    clean = [name for name, starts in _CHECKS.items() if not any(kind.startswith(starts) for kind in kinds)]
-    left_out = _left_out(found)
-    clean = [name for name in clean if name not in left_out]
+    left_out = {name for name, _ in _untried(found)}
+    if all(isinstance(one, str) for one in found["shortcuts"].values()):
+        left_out.add("shortcuts")
+    clean = [
+        name
+        for name, starts in _CHECKS.items()
+        if name not in left_out and not any(kind.startswith(starts) for kind in kinds)
+    ]
     if clean:
         lines.append(f"nothing found: {', '.join(clean)}")
-    untried = [f"{name}: not tried: {why}" for name, why in left_out.items() if why]
-    untried += [f"{name}: {text}" for name, text in _untried(found)]
-    return "\n".join(lines + untried)
-
-
-def _left_out(found: dict[str, Any]) -> dict[str, str]:
-    """Name what could not be looked for at all, and why; "" where that is said elsewhere."""
-    left_out = {}
-    if found["n_patients"] is None:
-        left_out["shared patients"] = "no patients are known"
-    if "all" in found["counts"]:
-        left_out["parts that differ"] = "there is no train and test part"
-    if all(isinstance(one, str) for one in found["shortcuts"].values()):
-        left_out["shortcuts"] = ""
-    return left_out
+    return "\n".join(lines + [f"{name}: {text}" for name, text in _untried(found)])
 
 
 def _untried(found: dict[str, Any]) -> list[tuple[str, str]]:
-    figures = [(f"shortcuts, {name}", one) for name, one in found["shortcuts"].items()]
+    """Name what could not be looked for, and why."""
+    figures: list[tuple[str, Any]] = []
+    if found["n_patients"] is None:
+        figures.append(("shared patients", "not tried: no patients are known"))
+    if "all" in found["counts"]:
+        figures.append(("parts that differ", "not tried: there is no train and test part"))
+    figures += [(f"shortcuts, {name}", one) for name, one in found["shortcuts"].items()]
     figures += [(f"parts, class {name}", one) for name, one in found["parts"].items()]
     return [(name, one) for name, one in figures if isinstance(one, str)]
 
