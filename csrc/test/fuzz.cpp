@@ -6,7 +6,6 @@
 // prints a digest of all results that must not depend on the instruction set, and exits with 77 where this
 // processor cannot run the level that the program was built for.
 #include <algorithm>
-#include <array>
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
@@ -24,6 +23,7 @@
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
 #include "test/exact.hpp"
+#include "test/maps.hpp"
 #include "test/source.hpp"
 
 namespace {
@@ -31,6 +31,7 @@ namespace {
 using medvlad::Method;
 using medvlad::test::batch_of;
 using medvlad::test::Exact;
+using medvlad::test::Maps;
 using medvlad::test::Source;
 using Real = long double;
 
@@ -366,64 +367,6 @@ void fuzz_distances(Source& source) {
   add_to_digest(to_centers), add_to_digest(distances), add_to_digest(potentials);
 }
 
-struct Numbers {
-  std::vector<Real> values, magnitudes;  // of what is summed, as a bound on rounding
-  std::int64_t n, h, w, c;
-
-  Numbers(std::int64_t images, std::int64_t height, std::int64_t width, std::int64_t channels)
-      : values(size(images * height * width * channels)),
-        magnitudes(values.size()),
-        n(images),
-        h(height),
-        w(width),
-        c(channels) {}
-
-  std::size_t at(std::int64_t image, std::int64_t y, std::int64_t x, std::int64_t k) const {
-    return size(((image * h + y) * w + x) * c + k);
-  }
-
-  // Image, row, column and channel of a number.
-  std::array<std::int64_t, 4> place(std::size_t i) const {
-    const auto flat = static_cast<std::int64_t>(i);
-    return {flat / c / w / h, flat / c / w % h, flat / c % w, flat % c};
-  }
-};
-
-Numbers pooled(const Numbers& from) {
-  Numbers to(from.n, from.h / 2, from.w / 2, from.c);
-  for (std::size_t i = 0; i < to.values.size(); ++i) {
-    const auto [image, y, x, k] = to.place(i);
-    to.values[i] = -std::numeric_limits<Real>::infinity();
-    for (std::int64_t part = 0; part < 4; ++part) {
-      const std::size_t source = from.at(image, 2 * y + part / 2, 2 * x + part % 2, k);
-      to.values[i] = std::max(to.values[i], from.values[source]);
-      to.magnitudes[i] = std::max(to.magnitudes[i], from.magnitudes[source]);
-    }
-  }
-  return to;
-}
-
-Numbers convolved(const Numbers& from, const medvlad::Layer& layer) {
-  Numbers to(from.n, from.h, from.w, layer.n_out);
-  for (std::size_t i = 0; i < to.values.size(); ++i) {
-    const auto [image, y, x, k] = to.place(i);
-    Real sum = layer.bias[k], magnitude = std::fabs(sum);
-    for (std::int64_t tap = 0; tap < 9; ++tap) {
-      const std::int64_t from_y = y + tap / 3 - 1, from_x = x + tap % 3 - 1;
-      if (from_y < 0 || from_y >= from.h || from_x < 0 || from_x >= from.w) continue;
-      for (std::int64_t in = 0; in < from.c; ++in) {
-        const Real weight = layer.kernel[(tap * from.c + in) * to.c + k];
-        const std::size_t source = from.at(image, from_y, from_x, in);
-        sum += weight * from.values[source];
-        magnitude += std::fabs(weight) * from.magnitudes[source];
-      }
-    }
-    to.values[i] = layer.has_relu ? std::max(sum, Real{0}) : sum;
-    to.magnitudes[i] = magnitude;
-  }
-  return to;
-}
-
 // Numbers of ordinary size: what a network's weights and pixels may be is checked by who loads them.
 void fuzz_convolutions(Source& source) {
   constexpr std::int64_t widths[] = {1, 2, 3, 15, 16, 17, 20, 31, 32, 33};
@@ -438,7 +381,7 @@ void fuzz_convolutions(Source& source) {
     return all;
   };
   const std::int64_t n_channels = source.one_of(widths);
-  Numbers maps{source.below(3), source.one_of(sides), source.one_of(sides), n_channels};
+  Maps maps{source.below(3), source.one_of(sides), source.one_of(sides), n_channels};
   const std::vector<float> images = numbers(maps.n * maps.h * maps.w * maps.c);
   maps.values.assign(images.begin(), images.end());
   for (std::size_t i = 0; i < maps.values.size(); ++i) maps.magnitudes[i] = std::fabs(maps.values[i]);
