@@ -42,6 +42,7 @@ __all__ = [
     "check_vocabulary",
     "check_width",
     "import_extra",
+    "one_line",
 ]
 
 _FINITE_BLOCK_ROWS = 4096
@@ -82,6 +83,11 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        cause: BaseException | None = error
+        while cause is not None:  # extension modules make an ImportError of Ctrl-C
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         raise MissingExtraError(
             f"{purpose} needs the Python module {module!r} ({error}): pip install 'medvlad[{extra}]'"
         ) from error
@@ -183,7 +189,7 @@ def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
     try:
         array = np.asarray(offsets)
     except (TypeError, ValueError, RuntimeError) as error:  # lists of several lengths, arrays on a GPU
-        raise InputError(f"offsets must be n_images + 1 integers in one row ({_one_line(error)})") from error
+        raise InputError(f"offsets must be n_images + 1 integers in one row ({one_line(error)})") from error
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InputError(
             f"offsets must be n_images + 1 integers in one row, got shape {array.shape} of {array.dtype}"
@@ -213,7 +219,7 @@ def check_indices(indices: Any, n_images: int) -> NDArray[np.int64]:
     try:
         array = np.asarray(indices)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"images are chosen by a row of integers ({_one_line(error)})") from error
+        raise InputError(f"images are chosen by a row of integers ({one_line(error)})") from error
     if array.shape == (n_images,) and array.dtype == np.bool_:
         return np.flatnonzero(array)
     if array.size == 0 and array.ndim == 1 and array.dtype != np.bool_:
@@ -274,7 +280,8 @@ def _refuse_number(
     )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
     return " ".join(str(error).split())
 
 
@@ -286,7 +293,7 @@ def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
             raise TypeError("they are complex")
         checked = np.ascontiguousarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"weights must be numbers, one a descriptor ({_one_line(error)})") from error
+        raise InputError(f"weights must be numbers, one a descriptor ({one_line(error)})") from error
     if checked.shape != (n_rows,):
         raise InputError(f"weights must have shape ({n_rows},), one a descriptor, got {checked.shape}")
     wrong = np.flatnonzero(~((checked >= 0) & (checked <= MAX_WEIGHT)))

@@ -74,7 +74,12 @@ class Pseudonyms:
         return found[0] if found else None
 
     def reason(self, text: str, name: str) -> str:
-        """Return why the image `name` was left out, with its pseudonym in place of it."""
+        """Return why the image `name` was left out, with its pseudonym in place of it.
+
+        The reason of a copy that was read only once is the other's, and names that: nothing of it is kept.
+        """
+        if name not in text and repr(name) not in text:
+            return "it cannot be read"
         text = text.replace(repr(name), self.image(name)).replace(name, self.image(name))
         parts = (Path(name).name, Path(name).stem.partition("#")[0])
         # A file of one character is in every sentence; then nothing of it is kept, as nothing is sure.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, import_extra
+from medvlad._validate import InputError, import_extra, one_line
 
 __all__ = ["read_colour"]
 
@@ -37,14 +37,17 @@ def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | N
     """
     if any(importlib.util.find_spec(module) is None for module in ("imagecodecs", "tifffile")):
         return None
+    if kind == "PNG":
+        reader = import_extra("imagecodecs", "medical", "16-bit PNG")
+    else:
+        reader = import_extra("tifffile", "medical", "16-bit TIFF")
     try:
         if kind == "PNG":
-            codecs = import_extra("imagecodecs", "medical", "16-bit PNG")
-            values = np.asarray(codecs.png_decode(path.read_bytes()))
+            values = np.asarray(reader.png_decode(path.read_bytes()))
         else:
-            values = np.asarray(import_extra("tifffile", "medical", "16-bit TIFF").imread(path, key=page))
+            values = np.asarray(reader.imread(path, key=page))
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{name} is corrupt or truncated ({reason[:200]}): copy it again or remove it"
         ) from error
@@ -52,5 +55,4 @@ def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | N
         values = values.transpose(1, 2, 0)  # a TIFF with a plane a colour
     if values.ndim != 3 or values.shape[2] not in (2, 3, 4) or values.dtype != np.uint16:
         raise InputError(f"{name} is {values.dtype} of shape {values.shape}: convert it to 8 bits or to grey")
-    n_colours = 1 if values.shape[2] == 2 else 3
-    return np.repeat(values[..., :1], 3, axis=2) if n_colours == 1 else values[..., :3]
+    return np.repeat(values[..., :1], 3, axis=2) if values.shape[2] == 2 else values[..., :3]

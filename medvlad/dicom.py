@@ -19,7 +19,6 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,8 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, import_extra
+from medvlad._validate import InputError, import_extra, one_line
 from medvlad.frames import check_frame, max_frames, too_many_frames
+from medvlad.grey_levels import rounded, stretch
 
 __all__ = ["DICOM_SUFFIXES", "count_dicom", "is_dicom", "patient_of", "read_dicom"]
 
@@ -41,8 +41,6 @@ _PLUGINS = "python-gdcm"
 
 _MAX_INFLATED = 512 << 20  # a deflated DICOM file is unpacked as a whole
 _PIECE = 1 << 20
-
-Stretch = Callable[[NDArray[Any], str], NDArray[np.uint8]]
 
 
 def is_dicom(path: Path) -> bool:
@@ -138,9 +136,7 @@ def _text(element: Any) -> str:
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
 
 
-def read_dicom(
-    path: Path, frame: int | None, name: str, *, max_pixels: int | None, stretch: Stretch
-) -> NDArray[np.uint8]:
+def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
     """Read one frame of a DICOM file.
 
     Parameters
@@ -152,8 +148,6 @@ def read_dicom(
         What errors call the image.
     max_pixels : int or None
         Larger frames are refused before anything is decoded.
-    stretch : callable
-        From numbers and `name` to 0..255 by their minimum and maximum.
 
     Returns
     -------
@@ -197,7 +191,7 @@ def read_dicom(
     except Exception as error:
         raise _damaged(name, error) from error
     try:
-        return _to_eight_bits(pydicom, header, pixels, index, name, stretch)
+        return _to_eight_bits(pydicom, header, pixels, index, name)
     except InputError:
         raise
     except Exception as error:
@@ -206,12 +200,12 @@ def read_dicom(
 
 def _damaged(name: str, error: BaseException) -> InputError:
     # What stands in quotes is from the file, and in a damaged one may be anything.
-    reason = re.split("['\"]", " ".join(str(error).split()))[0][:200].rstrip(" :(") or type(error).__name__
+    reason = re.split("['\"]", one_line(error))[0][:200].rstrip(" :(") or type(error).__name__
     return InputError(f"{name} is damaged, or no DICOM ({reason}): copy it again or remove it")
 
 
 def _to_eight_bits(
-    pydicom: ModuleType, header: Any, pixels: NDArray[Any], index: int, name: str, stretch: Stretch
+    pydicom: ModuleType, header: Any, pixels: NDArray[Any], index: int, name: str
 ) -> NDArray[np.uint8]:
     photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric == "PALETTE COLOR":
@@ -288,7 +282,7 @@ def _apply_voi(
     if tables and (values.dtype.kind in "iu" or (values == np.rint(values)).all()):
         looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), header)
         top = (1 << int(tables[0].LUTDescriptor[2])) - 1
-        return _rounded(looked_up * (255.0 / top))
+        return rounded(looked_up * (255.0 / top))
     center, width, function = (
         _found(header, index, "FrameVOILUTSequence", tag)
         for tag in ("WindowCenter", "WindowWidth", "VOILUTFunction")
@@ -307,12 +301,7 @@ def _apply_voi(
         y = (x - center) / width + 0.5
     else:
         y = (x > center - 0.5) * 1.0 if width == 1 else (x - (center - 0.5)) / (width - 1) + 0.5
-    return _rounded(255 * y)
-
-
-def _rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
-    grey: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
-    return grey
+    return rounded(255 * y)
 
 
 def _first(value: Any) -> float | None:

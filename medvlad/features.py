@@ -27,7 +27,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from tqdm import tqdm
 
 from medvlad._validate import InputError, check_choice, check_n_threads, check_positive_int
 from medvlad.descriptors import Descriptors
@@ -36,6 +35,7 @@ from medvlad.gpu_array import GpuArray, empty, first_not_finite, import_cupy
 from medvlad.images import RESIZE_FILTERS
 from medvlad.loading import as_sequence, load_squares
 from medvlad.network import build_network, import_keras
+from medvlad.progress import progress_bar
 from medvlad.store import DescriptorStore, Section, ShardWriter, image_key
 from medvlad.stored import StoredDescriptors
 from medvlad.weights import fingerprint, weights_source
@@ -420,14 +420,14 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             return
         compute = self._engine()
         used, chunk = 0, max(batches)
-        hidden = None if self.progress is None else not self.progress
-        if self.progress is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
-            hidden = True
+        shown = self.progress
+        if shown is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
+            shown = False
         n_threads = check_n_threads(self.n_threads)
         loaded = load_squares(X, wanted, sides, self.resize, n_threads=min(n_threads, _LOADERS))
         with (
             closing(loaded),
-            tqdm(total=n_images, unit="image", desc="descriptors", disable=hidden, smoothing=0.05) as bar,
+            progress_bar(n_images, "descriptors", shown) as bar,
         ):
             while taken := list(islice(loaded, chunk)):
                 indices, images = [], []

@@ -25,7 +25,6 @@ decoded::
 from __future__ import annotations
 
 import io
-import math
 import os
 import stat
 from collections.abc import Callable
@@ -36,10 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from medvlad._validate import InputError, check_choice, check_positive_int
+from medvlad._validate import InputError, check_choice, check_positive_int, one_line
 from medvlad.deep_colour import read_colour
 from medvlad.dicom import DICOM_SUFFIXES, count_dicom, is_dicom, read_dicom
 from medvlad.frames import check_frame, max_frames, too_many_frames
+from medvlad.grey_levels import stretch
 from medvlad.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
 
 __all__ = [
@@ -251,7 +251,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
             f"got {array.shape}: give one grey or RGB image with the channels last"
         )
     _check_size(array.shape[1], array.shape[0], "the image array")
-    eight_bits = array if array.dtype == np.uint8 else _stretch(array, "the image array")
+    eight_bits = array if array.dtype == np.uint8 else stretch(array, "the image array")
     return _as_three_channels(eight_bits)
 
 
@@ -269,7 +269,7 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
         read = _medical_reader(path)
         if read is not None:
             limit = Image.MAX_IMAGE_PIXELS
-            pixels = read(path, frame, name, max_pixels=limit, stretch=_stretch)
+            pixels = read(path, frame, name, max_pixels=limit)
             _check_size(pixels.shape[1], pixels.shape[0], name)
             return _as_three_channels(pixels)
         with path.open("rb") as file:
@@ -286,7 +286,7 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
     except PermissionError as error:
         raise InputError(f"{name} may not be read by this user: change its permissions") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise InputError(f"{name} cannot be opened ({_one_line(error)}): check the path") from error
+        raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
 
 
 def _medical_reader(path: Path) -> Callable[..., NDArray[np.uint8]] | None:
@@ -312,7 +312,7 @@ def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: s
                         "which Pillow would keep the high byte only: pip install 'medvlad[medical]', or "
                         "convert it to 8 bits or to grey"
                     )
-                return _orient(_stretch(colour, name), _orientation(image))
+                return _orient(stretch(colour, name), _orientation(image))
             image.load()
             pixels = _to_rgb(image, name)
             return _orient(pixels, _orientation(image))
@@ -331,7 +331,7 @@ def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: s
     except Exception as error:
         # Damaged files reach Pillow's decoders with any content, and what those raise is not limited to
         # OSError: SyntaxError, struct.error, zlib.error, ValueError, IndexError, ... were seen.
-        reason = _one_line(error) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(f"{name} is corrupt or truncated ({reason}): copy it again or remove it") from error
 
 
@@ -418,24 +418,11 @@ def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
             if unsigned and values.dtype == np.int32:
                 values = values.view(np.uint32)
             inverted = _tiff_tag(image, _TIFF_PHOTOMETRIC, 1) == _TIFF_MIN_IS_WHITE
-        grey = _stretch(values, name)
+        grey = stretch(values, name)
         return _as_three_channels(255 - grey if inverted else grey)
     # A palette with several transparent entries makes convert warn that it cannot keep them: nor should it.
     image.info.pop("transparency", None)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Map minimum..maximum linearly to 0..255; a constant image to zeros."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite pixels: repair them or convert it to 16-bit integers")
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        return np.zeros(values.shape, np.uint8)
-    scale = 255.0 / (high - low)
-    if not 0 < scale < math.inf:
-        raise InputError(f"{name} holds pixels from {low} to {high}, too far apart or too near: scale them")
-    return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
 def _as_three_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -465,7 +452,3 @@ def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

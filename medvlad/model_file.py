@@ -46,6 +46,9 @@ FORMAT_VERSION = 3
 #: Parameters of the network that travel with the model; the others belong to the machine that runs it.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype")
 
+#: What comes of a header that is none of a model.
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+
 #: All that a header may hold.
 _HEADER = {
     *("format", "format_version", "features", "weights_fingerprint", "ranges", "n_features", "steps"),
@@ -97,11 +100,9 @@ def save_model(
             f"the card or a parameter of the model is nothing that JSON holds: {error}"
         ) from error
     try:
-        _assembled(header, arrays, path, None)
-    except InputError as error:
-        raise InputError(
-            f"the pipeline would not be read back from a model file: {error.__cause__}"
-        ) from error
+        _parts(header, arrays, None)
+    except _WRONG as error:
+        raise InputError(f"the pipeline would not be read back from a model file: {error}") from error
     text = json.dumps(header | {"digest": _digest(header, arrays)})
     write_file(path, save(arrays, metadata={"medvlad": text}), "model")
 
@@ -175,44 +176,51 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
 def _assembled(
     header: dict[str, Any], arrays: Arrays, path: str | os.PathLike[str], weights: str | None
 ) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
-    """Network, not yet built, where the model has one, and the other steps."""
+    """Network, not yet built, where the model has one, and the other steps; InputError names `path`."""
     try:
-        features = None
-        if header["features"] is not None:
-            # Nothing else of what the network takes, such as a folder to write into, is a stranger's to say.
-            settings = {name: header["features"][name] for name in _NETWORK}
-            settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
-            features = CNNDescriptors(**settings)
-            if header.get("ranges") is not None:
-                features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
-            str(header["weights_fingerprint"])
-        classes = np.array(header["classes"])
-        if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
-            raise ValueError("classes that are not two or more different ones")
-        if not fit_together([str(described["step"]) for described in header["steps"]]):
-            raise ValueError("steps that do not follow on each other")
-        steps, width = [], int(header["n_features"])
-        union: list[tuple[str, Any]] = []
-        union_width = 0
-        for described in header["steps"]:
-            kind, _, part = str(described["step"]).partition(".")
-            if union and not part:
-                steps.append(("encode", FeatureUnion(union)))
-                width, union, union_width = union_width, [], 0
-            step, out = make_step(described, arrays, width, len(classes))
-            if part:
-                union.append((part, step))
-                union_width += out
-            else:
-                steps.append((kind, step))
-                width = out
-        if union or not isinstance(steps[-1][1], WideLinearSVC):
-            raise ValueError("no classifier at the end")
-        steps[-1][1].classes_ = classes
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        return _parts(header, arrays, weights)
+    except _WRONG as error:
         raise InputError(
             f"{path} is no model that 'medvlad train' wrote, or damaged ({error}): train it again"
         ) from error
+
+
+def _parts(
+    header: dict[str, Any], arrays: Arrays, weights: str | None
+) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
+    """Do the work of `_assembled`; one of `_WRONG` where header and arrays are none of a model."""
+    features = None
+    if header["features"] is not None:
+        # Nothing else of what the network takes, such as a folder to write into, is a stranger's to say.
+        settings = {name: header["features"][name] for name in _NETWORK}
+        settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
+        features = CNNDescriptors(**settings)
+        if header.get("ranges") is not None:
+            features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
+        str(header["weights_fingerprint"])
+    classes = np.array(header["classes"])
+    if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
+        raise ValueError("classes that are not two or more different ones")
+    if not fit_together([str(described["step"]) for described in header["steps"]]):
+        raise ValueError("steps that do not follow on each other")
+    steps, width = [], int(header["n_features"])
+    union: list[tuple[str, Any]] = []
+    union_width = 0
+    for described in header["steps"]:
+        kind, _, part = str(described["step"]).partition(".")
+        if union and not part:
+            steps.append(("encode", FeatureUnion(union)))
+            width, union, union_width = union_width, [], 0
+        step, out = make_step(described, arrays, width, len(classes))
+        if part:
+            union.append((part, step))
+            union_width += out
+        else:
+            steps.append((kind, step))
+            width = out
+    if union or not isinstance(steps[-1][1], WideLinearSVC):
+        raise ValueError("no classifier at the end")
+    steps[-1][1].classes_ = classes
     return features, steps
 
 
@@ -247,7 +255,8 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str,
             steps.append((step_name(step), step))
     fits = all(step_name(step) for _, step in steps) and fit_together([name for name, _ in steps])
     if fits:
-        check_is_fitted(pipeline)
+        for _, step in steps:
+            check_is_fitted(step)
     tiled = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles) and fits]
     fits = fits and all(step_name(one) == "encode" and not isinstance(one, SpatialTiles) for one in tiled)
     if not fits:

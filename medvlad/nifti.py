@@ -11,7 +11,6 @@ import gzip
 import math
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, import_extra
+from medvlad._validate import InputError, import_extra, one_line
 from medvlad.frames import check_frame, max_frames, too_many_frames
+from medvlad.grey_levels import rounded, stretch
 
 __all__ = ["NIFTI_SUFFIXES", "count_nifti", "read_nifti"]
 
@@ -28,9 +28,6 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _MAX_VOLUME = 4 << 30  # a .nii.gz whose slices do not follow on each other is unpacked as a whole
 _MAX_NIFTI_HEADER = 64 << 20
-_PIECE = 1 << 20
-
-Stretch = Callable[[NDArray[Any], str], NDArray[np.uint8]]
 
 
 def count_nifti(path: Path) -> int:
@@ -85,9 +82,7 @@ def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
     return axes, [bool(orientation[axis, 1] < 0) for axis in axes]
 
 
-def read_nifti(
-    path: Path, frame: int | None, name: str, *, max_pixels: int | None, stretch: Stretch
-) -> NDArray[np.uint8]:
+def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
     """Read one slice of a NIfTI file; parameters and errors as :func:`read_dicom`.
 
     Returns
@@ -133,11 +128,10 @@ def read_nifti(
     low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
     if np.isfinite([low, high]).all() and low < high:
         levels = (values.astype(np.float64) - low) * (255 / (high - low))
-        grey: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
-        return grey
+        return rounded(levels)
     return stretch(values, name)
 
 
 def _damaged_nifti(name: str, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     return InputError(f"{name} is damaged, or no NIfTI ({reason[:200]}): copy it again or remove it")

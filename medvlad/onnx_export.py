@@ -80,7 +80,8 @@ def export_onnx(
     """
     onnx = import_extra("onnx", "onnx", "the ONNX export")
     features, steps = network_and_steps(pipeline)
-    check_is_fitted(pipeline)
+    for _, step in steps:
+        check_is_fitted(step)
     graph = _Graph(onnx)
     if from_features or features is None:
         width = int(steps[0][1].n_features_in_)

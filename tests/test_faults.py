@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from faults import (
 
 import medvlad.__main__
 from medvlad import InputError, StoredDescriptors, fetch, save_model
+from medvlad._validate import import_extra
 from medvlad.onnx_export import export_onnx
 from medvlad.store import DescriptorStore
 
@@ -425,16 +427,22 @@ def test_an_interrupt_at_the_edges_of_the_command(monkeypatch, capsys, at):
     assert calls[-1] is signal.SIG_DFL
 
 
-def test_an_interrupt_that_becomes_another_error(monkeypatch, capsys):
-    """As in the import of an extension module."""
+@pytest.mark.parametrize("extra", [False, True])
+def test_an_interrupt_that_becomes_another_error(monkeypatch, capsys, extra):
+    """As in the import of an extension module, of an optional one too."""
 
-    def importing():
+    def importing(*_):
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as error:
             raise ImportError("initialization failed") from error
 
-    monkeypatch.setattr("medvlad.cli.main", importing)
+    if extra:
+        command = partial(import_extra, "pydicom", "medical", "DICOM")
+        monkeypatch.setattr("medvlad.cli.cli.main", lambda **_: command())
+        monkeypatch.setattr("importlib.import_module", importing)
+    else:
+        monkeypatch.setattr("medvlad.cli.main", importing)
     with handlers_restored(), pytest.raises(SystemExit) as ended:
         medvlad.__main__.main()
     assert ended.value.code == 130

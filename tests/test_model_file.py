@@ -361,6 +361,9 @@ def test_what_is_no_fitted_pipeline_is_refused(rng, tmp_path):
     pipeline = Pipeline([("avg", GlobalPool()), ("svm", WideLinearSVC())])
     with pytest.raises(NotFittedError):
         save_model(pipeline, tmp_path / "m")
+    fitted_end = Pipeline([*pipeline.steps[:-1], ("svm", WideLinearSVC().fit(x[:, 0], y))])
+    with pytest.raises(NotFittedError):
+        save_model(fitted_end, tmp_path / "m")
     search = GridSearchCV(pipeline, {"svm__C": [1.0, 2.0]}, cv=2).fit(x, y)
     with pytest.raises(InputError, match="not GridSearchCV: give one, such as its best_estimator_"):
         save_model(search, tmp_path / "m")

@@ -398,7 +398,12 @@ def test_reasons_without_names(name):
     assert "image-" in told or told == "it cannot be read"
 
 
-def test_a_reason_is_of_one_image(tmp_path):
+def test_the_reason_of_a_copy_names_the_other_image():
+    told = Pseudonyms().reason("image 'x/smith.png' is empty (0 bytes): copy it again", "x/copy.png")
+    assert told == "it cannot be read"
+
+
+def test_a_reason_is_of_one_image():
     """The names of others are not looked for, so there may be any number of them."""
     told = Pseudonyms().reason("image 'x/smith.png' is empty (0 bytes): copy it again", "x/smith.png")
     assert re.fullmatch(r"image image-[0-9a-f]{16} is empty \(0 bytes\): copy it again", told)

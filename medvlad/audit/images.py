@@ -36,10 +36,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
-from medvlad._validate import InputError, check_n_threads
+from medvlad._validate import InputError, check_n_threads, one_line
 from medvlad.images import load_image, resize_square, split_frame
+from medvlad.progress import progress_bar
 
 __all__ = ["CORNER_SIDE", "THUMB_SIDE", "Box", "ImageFacts", "grey_thumbnails", "read_facts"]
 
@@ -164,10 +164,9 @@ def read_facts(
     n = min(check_n_threads(n_threads), _MOST_THREADS)
     found: list[ImageFacts | str] = []
     waiting: deque[Future[ImageFacts | str]] = deque()
-    hidden = None if progress is None else not progress
     threads = ThreadPoolExecutor(n, "medvlad-audit")
     try:
-        with tqdm(total=len(paths), unit="image", desc="images", disable=hidden, smoothing=0.05) as bar:
+        with progress_bar(len(paths), "images", progress) as bar:
             for path in paths:
                 waiting.append(threads.submit(_read, path))
                 if len(waiting) > _AHEAD * n:
@@ -191,7 +190,7 @@ def _read(path: Path) -> ImageFacts | str:
         digest.update(f"#{frame}".encode())
         kind, mode, quantisation = _header(file)
     except (InputError, OSError) as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     height, width = pixels.shape[:2]
     border, border_colour = _border(pixels)
     content = hashlib.blake2b(f"{height}x{width}:".encode(), digest_size=_DIGEST_BYTES)

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
-from tqdm import tqdm
 
 from medvlad._validate import InputError, check_positive_int, import_extra
 from medvlad.dicom import is_dicom
@@ -48,6 +47,7 @@ from medvlad.features import CNNDescriptors
 from medvlad.images import split_frame
 from medvlad.loading import as_sequence
 from medvlad.nifti import NIFTI_SUFFIXES
+from medvlad.progress import progress_bar
 from medvlad.store import image_key
 from medvlad.weights import weights_source
 
@@ -215,10 +215,8 @@ class _Run:
         wanted = self._chunk or min(-(-len(missing) // (_CHUNKS_A_WORKER * workers)), _CHUNK_IMAGES)
         chunks = deque(_cut(missing, -(-wanted // batch) * batch, batch))
         suspects: list[int] = []
-        progress = self._features.progress
-        hidden = None if progress is None else not progress
         with (
-            tqdm(total=len(missing), unit="image", desc="descriptors", disable=hidden) as bar,
+            progress_bar(len(missing), "descriptors", self._features.progress) as bar,
             probe_of(self._section) as probe,
         ):
 
