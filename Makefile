@@ -9,6 +9,9 @@ comma := ,
 CUDA ?= 13
 # Processes of `make test`.
 JOBS ?= 2
+# A test that hangs or ends its process is named and ends the run with a failure: what xdist does with the rest of
+# a process that it has started again may wait for ever.
+GUARDS := --max-worker-restart 0 -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
 SANITIZERS ?= none address,undefined thread
 # Of `make fuzz`.
 FUZZ_SECONDS ?= 600
@@ -24,11 +27,11 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/pytest benchmarks --benchmark-disable --quiet
-	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # The tests that take more than about ten seconds each.
 test-slow: $(VENV)/.test
-	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest -n $(JOBS) --dist loadscope -m slow
+	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadscope -m slow
 
 # Pages of docs/ in build/docs; warnings are errors, links that lead nowhere among them.
 docs: $(VENV)/.docs

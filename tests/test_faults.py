@@ -13,7 +13,6 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,7 @@ from faults import (
     zipped_chest,
 )
 
-import medvlad.__main__
 from medvlad import InputError, StoredDescriptors, fetch, save_model
-from medvlad._validate import import_extra
 from medvlad.onnx_export import export_onnx
 from medvlad.store import DescriptorStore
 
@@ -399,60 +396,93 @@ def test_kills(tmp_path):
     assert trials("kill", tmp_path, 25, 0)["images reported"] > 0
 
 
-@contextmanager
-def handlers_restored():
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def ended(prepared):
+    """Status, output and errors of the command after `prepared`, in a process with its own signals."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{COMMAND}{prepared}\nmedvlad.__main__.main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("at", ["the first moment", "the last moment"])
-def test_an_interrupt_at_the_edges_of_the_command(monkeypatch, capsys, at):
-    """Just after the handler is set, and just before it is taken back: random moments seldom meet these."""
-    calls = []
+COMMAND = """
+import importlib, pathlib, signal, sys, tempfile, time
+import medvlad.__main__, medvlad.cli
+from medvlad._validate import import_extra
 
-    def interrupted(number, handler):
+set_handler, calls = signal.signal, []
+
+def interrupted_call(at):
+    def handler_is(number, handler):
         calls.append(handler)
-        if len(calls) == (1 if at == "the first moment" else 2):
+        if len(calls) == at:
             raise KeyboardInterrupt
+        return set_handler(number, handler)
+    return handler_is
 
-    monkeypatch.setattr("medvlad.__main__.signal.signal", interrupted)
-    monkeypatch.setattr("medvlad.cli.main", lambda: sys.exit(0))
-    with pytest.raises(SystemExit) as ended:
-        medvlad.__main__.main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "\nmedvlad: interrupted\n"
-    assert calls[-1] is signal.SIG_DFL
+def importing(*_):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+
+def importing_an_extra(**_):
+    importlib.import_module = importing
+    import_extra("pydicom", "medical", "DICOM")
+
+def importing_a_module(seconds):
+    with tempfile.TemporaryDirectory() as folder:
+        module = "import signal, time; signal.raise_signal(signal.SIGINT)"
+        module += f"; [time.sleep(0.01) for _ in range({100 * seconds})]; print('whole', end=' ')"
+        pathlib.Path(folder, "interrupted_module.py").write_text(module)
+        sys.path.append(folder)
+        import interrupted_module
+        time.sleep(20)
+        print("did not end")
+
+class Object:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def twice():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+
+def forgetting():
+    Object()
+    time.sleep(20)
+    print("did not end")
+
+"""
+INTERRUPTED = {
+    "in its first moment": "medvlad.cli.main = sys.exit; signal.signal = interrupted_call(1)",
+    "in its last moment": "medvlad.cli.main = sys.exit; signal.signal = interrupted_call(2)",
+    "while it imports, to its end": "medvlad.cli.main = lambda: importing_a_module(0)",
+    "in a long import": "medvlad.cli.main = lambda: importing_a_module(20)",
+    "while it imports": "medvlad.cli.main = importing",
+    "while it imports an extra": "medvlad.cli.cli.main = importing_an_extra",
+    "while it forgets an object": "medvlad.cli.main = forgetting",
+    "twice": "medvlad.cli.main = twice",
+}
 
 
-@pytest.mark.parametrize("extra", [False, True])
-def test_an_interrupt_that_becomes_another_error(monkeypatch, capsys, extra):
-    """As in the import of an extension module, of an optional one too."""
-
-    def importing(*_):
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt as error:
-            raise ImportError("initialization failed") from error
-
-    if extra:
-        command = partial(import_extra, "pydicom", "medical", "DICOM")
-        monkeypatch.setattr("medvlad.cli.cli.main", lambda **_: command())
-        monkeypatch.setattr("importlib.import_module", importing)
-    else:
-        monkeypatch.setattr("medvlad.cli.main", importing)
-    with handlers_restored(), pytest.raises(SystemExit) as ended:
-        medvlad.__main__.main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "\nmedvlad: interrupted\n"
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_an_interrupt_that_random_moments_seldom_meet(when):
+    """Just after the handler is set, before it is taken back, where others make something else of it."""
+    status, out, error = ended(INTERRUPTED[when])
+    assert status == (-signal.SIGINT if when == "twice" else 130)
+    assert out == ("whole " if when == "while it imports, to its end" else "")
+    assert error == ("" if when == "twice" else "\nmedvlad: interrupted\n")
 
 
-def test_other_errors_of_the_command_line_are_shown(monkeypatch):
-    monkeypatch.setattr("medvlad.cli.main", lambda: 1 / 0)
-    with handlers_restored(), pytest.raises(ZeroDivisionError):
-        medvlad.__main__.main()
+def test_other_errors_of_the_command_line_are_shown():
+    status, _, error = ended("medvlad.cli.main = lambda: 1 / 0")
+    assert status == 1
+    assert error.endswith("ZeroDivisionError: division by zero\n")
 
 
 def test_interrupts(tmp_path):
