@@ -11,7 +11,7 @@ CUDA ?= 13
 JOBS ?= 2
 # A test that hangs or ends its process is named and ends the run with a failure: what xdist does with the rest of
 # a process that it has started again may wait for ever.
-GUARDS := --max-worker-restart 0 -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true
+GUARDS := --max-worker-restart 0 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 SANITIZERS ?= none address,undefined thread
 # Of `make fuzz`.
 FUZZ_SECONDS ?= 600

@@ -62,6 +62,11 @@ def compare_runs(
         If a folder holds no decisions, or they are not about the same images and classes.
     """
     check_seed(random_state, "random_state")
+    for run in (first, second):
+        if not (Path(run) / "predictions.csv").is_file():
+            raise InputError(
+                f"{run} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
+            )
     one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
     if (one.images, one.truth, one.class_names) != (other.images, other.truth, other.class_names):
         if any(is_pseudonym(run.images[0]) for run in (one, other)):
@@ -89,10 +94,6 @@ def compare_runs(
 
 def _read(folder: Path, encode: str | None) -> _Decisions:
     path = folder / "predictions.csv"
-    if not path.is_file():
-        raise InputError(
-            f"{folder} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
-        )
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
+import sys
+from importlib import metadata
 from typing import Any
 
 from medvlad._validate import check_n_threads
@@ -14,6 +17,8 @@ from medvlad.weights import find_weights
 
 __all__ = ["diagnose"]
 
+_NOT_FOR_USERS = {"cuda12", "cuda13", "test", "fuzz", "docs", "bench", "dev"}
+
 
 def diagnose() -> dict[str, Any]:
     """Describe this installation and machine.
@@ -21,12 +26,13 @@ def diagnose() -> dict[str, Any]:
     Returns
     -------
     dict
-        versions, platform, backends, instruction_set, threads, gpu, weights, environment: text, or dicts of
-        text.
+        versions, extras, platform, backends, instruction_set, threads, gpu, weights, environment: text, or
+        dicts of text.
     """
     backends = available_backends()
     return {
         "versions": versions(),
+        "extras": _extras(),
         "platform": f"{platform.system()} {platform.machine()}",
         "backends": backends,
         "instruction_set": backends["native"].removeprefix("ok: "),
@@ -38,6 +44,28 @@ def diagnose() -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name.startswith("MEDVLAD_") or name == "KERAS_BACKEND"
         },
+    }
+
+
+def _extras() -> dict[str, str]:
+    """Which extras are whole; CuPy's are what the backend cuda tells of."""
+    missing: dict[str, list[str]] = {}
+    for requirement in metadata.requires("medvlad") or []:
+        name = re.match(r"[\w.-]+", requirement)
+        extra = re.search(r"""extra == ["']([\w-]+)["']""", requirement)
+        if name is None or extra is None or extra[1] in _NOT_FOR_USERS:
+            continue
+        before = re.search(r"""python_version < ["'](\d+)\.(\d+)["']""", requirement)
+        if before is not None and sys.version_info[:2] >= (int(before[1]), int(before[2])):
+            continue
+        lacking = missing.setdefault(extra[1], [])
+        try:
+            metadata.version(name[0])
+        except metadata.PackageNotFoundError:
+            lacking.append(name[0])
+    return {
+        extra: f"without {', '.join(lacking)}: pip install 'medvlad[{extra}]'" if lacking else "ok"
+        for extra, lacking in missing.items()
     }
 
 

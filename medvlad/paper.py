@@ -61,16 +61,21 @@ class Role:
     root : Path
     stands_in : bool
         Whether the images are others, in a folder of the ordinary layout.
+    anonymous : bool
+        Whether to leave the folder's name out of the tables.
     """
 
     name: str
     root: Path
     stands_in: bool = False
+    anonymous: bool = False
 
     @property
     def title(self) -> str:
         """What it is called in a table."""
-        return f"{self.root.name}, for {_NAMES[self.name]}" if self.stands_in else _NAMES[self.name]
+        if not self.stands_in:
+            return _NAMES[self.name]
+        return f"{'other images' if self.anonymous else self.root.name}, for {_NAMES[self.name]}"
 
 
 def paper_tables(

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from medvlad import InputError, __version__
+from medvlad.doctor import diagnose
 from medvlad.network import import_keras
 
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
@@ -210,6 +211,7 @@ def test_compare_runs(run, images, weights, tmp_path):
     for wrong, told in (
         ([tmp_path / "avg,max", tmp_path / "max"], "holds several encodings"),
         ([tmp_path, tmp_path / "max"], "no predictions.csv"),
+        ([tmp_path / "avg,max", tmp_path], f"{tmp_path} holds no predictions.csv"),
         ([tmp_path / "avg", tmp_path / "max", "--encode", "vlad4,max"], "holds no encoding"),
     ):
         status, _, error = run("compare", *wrong)
@@ -256,6 +258,13 @@ def test_tiles(run, images, weights, tmp_path):
         status, _, error = run(*arguments, "--tiles", wrong, "-o", model)
         assert status == 2
         assert f"--tiles takes levels such as 1x1,2x2, up to 99x99, got '{wrong}'" in error
+
+
+def test_train_takes_one_encoding(run, images, weights, tmp_path):
+    arguments = ["train", images, *NETWORK, "--weights", weights, "--encode", "avg, vlad3"]
+    status, _, error = run(*arguments, "-o", tmp_path / "model")
+    assert status == 2
+    assert "--encode takes one encoding here, got 'avg, vlad3': '+' between joins their vectors" in error
 
 
 def test_export(run, images, weights, tmp_path):
@@ -307,6 +316,20 @@ def test_paper(run, images, weights, tmp_path):
     assert "many, for Chest X-ray" in printed
     assert "not of the paper's VGG19" in printed
     assert "stand-in" in (tmp_path / "out" / "paper.html").read_text()
+    (many / "train" / "lying" / "smith.png").write_bytes(b"no image")
+    arguments = ["paper", "--like-chest-xray", many, *options, "--on-error", "skip", "--anonymise"]
+    status, _, error = run(*arguments)
+    assert (status, "give a new or an empty folder" in error) == (2, True)
+    shutil.rmtree(tmp_path / "out")
+    status, printed, error = run(*arguments)
+    assert status == 1
+    assert "skipped: image image-" in error
+    written = [(tmp_path / "out" / name).read_text() for name in ("paper.json", "paper.html")]
+    everything = "\n".join([printed, error, *written]).replace(str(tmp_path / "out"), "")
+    for name in ("many, for", "smith", str(images.parent)):
+        assert name not in everything
+    cell = json.loads(written[0])["cells"][0]
+    assert cell == found["cells"][0] | {"data": "other images, for Chest X-ray"}
     assert run("paper", *options)[0] == 2
     status, _, error = run("paper", "--chest-xray", many, *options)
     assert status == 2
@@ -685,6 +708,21 @@ def test_doctor(run):
     assert found["threads"] >= 1
     assert found.keys() >= {"versions", "backends", "instruction_set", "threads", "gpu", "weights"}
     assert found["versions"]["numpy"] in printed
+    extras = "tensorflow openvino medical offline onnx distributed demo report fetch"
+    assert " ".join(found["extras"]) == extras
+
+
+def test_doctor_names_missing_extras(monkeypatch):
+    required = [
+        "numpy",
+        'scipy>=1; extra == "a"',
+        "nonesuch-1.x>=3; extra == 'b-c'",
+        'nonesuch; extra == "test"',
+        'nonesuch; python_version < "3.0" and extra == "a"',
+    ]
+    monkeypatch.setattr("medvlad.doctor.metadata.requires", lambda _: required)
+    found = diagnose()["extras"]
+    assert found == {"a": "ok", "b-c": "without nonesuch-1.x: pip install 'medvlad[b-c]'"}
 
 
 def test_as_a_process(tmp_path):

@@ -433,6 +433,31 @@ def test_an_odd_study_is_not_quoted(tmp_path, caplog, recwarn):
     assert caplog.records == []
 
 
+@pytest.mark.slow
+def test_workers_do_not_quote_headers(tmp_path, small_weights):
+    """Processes that extract for the command are as quiet as it is."""
+    pytest.importorskip("distributed", reason="needs the extra distributed")
+    (tmp_path / "scans" / "a").mkdir(parents=True)
+    for i in range(3):
+        dicom(tmp_path / "scans" / "a" / f"{i}.dcm", np.arange(4096).reshape(64, 64) % 97, i)
+    damaged, syntax = tmp_path / "scans" / "a" / "1.dcm", b"\x02\x00\x10\x00UI"
+    before, after = damaged.read_bytes().split(syntax)
+    damaged.write_bytes(before + syntax + b"\xe8\x03" + after[2:])  # as long as all that follows
+    with pytest.warns(UserWarning, match=WORD), pytest.raises(InputError, match="is damaged"):
+        load_image(damaged)
+    options = [*NETWORK[:-1], small_weights, "--workers", "1", "--store", "store", "--on-error", "skip"]
+    done = subprocess.run(
+        [sys.executable, "-m", "medvlad", "extract", "scans", *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "skipped: image 'scans/a/1.dcm' is damaged" in done.stderr
+    assert WORD not in done.stderr
+
+
 def test_a_damaged_patient_is_nobody(tmp_path):
     path = dicom(tmp_path / "a.dcm", np.arange(64).reshape(8, 8), 1)
     assert patient_of(path)

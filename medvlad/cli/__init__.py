@@ -25,6 +25,7 @@ from medvlad.cli.evaluate import demo, evaluate, predict, train
 from medvlad.cli.export import export, show
 from medvlad.cli.fetch import fetch
 from medvlad.cli.paper import paper
+from medvlad.cli.session import quiet_pydicom
 from medvlad.cli.store import extract, store
 
 __all__ = ["cli", "main"]
@@ -40,8 +41,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            # What pydicom finds odd in a header it repeats, identifiers included.
-            warnings.filterwarnings("ignore", module=r"pydicom\b")
+            quiet_pydicom()
             status = cli.main(prog_name="medvlad", standalone_mode=False)
     except click.Abort:
         click.echo("medvlad: interrupted", err=True)
@@ -72,17 +72,12 @@ def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
     click.echo(f"medvlad: {message}", err=True)
 
 
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="medvlad")
 @click.option("-v", "--verbose", is_flag=True, help="Log what is being done.")
 def cli(verbose: bool) -> None:
     """Classify medical images with frozen CNN descriptors, VLAD and a linear SVM."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="medvlad: %(message)s")
-    logging.getLogger("pydicom").addFilter(_nothing)  # as its warnings, above
 
 
 @cli.command()

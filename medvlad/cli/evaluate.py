@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvlad._validate import MissingExtraError, check_output_file, check_output_folder
+from medvlad._validate import InputError, MissingExtraError, check_output_file, check_output_folder
 from medvlad.cli.options import (
     PATH,
     anonymise_options,
@@ -109,6 +109,8 @@ def train(directory: Path, output: Path, anonymise: bool, **options: Any) -> int
     replaced = check_output_file(output, "model").exists()
     check_store(options["store"], directory)
     given = options["encode"]
+    if given is not None and "," in given:
+        raise InputError(f"--encode takes one encoding here, got {given!r}: '+' between joins their vectors")
     encode = encodings_of(options)[-1] if given is None else options.pop("encode")
     experiment = Experiment(**settings_of(options))
     dataset = experiment.load(directory)

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from medvlad._validate import check_output_file, check_output_folder
-from medvlad.cli.options import PATH, learning_options, network_options, numbers, on_error_option, settings_of
+from medvlad.cli.options import (
+    PATH,
+    learning_options,
+    network_options,
+    numbers,
+    on_error_option,
+    pseudonyms_of,
+    settings_of,
+)
 from medvlad.cli.session import list_skipped, start_keras
 from medvlad.whole_file import write_file
 
@@ -44,8 +52,10 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
 )
 @on_error_option
 @click.option("--out", type=PATH, help="Folder for paper.json and paper.html.")
-def paper(scale: str, vlad_scale: str, out: Path | None, **options: Any) -> int:
+@click.option("--anonymise", is_flag=True, help="Digests for names of files, no names of folders.")
+def paper(scale: str, vlad_scale: str, out: Path | None, anonymise: bool, **options: Any) -> int:
     """Fill the two tables of the paper, cell by cell, for the data sets that are at hand."""
+    from medvlad.anonymise import anonymise_results
     from medvlad.experiment import Experiment
     from medvlad.paper import Role, paper_page, paper_tables, paper_text
 
@@ -54,16 +64,20 @@ def paper(scale: str, vlad_scale: str, out: Path | None, **options: Any) -> int:
         for stands_in, prefix in ((False, ""), (True, "like_")):
             root = options.pop(prefix + name.replace("-", "_"))
             if root is not None:
-                roles.append(Role(name, root, stands_in))
+                roles.append(Role(name, root, stands_in, anonymous=anonymise))
     if out is not None:
         check_output_folder(out, "--out", *(role.root for role in roles))
         check_output_file(out / "paper.json", "results")
+    names = pseudonyms_of(anonymise, None, out)
     options["scale"] = vlad_scale
     experiment = Experiment(**settings_of(options))
     start_keras()
     found = paper_tables(
         roles, experiment, scales=numbers(scale, "--scale"), vlad_scales=numbers(vlad_scale, "--vlad-scale")
     )
+    if names is not None:
+        for run in found["runs"]:
+            anonymise_results(run, names)
     click.echo(paper_text(found))
     settings = found["runs"][0]["settings"]
     if settings["model"] != "vgg19":

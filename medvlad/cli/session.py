@@ -6,12 +6,13 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
-__all__ = ["collected_warnings", "list_skipped", "start_keras"]
+__all__ = ["collected_warnings", "list_skipped", "quiet_pydicom", "start_keras"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,16 @@ def start_keras() -> None:
             os.close(saved)
             announcements.seek(0)
             logger.debug("while Keras started: %s", announcements.read().strip())
+
+
+def quiet_pydicom() -> None:
+    """Show nothing of what pydicom finds odd in a header: it repeats what it finds, identifiers included."""
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
+    logging.getLogger("pydicom").addFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 class _Collector(logging.Handler):

@@ -144,8 +144,9 @@ class Extraction:
         kept = _kept()
         with kept.lock:  # a process with several Dask threads has one network
             if self.quiet:
-                from medvlad.cli.session import start_keras
+                from medvlad.cli.session import quiet_pydicom, start_keras
 
+                quiet_pydicom()
                 start_keras()
             for name, found in expected.items():
                 there = what_decides_bits(self.parameters["engine"], expected).get(name)
