@@ -11,7 +11,8 @@ CUDA ?= 13
 JOBS ?= 2
 # A test that hangs or ends its process is named and ends the run with a failure: what xdist does with the rest of
 # a process that it has started again may wait for ever.
-GUARDS := --max-worker-restart 0 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+HANGS := -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
+GUARDS := --max-worker-restart 0 $(HANGS)
 SANITIZERS ?= none address,undefined thread
 # Of `make fuzz`.
 FUZZ_SECONDS ?= 600
@@ -104,7 +105,7 @@ sanitize-kernels: $(VENV)/.test
 
 # The long form of tests/test_faults.py: hundreds of kills and interrupts at random moments.
 faults: $(VENV)/.test
-	$(BIN)/pytest -q -s -m faults tests/test_faults.py
+	$(BIN)/pytest $(HANGS) -q -s -m faults tests/test_faults.py
 
 clean:
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

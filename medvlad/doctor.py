@@ -8,6 +8,7 @@ import platform
 import re
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from medvlad._validate import check_n_threads
@@ -48,7 +49,7 @@ def diagnose() -> dict[str, Any]:
 
 
 def _extras() -> dict[str, str]:
-    """Which extras are whole; CuPy's are what the backend cuda tells of."""
+    """Which extras are installed, in whatever versions; CuPy's are what the backend cuda tells of."""
     missing: dict[str, list[str]] = {}
     for requirement in metadata.requires("medvlad") or []:
         name = re.match(r"[\w.-]+", requirement)
@@ -62,9 +63,10 @@ def _extras() -> dict[str, str]:
         try:
             metadata.version(name[0])
         except metadata.PackageNotFoundError:
-            lacking.append(name[0])
+            if find_spec(name[0].replace("-", "_").replace(".", "_")) is None:  # tensorflow-cpu, for one
+                lacking.append(name[0])
     return {
-        extra: f"without {', '.join(lacking)}: pip install 'medvlad[{extra}]'" if lacking else "ok"
+        extra: f"without {', '.join(lacking)}: pip install 'medvlad[{extra}]'" if lacking else "installed"
         for extra, lacking in missing.items()
     }
 

@@ -722,7 +722,7 @@ def test_doctor_names_missing_extras(monkeypatch):
     ]
     monkeypatch.setattr("medvlad.doctor.metadata.requires", lambda _: required)
     found = diagnose()["extras"]
-    assert found == {"a": "ok", "b-c": "without nonesuch-1.x: pip install 'medvlad[b-c]'"}
+    assert found == {"a": "installed", "b-c": "without nonesuch-1.x: pip install 'medvlad[b-c]'"}
 
 
 def test_as_a_process(tmp_path):

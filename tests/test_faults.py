@@ -396,10 +396,12 @@ def test_kills(tmp_path):
     assert trials("kill", tmp_path, 25, 0)["images reported"] > 0
 
 
-def ended(prepared):
+def ended(prepared, folder):
     """Status, output and errors of the command after `prepared`, in a process with its own signals."""
     done = subprocess.run(
         [sys.executable, "-c", f"{COMMAND}{prepared}\nmedvlad.__main__.main()"],
+        cwd=folder,
+        timeout=60,
         capture_output=True,
         text=True,
         check=False,
@@ -408,9 +410,10 @@ def ended(prepared):
 
 
 COMMAND = """
-import importlib, pathlib, signal, sys, tempfile, time
-import medvlad.__main__, medvlad.cli
+import importlib, pathlib, signal, sys, time
+import medvlad.__main__, medvlad.cli, medvlad.network
 from medvlad._validate import import_extra
+from medvlad.cli.session import start_keras
 
 set_handler, calls = signal.signal, []
 
@@ -433,14 +436,17 @@ def importing_an_extra(**_):
     import_extra("pydicom", "medical", "DICOM")
 
 def importing_a_module(seconds):
-    with tempfile.TemporaryDirectory() as folder:
-        module = "import signal, time; signal.raise_signal(signal.SIGINT)"
-        module += f"; [time.sleep(0.01) for _ in range({100 * seconds})]; print('whole', end=' ')"
-        pathlib.Path(folder, "interrupted_module.py").write_text(module)
-        sys.path.append(folder)
-        import interrupted_module
-        time.sleep(20)
-        print("did not end")
+    module = "import signal, time; signal.raise_signal(signal.SIGINT)"
+    module += f"; [time.sleep(0.01) for _ in range({100 * seconds})]; print('whole', end=' ')"
+    pathlib.Path("interrupted_module.py").write_text(module)
+    sys.path.append(".")
+    import interrupted_module
+    time.sleep(20)
+    print("did not end")
+
+def as_keras_does():
+    medvlad.network.import_keras = lambda: importing_a_module(20)
+    start_keras()
 
 class Object:
     def __del__(self):
@@ -463,6 +469,7 @@ INTERRUPTED = {
     "in its last moment": "medvlad.cli.main = sys.exit; signal.signal = interrupted_call(2)",
     "while it imports, to its end": "medvlad.cli.main = lambda: importing_a_module(0)",
     "in a long import": "medvlad.cli.main = lambda: importing_a_module(20)",
+    "while Keras starts": "medvlad.cli.main = as_keras_does",
     "while it imports": "medvlad.cli.main = importing",
     "while it imports an extra": "medvlad.cli.cli.main = importing_an_extra",
     "while it forgets an object": "medvlad.cli.main = forgetting",
@@ -471,16 +478,16 @@ INTERRUPTED = {
 
 
 @pytest.mark.parametrize("when", INTERRUPTED)
-def test_an_interrupt_that_random_moments_seldom_meet(when):
+def test_an_interrupt_that_random_moments_seldom_meet(tmp_path, when):
     """Just after the handler is set, before it is taken back, where others make something else of it."""
-    status, out, error = ended(INTERRUPTED[when])
+    status, out, error = ended(INTERRUPTED[when], tmp_path)
     assert status == (-signal.SIGINT if when == "twice" else 130)
     assert out == ("whole " if when == "while it imports, to its end" else "")
     assert error == ("" if when == "twice" else "\nmedvlad: interrupted\n")
 
 
-def test_other_errors_of_the_command_line_are_shown():
-    status, _, error = ended("medvlad.cli.main = lambda: 1 / 0")
+def test_other_errors_of_the_command_line_are_shown(tmp_path):
+    status, _, error = ended("medvlad.cli.main = lambda: 1 / 0", tmp_path)
     assert status == 1
     assert error.endswith("ZeroDivisionError: division by zero\n")
 

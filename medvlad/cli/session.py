@@ -41,11 +41,9 @@ def start_keras() -> None:
 def quiet_pydicom() -> None:
     """Show nothing of what pydicom finds odd in a header: it repeats what it finds, identifiers included."""
     warnings.filterwarnings("ignore", module=r"pydicom\b")
-    logging.getLogger("pydicom").addFilter(_nothing)
-
-
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
+    log = logging.getLogger("pydicom")  # which sets its level itself when it is imported
+    log.propagate = False
+    log.addHandler(logging.NullHandler())
 
 
 class _Collector(logging.Handler):
