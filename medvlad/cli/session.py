@@ -43,7 +43,8 @@ def quiet_pydicom() -> None:
     warnings.filterwarnings("ignore", module=r"pydicom\b")
     log = logging.getLogger("pydicom")  # which sets its level itself when it is imported
     log.propagate = False
-    log.addHandler(logging.NullHandler())
+    if not log.handlers:  # a worker does this for each of its jobs
+        log.addHandler(logging.NullHandler())
 
 
 class _Collector(logging.Handler):
