@@ -43,7 +43,7 @@ docs: $(VENV)/.docs
 gpu: $(VENV)/.gpu
 	if command -v compute-sanitizer; then for tool in memcheck racecheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -P -m pytest -q -p no:cacheprovider -m gpu \
-	    tests/test_cuda.py -k "kinds_of_numbers or both_ways or distances" || exit 1; done; fi
+	    tests/backends/test_cuda.py -k "kinds_of_numbers or both_ways or distances" || exit 1; done; fi
 	MEDVLAD_REQUIRE=native,cuda $(BIN)/python -P -m pytest -m gpu tests
 	$(BIN)/python -P -m pytest benchmarks/test_gpu.py --benchmark-columns=min,median,max \
 	  --benchmark-json=benchmarks/out.json $(BENCH)
@@ -96,16 +96,16 @@ valgrind: $(VENV)/.test
 # files and arguments, by hypothesis and by atheris. What fails is kept in build/fuzz.
 fuzz: $(VENV)/.fuzz
 	$(PYTHON) csrc/test/fuzz.py $$(( $(FUZZ_SECONDS) / 2 ))
-	FUZZ_EXAMPLES=$$(( $(FUZZ_SECONDS) * 2 )) $(BIN)/pytest -q -s tests/test_fuzz.py
-	$(BIN)/python -P tests/fuzz/guided.py $$(( $(FUZZ_SECONDS) / 4 ))
+	FUZZ_EXAMPLES=$$(( $(FUZZ_SECONDS) * 2 )) $(BIN)/pytest -q -s tests/robustness/test_fuzz.py
+	$(BIN)/python -P tests/support/fuzz/guided.py $$(( $(FUZZ_SECONDS) / 4 ))
 
 # The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
 sanitize-kernels: $(VENV)/.test
-	$(BIN)/pytest -q -m sanitize tests/test_kernels.py
+	$(BIN)/pytest -q -m sanitize tests/backends/test_kernels.py
 
-# The long form of tests/test_faults.py: hundreds of kills and interrupts at random moments.
+# The long form of tests/robustness/test_faults.py: hundreds of kills and interrupts at random moments.
 faults: $(VENV)/.test
-	$(BIN)/pytest $(HANGS) -q -s -m faults tests/test_faults.py
+	$(BIN)/pytest $(HANGS) -q -s -m faults tests/robustness/test_faults.py
 
 clean:
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

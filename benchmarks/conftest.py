@@ -10,7 +10,7 @@ from interleave import Processes
 from networks import NETWORKS, PRODUCT
 from rivals import RIVALS
 
-from medvlad._validate import check_n_threads
+from medvlad._util.validate import check_n_threads
 
 
 def pytest_addoption(parser):

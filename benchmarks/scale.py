@@ -53,7 +53,7 @@ def peak():
 def write(store, n_images, rows, features):
     import numpy as np
 
-    from medvlad.store import DescriptorStore
+    from medvlad.store.store import DescriptorStore
 
     rng = np.random.default_rng(0)
     section = DescriptorStore(store).section({"made by": "benchmarks/scale.py"})
@@ -67,10 +67,10 @@ def write(store, n_images, rows, features):
 
 
 def encode(store, n_images, clusters, max_samples):
-    from medvlad.encoding import VLAD
-    from medvlad.pooling import GlobalPool
-    from medvlad.store import DescriptorStore
-    from medvlad.stored import StoredDescriptors
+    from medvlad.encoders.pooling import GlobalPool
+    from medvlad.encoders.vlad import VLAD
+    from medvlad.store.store import DescriptorStore
+    from medvlad.store.stored_descriptors import StoredDescriptors
 
     figures = {"peak_import": peak()}
 

@@ -31,7 +31,7 @@ from sklearn.pipeline import Pipeline
 
 import medvlad as mv
 from medvlad.explain import evidence
-from medvlad.store import DescriptorStore
+from medvlad.store.store import DescriptorStore
 
 
 class Work:

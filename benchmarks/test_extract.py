@@ -16,7 +16,7 @@ from measure import replay, replayed_time
 from networks import BASE, NETWORKS, PRODUCT
 from networks.sgemm_network import SIZE
 
-from medvlad.features import input_side
+from medvlad.extraction.cnn_descriptors import input_side
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
@@ -84,7 +84,9 @@ def extracted(request, network_processes, timing, n_rounds):
             if timing and name == BASE:
                 images[name] = BASE_IMAGES
             if way.whole and not timing:  # the class is VGG19 and nothing smaller
-                missing[name] = Missing("the whole way is timed here; tests/test_features.py tests it")
+                missing[name] = Missing(
+                    "the whole way is timed here; tests/extraction/test_cnn_descriptors.py tests it"
+                )
                 continue
             try:
                 process = network_processes.get(name, n_threads)

@@ -12,7 +12,7 @@ import machine
 import pytest
 from measure import replay, replayed_time
 
-from medvlad._validate import check_n_threads
+from medvlad._util.validate import check_n_threads
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 

@@ -15,44 +15,44 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medvlad._validate import InputError, MissingExtraError
+    from medvlad._util.validate import InputError, MissingExtraError
     from medvlad.backends import available_backends
-    from medvlad.bag_of_words import BagOfWords
-    from medvlad.classify import WideLinearSVC
-    from medvlad.codebook import KMeansCodebook
-    from medvlad.datasets import load_image_folder
-    from medvlad.descriptors import Descriptors
-    from medvlad.encoding import VLAD, assign, vlad_encode
-    from medvlad.features import CNNDescriptors
-    from medvlad.fisher import FisherVector
-    from medvlad.model_file import load_model, save_model
-    from medvlad.pooling import GlobalPool
-    from medvlad.projection import DescriptorProjection
-    from medvlad.second_order import SecondOrderPool
-    from medvlad.stored import StoredDescriptors
-    from medvlad.tiles import SpatialTiles
+    from medvlad.datasets.folders import load_image_folder
+    from medvlad.descriptors.ragged import Descriptors
+    from medvlad.encoders.bag_of_words import BagOfWords
+    from medvlad.encoders.fisher import FisherVector
+    from medvlad.encoders.kmeans import KMeansCodebook
+    from medvlad.encoders.pooling import GlobalPool
+    from medvlad.encoders.projection import DescriptorProjection
+    from medvlad.encoders.second_order import SecondOrderPool
+    from medvlad.encoders.spatial_tiles import SpatialTiles
+    from medvlad.encoders.vlad import VLAD, assign, vlad_encode
+    from medvlad.extraction.cnn_descriptors import CNNDescriptors
+    from medvlad.models.model_file import load_model, save_model
+    from medvlad.store.stored_descriptors import StoredDescriptors
+    from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-_HOME = {
-    "SpatialTiles": "tiles",
-    "SecondOrderPool": "second_order",
-    "FisherVector": "fisher",
-    "BagOfWords": "bag_of_words",
-    "CNNDescriptors": "features",
-    "DescriptorProjection": "projection",
+_ROOM = {
+    "BagOfWords": "encoders",
+    "CNNDescriptors": "extraction",
+    "DescriptorProjection": "encoders",
     "Descriptors": "descriptors",
-    "GlobalPool": "pooling",
-    "InputError": "_validate",
-    "KMeansCodebook": "codebook",
-    "MissingExtraError": "_validate",
-    "StoredDescriptors": "stored",
-    "VLAD": "encoding",
-    "WideLinearSVC": "classify",
-    "assign": "encoding",
+    "FisherVector": "encoders",
+    "GlobalPool": "encoders",
+    "InputError": "_util.validate",
+    "KMeansCodebook": "encoders",
+    "MissingExtraError": "_util.validate",
+    "SecondOrderPool": "encoders",
+    "SpatialTiles": "encoders",
+    "StoredDescriptors": "store",
+    "VLAD": "encoders",
+    "WideLinearSVC": "svm",
+    "assign": "encoders",
     "available_backends": "backends",
     "load_image_folder": "datasets",
-    "load_model": "model_file",
-    "save_model": "model_file",
-    "vlad_encode": "encoding",
+    "load_model": "models",
+    "save_model": "models",
+    "vlad_encode": "encoders",
 }
 
 __all__ = [
@@ -84,9 +84,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("medvlad")
-    if name not in _HOME:
+    if name not in _ROOM:
         raise AttributeError(f"module 'medvlad' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"medvlad.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"medvlad.{_ROOM[name]}"), name)
 
 
 def __dir__() -> list[str]:

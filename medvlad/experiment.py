@@ -18,7 +18,8 @@ from PIL.Image import Image
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from medvlad._validate import (
+from medvlad._util.atomic_file import write_file
+from medvlad._util.validate import (
     InputError,
     check_choice,
     check_interval,
@@ -27,23 +28,23 @@ from medvlad._validate import (
     check_positive_int,
     check_seed,
 )
-from medvlad.anonymise import Pseudonyms
+from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
-from medvlad.calibration import METHODS
-from medvlad.classify import WideLinearSVC
-from medvlad.datasets import ImageFolder, load_image_folder
-from medvlad.descriptors import Descriptors
-from medvlad.evaluation import compare_decisions, figures, versions
+from medvlad.datasets.folders import ImageFolder, load_image_folder
+from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.datasets.published import LAYOUTS
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.encoders.projection import DescriptorProjection
+from medvlad.encoders.recipe import Recipe, encoder_steps
+from medvlad.evaluation.calibration import METHODS
+from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
+from medvlad.evaluation.metrics import compare_decisions, figures
 from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
-from medvlad.features import CNNDescriptors
-from medvlad.held_out import HeldOut, Stopwatch, held_out, inner_folds
-from medvlad.images import list_frames, load_image, png
-from medvlad.paper_datasets import LAYOUTS
-from medvlad.projection import DescriptorProjection
-from medvlad.recipe import Recipe, encoder_steps
-from medvlad.stored import StoredDescriptors
-from medvlad.weights import weights_source
-from medvlad.whole_file import write_file
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.weights import weights_source
+from medvlad.images.read import list_frames, load_image, png
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["Evaluation", "Experiment", "calibration_images", "evidence_picture", "predict_images"]
 
@@ -63,7 +64,7 @@ class Evaluation:
     ----------
     results : dict
         results (one dict an encoding), comparisons (of the first with each other one, see
-        :func:`medvlad.significance.compare`), dataset, settings, versions, skipped: ready for JSON.
+        :func:`medvlad.evaluation.bootstrap.compare`), dataset, settings, versions, skipped: ready for JSON.
     dataset : ImageFolder
         Without the images that were skipped.
     descriptors : Descriptors or StoredDescriptors
@@ -95,18 +96,18 @@ class Experiment:
     C, class_weight
         See :class:`medvlad.WideLinearSVC`; a C of None is chosen from
         :data:`medvlad.experiment.PENALTIES` by cross-validation inside the training images, see
-        :mod:`medvlad.held_out`.
+        :mod:`medvlad.evaluation.cross_validation`.
     calibration : {"platt", "isotonic"} or None
-        See :mod:`medvlad.calibration`.
+        See :mod:`medvlad.evaluation.calibration`.
     layout : str
-        How the folder is read: a key of `medvlad.paper_datasets.LAYOUTS`.
+        How the folder is read: a key of `medvlad.datasets.published.LAYOUTS`.
     group_pattern : str or None
         See :func:`medvlad.load_image_folder`.
     seed : int
         Of k-means and of every random split.
     folds, positive, adapt_threshold : int, str or None, bool or None
-        See :func:`medvlad.held_out.held_out` and :func:`medvlad.evaluation.figures`. None: adapt where
-        there is a test part of two classes.
+        See :func:`medvlad.evaluation.cross_validation.held_out` and
+        :func:`medvlad.evaluation.metrics.figures`. None: adapt where there is a test part of two classes.
     """
 
     model: str = "vgg19"
@@ -176,7 +177,7 @@ class Experiment:
         ----------
         dataset : ImageFolder
         encodings : sequence of str
-            Names that :meth:`medvlad.recipe.Recipe.encoder` knows.
+            Names that :meth:`medvlad.encoders.recipe.Recipe.encoder` knows.
 
         Returns
         -------

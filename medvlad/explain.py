@@ -45,14 +45,14 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
-from medvlad._validate import InputError
+from medvlad._util.validate import InputError
 from medvlad.backends.reference import NORM_FLOOR
-from medvlad.bag_of_words import BagOfWords
-from medvlad.classify import WideLinearSVC
-from medvlad.descriptors import Descriptors, as_descriptors
-from medvlad.encoding import VLAD, assign
-from medvlad.pooling import GlobalPool
-from medvlad.tiles import SpatialTiles
+from medvlad.descriptors.ragged import Descriptors, as_descriptors
+from medvlad.encoders.bag_of_words import BagOfWords
+from medvlad.encoders.pooling import GlobalPool
+from medvlad.encoders.spatial_tiles import SpatialTiles
+from medvlad.encoders.vlad import VLAD, assign
+from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = [
     "Evidence",

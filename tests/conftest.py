@@ -14,13 +14,13 @@ os.environ["PYTHONSAFEPATH"] = "1"
 
 import numpy as np
 import pytest
-from cuda_on_host import cupy_on_host
 from hypothesis import settings
+from support.cuda_on_host import cupy_on_host
 
 from medvlad import cli
 from medvlad.backends import available_backends, cuda_kernels
-from medvlad.cli.session import start_keras
-from medvlad.weights import find_weights
+from medvlad.extraction.keras_startup import start_keras
+from medvlad.extraction.weights import find_weights
 
 # Timing on a shared machine says nothing about correctness, and failures must repeat.
 settings.register_profile("medvlad", deadline=None, derandomize=True, max_examples=50)

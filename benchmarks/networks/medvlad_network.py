@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 import medvlad
-from medvlad.engines import calibrate, choose_engine, make_engine
-from medvlad.images import load_image, resize_square
-from medvlad.network import import_keras
+from medvlad.extraction.engines import calibrate, choose_engine, make_engine
+from medvlad.extraction.network import import_keras
+from medvlad.images.read import load_image, resize_square
 
 from .keras_network import model_of
 

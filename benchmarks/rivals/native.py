@@ -28,7 +28,7 @@ def kmeans(x, k, seed, n_iter, n_threads, start=None):
     """Fit, from a given start or from seeds whose seconds are told apart."""
     import time
 
-    from medvlad import codebook
+    from medvlad.encoders import kmeans as codebook
 
     seconds = {}
     seed_centers = getattr(codebook, "_seed", None)

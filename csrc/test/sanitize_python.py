@@ -27,7 +27,12 @@ import pybind11
 
 SOURCE = Path(__file__).resolve().parents[1]
 ROOT = SOURCE.parent
-TESTS = ("test_backends.py", "test_levels.py", "test_memberships.py", "test_winograd.py")
+TESTS = (
+    "backends/test_backends.py",
+    "backends/test_levels.py",
+    "encoders/test_memberships.py",
+    "extraction/test_winograd.py",
+)
 #: CUDA kernels on the host have a test of their own, Keras brings TensorFlow, and where there is no memory a
 #: sanitizer ends the process.
 SELECTION = "not cuda and not Keras and not no_memory"

@@ -1,4 +1,4 @@
-"""Run the portable core under valgrind's memcheck: its own test program, and tests/smoke.py from Python.
+"""Run the portable core under valgrind's memcheck: its own test program, and the smoke test from Python.
 
     python csrc/test/valgrind.py [core_test] [smoke]
 
@@ -83,7 +83,7 @@ def from_python(folder: str) -> bool:
     if not errors_of(folder, ["-c", UNWRITTEN]):
         raise SystemExit("descriptors that nobody has written went unnoticed")
     began = time.perf_counter()
-    found = errors_of(folder, [str(SOURCE.parent / "tests" / "smoke.py"), "portable"])
+    found = errors_of(folder, [str(SOURCE.parent / "tests" / "support" / "smoke.py"), "portable"])
     said = "no error" if not found else "\n  ".join(["FAILED", *found])
     print(f"smoke.py: {said} ({time.perf_counter() - began:.0f} s)")
     return not found

@@ -37,9 +37,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medvlad._validate import InputError, check_n_threads, one_line
-from medvlad.images import load_image, resize_square, split_frame
-from medvlad.progress import progress_bar
+from medvlad._util.progress import progress_bar
+from medvlad._util.validate import InputError, check_n_threads, one_line
+from medvlad.images.read import load_image, resize_square, split_frame
 
 __all__ = ["CORNER_SIDE", "THUMB_SIDE", "Box", "ImageFacts", "grey_thumbnails", "read_facts"]
 
@@ -143,7 +143,7 @@ def read_facts(
     Parameters
     ----------
     paths : sequence of Path
-        What :func:`medvlad.images.load_image` takes.
+        What :func:`medvlad.images.read.load_image` takes.
     n_threads : int or None, default=None
         Threads that read; None takes the processors this process may use, at most 8.
     progress : bool or None, default=None

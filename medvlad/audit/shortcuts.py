@@ -44,11 +44,11 @@ from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
-from medvlad._blas_threads import single_threaded_blas
+from medvlad._util.blas_threads import single_threaded_blas
 from medvlad.audit.finding import Finding, ReadImages, Severity, finding
 from medvlad.audit.images import THUMB_SIDE, ImageFacts
-from medvlad.classify import WideLinearSVC
-from medvlad.significance import bootstrap_intervals
+from medvlad.evaluation.bootstrap import bootstrap_intervals
+from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["FEATURES", "shift_findings", "shortcut_findings"]
 

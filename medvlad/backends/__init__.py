@@ -15,8 +15,8 @@
 
 ``"auto"`` is cuda for arrays on a GPU, which no other backend takes. For arrays in host memory it takes
 MEDVLAD_BACKEND if that is set, else native, else reference with one warning: numbers do not change because a
-machine has a GPU. Arguments were checked by :mod:`medvlad._validate` before they come here; labels are the
-same on every backend.
+machine has a GPU. Arguments were checked by :mod:`medvlad._util.validate` before they come here; labels
+are the same on every backend.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, check_choice
-from medvlad.gpu_array import GpuArray
+from medvlad._util.validate import InputError, check_choice
+from medvlad.descriptors.gpu_array import GpuArray
 
 __all__ = ["BACKENDS", "Backend", "available_backends", "get_backend", "host_backend"]
 

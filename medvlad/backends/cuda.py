@@ -1,6 +1,7 @@
 """The GPU: chooses the kernels' launch shapes, moves arrays.
 
-The mathematics stands in ``kernels/*.cu`` and :mod:`medvlad.backends.candidates`. One call of `encode` runs
+The mathematics stands in ``kernels/*.cu`` and :mod:`medvlad.backends.candidate_centers`. One call of
+`encode` runs
 
     images          many images of few rows: a block each, from descriptors to the vector
 
@@ -10,8 +11,9 @@ or, for few images and large ones,
     decide          rows with several candidates, exactly
     cells           norms, then residuals and normalisation, a warp a cell and slice
 
-Descriptors are NumPy arrays or :class:`~medvlad.gpu_array.GpuArray`. What is on a GPU stays there, and is
-computed on its library's stream; host arrays go through two pairs of pinned buffers, block by block, so that
+
+Descriptors are NumPy arrays or :class:`~medvlad.descriptors.gpu_array.GpuArray`. What is on a GPU stays
+there, and is computed on its library's stream; host arrays go through two pairs of pinned buffers, block by block, so that
 copies in, kernels and copies out overlap and the batch may be larger than the GPU's memory. No kernel adds
 floating-point numbers in an order that could change: the same bits on every run, whichever way is taken.
 
@@ -29,11 +31,12 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, check_finite
+from medvlad._util.validate import InputError
 from medvlad.backends import host_backend
-from medvlad.backends.candidates import TILE_CENTERS, CandidateCenters, candidate_centers
+from medvlad.backends.candidate_centers import TILE_CENTERS, CandidateCenters, candidate_centers
 from medvlad.backends.cuda_kernels import capability, launch
-from medvlad.gpu_array import GpuArray, import_cupy
+from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 
 __all__ = [
     "aggregate",

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from medvlad.gpu_array import import_cupy
+from medvlad.descriptors.gpu_array import import_cupy
 
 __all__ = ["capability", "launch", "module", "options", "source"]
 

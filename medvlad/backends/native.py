@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._blas_threads import single_threaded_blas
-from medvlad._validate import InputError, check_choice
+from medvlad._util.blas_threads import single_threaded_blas
+from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.reference import column_sums, place, take
 
 try:
@@ -210,7 +210,7 @@ def candidate_distances(
 def convnet(
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32], bool] | None], n_channels: int
 ) -> _native_portable.ConvNet:
-    """Network of (kernel, bias, has_relu) and, for pooling, None: see :mod:`medvlad.winograd`."""
+    """Return a network of (kernel, bias, has_relu) and, for pooling, None."""
     net: _native_portable.ConvNet = _module(level()).ConvNet(layers, n_channels)
     return net
 

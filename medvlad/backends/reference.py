@@ -22,14 +22,14 @@ ties go to the lowest index whatever the machine, its BLAS or its number of thre
 
     V_bk = sum over rows x of image b with label k of (x - c_k),      n_bk = number of these rows.
 
-Where a row is in several cells, or counts otherwise than once (:mod:`medvlad.memberships`), it has a weight
-w_k in each: V_bk = sum of w_k (x - c_k), and its mass is m_bk = sum of w_k.
+Where a row is in several cells, or counts otherwise than once (:mod:`medvlad.encoders.memberships`), it
+has a weight w_k in each: V_bk = sum of w_k (x - c_k), and its mass is m_bk = sum of w_k.
 
 **Normalisation,** in this order, all but the last where wanted; powers and signs are taken number by number::
 
     residual    x - c_k <- (x - c_k) / |x - c_k|        (Delhumeau et al., ACM MM 2013), before the sum
     mass        V_bk <- V_bk / m_bk                     (the mean residual; NetVLAD and VLFeat offer it)
-    local axes  V_bk <- R_k V_bk                        (Delhumeau et al.; R_k: medvlad.encoding)
+    local axes  V_bk <- R_k V_bk                        (Delhumeau et al.; R_k: medvlad.encoders.vlad)
     power       v <- sign(v) |v|^power                  (Jegou et al., PAMI 2012)
     intra       V_bk <- V_bk / |V_bk|                   (Arandjelovic and Zisserman, CVPR 2013)
     L2          (V_b1, ..., V_bK) <- the same / its norm

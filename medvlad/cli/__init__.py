@@ -17,16 +17,16 @@ from typing import Any
 
 import click
 
-from medvlad._memory import OutOfMemory
-from medvlad._validate import InputError, MissingExtraError
+from medvlad._util.memory import OutOfMemory
+from medvlad._util.validate import InputError, MissingExtraError
 from medvlad.cli.audit import audit
 from medvlad.cli.compare import compare
 from medvlad.cli.evaluate import demo, evaluate, predict, train
 from medvlad.cli.export import export, show
 from medvlad.cli.fetch import fetch
 from medvlad.cli.paper import paper
-from medvlad.cli.session import quiet_pydicom
 from medvlad.cli.store import extract, store
+from medvlad.images.dicom import quiet_pydicom
 
 __all__ = ["cli", "main"]
 
@@ -84,7 +84,7 @@ def cli(verbose: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Say what is installed, what can run here, and what is missing."""
-    from medvlad.doctor import diagnose
+    from medvlad.cli.doctor import diagnose
 
     found = diagnose()
     if as_json:

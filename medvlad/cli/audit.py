@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from medvlad._validate import check_output_file, check_output_folder
+from medvlad._util.atomic_file import write_file
+from medvlad._util.validate import check_output_file, check_output_folder
 from medvlad.cli.options import PATH, anonymise_options, layout_option, pseudonyms_of
-from medvlad.whole_file import write_file
 
 __all__ = ["audit"]
 
@@ -42,8 +42,8 @@ def audit(
     """Look for leaks, copies, shortcuts and other defects of the images in DIR."""
     from medvlad.audit import audit as look
     from medvlad.audit import audit_summary
-    from medvlad.audit.page import audit_page
     from medvlad.experiment import Experiment
+    from medvlad.report.audit import audit_page
 
     if out is not None:
         check_output_folder(out, "--out", directory)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from medvlad._validate import InputError
+from medvlad._util.validate import InputError
 from medvlad.cli.options import PATH
 
 __all__ = ["compare"]
@@ -21,7 +21,7 @@ __all__ = ["compare"]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(first: Path, second: Path, encode: str | None, seed: int, as_json: bool) -> None:
     """Say whether the run in SECOND is better than that in FIRST (folders of evaluate --out)."""
-    from medvlad.comparison import compare_runs
+    from medvlad.evaluation.compare_runs import compare_runs
 
     encodings: tuple[str | None, str | None] = (None, None)
     if encode is not None:

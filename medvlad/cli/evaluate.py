@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvlad._validate import InputError, MissingExtraError, check_output_file, check_output_folder
+from medvlad._util.atomic_file import write_file
+from medvlad._util.validate import InputError, MissingExtraError, check_output_file, check_output_folder
+from medvlad.cli.console import collected_warnings, list_skipped
 from medvlad.cli.options import (
     PATH,
     anonymise_options,
@@ -23,11 +25,10 @@ from medvlad.cli.options import (
     scale_option,
     settings_of,
 )
-from medvlad.cli.session import collected_warnings, list_skipped, start_keras
-from medvlad.whole_file import write_file
+from medvlad.extraction.keras_startup import start_keras
 
 if TYPE_CHECKING:
-    from medvlad.anonymise import Pseudonyms
+    from medvlad.datasets.pseudonyms import Pseudonyms
     from medvlad.experiment import Experiment
 
 __all__ = ["demo", "evaluate", "predict", "train"]
@@ -104,7 +105,7 @@ def evaluate(
 def train(directory: Path, output: Path, anonymise: bool, **options: Any) -> int:
     """Fit a classifier on the images of DIR (its train part, if it has one) and save it."""
     from medvlad.experiment import Experiment
-    from medvlad.model_file import save_model
+    from medvlad.models.model_file import save_model
 
     replaced = check_output_file(output, "model").exists()
     check_store(options["store"], directory)
@@ -152,10 +153,10 @@ def predict(
     anonymise_key: Path | None,
 ) -> int:
     """Classify each IMAGE with a model that `medvlad train` wrote."""
-    from medvlad.evaluation_report import explain_page
     from medvlad.experiment import predict_images
     from medvlad.explain import is_additive
-    from medvlad.model_file import check_readable, load_model
+    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.report.evaluation import explain_page
 
     check_readable(model, of_images=True)
     start_keras()
@@ -196,7 +197,7 @@ def predict(
 )
 def demo(out: Path) -> int:
     """Run the whole way on images that need no download: descriptors, pooling and VLAD, SVM, accuracy."""
-    from medvlad.demo import write_demo_images
+    from medvlad.datasets.demo import write_demo_images
     from medvlad.experiment import Experiment
 
     images = write_demo_images(out / "images")
@@ -215,9 +216,9 @@ def _evaluate(
     names: Pseudonyms | None = None,
     pictures: bool = True,
 ) -> int:
-    from medvlad.anonymise import anonymise_results, anonymise_warning
-    from medvlad.evaluation import score_table
-    from medvlad.evaluation_report import write_predictions, write_report
+    from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
+    from medvlad.evaluation.metrics import score_table
+    from medvlad.report.evaluation import write_predictions, write_report
 
     if out is not None:
         check_output_folder(out, "--out", directory)

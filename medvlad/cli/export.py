@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from medvlad._validate import check_output_file
+from medvlad._util.validate import check_output_file
 from medvlad.cli.options import PATH
-from medvlad.cli.session import start_keras
+from medvlad.extraction.keras_startup import start_keras
 
 __all__ = ["export", "show"]
 
@@ -18,7 +18,7 @@ __all__ = ["export", "show"]
 @click.argument("model", type=PATH)
 def show(model: Path) -> None:
     """Print what MODEL is, as JSON: steps, classes, versions, what it was trained on."""
-    from medvlad.model_file import model_card
+    from medvlad.models.model_file import model_card
 
     click.echo(json.dumps(model_card(model), indent=2))
 
@@ -32,8 +32,8 @@ def show(model: Path) -> None:
 )
 def export(model: Path, output: Path, weights: str | None, from_features: bool) -> None:
     """Write MODEL, which `medvlad train` made, as one ONNX graph from pixels to scores (extra onnx)."""
-    from medvlad.model_file import check_readable, load_model
-    from medvlad.onnx_export import export_onnx
+    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.models.onnx_export import export_onnx
 
     check_readable(model)
     check_output_file(output, "ONNX model")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from medvlad._validate import InputError
+from medvlad._util.validate import InputError
 from medvlad.cli.options import PATH
 
 __all__ = ["fetch"]
@@ -22,8 +22,8 @@ def fetch(
     name: str | None, listed: bool, folder: Path | None, archive: Path | None, sha256: str | None
 ) -> None:
     """Download the data set NAME, check and unpack it (extra 'fetch')."""
-    from medvlad.fetch import REMOTE
-    from medvlad.fetch import fetch as get
+    from medvlad.datasets.download import REMOTE
+    from medvlad.datasets.download import fetch as get
 
     if listed:
         for known, remote in REMOTE.items():

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from medvlad._validate import InputError, check_output_file
+from medvlad._util.validate import InputError, check_output_file
 
 if TYPE_CHECKING:
-    from medvlad.anonymise import Pseudonyms
+    from medvlad.datasets.pseudonyms import Pseudonyms
 
 __all__ = [
     "PATH",
@@ -220,7 +220,7 @@ def anonymise_options(command: Command) -> Command:
 
 def pseudonyms_of(anonymise: bool, key_file: Path | None, *folders: Path | None) -> Pseudonyms | None:
     """Return the names to be used in what is written into `folders`, which must be empty then; or None."""
-    from medvlad.anonymise import Pseudonyms
+    from medvlad.datasets.pseudonyms import Pseudonyms
 
     if not anonymise and key_file is None:
         return None
@@ -250,7 +250,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
     What a preset sets goes before an option's default, and after what the user gave.
     """
-    from medvlad.recipe import PRESETS, Recipe
+    from medvlad.encoders.recipe import PRESETS, Recipe
 
     context = click.get_current_context()
     preset = PRESETS[options.pop("preset") or "paper"]
@@ -288,7 +288,7 @@ def _tiles(text: str) -> tuple[tuple[int, int], ...]:
 
 def encodings_of(options: dict[str, Any]) -> list[str]:
     """Take the encodings out of the options: those given, or those of the preset."""
-    from medvlad.recipe import PRESETS
+    from medvlad.encoders.recipe import PRESETS
 
     encode = options.pop("encode")
     if encode is None:

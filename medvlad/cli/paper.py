@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from medvlad._validate import check_output_file, check_output_folder
+from medvlad._util.atomic_file import write_file
+from medvlad._util.validate import check_output_file, check_output_folder
+from medvlad.cli.console import list_skipped
 from medvlad.cli.options import (
     PATH,
     learning_options,
@@ -18,8 +20,7 @@ from medvlad.cli.options import (
     pseudonyms_of,
     settings_of,
 )
-from medvlad.cli.session import list_skipped, start_keras
-from medvlad.whole_file import write_file
+from medvlad.extraction.keras_startup import start_keras
 
 __all__ = ["paper"]
 
@@ -55,9 +56,9 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
 @click.option("--anonymise", is_flag=True, help="Digests for names of files, no names of folders.")
 def paper(scale: str, vlad_scale: str, out: Path | None, anonymise: bool, **options: Any) -> int:
     """Fill the two tables of the paper, cell by cell, for the data sets that are at hand."""
-    from medvlad.anonymise import anonymise_results
+    from medvlad.datasets.pseudonyms import anonymise_results
     from medvlad.experiment import Experiment
-    from medvlad.paper import Role, paper_page, paper_tables, paper_text
+    from medvlad.report.paper import Role, paper_page, paper_tables, paper_text
 
     roles = []
     for name in _SETS:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from medvlad._validate import InputError
+from medvlad._util.validate import InputError
+from medvlad.cli.console import list_skipped
 from medvlad.cli.options import (
     PATH,
     check_store,
@@ -18,7 +19,7 @@ from medvlad.cli.options import (
     on_error_option,
     scale_option,
 )
-from medvlad.cli.session import list_skipped, start_keras
+from medvlad.extraction.keras_startup import start_keras
 
 __all__ = ["extract", "store"]
 
@@ -45,9 +46,9 @@ def extract(
     **options: Any,
 ) -> int:
     """Put the descriptors of all images in DIR into a store; stopped, it goes on from there next time."""
-    from medvlad.datasets import list_images
-    from medvlad.features import CNNDescriptors
-    from medvlad.store import DescriptorStore
+    from medvlad.datasets.folders import list_images
+    from medvlad.extraction.cnn_descriptors import CNNDescriptors
+    from medvlad.store.store import DescriptorStore
 
     if store is None:
         raise InputError("extract needs --store FOLDER, where descriptors are kept")
@@ -81,7 +82,7 @@ def extract(
 
 def _calibration_images(directory: Path, paths: list[str]) -> list[Path]:
     """Return those that `evaluate` would take, so that it finds what is extracted; all without classes."""
-    from medvlad.datasets import load_image_folder
+    from medvlad.datasets.folders import load_image_folder
     from medvlad.experiment import calibration_images
 
     try:
@@ -129,7 +130,7 @@ def store_gc(folder: Path) -> None:
 
 
 def _sections(folder: Path) -> list[Any]:
-    from medvlad.store import DescriptorStore
+    from medvlad.store.store import DescriptorStore
 
     if not (folder / "format.json").is_file():
         raise InputError(f"{folder} is no descriptor store: name the folder that --store was given")

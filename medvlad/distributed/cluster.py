@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
-from medvlad._validate import InputError, check_n_threads, import_extra
+from medvlad._util.validate import InputError, check_n_threads, import_extra
 
 __all__ = ["Cluster", "connected"]
 

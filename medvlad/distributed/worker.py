@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._validate import InputError, import_extra
-from medvlad.descriptors import Descriptors
-from medvlad.evaluation import versions
-from medvlad.features import CNNDescriptors
-from medvlad.network import import_keras
-from medvlad.store import DescriptorStore, Section
+from medvlad._util.validate import InputError, import_extra
+from medvlad._util.versions import versions
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.network import import_keras
+from medvlad.store.store import DescriptorStore, Section
 
 __all__ = ["Call", "Encoding", "Extraction", "Image", "Made", "encode", "probe_of", "what_decides_bits"]
 
@@ -144,7 +144,8 @@ class Extraction:
         kept = _kept()
         with kept.lock:  # a process with several Dask threads has one network
             if self.quiet:
-                from medvlad.cli.session import quiet_pydicom, start_keras
+                from medvlad.extraction.keras_startup import start_keras
+                from medvlad.images.dicom import quiet_pydicom
 
                 quiet_pydicom()
                 start_keras()

@@ -1,0 +1,234 @@
+"""What is wrong with a data set before anything is trained on it.
+
+An audit reads every image once and looks for what makes results too good, or worse than they need be: files
+that cannot be read, the same picture twice, a patient on both sides of the split, classes that can be told
+without looking at the subject, and parts that are unlike. Each finding is::
+
+    error    results on this split are not to be believed: the same picture or patient in training and test,
+             or one picture with two labels
+    warning  likely to mislead: look at it
+    note     worth knowing
+
+How each is found stands in :mod:`medvlad.audit.duplicates`, :mod:`medvlad.audit.shortcuts`,
+:mod:`medvlad.audit.images` and :mod:`medvlad.audit.counts`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from medvlad._util.validate import InputError, check_n_threads, check_seed
+from medvlad.audit.counts import (
+    class_findings,
+    count_images,
+    frame_findings,
+    measure_sizes,
+    patient_findings,
+    size_findings,
+    unreadable_findings,
+)
+from medvlad.audit.duplicates import MAX_LISTED, duplicate_findings, find_copies
+from medvlad.audit.finding import ReadImages, plural
+from medvlad.audit.images import read_facts
+from medvlad.audit.shortcuts import shift_findings, shortcut_findings
+from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.pseudonyms import Pseudonyms
+
+__all__ = ["audit", "audit_summary"]
+
+_SEVERITIES = ("error", "warning", "note")
+
+
+def audit(
+    dataset: ImageFolder,
+    *,
+    random_state: int = 0,
+    n_threads: int | None = None,
+    names: Pseudonyms | None = None,
+) -> dict[str, Any]:
+    """Look for leaks, shortcuts and other defects of a data set.
+
+    Parameters
+    ----------
+    dataset : ImageFolder
+        With or without train and test part, with or without patients.
+    random_state : int, default=0
+        Seed of folds and bootstrap: the same data and seed give the same result.
+    n_threads : int or None, default=None
+        Threads that read and compare; None takes the processors this process may use.
+    names : Pseudonyms or None
+        What images and patients are called; None: by their paths and names.
+
+    Returns
+    -------
+    dict
+        Plain types only, to be written as JSON. findings: a list of dicts with kind, severity ("error",
+        "warning", "note"), sentence, counts and examples (at most 10, sorted), severe ones first.
+        Besides n_images, n_read, root (the folder that holds all files), counts (images a part and class),
+        n_patients, sizes, unreadable, duplicates (the sets and pairs: listed, at most 1,000 of each, and
+        n_left_out), shortcuts and parts (figures of the linear classifiers, or why there are none).
+
+    Raises
+    ------
+    InputError
+        If there is no image, or none can be read, or an argument is out of range.
+    MissingExtraError
+        If an image is DICOM or NIfTI and the extra medical is not installed.
+
+    Examples
+    --------
+    >>> from medvlad.datasets.folders import load_image_folder
+    >>> print(audit_summary(audit(load_image_folder("chest_xray"))))  # doctest: +SKIP
+    """
+    seed = check_seed(random_state, "random_state")
+    threads = check_n_threads(n_threads)
+    if len(dataset) == 0:
+        raise InputError("the data set holds no image: give a folder with images")
+    read = read_facts(dataset.paths, n_threads=threads)
+    index = [i for i, one in enumerate(read) if not isinstance(one, str)]
+    facts = [one for one in read if not isinstance(one, str)]
+    unreadable = [(str(dataset.paths[i]), one) for i, one in enumerate(read) if isinstance(one, str)]
+    if not facts:
+        raise InputError(
+            f"none of the {plural(len(dataset), 'image')} can be read, the first because {unreadable[0][1]}"
+        )
+    chosen = dataset.take(index)
+    called, patients, root = [str(path) for path in chosen.paths], chosen.groups, _root(dataset)
+    if names is not None:
+        unreadable = sorted((names.image(name), names.reason(why, name)) for name, why in unreadable)
+        called, root = [names.image(name) for name in called], ""
+        if patients is not None:
+            patients = np.array([names.patient(patient) for patient in patients.tolist()])
+    images = ReadImages(called, chosen.labels, list(chosen.class_names), chosen.splits, patients)
+    copies = find_copies(facts, n_threads=threads)
+    if names is not None:  # the order of files would tell what comes next to what
+        copies = copies.by_name(called)
+    doubled, duplicates = duplicate_findings(images, copies)
+    units = _units(copies.family, chosen.groups)  # not pseudonyms: folds must not hang on a key
+    shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
+    shifted, shift_figures = shift_findings(images, facts, units, seed)
+    found = [
+        *unreadable_findings(unreadable, len(dataset)),
+        *doubled,
+        *patient_findings(images),
+        *shortcuts,
+        *shifted,
+        *frame_findings(images, facts),
+        *class_findings(images),
+        *size_findings(images, facts),
+    ]
+    return {
+        "n_images": len(dataset),
+        "n_read": len(facts),
+        "root": root,
+        "counts": {
+            part: dict(zip(images.class_names, map(int, counts), strict=True))
+            for part, counts in count_images(images).items()
+        },
+        "n_patients": None if images.patients is None else len(np.unique(images.patients)),
+        "findings": sorted(found, key=lambda one: _SEVERITIES.index(one["severity"])),
+        "sizes": measure_sizes(images, facts),
+        "unreadable": {
+            "listed": [{"image": name, "why": why} for name, why in unreadable[:MAX_LISTED]],
+            "n_left_out": max(0, len(unreadable) - MAX_LISTED),
+        },
+        "duplicates": duplicates,
+        "shortcuts": shortcut_figures,
+        "parts": shift_figures,
+        "random_state": seed,
+    }
+
+
+_CHECKS = {
+    "unreadable files": ("unreadable",),
+    "identical images": ("identical_files", "identical_pixels"),
+    "near duplicates": ("near_duplicates",),
+    "shared patients": ("patient",),
+    "shortcuts": ("shortcut",),
+    "parts that differ": ("parts_differ", "priors_differ", "class_absent"),
+    "borders and boxes": ("blank", "uniform"),
+    "class imbalance": ("class_imbalance",),
+    "sizes": ("small_images", "sizes"),
+}
+"""Beginnings of kinds, by the words of the summary."""
+
+
+def audit_summary(found: dict[str, Any]) -> str:
+    """Plain-text report of an audit.
+
+    Parameters
+    ----------
+    found : dict
+        What :func:`audit` returned.
+
+    Returns
+    -------
+    str
+        A line about the data set, one a finding with at most two examples, severe ones first, and one that
+        names what was looked for and not found.
+    """
+    counts = found["counts"]
+    parts = ", ".join(
+        f"{sum(by_class.values())} {part}" for part, by_class in counts.items() if part != "all"
+    )
+    patients = "" if found["n_patients"] is None else f", {plural(found['n_patients'], 'patient')}"
+    classes = plural(len(next(iter(counts.values()))), "class", "classes")
+    lines = [f"{plural(found['n_images'], 'image')}{f' ({parts})' if parts else ''}, {classes}{patients}"]
+    for one in found["findings"]:
+        examples = "; ".join(_shown(example, found["root"]) for example in one["examples"][:2])
+        lines.append(f"{one['severity']}: {one['sentence']}{f'; such as {examples}' if examples else ''}")
+    kinds = [one["kind"] for one in found["findings"]]
+    left_out = {name for name, _ in _untried(found)}
+    if all(isinstance(one, str) for one in found["shortcuts"].values()):
+        left_out.add("shortcuts")
+    clean = [
+        name
+        for name, starts in _CHECKS.items()
+        if name not in left_out and not any(kind.startswith(starts) for kind in kinds)
+    ]
+    if clean:
+        lines.append(f"nothing found: {', '.join(clean)}")
+    return "\n".join(lines + [f"{name}: {text}" for name, text in _untried(found)])
+
+
+def _untried(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name what could not be looked for, and why."""
+    figures: list[tuple[str, Any]] = []
+    if found["n_patients"] is None:
+        figures.append(("shared patients", "not tried: no patients are known"))
+    if "all" in found["counts"]:
+        figures.append(("parts that differ", "not tried: there is no train and test part"))
+    figures += [(f"shortcuts, {name}", one) for name, one in found["shortcuts"].items()]
+    figures += [(f"parts, class {name}", one) for name, one in found["parts"].items()]
+    return [(name, one) for name, one in figures if isinstance(one, str)]
+
+
+def _shown(example: Any, root: str) -> str:
+    names = example if isinstance(example, list) else [example]
+    prefix = os.path.join(root, "") if root else ""  # noqa: PTH118
+    return " = ".join(name.removeprefix(prefix) for name in names)
+
+
+def _root(dataset: ImageFolder) -> str:
+    """Folder that holds all files; "" if there is none."""
+    try:
+        return os.path.commonpath([path.parent for path in dataset.paths])
+    except ValueError:  # relative and absolute paths
+        return ""
+
+
+def _units(family: NDArray[np.int64], patients: NDArray[np.str_] | None) -> NDArray[np.int64]:
+    """Give copies one number, and images of one patient, and chains of both."""
+    if patients is None:
+        return family
+    _, patient = np.unique(patients, return_inverse=True)
+    n = int(family.max()) + 1
+    links = coo_array((np.ones(len(family)), (family, n + patient)), shape=(n + len(family), n + len(family)))
+    linked: NDArray[np.int64] = connected_components(links, directed=False)[1][family].astype(np.int64)
+    return linked

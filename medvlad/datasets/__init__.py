@@ -1,0 +1,11 @@
+"""Find out which images belong to a data set, and their labels, patients and parts.
+
+In: a folder, a published layout or a download. Out: an :class:`~medvlad.datasets.folders.ImageFolder`. No
+pixels are read here.
+"""
+
+from medvlad.datasets.folders import ImageFolder, load_image_folder
+from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.datasets.published import LAYOUTS
+
+__all__ = ["LAYOUTS", "ImageFolder", "Pseudonyms", "load_image_folder"]

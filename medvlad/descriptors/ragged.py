@@ -1,0 +1,322 @@
+"""Descriptors: a ragged batch of local descriptors, the only currency between extraction and encoding.
+
+Image ``i`` of ``B`` owns the rows ``values[offsets[i]:offsets[i + 1]]`` of one float32 matrix::
+
+    values  (N, D)   | image 0 | image 1      | (image 2 is empty) | image 3 |
+    offsets (B + 1,) 0         o1             o2 = o3              o3        N
+
+The matrix may be on a GPU, whichever library put it there; then it is a GpuArray, and the offsets are not.
+
+A descriptor may have a weight: encoders count it that much, and leave it out where that is 0; what is learnt
+(centres, components, mixtures) leaves out those of weight 0 and counts all others the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.validate import InputError, check_indices, check_positive_int
+from medvlad.descriptors.checks import (
+    as_array,
+    as_matrix,
+    check_finite,
+    check_offsets,
+    check_weights,
+    check_width,
+)
+from medvlad.descriptors.gpu_array import GpuArray, import_cupy, on_gpu
+
+__all__ = ["Descriptors", "as_descriptors", "draw_rows", "is_ragged_list", "read_matrix", "validate_input"]
+
+
+class Descriptors(Sequence[NDArray[np.float32]]):
+    """A ragged batch of local descriptors.
+
+    Parameters
+    ----------
+    values : array-like of shape (N, D)
+        All descriptors, image after image; kept without a copy if float32 and C-contiguous. On a GPU: any
+        array with ``__dlpack__``, of float32, float16 or bfloat16.
+    offsets : array-like of int, shape (B + 1,)
+        Where each image begins: ``offsets[0] == 0``, non-decreasing, ``offsets[-1] == N``.
+    weights : array-like of float, shape (N,), optional
+        How much each descriptor counts, from 0 to 3.4e38, in host memory; None: 1.
+
+    Raises
+    ------
+    InputError
+        If shapes, dtypes or offsets do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> d = Descriptors.from_list([np.zeros((3, 2)), np.ones((1, 2))])
+    >>> len(d), d.n_features, d[1].tolist()
+    (2, 2, [[1.0, 1.0]])
+    """
+
+    __slots__ = ("offsets", "values", "weights")
+
+    values: Any  # NDArray[np.float32] or GpuArray
+    offsets: NDArray[np.int64]
+    weights: NDArray[np.float64] | None
+
+    def __init__(self, values: Any, offsets: Any, weights: Any = None) -> None:
+        self.values = read_matrix(values, "descriptors")
+        self.offsets = check_offsets(offsets, self.values.shape[0])
+        self.weights = None if weights is None else check_weights(weights, self.values.shape[0])
+
+    @classmethod
+    def from_list(cls, arrays: Sequence[Any]) -> Descriptors:
+        """Join one (n_i, D) array, or map (H_i, W_i, D), an image; ``n_i = 0`` is legal.
+
+        Raises
+        ------
+        InputError
+            If the list is empty, or the widths differ (the image is named).
+        """
+        if isinstance(arrays, str) or not hasattr(arrays, "__len__"):
+            raise InputError(f"from_list needs a list of arrays, got {type(arrays).__name__}")
+        if len(arrays) == 0:
+            raise InputError("an empty list of images has no number of features: give at least one array")
+        matrices = [
+            read_matrix(_by_rows(a, name), name)
+            for a, name in ((a, f"descriptors of image {i}") for i, a in enumerate(arrays))
+        ]
+        width = matrices[0].shape[1]
+        for i, matrix in enumerate(matrices):
+            check_width(matrix.shape[1], width, f"descriptors of image {i}", "those of image 0")
+        return cls(_joined(matrices), np.cumsum([0, *(len(m) for m in matrices)], dtype=np.int64))
+
+    @classmethod
+    def from_array(cls, x: Any) -> Descriptors:
+        """Read a (B, n, D) array, or feature maps (B, H, W, D), without a copy where possible."""
+        array = _read(x)
+        if array.ndim not in (3, 4):
+            raise InputError(f"from_array needs shape (n_images, n, n_features), got {array.shape}")
+        n_images, *inner, width = array.shape
+        n = math.prod(inner)
+        return cls(array.reshape(n_images * n, width), np.arange(n_images + 1, dtype=np.int64) * n)
+
+    @property
+    def n_features(self) -> int:
+        """Width D of a descriptor."""
+        return int(self.values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for i in range(len(self)):
+            yield self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Descriptors: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | Descriptors:
+        """Image `index` as an (n_i, D) view, or a contiguous run of images as Descriptors without a copy."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return self.take(range(start, stop, step))
+            stop = max(start, stop)
+            first, last = self.offsets[start], self.offsets[stop]
+            weights = None if self.weights is None else self.weights[first:last]
+            return Descriptors(self.values[first:last], self.offsets[start : stop + 1] - first, weights)
+        i = range(len(self))[index]
+        image: NDArray[np.float32] = self.values[self.offsets[i] : self.offsets[i + 1]]
+        return image
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer | np.bool_]) -> Descriptors:
+        """Return the images at `indices`, in that order (a copy).
+
+        Parameters
+        ----------
+        indices : sequence of int, or of bool of shape (n_images,)
+
+        Returns
+        -------
+        Descriptors
+
+        Raises
+        ------
+        InputError
+            If they are neither, or outside.
+        """
+        index = check_indices(indices, len(self))
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        weights = None
+        if self.weights is not None:
+            parts = [self.weights[self.offsets[i] : self.offsets[i + 1]] for i in index.tolist()]
+            weights = np.concatenate([self.weights[:0], *parts])
+        if isinstance(self.values, GpuArray):
+            return Descriptors(_joined([self.values[:0], *(self[int(i)] for i in index)]), offsets, weights)
+        values = np.empty((int(offsets[-1]), self.n_features), np.float32)
+        for target, i in enumerate(index):
+            values[offsets[target] : offsets[target + 1]] = self[int(i)]
+        return Descriptors(values, offsets, weights)
+
+    def weighted(self, weights: Any) -> Descriptors:
+        """Return the same descriptors with weights (N,); 0 masks one."""
+        return Descriptors(self.values, self.offsets, weights)
+
+    def counted(self) -> Descriptors:
+        """Return those whose weight is not 0, in host memory where that leaves some out."""
+        if self.weights is None or self.weights.all():
+            return self
+        kept = self.weights > 0
+        ends = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
+        return Descriptors(self.to_host().values[kept], ends, self.weights[kept])
+
+    def to_host(self) -> Descriptors:
+        """Return the same descriptors in host memory, as float32: themselves where they are there."""
+        if isinstance(self.values, GpuArray):
+            return Descriptors(self.values.to_host(), self.offsets, self.weights)
+        return self
+
+    def __repr__(self) -> str:
+        return f"Descriptors({len(self)} images, {self.values.shape[0]} descriptors of {self.n_features})"
+
+
+def read_matrix(x: Any, name: str) -> Any:
+    """Return `x` (N, D) as a float32 matrix in host memory, or as a GpuArray where it is on a GPU.
+
+    Raises
+    ------
+    InputError
+        As :func:`medvlad._util.validate.as_matrix`.
+    """
+    if not on_gpu(x):
+        return as_matrix(x, name)
+    array = GpuArray.read(x, name)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InputError(f"{name} must have shape (n, n_features) with n_features >= 1, got {array.shape}")
+    return array
+
+
+def _by_rows(x: Any, name: str) -> Any:
+    """Return a map (H, W, D) as (H * W, D)."""
+    if getattr(x, "ndim", None) != 3:
+        return x
+    maps = GpuArray.read(x, name) if on_gpu(x) else as_array(x, name)
+    return maps.reshape(maps.shape[0] * maps.shape[1], maps.shape[2])
+
+
+def _read(x: Any) -> Any:
+    return GpuArray.read(x, "descriptors") if on_gpu(x) else as_array(x, "descriptors")
+
+
+def _joined(matrices: Sequence[Any]) -> Any:
+    """Rows of all matrices, which are of one width: on the GPU where the first is."""
+    first = matrices[0]
+    if not isinstance(first, GpuArray):
+        return np.concatenate([m.to_host() if isinstance(m, GpuArray) else m for m in matrices])
+    if any(not isinstance(m, GpuArray) or m.element != first.element for m in matrices):
+        raise InputError("descriptors of one batch must all be on the GPU, and of one dtype")
+    with first.stream():
+        joined = import_cupy().concatenate([m.values for m in matrices])
+    return GpuArray(joined, first.element, first.origin)
+
+
+def draw_rows(n_rows: int, n: int, random_state: Any) -> NDArray[np.int64]:
+    """Draw row numbers, each equally likely, none twice, in memory for a few times `n` of them.
+
+    Parameters
+    ----------
+    n_rows : int
+        From 0 to below this.
+    n : int
+        All of them where there are no more; then nothing is drawn from `random_state`.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    ndarray of int64, shape (min(n, n_rows),)
+        Ascending.
+    """
+    n = check_positive_int(n, "the number of rows to draw")
+    if n >= n_rows:
+        return np.arange(n_rows, dtype=np.int64)
+    from sklearn.utils import check_random_state
+
+    rng = check_random_state(random_state)
+    if n_rows <= 2 * n:
+        return np.sort(rng.permutation(n_rows)[:n])
+    # The first n distinct of equally likely draws; a permutation would need memory for all rows.
+    drawn = np.empty(0, np.int64)
+    while len(drawn) < n:
+        drawn = np.concatenate([drawn, rng.randint(n_rows, size=n, dtype=np.int64)])
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])][:n]
+    return np.sort(drawn)
+
+
+def as_descriptors(x: Any) -> Descriptors:
+    """Read what the transformers accept as Descriptors.
+
+    Parameters
+    ----------
+    x : Descriptors, sequence of (n_i, D) arrays, array (B, n, D) or (B, H, W, D), or array (B, D)
+        A 2-D array is read as one descriptor an image.
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    if isinstance(x, Descriptors):
+        return x
+    if is_ragged_list(x):
+        return Descriptors.from_list(x)
+    array = _read(x)
+    if array.ndim in (3, 4):
+        return Descriptors.from_array(array)
+    matrix = read_matrix(array, "descriptors")
+    return Descriptors(matrix, np.arange(len(matrix) + 1, dtype=np.int64))
+
+
+def is_ragged_list(x: Any) -> bool:
+    """Whether `x` is a list or tuple of arrays (n_i, D) or maps (and not a nested list of numbers).
+
+    One such array is enough: Descriptors.from_list names the others.
+    """
+    return isinstance(x, list | tuple) and any(getattr(a, "ndim", None) in (2, 3) for a in x)
+
+
+def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
+    """Read an estimator's input, with scikit-learn's own checks where it is a 2-D array.
+
+    Sets (``reset=True``) or checks (``reset=False``) ``estimator.n_features_in_``.
+
+    Raises
+    ------
+    ValueError
+        InputError, or scikit-learn's own message, if `x` is not finite numbers of the fitted width.
+    """
+    from medvlad.descriptors.array_api import on_host
+
+    x = on_host(x, "descriptors")
+    own = isinstance(x, Descriptors) or is_ragged_list(x) or getattr(x, "ndim", None) in (3, 4) or on_gpu(x)
+    if not own:
+        from sklearn.utils.validation import validate_data
+
+        return as_descriptors(validate_data(estimator, x, reset=reset, dtype=np.float32, order="C"))
+    descriptors = as_descriptors(x)
+    if reset or not isinstance(descriptors.values, GpuArray):  # the cuda backend looks while it reads
+        check_finite(descriptors.values, descriptors.offsets)
+    if reset:
+        estimator.n_features_in_ = descriptors.n_features
+    else:
+        check_width(
+            descriptors.n_features,
+            estimator.n_features_in_,
+            "descriptors",
+            f"those that {type(estimator).__name__} was fitted on",
+        )
+    return descriptors

@@ -1,0 +1,189 @@
+"""Spatial tiles: an image's descriptors encoded part by part, so that where something is counts.
+
+::
+
+    tiles = ((1, 1), (2, 2))          the whole image, then its quarters, row by row: 5 vectors side by side
+    grid (7, 7), descriptor (i, j)    is in the tile of the middle of its cell, ((i + 1/2) / 7, (j + 1/2) / 7)
+
+The spatial pyramid of Lazebnik, Schmid and Ponce (CVPR 2006), with any encoder for its histograms; with VLAD,
+tiles as of Arandjelovic and Zisserman's MultiVLAD (CVPR 2013). Residuals are sums over descriptors, so those
+of the tiles of a level add up to those of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from operator import index
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from medvlad._util.validate import InputError
+from medvlad.backends.reference import unit
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.encoders.base import Encoder, in_host_memory, validated
+from medvlad.store.stored_descriptors import StoredDescriptors
+
+__all__ = ["SpatialTiles"]
+
+
+def _are_pairs(pairs: Any) -> bool:
+    """Whether these are pairs (rows, columns), integers of at least 1."""
+    try:
+        counts = [(index(rows), index(columns)) for rows, columns in pairs]
+    except (TypeError, ValueError):
+        return False
+    return len(counts) > 0 and min(map(min, counts)) >= 1
+
+
+class SpatialTiles(Encoder):
+    """One vector a tile of the image, side by side.
+
+    Parameters
+    ----------
+    encoder : estimator
+        VLAD, GlobalPool, ...: encodes the descriptors of a tile; fitted on those of whole images.
+    grids : sequence of (int, int), default=((7, 7),)
+        Height and width of the descriptors' grids in turn, as `grids_` of :class:`medvlad.CNNDescriptors`.
+    mirrored : sequence of bool or None, default=None
+        Which of the grids are of the mirror image, as `mirrored_` of :class:`medvlad.CNNDescriptors`; None:
+        none.
+    tiles : sequence of (int, int), default=((1, 1), (2, 2))
+        Rows and columns of tiles, level by level.
+    l2_norm : bool, default=True
+        Scale the whole vector to unit length.
+
+    Attributes
+    ----------
+    encoder_ : estimator
+        Fitted.
+    n_features_in_ : int
+        Width D of a descriptor.
+
+    Notes
+    -----
+    Vectors are (B, T * the encoder's width) for T tiles, level after level, row by row, in host memory.
+
+    References
+    ----------
+    Lazebnik, Schmid, Ponce: Beyond bags of features. CVPR 2006.
+    Arandjelovic, Zisserman: All about VLAD. CVPR 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from medvlad import GlobalPool
+    >>> maps = np.random.default_rng(0).random((3, 4, 4, 8))
+    >>> SpatialTiles(GlobalPool(), grids=[(4, 4)]).fit_transform(maps).shape
+    (3, 40)
+    """
+
+    _learnt = "encoder_"
+
+    def __init__(
+        self,
+        encoder: Any,
+        *,
+        grids: Sequence[tuple[int, int]] = ((7, 7),),
+        mirrored: Sequence[bool] | None = None,
+        tiles: Sequence[tuple[int, int]] = ((1, 1), (2, 2)),
+        l2_norm: bool = True,
+    ) -> None:
+        self.encoder = encoder
+        self.grids = grids
+        self.mirrored = mirrored
+        self.tiles = tiles
+        self.l2_norm = l2_norm
+
+    def fit(self, X: Any, y: object = None) -> Self:
+        """Fit the encoder on whole images.
+
+        Parameters
+        ----------
+        X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D)
+        y : passed to the encoder
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If grids or tiles are none, or an image has another number of descriptors than the grids.
+        """
+        given = validated(self, X, reset=True)
+        self._check_lengths(given)
+        self.encoder_ = clone(self.encoder).fit(given, y)
+        return self
+
+    def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
+        self._check_lengths(given)
+        descriptors = in_host_memory(given)
+        parts = [np.asarray(self.encoder_.transform(part)) for _, part in self.tiles_of(descriptors)]
+        vectors = np.concatenate(parts, axis=1)
+        if self.l2_norm:
+            return unit(vectors.astype(np.float64)).astype(np.float32)
+        return vectors
+
+    def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
+        if isinstance(X, StoredDescriptors):
+            self._check_lengths(X)  # while images have their own numbers
+        return super()._transform_in_blocks(X)
+
+    def tiles_of(self, descriptors: Descriptors) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+        """Yield each tile of all images, in the order of the vector: rows of the descriptors, and those.
+
+        Parameters
+        ----------
+        descriptors : Descriptors
+            In host memory.
+        """
+        here = np.flatnonzero(np.diff(descriptors.offsets))
+        for own in self.rows_of_tiles():
+            rows = (descriptors.offsets[here][:, None] + own).ravel()
+            sizes = np.zeros(len(descriptors), np.int64)
+            sizes[here] = len(own)
+            weights = None if descriptors.weights is None else descriptors.weights[rows]
+            offsets = np.concatenate([[0], np.cumsum(sizes)])
+            yield rows, Descriptors(descriptors.values[rows], offsets, weights)
+
+    def rows_of_tiles(self) -> Iterator[NDArray[np.int64]]:
+        """Yield which of an image's descriptors are in each tile, in the order of the vector."""
+        for rows, columns in self.tiles:
+            tile = self._tile_of_each(rows, columns)
+            for t in range(rows * columns):
+                yield np.flatnonzero(tile == t)
+
+    def _tile_of_each(self, rows: int, columns: int) -> NDArray[np.int64]:
+        """Tile of each of an image's descriptors."""
+        found = []
+        mirrored = [False] * len(self.grids) if self.mirrored is None else self.mirrored
+        for (h, w), flipped in zip(self.grids, mirrored, strict=True):
+            row = (2 * np.arange(h) + 1) * rows // (2 * h)
+            column = (2 * np.arange(w) + 1) * columns // (2 * w)
+            found.append((row[:, None] * columns + (column[::-1] if flipped else column)).ravel())
+        return np.concatenate(found)
+
+    def _check_lengths(self, given: Descriptors | StoredDescriptors) -> None:
+        for name, pairs in (("grids", self.grids), ("tiles", self.tiles)):
+            if not _are_pairs(pairs):
+                raise InputError(f"{name} must be pairs of integers of at least 1, got {pairs!r}")
+        mirrored = self.mirrored
+        if mirrored is not None and (not isinstance(mirrored, Sized) or len(mirrored) != len(self.grids)):
+            raise InputError(f"mirrored must say of each of {len(self.grids)} grids, got {self.mirrored!r}")
+        expected = sum(h * w for h, w in self.grids)
+        lengths = np.diff(given.offsets)
+        wrong = np.flatnonzero((lengths != expected) & (lengths > 0))
+        if len(wrong):
+            raise InputError(
+                f"image {wrong[0]} has {lengths[wrong[0]]} descriptors, other than grids of "
+                f"{', '.join(map(str, self.grids))}: give the grids_ of the CNNDescriptors that made them"
+            )
+
+    @property
+    def _n_features_out(self) -> int:
+        width = len(self.encoder_.get_feature_names_out())
+        return width * sum(rows * columns for rows, columns in self.tiles)

@@ -1,0 +1,33 @@
+"""Start Keras without the announcements of its backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+
+from medvlad.extraction.network import import_keras
+
+__all__ = ["start_keras"]
+
+logger = logging.getLogger(__name__)
+
+
+def start_keras() -> None:
+    """Import Keras and wake its backend, keeping what TensorFlow's C++ side announces off standard error.
+
+    TensorFlow prints it past Python and past TF_CPP_MIN_LOG_LEVEL, on file descriptor 2 itself.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile("w+") as announcements:
+        saved = os.dup(2)
+        os.dup2(announcements.fileno(), 2)
+        try:
+            keras = import_keras()
+            keras.ops.convert_to_numpy(keras.ops.zeros(1))
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            announcements.seek(0)
+            logger.debug("while Keras started: %s", announcements.read().strip())

@@ -1,0 +1,183 @@
+"""A shard: descriptors of some hundred images in one file that never changes.
+
+Descriptors behind a rectifier are mostly zeros. A shard (safetensors) keeps a bit a number, and numbers that
+are not zero::
+
+    marks    bits, most significant first, of all numbers of all images, each image begins a byte
+    numbers  float32 or float16, those whose bit is set
+
+and in its header, for each image, its key, shape, how many numbers, and the CRC-32 of all of these. Its name
+is the SHA-256 of its bytes; it is written beside, flushed to the disk and renamed.
+
+It is read with plain reads, not through a map as safetensors does: where the disk fails or somebody cuts the
+file short, a map ends the process by a signal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import weakref
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.atomic_file import whole_file
+from medvlad._util.os_files import open_for_reading, read_at
+from medvlad._util.validate import InputError
+
+__all__ = [
+    "DIGEST",
+    "SHARD_BYTES",
+    "SHARD_IMAGES",
+    "Damaged",
+    "Shard",
+    "digests_of",
+    "publish",
+    "write_shard",
+]
+
+SHARD_IMAGES = 256
+SHARD_BYTES = 64 << 20  # of descriptors in memory
+DIGEST = "S16"
+_DTYPES = {name: np.dtype(kind) for name, kind in {"F32": "f4", "F16": "f2", "U8": "u1"}.items()}
+_LARGEST = np.iinfo(np.int32).max  # of what an index holds
+
+
+class Damaged(Exception):
+    """A shard, or an image in it, is not what was written; the message says which."""
+
+
+def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
+    """Sixteen bytes for each key, by which an index in memory knows its image; none for None."""
+    digests = (b"" if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
+    return np.fromiter(digests, DIGEST, len(keys))
+
+
+def write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
+    """Write a shard and return its path."""
+    from safetensors.numpy import save
+
+    marks, numbers, rows = [], [], []
+    for key, values in images.items():
+        is_there = values.view(f"u{values.itemsize}") != 0  # not even -0.0 is lost
+        packed, kept = np.packbits(is_there), values[is_there]
+        marks.append(packed)
+        numbers.append(kept)
+        rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
+    tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
+    return publish(folder, save(tensors, {"images": json.dumps(rows)}))
+
+
+def publish(folder: Path, content: bytes) -> Path:
+    """Write a shard's content to the disk under its name; return its path."""
+    target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
+    try:
+        with whole_file(target) as file:
+            file.write(content)
+    except OSError as error:
+        raise InputError(
+            f"the store {folder} cannot be written: {error.strerror or error}; what is in it stays"
+        ) from error
+    return target
+
+
+class Shard:
+    """A shard that is read image by image."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            self._descriptor = open_for_reading(file)
+        except FileNotFoundError:
+            if os.path.lexists(file):  # a link to nowhere
+                raise self._unreadable("it is a link to nothing") from None
+            raise
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+        weakref.finalize(self, os.close, self._descriptor)
+        length = int.from_bytes(self._bytes(0, 8), "little")
+        try:
+            header = json.loads(self._bytes(8, length))
+            rows = json.loads(header["__metadata__"]["images"])
+            self.keys = [str(row[0]) for row in rows]
+            self.shapes = [(int(row[1]), int(row[2])) for row in rows]
+            self._checks = [int(row[4]) for row in rows]
+            sizes = [size for row in rows for size in (int(row[1]), int(row[2]), int(row[3]))]
+            if not all(0 <= size <= _LARGEST for size in sizes):
+                raise ValueError("a size that no image has")
+            self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self.shapes)])
+            self._numbers = np.cumsum([0, *(int(row[3]) for row in rows)])
+            tensors = header["marks"], header["numbers"]
+            self._dtypes = [_DTYPES[one["dtype"]] for one in tensors]
+            self._begins = [8 + length + int(one["data_offsets"][0]) for one in tensors]
+            lengths = [int(one["shape"][0]) for one in tensors]
+            self.dtype = self._dtypes[1]
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+            raise Damaged(f"{file} is damaged ({error})") from error
+        if lengths != [self._marks[-1], self._numbers[-1]] or self._dtypes[0] != np.uint8:
+            raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")
+        for begin, count, dtype in zip(self._begins, lengths, self._dtypes, strict=True):
+            if not 0 <= begin <= begin + count * dtype.itemsize <= os.fstat(self._descriptor).st_size:
+                raise Damaged(f"{file} is damaged (it is cut short)")
+
+    def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """Return marks and numbers of an image, as they were written."""
+        shape = self.shapes[index]
+        marks = self._part(0, int(self._marks[index]), int(self._marks[index + 1]))
+        numbers = self._part(1, int(self._numbers[index]), int(self._numbers[index + 1]))
+        if _checksum(self.keys[index], shape, marks, numbers) != self._checks[index]:
+            raise Damaged(f"image {index} of {self.file} is damaged")
+        return marks, numbers
+
+    def read(self, index: int) -> NDArray[np.float32]:
+        """Descriptors (n, D) of an image."""
+        shape = self.shapes[index]
+        marks, numbers = self.parts(index)
+        values = np.zeros(shape[0] * shape[1], np.float32)
+        values[np.flatnonzero(np.unpackbits(marks, count=values.size))] = numbers
+        return values.reshape(shape)
+
+    def _part(self, tensor: int, first: int, last: int) -> NDArray[Any]:
+        dtype = self._dtypes[tensor]
+        begin = self._begins[tensor] + first * dtype.itemsize
+        return np.frombuffer(self._bytes(begin, (last - first) * dtype.itemsize), dtype)
+
+    def _bytes(self, begin: int, length: int) -> bytes:
+        """Read so many bytes, all of which must be there."""
+        try:
+            if not 0 <= begin <= begin + length <= os.fstat(self._descriptor).st_size:
+                raise Damaged(f"{self.file} is damaged (it is cut short)")
+            content = read_at(self.file, self._descriptor, length, begin)
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+        if len(content) != length:
+            raise Damaged(f"{self.file} is damaged (it is cut short)")
+        return content
+
+    def is_its_name(self) -> bool:
+        """Whether the file is, byte for byte, what was written."""
+        try:
+            with self.file.open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest() == self.file.stem
+        except FileNotFoundError:  # the gc of another process
+            return True
+        except OSError as error:
+            raise self._unreadable(error.strerror) from error
+
+    def _unreadable(self, reason: str | None) -> InputError:
+        """Say so: what a network file system withholds for a moment must not be taken for damaged."""
+        return InputError(
+            f"the shard {self.file} cannot be opened or read ({reason}): check its permissions and disk, or "
+            "remove it"
+        )
+
+
+def _checksum(key: str, shape: tuple[int, ...], marks: NDArray[Any], numbers: NDArray[Any]) -> int:
+    head = zlib.crc32(f"{key} {tuple(shape)}".encode())
+    return zlib.crc32(numbers.data, zlib.crc32(marks.data, head))

@@ -1,0 +1,8 @@
+"""Fit an exact linear SVM, even if there are many more features than images.
+
+In: vectors (B, d) and labels. Out: a scikit-learn classifier.
+"""
+
+from medvlad.svm.wide_linear_svc import WideLinearSVC
+
+__all__ = ["WideLinearSVC"]

@@ -1,0 +1,426 @@
+"""One suite over every backend: exact on integers, the stated tolerance elsewhere, labels always equal."""
+
+import importlib
+import itertools
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import TOLERANCE
+from hypothesis import given
+from hypothesis import strategies as st
+from support.batches import batch, bits
+
+import medvlad as mv
+from medvlad import InputError
+from medvlad.backends import BACKENDS, available_backends, get_backend, reference
+
+SIZES = [1, 31, 32, 33, 255, 256, 257]
+# Of the large ones, which take long where a GPU is emulated, not each with each.
+WIDTHS = [(k, d) for k in SIZES for d in SIZES if k < 255 or d < 255 or k - d == 1] + [(257, 257)]
+
+
+def check_against_reference(name, x, offsets, c, n_threads=1):
+    own = get_backend(name)
+    residuals, counts = own.aggregate(x, offsets, c, n_threads=n_threads)
+    expected, expected_counts = reference.aggregate(x, offsets, c)
+    np.testing.assert_array_equal(own.assign(x, c, n_threads=n_threads), reference.assign(x, c))
+    np.testing.assert_array_equal(counts, expected_counts)
+    scale = np.abs(expected).max(initial=1.0)
+    np.testing.assert_allclose(residuals, expected, rtol=0, atol=scale * TOLERANCE["residuals", "float32"])
+    for power, intra, l2 in itertools.product((1.0, 0.5, 0.3), (False, True), (False, True)):
+        options = {"power": power, "intra_norm": intra, "l2_norm": l2}
+        encoded = own.encode(x, offsets, c, n_threads=n_threads, **options)
+        wanted = reference.encode(x, offsets, c, **options)
+        scale = np.abs(wanted).max(initial=1.0)
+        np.testing.assert_allclose(encoded, wanted, rtol=0, atol=scale * TOLERANCE["encode", "float32"])
+        assert np.isfinite(encoded).all()
+
+
+def test_specification_by_hand():
+    x = np.array([[0, 0], [1, 0], [4, 0], [4, 3]], np.float32)
+    c = np.array([[0, 0], [4, 0]], np.float32)
+    residuals, counts = reference.aggregate(x, np.array([0, 2, 4]), c)
+    assert residuals.tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 3]]]
+    assert counts.tolist() == [[2, 0], [0, 2]]
+    encoded = reference.encode(x, np.array([0, 4]), c)
+    np.testing.assert_allclose(encoded[0], np.array([1, 0, 0, 3]) / np.sqrt(10), rtol=1e-7)
+
+
+@pytest.mark.parametrize(("k", "d"), WIDTHS)
+def test_awkward_widths(backend, rng, k, d):
+    check_against_reference(backend, *batch(rng, [0, 3, 40, 0, 1, 0], k, d))
+
+
+@pytest.mark.parametrize("n", [0, *SIZES, 1000])
+@pytest.mark.parametrize("n_images", [1, 33])
+def test_awkward_lengths(backend, rng, n, n_images):
+    check_against_reference(backend, *batch(rng, [n] * n_images, 7, 5), n_threads=2)
+
+
+def test_no_images(backend, rng):
+    x, _, c = batch(rng, [], 4, 3)
+    own = get_backend(backend)
+    offsets = np.zeros(1, np.int64)
+    assert own.encode(x, offsets, c, power=1.0, intra_norm=False, l2_norm=True, n_threads=2).shape == (0, 12)
+    assert own.aggregate(x, offsets, c, n_threads=2)[0].shape == (0, 4, 3)
+    assert own.assign(x, c, n_threads=2).shape == (0,)
+
+
+@pytest.mark.parametrize("d", [1, 33, 512])
+@pytest.mark.parametrize("lengths", [[0, 5, 0, 300, 1, 0], [20_000]])
+def test_integers_are_exact(backend, rng, lengths, d):
+    x, offsets, c = batch(rng, lengths, 64, d, integers=True)
+    residuals, counts = get_backend(backend).aggregate(x, offsets, c, n_threads=2)
+    expected, expected_counts = reference.aggregate(x, offsets, c)
+    np.testing.assert_array_equal(bits(residuals), bits(expected))
+    np.testing.assert_array_equal(counts, expected_counts)
+    options = {"power": 1.0, "intra_norm": False, "l2_norm": False, "n_threads": 2}
+    encoded = get_backend(backend).encode(x, offsets, c, **options)
+    np.testing.assert_array_equal(bits(encoded), bits(expected.reshape(len(lengths), -1)))
+
+
+def test_integer_labels_against_integer_arithmetic(backend, rng):
+    """Labels of integers, many of them tied, against arithmetic that has no rounding at all."""
+    x, _, c = batch(rng, [2000], 40, 6, integers=True)
+    xi, ci = x.astype(np.int64), c.astype(np.int64)
+    twice_scores = 2 * xi @ ci.T - (ci**2).sum(axis=1)
+    assert (np.sort(twice_scores, axis=1)[:, -1] == np.sort(twice_scores, axis=1)[:, -2]).sum() > 100
+    np.testing.assert_array_equal(get_backend(backend).assign(x, c, n_threads=2), twice_scores.argmax(axis=1))
+
+
+def test_duplicated_centers_go_to_the_lowest_index(backend, rng):
+    x, _, c = batch(rng, [500], 100, 512)
+    labels = get_backend(backend).assign(x, np.concatenate([c, c, c]), n_threads=2)
+    assert labels.max() < 100
+    np.testing.assert_array_equal(labels, get_backend(backend).assign(x, c, n_threads=1))
+
+
+def test_near_ties_are_decided_exactly(backend, rng):
+    """Centres that differ in the last bit of one coordinate: float32 scores cannot tell them apart."""
+    d = 64
+    base = rng.normal(size=(1, d)).astype(np.float32)
+    c = np.repeat(base, 8, axis=0)
+    for k in range(8):
+        c[k, k] = np.nextafter(c[k, k], np.float32(np.inf if k % 2 else -np.inf))
+    x = (base + rng.normal(scale=1e-3, size=(300, d))).astype(np.float32)
+    expected = exact_labels(x, c)
+    assert len(set(expected)) > 1
+    assert get_backend(backend).assign(x, c, n_threads=2).tolist() == expected
+
+
+def exact_labels(x, c):
+    """Nearest centres in rational arithmetic, the lowest index on a tie."""
+
+    def distance(row, center):
+        return sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(row, center, strict=True))
+
+    return [min(range(len(c)), key=lambda k, row=row: distance(row, c[k])) for row in x]
+
+
+def test_cancelling_parts_do_not_hide_the_rest(backend):
+    """The large parts of the score difference cancel to nothing; what is left decides."""
+    x = np.array([[1e-10, 0]], np.float32)
+    c = np.array([[0, -1], [1e-10, 1]], np.float32)
+    assert get_backend(backend).assign(x, c, n_threads=1).tolist() == [1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixed_magnitudes_are_exact(backend, seed):
+    """Coordinates of very different size and both signs: most rows tie in float64 and few in truth."""
+    rng = np.random.default_rng(seed)
+    values = np.array([0, 1, -1, 1e-9, -1e-9, 3e-9, 1e-20, -2e-20, 1e15], np.float32)
+    x, c = rng.choice(values, (300, 3)), rng.choice(values, (12, 3))
+    assert get_backend(backend).assign(x, c, n_threads=2).tolist() == exact_labels(x, c)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1e-19, 1e19, 1e30, 1e38])
+def test_extreme_scales(backend, rng, scale):
+    x = (rng.uniform(-1, 1, (200, 17)) * scale).astype(np.float32)
+    c = x[::20].copy()
+    np.testing.assert_array_equal(get_backend(backend).assign(x, c, n_threads=2), reference.assign(x, c))
+    options = {"power": 0.5, "intra_norm": True, "l2_norm": True, "n_threads": 1}
+    assert np.isfinite(get_backend(backend).encode(x, np.array([0, 120, 200]), c, **options)).all()
+
+
+@pytest.mark.parametrize("lengths", [[49] * 60, [0, 9000, 3, 0, 20_000, 1], [8192, 8193, 8191, 16_384]])
+def test_threads_and_cuts_change_no_bit(backend, rng, lengths):
+    x, offsets, c = batch(rng, lengths, 16, 24)
+    own = get_backend(backend)
+    options = {"power": 0.5, "intra_norm": True, "l2_norm": True}
+    whole = own.encode(x, offsets, c, n_threads=1, **options)
+    residuals, counts = own.aggregate(x, offsets, c, n_threads=1)
+    for n_threads in (2, 3, 7):
+        np.testing.assert_array_equal(
+            bits(own.encode(x, offsets, c, n_threads=n_threads, **options)), bits(whole)
+        )
+        again, counts_again = own.aggregate(x, offsets, c, n_threads=n_threads)
+        np.testing.assert_array_equal(bits(again), bits(residuals))
+        np.testing.assert_array_equal(counts_again, counts)
+    d = mv.Descriptors(x, offsets)
+    for cut in (1, 2, 5):
+        parts = [d[i : i + cut] for i in range(0, len(d), cut)]
+        pieces = [own.encode(p.values, p.offsets, c, n_threads=2, **options) for p in parts]
+        np.testing.assert_array_equal(bits(np.concatenate(pieces)), bits(whole))
+
+
+finite = st.floats(-100, 100, width=16)
+
+
+@st.composite
+def problems(draw):
+    """A few images of a few small descriptors, and centres."""
+    d, k = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    lengths = draw(st.lists(st.integers(0, 6), min_size=1, max_size=4))
+    rows = st.lists(finite, min_size=d, max_size=d)
+    x = draw(st.lists(rows, min_size=sum(lengths), max_size=sum(lengths)))
+    c = draw(st.lists(rows, min_size=k, max_size=k))
+    return (
+        np.array(x, np.float32).reshape(-1, d),
+        np.cumsum([0, *lengths], dtype=np.int64),
+        np.array(c, np.float32),
+    )
+
+
+class TestInvariants:
+    """What must hold whatever the numbers; float16-valued coordinates make every sum exact."""
+
+    @given(problem=problems())
+    def test_matches_the_reference(self, own_backend, problem):
+        check_against_reference(own_backend, *problem)
+
+    @given(problem=problems(), seed=st.integers(0, 100))
+    def test_order_of_descriptors(self, own_backend, problem, seed):
+        x, offsets, c = problem
+        shuffled = x.copy()
+        for first, last in itertools.pairwise(offsets):
+            np.random.default_rng(seed).shuffle(shuffled[first:last])
+        a, b = (get_backend(own_backend).aggregate(v, offsets, c, n_threads=1)[0] for v in (x, shuffled))
+        np.testing.assert_array_equal(a, b)
+
+    @given(problem=problems())
+    def test_residuals_add_up(self, own_backend, problem):
+        """Residuals of a union are the sum of residuals; over cells they are sum x - sum n_k c_k."""
+        x, offsets, c = problem
+        own = get_backend(own_backend)
+        parts, _ = own.aggregate(x, offsets, c, n_threads=1)
+        whole, counts = own.aggregate(x, offsets[[0, -1]], c, n_threads=1)
+        scale = 1 + np.abs(x).sum() + np.abs(c).sum() * len(x)
+        np.testing.assert_allclose(parts.sum(axis=0), whole[0], atol=1e-6 * scale)
+        total = x.sum(axis=0, dtype=np.float64) - counts[0] @ c.astype(np.float64)
+        np.testing.assert_allclose(whole[0].sum(axis=0), total, atol=1e-6 * scale)
+
+    @given(problem=problems())
+    def test_common_shift(self, own_backend, problem):
+        """Descriptors and centres shifted together: nothing changes (the shift is exact in float32)."""
+        x, offsets, c = problem
+        a, n = get_backend(own_backend).aggregate(x, offsets, c, n_threads=1)
+        b, m = get_backend(own_backend).aggregate(x + np.float32(1), offsets, c + np.float32(1), n_threads=1)
+        if (x + np.float32(1) - np.float32(1) == x).all() and (c + np.float32(1) - np.float32(1) == c).all():
+            np.testing.assert_array_equal(n, m)
+            np.testing.assert_array_equal(a, b)
+
+    @given(problem=problems())
+    def test_permuted_centers(self, own_backend, problem):
+        x, _, c = problem
+        c = np.unique(c, axis=0)
+        order = np.random.default_rng(0).permutation(len(c))
+        own = get_backend(own_backend)
+        labels, permuted = (own.assign(x, v, n_threads=1) for v in (c, c[order]))
+        # Coordinates are multiples of 2^-24 below 2^7: float64 holds these distances exactly.
+        distances = ((x[:, None].astype(np.float64) - c) ** 2).sum(axis=2)
+        alone = (distances == distances.min(axis=1, keepdims=True)).sum(axis=1) == 1
+        np.testing.assert_array_equal(order[permuted][alone], labels[alone])
+
+    @given(problem=problems())
+    def test_one_center_at_zero_is_sum_pooling(self, own_backend, problem):
+        x, offsets, c = problem
+        residuals, _ = get_backend(own_backend).aggregate(x, offsets, np.zeros_like(c[:1]), n_threads=1)
+        sums = [x[a:b].sum(axis=0, dtype=np.float64) for a, b in itertools.pairwise(offsets)]
+        np.testing.assert_allclose(residuals[:, 0], np.array(sums), rtol=1e-6, atol=1e-6)
+
+    @given(problem=problems())
+    def test_norm_is_one_or_zero(self, own_backend, problem):
+        x, offsets, c = problem
+        encoded = mv.vlad_encode(mv.Descriptors(x, offsets), c, backend=own_backend)
+        norms = np.linalg.norm(encoded.astype(np.float64), axis=1)
+        assert all(norm == 0 or abs(norm - 1) < 1e-6 for norm in norms)
+        assert all(norms[b] == 0 for b in range(len(norms)) if offsets[b] == offsets[b + 1])
+
+    @given(problem=problems())
+    def test_every_descriptor_twice(self, own_backend, problem):
+        x, offsets, c = problem
+        twice = np.concatenate([np.tile(x[a:b], (2, 1)) for a, b in itertools.pairwise(offsets)])
+        a = mv.vlad_encode(mv.Descriptors(x, offsets), c, backend=own_backend)
+        b = mv.vlad_encode(mv.Descriptors(twice, 2 * offsets), c, backend=own_backend)
+        np.testing.assert_allclose(a, b, atol=2 * TOLERANCE["encode", "float32"])
+
+
+def test_rotation(backend, rng):
+    """An orthogonal matrix applied to descriptors and centres rotates each block."""
+    x, offsets, c = batch(rng, [50, 70], 5, 12)
+    q, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    own = get_backend(backend)
+    plain, _ = own.aggregate(x, offsets, c, n_threads=1)
+    rotated, _ = own.aggregate((x @ q).astype(np.float32), offsets, (c @ q).astype(np.float32), n_threads=1)
+    np.testing.assert_allclose(rotated, plain @ q, atol=2e-4)
+
+
+def test_registry_and_environment(monkeypatch):
+    states = available_backends()
+    assert set(states) == set(BACKENDS)
+    assert states["reference"] == "ok"
+    with pytest.raises(InputError, match="backend must be one of auto, reference, native, cuda, got 'fast'"):
+        get_backend("fast")
+    monkeypatch.setenv("MEDVLAD_BACKEND", "reference")
+    assert get_backend("auto").__name__ == "medvlad.backends.reference"
+    monkeypatch.setenv("MEDVLAD_BACKEND", "slow")
+    with pytest.raises(InputError, match="slow"):
+        get_backend("auto")
+
+
+def test_backend_from_the_environment_is_named(monkeypatch):
+    monkeypatch.setenv("MEDVLAD_BACKEND", "auto")
+    assert get_backend("auto") is get_backend("native")
+    monkeypatch.setenv("MEDVLAD_BACKEND", "turbo")
+    with pytest.raises(
+        InputError, match="MEDVLAD_BACKEND must be one of auto, reference, native, cuda, got 'turbo'"
+    ):
+        get_backend()
+
+
+def test_many_threads_for_little_work(rng):
+    x, offsets, c = batch(rng, [10], 2000, 4)
+    many = mv.vlad_encode(mv.Descriptors(x, offsets), c, n_threads=1000)
+    np.testing.assert_array_equal(many, mv.vlad_encode(mv.Descriptors(x, offsets), c, n_threads=1))
+    with pytest.raises(InputError, match="n_threads must be at most 1024, got 1099511627776"):
+        mv.assign(x, c, n_threads=2**40)
+
+
+def test_concurrent_callers_leave_blas_as_it_was(rng):
+    """However calls overlap, BLAS has its own number of threads again when the last one is done."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    x, _, c = batch(rng, [4000], 64, 64)
+    expected = mv.assign(x, c, backend="reference")
+    failures = []
+
+    def work():
+        for _ in range(20):
+            if not np.array_equal(mv.assign(x, c, n_threads=2), expected):
+                failures.append("labels differ")
+
+    with threadpool_limits(2, user_api="blas"):
+        before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        after = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    assert not failures
+    assert after == before
+
+
+def test_numbers_too_large_for_float32_are_refused(backend, rng):
+    x = (rng.uniform(0.5, 1, size=(2000, 4)) * 3e38).astype(np.float32)
+    c = x[:3] / 7
+    with pytest.raises(InputError, match="too large for float32"):
+        mv.vlad_encode([x], c, l2_norm=False, backend=backend)
+    assert np.isfinite(mv.vlad_encode([x], c, backend=backend)).all()
+    with pytest.raises(InputError, match="add up to more than float32"):
+        mv.KMeansCodebook(3, random_state=0, backend=backend).fit(x)
+
+
+def test_forced_instruction_set(monkeypatch, rng):
+    x, _, c = batch(rng, [5], 2, 3)
+    if not available_backends()["native"].startswith("ok"):
+        pytest.skip(f"native: {available_backends()['native']}")
+    monkeypatch.setenv("MEDVLAD_SIMD", "portable")
+    assert available_backends()["native"] == "ok: portable"
+    monkeypatch.setenv("MEDVLAD_SIMD", "mmx")
+    assert "mmx" in available_backends()["native"]
+    with pytest.raises(InputError, match=r"MEDVLAD_SIMD must be one of .*portable, got 'mmx'"):
+        mv.assign(x, c, backend="native")
+    from medvlad.backends import native
+
+    monkeypatch.setattr(native, "available_levels", lambda: ("portable",))
+    monkeypatch.setenv("MEDVLAD_SIMD", "avx2")
+    with pytest.raises(InputError, match=r"MEDVLAD_SIMD=avx2 .*: use one of portable"):
+        mv.assign(x, c, backend="native")
+
+
+def test_auto_falls_back_with_one_warning(tmp_path):
+    """Where native was not built, auto is the reference and says so once."""
+    code = (
+        "import sys, logging; logging.basicConfig(format='%(message)s')\n"
+        "sys.modules['medvlad.backends._native_portable'] = None\n"
+        "import medvlad as mv\n"
+        "for _ in range(3): print(mv.assign([[1.0], [5.0]], [[0.0], [4.0]]).tolist())\n"
+        "print(mv.available_backends()['native'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[:3] == ["[0, 1]"] * 3
+    assert done.stderr.count("not built") == 1
+    assert "_native_portable" in done.stdout
+
+
+class TestBindingsRefuse:
+    """The bindings look again at what would make the core read memory that is not the caller's."""
+
+    @pytest.fixture
+    def module(self):
+        return pytest.importorskip("medvlad.backends._native_portable", reason="native was not built")
+
+    @pytest.fixture
+    def arrays(self):
+        x = np.ones((2, 3), np.float32)
+        return {
+            "sgemm": importlib.import_module("medvlad.backends._blas").sgemm_capsule(),
+            "x": x,
+            "offsets": np.array([0, 2]),
+            "centers": x,
+            "vectors": np.empty((1, 6), np.float32),
+            "zeroed": False,
+            "labels": None,
+            "counts": None,
+            "power": 1.0,
+            "intra_norm": False,
+            "l2_norm": True,
+            "n_threads": 1,
+        }
+
+    def test_as_they_are(self, module, arrays):
+        module.encode(**arrays)
+        assert np.isfinite(arrays["vectors"]).all()
+
+    @pytest.mark.parametrize("offsets", [[0, 9], [1, 2], [0, 2, 1, 2], []])
+    def test_offsets(self, module, arrays, offsets):
+        with pytest.raises(ValueError, match="offsets"):
+            module.encode(**{**arrays, "offsets": np.array(offsets, np.int64)})
+
+    @pytest.mark.parametrize(
+        ("name", "wrong"),
+        [
+            ("x", np.ones((2, 3))),
+            ("x", np.ones((2, 6), np.float32)[:, ::2]),
+            ("x", np.ones(6, np.float32)),
+            ("centers", np.ones((2, 4), np.float32)),
+            ("vectors", np.empty((1, 5), np.float32)),
+            ("vectors", np.empty((1, 6))),
+            ("vectors", np.frombuffer(bytes(24), np.float32)),
+            ("labels", np.empty(1, np.int32)),
+            ("labels", np.empty(2, np.int64)),
+            ("counts", np.empty((1, 3), np.int64)),
+            ("n_threads", 0),
+            ("method", "guess"),
+        ],
+    )
+    def test_arguments(self, module, arrays, name, wrong):
+        with pytest.raises((TypeError, ValueError)):
+            module.encode(**{**arrays, name: wrong})

@@ -1,0 +1,113 @@
+"""The CUDA kernels where there is no GPU: compiled for every architecture, and free of races."""
+
+import json
+import subprocess
+
+import pytest
+from conftest import REQUIRED
+from support.cuda_on_host import cupy_on_host
+from support.nvrtc import ARCHITECTURES, FILES, RECORD, Nvrtc, Resources, compile_all, find_library
+
+from medvlad.backends import cuda_kernels
+
+# A multiprocessor's registers, and the shared memory that every architecture gives a block.
+REGISTERS, SHARED = 65536, 48 << 10
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Every kernel's resources, architecture by architecture, and NVRTC's version."""
+    library = find_library()
+    if library is None:
+        if "nvrtc" in REQUIRED:
+            pytest.fail("NVRTC is required: pip install nvidia-cuda-nvrtc-cu12")
+        pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
+    nvrtc = Nvrtc(library)
+    return nvrtc.version, compile_all(nvrtc)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.slow
+def test_kernels_fit(compiled, architecture):
+    """NVRTC compiles every file without a warning, and every kernel can be launched."""
+    kernels = compiled[1][architecture]
+    assert {name.partition("_")[0] for name in kernels} >= {"assign", "encode", "write", "cell", "run"}
+    tensor_cores = any("tensor_cores" in name for name in kernels)
+    assert tensor_cores == (architecture != "sm_75")
+    for name, used in kernels.items():
+        threads = 128 if name.startswith(("assign", "decide", "encode_images")) else 256
+        assert used.registers * threads <= REGISTERS, name
+        assert used.shared <= SHARED, name
+
+
+@pytest.mark.slow
+def test_resources_are_as_recorded(compiled):
+    """Registers and spills are what they were: whoever changes them says so by writing the record anew."""
+    version, used = compiled
+    record = json.loads(RECORD.read_text())
+    if record["nvrtc"] != version:
+        pytest.skip(f"recorded with NVRTC {record['nvrtc']}, this is {version}")
+    assert record["columns"] == list(Resources._fields)
+    assert record["kernels"] == {a: {k: list(r) for k, r in kernels.items()} for a, kernels in used.items()}
+
+
+@pytest.mark.slow
+def test_a_broken_kernel_is_noticed(compiled):
+    broken = cuda_kernels.source("decide").replace("max_norm", "other_name", 1)
+    with pytest.raises(RuntimeError, match='"max_norm" is undefined'):
+        Nvrtc(find_library()).compile(broken, "decide.cu", "sm_80", cuda_kernels.options("float32"))
+
+
+@pytest.fixture(scope="module")
+def races(tmp_path_factory):
+    """Returns what builds races.cpp with ThreadSanitizer and some kernels changed, and that what runs it."""
+    if cupy_on_host.COMPILER is None:
+        pytest.skip("needs a C++20 compiler")
+    probe = [cupy_on_host.COMPILER, "-fsanitize=thread", "-x", "c++", "-", "-o", "/dev/null"]
+    if subprocess.run(probe, input="int main() {}", text=True, capture_output=True, check=False).returncode:
+        pytest.skip("needs ThreadSanitizer")
+    folder = tmp_path_factory.mktemp("races")
+    command = [cupy_on_host.COMPILER, "-O1", "-g", "-std=c++20", "-Wno-unknown-pragmas", "-fsanitize=thread"]
+    command += ["-DCUDA_ON_HOST_THREADS", f"-I{cupy_on_host.HERE}"]
+    objects = {}
+
+    def build(file, code):
+        unit, made = folder / f"{file}.cpp", folder / f"{file}.o"
+        unit.write_text(cupy_on_host.translation(code))
+        subprocess.run([*command, "-c", str(unit), "-o", str(made)], check=True)
+        objects[file] = str(made)
+
+    def program(changed):
+        for file in FILES:
+            if file in changed or file not in objects:
+                build(file, changed.get(file, cuda_kernels.source(file)))
+        made = str(folder / "races")
+        source = str(cupy_on_host.HERE / "races.cpp")
+        subprocess.run([*command, source, *objects.values(), "-o", made], check=True)
+
+        def run(*arguments):
+            return subprocess.run(
+                [made, *arguments], capture_output=True, text=True, timeout=300, check=False
+            )
+
+        return run
+
+    return program
+
+
+@pytest.mark.sanitize
+def test_no_races(races):
+    """A block's threads as std::threads under ThreadSanitizer."""
+    done = races({})()
+    assert done.stderr == ""
+    assert (done.returncode, done.stdout) == (0, "right\n")
+
+
+@pytest.mark.sanitize
+def test_a_missing_barrier_is_noticed(races):
+    code = cuda_kernels.source("assign")
+    assert code.count("__syncthreads();") == 4
+    broken = code.replace("__syncthreads();", "", 1)
+    # ThreadSanitizer sees a race only if the threads meet, which a busy machine can keep them from.
+    run = races({"assign": broken})
+    assert any("data race" in run("first part").stderr for _ in range(5))

@@ -1,0 +1,181 @@
+"""Every instruction-set level and way of multiplying this machine can run: same labels, same bits.
+
+A level that is not here is skipped with the reason. What the levels share (thread counts, awkward sizes,
+invariants) is tested in test_backends.py, which runs once more in a subprocess for each level.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.levels import skip_unless_here
+
+from medvlad.backends import reference
+
+native = pytest.importorskip("medvlad.backends.native", reason="native was not built")
+
+#: Levels and the methods that they have; what a level lacks is the same as dense.
+WAYS = [
+    ("portable", "auto"),
+    *itertools.product(("avx2", "avx512"), ("auto", "dense", "sparse")),
+    *itertools.product(("avx512bf16",), native.METHODS),
+]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
+def way(request, monkeypatch):
+    """One level and one method: the method's name; the level is set by the environment."""
+    level, method = request.param
+    skip_unless_here(level)
+    monkeypatch.setenv("MEDVLAD_SIMD", level)
+    return method
+
+
+def relu(rng, n, d, share):
+    """Descriptors of which about `share` are not zero."""
+    x = rng.normal(size=(n, d)).astype(np.float32)
+    x[rng.random((n, d)) > share] = 0
+    return np.abs(x)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("k", [1, 15, 16, 33, 65, 130])
+def test_labels(way, rng, k, share):
+    for d in (1, 64, 65, 130):
+        x, c = relu(rng, 300, d, share), relu(rng, k, d, share)
+        labels = native.assign(x, c, n_threads=2, method=way)
+        np.testing.assert_array_equal(labels, reference.assign(x, c))
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 11, 12, 13, 127, 128, 129, 700])
+def test_numbers_of_rows(way, rng, n):
+    x, c = relu(rng, n, 70, 0.3), relu(rng, 20, 70, 0.3)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
+
+
+def test_near_ties(way, rng):
+    """Descriptors halfway between centres, give or take the last bit."""
+    c = relu(rng, 100, 200, 0.4)
+    pairs = rng.integers(0, 100, (500, 2))
+    x = ((c[pairs[:, 0]] + c[pairs[:, 1]]) / 2).astype(np.float32)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=2, method=way), reference.assign(x, c))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e17])
+def test_scales(way, rng, scale):
+    x, c = relu(rng, 200, 40, 0.5) * np.float32(scale), relu(rng, 30, 40, 0.5) * np.float32(scale)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
+
+
+def test_numbers_that_are_not(way):
+    """The bare backend, which nothing has validated: any label, but one that there is."""
+    x, c = np.ones((200, 4), np.float32), np.full((3, 4), np.nan, np.float32)
+    labels = native.assign(x, c, n_threads=1, method=way)
+    assert ((labels >= 0) & (labels < 3)).all()
+    native.encode(x, np.array([0, 200]), c, method=way)
+
+
+def test_far_from_the_origin(way, rng):
+    x, c = 1000 + relu(rng, 300, 64, 1.0), 1000 + relu(rng, 70, 64, 1.0)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
+
+
+def test_same_bits_as_portable(way, rng, monkeypatch):
+    """Sums and norms have one order, so all numbers agree to the bit, integers or not."""
+    offsets = np.array([0, 0, 3, 52, 341, 2000])
+    integers = rng.integers(-5, 6, (2000, 65)).astype(np.float32)
+    for x in (integers, relu(rng, 2000, 65, 0.3)):
+        c = x[rng.choice(len(x), 40, replace=False)].copy()
+        options = {"power": 0.5, "intra_norm": True, "l2_norm": True, "n_threads": 2, "method": way}
+        own = native.encode(x, offsets, c, **options), native.aggregate(x, offsets, c, method=way)[0]
+        with monkeypatch.context() as patch:
+            patch.setenv("MEDVLAD_SIMD", "portable")
+            portable = native.encode(x, offsets, c, **options), native.aggregate(x, offsets, c)[0]
+        for a, b in zip(own, portable, strict=True):
+            np.testing.assert_array_equal(a.view(np.int32), b.view(np.int32))
+
+
+def test_distances_have_the_bits_of_the_reference(way, rng):
+    for d in (1, 7, 8, 9, 64, 100):
+        x, c = relu(rng, 2500, d, 0.4), relu(rng, 9, d, 0.4)
+        labels = reference.assign(x, c)
+        distances = native.squared_distances(x, c, labels, n_threads=2)
+        np.testing.assert_array_equal(distances, reference.squared_distances(x, c, labels))
+        norms = reference.squared_distances(x, np.zeros_like(x[:1]), np.zeros(len(x), np.int32))
+        for n_candidates in (1, 7, 9, 17):
+            candidates = rng.integers(0, len(x), n_candidates)
+            found = native.candidate_distances(x, norms, candidates, distances, n_threads=3)
+            expected = reference.candidate_distances(x, norms, candidates, distances)
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+            assert (found[0][np.arange(n_candidates), candidates] == 0).all()
+
+
+def test_outputs_are_filled(way, rng):
+    offsets = np.array([0, 50, 50, 900])
+    x, c = relu(rng, 900, 48, 0.3), relu(rng, 33, 48, 0.3)
+    out = np.full((3, 33 * 48), np.nan, np.float32)
+    labels, counts = np.empty(900, np.int32), np.empty((3, 33), np.int64)
+    given = {"out": out, "labels_out": labels, "counts_out": counts}
+    assert native.encode(x, offsets, c, n_threads=2, method=way, **given) is out
+    np.testing.assert_array_equal(out, native.encode(x, offsets, c, method=way))
+    np.testing.assert_array_equal(labels, reference.assign(x, c))
+    np.testing.assert_array_equal(counts, reference.aggregate(x, offsets, c)[1])
+
+
+@pytest.mark.parametrize("shift", [0, 1, 4, 15])
+def test_large_output_at_any_address(way, rng, shift):
+    """Over 4 MiB results are streamed past the cache, which depends on where the memory begins."""
+    x, c = relu(rng, 70, 64, 0.3), relu(rng, 256, 64, 0.3)
+    offsets = np.arange(71)
+    memory = np.full(70 * 256 * 64 + 64, np.nan, np.float32)
+    start = (-memory.ctypes.data // 4) % 16 + shift
+    out = memory[start : start + 70 * 256 * 64].reshape(70, -1)
+    native.encode(x, offsets, c, out=out, method=way)
+    np.testing.assert_array_equal(out, reference.encode(x, offsets, c))
+    assert np.isnan(memory[:start]).all()
+    assert np.isnan(memory[start + out.size :]).all()
+
+
+def test_one_image_among_many_small_ones(way, rng):
+    """A large image is shared out over threads, its small neighbours are not; no bit depends on it."""
+    lengths = [3] * 200 + [30_000] + [3] * 200
+    offsets = np.cumsum([0, *lengths])
+    x = relu(rng, offsets[-1], 16, 0.4)
+    c = relu(rng, 24, 16, 0.4)
+    whole = [native.encode(x, offsets, c, n_threads=t, method=way).view(np.int32) for t in (1, 2, 5)]
+    np.testing.assert_array_equal(whole[0], whole[1])
+    np.testing.assert_array_equal(whole[0], whole[2])
+    some = slice(190, 210)
+    expected = reference.encode(x[offsets[190] : offsets[210]], offsets[190:211] - offsets[190], c)
+    np.testing.assert_allclose(whole[0].view(np.float32)[some], expected, rtol=0, atol=6e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", native.LEVELS)
+def test_backend_suite_at_each_level(level, tmp_path):
+    """The suite of test_backends.py; it runs at the level in use anyway."""
+    skip_unless_here(level)
+    if level == native.level():
+        pytest.skip(f"{level} is the level in use: test_backends.py has run with it")
+    # In another folder, so that what is imported is what is installed.
+    where = {"cwd": tmp_path, "capture_output": True, "text": True}
+    environment = {**os.environ, "MEDVLAD_SIMD": level, "MEDVLAD_REQUIRE": "native"}
+    suite = str(Path(__file__).with_name("test_backends.py"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "native", suite],
+        env=environment,
+        check=False,
+        **where,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+    code = "import medvlad; print(medvlad.available_backends()['native'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, **where)
+    assert done.stdout.strip() == f"ok: {level}"

@@ -1,0 +1,95 @@
+"""What is done to each descriptor alone: unit length, PCA, whitening."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+
+from medvlad import Descriptors, InputError
+from medvlad.encoders.projection import DescriptorProjection
+from medvlad.store.store import DescriptorStore
+from medvlad.store.stored_descriptors import StoredDescriptors
+
+
+@pytest.fixture
+def images(rng):
+    lengths = [4, 0, 30, 17, 0]
+    return Descriptors.from_list([rng.normal(1, [1, 3, 2, 0.5, 1], (n, 5)) for n in lengths])
+
+
+def test_unit_length(images):
+    images.values[2] = 0
+    got = DescriptorProjection().fit_transform(images)
+    np.testing.assert_array_equal(got.offsets, images.offsets)
+    norms = np.linalg.norm(got.values, axis=1)
+    assert norms[2] == 0
+    np.testing.assert_allclose(np.delete(norms, 2), 1, rtol=1e-6)
+    parallel = np.einsum("ij,ij->i", got.values, images.values)
+    np.testing.assert_allclose(parallel, np.linalg.norm(images.values, axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+@pytest.mark.parametrize("l2_norm", [False, True])
+def test_pca_is_that_of_scikit_learn(images, whiten, l2_norm):
+    x = images.values.astype(np.float64)
+    if l2_norm:
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    expected = PCA(3, whiten=whiten, svd_solver="full").fit_transform(x)
+    if whiten:  # scikit-learn divides the variance by n - 1
+        expected *= np.sqrt(len(x) / (len(x) - 1))
+    projection = DescriptorProjection(3, l2_norm=l2_norm, whiten=whiten)
+    got = projection.fit_transform(images).values
+    signs = np.sign((got * expected).sum(axis=0))
+    np.testing.assert_allclose(got, expected * signs, rtol=1e-4, atol=1e-5)
+    largest = np.abs(projection.components_).argmax(axis=1)
+    assert (projection.components_[np.arange(3), largest] > 0).all()
+
+
+def test_images_in_a_store(images, tmp_path):
+    """The same numbers to the bit, read block by block."""
+    section = DescriptorStore(tmp_path / "store").section({"model": "a"})
+    keys = [f"{i:064x}" for i in range(len(images))]
+    with section.writer() as writer:
+        for key, values in zip(keys, images, strict=True):
+            writer.add(key, values)
+    stored = StoredDescriptors(section, keys[::-1])
+    backwards = images.take(range(len(images))[::-1])
+    for projection in (DescriptorProjection(), DescriptorProjection(2, random_state=0)):
+        here = clone(projection).fit(backwards).transform(backwards)
+        there = clone(projection).fit(stored).transform(stored)
+        np.testing.assert_array_equal(here.values, there.values)
+        np.testing.assert_array_equal(here.offsets, there.offsets)
+
+
+def test_a_sample_is_enough(rng):
+    images = Descriptors.from_array(rng.normal(0, [9, 3, 1, 0.1], (500, 10, 4)))
+    whole = DescriptorProjection(2, l2_norm=False).fit(images)
+    drawn = DescriptorProjection(2, l2_norm=False, max_samples=2000, random_state=0).fit(images)
+    assert not np.array_equal(whole.components_, drawn.components_)
+    np.testing.assert_allclose(whole.components_, drawn.components_, atol=0.05)
+    again = DescriptorProjection(2, l2_norm=False, max_samples=2000, random_state=0).fit(images)
+    np.testing.assert_array_equal(again.components_, drawn.components_)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(1, 4))
+def test_one_image_alone_is_the_same_image_in_a_batch(seed, n_components):
+    rng = np.random.default_rng(seed)
+    images = Descriptors.from_list([rng.normal(size=(n, 4)) for n in rng.integers(0, 9, 5)] + [np.eye(4)])
+    projection = DescriptorProjection(n_components).fit(images)
+    together = projection.transform(images)
+    for i in range(len(images)):
+        alone = projection.transform(images[i : i + 1]).values
+        np.testing.assert_allclose(alone, together[i], rtol=1e-5, atol=1e-6)
+
+
+def test_mistakes(images):
+    with pytest.raises(InputError, match="n_components=6 is more"):
+        DescriptorProjection(6).fit(images)
+    with pytest.raises(InputError, match="n_components must be"):
+        DescriptorProjection(0).fit(images)
+    with pytest.raises(InputError, match="only 1 of n_components=2 vary"):
+        DescriptorProjection(2, whiten=True, l2_norm=False).fit([np.arange(12.0)[:, None] * [1.0, 2.0]])
+    with pytest.raises(InputError, match="descriptors"):
+        DescriptorProjection(2).fit(images).transform([np.ones((2, 4))])

@@ -1,0 +1,100 @@
+"""Recipes and presets: what the settings make."""
+
+import numpy as np
+import pytest
+from sklearn.pipeline import FeatureUnion
+
+from medvlad import VLAD, Descriptors, GlobalPool, InputError
+from medvlad.encoders.projection import DescriptorProjection
+from medvlad.encoders.recipe import PRESETS, Recipe, encoder_steps
+from medvlad.experiment import Experiment
+
+
+@pytest.fixture
+def images(rng):
+    return Descriptors.from_list([rng.normal(size=(n, 6)) for n in (5, 9, 0, 12, 7, 8)])
+
+
+def test_nothing_asked_for_is_the_encoder_alone():
+    encoder = Recipe().encoder("vlad8", random_state=3)
+    assert isinstance(encoder, VLAD)
+    assert (encoder.n_clusters, encoder.power, encoder.random_state) == (8, 1.0, 3)
+    assert encoder_steps(encoder) == [("encode", encoder)]
+
+
+def test_steps_in_their_order(images):
+    encoder = Recipe(descriptor_norm=True, n_components=3, vocabularies=2, reduce=2, whiten=True).encoder(
+        "vlad2"
+    )
+    assert [name for name, _ in encoder_steps(encoder)] == ["descriptors", "encode", "reduce", "normalise"]
+    vectors = encoder.fit_transform(images)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert vectors.shape == (6, 2)
+
+
+def test_vocabularies_side_by_side(images):
+    union = dict(encoder_steps(Recipe(vocabularies=3).encoder("vlad2", random_state=5)))["encode"]
+    assert isinstance(union, FeatureUnion)
+    vectors = union.fit_transform(images)
+    parts = [part.transform(images) for _, part in union.transformer_list]
+    np.testing.assert_array_equal(vectors, np.concatenate(parts, axis=1))
+    first = VLAD(2, random_state=5).fit(images)
+    np.testing.assert_array_equal(parts[0], first.transform(images))
+    assert not np.array_equal(parts[0], parts[1])
+
+
+def test_encodings_side_by_side(images):
+    encoder = Recipe(power=0.5, vocabularies=2).encoder("avg+vlad3", random_state=1)
+    vectors = encoder.fit_transform(images)
+    assert vectors.shape == (6, 6 + 2 * 18)
+    average = GlobalPool().fit_transform(images)
+    norms = np.linalg.norm(average, axis=1)
+    np.testing.assert_allclose(
+        vectors[:, :6], average / np.sqrt(np.where(norms > 0, 3, 1))[:, None], atol=1e-6
+    )
+    with pytest.raises(InputError, match="names one twice"):
+        Recipe().encoder("avg+avg")
+
+
+def test_residual_normalisation_by_hand(images):
+    vlad = VLAD(3, residual_norm=True, power=0.5, intra_norm=True, random_state=0).fit(images)
+    got = vlad.transform(images)
+    centers = vlad.cluster_centers_.astype(np.float64)
+    for i, x in enumerate(images):
+        expected = np.zeros_like(centers)
+        for row in x.astype(np.float64):
+            k = int(((row - centers) ** 2).sum(axis=1).argmin())
+            expected[k] += (row - centers[k]) / np.linalg.norm(row - centers[k])
+        expected = np.sign(expected) * np.sqrt(np.abs(expected))
+        norms = np.linalg.norm(expected, axis=1, keepdims=True)
+        expected = np.divide(expected, norms, out=np.zeros_like(expected), where=norms > 0)
+        expected /= max(np.linalg.norm(expected), 1e-12)
+        np.testing.assert_allclose(got[i], expected.ravel(), atol=1e-6)
+
+
+def test_a_descriptor_at_its_centre_adds_nothing():
+    x = np.array([[1.0, 2.0], [4.0, 2.0]], np.float32)
+    centers = np.array([[1.0, 2.0]], np.float32)
+    vlad = VLAD(1, residual_norm=True, l2_norm=False, random_state=0).fit(x)
+    vlad.cluster_centers_ = centers
+    np.testing.assert_array_equal(vlad.transform(x[None]), [[1.0, 0.0]])
+
+
+def test_presets_are_settings_of_an_experiment():
+    fields = Experiment.__dataclass_fields__.keys() | Recipe.__dataclass_fields__.keys() | {"encode"}
+    for preset in PRESETS.values():
+        assert preset.keys() <= fields
+        for name in preset["encode"].split(","):
+            assert isinstance(Recipe().encoder(name), VLAD | GlobalPool)
+
+
+def test_mistakes():
+    with pytest.raises(InputError, match="unknown encoding 'fisher'"):
+        Recipe().encoder("fisher")
+    with pytest.raises(InputError, match="give reduce as well"):
+        Recipe(whiten=True).encoder("avg")
+    with pytest.raises(InputError, match="vocabularies must be"):
+        Recipe(vocabularies=0).encoder("vlad4")
+    assert isinstance(
+        dict(encoder_steps(Recipe(n_components=2).encoder("avg")))["descriptors"], DescriptorProjection
+    )

@@ -1,0 +1,68 @@
+"""Probabilities from decision values."""
+
+import numpy as np
+import pytest
+
+from medvlad import InputError
+from medvlad.evaluation.calibration import calibration_figures, calibrator
+
+
+def columns(values):
+    return np.column_stack([-values, values])
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_true_probabilities_are_found(rng, method):
+    values = rng.normal(0, 2, 20_000)
+    truth = 1 / (1 + np.exp(-(1.5 * values - 0.7)))
+    labels = (rng.random(20_000) < truth).astype(np.int64)
+    probability = calibrator(method, columns(values), labels)
+    at = np.linspace(-3, 3, 13)
+    found = probability(columns(at))
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-(1.5 * at - 0.7))), atol=0.06)
+    assert (np.diff(found[:, 1]) >= 0).all()
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_several_classes(rng, method):
+    labels = rng.integers(0, 3, 600)
+    decision = rng.normal(0, 1, (600, 3))
+    decision[np.arange(600), labels] += 2
+    found = calibrator(method, decision, labels)(decision)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert (found.argmax(axis=1) == labels).mean() > 0.7
+    # Three independent answers divided by their sum are not quite what the truth would be.
+    assert calibration_figures(labels, found)["expected_calibration_error"] < 0.15
+
+
+def test_two_separable_images_a_class_are_enough():
+    found = calibrator("platt", columns(np.array([-2.0, -1.0, 1.0, 2.0])), np.array([0, 0, 1, 1]))
+    probability = found(columns(np.array([-1.5, 1.5])))[:, 1]
+    assert 0 < probability[0] < 0.5 < probability[1] < 1
+
+
+def test_figures_by_hand():
+    probability = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
+    found = calibration_figures(np.array([0, 1, 1, 1]), probability)
+    assert found["brier"] == pytest.approx((0.01 + 0.16 + 0.49 + 0.04) / 4)
+    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.6, 0.3, 0.8]).mean())
+    # Each image is a bin of its own.
+    assert [one["confidence"] for one in found["bins"]] == pytest.approx([0.6, 0.7, 0.8, 0.9])
+    assert [one["right"] for one in found["bins"]] == [1, 0, 1, 1]
+    assert found["expected_calibration_error"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
+
+
+def test_perfect_and_useless_probabilities(rng):
+    labels = rng.integers(0, 2, 10_000)
+    sure = calibration_figures(labels, np.eye(2)[labels])
+    assert (sure["brier"], sure["expected_calibration_error"]) == (0, 0)
+    wrong = calibration_figures(labels, np.eye(2)[1 - labels])
+    assert (wrong["brier"], wrong["expected_calibration_error"]) == (1, 1)
+    three = calibration_figures(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]))
+    assert three["brier"] == pytest.approx((0.5 + 2) / 2)
+
+
+def test_unknown_method():
+    with pytest.raises(InputError, match="the calibration must be one of platt, isotonic, got 'beta'"):
+        calibrator("beta", columns(np.arange(4.0)), np.array([0, 1, 0, 1]))

@@ -1,0 +1,240 @@
+"""Whatever runs the network gives the same descriptors, to the digits its arithmetic promises."""
+
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from medvlad import CNNDescriptors, GlobalPool, InputError, WideLinearSVC, load_model, save_model
+from medvlad._util.validate import MissingExtraError
+from medvlad.extraction.engines import calibrate, choose_engine, keras_engine, make_engine
+from medvlad.extraction.engines.winograd import Convolution, layers_of
+
+keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+
+#: Largest difference of a number from the Keras model's, relative to the largest number, and largest angle
+#: between both as vectors, 1 - cosine. Measured on VGG16 and real images: float32 0 (openvino) and 4e-6
+#: (native), 8e-3 and 4e-5 in bfloat16, 2e-3 (angle) in int8.
+FLOAT32_DIFFERENCE = 1e-4
+BFLOAT16_DIFFERENCE = 2e-2
+INT8_ANGLE = 1e-2
+
+FLOAT32_ENGINES = ["native", pytest.param("openvino", marks=needs_openvino)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """VGG16 up to block3_pool, seeded."""
+    keras.utils.set_random_seed(3)
+    whole = keras.applications.VGG16(weights=None, include_top=False)
+    for layer in whole.layers:
+        if layer.weights:
+            layer.bias.assign(np.random.default_rng(0).normal(0, 0.1, layer.bias.shape))
+    return keras.Model(whole.input, whole.get_layer("block3_pool").output, name="vgg16")
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    rng = np.random.default_rng(4)
+    return rng.uniform(-120, 150, (3, 44, 44, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(5)
+    return [rng.integers(0, 256, (60 + 9 * i, 80, 3), dtype=np.uint8) for i in range(3)]
+
+
+def run(network, engine, pixels, dtype="float32", n_threads=2, ranges=None):
+    made = make_engine(network, engine=engine, dtype=dtype, output="host", n_threads=n_threads, ranges=ranges)
+    maps = made(pixels)
+    assert maps.dtype == np.float32
+    return maps
+
+
+def difference(a, b):
+    assert b.any()
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+def angle(a, b):
+    a, b = a.ravel().astype(float), b.ravel().astype(float)
+    return 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("engine", FLOAT32_ENGINES)
+def test_float32_engines_agree(network, pixels, engine):
+    expected = np.asarray(keras.ops.convert_to_numpy(network(pixels)))
+    assert difference(run(network, "keras", pixels), expected) < 1e-6
+    assert difference(run(network, engine, pixels), expected) < FLOAT32_DIFFERENCE
+
+
+@pytest.mark.parametrize("engine", ["keras", *FLOAT32_ENGINES])
+def test_neither_batch_nor_threads_change_a_bit(network, pixels, engine):
+    whole = run(network, engine, pixels)
+    for n_threads in (1, 3):
+        alone = [run(network, engine, pixels[i : i + 1], n_threads=n_threads) for i in range(3)]
+        np.testing.assert_array_equal(np.concatenate(alone), whole)
+
+
+@pytest.mark.parametrize("engine", ["keras", pytest.param("openvino", marks=needs_openvino)])
+def test_bfloat16(network, pixels, engine, monkeypatch):
+    monkeypatch.setattr(keras_engine, "has_fast_bfloat16", lambda: True)
+    expected = run(network, "keras", pixels)
+    got = run(network, engine, pixels, "bfloat16")
+    assert 0 < difference(got, expected) < BFLOAT16_DIFFERENCE
+
+
+@needs_openvino
+def test_ranges_of_another_network_are_not_used(pixels):
+    features = CNNDescriptors("vgg16", "block1_pool", weights="bundled", dtype="int8")
+    images = [np.full((32, 32, 3), 9 * i, np.uint8) for i in range(3)]
+    features.fit(images).transform(images)
+    features.set_params(layer="block2_pool")
+    with pytest.raises(InputError, match="call fit again"):
+        features.transform(images)
+    assert features.fit(images).transform(images).n_features == 128
+
+
+def test_bfloat16_is_not_forced(network, pixels, monkeypatch):
+    """Where it is slower Keras computes in float32, which is permitted."""
+    monkeypatch.setattr(keras_engine, "has_fast_bfloat16", lambda: False)
+    expected = run(network, "keras", pixels)
+    np.testing.assert_array_equal(run(network, "keras", pixels, "bfloat16"), expected)
+
+
+@needs_openvino
+def test_int8(network, pixels):
+    ranges = calibrate(network, [pixels[:2], pixels[2:]], n_threads=2)
+    convolutions = [layer.name for layer in layers_of(network) if isinstance(layer, Convolution)]
+    assert list(ranges) == ["input", *convolutions]
+    largest = np.abs(pixels).reshape(3, -1).max(axis=1)
+    assert ranges["input"] == pytest.approx(largest.mean(), rel=1e-6)
+    first = keras.Model(network.input, network.layers[1].output)
+    maps = np.asarray(keras.ops.convert_to_numpy(first(pixels))).reshape(3, -1)
+    assert ranges["block1_conv1"] == pytest.approx(maps.max(axis=1).mean(), rel=1e-4)
+    expected = run(network, "keras", pixels)
+    got = run(network, "openvino", pixels, "int8", ranges=ranges)
+    assert 0 < angle(got, expected) < INT8_ANGLE
+    again = [run(network, "openvino", p[None], "int8", n_threads=1, ranges=ranges) for p in pixels]
+    np.testing.assert_array_equal(np.concatenate(again), got)
+
+
+@needs_openvino
+def test_int8_with_a_channel_of_zeros(pixels):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="a")(inputs)
+    x = keras.layers.Conv2D(5, 3, padding="same", activation="relu", name="b")(x)
+    network = keras.Model(inputs, x)
+    kernel_a, bias_a, kernel_b, bias_b = network.get_weights()
+    kernel_a[..., 1] = 0
+    network.set_weights([kernel_a, bias_a, np.abs(kernel_b), bias_b])
+    ranges = calibrate(network, [pixels], n_threads=1)
+    got = run(network, "openvino", pixels, "int8", ranges=ranges)
+    assert angle(got, run(network, "keras", pixels)) < INT8_ANGLE
+
+
+@needs_openvino
+def test_int8_is_fitted_and_travels_with_the_model(vgg16_file, pictures, tmp_path):
+    features = CNNDescriptors("vgg16", "block2_pool", weights=vgg16_file, dtype="int8")
+    with pytest.raises(InputError, match="int8' needs the range of numbers in training images: call fit"):
+        features.transform(pictures)
+    with pytest.raises(InputError, match="at least one readable training image"):
+        clone(features).fit([])
+    with pytest.raises(InputError, match="put it into a list"):
+        clone(features).fit(None)
+    steps = [("features", features), ("encode", GlobalPool()), ("classify", WideLinearSVC())]
+    pipeline = Pipeline(steps).fit(pictures, ["a", "b", "a"])
+    assert features.engine_ == "openvino"
+    save_model(pipeline, tmp_path / "model")
+    back = load_model(tmp_path / "model")
+    assert back[0].ranges_ == features.ranges_
+    np.testing.assert_array_equal(back.decision_function(pictures), pipeline.decision_function(pictures))
+    plain = clone(features).set_params(dtype="float32").transform(pictures)
+    assert 0 < angle(features.transform(pictures).values, plain.values) < INT8_ANGLE
+
+
+@needs_openvino
+def test_int8_has_a_section_of_its_own_for_each_calibration(vgg16_file, pictures, tmp_path):
+    features = CNNDescriptors("vgg16", "block1_pool", weights=vgg16_file, store=tmp_path / "store")
+    assert features.fit(pictures).extract(pictures) == 3
+    features.set_params(dtype="int8")
+    assert features.fit(pictures).extract(pictures) == 3
+    assert features.fit(pictures).extract(pictures) == 0
+    assert features.fit(pictures[1:]).extract(pictures) == 3
+
+
+def test_which_engine(network, small_weights, vgg16_file):
+    small = CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights).fit()
+    assert small.engine_ == "keras"
+    assert CNNDescriptors("vgg16", weights=vgg16_file).fit().engine_ == "native"
+    assert choose_engine(network, engine="keras", dtype="float32", output="host") == "keras"
+    assert choose_engine(network, engine="auto", dtype="float32", output="gpu") == "keras"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"engine": "tensorrt"}, "engine must be one of auto, keras, native, openvino, got 'tensorrt'"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, int8, got 'float16'"),
+        ({"engine": "native"}, "engine='native' is for networks of 3x3 convolutions .*not for mobilenet"),
+        ({"engine": "openvino"}, "engine='openvino' is for networks of 3x3"),
+        ({"dtype": "int8"}, "dtype='int8' is for networks of 3x3 .*: use engine='keras'"),
+        ({"dtype": "int8", "engine": "keras"}, "engine='keras' does not compute in int8"),
+        ({"output": "gpu", "engine": "native"}, "output='gpu' is for engine='keras', not for 'native'"),
+        ({"n_threads": 0}, "n_threads"),
+    ],
+)
+def test_bad_choices(small_weights, pictures, settings, message):
+    features = CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights, **settings)
+    with pytest.raises(InputError, match=message) as error:
+        features.fit(pictures).transform(pictures)
+    assert "\n" not in str(error.value)
+
+
+def test_openvino_missing(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'medvlad\[openvino\]'"):
+        choose_engine(network, engine="openvino", dtype="float32", output="host")
+
+
+def test_one_graph_for_all_batches(small_weights, pictures, monkeypatch):
+    """The layers' Python code runs when a graph is made, and at no other time."""
+    if keras.config.backend() == "torch":
+        pytest.skip("torch makes no graph")
+    features = CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights, batch_size=2).fit()
+    calls = []
+    kind = keras.layers.DepthwiseConv2D
+    original = kind.call
+    monkeypatch.setattr(kind, "call", lambda self, x: calls.append(self.name) or original(self, x))
+    features.transform(pictures)
+    assert len(calls) == len(set(calls)) > 0
+    features.transform(pictures * 3)
+    assert len(calls) == len(set(calls))
+
+
+@pytest.mark.slow
+def test_real_weights(vgg16_file):
+    """VGG16's own weights and photographs, all the way to block5_pool; the figures recorded at the top."""
+    data = pytest.importorskip("skimage.data", reason="needs the extra demo")
+    try:
+        exact = CNNDescriptors("vgg16", weights="bundled", engine="keras").fit()
+    except MissingExtraError as missing:
+        pytest.skip(str(missing))
+    images = [data.astronaut(), data.coffee(), data.chelsea(), data.rocket()]
+    expected = exact.transform(images).values
+    native = CNNDescriptors("vgg16", weights="bundled", engine="native")
+    assert difference(native.transform(images).values, expected) < FLOAT32_DIFFERENCE
+    if find_spec("openvino") is None:
+        return
+    openvino = clone(native).set_params(engine="openvino")
+    assert difference(openvino.transform(images).values, expected) < FLOAT32_DIFFERENCE
+    openvino.set_params(dtype="bfloat16")
+    assert difference(openvino.transform(images).values, expected) < BFLOAT16_DIFFERENCE
+    openvino.set_params(dtype="int8").fit(images)
+    assert angle(openvino.transform(images).values, expected) < INT8_ANGLE

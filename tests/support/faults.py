@@ -1,0 +1,301 @@
+"""Work that a fault may meet, and the faults that need a process of their own.
+
+    python tests/faults.py kill FOLDER N SEED         N times: begin, kill (SIGKILL), look at what is left
+    python tests/faults.py interrupt FOLDER N SEED    N times: a command, Ctrl-C (SIGINT)
+    python tests/faults.py memory FOLDER              each work under one limit of memory after another
+
+Everything heavy is imported once; each trial is a fork. In place of the network stands a light one: means of
+blocks. Prints one line of JSON; the first promise that does not hold ends it with an AssertionError.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import zipfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+from sklearn.pipeline import Pipeline
+
+import medvlad.__main__
+import medvlad.cli
+import medvlad.extraction.cnn_descriptors
+import medvlad.models.model_file
+from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
+from medvlad.images.read import load_image
+from medvlad.models.model_file import load_model
+from medvlad.store import shard
+from medvlad.store.store import DescriptorStore
+
+SETTINGS = {"model": "vgg16", "scales": [0]}
+
+
+def key_of(i):
+    return f"{i:064x}"
+
+
+def descriptors(i):
+    return np.maximum(np.random.default_rng(i).normal(-0.5, 1, (9, 16)), 0).astype(np.float32)
+
+
+def section_of(store):
+    return DescriptorStore(store).section(SETTINGS)
+
+
+def fill(store, n, first=0):
+    section = section_of(store)
+    with section.writer() as writer:
+        for i in range(first, n):
+            writer.add(key_of(i), descriptors(i))
+    return section
+
+
+def fitted():
+    x = Descriptors.from_array(np.stack([descriptors(i) for i in range(12)]))
+    return Pipeline([("encode", VLAD(3, random_state=0)), ("classify", WideLinearSVC())]).fit(
+        x, ["a", "b"] * 6
+    )
+
+
+def light_network(patch):
+    """Replace the network by block means; `patch` is setattr, or MonkeyPatch's."""
+    network = SimpleNamespace(
+        output_shape=(None, None, None, 12),
+        input_shape=(None, None, None, 3),
+        compute_output_shape=lambda shape: (shape[0], shape[1] // 32, shape[2] // 32, 12),
+    )
+
+    def compute(images):
+        b, h, w, _ = images.shape
+        means = images.reshape(b, h // 32, 32, w // 32, 32, 3).mean(axis=(2, 4)) / 255
+        return np.concatenate([means, means**2, np.abs(means - 0.5), means > 0.4], axis=3).astype(np.float32)
+
+    patch(medvlad.extraction.cnn_descriptors, "build_network", lambda *_: (network, lambda pixels: pixels))
+    patch(medvlad.extraction.cnn_descriptors, "fingerprint", lambda _: "0" * 64)
+    patch(medvlad.extraction.cnn_descriptors, "choose_engine", lambda *_, **__: "light")
+    patch(medvlad.extraction.cnn_descriptors, "make_engine", lambda *_, **__: compute)
+    for command in ("evaluate", "store"):  # names of modules, and of commands beside them
+        patch(sys.modules[f"medvlad.cli.{command}"], "start_keras", lambda: None)
+
+
+def write_images(root, n=6):
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 90)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            pixels = rng.integers(low, low + 160, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def files(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def whole_store(store, n):
+    """Assert that a store holds these images and nothing that is damaged."""
+    section = section_of(store)
+    assert section.verify() == []
+    for i in range(n):
+        found = section.get(key_of(i))
+        assert found is not None, f"image {i} is lost"
+        assert np.array_equal(found, descriptors(i)), f"image {i} is another"
+
+
+# ---------------------------------------------------------------------------------------------------- kill
+
+
+def kept(folder, pipeline, report):
+    """Write images, join shards, save models and vectors, for ever; how many are kept goes down a pipe."""
+    section, i = section_of(folder / "store"), 0
+    while True:
+        if section.get(key_of(i)) is None:
+            with section.writer() as writer:
+                for j in range(i, i + 2):
+                    writer.add(key_of(j), descriptors(j))
+        i += 2
+        os.write(report, bytes([i]))
+        if i % 10 == 0:
+            section.gc()
+        save_model(pipeline, folder / "model", card={"n": i})
+        stored = StoredDescriptors(section, [key_of(j) for j in range(i)])
+        pipeline.named_steps["encode"].transform_to_file(stored, folder / "vectors.npy")
+        if i >= 60:
+            i = 0
+
+
+def kill(folder, n, seed):
+    rng, most, whole = np.random.default_rng(seed), 0, 0
+    pipeline = fitted()
+    shard.SHARD_IMAGES = 8
+    for _ in range(n):
+        reader, writer = os.pipe()
+        process = os.fork()
+        if process == 0:
+            os.close(reader)
+            kept(folder, pipeline, writer)
+        os.close(writer)
+        time.sleep(rng.uniform(0.002, 0.4))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        reported = b"".join(iter(lambda: os.read(reader, 4096), b""))  # noqa: B023, read at once
+        os.close(reader)
+        most = max([most, *reported])
+        whole_store(folder / "store", most)
+        if (folder / "model").exists():
+            load_model(folder / "model")
+        if (folder / "vectors.npy").exists():
+            vectors = np.load(folder / "vectors.npy")
+            x = Descriptors.from_array(np.stack([descriptors(i) for i in range(len(vectors))]))
+            assert np.array_equal(vectors, pipeline.named_steps["encode"].transform(x))
+            whole += 1
+    fill(folder / "store", 60)
+    section_of(folder / "store").gc()
+    whole_store(folder / "store", 60)
+    return {"killed": n, "images reported": most, "vectors looked at": whole}
+
+
+# ----------------------------------------------------------------------------------------------- interrupt
+
+
+def interrupt(folder, n, seed):
+    light_network(setattr)
+    images, store = write_images(folder / "images"), folder / "store"
+    network = ["--model", "light", "--layer", "x", "--weights", "imagenet", "--store", store]
+    commands = [
+        ["extract", images, *network],
+        ["evaluate", images, *network, "--encode", "vlad3", "--folds", "2", "--out", folder / "out"],
+        ["train", images, *network, "--encode", "avg", "-o", folder / "model"],
+        ["store", "gc", store],
+        ["audit", images, "--out", folder / "audit"],
+    ]
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a fork has not been asked to do anything yet
+    rng, statuses = np.random.default_rng(seed), dict[str, int]()
+    for trial in range(n):
+        if trial % 7 == 0:
+            for file in store.glob("*/*.shard"):
+                file.unlink()
+        arguments = [str(one) for one in commands[trial % len(commands)]]
+        if "gc" in arguments and not store.exists():
+            continue
+        process = os.fork()
+        if process == 0:
+            for number, name in ((1, "printed"), (2, "error")):
+                os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.argv = ["medvlad", *arguments]
+            medvlad.__main__.main()
+        time.sleep(rng.uniform(0.01, 0.5 if arguments[0] in ("evaluate", "audit") else 0.12))
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGINT)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        error = (folder / "error").read_text()
+        case = f"{arguments}: {status}, {error}"
+        assert "Traceback" not in error, case
+        assert "Exception ignored" not in error, case
+        # By the signal itself where it met the moment before the handler was set or after the work was done.
+        assert status in (0, 130, -signal.SIGINT), case
+        # Python ends itself by the signal, too, where it met an exec() on its way: shells call both 130.
+        if status == 130 or (status != 0 and error.strip()):
+            assert [line.startswith("medvlad: interrupted") for line in error.strip().splitlines()] == [
+                True
+            ], case
+        statuses[str(status)] = statuses.get(str(status), 0) + 1
+        assert not list(folder.rglob(".*.part")), case
+        for section in DescriptorStore(store).sections() if store.exists() else []:
+            assert section.verify() == [], case
+        for file in folder.glob("*/*.json"):
+            if file.parent != store:
+                json.loads(file.read_text())
+        if (folder / "model").exists():
+            medvlad.models.model_file.model_card(folder / "model")
+    return {"interrupted": n, "statuses": statuses}
+
+
+# -------------------------------------------------------------------------------------------------- memory
+
+
+@contextmanager
+def limit_of_memory(room):
+    """Let this process have so many bytes more than it has; with less than none, nothing new."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def memory(folder):
+    libc = ctypes.CDLL(None)
+    libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: memory of arrays goes back when they do
+    libc.mallopt(-8, 1)  # M_ARENA_MAX: threads have no reserves of their own
+    rng = np.random.default_rng(0)
+    x = Descriptors.from_array(np.maximum(rng.normal(size=(600, 49, 64)), 0).astype(np.float32))
+    vlad = VLAD(64, random_state=0, max_iter=2).fit(x[:40])
+    vectors, labels = vlad.transform(x), np.arange(600) % 2
+    Image.fromarray(rng.integers(0, 256, (2000, 2000, 3), dtype=np.uint8)).save(folder / "large.png")
+    section = section_of(folder / "store")
+    with section.writer() as writer:
+        for i in range(len(x)):
+            writer.add(key_of(i), x[i])
+    stored = StoredDescriptors(section, [key_of(i) for i in range(len(x))])
+    works = {
+        "encode": lambda: vlad.transform(x),
+        "k-means": lambda: VLAD(64, random_state=0, max_iter=1).fit(x[:300]).cluster_centers_,
+        "SVM": lambda: WideLinearSVC().fit(vectors, labels).coef_,
+        "image": lambda: load_image(folder / "large.png"),
+        "load": lambda: stored.load().values,
+    }
+    found = {}
+    for name, work in works.items():
+        expected, outcomes = work(), {"right": 0, "told": 0}
+        for room in (-64, 0, 1, 4, 8, 128):
+            reader, writer = os.pipe()
+            process = os.fork()
+            if process == 0:
+                try:
+                    with limit_of_memory(room << 20):
+                        result = work()
+                    outcome = "right" if np.array_equal(result, expected) else "wrong"
+                except (MemoryError, ValueError) as error:
+                    told = "memory" in str(error) and ": " in str(error) and "\n" not in str(error)
+                    outcome = "told" if told else f"{type(error).__name__} {error}"
+                os.write(writer, outcome.encode())
+                os._exit(0)
+            os.close(writer)
+            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            outcome = os.read(reader, 4096).decode()
+            os.close(reader)
+            assert (status, outcome in outcomes) == (0, True), f"{name}, {room} MiB more: {status} {outcome}"
+            outcomes[outcome] += 1
+        assert min(outcomes.values()) > 0, f"{name}: the limits met nothing, {outcomes}"
+        found[name] = outcomes
+    return found
+
+
+# -------------------------------------------------------------------------------------- what is written
+
+
+def zipped_chest(path):
+    """An archive of the layout chest-xray."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for part in ("train", "test"):
+            for name in ("NORMAL", "PNEUMONIA"):
+                for i in range(2):
+                    archive.writestr(f"chest_xray/{part}/{name}/{part}{name}-{i:07d}-0001.jpeg", b"x" * 300)
+    return path
+
+
+if __name__ == "__main__":
+    what, place, *numbers = sys.argv[1:]
+    trials = {"kill": kill, "interrupt": interrupt, "memory": memory}[what]
+    sys.stdout.write(json.dumps({what: trials(Path(place), *map(int, numbers))}) + "\n")
