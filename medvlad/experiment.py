@@ -42,7 +42,8 @@ from medvlad.evaluation.metrics import compare_decisions, figures
 from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
-from medvlad.images.read import list_frames, load_image, png
+from medvlad.images.read import list_frames, load_image
+from medvlad.images.write import png
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 

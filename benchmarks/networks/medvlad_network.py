@@ -16,7 +16,8 @@ from PIL import Image
 import medvlad
 from medvlad.extraction.engines import calibrate, choose_engine, make_engine
 from medvlad.extraction.network import import_keras
-from medvlad.images.read import load_image, resize_square
+from medvlad.images.read import load_image
+from medvlad.images.resize import resize_square
 
 from .keras_network import model_of
 

@@ -39,14 +39,16 @@ from PIL import Image
 
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_n_threads, one_line
-from medvlad.images.read import load_image, resize_square, split_frame
+from medvlad.images.formats import PILLOW_FORMATS
+from medvlad.images.frames import split_frame
+from medvlad.images.read import load_image
+from medvlad.images.resize import resize_square
 
 __all__ = ["CORNER_SIDE", "THUMB_SIDE", "Box", "ImageFacts", "grey_thumbnails", "read_facts"]
 
 THUMB_SIDE = 32
 CORNER_SIDE = 8
 
-_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "PPM")  # those of load_image
 _CORNER_SHARE = 0.15
 _MOST_THREADS = 8  # each holds one image of full size
 _AHEAD = 4
@@ -220,7 +222,7 @@ def _read(path: Path) -> ImageFacts | str:
 def _header(file: Path) -> tuple[str, str, tuple[int, ...]]:
     """Format, mode and sums of quantisation tables, from the head of the file."""
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
             tables: Any = getattr(image, "quantization", None) or {}
             sums = tuple(int(sum(tables[key])) for key in sorted(tables))
             return str(image.format), image.mode, sums

@@ -36,7 +36,7 @@ from medvlad.extraction.engines import calibrate, choose_engine, make_engine
 from medvlad.extraction.network import build_network, import_keras
 from medvlad.extraction.weights import fingerprint, weights_source
 from medvlad.images.prefetch import as_sequence, load_squares
-from medvlad.images.read import RESIZE_FILTERS
+from medvlad.images.resize import RESIZE_FILTERS
 from medvlad.store.store import DescriptorStore, Section, ShardWriter, image_key
 from medvlad.store.stored_descriptors import StoredDescriptors
 
@@ -94,7 +94,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Folder of a :class:`medvlad.store.store.DescriptorStore`: images that went through the same network
         before are read from it, others are added. Several scales are put together from what it has of each.
     resize : str, default="bilinear"
-        Pillow's filter, antialiased: one of :data:`medvlad.images.read.RESIZE_FILTERS`.
+        Pillow's filter, antialiased: one of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
         What an unreadable image does. With "skip" it gets no descriptors and is listed in `skipped_`.
     progress : bool or None, default=None

@@ -3,16 +3,11 @@
 In: a path (photographs, DICOM, NIfTI; ``FILE#N`` is image N of a file) or an array. Out: (H, W, 3) uint8.
 """
 
-from medvlad.images.read import (
-    IMAGE_SUFFIXES,
-    RESIZE_FILTERS,
-    is_image_name,
-    list_frames,
-    load_image,
-    png,
-    resize_square,
-    split_frame,
-)
+from medvlad.images.formats import IMAGE_SUFFIXES, is_image_name
+from medvlad.images.frames import split_frame
+from medvlad.images.read import list_frames, load_image
+from medvlad.images.resize import RESIZE_FILTERS, resize_square
+from medvlad.images.write import png
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -1,4 +1,4 @@
-"""PNG and TIFF in colour of 16 bits, of which Pillow keeps 8 (extra medical)."""
+"""Read PNG and TIFF colour of 16 bits a channel (extra medical). Pillow keeps only 8 bits of it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ __all__ = ["read_colour"]
 
 
 def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | None:
-    """Read colour of more than 8 bits, which Pillow would cut to 8.
+    """Read colour, or grey with transparency, of more than 8 bits a channel.
 
     Parameters
     ----------
     path : Path
     page : int
-        Of a TIFF.
+        Page of a TIFF, from 0. Ignored for PNG.
     kind : {"PNG", "TIFF"}
     name : str
+        How errors name the image.
 
     Returns
     -------
     ndarray of shape (H, W, 3), uint16, or None
-        None where the extra is not installed.
+        Without transparency. None: the extra medical is not installed.
 
     Raises
     ------
     InputError
-        If it is damaged, or not grey or RGB with or without transparency.
+        If the file is damaged, or is neither grey nor RGB, each with or without transparency.
     """
     if any(importlib.util.find_spec(module) is None for module in ("imagecodecs", "tifffile")):
         return None
@@ -52,7 +53,7 @@ def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | N
             f"{name} is corrupt or truncated ({reason[:200]}): copy it again or remove it"
         ) from error
     if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (2, 3, 4):
-        values = values.transpose(1, 2, 0)  # a TIFF with a plane a colour
+        values = values.transpose(1, 2, 0)  # a TIFF that stores one plane for each colour
     if values.ndim != 3 or values.shape[2] not in (2, 3, 4) or values.dtype != np.uint16:
         raise InputError(f"{name} is {values.dtype} of shape {values.shape}: convert it to 8 bits or to grey")
     return np.repeat(values[..., :1], 3, axis=2) if values.shape[2] == 2 else values[..., :3]

@@ -1,16 +1,7 @@
-"""DICOM: one frame of it as 8-bit pixels (extra medical).
+"""Read one frame of a DICOM file (extra medical), and who its patient is.
 
-One frame of grey (PS3.3 C.7.6.3, C.11.1, C.11.2)::
-
-    stored bits --BitsStored, sign--> --modality LUT, or slope and intercept--> --VOI LUT, or window--> 0..255
-
-    window of centre c and width w, LINEAR:        y = 255 ((x - (c - 0.5)) / (w - 1) + 0.5), from 0 to 255
-                                    LINEAR_EXACT:  y = 255 ((x - c) / w + 0.5), from 0 to 255
-                                    SIGMOID:       y = 255 / (1 + exp(-4 (x - c) / w))
-
-The first window counts where there are several. Without one, the frame's own minimum and maximum become 0 and
-255, as with other images of more than 8 bits; padding pixels do not count and become 0. MONOCHROME1 is
-inverted at the end. Colour of 8 bits stays as it is.
+:mod:`medvlad.images.dicom_levels` describes how stored numbers become grey levels. Colour of 8 bits is not
+changed.
 """
 
 from __future__ import annotations
@@ -29,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
+from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
-from medvlad.images.grey_levels import rounded, stretch
 
 __all__ = ["DICOM_SUFFIXES", "count_dicom", "is_dicom", "patient_of", "quiet_pydicom", "read_dicom"]
 
@@ -38,16 +29,16 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
-# pydicom has no reader of its own for these.
+# The package that decodes the compressions for which pydicom has no decoder.
 _PLUGINS = "python-gdcm"
 
-_MAX_INFLATED = 512 << 20  # a deflated DICOM file is unpacked as a whole
-_PIECE = 1 << 20
+_MAX_INFLATED = 512 << 20  # bytes of a deflated file, which pydicom inflates as a whole
+_PIECE = 1 << 20  # bytes read at a time
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM, by its name or by its first bytes."""
-    if not path.is_file():  # opening a named pipe would wait for ever
+    """Return whether a file is DICOM by its name or by its first bytes."""
+    if not path.is_file():  # opening a named pipe would block
         return False
     if path.name.lower().endswith(DICOM_SUFFIXES):
         return True
@@ -69,10 +60,15 @@ def _header(path: Path, *, tags: list[str] | None = None) -> Any:
 
 
 def _check_inflated(pydicom: ModuleType, path: Path) -> None:
-    """Refuse a deflated file that would fill the memory, of which pydicom inflates all to read any."""
+    """Refuse a deflated file that would fill the memory: pydicom inflates it as a whole.
+
+    Raises
+    ------
+    ValueError
+    """
     with path.open("rb") as file:
         pydicom.filereader.read_preamble(file, force=True)
-        # Until the first element that is not of group 2; the group's length need not be right.
+        # Read up to the first element outside group 2, because the stated length of the group may be wrong.
         meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
         syntax = meta.get("TransferSyntaxUID")
         if syntax is None or not syntax.is_deflated:
@@ -81,18 +77,22 @@ def _check_inflated(pydicom: ModuleType, path: Path) -> None:
         while packed := inflater.unconsumed_tail or file.read(_PIECE):
             n_bytes += len(inflater.decompress(packed, _PIECE))
             if n_bytes > _MAX_INFLATED:
-                raise ValueError(f"more than {_MAX_INFLATED} bytes once it is inflated")
+                raise ValueError(f"more than {_MAX_INFLATED} bytes after decompression")
             if inflater.eof:
                 return
 
 
 def count_dicom(path: Path) -> int:
-    """How many images a DICOM file holds.
+    """Return the number of frames of a DICOM file.
 
     Raises
     ------
     ValueError
-        If its header names more than there is room for in the file.
+        If the header claims more frames than the file has room for.
+    InputError
+        If it exceeds :func:`medvlad.images.frames.max_frames`.
+    MissingExtraError
+        If pydicom is not installed.
     """
     tags = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
     return _n_frames(_header(path, tags=tags), path)
@@ -101,30 +101,41 @@ def count_dicom(path: Path) -> int:
 def _n_frames(header: Any, path: Path) -> int:
     n_frames = max(1, int(header.get("NumberOfFrames") or 1))
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    bits = 64  # each compressed frame has a head of 8 bytes
+    bits = 64  # each compressed frame has a header of 8 bytes
     if syntax is not None and not (syntax.is_compressed or syntax.is_deflated):
         sizes = (("Rows", 1), ("Columns", 1), ("SamplesPerPixel", 1), ("BitsAllocated", 1))
         bits = math.prod(int(header.get(name) or least) for name, least in sizes)
     if n_frames > 1 and n_frames * bits > 8 * path.stat().st_size:
-        raise ValueError(f"NumberOfFrames is {n_frames}, more than there is room for in the file")
+        raise ValueError(f"NumberOfFrames is {n_frames}, more than the file has room for")
     if n_frames > max_frames():
         raise too_many_frames(str(path))
     return n_frames
 
 
 def patient_of(path: Path) -> str | None:
-    """Return a digest that stands for a DICOM file's patient; None where it names nobody.
+    """Return a digest that stands for the patient of a DICOM file.
 
-    The first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or else of the study.
-    It keeps identifiers out of sight, not secret: who can list all that an ID may be can find out which.
+    The digest is the first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or of
+    StudyInstanceUID if there is no ID. It keeps identifiers out of sight, but it is not a secret: whoever can
+    list all possible IDs can find the one that fits.
+
+    Returns
+    -------
+    str or None
+        None: the file has neither ID nor study, or is damaged.
+
+    Raises
+    ------
+    MissingExtraError
+        If pydicom is not installed.
     """
     tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
     try:
         header = _header(path, tags=tags)
         patient, issuer = (str(header.get(tag) or "").strip() for tag in tags[:2])
-        # As it stands in the file: asked for its value, pydicom quotes an odd one in a warning and its log.
+        # The raw element: pydicom would quote an invalid value in a warning and in its log.
         study = _text(header.get_item(tags[2]))
-    except Exception:  # what a damaged file makes pydicom raise has no end; reading its pixels will tell
+    except Exception:  # damaged files make pydicom raise almost anything; reading the pixels reports it
         return None
     if not patient and not study:
         return None
@@ -133,7 +144,7 @@ def patient_of(path: Path) -> str | None:
 
 
 def _text(element: Any) -> str:
-    """Text of an element that has not been looked at yet."""
+    """Return the text of a raw element."""
     value = b"" if element is None else element.value or b""
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
 
@@ -145,11 +156,11 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     ----------
     path : Path
     frame : int or None
-        Which one, from 0; None: the only one.
+        Number of the frame, from 0. None: the only frame.
     name : str
-        What errors call the image.
+        How errors name the image.
     max_pixels : int or None
-        Larger frames are refused before anything is decoded.
+        Larger frames are refused before anything is decoded. None: no limit.
 
     Returns
     -------
@@ -158,7 +169,10 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     Raises
     ------
     InputError
-        If the file holds no image or several, is damaged or too large, or needs a decoder that is missing.
+        If the file holds no image, is damaged or too large, does not hold the frame, holds several frames and
+        `frame` is None, or needs a decoder that is not installed.
+    MissingExtraError
+        If pydicom is not installed.
     """
     pydicom = _pydicom()
     try:
@@ -170,7 +184,7 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:
-        raise InputError(f"{name} is DICOM without an image in it: leave it out")
+        raise InputError(f"{name} is DICOM without an image: remove it")
     check_frame(frame, n_frames, name)
     if max_pixels is not None and size[0] * size[1] > max_pixels:
         raise InputError(
@@ -180,20 +194,20 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     index = frame or 0
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     try:
-        # A file that is deflated as a whole has no place where a frame begins.
+        # In a deflated file pydicom cannot seek to a frame, so the whole data set is read first.
         source = pydicom.dcmread(path) if syntax is not None and syntax.is_deflated else path
         pixels = pydicom.pixels.pixel_array(source, index=index)
     except (RuntimeError, NotImplementedError) as error:
         if syntax is None or not syntax.is_compressed:
             raise _damaged(name, error) from error
         raise InputError(
-            f"{name} is compressed as {syntax.name}, and what is installed cannot read it or it is damaged: "
+            f"{name} is compressed as {syntax.name}; no installed decoder can read it, or it is damaged: "
             f"pip install {_PLUGINS}, or convert it"
         ) from error
     except Exception as error:
         raise _damaged(name, error) from error
     try:
-        return _to_eight_bits(pydicom, header, pixels, index, name)
+        return to_eight_bits(pydicom, header, pixels, index, name)
     except InputError:
         raise
     except Exception as error:
@@ -201,121 +215,15 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
 
 
 def _damaged(name: str, error: BaseException) -> InputError:
-    # What stands in quotes is from the file, and in a damaged one may be anything.
+    # Quoted text comes from the file and may be a name or an identifier. Drop it and all that follows.
     reason = re.split("['\"]", one_line(error))[0][:200].rstrip(" :(") or type(error).__name__
-    return InputError(f"{name} is damaged, or no DICOM ({reason}): copy it again or remove it")
-
-
-def _to_eight_bits(
-    pydicom: ModuleType, header: Any, pixels: NDArray[Any], index: int, name: str
-) -> NDArray[np.uint8]:
-    photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
-    if photometric == "PALETTE COLOR":
-        pixels = pydicom.pixels.apply_color_lut(pixels, header)
-        return (pixels >> (8 * pixels.itemsize - 8)).astype(np.uint8)
-    if pixels.ndim == 3:
-        return pixels if pixels.dtype == np.uint8 else stretch(pixels, name)
-    stored = _as_stored(header, pixels)
-    values = _apply_modality(pydicom, header, stored, index)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite pixels: repair them")
-    grey = _apply_voi(pydicom, header, values, index)
-    if grey is None:
-        padding = _padding(header, stored)
-        if padding is None or padding.all():
-            grey = stretch(values, name)
-        else:
-            grey = np.zeros(values.shape, np.uint8)
-            grey[~padding] = stretch(values[~padding], name)
-    return 255 - grey if photometric == "MONOCHROME1" else grey
-
-
-def _as_stored(header: Any, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Drop what stands in bits above BitsStored, such as overlays, and extend the sign."""
-    if pixels.dtype.kind == "f":
-        return pixels
-    bits, size = int(header.get("BitsStored") or 8 * pixels.itemsize), 8 * pixels.itemsize
-    if not 0 < bits < size:
-        return pixels
-    # Shifted up to the top and back: the way back of a signed number brings its sign along.
-    return (pixels << (size - bits)) >> (size - bits)
-
-
-def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where there is padding instead of an image."""
-    value = header.get("PixelPaddingValue")
-    if value is None or stored.dtype.kind == "f":
-        return None
-    limit = header.get("PixelPaddingRangeLimit")
-    ends = sorted([int(value), int(value if limit is None else limit)])
-    return (stored >= ends[0]) & (stored <= ends[1])
-
-
-def _found(header: Any, index: int, group: str, tag: str) -> Any:
-    """Return an element of the frame's own functional group, of all frames', or of the file."""
-    frames = header.get("PerFrameFunctionalGroupsSequence") or []
-    shared = header.get("SharedFunctionalGroupsSequence") or []
-    for groups in ([frames[index]] if index < len(frames) else []) + list(shared[:1]):
-        items = groups.get(group) or []
-        if items and items[0].get(tag) is not None:
-            return items[0].get(tag)
-    return header.get(tag)
-
-
-def _apply_modality(pydicom: ModuleType, header: Any, stored: NDArray[Any], index: int) -> NDArray[Any]:
-    if header.get("ModalityLUTSequence"):
-        values: NDArray[Any] = pydicom.pixels.apply_modality_lut(stored, header)
-        return values
-    slope = _found(header, index, "PixelValueTransformationSequence", "RescaleSlope")
-    intercept = _found(header, index, "PixelValueTransformationSequence", "RescaleIntercept")
-    slope, intercept = (
-        float(slope) if slope is not None else 1.0,
-        float(intercept) if intercept is not None else 0.0,
-    )
-    return stored * slope + intercept if (slope, intercept) != (1.0, 0.0) else stored
-
-
-def _apply_voi(
-    pydicom: ModuleType, header: Any, values: NDArray[Any], index: int
-) -> NDArray[np.uint8] | None:
-    """Grey levels by the file's own lookup table or window; None where it has none."""
-    tables = header.get("VOILUTSequence")
-    # Rescaling leaves whole numbers as floating point.
-    if tables and (values.dtype.kind in "iu" or (values == np.rint(values)).all()):
-        looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), header)
-        top = (1 << int(tables[0].LUTDescriptor[2])) - 1
-        return rounded(looked_up * (255.0 / top))
-    center, width, function = (
-        _found(header, index, "FrameVOILUTSequence", tag)
-        for tag in ("WindowCenter", "WindowWidth", "VOILUTFunction")
-    )
-    center, width = _first(center), _first(width)
-    function = str(function or "LINEAR").upper()
-    if center is None or width is None or not (math.isfinite(center) and math.isfinite(width)):
-        return None
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        return None
-    x = values.astype(np.float64)
-    y: NDArray[Any]
-    if function == "SIGMOID":
-        y = 1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -700, 700)))
-    elif function == "LINEAR_EXACT":
-        y = (x - center) / width + 0.5
-    else:
-        y = (x > center - 0.5) * 1.0 if width == 1 else (x - (center - 0.5)) / (width - 1) + 0.5
-    return rounded(255 * y)
-
-
-def _first(value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    return float(value) if isinstance(value, int | float | str) else float(value[0])
+    return InputError(f"{name} is damaged, or not DICOM ({reason}): copy it again or remove it")
 
 
 def quiet_pydicom() -> None:
-    """Show nothing of what pydicom finds odd in a header: it repeats what it finds, identifiers included."""
+    """Silence pydicom's warnings and log: they quote headers, and with them identifiers of patients."""
     warnings.filterwarnings("ignore", module=r"pydicom\b")
-    log = logging.getLogger("pydicom")  # which sets its level itself when it is imported
+    log = logging.getLogger("pydicom")  # pydicom sets its level on import, so a level set here would not last
     log.propagate = False
-    if not log.handlers:  # a worker does this for each of its jobs
+    if not log.handlers:  # a worker calls this once for each job
         log.addHandler(logging.NullHandler())

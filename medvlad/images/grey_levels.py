@@ -1,4 +1,4 @@
-"""Numbers of more than eight bits as levels 0 to 255."""
+"""Map numbers of more than 8 bits to grey levels from 0 to 255."""
 
 from __future__ import annotations
 
@@ -14,12 +14,22 @@ __all__ = ["rounded", "stretch"]
 
 
 def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
-    """Map minimum..maximum linearly to 0..255; a constant image to zeros.
+    """Map the range of `values` linearly to 0..255. A constant image becomes zeros.
+
+    Parameters
+    ----------
+    values : ndarray of any shape, integer or floating point
+    name : str
+        How errors name the image.
+
+    Returns
+    -------
+    ndarray of the same shape, uint8
 
     Raises
     ------
     InputError
-        If a number is not finite, or their range is none that can be scaled.
+        If a value is not finite, or if the range is too large or too small to be scaled.
     """
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite pixels: repair them or convert it to 16-bit integers")
@@ -28,11 +38,13 @@ def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
         return np.zeros(values.shape, np.uint8)
     scale = 255.0 / (high - low)
     if not 0 < scale < math.inf:
-        raise InputError(f"{name} holds pixels from {low} to {high}, too far apart or too near: scale them")
+        raise InputError(
+            f"{name} holds pixels from {low} to {high}, a range that is too large or too small: scale them"
+        )
     return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
 def rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Round levels; what is outside becomes 0 or 255."""
+    """Round levels to uint8 after clipping them to 0..255."""
     grey: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
     return grey

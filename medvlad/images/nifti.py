@@ -1,8 +1,8 @@
-"""NIfTI: one slice of a volume as 8-bit pixels (extra medical).
+"""Read one slice of a NIfTI volume as grey levels (extra medical).
 
-Slices go across the axis nearest to the body's, from the feet up, the patient's right on the left and the
-front at the top, as radiologists look at them. The header's display range (cal_min, cal_max) is mapped to
-0..255, or else the slice's own range.
+Slices are axial: they are cut across the array axis nearest to the axis of the body, and numbered from the
+feet up. As in radiology, the patient's right is on the left and the front at the top. The display range of the
+header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the range of the slice is mapped.
 """
 
 from __future__ import annotations
@@ -26,12 +26,19 @@ __all__ = ["NIFTI_SUFFIXES", "count_nifti", "read_nifti"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
-_MAX_VOLUME = 4 << 30  # a .nii.gz whose slices do not follow on each other is unpacked as a whole
+# Bytes of a .nii.gz after decompression, if a slice is not stored in one piece: the whole volume is unpacked.
+_MAX_VOLUME = 4 << 30
 _MAX_NIFTI_HEADER = 64 << 20
 
 
 def count_nifti(path: Path) -> int:
-    """How many slices a NIfTI file holds."""
+    """Return the number of slices of a NIfTI file.
+
+    Raises
+    ------
+    InputError
+        If it exceeds :func:`medvlad.images.frames.max_frames`.
+    """
     image = _load_nifti(path)
     axis = _axes(image.affine)[0][2]
     if image.shape[axis] > max_frames():
@@ -40,7 +47,7 @@ def count_nifti(path: Path) -> int:
 
 
 def _load_nifti(path: Path) -> Any:
-    """Open a volume with nibabel, which believes what a header says of its extensions, and reads them."""
+    """Open a volume with nibabel, after a check of the extensions that nibabel would read unchecked."""
     nibabel = import_extra("nibabel", "medical", "NIfTI")
     if path.name.lower().endswith(".gz"):
         with gzip.open(path) as file:
@@ -49,7 +56,12 @@ def _load_nifti(path: Path) -> Any:
 
 
 def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
-    """Refuse extensions that are longer than headers are, or of no length; all else is for nibabel to say."""
+    """Refuse header extensions of impossible or huge size. nibabel reports all other faults.
+
+    Raises
+    ------
+    ValueError
+    """
     head = file.read(540)
     kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
     found = [kind for kind in kinds if kind.may_contain_header(head)]
@@ -69,13 +81,15 @@ def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
         size = int.from_bytes(length[:4], order, signed=True)  # type: ignore[arg-type]
         n_bytes += size
         if size < 8 or n_bytes > _MAX_NIFTI_HEADER:
-            raise ValueError(f"an extension of {size} bytes, of {_MAX_NIFTI_HEADER} in all")
+            raise ValueError(
+                f"an extension of {size} bytes; extensions may have {_MAX_NIFTI_HEADER} bytes in all"
+            )
         file.seek(size - 8, os.SEEK_CUR)
         left -= size
 
 
 def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
-    """Which array axis runs nearest to right, front and head, and whether it runs the other way."""
+    """Return the array axes nearest to right, front and head, and for each whether it runs backwards."""
     nibabel = import_extra("nibabel", "medical", "NIfTI")
     orientation = nibabel.io_orientation(affine)
     axes = [int(np.flatnonzero(orientation[:, 0] == body)[0]) for body in range(3)]
@@ -83,11 +97,29 @@ def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
 
 
 def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
-    """Read one slice of a NIfTI file; parameters and errors as :func:`read_dicom`.
+    """Read one slice of a NIfTI file.
+
+    Parameters
+    ----------
+    path : Path
+    frame : int or None
+        Number of the slice, from 0 at the feet. None: the only slice.
+    name : str
+        How errors name the image.
+    max_pixels : int or None
+        Larger slices are refused before anything is decoded. None: no limit.
 
     Returns
     -------
     ndarray of shape (H, W), uint8
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or too large, is not a volume of real numbers, does not hold the slice, or
+        holds several slices and `frame` is None.
+    MissingExtraError
+        If nibabel is not installed.
     """
     import_extra("nibabel", "medical", "NIfTI")
     try:
@@ -119,9 +151,9 @@ def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | No
         values = np.asarray(image.dataobj[tuple(place)])
     except Exception as error:
         raise _damaged_nifti(name, error) from error
-    if right > front:  # to (right, front)
+    if right > front:
         values = values.T
-    # Rows from the front to the back, columns from the patient's right to the left.
+    # Axes are (right, front) now. Turn them into rows from front to back and columns from right to left.
     values = values[:: 1 if flipped[0] else -1, :: 1 if flipped[1] else -1].T
     if not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite voxels: repair them")
@@ -134,4 +166,4 @@ def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | No
 
 def _damaged_nifti(name: str, error: BaseException) -> InputError:
     reason = one_line(error) or type(error).__name__
-    return InputError(f"{name} is damaged, or no NIfTI ({reason[:200]}): copy it again or remove it")
+    return InputError(f"{name} is damaged, or not NIfTI ({reason[:200]}): copy it again or remove it")

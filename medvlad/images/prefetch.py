@@ -1,9 +1,11 @@
-"""Images read, resized and waiting before the network asks for them: threads ahead of it, in order.
+"""Read and resize images in threads, ahead of the network that uses them.
 
-Decoding and resizing release the interpreter lock, so threads do it while the network computes. How far they
-run ahead is bounded in pixels of the squares, so memory does not depend on the number of images or the scale.
-While it is decoded an image is in memory as a whole, a radiograph in floating point: of large files only two
-at a time.
+Decoding and resizing release the interpreter lock, so threads can do both while the network computes. The
+number of images read ahead is limited by the pixels of their squares. Memory therefore does not depend on the
+number of images or on the scale.
+
+A decoded image is in memory as a whole, a radiograph even in floating point. So only two large files are
+decoded at a time.
 """
 
 from __future__ import annotations
@@ -20,40 +22,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
-from medvlad.images.read import load_image, resize_square, split_frame
+from medvlad.images.frames import split_frame
+from medvlad.images.read import load_image
+from medvlad.images.resize import resize_square
 
 __all__ = ["as_sequence", "load_squares"]
 
 Squares = list[NDArray[np.uint8]]
 
-_PIXELS_AHEAD = 16 * 1024 * 1024  # 48 MB
-_LARGE_FILE = 4 * 1024 * 1024
+_PIXELS_AHEAD = 16 * 1024 * 1024  # 48 MB of RGB
+_LARGE_FILE = 4 * 1024 * 1024  # bytes
 _LARGE_AT_A_TIME = 2
 
 
 def load_squares(
     images: Any, wanted: Iterable[int], sides: Sequence[int], method: str, *, n_threads: int
 ) -> Generator[tuple[int, Squares | InputError], None, None]:
-    """Yield images in order as squares of each size.
+    """Yield images, in the order asked for, as squares of each size.
 
     Parameters
     ----------
     images : sequence of paths and arrays
-        What :func:`medvlad.images.read.load_image` takes.
+        Input of :func:`medvlad.images.read.load_image`.
     wanted : iterable of int
-        Which of them.
+        Indices of the images to read.
     sides : sequence of int
-        Sizes in pixels.
+        Widths and heights of the squares in pixels.
     method : str
-        One of :data:`medvlad.images.read.RESIZE_FILTERS`.
+        One of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     n_threads : int
-        Threads that read and resize.
+        Number of threads that read and resize.
 
     Yields
     ------
     index : int
-    squares : list of ndarray (side, side, 3), uint8, or InputError
-        One a size, or why the image cannot be read.
+    squares : list of ndarray of shape (side, side, 3), uint8, or InputError
+        One array for each size, or the reason why the image cannot be read.
     """
     few = BoundedSemaphore(_LARGE_AT_A_TIME)
 
@@ -79,7 +83,7 @@ def load_squares(
         while waiting:
             first, squares = waiting.popleft()
             yield first, squares.result()
-    finally:  # also when the caller has had enough, or Ctrl-C
+    finally:  # also if the caller stops early, or on Ctrl-C
         threads.shutdown(wait=True, cancel_futures=True)
 
 
@@ -88,12 +92,18 @@ def _is_large(image: Any) -> bool:
         return False
     try:
         return split_frame(image)[0].stat().st_size > _LARGE_FILE
-    except (OSError, ValueError):  # reading it will tell
+    except (OSError, ValueError):  # reading it reports the error
         return False
 
 
 def as_sequence(images: Any) -> Any:
-    """Return `images` so that ``images[i]`` is the i-th; refuse a single image, and what has no order."""
+    """Return `images` as a sequence, of which ``images[i]`` is the i-th image.
+
+    Raises
+    ------
+    InputError
+        If `images` is a single image, or a collection without an order.
+    """
     got = None
     if isinstance(images, str | os.PathLike):
         got = repr(images)
@@ -105,5 +115,5 @@ def as_sequence(images: Any) -> Any:
         got = f"one array of shape {images.shape}"
     if got is not None:
         raise InputError(f"images must be a list of paths or arrays, got {got}: put it into a list")
-    # A column of a data frame finds images[i] by its label, which is not the i-th after a shuffled split.
+    # A column of a data frame looks images[i] up by label. After a shuffled split that is not the i-th image.
     return images if isinstance(images, np.ndarray | Sequence) else list(images)

@@ -25,7 +25,8 @@ from medvlad.encoders.vlad import VLAD
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
 from medvlad.experiment import Evaluation, evidence_picture
 from medvlad.explain import has_evidence, is_additive
-from medvlad.images.read import load_image, png
+from medvlad.images.read import load_image
+from medvlad.images.write import png
 from medvlad.report import plots as figures
 from medvlad.report.html import Page
 

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from medvlad._util.atomic_file import is_abandoned, whole_file
 from medvlad._util.validate import InputError, check_choice
 from medvlad.descriptors.checks import check_finite
-from medvlad.images.read import split_frame
+from medvlad.images.frames import split_frame
 from medvlad.store import shard as shard_file
 from medvlad.store.compaction import Merger, only_one
 from medvlad.store.shard import DIGEST, Damaged, Shard, digests_of, publish, write_shard

@@ -287,7 +287,7 @@ def test_no_identifier_leaves_a_file(scans, everything):
     assert n > 30
     printed = json.dumps(everything) + (scans / "stderr.txt").read_text()
     assert found_in(printed.encode(), WORD, DATE, ROOT) == []
-    assert "is damaged, or no DICOM" in everything["damaged"]["error"]
+    assert "is damaged, or not DICOM" in everything["damaged"]["error"]
     assert "evaluating avg" in everything["evaluate"]["error"]  # the log was looked at
 
 

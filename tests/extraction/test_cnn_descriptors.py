@@ -18,7 +18,8 @@ from medvlad import CNNDescriptors, InputError
 from medvlad._util.validate import MissingExtraError
 from medvlad.backends import available_backends
 from medvlad.extraction.cnn_descriptors import input_side
-from medvlad.images.read import load_image, resize_square
+from medvlad.images.read import load_image
+from medvlad.images.resize import resize_square
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 

@@ -277,7 +277,8 @@ class TestKeras:
 def test_vgg16_with_its_own_weights(data_dir, vgg16_weights, record_property):
     """Features of real images against float64: the promise, and what is reached."""
     keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
-    from medvlad.images.read import load_image, resize_square
+    from medvlad.images.read import load_image
+    from medvlad.images.resize import resize_square
 
     network = keras.applications.VGG16(weights=None, include_top=False)
     network.load_weights(vgg16_weights)

@@ -151,7 +151,7 @@ def test_pages_up_to_the_limit(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDVLAD_MAX_FRAMES", "5")
     assert len(list_frames(path)) == 5
     assert load_image(f"{path}#4").shape == (4, 4, 3)
-    refusal(f"{path}#5", "is not there", "the last is #4")
+    refusal(f"{path}#5", "does not exist", "the last is #4")
     monkeypatch.setenv("MEDVLAD_MAX_FRAMES", "4")
     assert list_frames(path) == [path]
     refusal(path, "more than 4 images", "MEDVLAD_MAX_FRAMES")

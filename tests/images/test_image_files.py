@@ -105,7 +105,7 @@ def test_animations_and_pages_are_refused(tmp_path, fmt):
     refusal(
         path,
         path,
-        *(("holds 3 images", "FILE#0") if fmt == "TIFF" else ("frames of an animation", "save the one")),
+        *(("holds 3 images", "FILE#0") if fmt == "TIFF" else ("frames of an animation", "save the frame")),
     )
 
 

@@ -9,7 +9,9 @@ from PIL import Image, ImageOps
 from support.image_bytes import H, W, encode, refusal, rgb, stretched, write
 
 from medvlad._util.validate import InputError
-from medvlad.images.read import IMAGE_SUFFIXES, RESIZE_FILTERS, load_image, resize_square
+from medvlad.images.formats import IMAGE_SUFFIXES
+from medvlad.images.read import load_image
+from medvlad.images.resize import RESIZE_FILTERS, resize_square
 
 # ---------------------------------------------------------------------------------------- formats
 

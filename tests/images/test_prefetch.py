@@ -10,7 +10,8 @@ from PIL import Image
 from medvlad import InputError
 from medvlad.images import prefetch as loading
 from medvlad.images.prefetch import load_squares
-from medvlad.images.read import load_image, resize_square
+from medvlad.images.read import load_image
+from medvlad.images.resize import resize_square
 
 
 @pytest.fixture

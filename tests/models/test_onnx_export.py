@@ -16,7 +16,8 @@ from medvlad import (
     WideLinearSVC,
 )
 from medvlad.encoders.recipe import Recipe, encoder_steps
-from medvlad.images.read import load_image, resize_square
+from medvlad.images.read import load_image
+from medvlad.images.resize import resize_square
 from medvlad.models.onnx_export import export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra test")
