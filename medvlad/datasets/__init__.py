@@ -1,4 +1,4 @@
-"""Find out which images belong to a data set, and their labels, patients and parts.
+"""List the images of a data set with their labels, patients and parts (train, test).
 
 In: a folder, a published layout or a download. Out: an :class:`~medvlad.datasets.folders.ImageFolder`. No
 pixels are read here.

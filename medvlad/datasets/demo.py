@@ -1,4 +1,4 @@
-"""Images for ``medvlad demo``: patches of the photographs that scikit-image carries, no download.
+"""Write the images of ``medvlad demo``: patches of the photographs in scikit-image. Nothing is downloaded.
 
 Each class is one photograph. Training patches come from its left half and test patches from its right half,
 so no pixel is in both.
@@ -18,7 +18,7 @@ __all__ = ["CLASSES", "write_demo_images"]
 
 logger = logging.getLogger(__name__)
 
-#: Class name -> name of the photograph in skimage.data.
+#: Class name to name of the photograph in skimage.data.
 CLASSES = {
     "brick": "brick",
     "grass": "grass",
@@ -29,8 +29,8 @@ CLASSES = {
     "stars": "hubble_deep_field",
 }
 
-_PATCH = 40  # pixels a side: small, so that the task is not trivial
-_N_PATCHES = 20  # a class and part
+_PATCH = 40  # width and height in pixels; small, so that the task is not trivial
+_N_PATCHES = 20  # for each class and part
 
 
 def write_demo_images(root: Path, *, random_state: int = 0) -> Path:
@@ -39,9 +39,9 @@ def write_demo_images(root: Path, *, random_state: int = 0) -> Path:
     Parameters
     ----------
     root : Path
-        Gets train/CLASS/*.png and test/CLASS/*.png.
-    random_state : int, default=0
-        Seed of the positions.
+        Folder to write train/CLASS/*.png and test/CLASS/*.png into. Made if it does not exist.
+    random_state : int, default 0
+        Seed of the positions of the patches.
 
     Returns
     -------

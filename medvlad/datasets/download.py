@@ -1,12 +1,14 @@
-"""The paper's data sets from their official homes: downloaded, checked, unpacked, looked through.
+"""Download the paper's data sets from their publishers, check and unpack them.
 
-Where the publisher states no checksum, the SHA-256 of what came is printed and kept beside the data
-(`fetched.json`), so that another machine can be told to accept nothing else. Archives are somebody else's: no
-member may leave the folder, be a link or a device, or unpack to more than the disk has room for. A data set
-appears under its name once it is whole and its loader has read it; an interrupted run leaves nothing.
+If a publisher states no checksum, the SHA-256 of the download is printed and kept beside the data
+(``fetched.json``), so that another machine can be told to accept nothing else. Archives are unpacked by
+:mod:`medvlad.datasets.archives`.
 
-None of these addresses could be tried where this was written, which reaches a package index only; how they
-are used is tested against a local server.
+A data set appears under its name once it is complete and its loader has listed it. An interrupted run leaves
+nothing behind.
+
+The addresses in `REMOTE` could not be tried when this was written, because the machine only reached a package
+index. Tests use a local server.
 """
 
 from __future__ import annotations
@@ -14,21 +16,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import lzma
 import os
 import shutil
-import stat
-import tarfile
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from medvlad._util.validate import InputError, check_choice, import_extra
+from medvlad.datasets.archives import unpack
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.published import LAYOUTS
 
@@ -36,11 +31,11 @@ __all__ = ["REMOTE", "Fetched", "Remote", "RemoteFile", "fetch"]
 
 logger = logging.getLogger(__name__)
 
-#: Names a folder of the web that holds the same files, for machines that do not reach their homes.
+#: Environment variable with the address of a web folder that holds the same files, for machines that cannot
+#: reach the publishers.
 MIRROR = "MEDVLAD_DATA_MIRROR"
 
 _RECORD = "fetched.json"
-_ROOM = 1.05  # of what an archive says it unpacks to
 
 _REASONS = {
     "ConnectTimeout": "no answer in time",
@@ -53,15 +48,16 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a data set.
+    """A file of a data set, to be downloaded.
 
     Attributes
     ----------
     address : str
+        URL.
     name : str
-        What it is called here; archives by their ending: .zip, .tar.
+        Name of the local file. The endings .zip and .tar mark archives.
     sha256 : str or None
-        As the publisher states it.
+        Checksum that the publisher states. None: the publisher states none.
     """
 
     address: str
@@ -70,23 +66,24 @@ class RemoteFile:
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is to be unpacked."""
+        """Whether the file has to be unpacked."""
         return self.name.endswith((".zip", ".tar"))
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A data set that can be fetched, or that must be by hand.
+    """A published data set.
 
     Attributes
     ----------
     title, licence, home, size : str
+        `home` is the URL of the publisher's page.
     layout : str
-        A key of `medvlad.datasets.published.LAYOUTS`.
+        Key of `medvlad.datasets.published.LAYOUTS`.
     files : tuple of RemoteFile
-        None of them where it must be fetched by hand.
+        Files to download. Empty: a person has to download the data set.
     by_hand : str
-        What to do then.
+        What that person has to do.
     """
 
     title: str
@@ -153,17 +150,18 @@ REMOTE: dict[str, Remote] = {
 
 @dataclass(frozen=True)
 class Fetched:
-    """A data set that is there.
+    """A data set on this machine.
 
     Attributes
     ----------
     root : Path
-        The folder to give to other commands.
+        Folder to give to other commands.
     dataset : ImageFolder
+        Its images.
     sha256 : dict of str to str
-        Of each file that came, by its name.
+        SHA-256 of each downloaded file, by its name.
     is_new : bool
-        False where it was there before.
+        False: the data set had been fetched before.
     """
 
     root: Path
@@ -184,13 +182,14 @@ def fetch(
     Parameters
     ----------
     name : str
-        A key of :data:`REMOTE`.
-    folder : path or None
-        Where it is wanted; None: a folder of that name here.
-    archive : path or None
-        The data set's archive, downloaded otherwise; nothing is downloaded in its place.
-    sha256 : str or None
-        What the archive's must be.
+        Key of :data:`REMOTE`.
+    folder : path or None, default None
+        Folder for the data set: new, empty, or one that it was fetched into before. None: a folder called
+        `name` in the current folder.
+    archive : path or None, default None
+        Archive of the data set that is on this machine already. None: download it.
+    sha256 : str or None, default None
+        Checksum that the archive must have. None: the one that the publisher states, if any.
 
     Returns
     -------
@@ -199,8 +198,8 @@ def fetch(
     Raises
     ------
     InputError
-        If there is no such data set, it must be fetched by hand, `folder` holds something else, an address
-        cannot be reached, a checksum is another, an archive is damaged or unsafe, or the data are not whole.
+        If the data set is unknown or a person has to download it, `folder` holds something else, an address
+        cannot be reached, a checksum differs, an archive is damaged or unsafe, or images are missing.
     MissingExtraError
         If pooch is not installed and something must be downloaded.
     """
@@ -214,17 +213,19 @@ def fetch(
         archives = {file.name for file in remote.files if file.is_archive}
         if sha256 is not None and any(digests.get(one) != sha256.lower() for one in archives):
             raise InputError(
-                f"{target} was made of another archive than {sha256}: name another folder (--to)"
+                f"{target} was made from an archive with another SHA-256 than {sha256}: name another folder"
             )
         root, dataset = _look_through(target, remote)
         return Fetched(root, dataset, digests, is_new=False)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} holds something else: name another folder (--to), or remove it")
+        raise InputError(f"{target} holds something else: name another folder, or remove it")
     try:
         digests = _made(target, name, remote, archive, sha256)
     except OSError as error:
         what = error.filename or target
-        raise InputError(f"{target} cannot be made ({what}: {error.strerror or error})") from error
+        raise InputError(
+            f"{target} cannot be made ({what}: {error.strerror or error}): check the folder and the disk"
+        ) from error
     root, dataset = _look_through(target, remote)
     return Fetched(root, dataset, digests, is_new=True)
 
@@ -232,7 +233,7 @@ def fetch(
 def _made(
     target: Path, name: str, remote: Remote, archive: str | os.PathLike[str] | None, sha256: str | None
 ) -> dict[str, str]:
-    """Make the data set's folder, whole or not at all; return the checksums of what came."""
+    """Make the folder of the data set, completely or not at all. Return the checksums of its files."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as made:
         downloads, unpacked = Path(made) / "downloads", Path(made) / target.name
@@ -243,17 +244,17 @@ def _made(
             if file.is_archive and archive is not None:
                 came = Path(archive)
                 if not came.is_file():
-                    raise InputError(f"there is no archive {came}: name the file that you downloaded")
+                    raise InputError(f"archive {came} does not exist: name the file that you downloaded")
                 digests[file.name] = _digest(came)
                 if wanted is not None and digests[file.name] != wanted.lower():
                     raise InputError(
-                        f"{came} has SHA-256 {digests[file.name]}, not {wanted}: download another"
+                        f"{came} has SHA-256 {digests[file.name]}, not {wanted}: download it again"
                     )
             else:
                 came = _download(file, downloads, wanted, remote)
                 digests[file.name] = _digest(came)
             if file.is_archive:
-                _unpack(came, unpacked)
+                unpack(came, unpacked)
             else:
                 shutil.copyfile(came, unpacked / file.name)
         _look_through(unpacked, remote)
@@ -267,7 +268,7 @@ def _made(
 
 
 def _recorded(record: Path, name: str) -> dict[str, str]:
-    """Read the checksums of a data set that is there."""
+    """Read the checksums of a data set that was fetched before."""
     try:
         kept = json.loads(record.read_text(encoding="utf-8"))
         digests = {str(file): str(digest) for file, digest in kept["sha256"].items()}
@@ -276,7 +277,7 @@ def _recorded(record: Path, name: str) -> dict[str, str]:
         reason = f"holds {kept['name']}, not {name}"
     except (ValueError, KeyError, TypeError, AttributeError):
         reason = f"has a damaged {record.name}"
-    raise InputError(f"{record.parent} {reason}: name another folder (--to), or remove it")
+    raise InputError(f"{record.parent} {reason}: name another folder, or remove it")
 
 
 def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote) -> Path:
@@ -284,8 +285,8 @@ def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote
     requests = import_extra("requests", "fetch", "downloading")
     mirror = os.environ.get(MIRROR)
     address = f"{mirror.rstrip('/')}/{file.name}" if mirror else file.address
-    pooch.get_logger().setLevel("ERROR")  # it would ask for the checksum to be stated; ours is printed
-    by_hand = f"get it in a browser from {remote.home} and give it to --archive"
+    pooch.get_logger().setLevel("ERROR")  # it asks for a checksum in the code; the command prints it
+    by_hand = f"download it in a browser from {remote.home} and pass archive=FILE"
     try:
         came = pooch.retrieve(
             address,
@@ -298,20 +299,22 @@ def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote
         status = error.response.status_code if error.response is not None else "no"
         raise InputError(f"{address} answers with status {status}: try again later, or {by_hand}") from error
     except requests.exceptions.RequestException as error:
-        raise InputError(f"{address} cannot be reached, or broke off ({_why(error)}): {by_hand}") from error
+        raise InputError(
+            f"{address} cannot be reached, or the connection broke ({_why(error)}): {by_hand}"
+        ) from error
     except ValueError as error:
-        raise InputError(f"what {address} sent has another SHA-256 than {sha256}: do not use it") from error
+        raise InputError(
+            f"the download from {address} has another SHA-256 than {sha256}: do not use it"
+        ) from error
     except OSError as error:
-        raise InputError(f"{address} cannot be written to {folder} ({error.strerror or error})") from error
+        raise InputError(
+            f"{address} cannot be written to {folder} ({error.strerror or error}): check folder and disk"
+        ) from error
     return Path(came)
 
 
-def _short(error: Exception) -> str:
-    return str(error).split("\n")[0][:200]
-
-
 def _why(error: Exception) -> str:
-    """Return what a user can do something with: requests wraps exceptions into each other."""
+    """Name the cause in words that help a user: requests nests exceptions in each other."""
     return _REASONS.get(type(error).__name__, type(error).__name__)
 
 
@@ -320,75 +323,8 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive of files and folders that stay below `folder`."""
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                _unpack_members(archive, folder, _members_of_zip(opened))
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as opened_tar:
-                _unpack_members(archive, folder, _members_of_tar(opened_tar))
-        else:
-            raise InputError(f"{archive} is neither a zip nor a tar archive: download it again")
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        IndexError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise InputError(f"{archive} is damaged ({_short(error)}): download it again") from error
-    except OSError as error:
-        raise InputError(f"{archive} cannot be unpacked ({error.strerror or _short(error)})") from error
-
-
-#: Name, size in bytes, whether an ordinary file (folders are left out), and what opens it.
-Member = tuple[str, int, bool, Callable[[], Any]]
-
-
-def _members_of_zip(opened: zipfile.ZipFile) -> Iterator[Member]:
-    for info in opened.infolist():
-        if not info.is_dir():
-            kind = stat.S_IFMT(info.external_attr >> 16)
-            yield info.filename, info.file_size, kind in (0, stat.S_IFREG), partial(opened.open, info)
-
-
-def _members_of_tar(opened: tarfile.TarFile) -> Iterator[Member]:
-    for info in opened.getmembers():
-        if not info.isdir():
-            yield info.name, info.size, info.isreg(), partial(opened.extractfile, info)
-
-
-def _unpack_members(archive: Path, folder: Path, members: Iterator[Member]) -> None:
-    listed = list(members)
-    for name, _, is_file, _ in listed:
-        inside = PurePosixPath(name.replace("\\", "/"))
-        parts = inside.parts
-        if not parts or inside.is_absolute() or ".." in parts or ":" in parts[0] or not is_file:
-            raise InputError(
-                f"{archive} is unsafe, it would write {name!r} elsewhere or as a link: do not use it"
-            )
-    size, free = sum(size for _, size, _, _ in listed), shutil.disk_usage(folder).free
-    if size * _ROOM > free:
-        raise InputError(
-            f"{archive} unpacks to {size / 1e9:.1f} GB, and there is room for {free / 1e9:.1f} GB: make "
-            "room, or name a folder on another disk (--to)"
-        )
-    for name, declared, _, open_member in listed:
-        path = folder / name.replace("\\", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open_member() as source, path.open("wb") as file:
-            shutil.copyfileobj(source, file)
-        if path.stat().st_size != declared:
-            raise InputError(f"{archive} is damaged, {name!r} is cut short: download it again")
-
-
 def _look_through(folder: Path, remote: Remote) -> tuple[Path, ImageFolder]:
-    """Find the data set's own folder at most two levels below, and read its lists."""
+    """Find the root of the data set at most two levels below `folder`, and list its images."""
     reason: InputError | None = None
     below = [folder, *sorted(folder.glob("*/")), *sorted(folder.glob("*/*/"))]
     for root in below:
@@ -398,4 +334,4 @@ def _look_through(folder: Path, remote: Remote) -> tuple[Path, ImageFolder]:
             return root, LAYOUTS[remote.layout](root, random_state=0)
         except InputError as error:
             reason = reason or error
-    raise InputError(f"what was unpacked is not {remote.title}: {reason}")
+    raise InputError(f"the archive is not {remote.title}: {reason}")

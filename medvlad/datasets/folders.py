@@ -1,21 +1,20 @@
-"""Folders of images as data sets: classes, the official split, and who is whose patient.
+"""Read a folder of images as a data set: classes, the official split, and patients.
 
-A loader turns a folder into an `ImageFolder` and reads no pixels::
+A loader turns a folder into an `ImageFolder`, without reading pixels::
 
     root/train/PNEUMONIA/person1_virus_6.jpeg
          |     |         |
-         split class     group (one patient; must not be cut by cross-validation)
+         split class     group (one patient; cross-validation does not divide it)
 
-Images are ordered by split (train, then test), class name and path, so that indices, seeded draws and
-results do not depend on the file system.
+Images are ordered by split (train, then test), class name and path. So indices, seeded draws and results do
+not depend on the file system.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,37 +23,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_indices
-from medvlad.images.dicom import is_dicom, patient_of
-from medvlad.images.formats import is_image_name
-from medvlad.images.frames import split_frame
+from medvlad.datasets.listing import ListedImage, Listing, Root, check_root
+from medvlad.datasets.patients import compile_group_pattern, find_groups
 from medvlad.images.read import list_frames
 
 __all__ = ["ImageFolder", "load_image_folder"]
 
 _log = logging.getLogger(__name__)
 
-Root = str | os.PathLike[str]
-
 SPLITS = ("train", "test")
-#: What folders of parts are called, in any case.
+#: Names of the folders of parts, in lower case.
 _PART_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
-_JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # macOS archives; thumbnails of a Synology server
-
-# Patient ids in names of files and of folders below the class. The group is the id.
-_PATIENT_IN_FILE_NAME = (
-    # Paediatric chest X-rays. Numbers are reused: person1_virus and person1_bacteria are two children,
-    # and so may be IM-0383 and NORMAL2-IM-0383.
-    re.compile(r"^(?P<group>person\d+_(?:bacteria|virus))_\d+"),
-    re.compile(r"^(?P<group>(?:NORMAL\d*-)?IM-\d+)(?:-\d+)+$"),
-)
-_PATIENT_IN_ANY_NAME = (
-    re.compile(r"^(?P<group>sub-[A-Za-z0-9]+)(?:_|$)"),  # Brain Imaging Data Structure
-    re.compile(r"(?<![A-Za-z])patient[ _-]?(?P<group>\d+)", re.IGNORECASE),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +47,15 @@ class ImageFolder:
     Attributes
     ----------
     paths : list of Path, n
-        The files, beginning with the root as it was given (relative stays relative).
+        The images. Each path begins with the root as it was given, so relative paths stay relative.
     labels : ndarray of shape (n,), int64
         Index into `class_names`.
     class_names : list of str
-        Sorted; the same for every part of a data set.
+        Sorted. Every part of a data set has the same.
     groups : ndarray of shape (n,), str, or None
-        Patient of each image; None where the names do not tell patients.
+        Patient of each image. None: the patients are not known.
     splits : ndarray of shape (n,), str, or None
-        "train" or "test"; None where the data set is not split.
+        "train" or "test". None: the data set is not split.
     """
 
     paths: list[Path]
@@ -90,11 +73,12 @@ class ImageFolder:
         Parameters
         ----------
         indices : sequence of int, or of bool of shape (n,)
+            Positions of the images, or a mask.
 
         Raises
         ------
         InputError
-            If they are neither, or outside.
+            If `indices` is neither, or a position does not exist.
         """
         index = check_indices(indices, len(self))
         return ImageFolder(
@@ -106,67 +90,71 @@ class ImageFolder:
         )
 
     def subset(self, split: str | None) -> ImageFolder:
-        """Return the "train" or the "test" images, or all with None.
+        """Return the images of one part.
+
+        Parameters
+        ----------
+        split : {"train", "test"} or None
+            None: all images.
 
         Raises
         ------
         InputError
-            If `split` is neither, or there are no such images.
+            If `split` is another value, or there are no such images.
         """
         check_split(split)
         if split is None:
             return self
         if self.splits is None:
             raise InputError(
-                f"the images are not split into train and test, so there is no split={split!r}: "
-                "leave split away or split them"
+                f"split={split!r} needs images that are split into train and test, and these are not split: "
+                "omit split, or put them into folders train and test"
             )
         chosen = self.splits == split
         if not chosen.any():
-            raise InputError(f"the data set holds no {split} images: leave split={split!r} away")
+            raise InputError(f"the data set holds no {split} images: omit split={split!r}")
         return self.take(chosen)
-
-
-# --------------------------------------------------------------------------------------- any folder
 
 
 def load_image_folder(
     root: Root, *, split: str | None = None, group_pattern: str | re.Pattern[str] | None = None
 ) -> ImageFolder:
-    """List a folder of images with one sub-folder a class.
+    """List a folder of images that has one sub-folder for each class.
 
-    Two layouts are understood: ``root/CLASS/...`` and ``root/{train,test,val}/CLASS/...``, with the names
-    train, test and val, or training, testing, valid and validation, in any case. The images of ``val`` are
-    joined to train, as the paper did for its chest X-rays (Kaggle's copy keeps 16 of the 5,232 training
-    images there). Within a class all sub-folders are read, too. Hidden files, ``__MACOSX`` and files that
-    are no images by their names (see `medvlad.images.read.is_image_name`) are left out; how many is logged.
-    DICOM files without an ending are found by their content. A file of several images is listed as
-    ``FILE#0``, ``FILE#1``, ...
+    Two layouts are read: ``root/CLASS/...`` and ``root/{train,test,val}/CLASS/...``. The parts may also be
+    named training, testing, valid and validation, in any case. The images of ``val`` are joined to train, as
+    the paper did for its chest X-rays: Kaggle's copy keeps 16 of the 5,232 training images there.
+
+    All sub-folders of a class are read. Hidden files, ``__MACOSX`` and files that are not images by their
+    names (`medvlad.images.is_image_name`) are left out, and their number is logged. DICOM files without a
+    file name ending are recognised by their content. A file of several images is listed as ``FILE#0``,
+    ``FILE#1``, ...
 
     Parameters
     ----------
     root : path
+        Folder of the data set.
     split : {"train", "test"} or None
-        Return this part only; None returns all images.
+        Return only this part. None: all images.
     group_pattern : str or compiled regular expression, optional
-        Searched in the path relative to `root` (with slashes); its group named "group", or else its
-        first group, is the patient. Without it these names are known: ``personN_bacteria_M`` and
-        ``personN_virus_M`` (different patients), ``IM-N-M`` and ``NORMAL2-IM-N-M`` of the paediatric chest
-        X-rays, ``sub-X`` (BIDS) and ``patientN``, ``patient_N``, ``patient-N`` in the names of files and of
-        folders below the class; then PatientID in DICOM files, as a digest that names nobody.
+        Searched in the path relative to `root`, with slashes. Its group named "group", or else its first
+        group, is the patient. None: the patient comes from known names, then from DICOM headers, as a digest
+        of PatientID. Known are the file names ``personN_bacteria_M`` and ``personN_virus_M`` (different
+        patients), ``IM-N-M`` and ``NORMAL2-IM-N-M`` of the paediatric chest X-rays. Known in file names and
+        in folders below the class are ``sub-X`` (BIDS), ``patientN``, ``patient_N`` and ``patient-N``.
 
     Returns
     -------
     ImageFolder
-        `groups` is None if no name matches; if some do, each image that does not is a group of its own,
-        named by its relative path. Groups are found before `split` is applied.
+        `groups` is None if no patient is known. Otherwise an image without a known patient is a group of its
+        own, named by its relative path. Groups do not depend on `split`.
 
     Raises
     ------
     InputError
-        If `root` is missing, no folder, unreadable or empty, has a single class, a class without images, a
-        test class that train lacks, or no such split; or if `group_pattern` is no regular expression
-        with a group.
+        If `root` is missing, not a folder, unreadable or empty. If it has a single class, a class without
+        images, a test class without training images, or no images of `split`. If `group_pattern` is not a
+        regular expression with a group.
 
     Examples
     --------
@@ -175,7 +163,7 @@ def load_image_folder(
     (5232, ['NORMAL', 'PNEUMONIA'])
     """
     check_split(split)
-    pattern = None if group_pattern is None else _compile_group_pattern(group_pattern)
+    pattern = None if group_pattern is None else compile_group_pattern(group_pattern)
     root = check_root(root)
     listing = Listing()
     parts = _find_parts(root, listing)
@@ -188,87 +176,17 @@ def load_image_folder(
         _check_parts(found, parts)
     listing.report(root)
     _check_several_classes(root, found)
-    groups = _find_groups(found, pattern)
+    groups = find_groups(found, pattern)
     return assemble(root, found, groups).subset(split)
 
 
-@dataclass(frozen=True)
-class ListedImage:
-    """One image of a data set."""
-
-    split: str | None
-    class_name: str
-    below_class: tuple[str, ...]
-    """Folders and file name below the class."""
-    path: Path
-    relative: str
-    """Path relative to the root, with slashes."""
-
-
-class Listing:
-    """Lists folders and counts what is left out."""
-
-    def __init__(self) -> None:
-        self.n_skipped = 0
-        self.n_misplaced = 0
-        self.n_joined = 0
-
-    def read(self, folder: Path) -> tuple[list[str], list[str]]:
-        """Names of the folders and of the images directly in `folder`, sorted.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read.
-        """
-        folders, images = [], []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    hidden = entry.name.startswith(".") or entry.name in _JUNK_FOLDERS
-                    if entry.is_dir():
-                        if not hidden:
-                            folders.append(entry.name)
-                    # A broken link counts as an image, so that it is reported as missing when it is read.
-                    elif not hidden and _is_image(folder / entry.name):
-                        images.append(entry.name)
-                    else:
-                        self.n_skipped += 1
-        except OSError as error:
-            raise InputError(
-                f"folder {str(folder)!r} cannot be read ({error.strerror}): check its permissions"
-            ) from error
-        return sorted(folders), sorted(images)
-
-    def walk(
-        self, folder: Path, below: tuple[str, ...] = (), above: tuple[Path, ...] = ()
-    ) -> Iterable[tuple[str, ...]]:
-        """Yield the path of every image in `folder` and its sub-folders, in parts relative to it."""
-        real = folder.resolve()
-        if real in above:
-            raise InputError(f"folder {str(folder)!r} is a link to a folder that holds it: remove the link")
-        folders, images = self.read(folder)
-        for name in images:
-            yield (*below, name)
-        for name in folders:
-            yield from self.walk(folder / name, (*below, name), (*above, real))
-
-    def report(self, root: Path) -> None:
-        if self.n_joined:
-            _log.info("%s: the %d images of val are joined to train, as in the paper", root, self.n_joined)
-        if self.n_skipped:
-            _log.info("%s: %d files that are no images are left out", root, self.n_skipped)
-        if self.n_misplaced:
-            _log.warning("%s: %d images outside the class folders are left out", root, self.n_misplaced)
-
-
 def list_images(root: Root) -> list[str]:
-    """Paths of all images in a folder and its sub-folders, whatever these mean, sorted folder by folder.
+    """List all images in a folder and its sub-folders, sorted folder by folder. Classes play no part.
 
     Raises
     ------
     InputError
-        If the folder is missing, cannot be read, or holds no image.
+        If the folder is missing, cannot be read or holds no image.
     """
     folder, listing = check_root(root), Listing()
     files = [folder.joinpath(*parts) for parts in listing.walk(folder)]
@@ -281,33 +199,23 @@ def list_images(root: Root) -> list[str]:
 
 
 def check_split(split: object) -> None:
+    """Refuse a `split` that is not "train", "test" or None.
+
+    Raises
+    ------
+    InputError
+    """
     if isinstance(split, str) and split.casefold() in ("val", "valid", "validation"):
         raise InputError(
-            f"split={split!r} does not exist, its images are joined to train: choose 'train', 'test' or None"
+            f"split={split!r} does not exist, because its images are joined to train: choose 'train', 'test' "
+            "or None"
         )
     if split is not None and split not in SPLITS:
         raise InputError(f"split must be 'train', 'test' or None (all images), got {split!r}")
 
 
-def check_root(root: object) -> Path:
-    if not isinstance(root, str | os.PathLike):
-        raise InputError(f"the folder of a data set must be a path, got {type(root).__name__}")
-    path = Path(root)
-    try:
-        if path.is_dir():
-            return path
-        exists = path.exists()
-    except OSError as error:
-        raise InputError(
-            f"folder {str(path)!r} cannot be read ({error.strerror}): check its permissions"
-        ) from error
-    if exists:
-        raise InputError(f"{str(path)!r} is a file: give the folder that holds the class folders")
-    raise InputError(f"folder {str(path)!r} does not exist: check the path")
-
-
 def _find_parts(root: Path, listing: Listing) -> dict[str, Path] | None:
-    """Folders of train, test and val in that order, or None if the classes lie in `root` itself."""
+    """Return the folders of train, val and test. None: the classes lie in `root` itself."""
     here = Listing()
     folders, images = here.read(root)
     parts: dict[str, Path] = {}
@@ -322,7 +230,7 @@ def _find_parts(root: Path, listing: Listing) -> dict[str, Path] | None:
             parts[part] = root / name
     if not {"train", "test"} & parts.keys():
         return None
-    # A single "train" may also be the class of that name, beside "bus": then no folders lie in it.
+    # A single folder "train" without sub-folders, beside "bus", is the class of that name.
     if len(parts) == 1 and others and not any(Listing().read(folder)[0] for folder in parts.values()):
         return None
     if others:
@@ -357,7 +265,7 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
 
 
 def _check_parts(found: list[ListedImage], parts: Mapping[str, Path]) -> None:
-    """Refuse classes that are tested or validated but never trained."""
+    """Refuse a class of test or val that train does not have."""
     if "train" not in parts:
         return
     for part in ("test", "val"):
@@ -379,12 +287,21 @@ def _check_several_classes(root: Path, found: list[ListedImage]) -> None:
         nested = any(len(image.below_class) > 1 for image in found)
         hint = f"give {str(root / classes[0])!r} if that is the data set" if nested else "add another"
         raise InputError(
-            f"folder {str(root)!r} holds the single class {classes[0]!r}, two are needed: {hint}"
+            f"folder {str(root)!r} holds the single class {classes[0]!r}, and at least two are needed: {hint}"
         )
 
 
 def assemble(root: Path, found: list[ListedImage], groups: Mapping[str, str] | None) -> ImageFolder:
-    """Sort by split, class and path. `groups` goes by the relative path."""
+    """Make an `ImageFolder` of listed images, sorted by split, class and path.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the data set, for the log.
+    found : list of ListedImage
+    groups : mapping of str to str, or None
+        Relative path to patient. None: the patients are not known.
+    """
     ordered = sorted(found, key=lambda i: (i.split == "test", i.class_name, i.relative))
     class_names = sorted({image.class_name for image in found})
     index = {name: i for i, name in enumerate(class_names)}
@@ -397,85 +314,3 @@ def assemble(root: Path, found: list[ListedImage], groups: Mapping[str, str] | N
         groups=None if groups is None else np.array([groups[image.relative] for image in ordered], np.str_),
         splits=np.array(splits, np.str_) if splits else None,
     )
-
-
-# ---------------------------------------------------------------------------------- patient groups
-
-
-def _compile_group_pattern(pattern: object) -> re.Pattern[str]:
-    if not isinstance(pattern, str | re.Pattern) or isinstance(getattr(pattern, "pattern", ""), bytes):
-        raise InputError(f"group_pattern must be a regular expression as a str, got {pattern!r}")
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(
-            f"group_pattern {pattern!r} is not a regular expression ({error}): correct it"
-        ) from error
-    if compiled.groups == 0:
-        raise InputError(
-            f"group_pattern {compiled.pattern!r} has no group: put parentheses around the part "
-            "that is the patient"
-        )
-    return compiled
-
-
-def _find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> dict[str, str] | None:
-    """Patient of each relative path, or None if no path names one."""
-    patients = {
-        image.relative: _known_patient(image.below_class)
-        if pattern is None
-        else _searched_patient(image.relative, pattern)
-        for image in found
-    }
-    if pattern is not None and not any(patients.values()):
-        _log.warning(
-            "group_pattern %r matches no image, the first being %r: no patient groups are used",
-            pattern.pattern,
-            found[0].relative,
-        )
-    patients = _with_files(found, patients, read_dicom=pattern is None)
-    n_unknown = sum(not patient for patient in patients.values())
-    if n_unknown == len(patients):
-        return None
-    if n_unknown:
-        _log.info("%d images whose names tell no patient are groups of their own", n_unknown)
-    return {relative: patient or relative for relative, patient in patients.items()}
-
-
-def _with_files(
-    found: list[ListedImage], patients: dict[str, str | None], *, read_dicom: bool
-) -> dict[str, str | None]:
-    """Fill in what DICOM files say, where names say nothing; images of one file are one patient's anyway."""
-    in_file: dict[Path, str | None] = {}
-    for image in found:
-        if patients[image.relative]:
-            continue
-        file, frame = split_frame(image.path)
-        if file not in in_file:
-            in_file[file] = patient_of(file) if read_dicom and is_dicom(file) else None
-        of_file = None if frame is None else image.relative.rpartition("#")[0]
-        patients[image.relative] = in_file[file] or of_file
-    return patients
-
-
-def _is_image(path: Path) -> bool:
-    """By its name; files of scanners often have none that tells, so their first bytes are looked at."""
-    return is_image_name(path.name) or (not path.suffix.strip(".0123456789") and is_dicom(path))
-
-
-def _searched_patient(relative: str, pattern: re.Pattern[str]) -> str | None:
-    match = pattern.search(relative)
-    return match.group("group" if "group" in pattern.groupindex else 1) if match else None
-
-
-def _known_patient(below_class: tuple[str, ...]) -> str | None:
-    stem = Path(below_class[-1]).stem
-    for known in _PATIENT_IN_FILE_NAME:
-        if match := known.match(stem):
-            return match["group"]
-    for name in (*below_class[:-1], stem):
-        for known in _PATIENT_IN_ANY_NAME:
-            if match := known.search(name):
-                patient = match["group"]
-                return f"patient{patient}" if patient.isdigit() else patient
-    return None

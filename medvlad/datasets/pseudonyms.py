@@ -1,13 +1,15 @@
-"""File names and patients in reports, in digests that only who has the key can check.
+"""Replace file names and patients in reports by pseudonyms.
 
-A pseudonym is a keyed BLAKE2b of the name, 64 bits of it::
+A pseudonym is the first 64 bits of a keyed BLAKE2b digest of the name::
 
     image-6e0fd3b29a41c875      key, person = "image",   the path as it was given
     patient-c01de5fb8872a394    key, person = "patient", the group
 
-The key is 32 random bytes, new for each run, and is written nowhere unless it is asked for: then into a file
-with the table of what each pseudonym stands for. Without the key nobody can try names until one fits, as with
-a plain digest; and two runs name the same image differently.
+The key is 32 random bytes, new for each run. It is not written, unless a file for it is named. That file also
+holds a table of the names behind the pseudonyms.
+
+A plain digest could be reversed by trying names until one fits. Without the key this is impossible. Two runs
+with different keys give the same image different pseudonyms.
 """
 
 from __future__ import annotations
@@ -32,17 +34,17 @@ _KINDS = ("images", "patients")
 
 
 class Pseudonyms:
-    """Stand-ins for names, and in memory what each stands for.
+    """Pseudonyms for names of images and patients, and a table of the names behind them.
 
     Parameters
     ----------
-    key : bytes or None
-        32 of them. None: random ones.
+    key : bytes or None, default None
+        32 bytes. None: random ones.
 
     Raises
     ------
     InputError
-        If the key is of another length.
+        If the key has another length.
 
     Examples
     --------
@@ -57,36 +59,51 @@ class Pseudonyms:
     def __init__(self, key: bytes | None = None) -> None:
         self._key = secrets.token_bytes(_KEY_BYTES) if key is None else key
         if len(self._key) != _KEY_BYTES:
-            raise InputError(f"the key of pseudonyms has {_KEY_BYTES} bytes, not {len(self._key)}")
+            raise InputError(
+                f"the key of pseudonyms must have {_KEY_BYTES} bytes, got {len(self._key)}: use a file that "
+                "Pseudonyms.write made"
+            )
         self._names: dict[str, dict[str, str]] = {kind: {} for kind in _KINDS}
 
     def image(self, name: str | os.PathLike[str]) -> str:
-        """Return what stands for an image."""
+        """Return the pseudonym of an image, and add it to the table."""
         return self._pseudonym("image", os.fspath(name))
 
     def patient(self, name: str) -> str:
-        """Return what stands for a patient."""
+        """Return the pseudonym of a patient, and add it to the table."""
         return self._pseudonym("patient", name)
 
     def original(self, pseudonym: str) -> str | None:
-        """Return the name that a pseudonym stands for; None where it has not been given."""
+        """Return the name behind a pseudonym. None: the table does not hold it."""
         found = [names[pseudonym] for names in self._names.values() if pseudonym in names]
         return found[0] if found else None
 
     def reason(self, text: str, name: str) -> str:
-        """Return why the image `name` was left out, with its pseudonym in place of it.
+        """Return why an image was left out, with its pseudonym instead of its name.
 
-        The reason of a copy that was read only once is the other's, and names that: nothing of it is kept.
+        Parameters
+        ----------
+        text : str
+            Reason, as an error gives it.
+        name : str
+            Path of the image.
+
+        Returns
+        -------
+        str
+            "it cannot be read" if `text` does not hold the whole name, or still holds a part of it after the
+            replacement. The former happens with copies of an image: only one is read, and the reason names
+            that one.
         """
         if name not in text and repr(name) not in text:
             return "it cannot be read"
         text = text.replace(repr(name), self.image(name)).replace(name, self.image(name))
         parts = (Path(name).name, Path(name).stem.partition("#")[0])
-        # A file of one character is in every sentence; then nothing of it is kept, as nothing is sure.
+        # A name of one letter is found in any sentence. Then the whole reason is dropped, to be safe.
         return "it cannot be read" if any(part and part in text for part in parts) else text
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write key and table, for this user's eyes only.
+        """Write the key and the table to a file that only this user can read.
 
         Raises
         ------
@@ -101,12 +118,12 @@ class Pseudonyms:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Pseudonyms:
-        """Read key and table, to name the same images in the same way again.
+        """Read a key and its table, so that the same images get the same pseudonyms again.
 
         Raises
         ------
         InputError
-            If it is no file of :meth:`write`, or cannot be read.
+            If the file cannot be read, or was not made by :meth:`write`.
         """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -119,7 +136,7 @@ class Pseudonyms:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} holds no key of pseudonyms: name a new file, or the right one"
+                f"{path} does not hold a key of pseudonyms: name a new file, or one that was made for keys"
             ) from error
         return names
 
@@ -132,21 +149,21 @@ class Pseudonyms:
 
 
 def is_pseudonym(name: str) -> bool:
-    """Whether a name of an image looks like one of :class:`Pseudonyms`."""
+    """Return whether the name of an image has the form of a pseudonym."""
     kind, _, digest = name.partition("-")
     return kind == "image" and len(digest) == 16 and set(digest) <= set("0123456789abcdef")
 
 
 def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
-    """Take file names and patients out of the results of an evaluation, in place.
+    """Replace file names in the results of an evaluation, in place.
 
-    Skipped images get pseudonyms. The file of weights keeps its name without its folder; the folder of the
-    data set is left out. Names of classes stay.
+    Skipped images get pseudonyms. The file of weights keeps its name but not its folder. The folder of the
+    data set becomes None. Names of classes stay.
 
     Parameters
     ----------
     results : dict
-        Of :class:`medvlad.experiment.Evaluation`.
+        Results of :class:`medvlad.experiment.Evaluation`.
     names : Pseudonyms
     """
     results["skipped"] = sorted(
@@ -162,7 +179,23 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
 
 
 def anonymise_warning(message: str, arguments: Any, dataset: ImageFolder, names: Pseudonyms) -> str:
-    """Fill a warning in, with pseudonyms for patients; of other texts in it only names of classes stay."""
+    """Format the message of a warning without names of files or patients.
+
+    Parameters
+    ----------
+    message : str
+        Message with %-placeholders.
+    arguments : tuple
+        Values of the placeholders. Numbers and names of classes stay, patients become pseudonyms, and other
+        texts become "(left out)".
+    dataset : ImageFolder
+        Images that the warning is about, for the names of patients and classes.
+    names : Pseudonyms
+
+    Returns
+    -------
+    str
+    """
     groups = set() if dataset.groups is None else set(dataset.groups.tolist())
     known = set(dataset.class_names)
 

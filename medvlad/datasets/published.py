@@ -1,7 +1,7 @@
-"""The data sets of the paper, in the layouts in which they are published, and all layouts by name.
+"""Load the data sets of the paper in their published layouts, and name all layouts.
 
-Each loader returns a :class:`medvlad.datasets.folders.ImageFolder` and says what the paper left open about
-its split.
+Each loader returns a :class:`medvlad.datasets.folders.ImageFolder`. Its description says what the paper left
+open about the split.
 """
 
 from __future__ import annotations
@@ -14,24 +14,15 @@ from typing import Protocol
 import numpy as np
 
 from medvlad._util.validate import InputError
-from medvlad.datasets.folders import (
-    SPLITS,
-    ImageFolder,
-    ListedImage,
-    Listing,
-    Root,
-    assemble,
-    check_root,
-    check_split,
-    load_image_folder,
-)
+from medvlad.datasets.folders import SPLITS, ImageFolder, assemble, check_split, load_image_folder
+from medvlad.datasets.listing import ListedImage, Listing, Root, check_root
 
 __all__ = ["LAYOUTS", "load_chest_xray", "load_kvasir_v2", "load_mini_mit", "load_mit_indoor"]
 
 _log = logging.getLogger(__name__)
 
 CHEST_XRAY_COUNTS = {"train": 5232, "test": 624}
-"""Images in the official split of the paediatric chest X-rays, Kaggle's ``val`` counted as train."""
+"""Number of images in the official split of the paediatric chest X-rays. Kaggle's ``val`` counts as train."""
 
 KVASIR_V2_CLASSES = (
     "dyed-lifted-polyps",
@@ -57,17 +48,17 @@ def load_mit_indoor(
     Parameters
     ----------
     root : path
-        The folder with ``Images/CLASS/*.jpg``, ``TrainImages.txt`` and ``TestImages.txt``. The class folders
+        Folder with ``Images/CLASS/*.jpg``, ``TrainImages.txt`` and ``TestImages.txt``. The class folders
         may also lie in `root` itself, and the lists in or beside ``Images``.
     split : {"train", "test"} or None
-        Return this part only; None returns all 5,360 + 1,340 listed images. Images in no list are left out.
+        Return only this part. None: all 5,360 + 1,340 listed images. Images in no list are left out.
     classes : sequence of str, optional
-        Only these classes; default all that are listed.
+        Return only these classes. None: all listed classes.
 
     Returns
     -------
     ImageFolder
-        Without `groups`.
+        Its `groups` is None.
 
     Raises
     ------
@@ -84,7 +75,7 @@ def load_mit_indoor(
         unknown = [name for name in classes if name not in known]
         if unknown:
             raise InputError(
-                f"classes holds {unknown[0]!r}, which the lists of {str(root)!r} do not: choose from "
+                f"classes holds {unknown[0]!r}, which is not in the lists of {str(root)!r}: choose from "
                 f"{', '.join(sorted(known))}"
             )
         known = set(classes)
@@ -99,31 +90,30 @@ def load_mit_indoor(
 def load_mini_mit(root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
     """List Mini MIT, the paper's three classes of MIT Indoor-67: bookstore, library and inside bus.
 
-    The paper says 40 images for training and 40 for testing a class, but not which. The official lists
-    have 80 + 20 (bookstore, library) and 77 + 23 (inside_bus). Here the 40 test images are the official test
-    images, filled up with a seeded draw from the official training images; the 40 training images are a
-    seeded draw from the training images that remain. Results depend on that draw: with 120 test
-    images, report several seeds.
+    The paper uses 40 training and 40 test images of each class, but does not say which. The official lists
+    have 80 + 20 (bookstore, library) and 77 + 23 (inside_bus). Here the official test images are test images,
+    and a seeded draw from the official training images fills them up to 40. A second draw, from the remaining
+    images, gives the 40 training images. Results depend on the draw, so report several seeds.
 
     Parameters
     ----------
     root : path
-        As in `load_mit_indoor`; other classes may be missing.
+        Folder as in `load_mit_indoor`. Other classes may be missing.
     split : {"train", "test"} or None
-        Return this part only; None returns all 240 images.
+        Return only this part. None: all 240 images.
     random_state : int, default 0
-        Seed of the draw. It must be a number: two calls, one for train and one for test, draw the same.
+        Seed of the draw. It must be a number, so that one call for train and one for test draw the same.
 
     Returns
     -------
     ImageFolder
-        Without `groups`.
+        Its `groups` is None.
 
     Raises
     ------
     InputError
-        As `load_mit_indoor`, or if the lists have too few images, or `random_state` is not an integer of at
-        least 0.
+        If `load_mit_indoor` would raise one, if the lists have too few images, or if `random_state` is not an
+        integer of at least 0.
     """
     check_split(split)
     rng = _seeded(random_state)
@@ -148,15 +138,15 @@ def load_mini_mit(root: Root, *, split: str | None = None, random_state: int = 0
 def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
     """List the paediatric chest X-rays (Kermany, Zhang & Goldbaum 2018) with their official split.
 
-    Kaggle's copy holds 16 of the training images in a folder ``val``; they are joined to train, which gives
-    the paper's 5,232 + 624. Other counts are logged as a warning.
+    Kaggle's copy keeps 16 of the training images in a folder ``val``. They are joined to train, which gives
+    the paper's 5,232 + 624 images. Other numbers are logged as a warning.
 
     Parameters
     ----------
     root : path
-        The folder with ``train``, ``test`` and perhaps ``val``, each with ``NORMAL`` and ``PNEUMONIA``.
+        Folder with ``train``, ``test`` and optionally ``val``, each with ``NORMAL`` and ``PNEUMONIA``.
     split : {"train", "test"} or None
-        Return this part only; None returns all images.
+        Return only this part. None: all images.
 
     Returns
     -------
@@ -166,7 +156,7 @@ def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
     Raises
     ------
     InputError
-        As `load_image_folder`, or if the classes are others or train or test is missing.
+        If `load_image_folder` would raise one, if the classes differ, or if train or test is missing.
     """
     check_split(split)
     data = load_image_folder(root)
@@ -191,19 +181,20 @@ def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
 def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
     """List Kvasir v2 (Pogorelov et al. 2017), split 80 to 20 by a seeded draw in each class.
 
-    The set has no official split; the paper has 6,400 + 1,600 images. Of each class a fifth, rounded, is
-    test: 200 of the published 1,000. Kvasir does not say which images are of one patient, so near-duplicates
-    may stand on both sides of any such split, the paper's included. Other counts than 1,000 a class
-    are logged as a warning.
+    The set has no official split. The paper has 6,400 + 1,600 images. A fifth of each class, rounded, becomes
+    test: 200 of the published 1,000 images. Any other number of images in a class is logged as a warning.
+
+    Kvasir does not say which images show the same patient. Any such split, also the paper's, may therefore
+    have near-duplicates in both train and test.
 
     Parameters
     ----------
     root : path
-        The folder with the eight class folders of `KVASIR_V2_CLASSES`.
+        Folder with the eight class folders of `KVASIR_V2_CLASSES`.
     split : {"train", "test"} or None
-        Return this part only; None returns all images.
+        Return only this part. None: all images.
     random_state : int, default 0
-        Seed of the split. It must be a number: two calls, one for train and one for test, draw the same.
+        Seed of the split. It must be a number, so that one call for train and one for test draw the same.
 
     Returns
     -------
@@ -212,8 +203,8 @@ def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 
     Raises
     ------
     InputError
-        As `load_image_folder`, or if the classes are others, a class has fewer than two images, or
-        `random_state` is not an integer of at least 0.
+        If `load_image_folder` would raise one, if the classes differ, if the folder is split already, if a
+        class has fewer than two images, or if `random_state` is not an integer of at least 0.
     """
     check_split(split)
     rng = _seeded(random_state)
@@ -253,8 +244,8 @@ def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 
 def _seeded(random_state: object) -> np.random.Generator:
     if isinstance(random_state, bool) or not isinstance(random_state, int | np.integer) or random_state < 0:
         raise InputError(
-            f"random_state must be an integer of at least 0, got {random_state!r}: train and test are drawn "
-            "by the same number"
+            f"random_state must be an integer of at least 0, got {random_state!r}: train and test need the "
+            "same seed"
         )
     return np.random.default_rng(int(random_state))
 
@@ -272,13 +263,13 @@ _Name = tuple[str, str]
 
 
 def _mit_image_folder(root: Path) -> Path:
-    """``root/Images`` in any case, or `root` if there is none."""
+    """Return ``root/Images``, its name in any case, or `root` if there is no such folder."""
     inner = [name for name in Listing().read(root)[0] if name.casefold() == "images"]
     return root / inner[0] if inner else root
 
 
 def _read_mit_lists(root: Path) -> dict[str, list[_Name]]:
-    """Read both official lists; they may lie in `root`, in ``root/Images`` or beside a given ``Images``."""
+    """Read both official lists from `root`, from ``root/Images`` or from beside a given ``Images``."""
     images = _mit_image_folder(root)
     beside = [root.resolve().parent] if root.resolve().name.casefold() == "images" else []
     listed = {}
@@ -313,8 +304,8 @@ def _read_mit_list(path: Path) -> list[_Name]:
         class_name, slash, file_name = line.strip().partition("/")
         if not slash or not file_name or "/" in file_name or class_name in ("", ".", ".."):
             raise InputError(
-                f"list {str(path)!r} has {line.strip()!r} in line {number} where CLASS/FILE belongs: use the "
-                "official list"
+                f"list {str(path)!r} has {line.strip()!r} in line {number}, but CLASS/FILE is expected: use "
+                "the official list"
             )
         names[class_name, file_name] = None
     if not names:
@@ -339,7 +330,7 @@ def _assemble_mit(root: Path, chosen: Mapping[str, Iterable[_Name]]) -> ImageFol
 
 
 class Layout(Protocol):
-    """A loader as the command line calls it."""
+    """Signature that all loaders in `LAYOUTS` share."""
 
     def __call__(self, root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
         """List the data set in `root`."""
@@ -347,7 +338,7 @@ class Layout(Protocol):
 
 
 def _without_seed(loader: Callable[..., ImageFolder]) -> Layout:
-    """Give a loader that draws nothing the argument `random_state`, unused."""
+    """Add the unused argument `random_state` to a loader that draws nothing."""
 
     def load(root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
         del random_state
@@ -363,4 +354,4 @@ LAYOUTS: dict[str, Layout] = {
     "chest-xray": _without_seed(load_chest_xray),
     "kvasir-v2": load_kvasir_v2,
 }
-"""The loaders by the names the command line gives them, with one way to call them."""
+"""Loaders by the names that the command line uses, all with the same signature."""

@@ -17,8 +17,8 @@ If a file has several windows, the first one is used. Without a window, the mini
 become 0 and 255, as in other images of more than 8 bits. Padding pixels are left out of that range and become
 0. MONOCHROME1 is inverted at the end.
 
-pydicom drops the bits above BitsStored, extends the sign, and applies lookup tables and windows. Two things are
-our own, because pydicom's functions differ:
+pydicom drops the bits above BitsStored, extends the sign, and applies lookup tables and windows. Two things
+are our own, because pydicom's functions differ:
 
 - Slope, intercept and window are those of the frame. An enhanced object stores them once per frame, and
   pydicom's functions look only at the top level of the file.

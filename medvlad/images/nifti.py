@@ -1,8 +1,8 @@
 """Read one slice of a NIfTI volume as grey levels (extra medical).
 
 Slices are axial: they are cut across the array axis nearest to the axis of the body, and numbered from the
-feet up. As in radiology, the patient's right is on the left and the front at the top. The display range of the
-header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the range of the slice is mapped.
+feet up. As in radiology, the patient's right is on the left and the front at the top. The display range in
+the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def test_what_is_there_is_held_against_what_is_asked_for(server, small, tmp_path
     small()
     digest = fetch("small", tmp_path / "set").sha256["small.zip"]
     assert not fetch("small", tmp_path / "set", sha256=digest.upper()).is_new
-    with pytest.raises(InputError, match="made of another archive than 0000"):
+    with pytest.raises(InputError, match="made from an archive with another SHA-256 than 0000"):
         fetch("small", tmp_path / "set", sha256="0" * 64)
     record = tmp_path / "set" / "fetched.json"
     record.write_text(record.read_text().replace('"small"', '"other"'))
@@ -175,7 +175,7 @@ def test_an_archive_that_is_here_already(small, tmp_path, monkeypatch):
     assert len(got.dataset) == 8
     with pytest.raises(InputError, match="not 0000"):
         fetch("small", tmp_path / "other", archive=tmp_path / "mine.zip", sha256="0" * 64)
-    with pytest.raises(InputError, match="there is no archive"):
+    with pytest.raises(InputError, match="archive .*missing.zip does not exist"):
         fetch("small", tmp_path / "other", archive=tmp_path / "missing.zip")
 
 
@@ -192,7 +192,7 @@ def test_lists_beside_the_archive(server, monkeypatch, tmp_path):
 
 
 BAD = {
-    "404": (None, "status 404: try again later, or get it in a browser"),
+    "404": (None, "status 404: try again later, or download it in a browser"),
     "no archive": (b"<html>log in</html>", "neither a zip nor a tar"),
     "cut short": (zipped()[:-300], "neither a zip nor a tar|is damaged"),
     "changed inside": (zipped().replace(picture(1)[50:70], b"\0" * 20), "is damaged"),
@@ -228,7 +228,7 @@ def test_a_download_that_breaks_off(server, small, tmp_path):
     server.contents["small.zip"] = zipped()
     server.breaks_off = True
     small()
-    with pytest.raises(InputError, match=r"cannot be reached, or broke off .*--archive"):
+    with pytest.raises(InputError, match=r"cannot be reached, or the connection broke .*archive=FILE"):
         fetch("small", tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
 

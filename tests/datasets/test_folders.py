@@ -94,7 +94,7 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         data = load_image_folder(tmp_path)
     assert relative(data, tmp_path) == ["a/1.png", "b/1.png"]
-    assert "5 files that are no images" in caplog.text, (
+    assert "5 files that are not images" in caplog.text, (
         "a file is counted once, and junk folders are not entered"
     )
     assert "1 images outside the class folders" in caplog.text

@@ -383,7 +383,7 @@ def test_pseudonyms(tmp_path):
     assert again.original(names.image("a.dcm")) == "a.dcm"
     assert is_pseudonym(names.image("a"))
     assert not is_pseudonym("image-a.png")
-    with pytest.raises(InputError, match="32 bytes, not 3"):
+    with pytest.raises(InputError, match="32 bytes, got 3"):
         Pseudonyms(b"abc")
 
 
@@ -417,7 +417,7 @@ def test_a_key_that_is_not_there(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"key": "00"}', '{"key": 3}', '{"key": "xx", "images": {}}'])
 def test_a_file_that_is_no_key(tmp_path, content):
     (tmp_path / "key").write_text(content)
-    with pytest.raises(InputError, match=r"holds no key of pseudonyms|has 32 bytes"):
+    with pytest.raises(InputError, match=r"does not hold a key of pseudonyms|must have 32 bytes"):
         Pseudonyms.read(tmp_path / "key")
 
 
