@@ -47,18 +47,18 @@ def main() -> None:
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a shell's background process
         try:
             if not ignored:
-                signal.signal(signal.SIGINT, interrupt)
-                sys.unraisablehook = unraisable
                 if _HAS_TIMER:
                     signal.signal(signal.SIGALRM, interrupt)
+                sys.unraisablehook = unraisable
+                signal.signal(signal.SIGINT, interrupt)
             from medvlad.cli import main as run
 
             run()
         finally:  # an interrupt of Python's own exit would print a traceback
             if not ignored:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if _HAS_TIMER:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                if _HAS_TIMER:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
     except (KeyboardInterrupt, Exception) as error:
         # Libraries raise errors of their own when they are interrupted.
         if deadline is None and not isinstance(error, KeyboardInterrupt):
