@@ -17,6 +17,7 @@ what is made of the descriptors comes back.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -322,6 +323,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             settings["ranges"] = self._ranges()
         if self.mirror:
             settings["mirror"] = True
+        settings["shape"] = [self._descriptors_an_image(settings["scales"]), self.n_features_out_]
         assert self.store is not None
         return DescriptorStore(self.store).section(settings)
 
@@ -515,8 +517,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         with closing(loaded):
             return calibrate(self._network, batches(), n_threads=n_threads)
 
-    def _descriptors_an_image(self) -> int:
-        return sum(h * w for h, w in self.grids_)
+    def _descriptors_an_image(self, scales: Sequence[int] | None = None) -> int:
+        """Return how many descriptors an image has, at some of the scales or at all."""
+        if scales is None:
+            return sum(h * w for h, w in self.grids_)
+        return sum(math.prod(self._grid(input_side(scale))) for scale in scales) * len(self._views())
 
     def _views(self) -> tuple[bool, ...]:
         """Whether each view of a square is mirrored."""
