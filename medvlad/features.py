@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import closing
 from itertools import islice, product
 from pathlib import Path
@@ -328,23 +328,34 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         return DescriptorStore(self.store).section(settings)
 
     def _fill_store(self, X: Any, section: Section | None = None) -> tuple[Section, list[str | None]]:
-        """Extract what the store has not; return its section and each image's key, None where skipped."""
+        """Extract what the store has not; return its section and each image's key, None if it is skipped.
+
+        Keys are needed to know what is missing, which may be hours before an image is decoded. A file that
+        has changed meanwhile is filed under the key of the bytes that were decoded, and has that key.
+        """
         section = self._section() if section is None else section
         digests: dict[Path, str] = {}
         keys: list[str | None] = [self._key_of(X[i], i, digests) for i in range(len(X))]
-        seen: set[str] = set()
-        missing = []
-        for i, key in enumerate(keys):
-            if key is not None and key not in section and key not in seen:
-                seen.add(key)
-                missing.append(i)
-        with section.writer() as writer:
-            absent = self._join_scales(writer, keys, missing)
-            self.n_extracted_ = 0
-            for indices, block in self._extract(X, absent):
-                self.n_extracted_ += len(indices)
-                for i, values in zip(indices, block, strict=True):
-                    writer.add(str(keys[i]), values)
+        self.n_extracted_ = 0
+        section.prepare()
+        done: set[int] = set()
+        # Once, and again for the copies of a file that has changed meanwhile.
+        while missing := _first_of_each(keys, section, done):
+            with section.writer() as writer:
+                absent = self._join_scales(writer, keys, missing)
+                decoded: dict[int, str] = {}
+                for indices, block in self._extract(X, absent, keys=decoded) if absent else ():
+                    self.n_extracted_ += len(indices)
+                    for i, values in zip(indices, block, strict=True):
+                        keys[i] = decoded[i]
+                        writer.add(decoded[i], values)
+            done.update(missing)
+            self._leave_out_skipped(keys)
+        self._leave_out_skipped(keys)
+        return section, keys
+
+    def _leave_out_skipped(self, keys: list[str | None]) -> None:
+        """Set the keys of skipped images and of their copies to None, and list the copies as well."""
         reasons = {keys[i]: reason for i, reason in self.skipped_ if keys[i] is not None}
         told = {i for i, _ in self.skipped_}
         for i, key in enumerate(keys):
@@ -353,7 +364,6 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 if i not in told:  # a copy of one that cannot be read
                     self.skipped_.append((i, reasons[key]))
         self.skipped_.sort()
-        return section, keys
 
     def _join_scales(
         self, writer: ShardWriter, keys: Sequence[str | None], missing: Sequence[int]
@@ -408,10 +418,13 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             self.skipped_.append((index, str(error)))
             return None
 
-    def _extract(self, X: Any, wanted: Sequence[int], values: Any = None) -> Iterator[tuple[list[int], Any]]:
+    def _extract(
+        self, X: Any, wanted: Sequence[int], values: Any = None, keys: dict[int, str] | None = None
+    ) -> Iterator[tuple[list[int], Any]]:
         """Yield indices of images and their descriptors (m, n, D), batch by batch, without the unreadable.
 
-        They are made in `values` (at least the images' rows, D), one after another, where it is given.
+        They are made in `values` (at least the images' rows, D), one after another, where it is given. `keys`
+        gets the keys of what was decoded.
         """
         scales = _check_scales(self.scales)
         sides = [input_side(scale) for scale in scales]
@@ -426,7 +439,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         if shown is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
             shown = False
         n_threads = check_n_threads(self.n_threads)
-        loaded = load_squares(X, wanted, sides, self.resize, n_threads=min(n_threads, _LOADERS))
+        n_loaders = min(n_threads, _LOADERS)
+        loaded = load_squares(X, wanted, sides, self.resize, n_threads=n_loaders, keys=keys)
         with (
             closing(loaded),
             progress_bar(n_images, "descriptors", shown) as bar,
@@ -555,6 +569,15 @@ def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
     if not listed or len(set(listed)) != len(listed):
         raise InputError(f"scales must be at least one integer, none of them twice, got {scales!r}")
     return tuple(int(scale) for scale in listed)
+
+
+def _first_of_each(keys: Sequence[str | None], section: Section, done: Set[int]) -> list[int]:
+    """Return the first image of each key that the section lacks, without those that are done."""
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        if key is not None and i not in done and key not in section:
+            first.setdefault(key, i)
+    return list(first.values())
 
 
 def _name(image: Any, index: int) -> str:

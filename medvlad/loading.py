@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._validate import InputError
-from medvlad.images import load_image, resize_square, split_frame
+from medvlad.images import load_image, load_image_and_key, resize_square, split_frame
+from medvlad.store import image_key
 
 __all__ = ["as_sequence", "load_squares"]
 
@@ -32,7 +33,13 @@ _LARGE_AT_A_TIME = 2
 
 
 def load_squares(
-    images: Any, wanted: Iterable[int], sides: Sequence[int], method: str, *, n_threads: int
+    images: Any,
+    wanted: Iterable[int],
+    sides: Sequence[int],
+    method: str,
+    *,
+    n_threads: int,
+    keys: dict[int, str] | None = None,
 ) -> Generator[tuple[int, Squares | InputError], None, None]:
     """Yield images in order as squares of each size.
 
@@ -48,6 +55,9 @@ def load_squares(
         One of :data:`medvlad.images.RESIZE_FILTERS`.
     n_threads : int
         Threads that read and resize.
+    keys : dict of int to str, optional
+        Is added to: by index, :func:`medvlad.store.image_key` of the very bytes or pixels that were decoded,
+        which may not be those that the image had before.
 
     Yields
     ------
@@ -62,7 +72,13 @@ def load_squares(
         turn: AbstractContextManager[Any] = few if _is_large(image) else nullcontext()
         try:
             with turn:
-                pixels = load_image(image)
+                if keys is None:
+                    pixels = load_image(image)
+                elif isinstance(image, str | os.PathLike):
+                    pixels, keys[index] = load_image_and_key(image)
+                else:
+                    pixels = load_image(image)
+                    keys[index] = image_key(image)
         except InputError as error:
             return error
         return [resize_square(pixels, side, method) for side in sides]
