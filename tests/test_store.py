@@ -369,7 +369,9 @@ def test_all_images_have_the_shape_of_the_settings(tmp_path, monkeypatch, caplog
 def test_a_shard_made_elsewhere_for_another_section_is_refused(tmp_path):
     section, shard, copy = copied_into_another_section(tmp_path)
     copy.unlink()
-    with pytest.raises(InputError, match=f"not of the section {section.path.name} but of {shard.parent.name}"):
+    with pytest.raises(
+        InputError, match=f"not of the section {section.path.name} but of {shard.parent.name}"
+    ):
         section.adopt(shard.read_bytes())
     for nothing in (b"", b"abc", shard.read_bytes()[:40]):
         with pytest.raises(InputError, match="but of None"):
