@@ -310,11 +310,12 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
     def _section(self, scales: Sequence[int] | None = None) -> Section:
         """Return the part of the store for these parameters, or for some of the scales alone."""
-        settings = {
+        listed = _check_scales(self.scales if scales is None else scales)
+        settings: dict[str, Any] = {
             "model": self.model.lower(),
             "layer": self.layer,
             "weights": self.weights_fingerprint_,
-            "scales": list(_check_scales(self.scales if scales is None else scales)),
+            "scales": list(listed),
             "resize": self.resize,
             "preprocessing": _PREPROCESSING,
             "dtype": self.dtype,
@@ -323,7 +324,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             settings["ranges"] = self._ranges()
         if self.mirror:
             settings["mirror"] = True
-        settings["shape"] = [self._descriptors_an_image(settings["scales"]), self.n_features_out_]
+        settings["shape"] = [self._descriptors_an_image(listed), self.n_features_out_]
         assert self.store is not None
         return DescriptorStore(self.store).section(settings)
 

@@ -119,8 +119,8 @@ def _build(
     for part in _layers_in(cut):
         if part.compute_dtype != "float32":
             raise InputError(
-                f"layer {part.name!r} of {name} computes in {part.compute_dtype}, and descriptors need float32: "
-                "build the network with the dtype policy 'float32'"
+                f"layer {part.name!r} of {name} computes in {part.compute_dtype}, and descriptors need "
+                "float32: build the network with the dtype policy 'float32'"
             )
     cut.trainable = False
     return cut, sys.modules[builder.__module__].preprocess_input

@@ -8,8 +8,8 @@
     STORE/SECTION/.*.part            a shard that is being written
 
 Images are known by the SHA-256 of their bytes, so names and folders do not matter and two copies are stored
-once. A section is named by the hash of its settings: another layer, scale or resize filter never meets these
-numbers. Each shard's header holds that name, and a shard found in another section is not used. If the settings
+once. A section is named by the hash of its settings: another layer, scale or resize filter never meets
+these numbers. Each shard's header holds that name, and a shard found in another section is not used. If the settings
 hold "shape", every image of the section has that shape (n, D).
 
 A shard is described in :mod:`medvlad.shard`, its merging in :mod:`medvlad.compaction`.
@@ -313,8 +313,8 @@ class Section:
         found = []
         if self.path.name != _section_name(self.settings):
             found.append(
-                f"{self.path / 'settings.json'} is not what the name of its folder says: it was changed, or the "
-                "folder was renamed. Remove it; a run with the right settings writes it again"
+                f"{self.path / 'settings.json'} is not what the name of its folder says: it was changed, or "
+                "the folder was renamed. Remove it; a run with the right settings writes it again"
             )
         for file in sorted(self.path.glob("*.shard")):
             try:

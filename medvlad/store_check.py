@@ -20,9 +20,9 @@ __all__ = ["TOLERANCE", "recompute", "recompute_store"]
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 5e-2}
 """Largest difference allowed, relative to the image's largest descriptor, by the dtype of the network.
 
-float32: engines and batches of another size differ by at most 1e-4. bfloat16 rounds factors to 8 bits, and only
-on some processors: that is about 1 %. int8 rounds each layer's activations to 256 steps, and a step that rounds
-the other way on another processor goes through all later layers.
+float32: engines and batches of another size differ by at most 1e-4. bfloat16 rounds factors to 8 bits, and
+only on some processors: that is about 1 %. int8 rounds each layer's activations to 256 steps, and a step that
+rounds the other way on another processor goes through all later layers.
 """
 
 
@@ -72,8 +72,8 @@ def recompute(
         fresh = features._section()
         if fresh.path.name != section.path.name:
             raise InputError(
-                f"the section {section.path} was made with other weights than {str(weights)!r}, or its settings "
-                "are not those of this version of medvlad: give the weights that it was made with"
+                f"the section {section.path} was made with other weights than {str(weights)!r}, or its "
+                "settings are not those of this version of medvlad: give the weights that it was made with"
             )
         features.extract(chosen)
         fresh.refresh()
@@ -86,8 +86,9 @@ def recompute(
                 error = _difference(stored, expected)
                 if error > TOLERANCE[features.dtype]:
                     differences.append(
-                        f"{image}: its descriptors in {section.path} differ by {error:.2g} of the largest from "
-                        f"those extracted now, and at most {TOLERANCE[features.dtype]:g} is allowed: remove that folder and extract again"
+                        f"{image}: its descriptors in {section.path} differ by {error:.2g} of the largest "
+                        f"from those extracted now, and at most {TOLERANCE[features.dtype]:g} is allowed. Remove that folder and extract "
+                        "again"
                     )
     return len(chosen), differences
 
