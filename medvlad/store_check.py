@@ -87,8 +87,8 @@ def recompute(
                 if error > TOLERANCE[features.dtype]:
                     differences.append(
                         f"{image}: its descriptors in {section.path} differ by {error:.2g} of the largest "
-                        f"from those extracted now, and at most {TOLERANCE[features.dtype]:g} is allowed. Remove that folder and extract "
-                        "again"
+                        f"from those extracted now, and at most {TOLERANCE[features.dtype]:g} is allowed. "
+                        "Remove that folder and extract again"
                     )
     return len(chosen), differences
 
