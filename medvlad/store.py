@@ -9,8 +9,8 @@
 
 Images are known by the SHA-256 of their bytes, so names and folders do not matter and two copies are stored
 once. A section is named by the hash of its settings: another layer, scale or filter never meets
-these numbers. Each shard's header holds that name, and a shard found in another section is not used. If the settings
-hold "shape", every image of the section has that shape (n, D).
+these numbers. Each shard's header holds that name, and a shard found in another section is not used. If the
+settings hold "shape", every image of the section has that shape (n, D).
 
 A shard is described in :mod:`medvlad.shard`, its merging in :mod:`medvlad.compaction`.
 
