@@ -1,7 +1,7 @@
 """Unpack zip and tar archives of strangers without letting them write elsewhere.
 
-All members are checked before the first one is written. An archive is refused as a whole if it holds a link, a
-device or a name that leads out of the folder, or if it needs more room than the disk has.
+All members are checked before the first one is written. An archive is refused as a whole if it holds a link,
+a device or a name that leads out of the folder, or if it needs more room than the disk has.
 
 zipfile and tarfile extract the members, tarfile with its data filter. The checks are our own, because:
 
@@ -108,8 +108,8 @@ def _short(error: Exception) -> str:
 
 def _members_of_zip(opened: zipfile.ZipFile, folder: Path) -> Iterator[_Member]:
     for info in opened.infolist():
+        info.filename = info.filename.replace("\\", "/")  # some programs on Windows write backslashes
         if not info.is_dir():
-            info.filename = info.filename.replace("\\", "/")  # as some programs on Windows write it
             kind = stat.S_IFMT(info.external_attr >> 16)
             is_file = kind in (0, stat.S_IFREG)  # 0: written on a system without kinds of files
             yield _Member(info.filename, info.file_size, is_file, partial(opened.extract, info, folder))

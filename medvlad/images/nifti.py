@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 # Bytes of a .nii.gz after decompression, if a slice is not stored in one piece: the whole volume is unpacked.
 _MAX_VOLUME = 4 << 30
-_MAX_NIFTI_HEADER = 64 << 20
+_MAX_NIFTI_HEADER = 64 << 20  # bytes, extensions included
+_SNIFFED = 540  # bytes of the longer header, that of NIfTI-2
 
 
 def count_nifti(path: Path) -> int:
@@ -39,20 +40,29 @@ def count_nifti(path: Path) -> int:
     InputError
         If it exceeds :func:`medvlad.images.frames.max_frames`.
     """
-    image = _load_nifti(path)
+    with path.open("rb") as file:
+        image = _load_nifti(file, path)
     axis = _axes(image.affine)[0][2]
     if image.shape[axis] > max_frames():
         raise too_many_frames(str(path))
     return int(image.shape[axis])
 
 
-def _load_nifti(path: Path) -> Any:
+def _load_nifti(file: BinaryIO, path: Path) -> Any:
     """Open a volume with nibabel, after a check of the extensions that nibabel would read unchecked."""
     nibabel = import_extra("nibabel", "medical", "NIfTI")
+    file.seek(0)
+    stream: Any = file
     if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            _check_extensions(nibabel, file)
-    return nibabel.load(path)
+        stream = gzip.GzipFile(fileobj=file)
+        _check_extensions(nibabel, stream)
+        stream.seek(0)
+    head = stream.read(_SNIFFED)
+    stream.seek(0)
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        if kind.header_class.may_contain_header(head):
+            return kind.from_file_map({"image": nibabel.FileHolder(fileobj=stream)})
+    raise ValueError("its beginning is not a NIfTI header")
 
 
 def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
@@ -62,7 +72,7 @@ def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
     ------
     ValueError
     """
-    head = file.read(540)
+    head = file.read(_SNIFFED)
     kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
     found = [kind for kind in kinds if kind.may_contain_header(head)]
     if not found or len(head) < found[0].sizeof_hdr:
@@ -96,12 +106,17 @@ def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
     return axes, [bool(orientation[axis, 1] < 0) for axis in axes]
 
 
-def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
+def read_nifti(
+    file: BinaryIO, path: Path, frame: int | None, name: str, *, max_pixels: int | None
+) -> NDArray[np.uint8]:
     """Read one slice of a NIfTI file.
 
     Parameters
     ----------
+    file : binary file
+        The open file.
     path : Path
+        Its name tells whether it is compressed.
     frame : int or None
         Number of the slice, from 0 at the feet. None: the only slice.
     name : str
@@ -123,7 +138,7 @@ def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     """
     import_extra("nibabel", "medical", "NIfTI")
     try:
-        image = _load_nifti(path)
+        image = _load_nifti(file, path)
         shape, dtype = image.shape, image.get_data_dtype()
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:

@@ -37,10 +37,11 @@ from PIL import Image, UnidentifiedImageError
 
 from medvlad._util.validate import InputError, one_line
 from medvlad.images.deep_colour import read_colour
-from medvlad.images.dicom import count_dicom, is_dicom, read_dicom
+from medvlad.images.dicom import count_dicom, is_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, TIFF_SUFFIXES
 from medvlad.images.frames import choose_page, count_pages, split_frame
 from medvlad.images.grey_levels import stretch
+from medvlad.images.hashed_file import HashedFile
 from medvlad.images.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
 from medvlad.images.to_rgb import (
     GREY_MODES,
@@ -54,7 +55,7 @@ from medvlad.images.to_rgb import (
     turn_upright,
 )
 
-__all__ = ["list_frames", "load_image"]
+__all__ = ["list_frames", "load_image", "load_image_and_key"]
 
 _MAX_FILE_BYTES = 1 << 30  # of one image; the decoders of some formats read the whole file into memory
 
@@ -150,8 +151,33 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, str | os.PathLike):
-        return _from_file(source)
+        return _from_file(source, hashed=False)[0]
     raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+
+
+def load_image_and_key(source: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], str]:
+    """Read the image of a file, and the key of the bytes that were decoded.
+
+    Parameters
+    ----------
+    source : path
+        As in `load_image`.
+
+    Returns
+    -------
+    pixels : ndarray of shape (H, W, 3), uint8
+    key : str
+        The :func:`medvlad.images.hashed_file.image_key` of the decoded bytes, even if the file has changed
+        since then.
+
+    Raises
+    ------
+    InputError
+        If `load_image` would raise one, or if a large file changes while it is read.
+    MissingExtraError
+        If the file is DICOM or NIfTI and the extra medical is not installed.
+    """
+    return _from_file(source, hashed=True)
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -170,7 +196,8 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return as_three_channels(eight_bits)
 
 
-def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def _from_file(source: str | os.PathLike[str], *, hashed: bool) -> tuple[NDArray[np.uint8], str]:
+    """Return the pixels and the key of an image. The key is empty if `hashed` is false."""
     name = f"image {str(Path(source))!r}"
     try:
         path, frame = split_frame(source)
@@ -181,14 +208,13 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
             raise InputError(f"{name} is not a regular file: give the path of an image file")
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
-        read = _medical_reader(path)
-        if read is not None:
-            limit = Image.MAX_IMAGE_PIXELS
-            pixels = read(path, frame, name, max_pixels=limit)
-            check_size(pixels.shape[1], pixels.shape[0], name)
-            return as_three_channels(pixels)
-        with path.open("rb") as file:
-            return _decode(file, status.st_size, path, frame, name)
+        with path.open("rb") as opened:
+            if not hashed:
+                return _from_open_file(opened, path, frame, name), ""
+            content = HashedFile(opened)
+            pixels = _from_open_file(content.file, path, frame, name)
+            content.check_unchanged(name)
+            return pixels, content.digest if frame is None else f"{content.digest}#{frame}"
     except InputError:
         raise
     except MemoryError as error:
@@ -204,13 +230,24 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
 
 
-def _medical_reader(path: Path) -> Callable[..., NDArray[np.uint8]] | None:
+def _from_open_file(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
+    read = _medical_reader(file, path)
+    if read is None:
+        return _decode(file, frame, name)
+    pixels = read(file, path, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
+    check_size(pixels.shape[1], pixels.shape[0], name)
+    return as_three_channels(pixels)
+
+
+def _medical_reader(file: BinaryIO, path: Path) -> Callable[..., NDArray[np.uint8]] | None:
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_nifti
-    return read_dicom if is_dicom(path) else None
+    return read_dicom if is_dicom_file(path, file) else None
 
 
-def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, frame: int | None, name: str) -> NDArray[np.uint8]:
+    n_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
     # A TIFF of many pages may be large, because Pillow reads only the parts that it needs.
     formats = PILLOW_FORMATS if n_bytes <= _MAX_FILE_BYTES else ("TIFF",)
     try:
@@ -220,7 +257,7 @@ def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: s
             if bits_a_channel(image) > 8 and image.mode not in GREY_MODES:
                 if image.mode == "CMYK":
                     raise InputError(f"{name} is CMYK of more than 8 bits a channel: convert it to RGB")
-                colour = read_colour(path, frame or 0, str(image.format), name)
+                colour = read_colour(file, frame or 0, str(image.format), name)
                 if colour is None:
                     raise InputError(
                         f"{name} is colour (or grey with transparency) of more than 8 bits a channel, and "
