@@ -76,8 +76,8 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
     ----------
     image : path or ndarray
     digests : dict of Path to str, optional
-        Digests of files of several images that have been read. Pass the same dict for all images, so that each
-        file is read once: new digests are added to it. None: every image reads its file.
+        Digests of files of several images that have been read. New digests are added. Pass the same dict for
+        all images, so that each file is read once. None: each image reads its file.
 
     Returns
     -------

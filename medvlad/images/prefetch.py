@@ -60,8 +60,8 @@ def load_squares(
     n_threads : int
         Number of threads that read and resize.
     keys : dict of int to str, optional
-        Filled with the :func:`~medvlad.images.hashed_file.image_key` of the bytes or pixels that were decoded,
-        by index. They differ from earlier keys if a file has changed. None: no keys are computed.
+        Filled with the :func:`~medvlad.images.hashed_file.image_key` of the bytes or pixels that were
+        decoded, by index. They differ from earlier keys if a file has changed. None: keys are not computed.
 
     Yields
     ------

@@ -175,7 +175,7 @@ def test_an_archive_that_is_here_already(small, tmp_path, monkeypatch):
     assert len(got.dataset) == 8
     with pytest.raises(InputError, match="not 0000"):
         fetch("small", tmp_path / "other", archive=tmp_path / "mine.zip", sha256="0" * 64)
-    with pytest.raises(InputError, match="archive .*missing.zip does not exist"):
+    with pytest.raises(InputError, match=r"archive .*missing\.zip does not exist"):
         fetch("small", tmp_path / "other", archive=tmp_path / "missing.zip")
 
 
