@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from support.dicom_files import RAMP, write_dicom
+from support.medical_files import RAMP, write_dicom
 
 from medvlad import load_image_folder
 from medvlad._util.validate import MissingExtraError

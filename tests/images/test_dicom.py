@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.dicom_files import RAMP, grey, pixels_or_reason, write_dicom
+from support.medical_files import RAMP, grey, pixels_or_reason, write_dicom
 
 from medvlad import InputError
 from medvlad.images.frames import split_frame

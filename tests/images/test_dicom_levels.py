@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.dicom_files import RAMP, grey, write_dicom
+from support.medical_files import RAMP, grey, write_dicom
 
 from medvlad import InputError
 from medvlad.images.read import load_image

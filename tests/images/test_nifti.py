@@ -5,20 +5,12 @@ import struct
 
 import numpy as np
 import pytest
-from support.dicom_files import grey
+from support.medical_files import grey, write_nifti
 
 from medvlad import InputError
 from medvlad.images.read import list_frames, load_image
 
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
-
-
-def write_nifti(path, values, affine=None, **header):
-    image = nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine)
-    for name, value in header.items():
-        image.header[name] = value
-    nibabel.save(image, path)
-    return path
 
 
 @pytest.fixture(params=[".nii", ".nii.gz"])

@@ -112,7 +112,7 @@ def image_samples():
 def _medical_samples():
     import nibabel
     import pydicom
-    from test_medical import RAMP, write_dicom, write_nifti
+    from support.medical_files import RAMP, write_dicom, write_nifti
 
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""DICOM files made by hand, and how the tests read them."""
+"""DICOM and NIfTI files made by hand, and how the tests read them."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from medvlad._util.validate import InputError
 from medvlad.images.read import load_image
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
+nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")
 
 RAMP = np.array([[0, 1000, 2000], [3000, 4000, 4095]], np.uint16)
 """Numbers of 12 bits, from the smallest to the largest."""
@@ -38,6 +39,15 @@ def write_dicom(path, pixels, *, bits=None, signed=False, photometric="MONOCHROM
     data.PixelData = pixels.tobytes()
     data["PixelData"].VR = "OW" if pixels.itemsize == 2 else "OB"
     data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_nifti(path, values, affine=None, **header):
+    """Write a volume. `affine` is the identity if it is None; `header` sets fields of the header."""
+    image = nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine)
+    for name, value in header.items():
+        image.header[name] = value
+    nibabel.save(image, path)
     return path
 
 
