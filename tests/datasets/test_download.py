@@ -1,4 +1,4 @@
-"""Downloads of data sets, against a server on this machine."""
+"""A data set is downloaded from a server on this machine, checked, and unpacked completely or not at all."""
 
 import http.server
 import io
@@ -18,7 +18,7 @@ from medvlad.datasets.download import REMOTE, Remote, RemoteFile, fetch
 
 pytest.importorskip("pooch", reason="needs the extra fetch")
 
-# requests, as pooch calls it, leaves closing a connection to the garbage collector.
+# The way pooch calls requests leaves connections for the garbage collector to close.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -50,7 +50,7 @@ def zipped(files=FILES, links=()):
 
 
 def deflated():
-    """A zip whose one large file is compressed."""
+    """Return a zip with one large compressed file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(
@@ -105,7 +105,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """A data set of eight images, in a zip or a tar."""
+    """Return a function that registers a data set of eight images, in a zip or a tar."""
 
     def registered(ending="zip", sha256=None):
         file = RemoteFile(f"http://nowhere.invalid/small.{ending}", f"small.{ending}", sha256)
@@ -116,71 +116,114 @@ def small(monkeypatch):
     return registered
 
 
-@pytest.mark.parametrize("ending", ["zip", "tar"])
-def test_a_data_set_comes_whole(server, small, tmp_path, ending):
-    small(ending)
-    server.contents[f"small.{ending}"] = zipped() if ending == "zip" else tarred()
-    got = fetch("small", tmp_path / "set")
-    assert got.is_new
-    assert got.root == tmp_path / "set" / "chest_xray"
-    assert (len(got.dataset), got.dataset.class_names) == (8, ["NORMAL", "PNEUMONIA"])
-    assert sorted(got.dataset.splits.tolist()) == ["test"] * 4 + ["train"] * 4
+@pytest.fixture(params=["zip", "tar"])
+def fetched(request, server, small, tmp_path):
+    """The data set, downloaded into the folder "set"."""
+    small(request.param)
+    server.contents[f"small.{request.param}"] = zipped() if request.param == "zip" else tarred()
+    return fetch("small", tmp_path / "set")
+
+
+def test_the_images_of_a_download_are_listed(fetched, tmp_path):
+    assert fetched.is_new
+    assert fetched.root == tmp_path / "set" / "chest_xray"
+    assert (len(fetched.dataset), fetched.dataset.class_names) == (8, ["NORMAL", "PNEUMONIA"])
+    assert sorted(fetched.dataset.splits.tolist()) == ["test"] * 4 + ["train"] * 4
+
+
+def test_every_file_of_the_archive_is_unpacked(fetched, tmp_path):
     for name, content in FILES.items():
         assert (tmp_path / "set" / name).read_bytes() == content
+
+
+def test_the_checksum_is_kept_beside_the_data(fetched, tmp_path):
     kept = json.loads((tmp_path / "set" / "fetched.json").read_text())
-    assert kept["sha256"] == got.sha256
-    assert [path.name for path in tmp_path.iterdir()] == ["set"], "nothing is left beside it"
+    assert kept["sha256"] == fetched.sha256
+
+
+def test_nothing_is_left_beside_the_data(fetched, tmp_path):
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_nothing_is_downloaded_twice(fetched, server, tmp_path):
     again = fetch("small", tmp_path / "set")
     assert not again.is_new
-    assert again.sha256 == got.sha256
-    assert len(server.asked) == 1, "nothing is downloaded twice"
+    assert again.sha256 == fetched.sha256
+    assert len(server.asked) == 1
 
 
-def test_checksums(server, small, tmp_path):
+@pytest.fixture
+def digest(server, small, tmp_path):
+    """SHA-256 of the archive, of which the data set is in the folder "set"."""
     server.contents["small.zip"] = zipped()
     small()
-    digest = fetch("small", tmp_path / "a").sha256["small.zip"]
+    return fetch("small", tmp_path / "set").sha256["small.zip"]
+
+
+def test_a_stated_checksum_that_fits_is_accepted(digest, small, tmp_path):
     small(sha256=digest)
     assert fetch("small", tmp_path / "b").is_new
+
+
+def test_a_download_with_another_checksum_is_refused(digest, small, tmp_path):
     small(sha256="0" * 64)
     with pytest.raises(InputError, match="has another SHA-256 than 0000"):
         fetch("small", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_given_checksum_precedes_the_stated_one(digest, small, tmp_path):
+    small(sha256="0" * 64)
     with pytest.raises(InputError, match="another SHA-256 than ffff"):
         fetch("small", tmp_path / "c", sha256="f" * 64)
     assert not (tmp_path / "c").exists()
 
 
-def test_what_is_there_is_held_against_what_is_asked_for(server, small, tmp_path):
-    server.contents["small.zip"] = zipped()
-    small()
-    digest = fetch("small", tmp_path / "set").sha256["small.zip"]
+def test_a_fetched_folder_must_come_from_the_archive_asked_for(digest, tmp_path):
     assert not fetch("small", tmp_path / "set", sha256=digest.upper()).is_new
     with pytest.raises(InputError, match="made from an archive with another SHA-256 than 0000"):
         fetch("small", tmp_path / "set", sha256="0" * 64)
+
+
+def test_a_folder_of_another_data_set_is_refused(digest, tmp_path):
     record = tmp_path / "set" / "fetched.json"
     record.write_text(record.read_text().replace('"small"', '"other"'))
     with pytest.raises(InputError, match="holds other, not small"):
         fetch("small", tmp_path / "set")
-    for text in ("{}", "not JSON", "[]"):
-        record.write_text(text)
-        with pytest.raises(InputError, match=r"has a damaged fetched\.json"):
-            fetch("small", tmp_path / "set")
 
 
-def test_an_archive_that_is_here_already(small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ["{}", "not JSON", "[]"])
+def test_a_damaged_record_is_refused(digest, tmp_path, text):
+    (tmp_path / "set" / "fetched.json").write_text(text)
+    with pytest.raises(InputError, match=r"has a damaged fetched\.json"):
+        fetch("small", tmp_path / "set")
+
+
+@pytest.fixture
+def without_pooch(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     small()
+
+
+def test_an_archive_on_this_machine_needs_no_pooch(without_pooch, tmp_path):
     (tmp_path / "mine.zip").write_bytes(zipped())
     got = fetch("small", tmp_path / "set", archive=tmp_path / "mine.zip")
     assert len(got.dataset) == 8
+
+
+def test_an_archive_with_another_checksum_is_refused(without_pooch, tmp_path):
+    (tmp_path / "mine.zip").write_bytes(zipped())
     with pytest.raises(InputError, match="not 0000"):
         fetch("small", tmp_path / "other", archive=tmp_path / "mine.zip", sha256="0" * 64)
+
+
+def test_a_missing_archive_is_refused(without_pooch, tmp_path):
     with pytest.raises(InputError, match=r"archive .*missing\.zip does not exist"):
         fetch("small", tmp_path / "other", archive=tmp_path / "missing.zip")
 
 
-def test_lists_beside_the_archive(server, monkeypatch, tmp_path):
-    """MIT Indoor-67: a tar of images and two lists."""
+def test_lists_beside_the_archive_are_downloaded_too(server, monkeypatch, tmp_path):
+    """MIT Indoor-67 is a tar of images and two lists."""
     names = [f"{place}/{i}.jpg" for place in ("bar", "closet") for i in range(4)]
     server.contents["indoorCVPR_09.tar"] = tarred({f"Images/{name}": picture(0) for name in names})
     server.contents["TrainImages.txt"] = "\n".join(names[::2]).encode()
@@ -212,7 +255,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_wrong_is_told_and_leaves_nothing(server, small, tmp_path, bad):
+def test_a_bad_download_is_refused_and_leaves_nothing(server, small, tmp_path, bad):
     content, told = BAD[bad]
     if content is not None:
         server.contents["small.zip"] = content
@@ -224,7 +267,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(server, small, tmp_path, bad):
     assert not (tmp_path.parent / "evil.txt").exists()
 
 
-def test_a_download_that_breaks_off(server, small, tmp_path):
+def test_a_broken_connection_leaves_nothing(server, small, tmp_path):
     server.contents["small.zip"] = zipped()
     server.breaks_off = True
     small()
@@ -233,7 +276,7 @@ def test_a_download_that_breaks_off(server, small, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_server(small, tmp_path, monkeypatch):
+def test_a_server_that_does_not_answer_is_named(small, tmp_path, monkeypatch):
     monkeypatch.setenv(module.MIRROR, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     small()
@@ -241,7 +284,7 @@ def test_no_server(small, tmp_path, monkeypatch):
         fetch("small", tmp_path / "set")
 
 
-def test_no_room(server, small, tmp_path, monkeypatch):
+def test_an_archive_larger_than_the_free_space_is_refused(server, small, tmp_path, monkeypatch):
     server.contents["small.zip"] = zipped()
     small()
     usage = module.shutil.disk_usage(tmp_path)
@@ -258,9 +301,7 @@ def test_a_folder_of_something_else_is_left_alone(small, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-def test_without_pooch(small, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pooch", None)
-    small()
+def test_a_download_without_pooch_names_the_extra(without_pooch, tmp_path):
     with pytest.raises(MissingExtraError, match=r"medvlad\[fetch\]"):
         fetch("small", tmp_path / "set")
 
@@ -277,7 +318,7 @@ def run(capsys, monkeypatch):
     return call
 
 
-def test_command(run, server, small, tmp_path):
+def test_the_command_says_what_came_and_what_to_do_next(run, server, small, tmp_path):
     server.contents["small.zip"] = zipped()
     small()
     status, out, _ = run("small", "--to", tmp_path / "set")
@@ -285,15 +326,25 @@ def test_command(run, server, small, tmp_path):
     assert "8 images of 2 classes" in out
     assert f"medvlad evaluate {tmp_path / 'set' / 'chest_xray'} --layout folder" in out
     assert "already there" in run("small", "--to", tmp_path / "set")[1]
+
+
+def test_the_command_lists_all_data_sets(run, small):
+    small()
     status, out, _ = run("--list")
     assert status == 0
     assert all(f"{name}: " in out for name in REMOTE)
-    for arguments, told in (
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
         (("cifar",), "must be one of"),
         ((), "name a data set"),
         (("chest-xray-kaggle",), "cannot be fetched by a program"),
-    ):
-        status, _, error = run(*arguments)
-        assert status == 2
-        assert told in error
-        assert "Traceback" not in error
+    ],
+)
+def test_a_mistake_on_the_command_line_has_status_2(run, arguments, told):
+    status, _, error = run(*arguments)
+    assert status == 2
+    assert told in error
+    assert "Traceback" not in error
