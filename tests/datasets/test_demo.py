@@ -1,4 +1,4 @@
-"""The demo's images: no pixel of the training part in the test part, the same each time."""
+"""The images of the demo: no training pixel in the test part, and the same images each time."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ data = pytest.importorskip("skimage.data", reason="needs the extra demo")
 
 
 def contains(photograph, patch):
-    """Whether `patch` stands somewhere in `photograph`."""
+    """Return whether `photograph` contains `patch`."""
     windows = np.lib.stride_tricks.sliding_window_view(photograph, patch.shape[:2], axis=(0, 1))
     corner = (windows[..., :1, :1] == patch[:1, :1].reshape(1, 1, -1, 1, 1)).reshape(*windows.shape[:2], -1)
     for top, left in np.argwhere(corner.all(axis=2)):
@@ -20,21 +20,28 @@ def contains(photograph, patch):
     return False
 
 
-def test_halves_do_not_meet(tmp_path):
-    write_demo_images(tmp_path)
-    for part in ("train", "test"):
-        found = load_image_folder(tmp_path, split=part)
-        assert found.class_names == sorted(CLASSES)
-        assert np.bincount(found.labels).tolist() == [20] * len(CLASSES)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return write_demo_images(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_each_part_has_20_patches_of_each_class(demo, part):
+    found = load_image_folder(demo, split=part)
+    assert found.class_names == sorted(CLASSES)
+    assert np.bincount(found.labels).tolist() == [20] * len(CLASSES)
+
+
+def test_train_and_test_come_from_different_halves(demo):
     for name in ("brick", "moon"):
         pixels = np.asarray(getattr(data, CLASSES[name])())
         middle = pixels.shape[1] // 2
         for part, half in (("train", pixels[:, :middle]), ("test", pixels[:, middle:])):
-            patch = np.asarray(Image.open(tmp_path / part / name / f"{name}_00.png"))
+            patch = np.asarray(Image.open(demo / part / name / f"{name}_00.png"))
             assert contains(half, patch)
 
 
-def test_seeded(tmp_path):
+def test_the_same_seed_writes_the_same_files(tmp_path):
     for folder in ("a", "b"):
         write_demo_images(tmp_path / folder)
     for one in sorted((tmp_path / "a").rglob("*.png")):

@@ -1,4 +1,4 @@
-"""Images of more than eight bits a number."""
+"""Grey of more than 8 bits is stretched from its minimum to its maximum."""
 
 import importlib.util
 
@@ -40,7 +40,7 @@ def test_a_constant_image_of_sixteen_bits_becomes_zeros(tmp_path, value):
 @pytest.mark.parametrize(
     ("dtype", "sample_format"), [("u2", 1), ("i2", 2), ("u4", 1), ("i4", 2), ("f4", 3)], ids=str
 )
-def test_tiff_number_formats(tmp_path, dtype, sample_format):
+def test_every_number_format_of_tiff_is_stretched(tmp_path, dtype, sample_format):
     values = np.arange(H * W).reshape(H, W) * 7
     if dtype.startswith(("i", "f")):
         values = values - 100

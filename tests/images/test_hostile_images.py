@@ -1,4 +1,4 @@
-"""Files made to fill memory or time: refused in one sentence, and the memory that it took is looked at."""
+"""Files made to fill memory or time are refused in one sentence, with little memory."""
 
 import gzip
 import os
@@ -15,7 +15,7 @@ from support.image_bytes import encode, png, refusal, rgb, tiff, write
 from medvlad._util.validate import InputError
 from medvlad.images.read import list_frames, load_image
 
-MEGABYTES = 100  # of memory to read any of these, beyond what the package itself takes
+MEGABYTES = 100  # memory for reading any of these, in addition to that of the package itself
 
 READ = """
 import re, sys, warnings
@@ -26,7 +26,7 @@ try:
     import nibabel, pydicom.pixels, tifffile, imagecodecs
 except ImportError:
     pass
-def peak():  # of this process alone: what getrusage says begins with that of the parent
+def peak():  # of this process alone: getrusage would count the parent
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 def read(path):
     try:
@@ -42,9 +42,9 @@ for path in sys.argv[2:]:
 
 
 def read_apart(folder, *paths):
-    """Of each path: how many images it lists, what reading it says, and the peak of memory so far, in MB."""
+    """Return for each path: the number of images, the result of reading, and the peak of memory in MB."""
     if not os.path.exists("/proc/self/status"):  # noqa: PTH110
-        pytest.skip("the peak of memory is known from /proc")
+        pytest.skip("needs /proc to measure the peak of memory")
     small = write(folder, "small.png", encode(Image.fromarray(rgb()), "PNG"))
     command = [sys.executable, "-c", READ, str(small), *map(str, paths)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -55,14 +55,14 @@ def read_apart(folder, *paths):
 
 
 def deflated(megabytes, wbits=zlib.MAX_WBITS):
-    """So many zeros, quickly: blocks that do not look back may be repeated. The checksum is not theirs."""
+    """Return compressed zeros, quickly: one independent block is repeated. The checksum is wrong."""
     packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
     first, block = (packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     return first + block * (megabytes - 1) + packer.flush()
 
 
 def gzipped(content, megabytes):
-    """`content`, and so many zeros behind it."""
+    """Return `content`, followed by zeros, as gzip."""
     return gzip.compress(content) + gzip.compress(bytes(1 << 20)) * megabytes
 
 
@@ -76,7 +76,7 @@ def png_chunks(width, height, *chunks, depth=8):
 
 
 def with_tags(content, **changes):
-    """A little-endian TIFF with other values of its tags: numbers of 32 bits."""
+    """Return a little-endian TIFF with changed tags, as numbers of 32 bits."""
     content = bytearray(content)
     for tag, value in changes.items():
         for at in range(10, 10 + 12 * 10, 12):
@@ -86,7 +86,7 @@ def with_tags(content, **changes):
 
 
 def chained_tiff(n_pages):
-    """A TIFF of so many pages of 4 x 4, which share their pixels."""
+    """Return a TIFF of `n_pages` pages of 4 x 4 pixels, which share their pixels."""
     tags = ((256, 4), (257, 4), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 4), (279, 16))
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     size = 2 + len(entries) + 4
@@ -140,18 +140,22 @@ def test_deflated_strips_are_decoded_as_far_as_there_are_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a" * 300 + "#1", "b\0c", "b\0c#1"])
-def test_names_that_no_file_can_have(name):
+def test_names_that_no_file_can_have_are_refused(name):
     assert list(map(str, list_frames(name))) == [name]
     refusal(name, "cannot be opened", "check the path")
 
 
-def test_pages_up_to_the_limit(tmp_path, monkeypatch):
+def test_pages_up_to_the_limit_are_read(tmp_path, monkeypatch):
     path = write(tmp_path, "a.tif", chained_tiff(5))
     assert len(list_frames(path)) == 5
     monkeypatch.setenv("MEDVLAD_MAX_FRAMES", "5")
     assert len(list_frames(path)) == 5
     assert load_image(f"{path}#4").shape == (4, 4, 3)
     refusal(f"{path}#5", "does not exist", "the last is #4")
+
+
+def test_a_file_of_more_pages_than_the_limit_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path, "a.tif", chained_tiff(5))
     monkeypatch.setenv("MEDVLAD_MAX_FRAMES", "4")
     assert list_frames(path) == [path]
     refusal(path, "more than 4 images", "MEDVLAD_MAX_FRAMES")
@@ -159,12 +163,12 @@ def test_pages_up_to_the_limit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
-def test_a_limit_that_is_none(tmp_path, monkeypatch, value):
+def test_a_limit_that_is_not_a_positive_integer_is_refused(tmp_path, monkeypatch, value):
     monkeypatch.setenv("MEDVLAD_MAX_FRAMES", value)
     refusal(write(tmp_path, "a.tif", chained_tiff(2)), "MEDVLAD_MAX_FRAMES must be", value)
 
 
-def test_a_page_that_leads_back_to_itself(tmp_path):
+def test_a_page_that_leads_back_to_itself_ends_the_list(tmp_path):
     content = bytearray(chained_tiff(2))
     content[-4:] = struct.pack("<I", 24)
     path = write(tmp_path, "a.tif", bytes(content))
@@ -172,9 +176,9 @@ def test_a_page_that_leads_back_to_itself(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a"])
-def test_files_too_large_to_hold_one_image(tmp_path, name):
+def test_a_file_too_large_for_one_image_is_refused(tmp_path, name):
     path = write(tmp_path, name, encode(Image.fromarray(rgb()), "PNG"))
-    os.truncate(path, (1 << 30) + 1)  # the rest takes no room on the disk
+    os.truncate(path, (1 << 30) + 1)  # a sparse file, which takes no room on the disk
     refusal(path, name, "1073741825 bytes", "reduce it")
 
 
@@ -186,7 +190,7 @@ def test_a_large_tiff_is_read(tmp_path):
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_floating_point_that_is_not_finite(tmp_path, wrong, dtype):
+def test_floating_point_that_is_not_finite_is_refused(tmp_path, wrong, dtype):
     values = np.ones((4, 4), dtype)
     values[2, 1] = wrong
     path = write(tmp_path, "a.tif", tiff(values, sample_format=3))
@@ -194,7 +198,7 @@ def test_floating_point_that_is_not_finite(tmp_path, wrong, dtype):
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 4), (4, 0), (0, 0)])
-def test_images_of_no_size(tmp_path, width, height):
+def test_an_image_without_pixels_is_refused(tmp_path, width, height):
     flat = tiff(np.zeros((4, 4), np.uint8))
     refusal(write(tmp_path, "a.tif", with_tags(flat, t256=width, t257=height)), "a.tif")
     refusal(write(tmp_path, "a.png", png_chunks(width, height, (b"IDAT", zlib.compress(b"")))), "a.png")
@@ -202,8 +206,8 @@ def test_images_of_no_size(tmp_path, width, height):
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.nii", "a.nii.gz", "a.tif", "a.gif"])
-def test_a_picture_under_a_wrong_name(tmp_path, name):
-    """DICOM and NIfTI go by their names, all others by what is in them."""
+def test_the_content_tells_the_format_except_of_dicom_and_nifti(tmp_path, name):
+    """DICOM and NIfTI are known by their names, so a PNG under such a name is refused."""
     path = write(tmp_path, name, png(rgb(), 2, 8))
     if name in ("a.tif", "a.gif"):
         np.testing.assert_array_equal(load_image(path), rgb())
@@ -217,7 +221,7 @@ def test_a_picture_under_a_wrong_name(tmp_path, name):
 
 
 def dicom(folder, name, *, n_frames=1, data=b"", jpeg=False, inflated=None):
-    """A DICOM file of 4 x 4 pixels of 8 bits; `inflated`: as a whole in this deflated form."""
+    """Write a DICOM file of 4 x 4 pixels of 8 bits. `inflated`: deflated content of the data set."""
     pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
     content = pydicom.Dataset()
     content.file_meta = pydicom.dataset.FileMetaDataset()
@@ -248,7 +252,7 @@ def dicom(folder, name, *, n_frames=1, data=b"", jpeg=False, inflated=None):
 
 
 def nifti(shape, *, order="<", two=False, vox_offset=352, extension=None):
-    """The head of a NIfTI volume of 8 bits, and nothing after it; `extension`: the length it says it has."""
+    """Return the header of a NIfTI volume of 8 bits. `extension`: the length that its extension claims."""
     if two:
         head = bytearray(544)
         struct.pack_into(f"{order}i8s", head, 0, 540, b"n+2\0\r\n\x1a\n")
@@ -269,8 +273,8 @@ def nifti(shape, *, order="<", two=False, vox_offset=352, extension=None):
     return bytes(head)
 
 
-def test_frames_that_are_not_there(tmp_path):
-    """As many frames as 32 bits say, with or without room for them."""
+def test_more_frames_than_the_file_holds_are_refused(tmp_path):
+    """The headers claim as many frames as 32 bits allow, or more than the limit."""
     plain = dicom(tmp_path, "plain.dcm", n_frames=2**31 - 1, data=bytes(16))
     packed = dicom(tmp_path, "packed.dcm", n_frames=2**31 - 1, data=b"\xff\xd8\xff\xd9", jpeg=True)
     many = dicom(tmp_path, "many.dcm", n_frames=10_001, data=bytes(8 * 10_001), jpeg=True)
@@ -280,25 +284,37 @@ def test_frames_that_are_not_there(tmp_path):
         refusal(f"{path}#7", path.name, words)
 
 
-def test_volumes_that_are_not_there(tmp_path):
+def test_a_volume_of_too_many_slices_is_refused(tmp_path):
     pytest.importorskip("nibabel", reason="needs the extra medical")
     long = write(tmp_path, "long.nii", nifti((4, 4, 2**40), two=True))
     assert list_frames(long) == [long]
     refusal(f"{long}#3", "long.nii", "more than 10000 images")
+
+
+def test_a_volume_of_too_many_pixels_is_refused(tmp_path):
+    pytest.importorskip("nibabel", reason="needs the extra medical")
     wide = write(tmp_path, "wide.nii", nifti((32000, 32000, 3)))
     refusal(f"{wide}#1", "wide.nii", "more pixels than are safe")
+
+
+def test_a_volume_without_its_voxels_is_refused(tmp_path):
+    pytest.importorskip("nibabel", reason="needs the extra medical")
     none = write(tmp_path, "none.nii", nifti((9000, 9000, 9000)))
     refusal(f"{none}#1", "none.nii", "damaged")
-    for shape in ((0, 4, 4), (4, 0, 4), (4, 4, 0)):
-        flat = write(tmp_path, "flat.nii", nifti(shape))
-        assert list_frames(flat)  # a file that is left out of a list is never told
-        refusal(list_frames(flat)[0], "flat.nii", "of shape", "three axes")
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (4, 0, 4), (4, 4, 0)])
+def test_a_volume_of_no_size_is_listed_and_refused(tmp_path, shape):
+    pytest.importorskip("nibabel", reason="needs the extra medical")
+    flat = write(tmp_path, "flat.nii", nifti(shape))
+    assert list_frames(flat)  # so that reading it reports the error
+    refusal(list_frames(flat)[0], "flat.nii", "of shape", "three axes")
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("two", [False, True])
 @pytest.mark.parametrize("length", [2**31 - 1, 100 << 20, 0, -8])
-def test_extensions_of_any_length(tmp_path, order, two, length):
+def test_an_extension_of_impossible_length_is_refused(tmp_path, order, two, length):
     pytest.importorskip("nibabel", reason="needs the extra medical")
     content = nifti((4, 4, 4), order=order, two=two, vox_offset=2**30, extension=length)
     path = write(tmp_path, "a.nii.gz", gzip.compress(content + bytes(1 << 20)))
@@ -316,14 +332,14 @@ def test_extensions_of_ordinary_length_are_passed_over(tmp_path, order, two):
 
 
 def test_medical_bombs_take_little_memory(tmp_path):
-    """A file that inflates to 1 GB, an extension of 2 GB, a volume of 32 GB cut across its order."""
+    """A DICOM file that inflates to 1 GB, an extension of 2 GB, and a slice across a volume of 32 GB."""
     pytest.importorskip("nibabel", reason="needs the extra medical")
     gigabyte = deflated(1024, -zlib.MAX_WBITS)
     bomb = dicom(tmp_path, "bomb.dcm", inflated=gigabyte)
     head = nifti((4, 4, 4), vox_offset=2**31, extension=2**31 - 1024)
     extension = write(tmp_path, "extension.nii.gz", gzipped(head, 300))
     head = bytearray(nifti((4000, 2000, 4000)))
-    struct.pack_into("<hh", head, 252, 0, 1)  # the head is where the first axis leads
+    struct.pack_into("<hh", head, 252, 0, 1)  # the first axis of the array leads to the head
     struct.pack_into("<12f", head, 280, 0, 1, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0)
     across = write(tmp_path, "across.nii.gz", gzipped(bytes(head), 300))
     small = write(tmp_path, "slices.nii.gz", gzipped(nifti((4, 4, 4)), 300))

@@ -1,4 +1,4 @@
-"""Files that cannot be read: refused in which words, and nothing else, however damaged."""
+"""Files that cannot be read are refused in one sentence, however they are damaged."""
 
 import os
 import warnings
@@ -15,29 +15,35 @@ from medvlad._util.validate import InputError
 from medvlad.images.read import load_image
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     refusal(tmp_path / "no.jpg", tmp_path / "no.jpg", "does not exist")
+
+
+def test_a_file_below_a_file_does_not_exist(tmp_path):
     write(tmp_path, "file", b"x")
     refusal(tmp_path / "file" / "no.jpg", tmp_path / "file" / "no.jpg", "does not exist")
+
+
+def test_a_broken_link_does_not_exist(tmp_path):
     (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
     refusal(tmp_path / "broken.jpg", "broken.jpg", "does not exist")
 
 
-def test_folder(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     refusal(tmp_path, tmp_path, "is a folder")
 
 
-def test_named_pipe_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     refusal(tmp_path / "a.jpg", tmp_path / "a.jpg", "not a regular file")
 
 
-def test_empty_file(tmp_path):
+def test_an_empty_file_is_refused(tmp_path):
     refusal(write(tmp_path, "a.jpg", b""), "a.jpg", "empty")
 
 
 @pytest.mark.parametrize("name", ["a\0b.jpg", "x" * 5000 + ".jpg"])
-def test_impossible_names(tmp_path, name):
+def test_an_impossible_name_is_refused(tmp_path, name):
     refusal(tmp_path / name, "cannot be opened", "check the path")
 
 
@@ -45,7 +51,7 @@ def test_a_name_with_a_line_break_stays_on_one_line(tmp_path):
     refusal(write(tmp_path, "a\nb.jpg", b"no image"), "a\\nb.jpg")
 
 
-def test_unreadable_file(tmp_path):
+def test_a_file_without_permission_is_refused(tmp_path):
     path = write(tmp_path, "a.png", encode(Image.fromarray(rgb()), "PNG"))
     path.chmod(0)
     if os.access(path, os.R_OK):
@@ -53,7 +59,7 @@ def test_unreadable_file(tmp_path):
     refusal(path, path, "may not be read")
 
 
-def test_unreadable_file_as_seen_by_open(tmp_path, monkeypatch):
+def test_a_permission_error_of_open_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path, "a.png", encode(Image.fromarray(rgb()), "PNG"))
 
     def refuse(*_args, **_kwargs):
@@ -78,14 +84,14 @@ def test_a_disk_error_while_reading_is_told(tmp_path, monkeypatch):
     [b"this is no image", b"\0" * 200, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"\xff\xd8\xff"],
     ids=["text", "zeros", "eps", "head of a jpeg"],
 )
-def test_no_image(tmp_path, content):
+def test_a_file_that_is_not_an_image_is_refused(tmp_path, content):
     path = write(tmp_path, "a.jpg", content)
     refusal(path, path, "is not an image", "JPEG, PNG")
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM"])
 @pytest.mark.parametrize("kept", [0.5, 0.9])
-def test_truncated(tmp_path, fmt, kept):
+def test_a_truncated_file_is_refused(tmp_path, fmt, kept):
     content = encode(Image.fromarray(rgb(40, 40)), fmt)
     path = write(tmp_path, "a.img", content[: int(len(content) * kept)])
     refusal(path, path)
@@ -122,7 +128,7 @@ def test_two_by_two_is_enough(tmp_path):
 
 @pytest.mark.parametrize("action", ["error", "ignore"])
 @pytest.mark.parametrize("limit", [H * W - 1, H * W // 3], ids=["Pillow warns", "Pillow raises"])
-def test_decompression_bomb(tmp_path, monkeypatch, action, limit):
+def test_the_limit_of_pixels_does_not_depend_on_warning_filters(tmp_path, monkeypatch, action, limit):
     path = write(tmp_path, "a.png", encode(Image.fromarray(rgb()), "PNG"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with warnings.catch_warnings():
@@ -133,7 +139,7 @@ def test_decompression_bomb(tmp_path, monkeypatch, action, limit):
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_no_limit_means_no_limit(tmp_path, monkeypatch):
+def test_without_a_limit_of_pixels_nothing_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path, "a.png", encode(Image.fromarray(rgb()), "PNG"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert load_image(path).shape == (H, W, 3)

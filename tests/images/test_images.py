@@ -1,4 +1,4 @@
-"""Reading and resizing images: what each kind of file and array becomes."""
+"""Every kind of file and array becomes RGB of 8 bits, and resizing is Pillow's."""
 
 import io
 import struct
@@ -38,7 +38,7 @@ def test_lossless_formats_give_the_stored_pixels(tmp_path, suffix, fmt, options)
         np.testing.assert_array_equal(loaded, pixels)
 
 
-def test_jpeg_gives_the_decoder_s_pixels(tmp_path):
+def test_a_jpeg_gives_the_pixels_of_pillows_decoder(tmp_path):
     content = encode(Image.fromarray(rgb()), "JPEG", quality=95)
     with Image.open(io.BytesIO(content)) as image:
         expected = np.array(image)
@@ -76,7 +76,7 @@ def test_alpha_is_dropped_and_the_colour_beneath_stays(tmp_path):
     np.testing.assert_array_equal(loaded, pixels[:, :, :3])
 
 
-def test_grey_with_alpha(tmp_path):
+def test_grey_with_alpha_keeps_its_grey(tmp_path):
     pixels = rgb()[:, :, :2].copy()
     loaded = load_image(
         write(tmp_path, "a.png", encode(Image.frombytes("LA", (W, H), pixels.tobytes()), "PNG"))
@@ -109,7 +109,7 @@ def test_cmyk_is_converted_as_pillow_does(tmp_path, fmt):
     assert loaded[0, 0, 0] > loaded[0, 0, 1] > loaded[0, 0, 2]
 
 
-def test_a_gif_of_one_frame(tmp_path):
+def test_a_gif_of_one_frame_is_read(tmp_path):
     image = Image.fromarray(rgb()).quantize(8)
     loaded = load_image(write(tmp_path, "a.gif", encode(image, "GIF")))
     np.testing.assert_array_equal(loaded, np.array(image.convert("RGB")))
@@ -177,7 +177,7 @@ def test_an_rgb_array_is_returned_itself():
 
 
 @pytest.mark.parametrize("shape", [(H, W), (H, W, 1)])
-def test_grey_arrays(shape):
+def test_grey_arrays_are_repeated_in_three_channels(shape):
     grey = rgb()[:, :, 0]
     np.testing.assert_array_equal(load_image(grey.reshape(shape)), np.repeat(grey[:, :, None], 3, axis=2))
 
@@ -206,7 +206,7 @@ def test_arrays_without_2_x_2_pixels_are_refused(shape, dtype):
 
 
 @pytest.mark.parametrize("source", [None, 3, [[1, 2], [3, 4]], b"a.jpg", Image.new("L", (4, 4))])
-def test_other_things_are_refused(source):
+def test_only_paths_and_arrays_are_images(source):
     refusal(source, type(source).__name__, "path or a NumPy array")
 
 
@@ -215,7 +215,7 @@ def test_other_things_are_refused(source):
 
 @pytest.mark.parametrize("method", RESIZE_FILTERS)
 @pytest.mark.parametrize("side", [1, 4, 16])
-def test_resize_is_pillow_s(method, side):
+def test_resizing_gives_pillows_pixels(method, side):
     pixels = rgb(11, 7)
     resized = resize_square(pixels, side, method)
     expected = Image.fromarray(pixels).resize((side, side), getattr(Image.Resampling, method.upper()))
@@ -239,19 +239,19 @@ def test_an_image_of_the_right_size_is_returned_itself(method):
     assert resize_square(pixels, 8, method) is pixels
 
 
-def test_resize_takes_views():
+def test_a_view_is_resized_like_a_copy():
     pixels = rgb(12, 10)[::2, ::-1]
     np.testing.assert_array_equal(resize_square(pixels, 4), resize_square(pixels.copy(), 4))
 
 
 @pytest.mark.parametrize("side", [0, -3, 2.0, True, "8", None])
-def test_bad_side(side):
+def test_a_side_that_is_not_a_positive_integer_is_refused(side):
     with pytest.raises(InputError, match="side must be an integer of at least 1"):
         resize_square(rgb(), side)
 
 
 @pytest.mark.parametrize("method", ["area", "BILINEAR", "", None, 2])
-def test_bad_method(method):
+def test_an_unknown_method_is_refused(method):
     with pytest.raises(InputError, match="method must be one of nearest, bilinear"):
         resize_square(rgb(), 8, method)
 
@@ -268,6 +268,6 @@ def test_bad_method(method):
     ],
     ids=["grey", "float", "four channels", "empty", "None", "list"],
 )
-def test_bad_pixels(pixels):
+def test_pixels_that_are_not_rgb_of_8_bits_are_refused(pixels):
     with pytest.raises(InputError, match=r"pixels must be uint8 of shape \(height, width, 3\), got"):
         resize_square(pixels, 8)

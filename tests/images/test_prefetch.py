@@ -1,4 +1,4 @@
-"""Images are read ahead of the network: in order, not too far, and never after the caller has left."""
+"""Images are read ahead of the network: in order, not too far, and not after the caller has stopped."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ def pictures(rng):
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 7])
-def test_in_order_and_as_one_by_one(pictures, n_threads):
+def test_squares_come_in_order_and_as_if_read_one_by_one(pictures, n_threads):
     wanted = [5, 0, 39, 3, 3, *range(10, 20)]
     found = list(load_squares(pictures, wanted, (16, 24), "bilinear", n_threads=n_threads))
     assert [i for i, _ in found] == wanted
@@ -29,7 +29,7 @@ def test_in_order_and_as_one_by_one(pictures, n_threads):
         np.testing.assert_array_equal(large, resize_square(load_image(pictures[i]), 24))
 
 
-def test_what_cannot_be_read_comes_in_its_turn(pictures):
+def test_an_image_that_cannot_be_read_gives_its_error_in_order(pictures):
     images = [pictures[0], np.zeros((4, 4)), pictures[1], "nowhere.png"]
     found = list(load_squares(images, range(4), (16,), "nearest", n_threads=2))
     assert [isinstance(squares, InputError) for _, squares in found] == [False, True, False, True]
@@ -47,7 +47,7 @@ def test_other_errors_are_raised(pictures, monkeypatch):
 
 
 class Asked:
-    """Images that count how many were asked for."""
+    """A sequence of images that counts the accesses."""
 
     def __init__(self, images):
         self.images, self.count = images, 0
@@ -57,7 +57,7 @@ class Asked:
         return self.images[index]
 
 
-def test_not_too_far_ahead(pictures, monkeypatch):
+def test_images_are_read_ahead_up_to_the_limit(pictures, monkeypatch):
     monkeypatch.setattr(loading, "_PIXELS_AHEAD", 10 * 16 * 16)
     asked = Asked(pictures)
     squares = load_squares(asked, range(40), (16,), "nearest", n_threads=2)
@@ -68,7 +68,7 @@ def test_not_too_far_ahead(pictures, monkeypatch):
     squares.close()
 
 
-def test_no_thread_is_left(pictures):
+def test_no_thread_is_left_after_closing(pictures):
     def loaders():
         return [t for t in threading.enumerate() if t.name.startswith("medvlad-load")]
 
@@ -80,7 +80,7 @@ def test_no_thread_is_left(pictures):
 
 
 def test_reading_is_concurrent(monkeypatch):
-    """Three images wait for each other, which they can only do in three threads."""
+    """Three images wait for each other. They only can in three threads."""
     barrier = threading.Barrier(3, timeout=20)
 
     def meet(image):
@@ -93,8 +93,8 @@ def test_reading_is_concurrent(monkeypatch):
     assert [int(squares[0][0, 0, 0]) for _, squares in found] == [0, 1, 2]
 
 
-def test_large_files_two_at_a_time(pictures, tmp_path, monkeypatch):
-    """Decoded, a radiograph takes many times the memory of its square."""
+def test_only_two_large_files_are_decoded_at_a_time(pictures, tmp_path, monkeypatch):
+    """A decoded radiograph takes many times the memory of its square."""
     paths = []
     for i, picture in enumerate(pictures[:8]):
         paths.append(tmp_path / f"{i}.png")

@@ -1,4 +1,4 @@
-"""What the tests of data sets share: folders of empty files, the real sets, and how a refusal reads."""
+"""Shared by the tests of data sets: folders of empty files, the real sets, and a check of refusals."""
 
 import pytest
 from conftest import DATA, REQUIRED
@@ -7,7 +7,7 @@ from medvlad._util.validate import InputError
 
 
 def real(folder):
-    """Path of a real data set, or a visible skip."""
+    """Return the folder of a real data set, or skip the test visibly."""
     path = DATA / folder
     if not path.is_dir():
         if "data" in REQUIRED:
@@ -17,7 +17,7 @@ def real(folder):
 
 
 def touch(root, *names):
-    """Create files; loaders look at names only."""
+    """Create empty files: loaders only look at names."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def relative(data, root):
 
 
 def refusal(call, *parts):
-    """Check that `call` is refused in one line that holds all `parts`."""
+    """Check that `call` raises an InputError of one line that holds all `parts`. Return the message."""
     with pytest.raises(InputError) as caught:
         call()
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Image files made by hand, for the tests of reading."""
+"""Image files made by hand, and a check of refusals, for the tests of reading."""
 
 import io
 import struct
@@ -35,14 +35,14 @@ def refusal(source, *parts):
         load_image(source)
     message = str(caught.value)
     assert "\n" not in message
-    assert ":" in message, "what to do stands after the colon"
+    assert ":" in message, "the sentence must say what to do, after a colon"
     for part in parts:
         assert str(part) in message
     return message
 
 
 def png(pixels, colour_type, depth):
-    """Write a PNG by hand: Pillow does not write colour of 16 bits."""
+    """Write a PNG by hand: Pillow cannot write colour of 16 bits."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -93,12 +93,12 @@ def tiff(pixels, sample_format=1, photometric=None):
 
 
 def pgm(values):
-    """Write a PGM of 16 bits by hand: old Pillows do not."""
+    """Write a PGM of 16 bits by hand: old versions of Pillow cannot."""
     height, width = values.shape
     return f"P5\n{width} {height}\n65535\n".encode() + values.astype(">u2").tobytes()
 
 
 def stretched(values):
-    """Map minimum..maximum to 0..255, written out pixel by pixel."""
+    """Map minimum..maximum to 0..255, pixel by pixel."""
     low, high = int(values.min()), int(values.max())
     return np.array([[round((int(v) - low) * 255 / (high - low)) for v in row] for row in values], np.uint8)
