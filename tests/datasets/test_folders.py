@@ -1,4 +1,4 @@
-"""Folders as data sets: what is listed, in which order, who is whose patient, and what is refused."""
+"""Folders as data sets: which images are listed, their order, their patients, and what is refused."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from medvlad.datasets.published import LAYOUTS, load_mit_indoor
 # --------------------------------------------------------------------------------------- layouts
 
 
-def test_class_folders(tmp_path):
+def test_images_are_listed_by_class_and_path(tmp_path):
     touch(tmp_path, "b/2.png", "b/10.png", "a/z.JPG", "a/deep/er/1.tif", "a/b.jpeg")
     data = load_image_folder(tmp_path)
     assert relative(data, tmp_path) == ["a/b.jpeg", "a/deep/er/1.tif", "a/z.JPG", "b/10.png", "b/2.png"]
@@ -36,7 +36,7 @@ def test_the_root_stays_as_given(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "names", [("train", "test", "val"), ("Train", "TEST", "Val"), ("Training", "Testing", "valid")]
 )
-def test_train_test_and_val(tmp_path, names, caplog):
+def test_val_is_joined_to_train(tmp_path, names, caplog):
     train, test, val = names
     touch(tmp_path, f"{train}/b/1.png", f"{train}/a/1.png", f"{test}/a/1.png", f"{test}/b/1.png")
     touch(tmp_path, f"{val}/b/0.png", f"{val}/a/2.png")
@@ -70,13 +70,13 @@ def test_a_class_may_be_named_train(tmp_path):
     assert data.splits is None
 
 
-def test_folders_beside_the_split_are_left_out_aloud(tmp_path, caplog):
+def test_folders_beside_the_split_are_left_out_with_a_warning(tmp_path, caplog):
     touch(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "backup/a/1.png")
     assert len(load_image_folder(tmp_path)) == 3
     assert "beside train and test are left out: backup" in caplog.text
 
 
-def test_what_is_no_image_is_left_out_and_counted(tmp_path, caplog):
+def test_files_that_are_not_images_are_left_out_and_counted(tmp_path, caplog):
     touch(
         tmp_path,
         "a/1.png",
@@ -100,12 +100,16 @@ def test_what_is_no_image_is_left_out_and_counted(tmp_path, caplog):
     assert "1 images outside the class folders" in caplog.text
 
 
-def test_links_are_followed_but_not_for_ever(tmp_path):
+def test_links_are_followed(tmp_path):
     touch(tmp_path, "store/1.png", "set/a/2.png", "set/b/1.png")
     (tmp_path / "set/a/linked").symlink_to(tmp_path / "store")
     (tmp_path / "set/b/gone.png").symlink_to(tmp_path / "nothing.png")
     listed = ["a/2.png", "a/linked/1.png", "b/1.png", "b/gone.png"]
     assert relative(load_image_folder(tmp_path / "set"), tmp_path / "set") == listed
+
+
+def test_a_link_to_a_folder_above_is_refused(tmp_path):
+    touch(tmp_path, "set/a/2.png", "set/b/1.png")
     (tmp_path / "set/a/loop").symlink_to(tmp_path / "set/a")
     refusal(lambda: load_image_folder(tmp_path / "set"), "set/a/loop", "remove the link")
 
@@ -133,20 +137,29 @@ def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
 # ---------------------------------------------------------------------------------------- refused
 
 
-def test_root_missing_or_no_folder(tmp_path):
+def test_a_missing_root_is_refused(tmp_path):
     refusal(lambda: load_image_folder(tmp_path / "no"), tmp_path / "no", "does not exist")
+
+
+def test_a_file_as_root_is_refused(tmp_path):
     touch(tmp_path, "file")
     refusal(lambda: load_image_folder(tmp_path / "file"), tmp_path / "file", "is a file")
+
+
+def test_an_impossible_root_does_not_exist():
     refusal(lambda: load_image_folder("a\0b"), "a\\x00b", "does not exist")
+
+
+def test_a_root_that_is_not_a_path_is_refused():
     refusal(lambda: load_image_folder(7), "must be a path", "int")
 
 
-def test_empty_folder(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     refusal(lambda: load_image_folder(tmp_path), tmp_path, "no class folders")
 
 
 @pytest.mark.parametrize("name", ["1.png", "train/1.png"])
-def test_images_without_class_folders(tmp_path, name):
+def test_images_without_class_folders_are_refused(tmp_path, name):
     touch(tmp_path, name)
     refusal(lambda: load_image_folder(tmp_path), tmp_path, "images but no class folders", "sub-folder")
 
@@ -164,41 +177,52 @@ def test_a_class_without_images_is_named(tmp_path, prefix):
     refusal(lambda: load_image_folder(tmp_path), repr(str(tmp_path / prefix / "c")), "holds no images")
 
 
-def test_a_single_class(tmp_path):
+def test_a_single_class_is_refused(tmp_path):
     touch(tmp_path, "a/1.png")
     refusal(lambda: load_image_folder(tmp_path), tmp_path, "single class 'a'", "add another")
+
+
+def test_a_single_class_with_folders_may_be_the_data_set(tmp_path):
     touch(tmp_path, "a/train/2.png")
     refusal(lambda: load_image_folder(tmp_path), f"give {str(tmp_path / 'a')!r}")
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
-def test_a_class_that_train_lacks(tmp_path, part):
+def test_a_class_that_train_lacks_is_refused(tmp_path, part):
     touch(tmp_path, "train/a/1.png", "train/b/1.png", f"{part}/a/1.png", f"{part}/c/1.png")
     refusal(
         lambda: load_image_folder(tmp_path), tmp_path / part / "c", "no counterpart in", tmp_path / "train"
     )
 
 
-def test_two_folders_of_one_part(tmp_path):
+def test_two_folders_of_one_part_are_refused(tmp_path):
     touch(tmp_path, "train/a/1.png", "Train/a/1.png")
     refusal(lambda: load_image_folder(tmp_path), tmp_path, "'Train' and 'train'")
 
 
-def test_a_split_that_is_not_there(tmp_path):
-    touch(tmp_path, "plain/a/1.png", "plain/b/1.png", "tested/test/a/1.png", "tested/test/b/1.png")
+def test_a_part_of_an_unsplit_folder_is_refused(tmp_path):
+    touch(tmp_path, "plain/a/1.png", "plain/b/1.png")
     refusal(lambda: load_image_folder(tmp_path / "plain", split="train"), "not split", "'train'")
+
+
+def test_a_part_without_images_is_refused(tmp_path):
+    touch(tmp_path, "tested/test/a/1.png", "tested/test/b/1.png")
     assert len(load_image_folder(tmp_path / "tested", split="test")) == 2
     refusal(lambda: load_image_folder(tmp_path / "tested", split="train"), "no train images")
 
 
 @pytest.mark.parametrize("load", [load_image_folder, load_mit_indoor, *LAYOUTS.values()])
-def test_bad_split(tmp_path, load):
+def test_the_part_val_is_refused_because_it_is_joined_to_train(tmp_path, load):
     refusal(lambda: load(tmp_path, split="val"), "'val'", "joined to train")
-    for split in ("Train", "", 3, ["train"]):
-        refusal(lambda split=split: load(tmp_path, split=split), "split must be 'train', 'test' or None")
 
 
-def test_unreadable_folder(tmp_path):
+@pytest.mark.parametrize("split", ["Train", "", 3, ["train"]])
+@pytest.mark.parametrize("load", [load_image_folder, load_mit_indoor, *LAYOUTS.values()])
+def test_an_unknown_part_is_refused(tmp_path, load, split):
+    refusal(lambda: load(tmp_path, split=split), "split must be 'train', 'test' or None")
+
+
+def test_a_folder_without_permission_is_refused(tmp_path):
     touch(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "b").chmod(0)
     try:
@@ -209,7 +233,7 @@ def test_unreadable_folder(tmp_path):
         (tmp_path / "b").chmod(0o700)
 
 
-def test_unreadable_folder_as_seen_by_scandir(tmp_path, monkeypatch):
+def test_a_permission_error_of_scandir_is_refused(tmp_path, monkeypatch):
     touch(tmp_path, "a/1.png", "b/1.png")
     scandir = os.scandir
 
@@ -245,7 +269,7 @@ def folder_of_six():
         (range(2), [0, 1]),
     ],
 )
-def test_take(indices, expected):
+def test_take_returns_the_images_at_the_indices(indices, expected):
     data = folder_of_six()
     part = data.take(indices)
     assert [int(str(p)) for p in part.paths] == expected
@@ -256,7 +280,7 @@ def test_take(indices, expected):
     assert part.labels.dtype == np.int64
 
 
-def test_subset():
+def test_a_subset_holds_the_images_of_one_part():
     data = folder_of_six()
     assert data.subset(None) is data
     assert data.subset("test").groups.tolist() == ["s", "t"]
@@ -298,7 +322,7 @@ def groups_of(tmp_path, *names, pattern=None):
         ("scan-patient 7.png", "patient7"),
     ],
 )
-def test_known_patient_names(tmp_path, name, group):
+def test_known_names_tell_the_patient(tmp_path, name, group):
     groups = groups_of(tmp_path, f"a/{name}", "b/other.png")
     assert groups == {f"a/{name}": group, "b/other.png": "b/other.png"}
 
@@ -342,28 +366,28 @@ def test_groups_do_not_depend_on_the_split_asked_for(tmp_path):
 @pytest.mark.parametrize(
     "pattern", [r"/(\w+)-\d+\.png$", re.compile(r"[ab]/([a-z]+)-"), r"(a|b)/(?P<group>\w+?)-"]
 )
-def test_group_pattern(tmp_path, pattern):
+def test_a_group_pattern_finds_the_patient(tmp_path, pattern):
     groups = groups_of(tmp_path, "a/anna-1.png", "b/anna-2.png", "b/7.png", pattern=pattern)
     assert groups == {"a/anna-1.png": "anna", "b/anna-2.png": "anna", "b/7.png": "b/7.png"}
 
 
-def test_group_pattern_replaces_the_known_names(tmp_path):
+def test_a_group_pattern_replaces_the_known_names(tmp_path):
     groups = groups_of(tmp_path, "a/patient1_x.png", "b/patient1_y.png", pattern=r"_(\w)\.")
     assert set(groups.values()) == {"x", "y"}
 
 
-def test_group_pattern_that_matches_nothing_is_told(tmp_path, caplog):
+def test_a_group_pattern_that_matches_nothing_is_logged(tmp_path, caplog):
     assert groups_of(tmp_path, "a/1.png", "b/1.png", pattern=r"(case\d+)") is None
     assert "matches no image" in caplog.text
     assert "a/1.png" in caplog.text
 
 
-def test_a_group_that_takes_no_part_in_the_match_or_is_empty(tmp_path):
+def test_an_empty_group_is_not_a_patient(tmp_path):
     groups = groups_of(tmp_path, "a/p1.png", "a/q1.png", "b/pp.png", pattern=r"(?:/p(\d*)|/q)")
     assert groups == {"a/p1.png": "1", "a/q1.png": "a/q1.png", "b/pp.png": "b/pp.png"}
 
 
 @pytest.mark.parametrize("pattern", ["(", "case", "", b"(x)", re.compile(b"(x)"), 5])
-def test_bad_group_pattern(tmp_path, pattern):
+def test_a_pattern_without_a_group_is_refused(tmp_path, pattern):
     touch(tmp_path, "a/1.png", "b/1.png")
     refusal(lambda: load_image_folder(tmp_path, group_pattern=pattern), "group_pattern")

@@ -1,4 +1,4 @@
-"""The paper's three data sets as published: layouts, counts and splits; and the real ones at hand."""
+"""The data sets of the paper in their published layouts: numbers of images and splits."""
 
 import logging
 import re
@@ -47,7 +47,7 @@ def mit(root, train=TRAIN_LIST, test=TEST_LIST, images="Images", lists="."):
         ("Images", "Images", "Images"),
     ],
 )
-def test_mit_indoor_layouts(tmp_path, images, lists, given):
+def test_mit_indoor_is_read_from_every_layout(tmp_path, images, lists, given):
     mit(tmp_path, images=images, lists=lists)
     touch(tmp_path, f"{images}/kitchen/unlisted.jpg")
     data = load_mit_indoor(tmp_path / given)
@@ -68,17 +68,25 @@ def test_mit_indoor_layouts(tmp_path, images, lists, given):
         assert load_mit_indoor(tmp_path / given, split=split).paths == data.subset(split).paths
 
 
-def test_mit_indoor_classes(tmp_path):
+def test_mit_indoor_is_restricted_to_some_classes(tmp_path):
     mit(tmp_path)
     data = load_mit_indoor(tmp_path, classes=["kitchen", "bookstore"], split="train")
     assert data.class_names == ["bookstore", "kitchen"]
     np.testing.assert_array_equal(data.labels, [0, 0, 1])
+
+
+def test_an_unlisted_class_of_mit_indoor_is_refused(tmp_path):
+    mit(tmp_path)
     refusal(lambda: load_mit_indoor(tmp_path, classes=["attic"]), "'attic'", "bookstore, gameroom, kitchen")
-    for classes in ([], "kitchen"):
-        refusal(lambda classes=classes: load_mit_indoor(tmp_path, classes=classes), "list of class names")
 
 
-def test_mit_indoor_missing_images(tmp_path):
+@pytest.mark.parametrize("classes", [[], "kitchen"])
+def test_classes_of_mit_indoor_must_be_a_list_of_names(tmp_path, classes):
+    mit(tmp_path)
+    refusal(lambda: load_mit_indoor(tmp_path, classes=classes), "list of class names")
+
+
+def test_missing_images_of_mit_indoor_are_counted_if_asked_for(tmp_path):
     mit(tmp_path)
     for name in ("kitchen/int474.jpg", "bookstore/b_1.jpg"):
         (tmp_path / "Images" / name).unlink()
@@ -90,7 +98,7 @@ def test_mit_indoor_missing_images(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["TrainImages.txt", "TestImages.txt"])
-def test_mit_indoor_missing_or_empty_list(tmp_path, name):
+def test_a_missing_or_empty_list_of_mit_indoor_is_refused(tmp_path, name):
     mit(tmp_path)
     (tmp_path / name).write_text("\n \n")
     refusal(lambda: load_mit_indoor(tmp_path), tmp_path / name, "is empty")
@@ -99,19 +107,19 @@ def test_mit_indoor_missing_or_empty_list(tmp_path, name):
 
 
 @pytest.mark.parametrize("line", ["kitchen", "/etc/passwd", "kitchen/", "../secret.jpg", "a/b/c.jpg"])
-def test_mit_indoor_bad_line(tmp_path, line):
+def test_a_bad_line_of_a_list_is_refused(tmp_path, line):
     mit(tmp_path, train=["kitchen/int474.jpg"])
     (tmp_path / "TrainImages.txt").write_text(f"kitchen/int474.jpg\n{line}\n")
     refusal(lambda: load_mit_indoor(tmp_path), tmp_path / "TrainImages.txt", repr(line), "line 2")
 
 
-def test_mit_indoor_image_in_both_lists(tmp_path):
+def test_an_image_in_both_lists_is_refused(tmp_path):
     mit(tmp_path, test=[*TEST_LIST, TRAIN_LIST[0]])
     refusal(lambda: load_mit_indoor(tmp_path), TRAIN_LIST[0], "both train and test")
 
 
 @pytest.mark.data
-def test_official_lists(tmp_path):
+def test_the_official_lists_have_the_published_numbers(tmp_path):
     lists = {part: (real("mit_indoor_lists") / f"{part}Images.txt").read_text() for part in ("Train", "Test")}
     assert not lists["Train"].endswith("\n"), "the last line lacks its end"
     mit(tmp_path, *(text.splitlines() for text in lists.values()))
@@ -150,7 +158,7 @@ def assert_mini_mit(root):
     assert set(other.subset("test").paths) != set(test.paths)
 
 
-def test_mini_mit(tmp_path):
+def test_mini_mit_keeps_official_test_images_in_test(tmp_path):
     assert_mini_mit(mini_mit(tmp_path))
 
 
@@ -163,7 +171,7 @@ def test_mini_mit_draws_stay_the_same_over_releases(tmp_path):
         assert {p.name for p in data.subset("train").paths if p.parent.name == class_name} == names
 
 
-def test_mini_mit_needs_the_other_classes_neither_listed_nor_there(tmp_path):
+def test_mini_mit_does_not_need_images_of_other_classes(tmp_path):
     mini_mit(tmp_path)
     for path in (tmp_path / "Images" / "kitchen").iterdir():
         path.unlink()
@@ -171,14 +179,14 @@ def test_mini_mit_needs_the_other_classes_neither_listed_nor_there(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(59, 20), (80, 41), (39, 40), (0, 0)])
-def test_mini_mit_with_other_lists(tmp_path, size):
+def test_mini_mit_refuses_lists_with_too_few_images(tmp_path, size):
     mini_mit(tmp_path, {"bookstore": (80, 20), "library": size, "inside_bus": (77, 23)})
     refusal(lambda: load_mini_mit(tmp_path), tmp_path, f"{size[0]} train and {size[1]} test", "library")
 
 
 @pytest.mark.parametrize("load", [load_mini_mit, load_kvasir_v2])
 @pytest.mark.parametrize("seed", [None, -1, 1.0, True, "0", np.random.default_rng(0)])
-def test_bad_seed(tmp_path, load, seed):
+def test_a_seed_that_is_not_a_number_is_refused(tmp_path, load, seed):
     refusal(lambda: load(tmp_path, random_state=seed), "random_state must be an integer of at least 0")
 
 
@@ -209,13 +217,13 @@ def test_chest_xray_of_the_published_size_is_quiet(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_chest_xray_with_other_classes(tmp_path):
+def test_chest_xray_refuses_other_classes(tmp_path):
     touch(tmp_path, "train/NORMAL/1.png", "train/COVID/1.png", "test/NORMAL/1.png")
     refusal(lambda: load_chest_xray(tmp_path), tmp_path, "COVID, NORMAL", "NORMAL, PNEUMONIA")
 
 
 @pytest.mark.parametrize("parts", [("",), ("train/",), ("test/",)])
-def test_chest_xray_without_its_split(tmp_path, parts):
+def test_chest_xray_refuses_a_folder_without_its_split(tmp_path, parts):
     touch(tmp_path, *(f"{part}{c}/1.png" for part in parts for c in ("NORMAL", "PNEUMONIA")))
     refusal(lambda: load_chest_xray(tmp_path), tmp_path, "train and test")
 
@@ -227,7 +235,7 @@ def kvasir(root, size=10):
     return touch(root, *(f"{c}/{i:04}.jpg" for c in KVASIR_V2_CLASSES for i in range(size)))
 
 
-def test_kvasir_v2(tmp_path, caplog):
+def test_kvasir_v2_is_split_80_to_20_in_each_class(tmp_path, caplog):
     data = load_kvasir_v2(kvasir(tmp_path))
     assert data.class_names == sorted(KVASIR_V2_CLASSES)
     train, test = load_kvasir_v2(tmp_path, split="train"), load_kvasir_v2(tmp_path, split="test")
@@ -240,18 +248,24 @@ def test_kvasir_v2(tmp_path, caplog):
     assert "10 images of polyps, but the published set has 1000" in caplog.text
 
 
-def test_kvasir_v2_of_the_published_size(tmp_path, caplog):
+def test_kvasir_v2_of_the_published_size_is_quiet(tmp_path, caplog):
     data = load_kvasir_v2(kvasir(tmp_path, 1000), random_state=3)
     assert Counter(data.splits.tolist()) == {"train": 6400, "test": 1600}
     assert np.bincount(data.subset("test").labels).tolist() == [200] * 8
     assert not caplog.records
 
 
-def test_kvasir_v2_refusals(tmp_path):
+def test_kvasir_v2_refuses_other_classes(tmp_path):
     touch(tmp_path, "few/a/1.jpg", "few/polyps/1.jpg")
     refusal(lambda: load_kvasir_v2(tmp_path / "few"), tmp_path / "few", "a, polyps", "dyed-lifted-polyps, ")
+
+
+def test_kvasir_v2_refuses_a_class_of_one_image(tmp_path):
     kvasir(tmp_path / "one", 1)
     refusal(lambda: load_kvasir_v2(tmp_path / "one"), "dyed-lifted-polyps", "a single image")
+
+
+def test_kvasir_v2_refuses_a_folder_that_is_split_already(tmp_path):
     kvasir(tmp_path / "cut" / "train")
     refusal(lambda: load_kvasir_v2(tmp_path / "cut"), tmp_path / "cut", "is split into folders already")
 
@@ -259,7 +273,7 @@ def test_kvasir_v2_refusals(tmp_path):
 # ---------------------------------------------------------------------------------- layouts table
 
 
-def test_layouts_are_called_alike(tmp_path):
+def test_all_layouts_are_called_in_one_way(tmp_path):
     mini_mit(tmp_path / "mit")
     chest(tmp_path / "chest")
     kvasir(tmp_path / "kvasir")
@@ -284,7 +298,7 @@ def test_layouts_are_called_alike(tmp_path):
 
 @pytest.mark.data
 @pytest.mark.parametrize("load", [load_image_folder, load_chest_xray])
-def test_real_chest_xrays(load, caplog):
+def test_the_real_chest_xrays_have_the_published_numbers_and_no_shared_patient(load, caplog):
     root = real("chest_xray_224")
     with caplog.at_level(logging.WARNING):
         data = load(root)
@@ -300,7 +314,7 @@ def test_real_chest_xrays(load, caplog):
 
 
 @pytest.mark.data
-def test_real_rooms():
+def test_the_real_rooms_are_split_evenly():
     data = load_image_folder(real("rooms_dev"))
     assert data.class_names == ["bathroom", "bedroom", "kitchen"]
     assert Counter(data.splits.tolist()) == {"train": 120, "test": 120}
@@ -308,7 +322,7 @@ def test_real_rooms():
 
 
 @pytest.mark.data
-def test_real_hyperkvasir():
+def test_the_real_hyperkvasir_has_no_split_and_no_patients():
     data = load_image_folder(real("hyperkvasir_dev"))
     assert data.class_names == ["bbps-0-1", "bbps-2-3", "impacted-stool", "normal-cecum", "polyp"]
     assert len(data) == 585
