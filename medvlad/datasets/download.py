@@ -209,7 +209,7 @@ def fetch(
     target = Path(name if folder is None else folder)
     record = target / _RECORD
     if record.is_file():
-        digests = _recorded(record, name)
+        digests = _read_record(record, name)
         archives = {file.name for file in remote.files if file.is_archive}
         if sha256 is not None and any(digests.get(one) != sha256.lower() for one in archives):
             raise InputError(
@@ -220,7 +220,7 @@ def fetch(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} holds something else: name another folder, or remove it")
     try:
-        digests = _made(target, name, remote, archive, sha256)
+        digests = _make_folder(target, name, remote, archive, sha256)
     except OSError as error:
         what = error.filename or target
         raise InputError(
@@ -230,7 +230,7 @@ def fetch(
     return Fetched(root, dataset, digests, is_new=True)
 
 
-def _made(
+def _make_folder(
     target: Path, name: str, remote: Remote, archive: str | os.PathLike[str] | None, sha256: str | None
 ) -> dict[str, str]:
     """Make the folder of the data set, completely or not at all. Return the checksums of its files."""
@@ -242,21 +242,15 @@ def _made(
         for file in remote.files:
             wanted = sha256 if file.is_archive and sha256 is not None else file.sha256
             if file.is_archive and archive is not None:
-                came = Path(archive)
-                if not came.is_file():
-                    raise InputError(f"archive {came} does not exist: name the file that you downloaded")
-                digests[file.name] = _digest(came)
-                if wanted is not None and digests[file.name] != wanted.lower():
-                    raise InputError(
-                        f"{came} has SHA-256 {digests[file.name]}, not {wanted}: download it again"
-                    )
+                local = Path(archive)
+                _check_archive(local, wanted)
             else:
-                came = _download(file, downloads, wanted, remote)
-                digests[file.name] = _digest(came)
+                local = _download(file, downloads, wanted, remote)
+            digests[file.name] = _digest(local)
             if file.is_archive:
-                unpack(came, unpacked)
+                unpack(local, unpacked)
             else:
-                shutil.copyfile(came, unpacked / file.name)
+                shutil.copyfile(local, unpacked / file.name)
         _look_through(unpacked, remote)
         addresses = [file.address for file in remote.files]
         text = json.dumps({"name": name, "addresses": addresses, "sha256": digests}, indent=2)
@@ -267,7 +261,15 @@ def _made(
     return digests
 
 
-def _recorded(record: Path, name: str) -> dict[str, str]:
+def _check_archive(archive: Path, sha256: str | None) -> None:
+    """Check that an archive of the user exists and has the expected checksum, if there is one."""
+    if not archive.is_file():
+        raise InputError(f"archive {archive} does not exist: name the file that you downloaded")
+    if sha256 is not None and (found := _digest(archive)) != sha256.lower():
+        raise InputError(f"{archive} has SHA-256 {found}, not {sha256}: download it again")
+
+
+def _read_record(record: Path, name: str) -> dict[str, str]:
     """Read the checksums of a data set that was fetched before."""
     try:
         kept = json.loads(record.read_text(encoding="utf-8"))
@@ -288,7 +290,7 @@ def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote
     pooch.get_logger().setLevel("ERROR")  # it asks for a checksum in the code; the command prints it
     by_hand = f"download it in a browser from {remote.home} and pass archive=FILE"
     try:
-        came = pooch.retrieve(
+        path = pooch.retrieve(
             address,
             known_hash=None if sha256 is None else f"sha256:{sha256.lower()}",
             fname=file.name,
@@ -310,7 +312,7 @@ def _download(file: RemoteFile, folder: Path, sha256: str | None, remote: Remote
         raise InputError(
             f"{address} cannot be written to {folder} ({error.strerror or error}): check folder and disk"
         ) from error
-    return Path(came)
+    return Path(path)
 
 
 def _why(error: Exception) -> str:

@@ -143,15 +143,7 @@ def read_nifti(
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:
         raise _damaged_nifti(name, error) from error
-    if (
-        len(shape) < 3
-        or 0 in shape
-        or any(n != 1 for n in shape[3:])
-        or dtype.names is not None
-        or dtype.kind == "c"
-    ):
-        what = "colour" if dtype.names is not None else f"{dtype} of shape {shape}"
-        raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
+    _check_volume(shape, dtype, name)
     right, front, head = axes
     if max_pixels is not None and shape[right] * shape[front] > max_pixels:
         raise InputError(f"{name} has more pixels than are safe to decode ({shape}): reduce it")
@@ -170,9 +162,27 @@ def read_nifti(
         values = values.T
     # Axes are (right, front) now. Turn them into rows from front to back and columns from right to left.
     values = values[:: 1 if flipped[0] else -1, :: 1 if flipped[1] else -1].T
+    return _to_grey(image.header, values, name)
+
+
+def _check_volume(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Refuse everything except a volume of three axes that holds one real number for each voxel."""
+    if (
+        len(shape) < 3
+        or 0 in shape
+        or any(n != 1 for n in shape[3:])
+        or dtype.names is not None
+        or dtype.kind == "c"
+    ):
+        what = "colour" if dtype.names is not None else f"{dtype} of shape {shape}"
+        raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
+
+
+def _to_grey(header: Any, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Map the display range of the header, or else the range of the slice, to 0..255."""
     if not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite voxels: repair them")
-    low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
+    low, high = float(header["cal_min"]), float(header["cal_max"])
     if np.isfinite([low, high]).all() and low < high:
         levels = (values.astype(np.float64) - low) * (255 / (high - low))
         return rounded(levels)
