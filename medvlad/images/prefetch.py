@@ -113,7 +113,7 @@ def _is_large(image: Any) -> bool:
 
 
 def as_sequence(images: Any) -> Any:
-    """Return `images` as a sequence, of which ``images[i]`` is the i-th image.
+    """Return `images` as a sequence: ``images[i]`` is the i-th image.
 
     Raises
     ------
