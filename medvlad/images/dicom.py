@@ -135,8 +135,8 @@ def patient_of(path: Path) -> str | None:
     """Return a digest that identifies the patient of a DICOM file.
 
     The digest is the first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or of
-    StudyInstanceUID if there is no ID. It keeps identifiers out of sight, but it is not a secret: anyone who can
-    list all possible IDs can find the one that fits.
+    StudyInstanceUID if there is no ID. It keeps identifiers out of sight, but it is not a secret: anyone who
+    can list all possible IDs can find the one that fits.
 
     Returns
     -------
