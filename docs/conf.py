@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_click",
+    "sphinx-mathjax-offline",
 ]
 source_suffix = {".md": "markdown"}
 

@@ -119,29 +119,16 @@ def presets():
     return table(["Preset", "Data", "Accuracy", "Balanced", "AUC", "Accuracy, adapted"], rows)
 
 
-def plain(name):
-    """The paper's two encodings, and nothing chosen, for the README."""
-    found = read(name)
+def summary():
+    """One row a data set, for the README."""
     rows = []
-    for label, row in zip(("average pooling", "VLAD, k = 64"), found["rows"], strict=False):
-        m = row["measured"]
-        names = ("balanced_accuracy", "sensitivity", "specificity", "auc")
-        cells = [figure(m, what, interval=False) for what in names]
-        rows.append([label, f"{m['accuracy']:.3f}", wilson(m), *cells])
-    header = ["Encoding", "Accuracy", "95 % interval", "Balanced", "Sensitivity", "Specificity", "AUC"]
-    return table(header, rows)
-
-
-def preset_of(name):
-    """One data set's presets, for the README."""
-    rows = []
-    for preset, row in preset_rows(read(name)):
-        m = row["measured"]
-        adapted = m.get("adapted")
-        cells = [figure(m, "accuracy"), figure(m, "balanced_accuracy", interval=False)]
-        cells += [figure(adapted, "accuracy"), figure(adapted, "balanced_accuracy", interval=False)]
-        rows.append([preset, *cells, figure(m, "auc")])
-    header = ["Preset", "Accuracy", "Balanced", "with the adapted threshold", "Balanced, adapted", "AUC"]
+    for name in SETS:
+        found = read(name)
+        named = {preset: row["measured"] for preset, row in preset_rows(found)}
+        best = named["best"]
+        cells = [figure(named["paper, average pooling"], "accuracy"), figure(best, "accuracy")]
+        rows.append([found["name"], *cells, figure(best.get("adapted"), "accuracy"), figure(best, "auc")])
+    header = ["Data", "Accuracy, average pooling", "Accuracy, `--preset best`", "the same, adapted", "AUC, best"]
     return table(header, rows)
 
 
@@ -235,6 +222,20 @@ def extraction():
     return table(["Input", *columns], rows)
 
 
+def summary_speed():
+    """Keras against this package from files, for the README."""
+    results = speeds(f"{SPEED}-extract", "extract")
+    rows = []
+    for scale in sorted({r["scale"] for r in results}):
+        by_name = {r["implementation"]: r for r in results if r["scale"] == scale}
+        keras, own = by_name["keras predict"], by_name["medvlad, 224-pixel JPEGs"]
+        speed = [r["images"] / r["seconds"]["median"] for r in (keras, own)]
+        digits = 1 if scale == 0 else 2
+        side = 224 + 320 * scale
+        rows.append([f"{side} x {side}", rate(keras, digits), rate(own, digits), f"{speed[1] / speed[0]:.1f}"])
+    return table(["Input in pixels", "Keras `predict`, images in memory", "medvlad, from files", "ratio"], rows)
+
+
 def kmeans():
     """Seconds of k-means, seeding included, over three seeds."""
     results = [r for r in speeds(SPEED, "kmeans") if r["phase"] == "total"]
@@ -268,9 +269,8 @@ TABLES = {
     "rooms": lambda: ablation("rooms"),
     "hyperkvasir": lambda: ablation("hyperkvasir"),
     "presets": presets,
-    "plain chest": lambda: plain("chest_xray"),
-    "presets chest": lambda: preset_of("chest_xray"),
-    "presets rooms": lambda: preset_of("rooms"),
+    "summary": summary,
+    "summary speed": summary_speed,
     "encoding": encoding,
     "extraction": extraction,
     "kmeans": kmeans,
