@@ -1,8 +1,7 @@
 // Fuzzing of the core's entry points.
 //
-// The input bytes choose shapes, offsets, threads, methods and bit patterns of finite numbers. (Python
-// rejects numbers that are not finite.) Results are compared with plain sums in long double, labels with an
-// argmax without rounding. A wrong result ends the program.
+// The input bytes choose shapes, offsets, threads, methods and bit patterns of finite numbers. Results are
+// compared with plain sums in long double, labels with an exact argmax. A wrong result ends the program.
 //
 // libFuzzer calls LLVMFuzzerTestOneInput. If MEDVLAD_DRIVER is defined, `fuzz RUNS SEED` uses random bytes
 // instead and prints a digest of all results that must not depend on the instruction set. It exits with 77 if

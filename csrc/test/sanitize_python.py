@@ -3,9 +3,9 @@
     python csrc/test/sanitize_python.py address,undefined thread
     python csrc/test/sanitize_python.py address,undefined --levels portable -k "TestBindingsRefuse"
 
-The compiler is CXX (default c++, which must be GCC). The headers of pybind11 are needed. The interpreter and its
-packages stay unchanged; the sanitizer's library is preloaded. Before the tests, deliberate defects show that the
-sanitizer works.
+The compiler is CXX (default c++, which must be GCC). The headers of pybind11 are needed. The interpreter and
+its packages stay unchanged; the sanitizer's library is preloaded. Before the tests, deliberate defects show
+that the sanitizer works.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ TESTS = (
     "encoders/test_memberships.py",
     "extraction/test_winograd.py",
 )
-#: Excluded: CUDA kernels on the host (they have their own test), Keras (it imports TensorFlow), and tests without
-#: memory (a sanitizer ends the process if an allocation fails).
+#: Excluded: CUDA kernels on the host (they have their own test), Keras (it imports TensorFlow), and tests
+#: without memory (a sanitizer ends the process if an allocation fails).
 SELECTION = "not cuda and not Keras and not no_memory"
 COMPILER = os.environ.get("CXX", "c++").split()
-#: The first sanitizer of a set -> its library, its options' variable and value, and the defects it must report.
+#: The first sanitizer of a set -> its library, the variable and value of its options, the defects to report.
 RUNTIMES = {
     "address": (
         "libasan.so",

@@ -2,9 +2,9 @@
 
     python csrc/test/tidy.py [FILE ...]
 
-FILE is a C++ source (.cpp). Without FILE, or if a FILE has another suffix, all sources are checked. The checks
-are listed in .clang-tidy. The processor need not support the instruction sets, because nothing is run. On
-machines other than x86-64, only the portable level is checked.
+FILE is a C++ source (.cpp). Without FILE, or if a FILE has another suffix, all sources are checked. The
+checks are listed in .clang-tidy. The processor need not support the instruction sets, because nothing is
+run. On machines other than x86-64, only the portable level is checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion
 
 
 def sources_of(level: str) -> list[Path]:
-    """Return the sources to check with a level's flags: all for portable, otherwise those that depend on it."""
+    """Return the sources to check with a level's flags: all for portable, else those that depend on it."""
     core = sorted(SOURCE.glob("core/*.cpp"))
     own = SOURCE / f"simd/{level}.cpp"
     if level == "portable":

@@ -2,8 +2,8 @@
 
     python csrc/test/valgrind.py [core_test] [smoke]
 
-The program is compiled with CXX (default c++). The Python test uses the installed module. Memcheck reports the
-use of uninitialised memory, which the sanitizers do not.
+The program is compiled with CXX (default c++). The Python test uses the installed module. Memcheck reports
+the use of uninitialised memory, which the sanitizers do not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def core_test(folder: str) -> bool:
     subprocess.run([*compiler, *flags, f"-I{SOURCE}", *map(str, sources), "-o", program], check=True)
     options = [f"--error-exitcode={FAILED}", "--leak-check=full", "--errors-for-leak-kinds=definite"]
     options += ["--show-leak-kinds=definite"]
-    # The program has its own operators new and delete, which count allocations. Valgrind must not replace them.
+    # The program's own operators new and delete count allocations. Valgrind must not replace them.
     options += ["--soname-synonyms=somalloc=nouserintercepts"]
     began = time.perf_counter()
     done = subprocess.run([*MEMCHECK, *options, program], capture_output=True, text=True, check=False)
