@@ -34,7 +34,7 @@ DRAWS = 2000
 
 
 class Verdict(NamedTuple):
-    """What is said of one case; ratios of seconds, head's over base's."""
+    """The result of one case. Ratios are the seconds of head divided by those of base."""
 
     ratio: float
     low: float
@@ -47,7 +47,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(base, head, twin, seed=0):
-    """Judge seconds of the same rounds."""
+    """Compare the seconds of the same rounds."""
     b, h, t = (np.log(np.asarray(seconds)) for seconds in (base, head, twin))
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(b), size=(DRAWS, len(b)))
@@ -59,7 +59,7 @@ def verdict(base, head, twin, seed=0):
 
 
 def build(source, target):
-    """Build the package in `source`, and lay it into the folder `target`."""
+    """Build the package in `source` and copy it to the folder `target`."""
     with tempfile.TemporaryDirectory() as wheels:
         pip = [sys.executable, "-m", "pip", "--quiet"]
         subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, str(source)], check=True)
@@ -68,7 +68,7 @@ def build(source, target):
 
 
 def compare(sites, rounds, only=""):
-    """Verdicts by case, of packages in the folders `sites` (base, head)."""
+    """Return the verdict of each case for the packages in the folders `sites` (base, head)."""
     base, head = ({"PYTHONPATH": str(site)} for site in sites)
     rivals = {"base": Rival("", base), "head": Rival("", head), "base again": Rival("", base)}
     processes = Processes(rivals, "compare_worker.py")
@@ -99,14 +99,12 @@ def compare(sites, rounds, only=""):
 
 
 def main(arguments=None):
-    """Build both, compare, and say by the exit status whether head is slower."""
+    """Build both versions and compare them. Return 1 if head is slower."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("base", help="a commit, tag or branch; with --sites, a folder that holds the package")
-    parser.add_argument(
-        "--sites", metavar="HEAD", type=Path, help="a folder that holds the other, built already"
-    )
+    parser.add_argument("base", help="commit, tag or branch; with --sites, the folder of the built package")
+    parser.add_argument("--sites", metavar="HEAD", type=Path, help="folder of the built package to compare")
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this text")
     parsed = parser.parse_args(arguments)
     if parsed.sites:
         found = compare((Path(parsed.base), parsed.sites), parsed.rounds, parsed.only)
