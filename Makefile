@@ -113,7 +113,7 @@ sanitize-kernels: $(VENV)/.test  ## Run the CUDA kernels on the host with Thread
 	$(BIN)/pytest -q -m sanitize tests/backends/test_kernels.py
 
 faults: $(VENV)/.test  ## Kill and interrupt commands at hundreds of random moments
-	$(BIN)/pytest $(HANGS) -q -s -m faults tests/robustness/test_faults.py
+	$(BIN)/pytest $(HANGS) -q -s -m faults tests/robustness
 
 clean:  ## Remove the environment and all build results
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
