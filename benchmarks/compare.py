@@ -1,16 +1,17 @@
-"""Is the working tree slower than another commit? Both built, run in turns, held to the noise of the run.
+"""Compare the speed of the working tree with that of another commit.
 
-python benchmarks/compare.py BASE [--rounds N] [--only TEXT]         what `make bench-compare BASE=...` runs
+    python benchmarks/compare.py BASE [--rounds N] [--only TEXT]         the command of `make bench-compare`
 
-Three processes take turns, one awake at a time (interleave.py): base, head, and base once more, which is what
-says how far two runs of the same code lie apart here. For each case, with seconds b_r, h_r, t_r of round r,
+Both versions are built. Three processes take turns, and only one runs at a time (interleave.py): base, head,
+and base again. The second base shows how much two runs of the same code differ here. For each case, with the
+seconds b_r, h_r and t_r of round r:
 
     d_r = log(h_r / b_r),   e_r = log(t_r / b_r)
-    band = 99 % quantile of |median of e redrawn|, at least 2 %          the noise of this run, by bootstrap
+    band = 99 % quantile of |median of e redrawn|, at least 2 %          noise of this run, by bootstrap
     head is slower if the 1 % quantile of (median of d redrawn) > band
 
-so a slower head is told only where noise measured in the same minutes cannot explain it. Status 1 if any case
-is slower; results that are not what base computes end the run.
+So head is reported as slower only if the noise of the same minutes cannot explain the difference. The exit
+status is 1 if any case is slower. If head computes other results than base, the run ends with an error.
 """
 
 from __future__ import annotations

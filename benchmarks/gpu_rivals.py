@@ -1,9 +1,10 @@
 """Implementations of encoding on a GPU: medvlad's kernels, torch, JAX and CuPy.
 
-Each is a class made with descriptors, offsets and centres, all prepared untimed. The descriptors are a list
-of arrays (N, D), used in turn, so that no call finds its input in the cache. ``run(i)`` encodes the i-th with
-L2 normalisation and leaves the result on the device; ``seconds(runs)`` is how long a run takes. Buffers that
-a library can be given are made beforehand. Without a GPU torch and JAX compute on the CPU, for the tests.
+Each is a class that takes descriptors, offsets and centres and prepares them untimed. The descriptors are a
+list of arrays (N, D), which are used in turn, so that no input is in the cache. ``run(i)`` encodes array i
+with L2 normalisation and leaves the result on the device. ``seconds(runs)`` returns the time of a run.
+Output buffers are allocated in advance if the library accepts them. Without a GPU, torch and JAX run on the
+CPU, for the tests.
 """
 
 from __future__ import annotations

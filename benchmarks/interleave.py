@@ -1,8 +1,8 @@
-"""One process an implementation, only one of them awake, and rounds that take them in turn.
+"""One process for each implementation, of which only one runs at a time, in rounds.
 
-Libraries keep idle threads that spin for a while, and a shared machine has slow minutes. So the process in
-use is the only one that runs (the others are stopped by signal), and every implementation has its turn in
-every round: a slow minute then strikes them all.
+Idle threads of libraries may spin for a while, and a shared machine has slow minutes. So all processes
+except the current one are stopped by a signal. Each round runs every implementation, so that a slow minute
+affects all.
 """
 
 from __future__ import annotations
@@ -139,11 +139,11 @@ class Processes:
 
 
 def interleaved(processes, n_rounds):
-    """Seconds of a call: {name: [one number a round]}, of processes that have loaded their problem.
+    """Return the seconds of a call, {name: [one number a round]}, for processes that have loaded a problem.
 
-    Each round begins with another implementation, so that none always follows the same one. A measurement
-    during which other programs used a processor is made again, whatever it says, a few times at most.
-    Returns the seconds and how many of them were disturbed in the end.
+    Each round begins with another implementation, so that none always follows the same one. If other
+    programs used a processor during a measurement, it is repeated a few times at most. Also returns the
+    number of measurements that stayed disturbed.
     """
     seconds = {process.name: [] for process in processes}
     disturbed = dict.fromkeys(seconds, 0)

@@ -1,7 +1,7 @@
-"""The problems that are timed: descriptors, images and centres, made up or of real images.
+"""The problems that are timed: synthetic or real descriptors, images and centres.
 
-Real descriptors are extracted once and kept in the folder named by MEDVLAD_BENCH_CACHE (default: the user's
-cache folder). The images are those that the tests use: MEDVLAD_DATA, else ../shared/data beside the checkout.
+Real descriptors are extracted once and cached in the folder MEDVLAD_BENCH_CACHE (default: the user's cache
+folder). The images are those of the tests: MEDVLAD_DATA, or ../shared/data beside the checkout.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Write a report in Markdown of a result file of the benchmarks, and a trimmed copy that can be published.
+"""Write a Markdown report of benchmark results, and a trimmed copy of the results for publication.
 
-python benchmarks/report.py RESULTS.json -o REPORT.md [--trim TRIMMED.json]
-python benchmarks/report.py RESULTS.json --gpu FOLDER      writes both, named after the GPU that was timed
+    python benchmarks/report.py RESULTS.json -o REPORT.md [--trim TRIMMED.json]
+    python benchmarks/report.py RESULTS.json --gpu FOLDER      write both, named after the GPU
 
-RESULTS.json is what ``pytest benchmarks --benchmark-json=RESULTS.json`` wrote, or a trimmed copy of it.
+RESULTS.json is written by ``pytest benchmarks --benchmark-json=RESULTS.json``, or is a trimmed copy of it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Memory against the number of images: a synthetic store is made, opened, and encoded into files.
+"""Measure memory against the number of images: write a synthetic store, open it, and encode it into files.
 
     python benchmarks/scale.py --images 10000,100000 --folder FOLDER
 
-Each number of images gets fresh processes, one that writes and one that opens, fits and encodes. Memory is
-the most that such a process had resident. The shard being read is mapped and counts; encoded images go to
-their file by plain writes, so what the system keeps of that file counts for no process. Ends with status 1
-if memory grew by more than the lists of images (72 bytes each, as much again for sorting them) and the
-noise of allocation.
+Each number of images gets two new processes: one writes, the other opens, fits and encodes. The result is
+their peak resident memory. It includes the shard being read, which is memory-mapped, but not the encoded
+images, which are written to a file. The exit status is 1 if memory grew by more than the lists of images (72
+bytes each, and as much again for sorting) and the noise of allocation.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Hours of mixed work in one process, and whether its memory stays flat.
+"""Check that memory stays flat in hours of mixed work in one process.
 
-python benchmarks/soak.py --minutes 60 -o benchmarks/results/soak.json --figure docs/static/soak.png
+    python benchmarks/soak.py --minutes 60 -o benchmarks/results/soak.json --figure docs/static/soak.png
 
-Each turn does one piece of everyday work on problems of random size: k-means, the encoders, the SVM,
-evidence, a model file, a store, and, where Keras and the bundled weights are, the network. Resident memory is
-noted once a turn, after the garbage collector. What a process keeps for good (code, caches, free lists of the
-allocator) comes in the first minutes, so growth is that of a line through the second half; a leak grows on.
-Status 1 if that is more than --most.
+Each turn does one piece of typical work on problems of random size: k-means, the encoders, the SVM,
+evidence, a model file, a store and, if Keras and the bundled weights are installed, the network. Resident
+memory is measured after each turn and a garbage collection. Permanent memory (code, caches, free lists of
+the allocator) is allocated in the first minutes. So the growth is the slope of a line through the second
+half. The exit status is 1 if the growth exceeds --most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Extraction: VGG19 up to block5_pool by everybody, in turn, and the whole way from JPEG files to a store.
+"""Extraction: VGG19 up to block5_pool by all implementations in turn, and from JPEG files to a store.
 
-The weights are made up, which costs the same time. Rivals are given pixels in memory that are preprocessed
-already; "JPEGs" is medvlad with everything: hashing, decoding, resizing, network, store.
+The weights are random, which does not affect the time. Rivals get preprocessed pixels in memory. "JPEGs" is
+all of medvlad's extraction: hashing, decoding, resizing, network and store.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from measure import replay, replayed_time
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-#: Name -> worker, whether it is given native's seeds, Lloyd's steps. Native also takes a few steps more,
-#: to be compared at equal inertia. FAISS seeds with random rows by default; given the k-means++ seeds of
-#: native it shows Lloyd's steps alone.
+#: Name -> worker, whether it gets native's seeds, number of Lloyd's steps. Native also runs with more steps,
+#: for a comparison at equal inertia. FAISS starts from random rows by default. With the k-means++ seeds of
+#: native, its time is that of Lloyd's steps alone.
 IMPLEMENTATIONS = {
     "native": ("native", False, 10),
     "native, 14 steps": ("native", False, 14),

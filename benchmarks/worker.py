@@ -1,7 +1,7 @@
-"""The process of one implementation: ``python worker.py MODULE THREADS``, one JSON request a line.
+"""The process of one implementation: ``python worker.py MODULE THREADS``. It reads one JSON request a line.
 
-Answers are one JSON line each; arrays travel as .npy files in a folder that the parent names. The first line
-says what was imported or why it could not be.
+Each answer is one line of JSON. Arrays are exchanged as .npy files in a folder that the parent names. The
+first line reports the imported module, or the reason why the import failed.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def memory_is_bounded():
 
 @st.composite
 def damaged(draw, samples):
-    """Draw one of `samples` and damage it: flip bits, replace bytes, truncate it, or insert a part of another."""
+    """Draw one of `samples` with flipped bits, replaced bytes, a cut end, or a part of another in it."""
     content = bytearray(draw(st.sampled_from(samples)))
     for _ in range(draw(st.integers(0, 5))):
         if not content:

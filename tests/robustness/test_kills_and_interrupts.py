@@ -58,7 +58,7 @@ def ended(prepared, folder):
 
 COMMAND = """
 import importlib, pathlib, signal, sys, time
-import medvlad.__main__, medvlad.cli, medvlad.extraction.network
+import medvlad.__main__, medvlad.cli, medvlad.extraction.keras_startup
 from medvlad._util.validate import import_extra
 from medvlad.extraction.keras_startup import start_keras
 
@@ -93,7 +93,7 @@ def importing_a_module(seconds):
     print("did not end")
 
 def as_keras_does():
-    medvlad.extraction.network.import_keras = lambda: importing_a_module(20)
+    medvlad.extraction.keras_startup.import_keras = lambda: importing_a_module(20)
     start_keras()
 
 class Object:
