@@ -5,45 +5,58 @@ PYTHON ?= python3
 # PYTHON itself chooses the interpreter here and is not passed on.
 unexport $(filter PYTHON% OPENBLAS% OMP% MKL%,$(.VARIABLES))
 VENV ?= .venv
-# What must not be skipped: everything that the environment below installs.
+# Optional parts that the environment below installs. Tests of these parts fail instead of being skipped.
 REQUIRE ?= native,keras,bundled$(if $(filter Linux,$(shell uname -s)),$(comma)nvrtc)
 comma := ,
-# For `make gpu`: the driver's CUDA, 12 or 13. OFFLINE=1 takes what PYTHON has installed instead of an index.
+# For `make gpu`: the CUDA version of the driver, 12 or 13. With OFFLINE=1, the packages of PYTHON are used and
+# nothing is downloaded.
 CUDA ?= 13
-# Processes of `make test`.
+# Number of processes of `make test`.
 JOBS ?= 2
-# A test that hangs or ends its process is named and ends the run with a failure: what xdist does with the rest of
-# a process that it has started again may wait for ever.
+# If a test hangs or ends its process, its name is printed and the run fails. Workers are not restarted, because
+# xdist may then wait for ever.
 HANGS := -o faulthandler_timeout=1200 -o faulthandler_exit_on_timeout=true
 GUARDS := --max-worker-restart 0 $(HANGS)
 SANITIZERS ?= none address,undefined thread
-# Of `make fuzz`.
+# Duration of `make fuzz`.
 FUZZ_SECONDS ?= 600
+# COVERAGE=1 measures line coverage in `make test`. It is the default from Python 3.12 on, which measures by
+# sys.monitoring. Older versions must trace each line, which takes about a third more time.
+COVERAGE ?= $(shell $(BIN)/python -c 'import sys; print(int(sys.version_info >= (3, 12)))')
+COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+COVERED = $(filter 1,$(COVERAGE))
 BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo test test-slow docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python sanitize-kernels \
-  valgrind fuzz clean
+.PHONY: demo help test test-slow docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python \
+  sanitize-kernels valgrind fuzz clean
 
-demo: $(VENV)/.demo
+demo: $(VENV)/.demo  ## Run the demo: compare descriptors, average pooling and VLAD on bundled images (the default)
 	$(BIN)/medvlad demo
 
-test: $(VENV)/.test
-	$(BIN)/pytest benchmarks --benchmark-disable --quiet
-	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadfile --no-loadscope-reorder
+help:  ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1@\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS=@ read -r name text; do \
+	  printf '%-18s %s\n' "$$name" "$$text"; done
 
-# The tests that take more than about ten seconds each.
-test-slow: $(VENV)/.test
+test: $(VENV)/.test  ## Run the tests except the slow ones, and print the line coverage
+	$(BIN)/pytest benchmarks --benchmark-disable --quiet
+	$(if $(COVERED),COVERAGE_FILE=$(VENV)/.coverage COVERAGE_CORE=$(COVERAGE_CORE)) MEDVLAD_REQUIRE=$(REQUIRE) \
+	  $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(if $(COVERED),--cov --cov-report=)
+	@if [ -n "$(COVERED)" ]; then \
+	  echo "Line coverage of medvlad: $$(COVERAGE_FILE=$(VENV)/.coverage $(BIN)/coverage report --format=total) %"; \
+	else echo "Line coverage of medvlad: not measured (make test COVERAGE=1 measures it)"; fi
+
+test-slow: $(VENV)/.test  ## Run the tests that take more than about ten seconds each
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadscope -m slow
 
-# Pages of docs/ in build/docs; warnings are errors, links that lead nowhere among them.
-docs: $(VENV)/.docs
+# Warnings are errors, for example links without a target.
+docs: $(VENV)/.docs  ## Build the documentation in build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -n -d build/doctrees docs build/docs
 
-# On a machine with a GPU: the kernels under compute-sanitizer where there is one, the tests marked gpu, and the
-# benchmarks, whose results are written to benchmarks/results.
-gpu: $(VENV)/.gpu
+# Checks the kernels with compute-sanitizer (if installed), runs the tests marked gpu, and writes the results of the
+# benchmarks to benchmarks/results.
+gpu: $(VENV)/.gpu  ## Run the tests and benchmarks of the cuda backend on a machine with a GPU
 	if command -v compute-sanitizer; then for tool in memcheck racecheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -P -m pytest -q -p no:cacheprovider -m gpu \
 	    tests/backends/test_cuda.py -k "kinds_of_numbers or both_ways or distances" || exit 1; done; fi
@@ -52,65 +65,61 @@ gpu: $(VENV)/.gpu
 	  --benchmark-json=benchmarks/out.json $(BENCH)
 	$(BIN)/python benchmarks/report.py benchmarks/out.json --gpu benchmarks/results
 
-# Long; BENCH='-k synthetic', BENCH='--threads 1,2 --kmeans-rows 20000' and the like choose.
-bench: $(VENV)/.bench
+# Select benchmarks with BENCH='-k synthetic' or BENCH='--threads 1,2 --kmeans-rows 20000'.
+bench: $(VENV)/.bench  ## Run the benchmarks (long)
 	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max --benchmark-json=benchmarks/out.json $(BENCH)
 	$(BIN)/python benchmarks/report.py benchmarks/out.json -o benchmarks/out.md
 
-# Is the working tree slower than BASE, a commit? Both are built and take turns; only what is beyond the noise of the
-# run itself counts.
-bench-compare: $(VENV)/.bench
+# Builds both versions and runs them in turn. A difference counts only if it exceeds the noise of the run.
+bench-compare: $(VENV)/.bench  ## Compare the speed of the working tree with the commit BASE
 	$(BIN)/python benchmarks/compare.py $(or $(BASE),$(error give BASE=COMMIT)) $(BENCH)
 
-# An hour of mixed work in one process, whose memory must stay flat.
-soak: $(VENV)/.test
+soak: $(VENV)/.test  ## Check that memory does not grow in an hour (MINUTES=60) of mixed work
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),60) -o benchmarks/out.soak.json --figure benchmarks/out.soak.png
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.dev  ## Check style, types, spelling and the order of imports between rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
-# clang-tidy over the C++ core, by .clang-tidy.
-tidy: $(VENV)/.dev
+tidy: $(VENV)/.dev  ## Check the C++ core with clang-tidy
 	$(BIN)/python csrc/test/tidy.py
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev  ## Format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
-# The C++ core's own test program; "none" is the program alone. LEVELS chooses instruction sets.
-sanitize:
+# SANITIZERS=none runs the programs without sanitizers. LEVELS selects instruction sets.
+sanitize:  ## Run the C++ test programs with AddressSanitizer, UBSan and ThreadSanitizer
 	$(PYTHON) csrc/test/sanitize.py $(SANITIZERS) $(if $(LEVELS),--levels $(LEVELS))
 
-# The extension modules under the same, from Python. LEVELS and K choose: what CI runs takes one level and the
-# tests of whatever reads and writes memory by Python's word.
-sanitize-python: $(VENV)/.test
+# LEVELS selects instruction sets and K selects tests. CI runs one level, and the tests that pass arrays to the core.
+sanitize-python: $(VENV)/.test  ## Run Python tests of the extension modules with the sanitizers
 	$(BIN)/python csrc/test/sanitize_python.py $(filter-out none,$(SANITIZERS)) $(if $(LEVELS),--levels $(LEVELS)) $(if $(K),-k '$(K)')
 
-# Memory that was never written, which the sanitizers do not see: the portable core, alone and from Python.
-# PARTS=smoke is the latter.
-valgrind: $(VENV)/.test
+# Valgrind finds the use of uninitialised memory, which the sanitizers do not. PARTS is core_test, smoke or both.
+valgrind: $(VENV)/.test  ## Run the portable core with valgrind, from C++ and from Python
 	$(BIN)/python csrc/test/valgrind.py $(PARTS)
 
-# Hostile input for about FUZZ_SECONDS: half of them the C++ core, by libFuzzer where there is clang; then readers of
-# files and arguments, by hypothesis and by atheris. What fails is kept in build/fuzz.
-fuzz: $(VENV)/.fuzz
+# Half of FUZZ_SECONDS goes to the C++ core (libFuzzer if clang is installed). The other half goes to the readers of
+# files and arguments (hypothesis and atheris). Inputs that fail are kept in build/fuzz.
+fuzz: $(VENV)/.fuzz  ## Test with random and malformed input for FUZZ_SECONDS
 	$(PYTHON) csrc/test/fuzz.py $$(( $(FUZZ_SECONDS) / 2 ))
 	FUZZ_EXAMPLES=$$(( $(FUZZ_SECONDS) * 2 )) $(BIN)/pytest -q -s tests/robustness/test_fuzz.py
 	$(BIN)/python -P tests/support/fuzz/guided.py $$(( $(FUZZ_SECONDS) / 4 ))
 
-# The CUDA kernels on the host, a thread each of theirs, under ThreadSanitizer.
-sanitize-kernels: $(VENV)/.test
+# Each CUDA thread is a thread of the host.
+sanitize-kernels: $(VENV)/.test  ## Run the CUDA kernels on the host with ThreadSanitizer
 	$(BIN)/pytest -q -m sanitize tests/backends/test_kernels.py
 
-# The long form of tests/robustness/test_faults.py: hundreds of kills and interrupts at random moments.
-faults: $(VENV)/.test
-	$(BIN)/pytest $(HANGS) -q -s -m faults tests/robustness/test_faults.py
+faults: $(VENV)/.test  ## Kill and interrupt commands at hundreds of random moments
+	$(BIN)/pytest $(HANGS) -q -s -m faults tests/robustness
 
-clean:
+clean:  ## Remove the environment and all build results
 	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/.python:
@@ -118,8 +127,7 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-# Not editable: what is tested is what a user gets, compiled extensions and package data included. Built once,
-# whatever is installed beside it.
+# The package is installed from a wheel, so that the tests see what a user gets. All environments share one wheel.
 $(VENV)/.package: $(VENV)/.python $(SOURCES)
 	rm -rf build $(VENV)/wheel
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .

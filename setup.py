@@ -1,4 +1,4 @@
-"""Extension modules only; everything else stands in pyproject.toml."""
+"""Build the extension modules. Everything else is configured in pyproject.toml."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from setuptools import Extension, setup
 
 MSVC = sys.platform == "win32"
 X86 = platform.machine().lower() in ("x86_64", "amd64") and not MSVC
-# Without contraction a processor with fused multiply-add gives the same bits as one without.
+# Without contraction to fused multiply-adds, all processors give the same bits.
 FLAGS = ["/O2", "/fp:precise"] if MSVC else ["-O3", "-ffp-contract=off"]
 WARNINGS = [] if MSVC else ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion"]
 if os.environ.get("MEDVLAD_WERROR") == "1":
-    # GCC's own AVX-512 headers begin values with themselves.
+    # GCC's own AVX-512 headers initialise values with themselves, which causes these two warnings.
     WARNINGS += ["/WX"] if MSVC else ["-Werror", "-Wno-uninitialized", "-Wno-maybe-uninitialized"]
 
-# Each level's flags belong to its own module; medvlad/backends/native.py loads the best one that can run.
+# One module for each instruction set. medvlad/backends/native.py loads the best one that can run.
 LEVELS = json.loads(Path("csrc/levels.json").read_text())
 if not X86:
     LEVELS = {"portable": []}
@@ -36,7 +36,7 @@ def core(level, flags):
         define_macros=[("MEDVLAD_MODULE", name)],
         extra_compile_args=FLAGS + WARNINGS + flags,
         cxx_std=17,
-        # A compiler too old for a level leaves it out.
+        # If the compiler does not support a level, the level is left out.
         optional=level != "portable" and os.environ.get("MEDVLAD_WERROR") != "1",
     )
 

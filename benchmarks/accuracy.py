@@ -1,10 +1,10 @@
-"""Measure rows of docs/results/SET.json with `medvlad evaluate`, and write what was found into them.
+"""Measure rows of docs/results/SET.json with `medvlad evaluate` and write the results into them.
 
-python benchmarks/accuracy.py SET DIR --weights FILE --store FOLDER [--only TEXT]
-python docs/tables.py                     then puts the figures into the pages
+    python benchmarks/accuracy.py SET DIR --weights FILE --store FOLDER [--only TEXT]
+    python docs/tables.py                     then updates the tables of the pages
 
-SET is chest_xray, rooms or hyperkvasir, DIR its images; --only takes rows whose label or options hold TEXT.
-Rows name their options; the seed is 0.
+SET is chest_xray, rooms or hyperkvasir. DIR is the folder of its images. --only selects the rows whose label
+or options contain TEXT. Each row names its options. The seed is 0.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIGURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 def measure(options, root, weights, store):
-    """What `medvlad evaluate` finds with these options, as far as tables need it."""
+    """Run `medvlad evaluate` with these options and return the results that the tables need."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "medvlad", "evaluate", root, *shlex.split(options), "--seed", "0"]
         command += ["--model", "vgg16", "--weights", weights, "--store", store, "--out", out]

@@ -1,16 +1,17 @@
-"""Is the working tree slower than another commit? Both built, run in turns, held to the noise of the run.
+"""Compare the speed of the working tree with that of another commit.
 
-python benchmarks/compare.py BASE [--rounds N] [--only TEXT]         what `make bench-compare BASE=...` runs
+    python benchmarks/compare.py BASE [--rounds N] [--only TEXT]         the command of `make bench-compare`
 
-Three processes take turns, one awake at a time (interleave.py): base, head, and base once more, which is what
-says how far two runs of the same code lie apart here. For each case, with seconds b_r, h_r, t_r of round r,
+Both versions are built. Three processes take turns, and only one runs at a time (interleave.py): base, head,
+and base again. The second base shows how much two runs of the same code differ here. For each case, with the
+seconds b_r, h_r and t_r of round r:
 
     d_r = log(h_r / b_r),   e_r = log(t_r / b_r)
-    band = 99 % quantile of |median of e redrawn|, at least 2 %          the noise of this run, by bootstrap
+    band = 99 % quantile of |median of e redrawn|, at least 2 %          noise of this run, by bootstrap
     head is slower if the 1 % quantile of (median of d redrawn) > band
 
-so a slower head is told only where noise measured in the same minutes cannot explain it. Status 1 if any case
-is slower; results that are not what base computes end the run.
+So head is reported as slower only if the noise of the same minutes cannot explain the difference. The exit
+status is 1 if any case is slower. If head computes other results than base, the run ends with an error.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DRAWS = 2000
 
 
 class Verdict(NamedTuple):
-    """What is said of one case; ratios of seconds, head's over base's."""
+    """The result of one case. Ratios are the seconds of head divided by those of base."""
 
     ratio: float
     low: float
@@ -47,7 +48,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(base, head, twin, seed=0):
-    """Judge seconds of the same rounds."""
+    """Compare the seconds of the same rounds."""
     b, h, t = (np.log(np.asarray(seconds)) for seconds in (base, head, twin))
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(b), size=(DRAWS, len(b)))
@@ -59,7 +60,7 @@ def verdict(base, head, twin, seed=0):
 
 
 def build(source, target):
-    """Build the package in `source`, and lay it into the folder `target`."""
+    """Build the package in `source` and copy it to the folder `target`."""
     with tempfile.TemporaryDirectory() as wheels:
         pip = [sys.executable, "-m", "pip", "--quiet"]
         subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, str(source)], check=True)
@@ -68,7 +69,7 @@ def build(source, target):
 
 
 def compare(sites, rounds, only=""):
-    """Verdicts by case, of packages in the folders `sites` (base, head)."""
+    """Return the verdict of each case for the packages in the folders `sites` (base, head)."""
     base, head = ({"PYTHONPATH": str(site)} for site in sites)
     rivals = {"base": Rival("", base), "head": Rival("", head), "base again": Rival("", base)}
     processes = Processes(rivals, "compare_worker.py")
@@ -99,14 +100,12 @@ def compare(sites, rounds, only=""):
 
 
 def main(arguments=None):
-    """Build both, compare, and say by the exit status whether head is slower."""
+    """Build both versions and compare them. Return 1 if head is slower."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("base", help="a commit, tag or branch; with --sites, a folder that holds the package")
-    parser.add_argument(
-        "--sites", metavar="HEAD", type=Path, help="a folder that holds the other, built already"
-    )
+    parser.add_argument("base", help="commit, tag or branch; with --sites, the folder of the built package")
+    parser.add_argument("--sites", metavar="HEAD", type=Path, help="folder of the built package to compare")
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this text")
     parsed = parser.parse_args(arguments)
     if parsed.sites:
         found = compare((Path(parsed.base), parsed.sites), parsed.rounds, parsed.only)

@@ -1,6 +1,6 @@
-"""The process of one version of the package: ``python compare_worker.py - THREADS``; see worker.py.
+"""The process of one version of the package: ``python compare_worker.py - THREADS``. See worker.py.
 
-Cases use public names only, so that any two versions can be held against each other.
+Cases use public names only, so that any two versions can be compared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from worker import ROUND_SECONDS, main
 
 
 def _descriptors(rows, seed=0):
-    """Not negative and 26 % non-zero, as synthetic ones are everywhere here."""
+    """Return descriptors that are not negative and 26 % non-zero, as in all benchmarks."""
     rng = np.random.default_rng(seed)
     x = np.maximum(rng.normal(-0.65, 1.0, (rows, 512)), 0).astype(np.float32)
     return x, rng
@@ -81,7 +81,7 @@ def _network(n_threads):
     return lambda: network.transform(images).values[::7, ::97]
 
 
-#: Name of a case -> what makes the call that is timed.
+#: Name of a case -> function that returns the call to be timed.
 CASES = {
     "encode 49, K = 64": lambda n_threads: _encode(49, 64, n_threads),
     "encode 49, K = 256": lambda n_threads: _encode(49, 256, n_threads),
@@ -94,7 +94,7 @@ CASES = {
 
 
 class CompareWorker:
-    """The state between requests: one case."""
+    """Answers requests. Its state is one case."""
 
     def __init__(self, module, n_threads):
         import medvlad
@@ -106,7 +106,7 @@ class CompareWorker:
         return {"versions": {"medvlad": self.version}, "core_types": []}
 
     def load(self, case):
-        """Prepare a case, run it to warm up, and choose the number of calls a round."""
+        """Prepare a case, run it to warm up, and choose the number of calls of a round."""
         if case == "network" and find_spec("keras") is None:
             return {"absent": "Keras is not installed"}
         self.call = CASES[case](self.n_threads)
@@ -123,14 +123,14 @@ class CompareWorker:
         return (time.perf_counter() - begin) / calls
 
     def measure(self):
-        """Mean seconds of a call over one round."""
+        """Return the mean seconds of a call in one round."""
         used = time.process_time()
         if self.calls > 1:
-            self.call()  # wakes what was stopped
+            self.call()  # wakes threads that were stopped
         return {"seconds": self._seconds(self.calls), "cpu": time.process_time() - used}
 
     def result(self):
-        """Some of the numbers that are computed."""
+        """Return some of the computed numbers."""
         return {"numbers": np.asarray(self.call(), np.float64).ravel()[:500].tolist()}
 
 

@@ -1,4 +1,4 @@
-"""Options, what the benchmarks share, and a table of rates at the end of a run."""
+"""Options and fixtures of the benchmarks, and a table of rates at the end of a run."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from medvlad._util.validate import check_n_threads
 def pytest_addoption(parser):
     group = parser.getgroup("medvlad benchmarks")
     group.addoption(
-        "--threads", default="all", help="numbers of threads, such as 1,2; default: all processors"
+        "--threads", default="all", help="numbers of threads, such as 1,2 (default: all processors)"
     )
-    group.addoption("--rounds", type=int, default=7, help="rounds of each encoding")
-    group.addoption("--kmeans-rows", type=int, default=200_000, help="descriptors that k-means clusters")
+    group.addoption("--rounds", type=int, default=7, help="number of rounds of each encoding")
+    group.addoption("--kmeans-rows", type=int, default=200_000, help="number of descriptors for k-means")
 
 
 def pytest_generate_tests(metafunc):
@@ -32,13 +32,13 @@ def pytest_generate_tests(metafunc):
 
 
 def identifier(name):
-    """Name of an implementation as a part of a test's name."""
+    """Return the name of an implementation for use in the name of a test."""
     return name.replace(",", "").replace(" ", "_")
 
 
 @pytest.fixture(scope="session")
 def processes():
-    """The implementations' processes; all of them end with the session."""
+    """The processes of the implementations. They end with the session."""
     running = Processes()
     yield running
     running.close()
@@ -46,7 +46,7 @@ def processes():
 
 @pytest.fixture(scope="session")
 def network_processes():
-    """The same of what runs a network."""
+    """The processes of the implementations of a network. They end with the session."""
     running = Processes(NETWORKS, "network_worker.py")
     yield running
     running.close()
@@ -54,7 +54,7 @@ def network_processes():
 
 @pytest.fixture(scope="session")
 def timing(request):
-    """Whether anything is timed; --benchmark-disable only checks the results of small problems."""
+    """Whether anything is timed. With --benchmark-disable, only results of small problems are checked."""
     return not request.config.getoption("benchmark_disable")
 
 
@@ -65,12 +65,12 @@ def n_rounds(request, timing):
 
 @pytest.fixture(scope="session")
 def measured_cases():
-    """Cases that were measured in this session."""
+    """Cases measured in this session."""
     return {}
 
 
 def pytest_benchmark_update_json(config, output_json):
-    """Say on what machine this was, without its name or any folder of it."""
+    """Add a description of the machine, without its name or folders."""
     output_json["machine"] = machine.describe() | {"limits": config.stash.get(machine.LIMITS, None)}
     output_json["machine_info"] = {}
     output_json["commit_info"] = {}
@@ -79,7 +79,7 @@ def pytest_benchmark_update_json(config, output_json):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print GFLOP/s (assignment only: 2 N K D) with the spread, and the ratio to the slowest."""
+    """Print GFLOP/s (assignment only: 2 N K D) with their spread, and the ratio to the slowest."""
     session = getattr(config, "_benchmarksession", None)
     groups = defaultdict(list)
     for bench in getattr(session, "benchmarks", ()):
@@ -104,7 +104,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def extraction_lines(benches):
-    """Lines of images/s, and of the rate as a share of a matrix product's and of Keras' predict."""
+    """Yield lines of images/s and of the rate relative to a matrix product and to Keras' predict."""
     for bench in sorted(benches, key=lambda b: -b.extra_info["flop"] / b.stats.median):
         info, stats = bench.extra_info, bench.stats
         name, images, rate = info["implementation"], info["images"], info["flop"] / stats.median

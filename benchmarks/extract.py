@@ -1,4 +1,4 @@
-"""Extract VGG16 block5_pool descriptors of images into a file, or time extraction with made-up weights."""
+"""Extract VGG16 block5_pool descriptors of images into a file, or time extraction with random weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def extract(images, weights, scale, out):
     from medvlad import CNNDescriptors
 
     values = CNNDescriptors("vgg16", weights=weights, scales=(scale,)).transform(images).values
-    # Renamed when whole: an interrupted run leaves no half file under the name that is looked for.
+    # Write to another name and rename, so that an interrupted run leaves no incomplete file.
     with tempfile.NamedTemporaryFile(dir=out.parent, suffix=".npy", delete=False) as part:
         np.save(part, values)
     Path(part.name).replace(out)
 
 
 def seconds_per_image(scale, n_images):
-    """Seconds an image of extraction alone; what the weights are does not matter to that."""
+    """Return the seconds of extraction for one image. The weights are random: they do not affect the time."""
     import keras
     from PIL import Image
 
@@ -40,7 +40,7 @@ def seconds_per_image(scale, n_images):
             Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(images[-1])
         network = CNNDescriptors("vgg16", weights=weights, scales=(scale,), progress=False)
         network.fit()
-        network.transform(images)  # builds and traces
+        network.transform(images)  # builds and traces the network
         begin = time.perf_counter()
         network.transform(images)
         return (time.perf_counter() - begin) / n_images
@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--scale", type=int, default=0)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--time", type=int, metavar="IMAGES", help="print seconds an image instead")
+    parser.add_argument("--time", type=int, metavar="IMAGES", help="print the seconds for each image instead")
     arguments = parser.parse_args()
     if arguments.time:
         seconds = seconds_per_image(arguments.scale, arguments.time)

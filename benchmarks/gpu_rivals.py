@@ -1,9 +1,10 @@
-"""Implementations on a GPU: medvlad's kernels, and what people write with torch, JAX and CuPy.
+"""Implementations of encoding on a GPU: medvlad's kernels, torch, JAX and CuPy.
 
-Each is a class made with descriptors, offsets and centres, all prepared untimed. The descriptors are a list
-of arrays (N, D), used in turn, so that no call finds its input in the cache. ``run(i)`` encodes the i-th with
-L2 normalisation and leaves the result on the device; ``seconds(runs)`` is how long a run takes. Buffers that
-a library can be given are made beforehand. Without a GPU torch and JAX compute on the CPU, for the tests.
+Each is a class that takes descriptors, offsets and centres and prepares them untimed. The descriptors are a
+list of arrays (N, D), which are used in turn, so that no input is in the cache. ``run(i)`` encodes array i
+with L2 normalisation and leaves the result on the device. ``seconds(runs)`` returns the time of a run.
+Output buffers are allocated in advance if the library accepts them. Without a GPU, torch and JAX run on the
+CPU, for the tests.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import medvlad as mv
 
 
 class Unavailable(Exception):
-    """An implementation cannot run here; the message says why."""
+    """An implementation cannot run here. The message gives the reason."""
 
 
 def _cupy():
@@ -31,7 +32,7 @@ def _cupy():
 
 
 class _Cupy:
-    """What is timed with CUDA events on CuPy's stream."""
+    """An implementation that is timed with CUDA events on CuPy's stream."""
 
     def seconds(self, runs):
         cupy = _cupy()
@@ -45,7 +46,7 @@ class _Cupy:
 
 
 class Medvlad(_Cupy):
-    """This package, its output in an array that is there."""
+    """This package. It writes into an existing array."""
 
     def __init__(self, inputs, offsets, centers):
         cupy = _cupy()
@@ -62,7 +63,7 @@ class Medvlad(_Cupy):
 
 
 class PlainCupy(_Cupy):
-    """CuPy without kernels of one's own: a product, argmax, and scatter-add."""
+    """CuPy without custom kernels: a product, argmax and scatter-add."""
 
     def __init__(self, inputs, offsets, centers):
         cupy = _cupy()
@@ -91,7 +92,7 @@ class PlainCupy(_Cupy):
 
 
 class Torch:
-    """torch: addmm and argmax, index_add_, as one would write it; products in tf32 where there is a GPU."""
+    """torch: addmm, argmax and index_add_. On a GPU, products are computed in tf32."""
 
     compiled = False
 
@@ -104,7 +105,7 @@ class Torch:
         self._torch = torch
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.compiled and device == "cpu":
-            raise Unavailable("compiling for the CPU takes minutes and proves nothing")
+            raise Unavailable("no GPU; compiling for the CPU would take minutes")
         torch.backends.cuda.matmul.allow_tf32 = True
         self._inputs = [torch.from_numpy(x).to(device) for x in inputs]
         c = torch.from_numpy(centers).to(device)
@@ -144,13 +145,13 @@ class Torch:
 
 
 class TorchCompiled(Torch):
-    """The same through torch.compile."""
+    """torch, compiled by torch.compile."""
 
     compiled = True
 
 
 class Jax:
-    """JAX: jit of a product, argmax and segment_sum. It names no stream for events: the host's clock."""
+    """JAX: a product, argmax and segment_sum, under jit. It is timed by the host's clock."""
 
     def __init__(self, inputs, offsets, centers):
         try:
@@ -188,7 +189,7 @@ class Jax:
         return np.asarray(self._result)
 
 
-#: In the order of the report's columns.
+#: All implementations, in the order of the report's columns.
 GPU_RIVALS = {
     "medvlad": Medvlad,
     "torch": Torch,
@@ -199,7 +200,7 @@ GPU_RIVALS = {
 
 
 def version_of(package):
-    """Version of CuPy, under whichever name it was installed."""
+    """Return the version of CuPy, which can be installed under several names."""
     for name in (package, f"{package}-cuda13x", f"{package}-cuda12x"):
         try:
             return version(name)
@@ -209,7 +210,7 @@ def version_of(package):
 
 
 def ceilings():
-    """What the GPU can do at most: bytes copied (read and written) and float32 products in tf32, a second."""
+    """Measure the limits of the GPU: copied bytes (read and written) and tf32 operations a second."""
     cupy = _cupy()
     device = cupy.cuda.Device()
     name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
@@ -233,7 +234,7 @@ def ceilings():
 
 
 def _fastest(work, rounds=20):
-    """Seconds of the fastest round, on the default stream, which torch and CuPy share."""
+    """Return the seconds of the fastest round, on the default stream, which torch and CuPy share."""
     cupy, best = _cupy(), float("inf")
     for _ in range(rounds):
         begin, end = cupy.cuda.Event(), cupy.cuda.Event()

@@ -1,8 +1,8 @@
-"""One process an implementation, only one of them awake, and rounds that take them in turn.
+"""One process for each implementation, of which only one runs at a time, in rounds.
 
-Libraries keep idle threads that spin for a while, and a shared machine has slow minutes. So the process in
-use is the only one that runs (the others are stopped by signal), and every implementation has its turn in
-every round: a slow minute then strikes them all.
+Idle threads of libraries may spin for a while, and a shared machine has slow minutes. So all processes
+except the current one are stopped by a signal. Each round runs every implementation, so that a slow minute
+affects all.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ HERE = Path(__file__).parent
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _LEFT_OUT = ("OPENBLAS_CORETYPE", "PYTHONSAFEPATH")
 
-#: Share of one processor that others may use, and seconds for the coarse clock that tells it.
+#: Largest share of one processor that other programs may use, and the resolution of the clock in seconds.
 OTHERS, TICKS = 0.1, 0.03
 RETRIES, PAUSE = 5, 0.5
 
 
 class Missing(Exception):
-    """An implementation cannot run here; the message says why."""
+    """An implementation cannot run here. The message gives the reason."""
 
 
 class Process:
-    """A worker process, stopped unless it is asked something."""
+    """A worker process. It is stopped except while it answers a request."""
 
     def __init__(self, name, rival, n_threads, script):
-        # The workers import what lies beside them, whatever the tests want of the programs they start.
+        # The workers import modules from their own folder, even if the tests forbid this to other programs.
         environment = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
         environment |= dict.fromkeys(_THREADS, str(n_threads)) | rival.environment
         self.name, self.rounds = name, rival.rounds
@@ -53,7 +53,7 @@ class Process:
         self._signal(signal.SIGSTOP)
 
     def ask(self, do, **arguments):
-        """Let the process run until it has answered."""
+        """Send a request and let the process run until it has answered."""
         self._signal(signal.SIGCONT)
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
@@ -62,7 +62,7 @@ class Process:
         return answer
 
     def close(self):
-        self._process.kill()  # reaches a stopped process too
+        self._process.kill()  # also ends a stopped process
         self._process.wait()
         self._process.stdin.close()
         self._process.stdout.close()
@@ -94,7 +94,7 @@ class Processes:
         self.folder = Path(tempfile.mkdtemp(prefix="medvlad-benchmarks-"))
 
     def get(self, name, n_threads):
-        """Process of an implementation, or Missing."""
+        """Return the process of an implementation. Raises Missing if it cannot run."""
         key = name, n_threads
         if key not in self._started:
             try:
@@ -116,7 +116,7 @@ class Processes:
         return Process(name, self._rivals[name], n_threads, self._script)
 
     def forget(self, name, n_threads):
-        """End a process; it is started anew when it is needed again."""
+        """End a process. It is started again when it is needed."""
         process = self._started.pop((name, n_threads), None)
         if isinstance(process, Process):
             process.close()
@@ -129,7 +129,7 @@ class Processes:
 
     @contextmanager
     def problem(self, x, offsets, centers):
-        """Folder that holds a problem as long as it is being measured."""
+        """Yield a folder that holds a problem while it is measured."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         for name, array in (("x", x), ("offsets", offsets), ("centers", centers)):
             if array is not None:
@@ -139,11 +139,11 @@ class Processes:
 
 
 def interleaved(processes, n_rounds):
-    """Seconds of a call: {name: [one number a round]}, of processes that have loaded their problem.
+    """Return the seconds of a call, {name: [one number a round]}, for processes that have loaded a problem.
 
-    Each round begins with another implementation, so that none always follows the same one. A measurement
-    during which other programs used a processor is made again, whatever it says, a few times at most.
-    Returns the seconds and how many of them were disturbed in the end.
+    Each round begins with another implementation, so that none always follows the same one. If other
+    programs used a processor during a measurement, it is repeated a few times at most. Also returns the
+    number of measurements that stayed disturbed.
     """
     seconds = {process.name: [] for process in processes}
     disturbed = dict.fromkeys(seconds, 0)
@@ -159,7 +159,7 @@ def interleaved(processes, n_rounds):
 
 
 def ask_in_quiet(process, do, retries=RETRIES, **arguments):
-    """Answer of a process, asked again while other programs are busy, and whether it was quiet in the end."""
+    """Return the answer and whether the machine was quiet. Repeat while other programs are busy."""
     for attempt in range(1 + retries):
         if attempt:
             time.sleep(PAUSE)
@@ -173,7 +173,7 @@ def ask_in_quiet(process, do, retries=RETRIES, **arguments):
 
 
 def busy_seconds():
-    """Processor seconds that the machine has worked, all programs together; 0 where it does not say."""
+    """Return the processor seconds of all programs since the start of the machine, or 0 if unknown."""
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
@@ -183,7 +183,7 @@ def busy_seconds():
 
 
 def has_avx512():
-    """Whether this is an x86-64 processor with AVX-512, as far as Linux says so."""
+    """Return whether Linux reports an x86-64 processor with AVX-512."""
     try:
         return " avx512f " in Path("/proc/cpuinfo").read_text()
     except OSError:

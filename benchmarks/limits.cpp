@@ -1,6 +1,7 @@
-// What this machine can do at most: float32 multiply-adds, bfloat16 dot products, and bytes to and from
-// memory. limits full|quick THREADS... prints JSON {"THREADS": {"name": rate}}. Each rate is the best of a
-// few repetitions, since it is a bound: all threads start together, and the slowest of them ends the clock.
+// Measure the limits of this machine: float32 multiply-adds, bfloat16 dot products, and bytes to and from memory.
+//
+// `limits full|quick THREADS...` prints JSON {"THREADS": {"name": rate}}. Each rate is the best of a few
+// repetitions, because it is a bound. All threads start together, and the slowest one ends the measurement.
 
 #include <algorithm>
 #include <atomic>
@@ -24,8 +25,8 @@ using Clock = std::chrono::steady_clock;
 volatile float sink;
 volatile float factor = 0.999f, addend = 0.001f;
 
-// Independent sums hide the latency of one multiply-add; enough of them for two units of latency 4 or 5, and
-// few enough for the registers. The compiler contracts a * b + c within one expression.
+// Independent sums hide the latency of a multiply-add. Their number is enough for two units of latency 4 or 5, and
+// fits into the registers. The compiler contracts a * b + c within one expression.
 template <class Vector, int n_sums>
 [[gnu::always_inline]] inline double multiply_add(int64_t steps) {
   constexpr int lanes = sizeof(Vector) / sizeof(float);
@@ -99,7 +100,7 @@ double stream_memory(char* begin, char* end) {
 }
 #endif
 
-// Work a second of `work(thread)` done by all threads at once; the best of `repetitions`.
+// Return the best rate of `repetitions`, in which all threads run `work(thread)` at once.
 double rate(int n_threads, int repetitions, const std::function<double(int)>& work) {
   double best = 0;
   for (int r = 0; r < repetitions; ++r) {
@@ -131,7 +132,7 @@ int main(int count, char** words) {
   const bool quick = count < 2 || std::strcmp(words[1], "quick") == 0;
   const int64_t steps = quick ? 10'000 : 20'000'000;
   const int repetitions = quick ? 1 : 5;
-  // Far more than any cache in use, or the figure is a cache's.
+  // Far larger than any cache, so that memory is measured.
   const size_t bytes = quick ? size_t(1) << 22 : size_t(1) << 30;
   char* memory = static_cast<char*>(std::aligned_alloc(4096, bytes));
   if (!memory) return std::fputs("no memory for the bandwidth test\n", stderr), 1;

@@ -1,4 +1,4 @@
-"""What the machine is and what it can do at most: peak arithmetic and memory bandwidth, measured."""
+"""Description of the machine and measurement of its limits: peak arithmetic and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PACKAGES = (
 
 
 class NoCompiler(Exception):
-    """The limits cannot be measured; the message says why."""
+    """The limits cannot be measured. The message gives the reason."""
 
 
 def describe():
-    """Processor, versions, date and load, with no name or folder of the machine."""
+    """Return processor, versions, date and load, without the name or folders of the machine."""
     return {
         "processor": processor(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -46,7 +46,7 @@ def describe():
 
 
 def processor():
-    """Name of the processor, with family, model and stepping where Linux tells them."""
+    """Return the name of the processor, with family, model and stepping if Linux reports them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:
@@ -58,7 +58,7 @@ def processor():
 
 
 def installed():
-    """Versions of the packages that take part."""
+    """Return the versions of the packages that are measured."""
     found = {}
     for package in _PACKAGES:
         try:
@@ -69,10 +69,10 @@ def installed():
 
 
 def limits(threads, quick=False):
-    """Compile and run limits.cpp: {threads: {name: number}}; `quick` proves only that it runs."""
+    """Compile and run limits.cpp and return {threads: {name: number}}. `quick` only checks that it runs."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise NoCompiler("no C++ compiler was found (CXX, c++, g++, clang++)")
+        raise NoCompiler("no C++ compiler found; tried CXX, c++, g++ and clang++")
     source = Path(__file__).with_name("limits.cpp")
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "limits"

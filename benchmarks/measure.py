@@ -1,4 +1,4 @@
-"""Encoding measured and checked: what the tests of one case share."""
+"""Measurement and checks of encoding, shared by all tests of a case."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from interleave import Missing, interleaved
 from problems import DIMENSION, IMAGES_CHECKED
 from rivals import RIVALS
 
-#: Rows in a thousand that float32 may give to another centre than the nearest: near ties.
+#: Number of rows in a thousand for which float32 may choose another centre than the nearest (near ties).
 OTHER_LABELS = 1
-#: Largest absolute difference of a number of an L2-normalised VLAD. VLFeat's float32 sums need the second.
+#: Largest absolute difference of a number of an L2-normalised VLAD. The second is for VLFeat's float32 sums.
 NATIVE_TOLERANCE, TOLERANCE = 2e-6, 1e-5
 
 
 class Measured(NamedTuple):
-    """What one implementation did with one problem."""
+    """Results of one implementation for one problem."""
 
     seconds: list[float]
     """Of one call, one number a round."""
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
 
 
 class MeasuredCase(NamedTuple):
-    """One problem, what the specification says of it, and what everybody did: Measured or Missing."""
+    """One problem, its specified results, and the results of each implementation (Measured or Missing)."""
 
     n_rows: int
     n_images: int
@@ -46,7 +46,7 @@ class MeasuredCase(NamedTuple):
 
 
 def measure(processes, problem, names, n_threads, n_rounds, fresh=False):
-    """Run all on a problem (x, offsets, centers), `n_rounds` times in turn, and once to check."""
+    """Run and check all implementations on a problem (x, offsets, centers), `n_rounds` times in turn."""
     x, offsets, centers = problem
     by_name, running = {}, []
     with processes.problem(x, offsets, centers) as folder:
@@ -73,7 +73,7 @@ def measure(processes, problem, names, n_threads, n_rounds, fresh=False):
 
 
 def _result(process, folder):
-    """Encoding of the first images and labels of all rows; None for what there is not."""
+    """Return the encoding of the first images and the labels of all rows. None: not available."""
     has = process.ask("result", folder=str(folder), images=IMAGES_CHECKED)
     encoded = np.load(folder / "encoded.npy") if has["encoded"] else None
     if has["labels"]:
@@ -87,7 +87,7 @@ def _labels(process, folder):
 
 
 def check(case, name):
-    """Hold what an implementation computed against the specification."""
+    """Compare the results of an implementation with the specification."""
     found = case.get(name)
     if not RIVALS[name].encodes:
         return
@@ -104,7 +104,7 @@ def check(case, name):
 
 
 def information(case, name, measured, n, k, data, n_threads):
-    """What a result file says of a measurement, besides its seconds."""
+    """Return the fields of a measurement in the result file, except its seconds."""
     return {
         "implementation": name,
         "data": data,
@@ -124,12 +124,12 @@ _now = 0.0
 
 
 def replayed_time():
-    """Clock for pytest-benchmark that stands still but for what `replay` adds."""
+    """Clock for pytest-benchmark that advances only by the seconds that `replay` adds."""
     return _now
 
 
 def replay(benchmark, seconds, result=None):
-    """Hand seconds that were measured elsewhere to pytest-benchmark, one round each."""
+    """Pass seconds that were measured in another process to pytest-benchmark, one round each."""
     left = iter(seconds)
 
     def step():

@@ -1,4 +1,4 @@
-"""The process of one way of running a network: ``python network_worker.py MODULE THREADS``; see worker.py."""
+"""The process of one network: ``python network_worker.py MODULE THREADS``. See worker.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker import Worker, main
 
 
 class NetworkWorker(Worker):
-    """The state between requests: one network, ready for images of one size."""
+    """Answers requests. Its state is one network, prepared for images of one size."""
 
     def __init__(self, module, n_threads):
         self.rival = importlib.import_module(f"networks.{module}")
@@ -21,7 +21,7 @@ class NetworkWorker(Worker):
         self.run = self.pixels = None
 
     def load(self, folder, side, images, settings):
-        """Make the network and run it once: graphs are compiled then."""
+        """Make the network and run it once, so that graphs are compiled."""
         self.unload()
         folder = Path(folder)
         with np.load(folder / "layers.npz") as arrays:
@@ -35,13 +35,13 @@ class NetworkWorker(Worker):
         return {}
 
     def measure(self):
-        """Seconds of all images."""
+        """Return the seconds for all images."""
         used, begin = time.process_time(), time.perf_counter()
         self.run(self.pixels)
         return {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - used}
 
     def result(self, folder):
-        """Save what comes out; of the whole way, how far it is from the Keras model."""
+        """Save the output. For extraction from files, return its distance from the Keras model's output."""
         if hasattr(self.run, "difference"):
             return {"difference": self.run.difference()}
         np.save(Path(folder) / "maps.npy", self.run(self.pixels[:2]))

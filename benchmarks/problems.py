@@ -1,7 +1,7 @@
-"""The problems that are timed: descriptors, images and centres, made up or of real images.
+"""The problems that are timed: synthetic or real descriptors, images and centres.
 
-Real descriptors are extracted once and kept in the folder named by MEDVLAD_BENCH_CACHE (default: the user's
-cache folder). The images are those that the tests use: MEDVLAD_DATA, else ../shared/data beside the checkout.
+Real descriptors are extracted once and cached in the folder MEDVLAD_BENCH_CACHE (default: the user's cache
+folder). The images are those of the tests: MEDVLAD_DATA, or ../shared/data beside the checkout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 DIMENSION = 512
-#: Descriptors an image (scales 0, 1 and 2) -> images: about 12,000 rows each.
+#: Number of descriptors of an image (scales 0, 1 and 2) -> number of images, for about 12,000 rows each.
 N_IMAGES = {49: 245, 289: 41, 729: 17}
 SIZES = tuple(N_IMAGES)
 N_CENTERS = (64, 256)
@@ -28,7 +28,7 @@ _FOLDERS = {"chest": "chest_xray_224/test", "rooms": "rooms_dev"}
 
 
 class Case(NamedTuple):
-    """One problem by name."""
+    """Name and size of a problem."""
 
     data: str
     n: int
@@ -38,7 +38,7 @@ class Case(NamedTuple):
         return f"{self.data}-{self.n}-{self.k}"
 
 
-#: The chest X-rays come as 224 x 224 pixels, so larger scales of them would be interpolation.
+#: The chest X-rays have 224 x 224 pixels. Larger scales would only interpolate them.
 CASES = [
     Case(data, n, k)
     for data in ("synthetic", "chest", "rooms")
@@ -49,11 +49,11 @@ CASES = [
 
 
 class Unavailable(Exception):
-    """A problem cannot be made here; the message says why."""
+    """A problem cannot be made here. The message gives the reason."""
 
 
 def make(case, n_images=None):
-    """Descriptors (N, D), offsets (B + 1,) and centres (K, D) of a case."""
+    """Return descriptors (N, D), offsets (B + 1,) and centres (K, D) of a case."""
     n_images = n_images or N_IMAGES[case.n]
     if case.data == "synthetic":
         x = synthetic_descriptors(n_images * case.n)
@@ -66,7 +66,7 @@ def make(case, n_images=None):
 
 
 def synthetic_descriptors(n_rows):
-    """Rows like block5_pool's: 512 numbers, not negative, about a quarter of them not zero."""
+    """Return rows like those of block5_pool: 512 numbers, not negative, about a quarter of them not zero."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n_rows, DIMENSION), np.float32)
     x -= np.float32(0.64)
@@ -74,7 +74,7 @@ def synthetic_descriptors(n_rows):
 
 
 def clustered_descriptors(n_rows, n_prototypes=1000):
-    """Rows scattered about prototypes, both rectified: data that k-means finds something in."""
+    """Return rows scattered around prototypes, both rectified. k-means finds clusters in such data."""
     rng = np.random.default_rng(0)
     prototypes = np.maximum(rng.normal(-0.64, 1, (n_prototypes, DIMENSION)), 0).astype(np.float32)
     x = prototypes[rng.integers(n_prototypes, size=n_rows)]
@@ -86,7 +86,7 @@ def clustered_descriptors(n_rows, n_prototypes=1000):
 
 
 def cache_folder():
-    """Folder for what is dear to make, made when first asked for."""
+    """Return the folder of the cache. It is created if necessary."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "medvlad-benchmarks"
     folder = Path(os.environ.get("MEDVLAD_BENCH_CACHE") or default)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def cache_folder():
 
 
 def real_descriptors(data, n, n_images):
-    """block5_pool of VGG16 with its ImageNet weights: `n_images` images drawn, or all if fewer."""
+    """Return block5_pool descriptors of VGG16 with ImageNet weights, for at most `n_images` random images."""
     folder, weights = DATA / _FOLDERS[data], DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"
     for path in (folder, weights):
         if not path.exists():
@@ -109,7 +109,7 @@ def real_descriptors(data, n, n_images):
     key = hashlib.sha256(names.encode()).hexdigest()[:12]
     kept = cache_folder() / f"vgg16-{data}-{n}-{key}.npy"
     if not kept.exists():
-        # In a process of its own: TensorFlow's threads are not to stay beside the ones that are timed.
+        # In another process, so that TensorFlow's threads do not disturb the measurements.
         script = Path(__file__).with_name("extract.py")
         command = [sys.executable, script, "--weights", weights, "--scale", SIZES.index(n), "--out", kept]
         subprocess.run([*map(str, command), *map(str, images)], check=True)
@@ -117,7 +117,7 @@ def real_descriptors(data, n, n_images):
 
 
 def fitted_centers(x, case):
-    """Few steps of k-means over the descriptors themselves, kept beside them."""
+    """Return centres of a few steps of k-means on the descriptors. They are cached with the descriptors."""
     digest = hashlib.sha256(np.ascontiguousarray(x[:: max(len(x) // 64, 1)]).tobytes()).hexdigest()[:12]
     kept = cache_folder() / f"centers-{case.data}-{case.n}-{case.k}-{len(x)}-{digest}.npy"
     if not kept.exists():

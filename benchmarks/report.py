@@ -1,9 +1,9 @@
-"""Write a report in Markdown of a result file of the benchmarks, and a trimmed copy that can be published.
+"""Write a Markdown report of benchmark results, and a trimmed copy of the results for publication.
 
-python benchmarks/report.py RESULTS.json -o REPORT.md [--trim TRIMMED.json]
-python benchmarks/report.py RESULTS.json --gpu FOLDER      writes both, named after the GPU that was timed
+    python benchmarks/report.py RESULTS.json -o REPORT.md [--trim TRIMMED.json]
+    python benchmarks/report.py RESULTS.json --gpu FOLDER      write both, named after the GPU
 
-RESULTS.json is what ``pytest benchmarks --benchmark-json=RESULTS.json`` wrote, or a trimmed copy of it.
+RESULTS.json is written by ``pytest benchmarks --benchmark-json=RESULTS.json``, or is a trimmed copy of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEPT = ("min", "q1", "median", "q3", "max", "rounds")
 
 
 def trim(results):
-    """Only what a reader needs: no host name, no folder, five numbers for the seconds of a benchmark."""
+    """Return the results without host name and folders, with five numbers for each benchmark's seconds."""
     if "results" in results:
         return results
     benchmarks = [
@@ -33,7 +33,7 @@ def trim(results):
 
 
 def report(trimmed):
-    """Return the whole report as text."""
+    """Return the report as text."""
     machine, results = trimmed["machine"], trimmed["results"]
     sections = ["# Benchmarks", *_machine(machine)]
     for kind, title in (
@@ -64,13 +64,13 @@ def _table(header, rows):
 
 
 def _spread(seconds, scale=1.0, digits=1):
-    """Median of a time with its extremes, or the median alone where there was one round."""
+    """Return the median of a time with its extremes, or the median alone if there was one round."""
     middle, low, high = (f"{scale * seconds[key]:,.{digits}f}" for key in ("median", "min", "max"))
     return f"{middle} ({low} to {high})" if seconds["rounds"] > 1 else middle
 
 
 def _rate(result):
-    """GFLOP/s by the median, with those of the slowest and the fastest round."""
+    """Return GFLOP/s of the median round, the slowest and the fastest round."""
     gflop, seconds = result["flop"] / 1e9, result["seconds"]
     middle, low, high = (f"{gflop / seconds[key]:.1f}" for key in ("median", "max", "min"))
     return f"{middle} ({low} to {high})" if seconds["rounds"] > 1 else middle
@@ -81,7 +81,7 @@ def _gflops(result):
 
 
 def _names(results):
-    """Implementations that took part, in the order of the table of rivals."""
+    """Return the implementations in the results, in the order of the table of rivals."""
     there = {result["implementation"] for result in results}
     return [name for name in RIVALS if name in there]
 
@@ -143,7 +143,7 @@ def _encoding(results, title, limits):
 
 
 def _disturbed(results):
-    """Say how many measurements are not to be trusted, if any."""
+    """Yield the number of disturbed measurements, if there are any."""
     disturbed = sum(result.get("disturbed_rounds", 0) for result in results)
     if disturbed:
         rounds = sum(result["seconds"]["rounds"] for result in results)
@@ -151,7 +151,7 @@ def _disturbed(results):
 
 
 def _ratios(by_name, limits):
-    """native over the fastest rival, over the bare product at both core types, and over the peak."""
+    """Return native's rate relative to the fastest rival, the product (both core types) and the peak."""
     if "native" not in by_name:
         return ["-"] * 4
     native = _gflops(by_name["native"])
@@ -213,7 +213,7 @@ def _images_a_second(result):
 
 
 def _gpu_ratios(by_name, limits):
-    """Share of the bound that medvlad reaches, and its speed over the fastest of the others."""
+    """Return the share of the bound that medvlad reaches, and its speed relative to the fastest other."""
     if "medvlad" not in by_name:
         return ["-", "-"]
     own = by_name["medvlad"]
@@ -328,7 +328,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("-o", "--output", type=Path, help="Markdown file to write")
-    parser.add_argument("--trim", type=Path, help="JSON file to write: what may be published")
+    parser.add_argument("--trim", type=Path, help="JSON file to write, trimmed for publication")
     parser.add_argument("--gpu", type=Path, metavar="FOLDER", help="folder for both, named after the GPU")
     parsed = parser.parse_args(arguments)
     trimmed = trim(json.loads(parsed.results.read_text(encoding="utf-8")))

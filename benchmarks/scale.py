@@ -1,12 +1,11 @@
-"""Memory against the number of images: a synthetic store is made, opened, and encoded into files.
+"""Measure memory against the number of images: write a synthetic store, open it, and encode it into files.
 
     python benchmarks/scale.py --images 10000,100000 --folder FOLDER
 
-Each number of images gets fresh processes, one that writes and one that opens, fits and encodes. Memory is
-the most that such a process had resident. The shard being read is mapped and counts; encoded images go to
-their file by plain writes, so what the system keeps of that file counts for no process. Ends with status 1
-if memory grew by more than the lists of images (72 bytes each, as much again for sorting them) and the
-noise of allocation.
+Each number of images gets two new processes: one writes, the other opens, fits and encodes. The result is
+their peak resident memory. It includes the shard being read, which is memory-mapped, but not the encoded
+images, which are written to a file. The exit status is 1 if memory grew by more than the lists of images (72
+bytes each, and as much again for sorting) and the noise of allocation.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ NON_ZERO = 0.12
 
 
 class Keys(Sequence):
-    """As many keys as there are images, made when they are asked for: in a list each would take 120 bytes."""
+    """Keys of the images, made on access, because a list would take 120 bytes for each."""
 
     def __init__(self, n):
         self.n = n
@@ -42,7 +41,7 @@ class Keys(Sequence):
 
 
 def peak():
-    """Most bytes that this process had resident; ru_maxrss alone would begin with its parent's."""
+    """Return the peak resident bytes of this process. ru_maxrss would include the peak of its parent."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -91,7 +90,7 @@ def encode(store, n_images, clusters, max_samples):
 
 
 def run(folder, n_images, arguments):
-    """Figures of one number of images."""
+    """Return the measurements for one number of images."""
     figures = {"images": n_images}
     with tempfile.TemporaryDirectory(dir=folder) as store:
         for part in ("write", "encode"):
@@ -109,12 +108,12 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", default="10000,40000", help="numbers of images, the smallest first")
-    parser.add_argument("--rows", type=int, default=49, help="descriptors an image")
+    parser.add_argument("--images", default="10000,40000", help="numbers of images, smallest first")
+    parser.add_argument("--rows", type=int, default=49, help="number of descriptors of an image")
     parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--clusters", type=int, default=8)
     parser.add_argument("--max-samples", type=int, default=40_000)
-    parser.add_argument("--folder", type=Path, help="where the disk has room; default: the system's")
+    parser.add_argument("--folder", type=Path, help="folder on a large disk (default: temporary)")
     parser.add_argument("--part", choices=("write", "encode"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     numbers = [int(number) for number in arguments.images.split(",")]

@@ -1,12 +1,12 @@
-"""Hours of mixed work in one process, and whether its memory stays flat.
+"""Check that memory stays flat in hours of mixed work in one process.
 
-python benchmarks/soak.py --minutes 60 -o benchmarks/results/soak.json --figure docs/static/soak.png
+    python benchmarks/soak.py --minutes 60 -o benchmarks/results/soak.json --figure docs/static/soak.png
 
-Each turn does one piece of everyday work on problems of random size: k-means, the encoders, the SVM,
-evidence, a model file, a store, and, where Keras and the bundled weights are, the network. Resident memory is
-noted once a turn, after the garbage collector. What a process keeps for good (code, caches, free lists of the
-allocator) comes in the first minutes, so growth is that of a line through the second half; a leak grows on.
-Status 1 if that is more than --most.
+Each turn does one piece of typical work on problems of random size: k-means, the encoders, the SVM,
+evidence, a model file, a store and, if Keras and the bundled weights are installed, the network. Resident
+memory is measured after each turn and a garbage collection. Permanent memory (code, caches, free lists of
+the allocator) is allocated in the first minutes. So the growth is the slope of a line through the second
+half. The exit status is 1 if the growth exceeds --most.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from medvlad.store.store import DescriptorStore
 
 
 class Work:
-    """Pieces of work, each of which checks what it gets."""
+    """The pieces of work. Each checks its results."""
 
     def __init__(self, folder, seed=0, *, network=True):
         self.rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ class Work:
         return mv.Descriptors(values, np.concatenate([[0], np.cumsum(lengths)]))
 
     def encode(self):
-        """Bare functions on new arrays of another size each time."""
+        """Encode with plain functions, on new arrays of a different size each time."""
         images = self.descriptors(int(self.rng.integers(1, 200)), 128)
         centers = self.rng.random((int(self.rng.integers(1, 100)), 128), dtype=np.float32)
         vectors = mv.vlad_encode(images, centers, power=0.5, intra_norm=True)
@@ -62,7 +62,7 @@ class Work:
         assert ((np.abs(norms - 1) < 1e-5) | (norms == 0)).all()
 
     def learn(self):
-        """Every encoder, fitted anew."""
+        """Fit every encoder."""
         images = self.descriptors()
         for encoder in (
             mv.VLAD(8, random_state=0),
@@ -75,7 +75,7 @@ class Work:
             assert np.isfinite(encoder.fit_transform(images)).all()
 
     def classify(self):
-        """The SVM, and where its decisions come from."""
+        """Fit the SVM and compute the evidence of its decisions."""
         images, labels = self.descriptors(30), np.arange(30) % 3
         vlad = mv.VLAD(4, random_state=0).fit(images)
         svm = mv.WideLinearSVC().fit(vlad.transform(images), labels)
@@ -83,7 +83,7 @@ class Work:
         assert np.allclose(found, svm.decision_function(vlad.transform(images)), atol=1e-4)
 
     def files(self):
-        """A model file, written and read."""
+        """Write and read a model file."""
         images, path = self.descriptors(20), self.folder / "model"
         model = Pipeline([("vlad", mv.VLAD(4, random_state=0)), ("svm", mv.WideLinearSVC())])
         model.fit(images, np.arange(20) % 2)
@@ -91,7 +91,7 @@ class Work:
         assert (mv.load_model(path).predict(images) == model.predict(images)).all()
 
     def stored(self):
-        """Images of a store: the same bits back; a new store now and then, as disks are finite."""
+        """Write images to a store and read them again. Start a new store now and then to save space."""
         if self.rng.random() < 0.05:
             shutil.rmtree(self.folder / "store", ignore_errors=True)
         images = self.descriptors(30)
@@ -105,19 +105,19 @@ class Work:
         section.gc()
 
     def images(self):
-        """Pixels through the network."""
+        """Run the network on images."""
         pixels = [self.rng.integers(0, 256, (230, 250, 3), dtype=np.uint8) for _ in range(2)]
         assert self.network.transform(pixels).values.shape == (98, 512)
 
 
 def resident():
-    """MiB in memory of this process."""
+    """Return the resident memory of this process in MiB."""
     with Path("/proc/self/statm").open() as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def soak(seconds, make=Work, least_turns=0):
-    """What was done, and memory by second."""
+    """Work for some time. Return the number of turns by kind, and memory over time."""
     with tempfile.TemporaryDirectory() as folder:
         work, done, at, memory = make(Path(folder)), Counter(), [], []
         begin = time.monotonic()
@@ -132,14 +132,14 @@ def soak(seconds, make=Work, least_turns=0):
 
 
 def growth(at, memory):
-    """MiB an hour of the line through the second half, and the share of its mean that the half grew by."""
+    """Return the growth in the second half: MiB an hour, and the share of its mean."""
     half = at > at[-1] / 2
     slope = float(np.polyfit(at[half], memory[half], 1)[0])
     return 3600 * slope, slope * float(np.ptp(at[half])) / float(memory[half].mean())
 
 
 def draw(at, memory, path):
-    """Memory over time."""
+    """Plot memory over time."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -151,10 +151,12 @@ def draw(at, memory, path):
 
 
 def main(arguments=None):
-    """Run, write, and say by the exit status whether memory grew."""
+    """Run, write the results, and return 1 if memory grew."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--most", type=float, default=0.02, help="share that the second half may grow by")
+    parser.add_argument(
+        "--most", type=float, default=0.02, help="largest growth of the second half, as a share"
+    )
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--figure", type=Path)
     parsed = parser.parse_args(arguments)

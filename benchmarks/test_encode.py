@@ -1,4 +1,4 @@
-"""Encoding, whole: assignment, residuals and L2 normalisation by everybody, in turn, results asserted."""
+"""Encoding (assignment, residuals, L2 normalisation) by all implementations in turn, with checks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rivals import RIVALS
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-#: Ranks in the group of new outputs: native, and the fastest two of the others.
+#: Ranks in the group "new arrays": native, and the two fastest others.
 FRESH = ("native", "fastest rival", "second rival")
 
 
 @pytest.fixture(scope="session")
 def measured(request, processes, timing, n_rounds, measured_cases):
-    """Measure a case, once in a session, with the implementations that this session asks for."""
+    """Measure a case once in a session, with the implementations selected for this session."""
 
     def names_of(case, n_threads):
         wanted = set()
@@ -68,7 +68,7 @@ def test_encode(benchmark, measured, case, n_threads, implementation):
 def test_encode_into_new_arrays(
     benchmark, measured, measured_cases, processes, timing, n_rounds, case, n_threads, rank
 ):
-    """As most people call it: every call makes its output. Native and the fastest two rivals."""
+    """Encode into new arrays, as most people do, with native and the two fastest rivals."""
     results, problem = measured(case, n_threads)
     names = ["native", *fastest(results)[:2]] if timing else ["native", "numpy sorted", "scipy csr"]
     if rank >= len(names):
@@ -87,7 +87,7 @@ def test_encode_into_new_arrays(
 
 
 def fastest(results):
-    """Rivals by their fastest round, best first, of each library the better core type."""
+    """Return rivals by their fastest round, best first, each library with its better core type."""
     best = {}
     for name, found in results.by_name.items():
         if name in {"native", "reference"} or isinstance(found, Missing) or not RIVALS[name].encodes:

@@ -1,7 +1,7 @@
-"""Extraction: VGG19 up to block5_pool by everybody, in turn, and the whole way from JPEG files to a store.
+"""Extraction: VGG19 up to block5_pool by all implementations in turn, and from JPEG files to a store.
 
-The weights are made up, which costs the same time. Rivals are given pixels in memory that are preprocessed
-already; "JPEGs" is medvlad with everything: hashing, decoding, resizing, network, store.
+The weights are random, which does not affect the time. Rivals get preprocessed pixels in memory. "JPEGs" is
+all of medvlad's extraction: hashing, decoding, resizing, network and store.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from medvlad.extraction.cnn_descriptors import input_side
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-#: Convolutions of VGG19's blocks, and their channels.
+#: Number of convolutions of VGG19's blocks, and their channels.
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-#: Images a call, by scale: of a network, and of the whole way, which takes a moment to fill and to end.
+#: Number of images of a call, by scale: for a network, and for extraction from files.
 IMAGES, FILES = (8, 4, 2), (128, 24, 8)
-#: Images of Keras' predict: a batch of 8 at every scale.
+#: Number of images for Keras' predict: a batch of 8 at every scale.
 BASE_IMAGES = 8
-#: Largest distance from Keras' maps, relative to their length.
+#: Largest allowed distance from Keras' maps, relative to their norm.
 DIFFERENCE = {"float32": 1e-5, "bfloat16": 2e-2, "int8": 0.2}
-#: Rounds, by scale.
+#: Number of rounds, by scale.
 ROUNDS = (5, 3, 3)
-#: What the others are held against, and how many others have their processes at a time.
+#: The two standards for comparison, and the number of other processes at a time.
 STANDARDS, GROUP = (PRODUCT, BASE), 6
 
 
 class Extracted(NamedTuple):
-    """What one way did."""
+    """Results of one implementation."""
 
     seconds: list[float]
     disturbed: int
@@ -49,7 +49,7 @@ class Extracted(NamedTuple):
 
 @pytest.fixture(scope="session")
 def extracted(request, network_processes, timing, n_rounds):
-    """Measure a scale, once in a session, with the networks that this session asks for."""
+    """Measure a scale once in a session, with the networks selected for this session."""
     found = {}
     folder = network_processes.folder
     blocks = BLOCKS if timing else ((1, 16), (1, 32), (1, 64))
@@ -65,7 +65,7 @@ def extracted(request, network_processes, timing, n_rounds):
         return [name for name in NETWORKS if name in asked]
 
     def measure(scale, n_threads):
-        """Group by group, as not all fit into memory together; the two standards are in each."""
+        """Measure in groups, because memory is too small for all. Each group includes the two standards."""
         side = input_side(scale)
         rng = np.random.default_rng(scale)
         np.save(folder / f"pixels{side}.npy", rng.uniform(-120, 130, (2, side, side, 3)).astype(np.float32))
@@ -83,7 +83,7 @@ def extracted(request, network_processes, timing, n_rounds):
             images[name] = (FILES if way.whole else IMAGES)[scale] if timing else 2
             if timing and name == BASE:
                 images[name] = BASE_IMAGES
-            if way.whole and not timing:  # the class is VGG19 and nothing smaller
+            if way.whole and not timing:  # the full VGG19
                 missing[name] = Missing(
                     "the whole way is timed here; tests/extraction/test_cnn_descriptors.py tests it"
                 )
@@ -129,7 +129,7 @@ def extracted(request, network_processes, timing, n_rounds):
 
 
 def _layers(blocks):
-    """Kernels and biases in turn, an empty one for a pooling, scaled so that numbers keep their size."""
+    """Return kernels and biases in turn, and an empty array for pooling. The scale keeps numbers in range."""
     rng = np.random.default_rng(0)
     arrays, before = [], 3
     for count, width in blocks:
@@ -142,7 +142,7 @@ def _layers(blocks):
 
 
 def operations(side):
-    """Of one image: a multiplication and an addition for each weight and place."""
+    """Return the operations for one image: a multiplication and an addition for each weight and place."""
     flop, before = 0, 3
     for count, width in BLOCKS:
         for _ in range(count):

@@ -1,4 +1,4 @@
-"""Encoding on a GPU, whole, by everybody in turn; results asserted. `make gpu` runs it.
+"""Encoding on a GPU by all implementations in turn, with checked results. `make gpu` runs it.
 
 Inputs are synthetic, several and used in turn, each larger than any cache. Without a GPU, and with
 --benchmark-disable, only the results of what runs are checked, on small problems.
@@ -16,16 +16,16 @@ from measure import replay, replayed_time
 
 from medvlad.backends import available_backends, reference
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of the memory
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX takes most of the memory
 
 pytestmark = [
     pytest.mark.benchmark(timer=replayed_time),
-    pytest.mark.filterwarnings("ignore"),  # the rivals' own
+    pytest.mark.filterwarnings("ignore"),  # warnings of the rivals
 ]
 
-#: Bytes of one input, of which there are two, and calls timed together.
+#: Bytes of each of the two inputs, and number of calls timed together.
 INPUT_BYTES, N_INPUTS, CALLS = 768 << 20, 2, 4
-#: Rows in a thousand that others may give to another centre: they multiply in tf32 and decide nothing again.
+#: Number of rows in a thousand for which others may choose another centre, because they multiply in tf32.
 OTHER_LABELS = 5
 IMAGES_CHECKED = 32
 
@@ -34,7 +34,7 @@ CASES = [case for case in problems.CASES if case.data == "synthetic"]
 
 @pytest.fixture(scope="session")
 def gpu_limits(timing):
-    """Ceilings of this GPU, measured in the same run."""
+    """Limits of this GPU, measured in the same run."""
     if not timing:
         return None
     try:
@@ -45,12 +45,12 @@ def gpu_limits(timing):
 
 @pytest.fixture(scope="session")
 def gpu_measured(gpu_limits, timing, n_rounds):
-    """Measure a case, once a session."""
+    """Measure a case once in a session."""
     cases = {}
 
     def get(case):
         if case not in cases:
-            cases.clear()  # one case's arrays at a time
+            cases.clear()  # keeps the arrays of one case only
             cases[case] = _measure(case, timing, n_rounds)
         return cases[case]
 
@@ -79,7 +79,7 @@ def _measure(case, timing, n_rounds):
         results[name] = one.result()[:checked]
     if timing:
         runs = [i % len(inputs) for i in range(CALLS)]
-        for one in made.values():  # compiled by now, clocks up
+        for one in made.values():  # warms up: compiles, and raises the clock rate
             one.seconds(runs)
         for _ in range(n_rounds):
             for name, one in made.items():
@@ -98,7 +98,7 @@ def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementa
     near = np.abs(found - expected).max(axis=1) < 1e-4
     if gpu_implementation == "medvlad":
         np.testing.assert_allclose(found, expected, rtol=0, atol=6.0e-8)
-    # An image with another label is off as a whole; the others must agree.
+    # An image in which one label differs may differ as a whole. All others must agree.
     assert (~near).sum() * 1000 <= OTHER_LABELS * case.n * len(near)
     benchmark.group = f"encode on a GPU, {case.n} descriptors an image, K = {case.k}"
     benchmark.extra_info.update(

@@ -1,4 +1,4 @@
-"""k-means: seeding and Lloyd's steps, and what they reach; one round a seed."""
+"""k-means: time of seeding and of Lloyd's steps, and the inertia reached. One round for each seed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from measure import replay, replayed_time
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-#: Name -> worker, whether it is given native's seeds, Lloyd's steps. Native also takes a few steps more,
-#: to be compared at equal inertia. FAISS seeds with random rows by default; given the k-means++ seeds of
-#: native it shows Lloyd's steps alone.
+#: Name -> worker, whether it gets native's seeds, number of Lloyd's steps. Native also runs with more steps,
+#: for a comparison at equal inertia. FAISS starts from random rows by default. With the k-means++ seeds of
+#: native, its time is that of Lloyd's steps alone.
 IMPLEMENTATIONS = {
     "native": ("native", False, 10),
     "native, 14 steps": ("native", False, 14),
@@ -24,7 +24,7 @@ IMPLEMENTATIONS = {
     "faiss, SkylakeX": ("faiss, SkylakeX", False, 10),
     "faiss, SkylakeX, native's seeds": ("faiss, SkylakeX", True, 10),
 }
-#: What can be timed apart: FAISS seeds and steps in one call, and with given seeds it only steps.
+#: Phases that can be timed separately. FAISS seeds and iterates in one call.
 SHOWN = [
     (name, phase)
     for name, (worker, given, _) in IMPLEMENTATIONS.items()
@@ -35,7 +35,7 @@ SEEDS = (0, 1, 2)
 
 
 class Fits(NamedTuple):
-    """One implementation's fits, one a seed."""
+    """The fits of one implementation, one for each seed."""
 
     seconds: list[dict[str, float]]
     inertia: list[float]
@@ -45,7 +45,7 @@ class Fits(NamedTuple):
 
 @pytest.fixture(scope="session")
 def fits(request, processes, timing, measured_cases):
-    """Fit with all implementations, seed by seed in turn; the inertia of all is computed the same way."""
+    """Fit with all implementations in turn, seed by seed. All inertias are computed in the same way."""
     n_rows = request.config.getoption("--kmeans-rows") if timing else 5000
     x = problems.clustered_descriptors(n_rows, n_prototypes=max(n_rows // 200, 10))
     found = {}
@@ -70,7 +70,7 @@ def fits(request, processes, timing, measured_cases):
             except Missing as missing:
                 return missing
             request = {"k": k, "seed": seed, "n_iter": n_iter, "start": str(start) if given else None}
-            # Long enough for a disturbance to be told rather than avoided.
+            # Too long to repeat: disturbances are counted, not avoided.
             answer, quiet = ask_in_quiet(process, "kmeans", retries=0, folder=str(folder), **request)
             if worker == "native" and answer["start"]:
                 (folder / "start.npy").replace(start)
@@ -98,7 +98,7 @@ def test_kmeans(benchmark, fits, k, n_threads, implementation, phase):
     if isinstance(found, Missing):
         pytest.skip(f"{implementation}: {found}")
     if not isinstance(by_name["native"], Missing):
-        # Another start ends in another minimum; one far worse would mean that something else was computed.
+        # Another start may end in another minimum. A far worse one would be a different computation.
         assert np.mean(found.inertia) <= 1.5 * np.mean(by_name["native"].inertia)
     benchmark.group = f"k-means {phase}, K = {k}, {n_rows} descriptors, {n_threads} threads"
     benchmark.extra_info.update(

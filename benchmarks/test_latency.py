@@ -1,4 +1,4 @@
-"""One image alone: what a call costs besides its arithmetic."""
+"""Encoding of a single image: the cost of a call in addition to its arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine's limits, and the share of encoding in the whole way from image to vector."""
+"""The limits of the machine, and the share of encoding in the time from image to vector."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_limits(request, timing):
 
 
 def test_extraction(benchmark, timing):
-    """VGG16 over a few images of 224 x 224 pixels; weights are made up, which costs the same time."""
+    """Time VGG16 with random weights on a few images of 224 x 224 pixels."""
     if not timing:
         pytest.skip("extraction is timed, not tested")
     if find_spec("keras") is None:

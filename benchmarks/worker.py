@@ -1,7 +1,7 @@
-"""The process of one implementation: ``python worker.py MODULE THREADS``, one JSON request a line.
+"""The process of one implementation: ``python worker.py MODULE THREADS``. It reads one JSON request a line.
 
-Answers are one JSON line each; arrays travel as .npy files in a folder that the parent names. The first line
-says what was imported or why it could not be.
+Each answer is one line of JSON. Arrays are exchanged as .npy files in a folder that the parent names. The
+first line reports the imported module, or the reason why the import failed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-#: Seconds that one timed round lasts at least, where a single call is shorter.
+#: Minimum seconds of a timed round. Short calls are repeated.
 ROUND_SECONDS = 0.05
 
 
 def die_with_parent():
-    """Have Linux kill this process when its parent ends, even while it is stopped."""
+    """Ask Linux to kill this process when its parent ends, even while it is stopped."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 class Worker:
-    """The state between requests: one problem and the function that encodes it."""
+    """Answers requests. Its state is one problem and the function that encodes it."""
 
     def __init__(self, module, n_threads):
         self.rival = importlib.import_module(f"rivals.{module}")
@@ -50,16 +50,16 @@ class Worker:
         }
 
     def load(self, folder, fresh):
-        """Read a problem, encode it to warm up, and choose the number of calls a round."""
-        self.unload()  # what the last problem held makes room first
+        """Read a problem, encode it to warm up, and choose the number of calls of a round."""
+        self.unload()  # frees the last problem first
         problem = [np.load(Path(folder) / f"{name}.npy") for name in ("x", "offsets", "centers")]
         self.problem = problem
         self.encode = self.rival.prepare(*problem, self.n_threads)
         _, offsets, centers = problem
         if not fresh:
             self.out = np.zeros((len(offsets) - 1, centers.size), np.float32)
-            self.out.fill(1)  # touched: its pages exist
-        # The first calls compile and start threads; the fastest of some tells how long the rest will take.
+            self.out.fill(1)  # written, so that its pages exist
+        # The first calls compile and start threads. The fastest of several predicts the later ones.
         begin, seconds = time.perf_counter(), self._seconds(1)
         while time.perf_counter() - begin < 2 * ROUND_SECONDS:
             seconds = min(seconds, self._seconds(1))
@@ -74,19 +74,19 @@ class Worker:
         return (time.perf_counter() - begin) / calls
 
     def measure(self):
-        """Mean seconds of a call over one round; the process was stopped, so a short call wakes it."""
+        """Return the mean seconds of a call in one round. A short call first wakes the stopped process."""
         used = time.process_time()
         if self.calls > 1:
             self.encode(self.out)
         return {"seconds": self._seconds(self.calls), "cpu": time.process_time() - used}
 
     def unload(self):
-        """Make room for the other processes."""
+        """Free the memory of the problem, for the other processes."""
         self.encode = self.out = self.problem = None
         return {}
 
     def result(self, folder, images):
-        """Save what is computed of the first images, and all labels where there are any."""
+        """Save the encoding of the first images, and all labels if the implementation has them."""
         encoded, labels = self.encode(self.out)
         if encoded is not None:
             np.save(Path(folder) / "encoded.npy", encoded[:images])
@@ -101,11 +101,11 @@ class Worker:
         return {}
 
     def kmeans(self, folder, k, seed, n_iter, start):
-        """Fit; save the centres and, where they can be seen, the ones it started from."""
+        """Fit and save the centres and, if available, the starting centres."""
         begin = time.process_time()
         x = self._descriptors(folder)
         start = None if start is None else np.load(start)
-        if not self.warm:  # threads start and kernels are chosen at the first call
+        if not self.warm:  # the first call starts threads and chooses kernels
             self.rival.kmeans(x[: 40 * k], k, seed, 1, self.n_threads)
             self.warm = True
         seconds, centers, seeds = self.rival.kmeans(x, k, seed, n_iter, self.n_threads, start)
@@ -128,7 +128,7 @@ class Worker:
 def main(make, module, n_threads):
     """Answer requests with the methods of ``make(module, n_threads)``."""
     die_with_parent()
-    # Answers have a stream of their own: libraries may print what they like.
+    # Answers use a separate stream, because libraries may print to standard output.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

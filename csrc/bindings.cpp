@@ -1,5 +1,7 @@
-// The only file that knows Python: checks shapes, releases the GIL, calls the core. No mathematics.
-// It is compiled into one module an instruction set; MEDVLAD_MODULE is that module's name.
+// Python bindings of the core: check shapes, release the GIL, call the core.
+//
+// This is the only file that includes Python headers. It contains no mathematics. It is compiled once for
+// each instruction set; MEDVLAD_MODULE is the name of the resulting module.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -21,9 +23,11 @@ namespace py = pybind11;
 
 namespace {
 
-// Python takes the life of a thread that wants the GIL back when the interpreter has ended, by an unwinding
-// that no destructor lets through: the process would abort. Such a thread, a daemon's, waits for the end of
-// the process instead, as it does by itself from Python 3.14 on.
+// Releases the GIL while it exists.
+//
+// If the interpreter has ended, taking the GIL again makes Python unwind the thread. A destructor is
+// noexcept, so the unwinding would abort the process. Only daemon threads can get here. They wait for the end
+// of the process instead. Python 3.14 and later do the same by themselves.
 class WithoutGil {
  public:
   WithoutGil() : state_(PyEval_SaveThread()) {}
@@ -46,7 +50,7 @@ using Doubles = py::array_t<double, py::array::c_style>;
 using Offsets = py::array_t<std::int64_t, py::array::c_style>;
 using Labels = py::array_t<std::int32_t, py::array::c_style>;
 
-// Beyond them nothing fits into memory, and sizes would overflow.
+// Upper limit of channels of a layer. More would not fit into memory, and products of sizes would overflow.
 constexpr py::ssize_t kMostChannels = 1 << 20;
 
 medvlad::Method method_of(const std::string& name) {
@@ -70,8 +74,8 @@ medvlad::Execution execution_of(const py::capsule& sgemm, int n_threads, const s
           method_of(method)};
 }
 
-// Shapes and offsets were checked with readable messages in medvlad/_validate.py. They are looked at again
-// here because a wrong one would read or write memory that is not ours.
+// Shapes and offsets have been checked in Python, with readable messages. They are checked again here because
+// a wrong one would read or write memory outside the arrays.
 medvlad::Batch batch_of(const Floats& x, const Offsets* offsets, const Floats& centers) {
   constexpr py::ssize_t largest = std::numeric_limits<std::int32_t>::max();
   if (x.ndim() != 2 || centers.ndim() != 2 || x.shape(1) != centers.shape(1) || x.shape(1) < 1 ||
@@ -91,7 +95,8 @@ medvlad::Batch batch_of(const Floats& x, const Offsets* offsets, const Floats& c
   return batch;
 }
 
-// The memory of an output array of exactly `size` numbers; numpy refuses one that is not writeable.
+// Returns the memory of an output array, which must hold exactly `size` numbers. pybind11 raises an error if
+// the array is read-only.
 template <class Array>
 auto* output_of(Array& array, std::int64_t size, const char* message) {
   if (array.size() != size) throw py::value_error(message);
@@ -177,7 +182,7 @@ void candidate_distances(const Floats& x, const Doubles& norms, const Offsets& c
   medvlad::candidate_distances(step, threads, distances_out, potentials_out);
 }
 
-// A layer is (kernel, bias, has_relu) or None, a maximum of 2 x 2.
+// A layer is (kernel, bias, has_relu) for a convolution, or None for 2 x 2 maximum pooling.
 std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& layers,
                                                std::int64_t n_channels) {
   if (n_channels < 1 || n_channels > kMostChannels) throw py::value_error("too few or too many channels");
@@ -191,7 +196,7 @@ std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& la
     if (parts.size() != 3 || !py::isinstance<Floats>(parts[0]) || !py::isinstance<Floats>(parts[1])) {
       throw py::value_error("a layer must be None or (kernel, bias, has_relu), float32 and C-contiguous");
     }
-    // The list keeps them while they are read.
+    // The list `layers` owns both arrays until this function returns.
     const auto kernel = py::reinterpret_borrow<Floats>(parts[0]);
     const auto bias = py::reinterpret_borrow<Floats>(parts[1]);
     if (kernel.ndim() != 4 || kernel.shape(0) != 3 || kernel.shape(1) != 3 || kernel.shape(2) < 1 ||
@@ -222,7 +227,7 @@ Floats run_convnet(const medvlad::ConvNet& net, const Floats& images, int n_thre
 
 }  // namespace
 
-// noconvert: a wrong dtype or layout is an error, never a silent copy.
+// noconvert: a wrong dtype or memory layout is an error. pybind11 would copy the array silently otherwise.
 PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   using py::literals::operator""_a;
   m.doc() = "medvlad's C++ core for one instruction set";
@@ -248,7 +253,7 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   m.def("candidate_distances", &candidate_distances, "x"_a.noconvert(), "norms"_a.noconvert(),
         "candidates"_a.noconvert(), "closest"_a.noconvert(), "distances"_a.noconvert(),
         "potentials"_a.noconvert(), "n_threads"_a);
-  // Each module has its own, for its own instruction set.
+  // module_local: every module registers its own ConvNet, compiled for its own instruction set.
   py::class_<medvlad::ConvNet>(m, "ConvNet", py::module_local())
       .def(py::init(&make_convnet), "layers"_a, "n_channels"_a)
       .def("run", &run_convnet, "images"_a.noconvert(), "n_threads"_a);

@@ -1,4 +1,4 @@
-"""What all tests share: the backends under test, tolerances, and where the real data are."""
+"""Fixtures and constants of all tests: backends, tolerances, and the folder of real data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-# SciPy looks once, when it is imported: scikit-learn's array-API dispatch, in test_array_api.py, wants it.
+# test_array_api.py needs scikit-learn's array-API dispatch. SciPy reads this variable only when imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
-# Programs that tests start take the package that is installed, not the sources in the current folder.
+# Programs started by tests import the installed package, not the sources in the current folder.
 os.environ["PYTHONSAFEPATH"] = "1"
 
 import numpy as np
@@ -22,28 +22,28 @@ from medvlad.backends import available_backends, cuda_kernels
 from medvlad.extraction.keras_startup import start_keras
 from medvlad.extraction.weights import find_weights
 
-# Timing on a shared machine says nothing about correctness, and failures must repeat.
+# No deadline, because time on a shared machine varies. Derandomised, so that failures repeat.
 settings.register_profile("medvlad", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("medvlad")
 
 #: (operation, dtype) -> largest absolute difference between a backend and the reference. Both sum in float64
-#: and round once, so they may differ where the two sums fall on both sides of a rounding boundary: one unit
+#: and round once. The two sums may lie on both sides of a rounding boundary, so they may differ by one unit
 #: in the last place (2^-24) of a number of at most 1.
 TOLERANCE = {
     ("encode", "float32"): 6.0e-8,
     ("residuals", "float32"): 1.2e-7,  # relative to the largest residual
-    ("decision", "float64"): 1e-6,  # relative to the largest value: the promise made for WideLinearSVC
+    ("decision", "float64"): 1e-6,  # relative to the largest value, as documented for WideLinearSVC
 }
 
-#: Largest difference, relative to the largest number, between a network's output in batches of other sizes:
-#: convolutions may be cut differently there. On some processors there is none.
+#: Largest difference between outputs of a network in batches of different sizes, relative to the largest one.
+#: Keras may compute convolutions differently then. On some processors there is no difference.
 BATCH_TOLERANCE = 1e-5
 
-#: MEDVLAD_REQUIRE=native,cuda,keras,bundled,data turns skips for want of these into failures.
+#: Parts named by MEDVLAD_REQUIRE=native,cuda,keras,bundled,data. If one is missing, its tests fail.
 REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
 
 if "keras" in REQUIRED:
-    start_keras()  # what is required and missing ends the run here, by name
+    start_keras()  # ends the run here with an ImportError if Keras is missing
 if "bundled" in REQUIRED and find_weights()["bundled"] != "vgg16":
     raise ImportError("the extra offline is required and not installed")
 
@@ -56,7 +56,7 @@ BACKEND_NAMES = ["reference", "native", pytest.param("cuda", marks=pytest.mark.g
 
 @contextmanager
 def cuda_compiled_for_the_host():
-    """The cuda backend with its kernels compiled for the host, and a CuPy that keeps its arrays there."""
+    """Run the cuda backend with kernels compiled for the host and a CuPy with arrays in host memory."""
     if cupy_on_host.COMPILER is None:
         pytest.skip("needs a C++20 compiler")
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +68,7 @@ def cuda_compiled_for_the_host():
 
 @contextmanager
 def running(name):
-    """Name of a backend of BACKEND_NAMES for get_backend; one that cannot run is skipped with its reason."""
+    """Yield the name for get_backend of an entry of BACKEND_NAMES. Skip with a reason if it cannot run."""
     if name == "cuda_on_host":
         with cuda_compiled_for_the_host():
             yield "cuda"
@@ -83,7 +83,7 @@ def running(name):
 
 @pytest.fixture
 def cuda_on_host():
-    """CuPy's stand-in while the cuda backend runs on the host."""
+    """The replacement of CuPy while the cuda backend runs on the host."""
     with cuda_compiled_for_the_host() as cupy:
         yield cupy
 
@@ -97,14 +97,14 @@ def backend(request):
 
 @pytest.fixture(params=BACKEND_NAMES, scope="class")
 def own_backend(request):
-    """The same for a class of tests, which hypothesis runs many times each."""
+    """Each backend in turn, once for a class of tests, because hypothesis runs each test many times."""
     with running(request.param) as name:
         yield name
 
 
 @pytest.fixture(scope="session")
 def data_dir():
-    """The folder of real images, or a skip that says where it was looked for."""
+    """The folder of real images. Skips with the name of the folder if it does not exist."""
     if not DATA.is_dir():
         if "data" in REQUIRED:
             pytest.fail(f"the data folder is required: {DATA}")
@@ -124,7 +124,7 @@ def vgg16_weights(data_dir):
 
 @pytest.fixture(scope="session")
 def small_weights(tmp_path_factory):
-    """A weights file of a small network, MobileNetV2, seeded; what the numbers are does not matter."""
+    """A weights file of a small network, MobileNetV2, with seeded random weights."""
     keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
     keras.utils.set_random_seed(0)
     path = tmp_path_factory.mktemp("weights") / "mobilenetv2.weights.h5"
@@ -149,7 +149,7 @@ def vgg16_file(tmp_path_factory):
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Run the command line; returns exit status, standard output and standard error."""
+    """A function that runs the command line and returns exit status, standard output and standard error."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments)])

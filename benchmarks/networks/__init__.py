@@ -1,14 +1,14 @@
-"""What runs VGG19 up to block5_pool and is timed: name -> module of this package, settings, environment.
+"""The timed implementations of VGG19 up to block5_pool: name -> module, settings, environment.
 
 Every module has the same two functions::
 
     describe() -> dict
-        Versions of what it uses; ImportError or OSError with the reason where that is missing.
+        Versions of the packages it uses. Raises ImportError or OSError with the reason if one is missing.
     prepare(layers, side, n_threads, **settings) -> run
         `layers` are ("conv", kernel (3, 3, in, out), bias (out,)) and ("pool",). ``run(pixels)`` takes
         preprocessed pixels (b, side, side, 3) float32 and returns maps (b, h, w, D) float32, in host memory.
 
-No module is imported outside a process of its own.
+Each module is imported in a separate process only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 
 class Network(NamedTuple):
-    """Where an implementation stands and how it is to be run."""
+    """Module, settings and environment of an implementation."""
 
     module: str
     settings: dict[str, Any] = {}  # noqa: RUF012  never written to
@@ -34,9 +34,9 @@ def _keras(backend, **settings):
     return Network("keras_network", settings, environment)
 
 
-#: A matrix product, which shows what can be reached.
+#: A matrix product, which shows the rate that the machine can reach.
 PRODUCT = "sgemm"
-#: The one that the others' figures are held against.
+#: The implementation with which the others are compared.
 BASE = "keras predict"
 
 NETWORKS = {

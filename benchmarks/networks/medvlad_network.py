@@ -1,4 +1,4 @@
-"""medvlad's engines on pixels in memory, or the whole way from JPEG files to a store."""
+"""medvlad's engines on pixels in memory, or extraction from JPEG files to a store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare(layers, side, n_threads, dtype, files=None):
 
 
 class _WholeWay:
-    """Extraction of files into a new store; its scratch folder goes with the object."""
+    """Extraction of files into a new store. Its temporary folder is removed with the object."""
 
     def __init__(self, model, side, n_threads, dtype, files):
         self._model = model
@@ -65,7 +65,7 @@ class _WholeWay:
         self._size, self._paths = _SIZES[files], []
 
     def __call__(self, pixels):
-        """Extract as many files as there are images in `pixels`; what is in them does not matter."""
+        """Extract as many files as `pixels` has images. The values of the pixels are ignored."""
         if len(self._paths) != len(pixels):
             self._paths = [self._write(i) for i in range(len(pixels))]
             self._features.fit(self._paths[:1])
@@ -76,7 +76,7 @@ class _WholeWay:
         return
 
     def difference(self):
-        """Distance of stored descriptors from the Keras model's, relative to their length."""
+        """Return the distance of stored descriptors from those of the Keras model, relative to their norm."""
         stored = self._features.transform(self._paths[:2])
         side = self._features.input_sides_[0]
         pixels = np.stack([resize_square(load_image(path), side) for path in self._paths[:2]])
@@ -85,7 +85,7 @@ class _WholeWay:
         return float(np.linalg.norm(stored.values - expected) / np.linalg.norm(expected))
 
     def _write(self, i):
-        """A JPEG with detail in it, as a photograph has: noise over noise of other sizes."""
+        """Write a JPEG with as much detail as a photograph: noise at several sizes."""
         rng = np.random.default_rng(i)
         width, height = self._size
         pixels = np.zeros((height, width, 3))

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the same layers."""
+"""ONNX Runtime."""
 
 from __future__ import annotations
 

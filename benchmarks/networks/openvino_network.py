@@ -1,4 +1,4 @@
-"""OpenVINO on the same layers, the whole batch at once."""
+"""OpenVINO, with the whole batch in one call."""
 
 from __future__ import annotations
 

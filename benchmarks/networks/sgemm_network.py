@@ -1,4 +1,4 @@
-"""One large product by NumPy's BLAS: what the machine's multiply-adds reach at best in a library."""
+"""One large product by NumPy's BLAS: the highest rate of multiply-adds that a library reaches here."""
 
 from __future__ import annotations
 

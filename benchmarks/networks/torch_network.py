@@ -25,7 +25,7 @@ def prepare(layers, side, n_threads, bfloat16=False):
     model = torch.nn.Sequential(*modules).eval().to(memory_format=torch.channels_last)
 
     def run(pixels):
-        x = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels last as it is
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # already channels last
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             return model(x).float().permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -1,15 +1,15 @@
-"""The implementations that are timed: name -> module of this package and the environment of its process.
+"""The timed implementations: name -> module of this package and environment of its process.
 
 Every module has the same two functions::
 
     describe() -> dict
-        Versions of what it uses; ImportError or OSError with the reason where that is missing.
+        Versions of the packages it uses. Raises ImportError or OSError with the reason if one is missing.
     prepare(x, offsets, centers, n_threads) -> encode
         Everything that depends on shapes or centres alone is done here and not timed, to the rivals' favour.
         ``encode(out)`` fills `out` (B, K * D), or a new array where `out` is None, and returns it with the
         labels it used, or with None where it does not keep them.
 
-No module is imported outside a process of its own: the idle threads of one library spoil another's figures.
+Each module is imported in a separate process only, because idle threads of one library slow down another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 
 class Rival(NamedTuple):
-    """Where an implementation stands and how it is to be run."""
+    """Module and environment of an implementation."""
 
     module: str
     environment: dict[str, str] = {}  # noqa: RUF012  never written to
@@ -30,7 +30,7 @@ class Rival(NamedTuple):
     """Name of the implementation that this one is with another OpenBLAS core type."""
 
 
-#: OpenBLAS builds that do not know a processor fall back to the kernels of a far older one.
+#: If OpenBLAS does not know a processor, it uses the kernels of a much older one.
 CORE_TYPE = "SkylakeX"
 TUNED = {"OPENBLAS_CORETYPE": CORE_TYPE}
 
@@ -43,7 +43,7 @@ RIVALS = {
     "scikit-learn": Rival("scikit_learn"),
     "faiss": Rival("faiss_flat"),
     "torch": Rival("torch_cpu"),
-    # Its own threads each call BLAS, which must then not start more.
+    # Each of its threads calls BLAS, which must then use one thread.
     "numba": Rival("numba_jit", {"OPENBLAS_NUM_THREADS": "1"}),
     "vlfeat": Rival("vlfeat"),
     "sgemm": Rival("sgemm", encodes=False),
@@ -53,5 +53,5 @@ RIVALS |= {
     for name in ("numpy sorted", "scipy csr", "scikit-learn", "faiss", "numba", "sgemm")
 }
 
-#: What gets no line in the table of encoders but is measured beside them.
+#: Measured like the encoders, but without a line in their table.
 PARTS = tuple(name for name, rival in RIVALS.items() if not rival.encodes)

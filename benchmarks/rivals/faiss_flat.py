@@ -1,4 +1,4 @@
-"""FAISS: exact search of a flat index for the nearest centre, then SciPy's sparse sums."""
+"""FAISS: exact search in a flat index for the nearest centre, then sums by SciPy's sparse matrices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prepare(x, offsets, centers, n_threads):
 
 
 def kmeans(x, k, seed, n_iter, n_threads, start=None):
-    """Kmeans on all rows; it starts from random rows unless it is given a start, so seeding costs nothing."""
+    """Run FAISS' Kmeans on all rows. Without given seeds it starts from random rows."""
     import time
 
     faiss.omp_set_num_threads(n_threads)

@@ -20,12 +20,12 @@ def prepare(x, offsets, centers, n_threads):
 
 
 def assign(x, centers, n_threads):
-    """Labels alone, for the check against the specification."""
+    """Return the labels, which are compared with the specification."""
     return native.assign(x, centers, n_threads=n_threads)
 
 
 def kmeans(x, k, seed, n_iter, n_threads, start=None):
-    """Fit, from a given start or from seeds whose seconds are told apart."""
+    """Fit from given seeds, or choose seeds and return their seconds separately."""
     import time
 
     from medvlad.encoders import kmeans as codebook

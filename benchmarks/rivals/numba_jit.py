@@ -1,4 +1,4 @@
-"""numba: one image a task, its scores by BLAS and its sums by a loop, all while they are in cache."""
+"""numba: one task for each image; scores by BLAS and sums by a loop, while the data are in cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NumPy as first written down: one product, then a scattered sum of residuals by ufunc.at."""
+"""NumPy in its simplest form: one product, then sums of residuals by ufunc.at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NumPy as a good programmer of it would write it: one product, rows sorted by cell, summed run by run."""
+"""NumPy, optimised: one product, rows sorted by cell, and a sum for each run of equal cells."""
 
 from __future__ import annotations
 

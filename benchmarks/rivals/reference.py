@@ -22,12 +22,12 @@ def prepare(x, offsets, centers, n_threads):
 
 
 def assign(x, centers, n_threads):
-    """Labels that every other implementation is held against."""
+    """Return the labels with which all other implementations are compared."""
     return reference.assign(x, centers)
 
 
 def inertia(x, centers):
-    """Sum of squared distances to the nearest centres in float64, the same way for everybody's centres."""
+    """Return the sum of squared distances to the nearest centres, in float64."""
     centers = np.ascontiguousarray(centers, np.float32)
     labels = reference.assign(x, centers)
     total = 0.0

@@ -21,7 +21,7 @@ def describe():
 
 def prepare(x, offsets, centers, n_threads):
     sklearn.set_config(assume_finite=True)
-    # Fitting to the centres themselves leaves them where they are; set exactly all the same.
+    # Fitting to the centres does not move them. They are set again to be exact.
     assigner = KMeans(len(centers), init=centers, n_init=1, max_iter=1).fit(centers)
     assigner.cluster_centers_ = np.ascontiguousarray(centers)
 
@@ -36,7 +36,7 @@ def prepare(x, offsets, centers, n_threads):
 
 
 def kmeans(x, k, seed, n_iter, n_threads, start=None):
-    """KMeans.fit with init="k-means++" in the two steps it consists of, so that each can be timed."""
+    """Run the two steps of KMeans.fit with init="k-means++" separately, so that each can be timed."""
     import time
     import warnings
 

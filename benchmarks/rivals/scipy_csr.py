@@ -1,4 +1,4 @@
-"""SciPy: one product, then the cells' sums as a sparse matrix of ones times the descriptors."""
+"""SciPy: one product, then sums of cells as a sparse matrix of ones times the descriptors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def describe():
 
 
 def sums_of_cells(x, cells):
-    """Sums of the rows of each used cell (U, D), the used cells (U,) and their counts (U,)."""
+    """Return the sums of the rows of each used cell (U, D), the used cells (U,) and their counts (U,)."""
     used, first, counts = np.unique(cells[order := np.argsort(cells, kind="stable")], True, False, True)
     indptr = np.append(first, len(cells)).astype(np.int32)
     ones = np.ones(len(cells), np.float32)

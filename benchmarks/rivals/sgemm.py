@@ -1,4 +1,4 @@
-"""Assignment's matrix product and nothing else, by NumPy's BLAS: an encoder on top of it costs more."""
+"""The matrix product of the assignment alone, by NumPy's BLAS. An encoder built on it takes longer."""
 
 from __future__ import annotations
 

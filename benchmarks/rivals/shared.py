@@ -1,15 +1,15 @@
-"""What the rivals made of NumPy share: blocked assignment, and the last steps of VLAD in place."""
+"""Code shared by the rivals that use NumPy: assignment in blocks, and the last steps of VLAD in place."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Rows whose scores stay in the second-level cache at K = 256.
+#: Number of rows whose scores fit into the second-level cache at K = 256.
 BLOCK_ROWS = 1024
 
 
 class Assigner:
-    """Label of the nearest centre by one float32 product a block of rows, without new arrays."""
+    """Labels of the nearest centres, by one float32 product for each block of rows, without new arrays."""
 
     def __init__(self, x, centers):
         self.centers_t = centers.T
@@ -28,7 +28,7 @@ class Assigner:
 
 
 def image_of_rows(offsets):
-    """Image of each row (N,)."""
+    """Return the image of each row (N,)."""
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
@@ -51,5 +51,5 @@ def finish(sums, used, counts, centers, out):
 
 
 def new_output(offsets, centers):
-    """Output that nobody has touched yet."""
+    """Return a new output array."""
     return np.empty((len(offsets) - 1, centers.size), np.float32)

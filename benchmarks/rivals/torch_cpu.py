@@ -1,4 +1,4 @@
-"""torch on the CPU: addmm and argmax, then index_add_, everything into buffers that are there already."""
+"""torch on the CPU: addmm, argmax and index_add_, all into existing buffers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def prepare(x, offsets, centers, n_threads):
     minus_half_norms = -0.5 * c.square().sum(dim=1)
     scores = torch.empty(len(x), k)
     best, labels = torch.empty(len(x)), torch.empty(len(x), dtype=torch.long)
-    # The cheaper of subtracting each row's own centre and subtracting counts times centres at the end.
+    # Use the cheaper way: subtract each row's own centre, or subtract counts times centres at the end.
     by_rows = len(x) < n_images * k
     residuals = torch.empty_like(rows) if by_rows else rows
 

@@ -43,7 +43,7 @@ def prepare(x, offsets, centers, n_threads):
     library.vl_kmeans_set_centers(quantiser, centers.ctypes.data, d, k)
     labels = np.empty(len(x), np.uint32)
     distances = np.empty(len(x), np.float32)
-    # vl_vlad_encode takes soft assignments: one weight a row and centre.
+    # vl_vlad_encode takes soft assignments: one weight for each row and centre.
     weights = np.zeros((len(x), k), np.float32)
     rows = np.arange(len(x))
 
@@ -54,7 +54,7 @@ def prepare(x, offsets, centers, n_threads):
         )
         weights.fill(0)
         weights[rows, labels] = 1
-        # Plain addresses: an array object for each image would cost more than small images themselves.
+        # Plain addresses, because creating an array object costs more than encoding a small image.
         at, row_bytes = x.ctypes.data, x.strides[0]
         at_weights, weight_bytes = weights.ctypes.data, weights.strides[0]
         at_out, out_bytes, at_centers = out.ctypes.data, out.strides[0], centers.ctypes.data

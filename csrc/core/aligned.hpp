@@ -1,4 +1,5 @@
-// Uninitialised memory on a cache line: what is written before it is read need not be zeroed first.
+// Uninitialised memory, aligned to a cache line. It saves the zeroing of std::vector for buffers that are
+// written before they are read.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t size) { reserve(size); }
 
-  // Room for `size` numbers; what was in a smaller buffer is lost.
+  // Make room for `size` numbers. If the buffer grows, its contents are lost.
   void reserve(std::size_t size) {
     if (size <= size_) return;
     data_.reset();

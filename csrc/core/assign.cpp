@@ -6,29 +6,28 @@
 #include <limits>
 
 #include "lanes.hpp"
+#include "size.hpp"
 
 namespace medvlad {
 
 namespace {
 
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-constexpr std::size_t kFew = 2;  // candidates that float64 decides at once
+constexpr std::size_t kFew = 2;  // up to this many candidates go straight to float64
 
 float float32_dot(const float* a, const float* b, std::int64_t d) {
-  float lanes[kLanes] = {};
+  float lanes[kFloatLanes] = {};
   std::int64_t i = 0;
-  for (; i + kLanes <= d; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) lanes[j] += a[i + j] * b[i + j];
+  for (; i + kFloatLanes <= d; i += kFloatLanes) {
+    for (int j = 0; j < kFloatLanes; ++j) lanes[j] += a[i + j] * b[i + j];
   }
-  for (int half = kLanes / 2; half > 0; half /= 2) {
+  for (int half = kFloatLanes / 2; half > 0; half /= 2) {
     for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
   }
   for (; i < d; ++i) lanes[0] += a[i] * b[i];
   return lanes[0];
 }
 
-// A float32 at most `value`, for finite values within float32; not a number or -inf where `value` is.
+// A float32 that is at most `value`, for values in the range of float32. NaN stays NaN, -inf stays -inf.
 float rounded_down(double value) {
   const auto nearest = static_cast<float>(value);
   return nearest - std::fabs(nearest) * 0x1p-23F - FLT_MIN;
@@ -52,9 +51,9 @@ void Assigner::operator()(const float* x, std::int64_t n, std::int32_t* labels, 
   }
 }
 
-// In three loops over the block, each of which the processor can overlap over rows.
+// Three loops over the block, because the processor can work on several rows at once in each of them.
 void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
-  const std::int64_t whole = set_.k - set_.k % kLanes;
+  const std::int64_t whole = set_.k - set_.k % kFloatLanes;
   const float* scores = scores_.data();
   float* thresholds = thresholds_.data();
   for (std::int64_t row = 0; row < n; ++row) {
@@ -63,20 +62,20 @@ void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
     for (std::int64_t k = whole; k < set_.k; ++k) best = std::max(best, of_row[k]);
     thresholds[row] = best;
   }
-  // An infinite bound makes a threshold that keeps every centre in, scores that are not numbers included.
+  // An infinite error bound gives a threshold that keeps every centre, even one whose score is NaN.
   for (std::int64_t row = 0; row < n; ++row) {
     thresholds[row] = rounded_down(double{thresholds[row]} - 2.0 * errors_[size(row)]);
   }
   for (std::int64_t row = 0; row < n; ++row) {
     const float* of_row = scores + row * scorer_.stride;
     const float threshold = thresholds[row];
-    // Nearly always one centre is left; finding it takes no branch that depends on where it is.
+    // Nearly always exactly one centre is left. This loop finds it without a branch on its position.
     int kept = 0;
     std::int64_t last = -1, k = 0;
-    for (; k + 4 * kLanes <= whole; k += 4 * kLanes) {
+    for (; k + 4 * kFloatLanes <= whole; k += 4 * kFloatLanes) {
       std::uint64_t mask = 0;
       for (int i = 0; i < 4; ++i) {
-        mask |= std::uint64_t{not_below(of_row + k + i * kLanes, threshold)} << (i * kLanes);
+        mask |= std::uint64_t{not_below(of_row + k + i * kFloatLanes, threshold)} << (i * kFloatLanes);
       }
       kept += count_bits(mask);
       last = mask != 0 ? k + lowest_bit(mask) : last;
@@ -96,7 +95,7 @@ std::int32_t Assigner::decide_row(const float* x, const float* scores, float thr
   for (std::int64_t k = 0; k < set_.k; ++k) {
     if (!(scores[k] < threshold)) candidates_.push_back(static_cast<std::int32_t>(k));
   }
-  // A float32 score for each candidate costs a third of a float64 one and leaves hardly any.
+  // A float32 score costs a third of a float64 score and rules out nearly all other candidates.
   const double error = candidates_.size() > kFew ? float32_error_.of(norm_bound(x, set_.d))
                                                  : std::numeric_limits<double>::infinity();
   if (std::isfinite(error)) {

@@ -1,4 +1,11 @@
-// Labels from scores: the largest, and where others come within the error bound, the exact decision.
+// Labels from scores: the centre with the largest score, decided exactly if others are within the error
+// bound.
+//
+// With computed scores s_k, each off by at most e, centre k can only be the nearest if
+//
+//   s_k >= max_j s_j - 2 e.
+//
+// If one centre is left, it is the label. Otherwise decide.hpp chooses among those that are left.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +17,7 @@
 
 namespace medvlad {
 
-// Labels of consecutive rows; owns the scores of one block, so each thread has its own.
+// Labels consecutive rows. It owns the scores of one block of rows, so every thread needs its own Assigner.
 class Assigner {
  public:
   Assigner(const CenterSet& set, const Scorer& scorer);

@@ -3,19 +3,19 @@
 #include <cassert>
 
 #include "lanes64.hpp"
+#include "size.hpp"
 
 namespace medvlad {
 
 namespace {
 
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-// v = from + the N rows at `rows`, in that order; from +0.0 where `from` is null, as the reference begins.
+// v = from + the N rows at `rows`, added in that order. If `from` is null, the sum begins at +0.0 as in the
+// reference.
 template <std::size_t N>
 void add_rows(const float* const (&rows)[N], const double* from, std::int64_t d, double* v) {
   std::int64_t j = 0;
   for (; j + kDoubles <= d; j += kDoubles) {
-    Lanes total = (from == nullptr ? broadcast(0.0) : load(from + j)) + widen(rows[0] + j);
+    Lanes64 total = (from == nullptr ? broadcast(0.0) : load(from + j)) + widen(rows[0] + j);
     for (std::size_t i = 1; i < N; ++i) total += widen(rows[i] + j);
     store(total, v + j);
   }
@@ -26,15 +26,15 @@ void add_rows(const float* const (&rows)[N], const double* from, std::int64_t d,
   }
 }
 
-// v = from + the N rows - n * center; returns |v|^2.
+// v = from + the N rows - n * center. Returns |v|^2.
 template <std::size_t N>
 double finish(const float* const (&rows)[N], const double* from, double n, const float* center,
               std::int64_t d, double* v) {
-  const Lanes minus_n = broadcast(-n);
-  Lanes squares = broadcast(0.0);
+  const Lanes64 minus_n = broadcast(-n);
+  Lanes64 squares = broadcast(0.0);
   std::int64_t j = 0;
   for (; j + kDoubles <= d; j += kDoubles) {
-    Lanes total = (from == nullptr ? broadcast(0.0) : load(from + j)) + widen(rows[0] + j);
+    Lanes64 total = (from == nullptr ? broadcast(0.0) : load(from + j)) + widen(rows[0] + j);
     for (std::size_t i = 1; i < N; ++i) total += widen(rows[i] + j);
     total = exact_multiply_add(minus_n, widen(center + j), total);
     squares += total * total;
@@ -50,20 +50,20 @@ double finish(const float* const (&rows)[N], const double* from, double n, const
   return squared;
 }
 
-// v = sum of w (x - center) over the rows of a cell, each term rounded as the reference rounds it; returns
+// v = sum of w (x - center) over the rows of a cell. Every term is rounded as in the reference. Returns
 // |v|^2.
 double weighted_residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set,
                          double* v) {
   const std::int64_t d = set.d, count = cells.count(i);
   const float* center = set.centers + cells.index[size(i)] * d;
-  const Lanes minus_one = broadcast(-1.0);
+  const Lanes64 minus_one = broadcast(-1.0);
   for (std::int64_t at = 0; at < count; ++at) {
     const float* row = x + cells.rows(i)[at] * d;
     const double weight = cells.weights(i)[at];
-    const Lanes weights = broadcast(weight);
+    const Lanes64 weights = broadcast(weight);
     std::int64_t j = 0;
     for (; j + kDoubles <= d; j += kDoubles) {
-      const Lanes from = at == 0 ? broadcast(0.0) : load(v + j);
+      const Lanes64 from = at == 0 ? broadcast(0.0) : load(v + j);
       store(from + weights * exact_multiply_add(minus_one, widen(center + j), widen(row + j)), v + j);
     }
     for (; j < d; ++j) v[j] = (at == 0 ? 0.0 : v[j]) + weight * (double{row[j]} - double{center[j]});
@@ -116,7 +116,7 @@ double Cells::mass(std::int64_t i) const {
 }
 
 double squared_norm(const double* v, std::int64_t d) {
-  Lanes lanes = broadcast(0.0);
+  Lanes64 lanes = broadcast(0.0);
   std::int64_t j = 0;
   for (; j + kDoubles <= d; j += kDoubles) lanes += load(v + j) * load(v + j);
   double total = sum(lanes);
@@ -130,8 +130,8 @@ double residual(const Cells& cells, std::int64_t i, const float* x, const Center
   const std::int64_t d = set.d, count = cells.count(i);
   const std::int64_t* rows = cells.rows(i);
   const auto row = [&](std::int64_t at) { return x + rows[at] * d; };
-  // Four rows go by at a time, so that the sum is loaded and stored once for them; the last one to four are
-  // finished with the centre.
+  // Add four rows at a time, so that the sum is loaded and stored once for four. `finish` adds the last one
+  // to four rows and subtracts the centre.
   std::int64_t at = 0;
   for (; count - at > 4; at += 4) {
     add_rows<4>({row(at), row(at + 1), row(at + 2), row(at + 3)}, at == 0 ? nullptr : v, d, v);

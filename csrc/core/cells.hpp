@@ -1,8 +1,10 @@
-// The cells of one image: which rows fell into each, and the residual V_k = sum x - n_k c_k of each; or,
-// where rows have weights, V_k = sum w (x - c_k).
+// The cells of one image: the rows assigned to each centre, and the residual of each cell.
 //
-// Rows of a cell are summed in their order, in float64, so a sum depends on nothing but the cell's rows: not
-// on threads, blocks or instruction set.
+//   V_k = sum over x in cell k of x  -  n_k c_k                without weights
+//   V_k = sum over x in cell k of w (x - c_k)                  with weights w
+//
+// The rows of a cell are added in their order, in float64. A residual therefore does not depend on the number
+// of threads, the size of blocks or the instruction set.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +19,8 @@ class Cells {
  public:
   void sort(const std::int32_t* labels, std::int64_t n, std::int64_t k);
 
-  // A row is in `per_row` cells, with a weight in each: labels and weights are (n, per_row). A weight of 0 is
-  // no membership.
+  // Sort rows that belong to `per_row` cells each. Labels and weights are (n, per_row). An entry of weight 0
+  // is ignored.
   void sort(const std::int32_t* labels, const double* weights, std::int64_t n, std::int64_t per_row,
             std::int64_t k);
 
@@ -42,10 +44,10 @@ class Cells {
   std::vector<double> weights_;
 };
 
-// Writes the residual of cell i of the image at x to v (d), before any normalisation; returns |v|^2.
+// Write the residual of cell i, before normalisation, to v (d) and return |v|^2. The image's rows begin at x.
 double residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set, double* v);
 
-// |v|^2 in lanes of fixed order, the same on every instruction set.
+// |v|^2, summed in the fixed order of lanes64.hpp, so it is the same for every instruction set.
 double squared_norm(const double* v, std::int64_t d);
 
 }  // namespace medvlad

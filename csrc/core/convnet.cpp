@@ -6,29 +6,29 @@
 #include <stdexcept>
 
 #include "processor.hpp"
-#include "team.hpp"
+#include "thread_team.hpp"
 #include "winograd_points.hpp"
 
 namespace medvlad {
 
 namespace {
 
-// Channels of the outputs that are taken at a time, by tiles.
+// By tiles: number of output channels computed at a time.
 constexpr std::int64_t kColumns = 64;
-// Tiles that are worth reading U for, by tiles; with fewer it goes by points.
+// By tiles: minimum number of tiles for one reading of U. With fewer, the layer is computed by points.
 constexpr std::int64_t kFewestTiles = 36;
-// Input channels below which the first convolution is done as it is written.
+// A first convolution with fewer input channels than this is computed directly.
 constexpr std::int64_t kFewChannels = 16;
-// Tasks a thread, so that none waits long for another.
+// Number of tasks for each thread: enough that no thread waits long for the last one.
 constexpr std::int64_t kTasksPerThread = 6;
 
 std::int64_t rounded_up(std::int64_t value, std::int64_t to) { return (value + to - 1) / to * to; }
 std::int64_t quotient_up(std::int64_t value, std::int64_t by) { return (value + by - 1) / by; }
 
-// From one point's numbers to the next: not a multiple of the caches' strides.
+// Distance between the numbers of two points. kLane keeps it from being a multiple of a cache's stride.
 std::int64_t point_stride(std::int64_t tiles, std::int64_t channels) { return tiles * channels + kLane; }
 
-// G g G^T of n kernels whose taps are `step` numbers apart: to[p * n + i].
+// U = G g G^T of n kernels whose taps are `step` numbers apart. Number p of kernel i goes to to[p * n + i].
 void transform_kernels(const float* taps, std::int64_t step, std::int64_t n, double* to) {
   const double a = kPointA, b = kPointB;
   const double at_a = 2.0 * a * a * (a * a - b * b), at_b = 2.0 * b * b * (b * b - a * a);
@@ -56,12 +56,12 @@ void transform_kernels(const float* taps, std::int64_t step, std::int64_t n, dou
 struct ConvNet::Step {
   enum class Kind { direct, winograd, pool };
   Kind kind = Kind::pool;
-  std::int64_t n_in = 0, n_out = 0;  // channels; n_out filled up
+  std::int64_t n_in = 0, n_out = 0;  // channels; n_out is rounded up to a multiple of kLane
   bool is_pooled = false;
   float floor = 0.0F;
   std::int64_t n_panels = 0;
   LargeBuffer weights;  // direct: (panels, 9 * n_in, width); winograd: (36, panels, n_in, width)
-  LargeBuffer bias;     // filled up to whole panels
+  LargeBuffer bias;     // padded with zeros to whole panels
 };
 
 struct ConvNet::Workspace {
@@ -130,15 +130,15 @@ Maps ConvNet::shape_of_output(std::int64_t n, std::int64_t h, std::int64_t w) co
   return {nullptr, n, h, w, n_out_};
 }
 
-// One call of run(): what its parts share.
-class ConvNet::Run {
+// One call of ConvNet::run: its threads, buffers and kernels.
+class ConvNet::NetworkRun {
  public:
-  Run(Workspace& workspace, int n_threads)
+  NetworkRun(Workspace& workspace, int n_threads)
       : workspace_(workspace), team_(n_threads), n_threads_(n_threads), l2_(second_level_cache()) {}
 
   void convolve(const Step& step, const Maps& from, const Maps& to) {
     const std::int64_t width = kernels_.panel_width();
-    // 0.65 of the second-level cache for V and a part of M.
+    // V and a part of M may take 0.65 of the second-level cache.
     const std::int64_t columns = std::min(rounded_up(kColumns, width), step.n_panels * width);
     const std::int64_t bytes = kPoints * static_cast<std::int64_t>(sizeof(float));
     const std::int64_t fitting = l2_ * 13 / 20 / (bytes * (from.c + columns));
@@ -164,7 +164,8 @@ class ConvNet::Run {
           [&](std::int64_t first, std::int64_t last, int) { kernels_.pool(from, to, first, last); });
   }
 
-  // Rows of `from_c` numbers to rows of `to_c`: cut, or filled up with zeros.
+  // Copy rows of `from_c` numbers to rows of `to_c` numbers. Longer rows are cut, shorter rows padded with
+  // zeros.
   void copy(const float* from, std::int64_t from_c, float* to, std::int64_t to_c, std::int64_t rows) {
     const std::int64_t both = std::min(from_c, to_c);
     share(rows, 64, [&](std::int64_t first, std::int64_t last, int) {
@@ -176,7 +177,7 @@ class ConvNet::Run {
   }
 
  private:
-  // Calls work(first, last, worker) for parts of [0, size) that are multiples of `unit`.
+  // Call work(first, last, worker) for parts of [0, size). Every part but the last is a multiple of `unit`.
   template <class Work>
   void share(std::int64_t size, std::int64_t unit, const Work& work) {
     const std::int64_t units = quotient_up(size, unit);
@@ -206,7 +207,8 @@ class ConvNet::Run {
         const std::int64_t end = std::min(step.n_panels, panel + panels);
         for (std::int64_t p = 0; p < kPoints; ++p) {
           for (std::int64_t i = panel; i < end; ++i) {
-            // The weights are in the second-level cache, or near enough for the processor's own prefetcher.
+            // No prefetch: the weights are in the second-level cache, or the processor prefetches them
+            // itself.
             const float* weights = step.weights.data() + (p * step.n_panels + i) * panel_size;
             kernels_.multiply({v.data + p * v_point, last - first, from.c, step.n_in, weights,
                                m.data + p * m_point + (i - panel) * width, columns, nullptr, nullptr, 0});
@@ -258,7 +260,7 @@ class ConvNet::Run {
 
   const ConvKernels& kernels_ = conv_kernels();
   Workspace& workspace_;
-  Team team_;
+  ThreadTeam team_;
   std::int64_t n_threads_, l2_;
 };
 
@@ -268,20 +270,20 @@ void ConvNet::run(const float* images, std::int64_t n, std::int64_t h, std::int6
   if (n == 0 || result.h == 0 || result.w == 0) return;
   std::unique_ptr<Workspace> workspace;
   {
-    // Never waits: a process that was forked while another thread held the mutex finds it held for good.
+    // try_to_lock, because in a process forked while another thread held the mutex it stays locked for ever.
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (lock) workspace = std::move(spare_);
   }
   if (workspace == nullptr) workspace = std::make_unique<Workspace>();
   {
-    Run run(*workspace, n_threads);
+    NetworkRun run(*workspace, n_threads);
     std::size_t next = 0;
     const auto room = [&](std::int64_t rows, std::int64_t columns, std::int64_t c) {
       LargeBuffer& maps = workspace->maps[next++ % 2];
       maps.reserve(n * rows * columns * c);
       return Maps{maps.data(), n, rows, columns, c};
     };
-    // Maps that are only read; no kernel writes to what it reads from.
+    // const_cast is safe: no kernel writes to its input.
     Maps now{const_cast<float*>(images), n, h, w, n_channels_};
     for (std::size_t i = 0; i < steps_.size(); ++i) {
       const Step& step = steps_[i];

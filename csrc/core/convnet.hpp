@@ -1,39 +1,47 @@
-// Networks of 3 x 3 convolutions (stride 1, zeros around, bias, ReLU or not) and 2 x 2 maxima: VGG16, VGG19.
+// Networks of 3 x 3 convolutions (stride 1, zero padding, bias, optional ReLU) and 2 x 2 maximum pooling,
+// such as VGG16 and VGG19.
 //
-// A convolution takes 9 multiplications an output and input channel, and engines that do them stand at 0.8 to
-// 0.95 of what a processor can multiply. Winograd's F(4x4, 3x3) takes 36 for 16 outputs, a quarter:
+// Mathematics. A direct convolution needs 9 multiplications for each output and input channel. Winograd's
+// algorithm F(4x4, 3x3) needs 36 for 16 outputs, which is a quarter:
 //
-//   Y = A^T [ (G g G^T) * (B^T d B) ] A       for a patch d (6 x 6), a kernel g (3 x 3), outputs Y (4 x 4),
+//   Y = A^T [ (G g G^T) * (B^T d B) ] A
 //
-// where * is number by number, summed over the input channels C: 36 products of matrices, (tiles x C) times
-// (C x D). A filter of 3 taps is evaluated at the points x in {0, a, -a, b, -b, inf} as (1, x, x^2), the row
-// of G over N(x) = product of (x - x') over the other finite points x'; B^T holds the coefficients of that
-// product of polynomials, for inf of all five; A^T the powers 1, x, x^2, x^3.
+//   d  patch of the input, 6 x 6            U = G g G^T  transformed kernel, 6 x 6
+//   g  kernel, 3 x 3                        V = B^T d B  transformed patch, 6 x 6
+//   Y  tile of outputs, 4 x 4               M = U * V    summed over the C input channels
+//   *  element-wise product                 D            number of output channels
 //
-// Counts, for one tile of 16 outputs (a 224 x 224 VGG19: 39 GFLOP as written, 10 here):
+// M is therefore 36 products of matrices, (tiles x C) times (C x D), one for each of the 36 points of a
+// patch.
 //
-//   products            72 C D operations; at 175 GFLOP/s, a core with AVX-512: C = D = 64 1.7 us, 512 108 us
-//   transforms          144 C + 120 D multiply-adds and additions for 36 C D: 11 % for 64, 1.4 % for 512
-//   numbers             V = B^T d B: 144 C bytes; M, the sums: 144 D bytes; U = G g G^T: 144 C D bytes a
-//   layer
+// The matrices come from polynomials evaluated at the points x in {0, a, -a, b, -b, infinity}, see
+// winograd_points.hpp. The row of G for a finite point x is (1, x, x^2) / N(x), where N(x) is the product of
+// (x - x') over the other finite points x'. The row of B^T holds the coefficients of that product as a
+// polynomial; for infinity, of the product over all five finite points. A^T holds the powers 1, x, x^2, x^3.
 //
-// U is made once, in float64, and rounded once. It is 0.6 MB for 64 x 64, which a second-level cache holds,
-// and 38 MB for 512 x 512, which none does. So there are two ways through a layer:
+// Costs of one tile of 16 outputs:
 //
-//   by tiles     C small. A thread takes as many tiles as leave V and a part of M (64 channels) in its
-//                second-level cache, and does all three steps. U is read once for these tiles, 4 / tiles
-//                bytes a multiply-add.
-//   by points    C large. V of some hundred tiles is made by all threads, then M, then the outputs. A thread
-//                multiplies one point's V (at most 0.8 MB, in cache) by a part of one point's U, so U is read
-//                once for all of these tiles, and V and M go through memory: 576 C bytes for 72 C D
-//                operations, 3 GB/s a core for 512. What comes next is asked for beforehand: without
-//                that the products run at 0.86 of the peak, with it at 0.97 (one core, nothing in its cache).
+//   products      72 C D operations
+//   transforms    144 C + 120 D operations: 11 % of the products for C = D = 64, 1.4 % for 512
+//   memory        V: 144 C bytes;  M: 144 D bytes;  U: 144 C D bytes for a layer
 //
-// With the images of a batch side by side U is read once for all of them; an image alone, at 224, reads 300
-// MB. Channels are together in memory (NHWC), filled up to 16.
+// U is computed once in float64 and rounded once to float32. It takes 0.6 MB for C = D = 64, which fits into
+// a second-level cache, and 38 MB for 512, which does not. So there are two ways to compute a layer:
 //
-// No sum is cut, and who computes it changes no bit: results depend on neither threads nor batch. AVX2 and
-// AVX-512 agree to the bit; without fused multiply-add every product is rounded too.
+//   by tiles      For small C. A thread takes as many tiles as keep V and a part of M (64 channels) in its
+//                 second-level cache, and does all three steps for them. U is read once for these tiles.
+//   by points     For large C. All threads together compute V of some hundred tiles, then M, then the
+//   outputs.
+//                 A thread multiplies V of one point (at most 0.8 MB, in cache) by a part of U of that point.
+//                 U is read once for all these tiles, while V and M go through memory. The inputs of the next
+//                 product are prefetched: the products then run at 0.97 of the peak rate instead of 0.86.
+//
+// The images of a batch share each reading of U. Maps are stored channels last (NHWC), and the number of
+// channels is rounded up to a multiple of 16.
+//
+// Every sum is computed by one thread in a fixed order, so results depend on neither the number of threads
+// nor the batch. AVX2 and AVX-512 give the same bits. The portable module has no fused multiply-add and
+// rounds products as well, so its bits differ.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +54,7 @@
 
 namespace medvlad {
 
-// A convolution, or with `kernel` nullptr a maximum of 2 x 2. What it points to is copied.
+// A convolution, or 2 x 2 maximum pooling if `kernel` is nullptr. ConvNet copies the arrays.
 struct Layer {
   const float* kernel;  // (3, 3, n_in, n_out)
   const float* bias;    // (n_out,)
@@ -56,14 +64,15 @@ struct Layer {
 
 class ConvNet {
  public:
-  // Layers that follow on each other, of images with n_channels.
+  // Build the network from consecutive layers, for images with n_channels channels. Throws
+  // std::invalid_argument if the channels of consecutive layers differ.
   ConvNet(const std::vector<Layer>& layers, std::int64_t n_channels);
   ~ConvNet();
 
-  // Of (n, h, w, n_channels): what comes out; h and w are 0 where too little is left to pool.
+  // The shape of the output for images (n, h, w, n_channels). h or w is 0 if too little is left to pool.
   Maps shape_of_output(std::int64_t n, std::int64_t h, std::int64_t w) const;
 
-  // Reads images.data (n, h, w, n_channels) and writes `out`. Several threads may call it.
+  // Run the network on images (n, h, w, n_channels) and write `out`. Several threads may call it at once.
   void run(const float* images, std::int64_t n, std::int64_t h, std::int64_t w, int n_threads,
            float* out) const;
 
@@ -72,11 +81,11 @@ class ConvNet {
  private:
   struct Step;
   struct Workspace;
-  class Run;
+  class NetworkRun;
 
   std::int64_t n_channels_, n_out_;
   std::vector<Step> steps_;
-  // Kept from one call for the next: fresh memory costs the operating system a tenth of the time.
+  // Buffers kept for the next call, because allocating them again takes a tenth of the time of a call.
   mutable std::mutex mutex_;
   mutable std::unique_ptr<Workspace> spare_;
 };

@@ -13,14 +13,15 @@ namespace medvlad {
 
 namespace {
 
-// gamma_m = m u / (1 - m u) for m roundings of unit roundoff u; infinite once the bound has no meaning.
+// gamma_m = m u / (1 - m u) for m roundings of unit roundoff u. Infinite if m u >= 1/2: the bound says
+// nothing then.
 double gamma(double m, double u) {
   const double mu = m * u;
   return mu < 0.5 ? mu / (1.0 - mu) : std::numeric_limits<double>::infinity();
 }
 
 double dot(const float* a, const float* b, std::int64_t d) {
-  Lanes lanes = broadcast(0.0);
+  Lanes64 lanes = broadcast(0.0);
   std::int64_t i = 0;
   for (; i + kDoubles <= d; i += kDoubles) lanes = exact_multiply_add(widen(a + i), widen(b + i), lanes);
   double total = sum(lanes);
@@ -28,7 +29,7 @@ double dot(const float* a, const float* b, std::int64_t d) {
   return total;
 }
 
-// A sum of doubles kept as non-overlapping parts of increasing magnitude, so nothing is rounded away.
+// A sum of doubles without rounding: it is kept as non-overlapping parts of increasing magnitude.
 class ExactSum {
  public:
   void add(double term) {
@@ -41,11 +42,11 @@ class ExactSum {
       term = high;
     }
     parts_.resize(kept);
-    // A zero on top would hide the sign of the parts below it.
+    // A zero as the largest part would hide the sign of the smaller parts.
     if (term != 0.0) parts_.push_back(term);
   }
 
-  // The largest part outweighs all smaller ones together, so it alone gives the sign.
+  // The largest part is larger than the sum of all others, so it gives the sign.
   bool positive() const { return !parts_.empty() && parts_.back() > 0.0; }
 
  private:
@@ -95,7 +96,7 @@ CenterSet::CenterSet(const float* centers_, std::int64_t k_, std::int64_t d_)
   for (std::int64_t i = 0; i < k; ++i) {
     const double norm = dot(centers + i * d, centers + i * d, d);
     half_norms[static_cast<std::size_t>(i)] = 0.5 * norm;
-    // Beyond float32 the bias may be anything finite: the error bound is infinite there.
+    // If the value exceeds float32, any finite bias will do, because the error bound is then infinite.
     bias[static_cast<std::size_t>(i)] = static_cast<float>(std::max(-0.5 * norm, -double{FLT_MAX}));
     max_norm = std::max(max_norm, std::sqrt(norm));
   }

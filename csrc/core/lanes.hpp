@@ -1,6 +1,6 @@
-// Sixteen scores at a time: their maximum, and which of them reach a threshold.
+// Sixteen float32 scores at a time: their maximum, and a mask of those that reach a threshold.
 //
-// Plain loops, and by hand where compilers do not find the instructions.
+// The code is written as plain loops, and with intrinsics where compilers do not find the right instructions.
 #pragma once
 
 #include <algorithm>
@@ -14,28 +14,29 @@ namespace medvlad {
 
 namespace {  // each module keeps its own copy, compiled for its own instruction set
 
-inline constexpr int kLanes = 16;
+inline constexpr int kFloatLanes = 16;
 
-// The largest of n scores, n a positive multiple of kLanes. None may be NaN.
+// The largest of n scores, n a positive multiple of kFloatLanes. None may be NaN.
 inline float largest(const float* scores, std::int64_t n) {
 #if defined(__AVX512F__)
   __m512 most = _mm512_loadu_ps(scores);
-  for (std::int64_t i = kLanes; i < n; i += kLanes) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + i));
+  for (std::int64_t i = kFloatLanes; i < n; i += kFloatLanes)
+    most = _mm512_max_ps(most, _mm512_loadu_ps(scores + i));
   return _mm512_reduce_max_ps(most);
 #else
-  float lanes[kLanes];
-  std::copy(scores, scores + kLanes, lanes);
-  for (std::int64_t i = kLanes; i < n; i += kLanes) {
-    for (int j = 0; j < kLanes; ++j) lanes[j] = scores[i + j] > lanes[j] ? scores[i + j] : lanes[j];
+  float lanes[kFloatLanes];
+  std::copy(scores, scores + kFloatLanes, lanes);
+  for (std::int64_t i = kFloatLanes; i < n; i += kFloatLanes) {
+    for (int j = 0; j < kFloatLanes; ++j) lanes[j] = scores[i + j] > lanes[j] ? scores[i + j] : lanes[j];
   }
-  for (int half = kLanes / 2; half > 0; half /= 2) {
+  for (int half = kFloatLanes / 2; half > 0; half /= 2) {
     for (int j = 0; j < half; ++j) lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
   }
   return lanes[0];
 #endif
 }
 
-// Bit j is set unless scores[j] < threshold, for kLanes scores; so it is set where a score is not a number.
+// A mask for kFloatLanes scores. Bit j is set unless scores[j] < threshold, so it is set if the score is NaN.
 inline std::uint32_t not_below(const float* scores, float threshold) {
 #if defined(__AVX512F__)
   return _mm512_cmp_ps_mask(_mm512_loadu_ps(scores), _mm512_set1_ps(threshold), _CMP_NLT_UQ);
@@ -46,7 +47,7 @@ inline std::uint32_t not_below(const float* scores, float threshold) {
   return static_cast<std::uint32_t>(low | (high << 8));
 #else
   std::uint32_t kept = 0;
-  for (int j = 0; j < kLanes; ++j) kept |= static_cast<std::uint32_t>(!(scores[j] < threshold)) << j;
+  for (int j = 0; j < kFloatLanes; ++j) kept |= static_cast<std::uint32_t>(!(scores[j] < threshold)) << j;
   return kept;
 #endif
 }

@@ -1,7 +1,7 @@
-// Eight float64 lanes: a fixed order of summation that every instruction set follows to the bit.
+// Eight float64 lanes with a fixed order of summation, so that every instruction set gives the same bits.
 //
-// They are kept as native vectors of whatever width the module's flags allow; lane by lane where the compiler
-// has no vectors.
+// The lanes are stored in vectors of the width that the module's flags allow, or as single numbers if the
+// compiler has no vector types.
 #pragma once
 
 #include <cstdint>
@@ -32,40 +32,40 @@ using Part = double;
 #endif
 constexpr int kParts = kDoubles / kPartDoubles;
 
-struct Lanes {
+struct Lanes64 {
   Part part[kParts];
 };
 
-inline Lanes operator+(const Lanes& a, const Lanes& b) {
-  Lanes c;
+inline Lanes64 operator+(const Lanes64& a, const Lanes64& b) {
+  Lanes64 c;
   for (int i = 0; i < kParts; ++i) c.part[i] = a.part[i] + b.part[i];
   return c;
 }
 
-inline Lanes operator*(const Lanes& a, const Lanes& b) {
-  Lanes c;
+inline Lanes64 operator*(const Lanes64& a, const Lanes64& b) {
+  Lanes64 c;
   for (int i = 0; i < kParts; ++i) c.part[i] = a.part[i] * b.part[i];
   return c;
 }
 
-inline Lanes& operator+=(Lanes& a, const Lanes& b) { return a = a + b; }
+inline Lanes64& operator+=(Lanes64& a, const Lanes64& b) { return a = a + b; }
 
-inline Lanes load(const double* values) {
-  Lanes lanes;
+inline Lanes64 load(const double* values) {
+  Lanes64 lanes;
   std::memcpy(&lanes, values, sizeof lanes);
   return lanes;
 }
 
-inline void store(const Lanes& lanes, double* values) { std::memcpy(values, &lanes, sizeof lanes); }
+inline void store(const Lanes64& lanes, double* values) { std::memcpy(values, &lanes, sizeof lanes); }
 
-inline Lanes broadcast(double value) {
-  Lanes lanes;
+inline Lanes64 broadcast(double value) {
+  Lanes64 lanes;
   for (int i = 0; i < kParts; ++i) lanes.part[i] = Part{} + value;
   return lanes;
 }
 
-inline Lanes widen(const float* values) {
-  Lanes lanes;
+inline Lanes64 widen(const float* values) {
+  Lanes64 lanes;
 #if defined(__AVX512F__)
   lanes.part[0] = _mm512_cvtps_pd(_mm256_loadu_ps(values));
 #elif defined(__AVX__)
@@ -78,7 +78,7 @@ inline Lanes widen(const float* values) {
   return lanes;
 }
 
-inline void narrow(const Lanes& lanes, float* values) {
+inline void narrow(const Lanes64& lanes, float* values) {
 #if defined(__AVX512F__)
   _mm256_storeu_ps(values, _mm512_cvtpd_ps(lanes.part[0]));
 #elif defined(__AVX__)
@@ -90,14 +90,15 @@ inline void narrow(const Lanes& lanes, float* values) {
 #endif
 }
 
-// a * b + c where a * b has no more than 53 bits: fused or not, the result is the same.
-inline Lanes exact_multiply_add(const Lanes& a, const Lanes& b, const Lanes& c) {
+// a * b + c for products a * b of at most 53 bits, which are exact. A fused multiply-add gives the same
+// result.
+inline Lanes64 exact_multiply_add(const Lanes64& a, const Lanes64& b, const Lanes64& c) {
 #if defined(__AVX512F__)
-  Lanes fused;
+  Lanes64 fused;
   fused.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]);
   return fused;
 #elif defined(__FMA__)
-  Lanes fused;
+  Lanes64 fused;
   for (int i = 0; i < kParts; ++i) fused.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);
   return fused;
 #else
@@ -105,8 +106,8 @@ inline Lanes exact_multiply_add(const Lanes& a, const Lanes& b, const Lanes& c) 
 #endif
 }
 
-// Folded by halves: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
-inline double sum(const Lanes& lanes) {
+// The sum of the lanes, folded by halves: ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
+inline double sum(const Lanes64& lanes) {
 #if defined(__AVX__)
 #if defined(__AVX512F__)
   const __m256d four =

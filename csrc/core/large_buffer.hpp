@@ -1,4 +1,4 @@
-// Uninitialised memory of many megabytes, in large pages where the operating system gives them.
+// Uninitialised memory of many megabytes, in large pages if the operating system provides them.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ namespace medvlad {
 
 class LargeBuffer {
  public:
-  // Room for `size` floats; what was in a smaller buffer is lost.
+  // Make room for `size` floats. If the buffer grows, its contents are lost.
   void reserve(std::int64_t size) {
     if (size <= size_) return;
     data_.reset();
@@ -22,7 +22,7 @@ class LargeBuffer {
     const std::size_t bytes = (static_cast<std::size_t>(size) * sizeof(float) + kPage - 1) / kPage * kPage;
     data_.reset(static_cast<float*>(::operator new(bytes, std::align_val_t{kPage})));
 #if defined(__linux__)
-    // A wish; where it is not granted nothing changes but the time.
+    // A request only. If the system refuses it, the program is slower but still right.
     if (bytes >= kLargePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
 #endif
     size_ = size;

@@ -1,4 +1,4 @@
-// Plain std::thread work sharing: no pool, no global state, safe after fork.
+// A parallel loop on std::thread. There is no thread pool and no global state, so it is safe after fork.
 #pragma once
 
 #include <algorithm>
@@ -13,8 +13,8 @@
 
 namespace medvlad {
 
-// Calls work(task, worker) once for each task in [0, n_tasks), tasks handed out in order; worker is in
-// [0, n_threads) and never runs two tasks at a time. The first exception is thrown again here.
+// Call work(task, worker) once for each task in [0, n_tasks). Tasks are handed out in order. `worker` is in
+// [0, n_threads), and one worker never runs two tasks at a time. The first exception is thrown again here.
 template <class Work>
 void parallel_for(std::int64_t n_tasks, int n_threads, Work&& work) {
   const int n_workers = static_cast<int>(std::min<std::int64_t>(n_threads, n_tasks));
@@ -34,7 +34,7 @@ void parallel_for(std::int64_t n_tasks, int n_threads, Work&& work) {
       next = n_tasks;
     }
   };
-  // Joins on every way out: a std::thread destroyed while joinable ends the process.
+  // Joins in every case: destroying a std::thread that is still joinable ends the process.
   struct Threads {
     std::vector<std::thread> all;
     ~Threads() {
@@ -47,7 +47,7 @@ void parallel_for(std::int64_t n_tasks, int n_threads, Work&& work) {
     try {
       for (int worker = 1; worker < n_workers; ++worker) threads.all.emplace_back(run, worker);
     } catch (const std::system_error&) {
-      // No more threads to be had: those that started, and this one, do the work.
+      // The system has no more threads. Those that have started, and this one, do the work.
     } catch (const std::bad_alloc&) {
     }
     run(0);

@@ -1,8 +1,8 @@
-// Zeros that are still to be written: the cells without rows of images that are done otherwise.
+// A list of output ranges that must still be filled with zeros: the empty cells of finished images.
 //
-// A streamed store waits for memory and a multiply-add does not, so zeros are written in small steps between
-// the multiply-adds of the next rows. With 49 descriptors and 256 centres four fifths of the output are
-// zeros.
+// A streamed store waits for memory, but a multiply-add does not. So the zeros are written in small steps
+// between the multiply-adds of the next rows. With 49 descriptors and 256 centres four fifths of the output
+// are zeros.
 #pragma once
 
 #include <cstddef>
@@ -17,12 +17,12 @@ class PendingZeros {
  public:
   void add(float* out, std::int64_t n) {
     if (n <= 0) return;
-    // Images of few rows leave more zeros than there is time for.
+    // Images with few rows add zeros faster than `some` writes them, so the list must be bounded.
     if (ranges_.size() == kMost) all();
     ranges_.push_back({out, n});
   }
 
-  // Writes up to `n` zeros.
+  // Write up to `n` zeros.
   void some(std::int64_t n) {
     while (n > 0 && !ranges_.empty()) {
       Range& range = ranges_.back();

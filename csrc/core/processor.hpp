@@ -1,4 +1,4 @@
-// What the processor, and the operating system with it, can run.
+// Properties of the processor: instruction sets that it and the operating system support, and its cache size.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,10 @@
 
 namespace medvlad {
 
-// Names of the instruction-set levels that can run here, best first; "portable" is always the last.
+// Names of the instruction-set levels that can run here, best first. The last one is always "portable".
 std::vector<std::string> supported_levels();
 
-// Bytes of a core's second-level cache, or what is usual where nobody says.
+// Size of a core's second-level cache in bytes. If the system does not report it, a usual size.
 std::int64_t second_level_cache();
 
 }  // namespace medvlad

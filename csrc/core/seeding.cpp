@@ -7,22 +7,22 @@
 #include "aligned.hpp"
 #include "lanes64.hpp"
 #include "parallel.hpp"
+#include "size.hpp"
 
 namespace medvlad {
 
 namespace {
 
 constexpr std::int64_t kTaskRows = 1024;  // potentials are summed over this many rows, then over tasks
-// Candidates and rows that are multiplied with each other at a time: as many sums as registers hold, which
-// hides their latency, and a candidate is loaded for more than one row where there is room.
+// Numbers of candidates and rows that are multiplied with each other at a time. Their sums fill the
+// registers, which hides the latency of the additions. If there is room, a candidate is loaded once for two
+// rows.
 constexpr int kGroup = kParts == 1 ? 8 : 4;
 constexpr int kRows = kParts == 1 ? 2 : 1;
 constexpr std::int64_t kBlockRows = 32;
-constexpr std::int64_t kAhead = 8;  // rows asked for in advance
+constexpr std::int64_t kAhead = 8;  // number of rows to prefetch
 
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
-// Asks for the line at `address`, which must be ours.
+// Prefetch the cache line at `address`, which must be valid.
 inline void prefetch(const float* address) {
 #if defined(__GNUC__)
   __builtin_prefetch(address, 0, 3);
@@ -32,11 +32,11 @@ inline void prefetch(const float* address) {
 }
 
 double squared_distance(const float* x, const float* c, std::int64_t d) {
-  const Lanes minus_one = broadcast(-1.0);
-  Lanes lanes = broadcast(0.0);
+  const Lanes64 minus_one = broadcast(-1.0);
+  Lanes64 lanes = broadcast(0.0);
   std::int64_t j = 0;
   for (; j + kDoubles <= d; j += kDoubles) {
-    const Lanes difference = exact_multiply_add(minus_one, widen(c + j), widen(x + j));
+    const Lanes64 difference = exact_multiply_add(minus_one, widen(c + j), widen(x + j));
     lanes += difference * difference;
   }
   double total = sum(lanes);
@@ -47,7 +47,8 @@ double squared_distance(const float* x, const float* c, std::int64_t d) {
   return total;
 }
 
-// kGroup candidates in float64, eight numbers of each after the other, so that one pointer reads them all.
+// kGroup candidates in float64. Eight numbers of one candidate follow eight of another, so that one pointer
+// is enough to read them all.
 class Group {
  public:
   Group(const CandidateStep& step, std::int64_t first) : d_(step.d), values_(size(kGroup * step.d)) {
@@ -58,21 +59,21 @@ class Group {
     }
   }
 
-  // result[r][t] = x_r.c_t for kRows rows at x, `stride` apart. Memory at `ahead`, as much as the rows, is
-  // asked for little by little: all at once would hold up the loads of these rows.
+  // result[r][t] = x_r.c_t for kRows rows at x, `stride` apart. The rows at `ahead` are prefetched line by
+  // line, because prefetching all at once would delay the loads of these rows.
   void dots(const float* x, std::int64_t stride, const float* ahead, double (&result)[kRows][kGroup]) const {
     const double* c = values_.data();
-    Lanes lanes[kRows][kGroup];
+    Lanes64 lanes[kRows][kGroup];
     for (auto& row : lanes) {
-      for (Lanes& one : row) one = broadcast(0.0);
+      for (Lanes64& one : row) one = broadcast(0.0);
     }
     std::int64_t j = 0;
     for (; j + kDoubles <= d_; j += kDoubles, c += kGroup * kDoubles) {
       prefetch(ahead + kRows * j);
-      Lanes values[kRows];
+      Lanes64 values[kRows];
       for (int r = 0; r < kRows; ++r) values[r] = widen(x + r * stride + j);
       for (int t = 0; t < kGroup; ++t) {
-        const Lanes candidate = load(c + t * kDoubles);
+        const Lanes64 candidate = load(c + t * kDoubles);
         for (int r = 0; r < kRows; ++r) lanes[r][t] = exact_multiply_add(values[r], candidate, lanes[r][t]);
       }
     }
@@ -122,13 +123,13 @@ void candidate_distances(const CandidateStep& step, int n_threads, double* dista
   parallel_for(n_tasks, n_threads, [&](std::int64_t task, int) {
     double* sums = partial.data() + task * n_groups * kGroup;
     const std::int64_t last = std::min(n, (task + 1) * kTaskRows);
-    // A block of rows goes by once for each group, so that the group stays in the nearest cache.
+    // Each group is multiplied by a whole block of rows, so that the group stays in the first-level cache.
     for (std::int64_t begin = task * kTaskRows; begin < last; begin += kBlockRows) {
       const std::int64_t end = std::min(last, begin + kBlockRows);
       for (std::int64_t group = 0; group < n_groups; ++group) {
         const std::int64_t in_group = std::min<std::int64_t>(kGroup, step.n_candidates - group * kGroup);
         for (std::int64_t i = begin; i < end; i += kRows) {
-          // The last rows of all may be multiplied twice, so that there are always kRows.
+          // Always multiply kRows rows: the last rows of all may be multiplied twice.
           const std::int64_t first = std::max<std::int64_t>(0, std::min(i, n - kRows));
           const std::int64_t ahead =
               group > 0 ? first : std::max<std::int64_t>(0, std::min(i + kAhead, n - kRows));

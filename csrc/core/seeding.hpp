@@ -1,8 +1,8 @@
-// What k-means needs besides labels and sums: squared distances in float64, in a fixed order of summation.
+// Squared distances for k-means, in float64 and in a fixed order of summation.
 //
-// The seeds of k-means++ are drawn by comparing sums of these distances, so one different bit could draw
-// another seed. Every instruction set and the reference therefore add in the same order (lanes64.hpp) and the
-// result does not depend on the number of threads.
+// k-means++ draws seeds by comparing sums of these distances, so one different bit could draw another seed.
+// All instruction sets and the reference therefore add in the same order (lanes64.hpp). The result does not
+// depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ namespace medvlad {
 void squared_distances(const float* x, std::int64_t n, std::int64_t d, const float* centers,
                        const std::int32_t* labels, int n_threads, double* distances);
 
-// One step of greedy k-means++ over rows x (n, d) with squared norms `norms`. For each of n_candidates rows
-// c_t,
+// One step of greedy k-means++ over rows x (n, d) with squared norms `norms` (n). `candidates` are row
+// numbers. For each candidate row c_t,
 //
 //   distances[t, i] = min(closest[i], |x_i - c_t|^2),   potentials[t] = sum over i of distances[t, i],
 //
-// with |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, and 0 where that is within its own rounding error of 0.
+// with |x - c|^2 = |x|^2 + |c|^2 - 2 x.c. A distance that is within its rounding error of 0 becomes 0.
 struct CandidateStep {
   const float* x;
   std::int64_t n;

@@ -1,3 +1,4 @@
+// Scores by the caller's BLAS: s = x c^T + bias, with bias_k = -|c_k|^2 / 2, in blocks of rows.
 #include <algorithm>
 
 #include "scorer.hpp"

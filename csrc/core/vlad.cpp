@@ -10,18 +10,17 @@
 #include "cells.hpp"
 #include "decide.hpp"
 #include "parallel.hpp"
+#include "size.hpp"
 #include "write.hpp"
 
 namespace medvlad {
 
 namespace {
 
-constexpr std::int64_t kRunRows = 128;            // small images are handed to threads in runs of about this
-constexpr std::int64_t kSmallImage = 8192;        // an image of more rows is always shared out
-constexpr std::int64_t kStreamedBytes = 4 << 20;  // an output larger than this is not wanted in cache
+constexpr std::int64_t kRunRows = 128;      // a thread takes small images in runs of about this many rows
+constexpr std::int64_t kSmallImage = 8192;  // an image with more rows is always divided among threads
+constexpr std::int64_t kStreamedBytes = 4 << 20;  // a larger output is written past the cache
 constexpr double kNormFloor = 1e-12;
-
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 int threads_for(std::int64_t n_tasks, int n_threads) {
   return static_cast<int>(std::clamp<std::int64_t>(n_tasks, 1, n_threads));
@@ -39,20 +38,20 @@ void signed_power(double power, std::int64_t d, double* v) {
   }
 }
 
-// One call of encode: what all of its threads look at.
-struct Job {
+// Inputs and settings of one call of encode, shared by all its threads.
+struct EncodeJob {
   const Batch& batch;
   const CenterSet& set;
   const Normalisation& how;
   const Output& output;
   int n_threads;
   bool streamed;
-  std::int64_t kept_cells;  // residuals of this many cells are kept by a thread
+  std::int64_t kept_cells;  // number of cells whose residuals a thread can keep
 
   const float* rows_of(std::int64_t image) const { return batch.x + batch.offsets[image] * batch.d; }
   float* vector_of(std::int64_t image) const { return output.vectors + image * batch.k * batch.d; }
 
-  // The residual of a cell with power and intra-normalisation done; returns its squared norm.
+  // Write the residual of a cell, after mass, power and intra-normalisation, to v. Returns its squared norm.
   double cell_vector(const Cells& cells, std::int64_t i, const float* x, double* v) const {
     double squared = residual(cells, i, x, set, v);
     if (how.mass) {
@@ -80,7 +79,8 @@ struct Job {
     for (std::int64_t i = 0; i < cells.filled(); ++i) counts[cells.index[size(i)]] = cells.count(i);
   }
 
-  // Zeros for the centres in [first, last), which have no rows: later where streamed, else at once.
+  // Write zeros for the centres [first, last), which have no rows. If the output is streamed, they are
+  // written later.
   void clear(std::int64_t first, std::int64_t last, float* vector, PendingZeros& zeros) const {
     if (output.zeroed) return;
     float* out = vector + first * batch.d;
@@ -89,10 +89,10 @@ struct Job {
   }
 };
 
-// What one thread needs to make vectors of images of its own.
+// Computes and writes the vectors of small images; one for each thread.
 struct Writer {
-  // The vector of an image whose rows are in `cells`.
-  void image(const Job& job, std::int64_t image) {
+  // Write the vector of an image whose rows are in `cells`.
+  void image(const EncodeJob& job, std::int64_t image) {
     const std::int64_t d = job.batch.d;
     const float* x = job.rows_of(image);
     float* vector = job.vector_of(image);
@@ -126,20 +126,21 @@ struct Writer {
 };
 
 struct Worker {
-  Worker(const Job& job, const Scorer& scorer) : assigner(job.set, scorer) {}
+  Worker(const EncodeJob& job, const Scorer& scorer) : assigner(job.set, scorer) {}
 
   Assigner assigner;
   std::vector<std::int32_t> labels;
   Writer writer;
 };
 
-// Runs of small images; a large image is shared out by its rows and then its cells.
+// Division of a batch into runs of small images, each for one thread, and large images, which all threads
+// share.
 struct Plan {
   std::vector<std::pair<std::int64_t, std::int64_t>> runs;  // [first, last) image
   std::vector<std::int64_t> large;
 
   Plan(const Batch& batch, int n_threads) {
-    // With several threads an image is large when it alone would keep one busy while the others wait.
+    // With several threads an image is large if the others would wait for the thread that computes it.
     const std::int64_t fair =
         std::max<std::int64_t>(4 * kRunRows, batch.n_rows / (std::int64_t{4} * n_threads));
     const std::int64_t most = n_threads == 1 ? kSmallImage : std::min(kSmallImage, fair);
@@ -158,7 +159,7 @@ struct Plan {
 
 void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer, int n_threads,
                  std::int64_t first, std::int64_t n, std::int32_t* labels) {
-  // Tasks of a few blocks, so that the last one does not keep the others waiting.
+  // Tasks of a few blocks, so that no thread waits long for the last one.
   const std::int64_t task_rows = 4 * scorer.block_rows;
   const std::int64_t n_tasks = (n + task_rows - 1) / task_rows;
   n_threads = threads_for(n_tasks, n_threads);
@@ -173,7 +174,7 @@ void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer,
   });
 }
 
-void encode_small(const Job& job, const Scorer& scorer,
+void encode_small(const EncodeJob& job, const Scorer& scorer,
                   const std::vector<std::pair<std::int64_t, std::int64_t>>& runs) {
   const int n_threads = threads_for(static_cast<std::int64_t>(runs.size()), job.n_threads);
   std::vector<Worker> workers;
@@ -201,8 +202,8 @@ void encode_small(const Job& job, const Scorer& scorer,
   finish_streaming();
 }
 
-// The vector of an image whose rows are in `cells`, its cells shared out.
-void share_out(const Job& job, const Cells& cells, std::int64_t image) {
+// Write the vector of an image whose rows are in `cells`. All threads share its cells.
+void share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
   const std::int64_t d = job.batch.d;
   const float* x = job.rows_of(image);
   float* vector = job.vector_of(image);
@@ -230,7 +231,7 @@ void share_out(const Job& job, const Cells& cells, std::int64_t image) {
   }
   parallel_for(cells.filled(), n_threads, [&](std::int64_t i, int worker) {
     const std::int64_t cell = cells.index[size(i)];
-    PendingZeros zeros;  // nothing is multiplied meanwhile
+    PendingZeros zeros;  // written at once, because nothing is multiplied meanwhile
     job.clear(i == 0 ? 0 : cells.index[size(i - 1)] + 1, cell, vector, zeros);
     if (i + 1 == cells.filled()) job.clear(cell + 1, job.batch.k, vector, zeros);
     zeros.all();
@@ -241,7 +242,7 @@ void share_out(const Job& job, const Cells& cells, std::int64_t image) {
   });
 }
 
-void encode_large(const Job& job, const Scorer& scorer, std::int64_t image) {
+void encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image) {
   const std::int64_t begin = job.batch.offsets[image];
   const std::int64_t n = job.batch.offsets[image + 1] - begin;
   std::vector<std::int32_t> own_labels;
@@ -256,8 +257,8 @@ void encode_large(const Job& job, const Scorer& scorer, std::int64_t image) {
   share_out(job, cells, image);
 }
 
-Job job_of(const Batch& batch, const CenterSet& set, const Normalisation& how, const Output& output,
-           int n_threads) {
+EncodeJob job_of(const Batch& batch, const CenterSet& set, const Normalisation& how, const Output& output,
+                 int n_threads) {
   const std::int64_t image_bytes = batch.k * batch.d * static_cast<std::int64_t>(sizeof(float));
   return {batch,
           set,
@@ -284,7 +285,7 @@ void encode(const Batch& batch, const Execution& execution, const Normalisation&
             const Output& output) {
   const CenterSet set(batch.centers, batch.k, batch.d);
   const auto scorer = make_scorer(set, scorer_options(execution));
-  const Job job = job_of(batch, set, normalisation, output, execution.n_threads);
+  const EncodeJob job = job_of(batch, set, normalisation, output, execution.n_threads);
   const Plan plan(batch, execution.n_threads);
   encode_small(job, *scorer, plan.runs);
   for (const std::int64_t image : plan.large) encode_large(job, *scorer, image);
@@ -293,7 +294,7 @@ void encode(const Batch& batch, const Execution& execution, const Normalisation&
 void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,
                      const Normalisation& normalisation, const Output& output, double* masses) {
   const CenterSet set(batch.centers, batch.k, batch.d);
-  const Job job = job_of(batch, set, normalisation, output, n_threads);
+  const EncodeJob job = job_of(batch, set, normalisation, output, n_threads);
   const auto sort = [&](Cells& cells, std::int64_t image) {
     const std::int64_t begin = batch.offsets[image], first = begin * memberships.per_row;
     cells.sort(memberships.cells + first, memberships.weights + first, batch.offsets[image + 1] - begin,

@@ -1,22 +1,29 @@
 // VLAD on the CPU: assignment, summed residuals and normalisation over a ragged batch of descriptors.
 //
-// The mathematics stands in medvlad/backends/reference.py; this is how it is computed.
+// For each image, with descriptors x, centres c_k and nearest centre k(x):
 //
-// - scores: blocks of rows times all centres, by the instruction set's own way (scorer.hpp)
+//   V_k = sum over x with k(x) = k of (x - c_k)           residuals
+//   V_k <- sign(V_k) |V_k|^power                          signed power, element by element
+//   V_k <- V_k / |V_k|                                    if intra
+//   V   <- V / |V|                                        if l2
 //
-// - labels: argmax of a block while it is in cache; near ties decided again exactly (assign.hpp, decide.hpp)
+// medvlad/backends/reference.py is the specification. The steps here are:
 //
-// - residuals: rows of an image ordered by cell, each cell summed in row order in float64 (cells.hpp)
+// - scores: blocks of rows times all centres, by the scorer of the instruction set (scorer.hpp)
 //
-// - vectors: power, intra-normalisation and L2 in float64, rounded to float32 once, written once (write.hpp)
+// - labels: argmax of a block while it is in cache; near ties are decided exactly (assign.hpp, decide.hpp)
 //
-// Threads share out images; the rows and then the cells of an image that is large are shared out themselves.
-// No sum is ever cut, so every result is bitwise the same for any number of threads and any way of cutting
-// the batch.
+// - residuals: rows of an image sorted by cell, each cell summed in row order in float64 (cells.hpp)
 //
-// Memory beyond the output: one packed copy of the centres where it fits the budget below, and for each
-// thread the scores of a block and the residuals of an image where they fit; they are computed twice where
-// they do not. A large image also takes 12 bytes a descriptor.
+// - vectors: normalised in float64, rounded to float32 once and written once (write.hpp)
+//
+// Small images are distributed over threads. The rows, and then the cells, of a large image are distributed.
+// One thread computes each sum in a fixed order, so every result is bitwise the same for any number of
+// threads and for any way of dividing the batch.
+//
+// Memory in addition to the output: one packed copy of the centres if it fits the budget below; for each
+// thread the scores of a block, and the residuals of an image if they fit. Residuals that do not fit are
+// computed twice. A large image also takes 12 bytes for each descriptor.
 #pragma once
 
 #include <cstdint>
@@ -25,14 +32,14 @@
 
 namespace medvlad {
 
-// What a call may allocate for each thread, the output apart.
+// Maximum memory that a call allocates for each thread, in addition to the output.
 inline constexpr std::int64_t kBytesPerThread = std::int64_t{4} << 20;
 
-// Of which the packed centres may take so much.
+// The part of that memory that the packed centres may take.
 inline std::int64_t pack_bytes(int n_threads) { return kBytesPerThread / 2 * n_threads; }
 
-// Descriptors (n_rows, d) of n_images images (offsets has n_images + 1 entries) and centres (k, d),
-// row-major. Everything is borrowed.
+// Descriptors x (n_rows, d) of n_images images, offsets (n_images + 1) and centres (k, d), all row-major. The
+// arrays must outlive the batch.
 struct Batch {
   const float* x;
   std::int64_t n_rows;
@@ -43,7 +50,7 @@ struct Batch {
   std::int64_t d;
 };
 
-// How to compute; no result depends on it.
+// How to compute. No result depends on it.
 struct Execution {
   Sgemm sgemm;
   int n_threads = 1;
@@ -54,34 +61,34 @@ struct Normalisation {
   double power = 1.0;
   bool intra = false;
   bool l2 = true;
-  bool mass = false;  // each residual divided by the weights in it, before all else
+  bool mass = false;  // first of all, divide each residual by the sum of its weights
 };
 
-// Where results go. labels and counts may be null.
+// Arrays for the results. labels and counts may be null.
 struct Output {
-  float* vectors;                  // (n_images, k * d)
-  bool zeroed = false;             // vectors holds zeros already, so empty cells need no writing
+  float* vectors;       // (n_images, k * d)
+  bool zeroed = false;  // whether `vectors` already holds zeros, so that empty cells are not written
   std::int32_t* labels = nullptr;  // (n_rows)
   std::int64_t* counts = nullptr;  // (n_images, k)
 };
 
-// labels (n_rows): the nearest centre of each row. Offsets are not looked at.
+// Write the nearest centre of each row to labels (n_rows). The offsets are ignored.
 void assign(const Batch& batch, const Execution& execution, std::int32_t* labels);
 
-// Without any normalisation the vectors are the residuals (n_images, k, d).
+// Write the VLAD vector of each image. Without normalisation the vectors are the residuals (n_images, k, d).
 void encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
             const Output& output);
 
-// Cells of rows that are known, and how much of a row is in each: both (n_rows, per_row). A weight of 0 is no
-// membership.
+// Given cells of each row and the weight of the row in each of them, both (n_rows, per_row). Entries of
+// weight 0 are ignored.
 struct Memberships {
   const std::int32_t* cells;
   const double* weights;
   std::int64_t per_row;
 };
 
-// As `encode`, with residuals sum w (x - c_k). Of the output only the vectors are written, and masses
-// (n_images, k), the sums of the weights, where not null.
+// Like `encode`, with the residuals V_k = sum w (x - c_k). Only the vectors of the output are written. If
+// `masses` (n_images, k) is not null, it receives the sums of the weights.
 void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,
                      const Normalisation& normalisation, const Output& output, double* masses);
 

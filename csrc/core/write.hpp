@@ -1,6 +1,7 @@
-// Results go out once: float64 in, scaled, rounded to float32 and stored.
+// Writing of results: out = float32(scale * v), rounded once from float64.
 //
-// A large output is streamed past the cache, which would otherwise read every line before it is overwritten.
+// A large output is written past the cache. Otherwise the cache would read every line before it is
+// overwritten.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ namespace medvlad {
 
 namespace {
 
-// Stores 16 floats at `to`, past the cache where `streamed`; then `to` must be on 16 bytes.
+// Store 16 floats at `to`. If `streamed`, they bypass the cache, and `to` must be aligned to 16 bytes.
 inline void put(const float* values, float* to, bool streamed) {
 #if defined(__AVX512F__)
   if (streamed && reinterpret_cast<std::uintptr_t>(to) % 64 == 0) {
@@ -40,7 +41,7 @@ inline bool on_16_bytes(const float* to) { return reinterpret_cast<std::uintptr_
 // out = float32(scale * v)
 inline void write_scaled(const double* v, double scale, std::int64_t d, float* out, bool streamed) {
   streamed = streamed && on_16_bytes(out);
-  const Lanes factor = broadcast(scale);
+  const Lanes64 factor = broadcast(scale);
   std::int64_t j = 0;
   for (; j + 16 <= d; j += 16) {
     float values[16];
@@ -59,7 +60,7 @@ inline void write_zeros(std::int64_t n, float* out, bool streamed) {
   for (; j < n; ++j) out[j] = 0.0F;
 }
 
-// Streamed stores become visible to other threads in order after this.
+// Make the streamed stores before this call visible to other threads before the stores after it.
 inline void finish_streaming() {
 #if defined(__SSE2__)
   _mm_sfence();

@@ -1,6 +1,6 @@
-// Built with the flags of its instruction set and loaded only where the processor has it.
+// Kernels for AVX2. Compiled with its flags, and loaded only if the processor supports it.
 #include "vector_avx2.hpp"
-// After the Vector that it is written for.
+// Must follow the header that defines Vector.
 #include "packed.hpp"
 #include "winograd.hpp"
 

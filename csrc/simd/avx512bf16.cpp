@@ -1,6 +1,6 @@
-// Built with the flags of its instruction set and loaded only where the processor has it.
+// Kernels for AVX-512 with bfloat16. Compiled with its flags, and loaded only if the processor supports it.
 #include "vector_avx512.hpp"
-// After the Vector that they are written for.
+// Must follow the header that defines Vector.
 #include "bf16.hpp"
 #include "packed.hpp"
 #include "winograd.hpp"

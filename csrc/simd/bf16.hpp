@@ -1,20 +1,22 @@
-// Candidates from bfloat16 products: two multiply-adds an instruction, for rows with few zeros.
+// Scores from bfloat16 products, for rows with few zeros. One instruction does two multiply-adds for each
+// lane.
 //
-// With mu near the mean of the centres, c'_k = c_k - mu, b_k = bf16(c'_k), y = bf16(x),
+// Let mu be close to the mean of the centres, c'_k = c_k - mu, b_k = bf16(c'_k) and y = bf16(x). Then
 //
 //   s_k - x.mu + |mu|^2 / 2 = x.c'_k - h_k,   h_k = (|c_k|^2 - |mu|^2) / 2,
 //   x.c'_k = y.b_k + (x - y).b_k + x.(c'_k - b_k),
 //
-// and what is taken off is common to the row. So the score y.b_k - h_k, summed in float32, is off by at most
+// and the terms subtracted on the left are the same for all centres. So the error of the score y.b_k - h_k,
+// summed in float32, is at most
 //
 //   |x - y| max|b_k| + |x| max|c'_k - b_k| + gamma (|y| max|b_k| + max|h_k|) + underflow
 //
-// by Cauchy-Schwarz, with gamma for D + 4 roundings (products of bfloat16 are exact in float32). The
-// instruction takes denormals for zeros, which costs at most FLT_MIN (2 + |x| + max|b_k|) a dimension. |x -
-// y| is measured, not bounded: its 16 bits are exact in float32. The assigner scores the candidates again
-// (assign.hpp).
+// by the Cauchy-Schwarz inequality, with gamma for D + 4 roundings (products of bfloat16 are exact in
+// float32). The instruction treats denormals as zeros, which adds at most FLT_MIN (2 + |x| + max|b_k|) for
+// each dimension. |x - y| is measured, because its 16 bits are exact in float32. The assigner scores
+// candidates again (assign.hpp).
 //
-// Some processors run this instruction at a quarter of the rate at which others do; it is timed once.
+// Some processors run this instruction at a quarter of the rate of others, so its speed is measured once.
 #pragma once
 
 #include <algorithm>
@@ -32,7 +34,7 @@ namespace medvlad {
 
 namespace {
 
-// Above this share of non-zero numbers bf16 is the faster way where its instruction runs at full rate.
+// Above this share of non-zero numbers bf16 is faster, if its instruction runs at full rate.
 constexpr double kBf16Share = 0.3;
 
 struct MultiplyPairs {
@@ -41,7 +43,7 @@ struct MultiplyPairs {
   }
 };
 
-// The nearest bfloat16, ties to even, as the upper half of a float32; for finite values.
+// The nearest bfloat16, ties to even, as the upper half of a float32. The value must be finite.
 inline float rounded_to_bf16(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -50,7 +52,7 @@ inline float rounded_to_bf16(float value) {
   return value;
 }
 
-// Two bfloat16 in the place of one float32, the first in the lower half.
+// Two bfloat16 numbers in one float32, the first in the lower half.
 inline float pair_of(float first, float second) {
   std::uint32_t low, high;
   std::memcpy(&low, &first, sizeof low);
@@ -68,12 +70,12 @@ double seconds_of() {
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     __m512 sums[kChains];
     for (__m512& one : sums) one = _mm512_setzero_ps();
-    // NOLINTNEXTLINE(misc-const-correctness): the assembly below says that it writes it
+    // NOLINTNEXTLINE(misc-const-correctness): the assembly below is declared to write it
     __m512 factor = _mm512_set1_ps(1.0F);
     const auto begin = std::chrono::steady_clock::now();
     for (int step = 0; step < kSteps; ++step) {
       for (__m512& one : sums) one = Multiply::add(factor, factor, one);
-      __asm__ volatile("" : "+v"(factor));  // so that the loop is not worked out beforehand
+      __asm__ volatile("" : "+v"(factor));  // keeps the compiler from computing the loop in advance
     }
     for (const __m512& one : sums) __asm__ volatile("" ::"v"(one));
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
@@ -93,7 +95,7 @@ class Bf16Scorer final : public PackedScorer {
  public:
   Bf16Scorer(const CenterSet& set, const ScorerOptions& options)
       : PackedScorer(set, options), pairs_((set.d + 1) / 2) {
-    // In bfloat16 too, and once more in the making.
+    // The bfloat16 copy needs half of this, and as much again while it is made.
     const bool fits = 2 * bytes(set.k, set.d) <= options.pack_bytes;
     const bool wanted = method_ == Method::bf16 || (method_ == Method::automatic && is_bf16_fast());
     if (fits && wanted) pack();
@@ -139,9 +141,9 @@ class Bf16Scorer final : public PackedScorer {
       max_error_ = std::max(max_error_, 1.0001 * std::sqrt(squared_error));
       max_half_ = std::max(max_half_, std::fabs(half));
     }
-    // Rounding |c|^2 and |mu|^2 in float64 is far below float32's share, which is taken from all of |c|^2.
+    // An allowance for rounding |c|^2 and |mu|^2. Their float64 rounding is far below this float32 share.
     max_half_ += 1e-6 * 0.5 * (set_.max_norm * set_.max_norm + squared_mean);
-    // Where float32 might overflow the bound is infinite anyway.
+    // Larger centres might overflow float32. Their error bound is infinite anyway.
     if (set_.max_norm < 1e18)
       packed_bf16_ = std::make_unique<PackedCenters>(rounded.data(), bias.data(), k, pairs_);
   }
@@ -161,7 +163,7 @@ class Bf16Scorer final : public PackedScorer {
     }
   }
 
-  // Writes the row in bfloat16 and returns the bound on its scores' errors.
+  // Write the row in bfloat16 and return the bound on the errors of its scores.
   double round_row(const float* x, float* pairs) const {
     const std::int64_t whole = set_.d / 32 * 32;
     __m512 lost = _mm512_setzero_ps();

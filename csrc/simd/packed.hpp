@@ -1,16 +1,20 @@
-// Scores from packed centres, for any `Vector` (vector_*.hpp, included before this file).
+// Scores from packed centres:  s_k = bias_k + sum over j of x_j c_kj,   bias_k = -|c_k|^2 / 2.
 //
-// The centres are packed once a call: panels of 8 vectors of centres (the last may be of 4), in blocks of 64
-// dimensions, dimension by dimension, so that a panel's numbers of one dimension are neighbours. A block is
-// 16 or 32 KiB and stays in the first-level cache while rows go by. Two ways through it:
+// `Vector` comes from one of vector_*.hpp, which must be included before this file.
 //
-//   dense    a register tile of rows x centres over all dimensions, bias first: it runs at the rate of the
-//            multiply-add units (12 x 32 with AVX-512, 6 x 16 with AVX2)
-//   sparse   for each row and block, the positions of its non-zero numbers are listed, and one multiply-add
-//            of a panel's vectors is done for each: bound by loads, 9 for 8 multiply-adds. Network features
-//            are 75 to 90 % zeros, so this does 4 to 10 times less than `dense` needs.
+// The centres are packed once in each call into panels of 8 vectors (the last panel may have 4). A panel is
+// stored in blocks of 64 dimensions, dimension by dimension, so that its numbers of one dimension are
+// adjacent. A block has 16 or 32 KiB and stays in the first-level cache while rows are multiplied. There are
+// two methods:
 //
-// Which one is faster depends on the share of zeros alone; it is looked up in a sample of each block of rows.
+//   dense    A register tile of rows x centres (12 x 32 with AVX-512, 6 x 16 with AVX2) is accumulated over
+//   all
+//            dimensions. It runs at the rate of the multiply-add units.
+//   sparse   For each row and block, the positions of the non-zero numbers are listed. Each of these numbers
+//            is multiplied by the vectors of a panel. Network features have 75 to 90 % zeros, so this does 4
+//            to 10 times less work, limited by loads (9 loads for 8 multiply-adds).
+//
+// The share of zeros alone decides which one is faster. It is estimated from a sample of each block of rows.
 #pragma once
 
 #include <algorithm>
@@ -33,13 +37,13 @@ constexpr std::int64_t kHalfPanel = 4 * Vector::kWidth;
 constexpr std::int64_t kBlockRows = 128;
 constexpr std::int64_t kZeros = 160;  // pending zeros written for each segment
 
-// Above this share of non-zero numbers `dense` is the faster way (measured; benchmarks/README.md).
+// Above this share of non-zero numbers `dense` is faster (measured, see benchmarks/README.md).
 constexpr double kDenseShare = 0.6;
-constexpr std::int64_t kSampledRows = 8;  // of a block, to tell that share
+constexpr std::int64_t kSampledRows = 8;  // number of rows of a block from which the share is estimated
 
 class PackedCenters {
  public:
-  // centers (k, d) and bias (k) are copied.
+  // Copies centers (k, d) and bias (k).
   PackedCenters(const float* centers, const float* bias, std::int64_t k_, std::int64_t d)
       : width((k_ + kHalfPanel - 1) / kHalfPanel * kHalfPanel),
         depth((d + kDepth - 1) / kDepth * kDepth),
@@ -64,32 +68,32 @@ class PackedCenters {
     }
   }
 
-  // Centres of the panel that begins at centre `panel`: kPanel, or kHalfPanel for a last one.
+  // Number of centres of the panel that begins at centre `panel`: kPanel, or kHalfPanel for the last one.
   std::int64_t panel_width(std::int64_t panel) const { return std::min(kPanel, width - panel); }
 
-  // Numbers of dimension j of that panel; those of the next dimension follow.
+  // The numbers of dimension j of that panel. Those of the next dimension follow.
   const float* at(std::int64_t panel, std::int64_t j) const {
     return values_.data() + panel * depth + j * panel_width(panel);
   }
 
   const float* bias() const { return bias_.data(); }
 
-  std::int64_t width;  // centres, filled up with centres that never win
-  std::int64_t depth;  // dimensions, filled up with zeros
+  std::int64_t width;  // number of centres, padded with centres of score -infinity
+  std::int64_t depth;  // number of dimensions, padded with zeros
 
  private:
   AlignedBuffer<float> values_;
   AlignedBuffer<float> bias_;
 };
 
-// The numbers of one row in one block of dimensions, and the positions of those that are not zero.
+// The numbers of one row in one block of dimensions, and the positions of the n numbers that are not zero.
 struct Segment {
   const float* values;
   const std::uint8_t* positions;
   int n;
 };
 
-// Room for a segment: its positions, and a copy of the numbers of a last block that is not full.
+// Memory of a segment: its positions, and a padded copy of its numbers if the last block is not full.
 struct SegmentBuffer {
   alignas(64) std::uint8_t positions[kDepth];
   alignas(64) float copy[kDepth];
@@ -105,7 +109,7 @@ struct SegmentBuffer {
 };
 
 // to = from + the segment times a block of the panel, for a panel of kVectors vectors. One set of
-// accumulators is enough: the processor overlaps the end of a row with the beginning of the next.
+// accumulators is enough, because the processor overlaps the end of a row with the beginning of the next.
 template <std::size_t kVectors>
 inline void add_segment(const Segment& segment, const float* block, const float* from, float* to) {
   Vector::Floats sums[kVectors];
@@ -121,8 +125,8 @@ inline void add_segment(const Segment& segment, const float* block, const float*
   for (std::size_t v = 0; v < kVectors; ++v) Vector::store(to + v * Vector::kWidth, sums[v]);
 }
 
-// Asks for the next kDepth numbers, which need not exist. Asked for in the order of their addresses, so that
-// the processor's own prefetcher joins in; row by row of a block it does not.
+// Prefetch the kDepth numbers at x, which need not be valid. The calls go in the order of addresses, which
+// the processor's own prefetcher recognises; it does not recognise the rows of a block.
 inline void prefetch(const float* x) {
   const char* line = reinterpret_cast<const char*>(x);
   for (std::int64_t byte = 0; byte < kDepth * 4; byte += 64) _mm_prefetch(line + byte, _MM_HINT_T1);
@@ -134,7 +138,7 @@ struct MultiplyFloats {
   }
 };
 
-// Scores of kTileRows rows and two vectors of centres, from `column` on, over all d numbers of a row.
+// The scores of kTileRows rows (d numbers each) for the two vectors of centres that begin at `column`.
 template <class Multiply>
 inline void dense_tile(const float* x, std::int64_t d, const PackedCenters& packed, std::int64_t column,
                        float* scores, std::int64_t stride) {
@@ -180,7 +184,7 @@ class PackedScorer : public Scorer {
 
   void operator()(const float* x, std::int64_t n, float* scores, double* errors,
                   PendingZeros& zeros) const override {
-    // Apart from the sums the second loop is a vector's work.
+    // Two loops, because the compiler can use vectors for the second one.
     for (std::int64_t row = 0; row < n; ++row) errors[row] = squared_norm(x + row * set_.d);
     for (std::int64_t row = 0; row < n; ++row) errors[row] = error_.of(norm_.of(errors[row]));
     const bool is_sparse = n < Vector::kTileRows || method_ == Method::sparse ||
@@ -189,7 +193,7 @@ class PackedScorer : public Scorer {
   }
 
  protected:
-  // In float32, for norm_.
+  // |x|^2 in float32, as norm_ expects it.
   double squared_norm(const float* x) const {
     constexpr int kSums = 4;
     Vector::Floats sums[kSums] = {Vector::zero(), Vector::zero(), Vector::zero(), Vector::zero()};
@@ -238,7 +242,7 @@ class PackedScorer : public Scorer {
     const std::int64_t d = set_.d;
     SegmentBuffer buffers[2];
     const float* ahead = x + n * d + first * n;
-    // A segment is read while the one before it is multiplied.
+    // The next segment is read while this one is multiplied.
     Segment segment = buffers[0].read(x + first, depth);
     for (std::int64_t row = 0; row < n; ++row) {
       Segment next = segment;
@@ -251,7 +255,7 @@ class PackedScorer : public Scorer {
     }
   }
 
-  // At least a tile of rows; the last tile overlaps the one before it where the rows do not divide.
+  // n must be at least kTileRows. If n is not a multiple of it, the last tile overlaps the one before it.
   void dense(const float* x, std::int64_t n, float* scores, PendingZeros& zeros) const {
     for (std::int64_t done = 0; done < n; done += Vector::kTileRows) {
       const std::int64_t row = std::min(done, n - Vector::kTileRows);
@@ -270,7 +274,7 @@ class PackedScorer : public Scorer {
   PackedCenters packed_;
 };
 
-// A level's scorer, or BLAS where the packed centres would take more memory than they may.
+// The scorer of an instruction set, or the BLAS scorer if the packed centres exceed their memory.
 template <class OwnScorer>
 std::unique_ptr<const Scorer> make_packed_or_sgemm(const CenterSet& set, const ScorerOptions& options) {
   if (PackedScorer::bytes(set.k, set.d) > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);

@@ -1,7 +1,8 @@
-// Every processor: the caller's BLAS computes the scores, and four lanes the convolutions.
+// Kernels for every processor. The caller's BLAS computes the scores; convolutions use vectors of four
+// numbers.
 #include "core/scorer.hpp"
 #include "vector_portable.hpp"
-// After the Vector that it is written for.
+// Must follow the header that defines Vector.
 #include "winograd.hpp"
 
 namespace medvlad {

@@ -1,4 +1,4 @@
-// AVX2 with FMA as the kernels see it. 16 registers: a tile of 6 rows x 16 centres.
+// Vector operations for AVX2 with FMA. 16 registers hold a tile of 6 rows x 16 centres.
 #pragma once
 
 #include <immintrin.h>
@@ -11,7 +11,7 @@ namespace medvlad {
 
 namespace {
 
-// For each mask of eight bits, the positions of its bits, a byte each.
+// For each mask of eight bits, the positions of its set bits, one byte each.
 constexpr std::array<std::uint64_t, 256> bit_positions() {
   std::array<std::uint64_t, 256> table{};
   for (std::uint64_t mask = 0; mask < 256; ++mask) {
@@ -39,9 +39,9 @@ struct Vector {
   static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   // c - a b
   static Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
-  // The larger one; b where either is not a number.
+  // The larger number. If either is NaN: b.
   static Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-  // The larger one; not a number where either is not.
+  // The larger number. If either is NaN: NaN.
   static Floats larger_or_nan(Floats a, Floats b) {
     return _mm256_blendv_ps(_mm256_max_ps(a, b), _mm256_add_ps(a, b), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
   }
@@ -59,8 +59,8 @@ struct Vector {
   }
   static int count_nonzero(const float* p) { return __builtin_popcount(mask_nonzero(p)); }
 
-  // Writes the positions of the numbers of p[0, 64) that are not zero, ascending, and returns how many there
-  // are. All 64 bytes of `positions` may be written.
+  // Write the positions of the non-zero numbers of p[0, 64), ascending, and return their number. All 64 bytes
+  // of `positions` may be overwritten.
   static int nonzeros(const float* p, std::uint8_t* positions) {
     int n = 0;
     for (unsigned j = 0; j < 64; j += 8) {

@@ -1,4 +1,4 @@
-// AVX-512 (F, BW, DQ, VL) as the kernels see it. 32 registers: a tile of 12 rows x 32 centres.
+// Vector operations for AVX-512 (F, BW, DQ, VL). 32 registers hold a tile of 12 rows x 32 centres.
 #pragma once
 
 #include <immintrin.h>
@@ -23,9 +23,9 @@ struct Vector {
   static Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   // c - a b
   static Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm512_fnmadd_ps(a, b, c); }
-  // The larger one; b where either is not a number.
+  // The larger number. If either is NaN: b.
   static Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-  // The larger one; not a number where either is not.
+  // The larger number. If either is NaN: NaN.
   static Floats larger_or_nan(Floats a, Floats b) {
     return _mm512_mask_add_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q), a, b);
   }
@@ -38,8 +38,8 @@ struct Vector {
     return __builtin_popcount(_mm512_test_epi32_mask(bits, bits));
   }
 
-  // Writes the positions of the numbers of p[0, 64) that are not zero, ascending, and returns how many there
-  // are. All 64 bytes of `positions` may be written.
+  // Write the positions of the non-zero numbers of p[0, 64), ascending, and return their number. All 64 bytes
+  // of `positions` may be overwritten.
   static int nonzeros(const float* p, std::uint8_t* positions) {
 #if defined(__AVX512VBMI2__)
     const __m512i at =

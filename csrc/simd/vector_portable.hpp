@@ -1,4 +1,4 @@
-// Four lanes that any compiler can make something of, as the convolutions see them: a tile of 4 rows x 8.
+// Vector operations for every processor and compiler, for convolutions: four lanes, a tile of 4 rows x 8.
 #pragma once
 
 #include <cstring>
@@ -45,10 +45,10 @@ struct Vector {
   static Floats add(Floats a, Floats b) { return a + b; }
   static Floats subtract(Floats a, Floats b) { return a - b; }
   static Floats multiply(Floats a, Floats b) { return a * b; }
-  // Rounded twice.
+  // Both are rounded twice: after the product and after the sum.
   static Floats multiply_add(Floats a, Floats b, Floats c) { return a * b + c; }
   static Floats multiply_subtract(Floats a, Floats b, Floats c) { return c - a * b; }
-  // The larger one; b where either is not a number.
+  // The larger number. If either is NaN: b.
   static Floats larger(Floats a, Floats b) {
 #if defined(__GNUC__)
     return a > b ? a : b;
@@ -56,7 +56,7 @@ struct Vector {
     return Floats::each([&](int i) { return a[i] > b[i] ? a[i] : b[i]; });
 #endif
   }
-  // The larger one; not a number where either is not.
+  // The larger number. If either is NaN: NaN.
   static Floats larger_or_nan(Floats a, Floats b) {
 #if defined(__GNUC__)
     return a != a ? a : larger(a, b);

@@ -1,4 +1,7 @@
-// The kernels of convnet.hpp for any `Vector` (vector_*.hpp, included before this file).
+// Winograd convolution kernels: the interface of core/conv_kernels.hpp for one instruction set.
+//
+// The mathematics is in core/convnet.hpp. `Vector` comes from one of vector_*.hpp, which must be included
+// before this file.
 #pragma once
 
 #include <algorithm>
@@ -48,7 +51,7 @@ class WinogradKernels final : public ConvKernels {
         }
         continue;
       }
-      // Beyond the border there are zeros.
+      // The input is padded with zeros.
       bool inside_rows[6], inside_columns[6];
       for (int i = 0; i < 6; ++i) {
         inside_rows[i] = y + i >= 0 && y + i < from.h;
@@ -69,7 +72,8 @@ class WinogradKernels final : public ConvKernels {
 
   void multiply(const Product& of) const override {
     const std::int64_t n_strips = (of.n_rows + kRows - 1) / kRows;
-    // Strips of nearly equal height, each asking for its share of what comes next, a step with each group.
+    // Strips of nearly equal height. Each prefetches its share of the next inputs, one step for each group of
+    // k.
     const std::int64_t groups = of.depth / kGroup, steps = std::max<std::int64_t>(1, n_strips * groups);
     const std::int64_t step = (of.depth * kPanelWidth + steps - 1) / steps;
     const std::int64_t rows_step = (of.n_rows_ahead + steps - 1) / steps;
@@ -104,7 +108,7 @@ class WinogradKernels final : public ConvKernels {
                         Vector::larger(floor, Vector::add(sum, bias)));
         };
         if (epilogue.is_pooled) {
-          // The largest sum is the one that is largest with the bias too: rounding keeps the order.
+          // The maximum may be taken before the bias is added, because rounding keeps the order.
           MEDVLAD_UNROLL
           for (int row = 0; row < 2; ++row) {
             MEDVLAD_UNROLL
@@ -174,7 +178,7 @@ class WinogradKernels final : public ConvKernels {
   }
 
  private:
-  // Image, row and column of one tile after another.
+  // Iterates over tiles: image, row and column of the current one.
   struct Place {
     Place(const Tiling& tiling, std::int64_t t)
         : rows(tiling.rows()), columns(tiling.columns()), image(t / (rows * columns)) {
@@ -193,7 +197,7 @@ class WinogradKernels final : public ConvKernels {
 
   static Floats constant(double value) { return Vector::broadcast(static_cast<float>(value)); }
 
-  // B^T times six numbers.
+  // v = B^T d for six numbers.
   static void transform(const Floats (&d)[6], Floats (&v)[6]) {
     constexpr double a = kPointA, b = kPointB;
     const auto sum = constant(a * a + b * b), product = constant(a * a * b * b);
@@ -231,7 +235,7 @@ class WinogradKernels final : public ConvKernels {
     }
   }
 
-  // A^T times six numbers.
+  // y = A^T m for six numbers.
   static void untransform(const Floats (&m)[6], Floats (&y)[4]) {
     constexpr double a = kPointA, b = kPointB;
     const auto even_a = Vector::add(m[1], m[2]), odd_a = Vector::subtract(m[1], m[2]);
@@ -268,7 +272,7 @@ class WinogradKernels final : public ConvKernels {
                                  Vector::larger_or_nan(sums[row + 1][column], sums[row + 1][column + 1]));
   }
 
-  // What to ask for with each group of k.
+  // Addresses to prefetch, and how far they advance with each group of k.
   struct Ahead {
     const float* panel;
     std::int64_t panel_step;
@@ -354,7 +358,7 @@ class WinogradKernels final : public ConvKernels {
                          std::int64_t);
   using DirectStrip = void (*)(const float*, std::int64_t, std::int64_t, const float*, const float*, float,
                                float*, std::int64_t, bool);
-  // By the number of rows.
+  // Functions by the number of rows.
   template <class Function>
   using Table = std::array<Function, std::size_t{kRows} + 1>;
 

@@ -1,4 +1,4 @@
-// Vectors as the core takes them.
+// Conversion of std::vector to the core's Batch, for the test programs.
 #pragma once
 
 #include <cstdint>

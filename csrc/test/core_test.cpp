@@ -1,6 +1,8 @@
-// The core without Python, for the sanitizers: every entry point over awkward shapes, against plain loops in
-// double precision. Exits with 1 at the first result that is wrong, and with 77 where this processor cannot
-// run the level that the program was built for. Integer data, so that plain loops are exact.
+// Test program of the core without Python, made for the sanitizers.
+//
+// It calls every entry point with unusual shapes and compares the results with plain loops in double
+// precision. The data are integers, so the plain loops are exact. Exit status: 1 at the first wrong result,
+// 77 if this processor cannot run the instruction set that the program was built for.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -22,11 +24,11 @@
 namespace {
 
 std::atomic<std::int64_t> allocated{0}, peak{0};
-// How many more times memory is to be had, then once, or never again, not.
+// Number of allocations that still succeed. After them one fails, or all of them if `for_ever`.
 std::atomic<std::int64_t> times_left{INT64_MAX}, failed{0};
 std::atomic<bool> for_ever{false};
 
-// The size stands in front of the memory, in as much room as its alignment wants.
+// The size is stored in front of the memory, in a space of one alignment.
 void* take(std::size_t bytes, std::size_t alignment) {
   const std::int64_t left = times_left--;
   if (left == 0 || (left < 0 && for_ever)) {
@@ -97,7 +99,7 @@ struct Problem {
     for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
     std::mt19937 random(seed);
     std::uniform_int_distribution<int> value(-9, 4);
-    // Exactly as many numbers as there are, so that a read beyond them is seen.
+    // The exact sizes, so that a sanitizer sees a read beyond the end.
     x.resize(static_cast<std::size_t>(offsets.back() * d));
     centers.resize(static_cast<std::size_t>(k * d));
     for (float& one : x) one = static_cast<float>(std::max(value(random), 0));
@@ -174,7 +176,7 @@ void test(const Problem& problem, Method method, int n_threads) {
   }
 }
 
-// Rows in several cells, with weights that double precision holds exactly.
+// Rows in several cells, with small integers as weights, so that double precision is exact.
 void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, unsigned seed) {
   const auto batch = problem.batch();
   const auto n = static_cast<std::size_t>(batch.n_rows), r = static_cast<std::size_t>(per_row);
@@ -213,7 +215,7 @@ void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, 
   const std::string name = "weighted, r=" + std::to_string(per_row) + " k=" + std::to_string(batch.k);
   for (std::size_t i = 0; i < size; ++i) check(double{vectors[i]} == expected[i], name);
   check(masses == mass, name + ", masses");
-  // Everything divided by its mass and scaled: no number is lost or not finite.
+  // With all normalisations, every number is finite and at most 1.
   medvlad::encode_weighted(batch, memberships, n_threads, {0.5, true, true, true}, {vectors.data()}, nullptr);
   for (const float value : vectors) check(std::isfinite(value) && std::fabs(value) <= 1.0001F, name);
 }
@@ -246,7 +248,8 @@ void test_distances(const Problem& problem, int n_threads) {
   }
 }
 
-// The promise of vlad.hpp: beyond the output, 4 MiB a thread and 12 bytes for each row of the largest image.
+// The limit of vlad.hpp: in addition to the output, 4 MiB for each thread and 12 bytes for each row of the
+// largest image.
 void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>& lengths, int n_threads) {
   const Problem problem(lengths, k, d, 1);
   const auto batch = problem.batch();
@@ -262,12 +265,12 @@ void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>
   check(kept == 0, "memory given back, but for " + std::to_string(kept) + " bytes");
 }
 
-// Each allocation in turn fails, and then those after it too: an exception and nothing kept, or the same
-// bits.
+// Make each allocation fail in turn, first alone and then with all later ones. The call must throw and free
+// all memory, or return the same bits.
 template <class Work>
 int test_no_memory(const std::vector<float>& out, const Work& work, const std::string& name) {
   work();
-  // work() writes to what `out` refers to.
+  // The copy is needed because work() writes to `out`.
   const std::vector<float> expected = out;  // NOLINT(performance-unnecessary-copy-initialization)
   int n_failed = 0;
   for (const bool all_after : {false, true}) {
@@ -329,7 +332,7 @@ int test_no_memory() {
   return n_failed;
 }
 
-// Convolutions against sums in double precision; no numbers are exact there.
+// Compare convolutions with sums in double precision, within a tolerance because the data are not integers.
 void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, std::int64_t h,
                        std::int64_t w, unsigned seed) {
   std::mt19937 random(seed);
@@ -412,11 +415,11 @@ int main() {
         for (const int n_threads : {1, 3}) test(problem, method, n_threads);
       }
     }
-    // A large image among small ones; vectors of more than 4 MiB, which are streamed.
+    // A large image among small ones, and vectors of more than 4 MiB, which are streamed.
     test(Problem({5, 3000, 5, 9000}, 20, 33, ++seed), method, 3);
     test(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), method, 2);
   }
-  // More threads than anybody has: no more are started than there is work.
+  // No more threads are started than there are tasks.
   test(Problem({5, 600, 5}, 4, 3, ++seed), Method::automatic, 1 << 30);
   for (const int n_threads : {1, 3}) {
     test_weighted(Problem({0, 3, 49, 0, 140, 1, 0}, 5, 13, ++seed), 1, n_threads, 7);

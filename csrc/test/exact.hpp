@@ -1,4 +1,4 @@
-// What rounding cannot spoil.
+// Exact sums of products of float32 numbers, in fixed point, for the test programs.
 #pragma once
 
 #include <array>
@@ -7,7 +7,7 @@
 
 namespace medvlad::test {
 
-// A sum of products of two float32 in fixed point, so without rounding.
+// A sum of products of two float32 numbers, without rounding: integer limbs of 32 bits.
 class Exact {
  public:
   void add(float a, float b, int factor) {
@@ -16,7 +16,7 @@ class Exact {
     const auto ma = static_cast<std::int64_t>(std::ldexp(std::frexp(a, &ea), 24));
     const auto mb = static_cast<std::int64_t>(std::ldexp(std::frexp(b, &eb), 24));
     const int at = ea + eb - 48 + kLowest;
-    std::int64_t rest = ma * mb * factor;  // at most 2^49; limbs of 32 bits take it in three parts
+    std::int64_t rest = ma * mb * factor;  // at most 2^49, added to three limbs
     const bool negative = rest < 0;
     auto magnitude = static_cast<std::uint64_t>(negative ? -rest : rest);
     const auto add_part = [&](int limb, std::uint64_t part) {
@@ -44,7 +44,7 @@ class Exact {
   }
 
  private:
-  static constexpr int kLowest = 352;  // the last bit is 2^-352, below the product of the least two numbers
+  static constexpr int kLowest = 352;  // the last bit is 2^-352, below the smallest product of two numbers
   static constexpr std::int64_t kBase = std::int64_t{1} << 32;
   std::array<std::int64_t, 24> limbs_{};
 };

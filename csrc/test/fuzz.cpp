@@ -1,10 +1,11 @@
-// Hostile input for the core's entry points. Bytes choose shapes, offsets, threads, methods and bit patterns
-// of finite numbers (what is not finite is refused before the core); results are held against plain sums in
-// long double, and labels against an argmax without any rounding. Whatever is wrong ends the program.
+// Fuzzing of the core's entry points.
 //
-// libFuzzer calls LLVMFuzzerTestOneInput. Without it (MEDVLAD_DRIVER) `fuzz RUNS SEED` feeds random bytes,
-// prints a digest of all results that must not depend on the instruction set, and exits with 77 where this
-// processor cannot run the level that the program was built for.
+// The input bytes choose shapes, offsets, threads, methods and bit patterns of finite numbers. Results are
+// compared with plain sums in long double, labels with an exact argmax. A wrong result ends the program.
+//
+// libFuzzer calls LLVMFuzzerTestOneInput. If MEDVLAD_DRIVER is defined, `fuzz RUNS SEED` uses random bytes
+// instead and prints a digest of all results that must not depend on the instruction set. It exits with 77 if
+// this processor cannot run the instruction set that the program was built for.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -20,6 +21,7 @@
 #include "core/convnet.hpp"
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
+#include "core/size.hpp"
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
 #include "test/exact.hpp"
@@ -29,6 +31,7 @@
 namespace {
 
 using medvlad::Method;
+using medvlad::size;
 using medvlad::test::batch_of;
 using medvlad::test::Exact;
 using medvlad::test::Maps;
@@ -56,14 +59,13 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-std::size_t size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
 struct Problem {
   std::int64_t k = 1, d = 1;
   std::vector<std::int64_t> offsets{0};
   std::vector<float> x, centers;
 
-  // Mostly small, as many small problems find more than a large one; nor by a byte that libFuzzer likes.
+  // Mostly small problems: many small ones find more than a large one. The bytes that choose large problems
+  // are values that libFuzzer does not prefer.
   Problem(Source& source, std::int64_t fewest_rows) {
     constexpr std::int64_t widths[] = {1,  2,  3,  7,  8,  9,   15,  16,  17, 31,
                                        32, 33, 63, 64, 65, 130, 255, 256, 257};
@@ -111,7 +113,8 @@ struct Problem {
   }
 
  private:
-  // Rows of their own, copies of earlier ones, or of `others`, some with another number in one place.
+  // Fill rows with new numbers, or with copies of earlier rows or of `others`. Some copies differ in one
+  // number.
   void fill(Source& source, std::int64_t kind, std::vector<float>& to, std::int64_t n,
             const std::vector<float>* others) const {
     const std::int64_t copies = source.below(3);
@@ -146,7 +149,7 @@ struct Problem {
   }
 };
 
-// Whether float32 `found` is the number `expected`, known to within `error`.
+// Whether the float32 number `found` is `expected` after rounding, if `expected` has the given error.
 bool is_near(float found, Real expected, Real error) {
   if (std::isnan(found)) return false;
   const Real allowed = error + std::fabs(expected) * kFloat + 0x1p-149L;
@@ -160,7 +163,7 @@ medvlad::Normalisation normalisation_of(Source& source) {
   return {powers[bits & 3U], (bits & 4U) != 0, (bits & 8U) != 0, false};
 }
 
-// Norms are 0 or 1 where they are made so, and nothing is NaN.
+// Check that norms are 0 or 1 if normalised, and that no number is NaN.
 void check_norms(const std::vector<float>& vectors, std::int64_t k, std::int64_t d,
                  const medvlad::Normalisation& how) {
   for (const float one : vectors) check(!std::isnan(one), "no NaN in a vector");
@@ -174,7 +177,7 @@ void check_norms(const std::vector<float>& vectors, std::int64_t k, std::int64_t
   }
 }
 
-// c = a b^T + beta c as BLAS does it: rounded, and overflowing, in its own way.
+// c = a b^T + beta c in float32, with rounding and overflow as in a BLAS.
 void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const float* b, float beta,
            float* c) {
   for (std::int64_t i = 0; i < m; ++i) {
@@ -245,7 +248,7 @@ void fuzz_encode(Source& source) {
   add_to_digest(labels), add_to_digest(raw.vectors), add_to_digest(a.vectors);
 }
 
-// Shares, masks, nearly nothing, or more than float32 holds.
+// A weight: a share, a mask of 0 and 1, a tiny number, or a number beyond float32.
 double weight_of(Source& source, std::int64_t kind, double raw) {
   if (kind == 0) return raw / 255.0;
   if (kind == 1) return raw > 128 ? 1.0 : 0.0;
@@ -367,7 +370,7 @@ void fuzz_distances(Source& source) {
   add_to_digest(to_centers), add_to_digest(distances), add_to_digest(potentials);
 }
 
-// Numbers of ordinary size: what a network's weights and pixels may be is checked by who loads them.
+// Numbers of ordinary size, because Python checks the weights and pixels that it loads.
 void fuzz_convolutions(Source& source) {
   constexpr std::int64_t widths[] = {1, 2, 3, 15, 16, 17, 20, 31, 32, 33};
   constexpr std::int64_t sides[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 13};

@@ -1,9 +1,10 @@
-"""Run fuzz.cpp under libFuzzer, AddressSanitizer and UBSan, portable and at this processor's best level.
+"""Run fuzz.cpp with libFuzzer, AddressSanitizer and UBSan: the portable core and this processor's best level.
 
     python csrc/test/fuzz.py SECONDS [FOLDER]
 
-Half the time each. Inputs that are worth keeping go to FOLDER (build/fuzz), and so does one that fails. Needs
-clang++ (CLANGXX names another); without it random bytes are fed, as `make sanitize` does.
+Each level gets half of the time. Inputs that reach new code, and inputs that fail, are written to FOLDER
+(default build/fuzz). It needs clang++, or the compiler named by CLANGXX. Without clang, random bytes are used
+as in `make sanitize`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ int main() { std::puts(medvlad::supported_levels().front().c_str()); }
 
 
 def best_level(compiler: list[str]) -> str:
-    """Name of the best level that runs here."""
+    """Return the name of the best level that this processor can run."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "best"
         command = [
@@ -45,7 +46,7 @@ def best_level(compiler: list[str]) -> str:
 
 
 def run_libfuzzer(program: Path, corpus: Path, seconds: int) -> int:
-    """Return how many inputs were tried; SystemExit where one fails."""
+    """Run libFuzzer and return the number of inputs. Exit if one fails."""
     corpus.mkdir(parents=True, exist_ok=True)
     options = [f"-max_total_time={seconds}", "-max_len=512", "-timeout=60", "-print_final_stats=1"]
     options.append(f"-artifact_prefix={corpus.parent}/failed-")
@@ -56,14 +57,16 @@ def run_libfuzzer(program: Path, corpus: Path, seconds: int) -> int:
 
 
 def run_driver(program: Path, seconds: int) -> int:
-    """As `run_libfuzzer`, of a program that makes its own random bytes."""
+    """Run a program that makes its own random bytes. Return the number of inputs. Exit if one fails."""
     end, seed = time.monotonic() + seconds, 0
     while seed == 0 or time.monotonic() < end:
         seed += 1
         done = subprocess.run([program, str(RUNS_WITHOUT_CLANG), str(seed)], check=False)
         if done.returncode != 0:
             sys.exit(
-                "no such level here" if done.returncode == CANNOT_RUN else f"failed with the seed {seed}"
+                "this processor cannot run the level"
+                if done.returncode == CANNOT_RUN
+                else f"fuzz.cpp failed with seed {seed}"
             )
     return seed * RUNS_WITHOUT_CLANG
 
@@ -89,7 +92,7 @@ def main() -> None:
                 run_libfuzzer(program, folder / level, share) if has_libfuzzer else run_driver(program, share)
             )
         print(
-            f"{'libFuzzer' if has_libfuzzer else 'random bytes'} {level:<11} {run} inputs, all right",
+            f"{'libFuzzer' if has_libfuzzer else 'random bytes'} {level:<11} {run} inputs passed",
             flush=True,
         )
 

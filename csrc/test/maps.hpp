@@ -1,5 +1,5 @@
-// Convolutions and pooling as plain sums in long double, each with the sum of magnitudes that bounds its
-// rounding.
+// Convolutions and pooling as plain sums in long double, for the test programs. Each result comes with the
+// sum of magnitudes that bounds its rounding error.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 namespace medvlad::test {
 
 struct Maps {
-  std::vector<long double> values, magnitudes;  // of what is summed, as a bound on rounding
+  std::vector<long double> values, magnitudes;  // magnitudes: sums of the absolute values of all terms
   std::int64_t n, h, w, c;
 
   Maps(std::int64_t images, std::int64_t height, std::int64_t width, std::int64_t channels)
@@ -30,7 +30,7 @@ struct Maps {
     return static_cast<std::size_t>(((image * h + y) * w + x) * c + k);
   }
 
-  // Image, row, column and channel of a number.
+  // Image, row, column and channel of number i.
   std::array<std::int64_t, 4> place(std::size_t i) const {
     const auto flat = static_cast<std::int64_t>(i);
     return {flat / c / w / h, flat / c / w % h, flat / c % w, flat % c};

@@ -3,9 +3,9 @@
     python csrc/test/sanitize.py none address,undefined thread
     python csrc/test/sanitize.py thread --levels avx2
 
-core_test.cpp knows what must come out of awkward shapes; fuzz.cpp is given FUZZ_RUNS (1500) random inputs
-from the seed FUZZ_SEED (1) and must come to the same results on every level.
-Compiles with CXX (default c++). A level that this processor cannot run is compiled and said to be skipped.
+core_test.cpp checks results of unusual shapes. fuzz.cpp gets FUZZ_RUNS (default 1500) random inputs from the
+seed FUZZ_SEED (default 1); its results must be the same on every level. The compiler is CXX (default c++). A
+level that this processor cannot run is compiled and reported as skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def levels() -> dict[str, list[str]]:
 
 
 def flags_of(level: str, sanitizers: str) -> list[str]:
-    """Return what a whole program is compiled with."""
+    """Return the compiler flags of a test program."""
     return [
         *("-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-ffp-contract=off", "-pthread"),
         f'-DMEDVLAD_LEVEL="{level}"',
@@ -46,7 +46,7 @@ def core_of(level: str) -> list[str]:
 
 
 def build_and_run(level: str, sanitizers: str) -> list[str]:
-    """Return what the programs said, or raise CalledProcessError with the sanitizer's report."""
+    """Return the output of the programs, or raise CalledProcessError with the sanitizer's report."""
     compiler = os.environ.get("CXX", "c++").split()
     flags = flags_of(level, sanitizers)
     arguments = {
@@ -75,7 +75,7 @@ def main() -> int:
     """Run all levels under each set of sanitizers named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sanitizers", nargs="+", help="none, address,undefined or thread")
-    parser.add_argument("--levels", default=",".join(levels()), help="instruction sets, by commas")
+    parser.add_argument("--levels", default=",".join(levels()), help="instruction sets, separated by commas")
     options = parser.parse_args()
     failed = 0
     runs = [(level, sanitizers) for sanitizers in options.sanitizers for level in options.levels.split(",")]
@@ -93,10 +93,10 @@ def main() -> int:
                 print(f"{sanitizers:<18} {level:<11} FAILED\n{error.stderr or error}")
     if n_skipped == len(runs):
         failed = 1
-        print("FAILED: this processor cannot run any of it")
+        print("FAILED: this processor cannot run any of the levels")
     if len(digests) > 1:
         failed = 1
-        print("FAILED: the levels come to different results")
+        print("FAILED: the results differ between levels")
     return failed
 
 

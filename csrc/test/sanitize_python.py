@@ -1,11 +1,11 @@
-"""Build the extension modules with sanitizers, away from the checkout, and run their Python tests.
+"""Build the extension modules with sanitizers, outside the checkout, and run their Python tests.
 
     python csrc/test/sanitize_python.py address,undefined thread
     python csrc/test/sanitize_python.py address,undefined --levels portable -k "TestBindingsRefuse"
 
-Compiles with CXX (default c++: GCC), which needs the headers of pybind11. The interpreter and what it has
-installed stay as they are; the sanitizer's library is loaded before them. Before the tests, defects made on
-purpose show that the sanitizer notices.
+The compiler is CXX (default c++, which must be GCC). The headers of pybind11 are needed. The interpreter and
+its packages stay unchanged; the sanitizer's library is preloaded. Before the tests, deliberate defects show
+that the sanitizer works.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ TESTS = (
     "encoders/test_memberships.py",
     "extraction/test_winograd.py",
 )
-#: CUDA kernels on the host have a test of their own, Keras brings TensorFlow, and where there is no memory a
-#: sanitizer ends the process.
+#: Excluded: CUDA kernels on the host (they have their own test), Keras (it imports TensorFlow), and tests
+#: without memory (a sanitizer ends the process if an allocation fails).
 SELECTION = "not cuda and not Keras and not no_memory"
 COMPILER = os.environ.get("CXX", "c++").split()
-#: First of the sanitizers -> its library, its options, and the defects that it must notice.
+#: The first sanitizer of a set -> its library, the variable and value of its options, the defects to report.
 RUNTIMES = {
     "address": (
         "libasan.so",
         "ASAN_OPTIONS",
-        # Not detect_stack_use_after_return: GCC 12 aligns no stack for AVX-512 then.
+        # Without detect_stack_use_after_return, because GCC 12 then does not align the stack for AVX-512.
         "detect_leaks=1:alloc_dealloc_mismatch=1",
         {
             "read_beyond": "heap-buffer-overflow",
@@ -79,7 +79,7 @@ void race(int n) {
 
 
 def compile_shared(sanitizers: str, arguments: list[str]) -> None:
-    """Compile a shared library as csrc/test/sanitize.py compiles its program."""
+    """Compile a shared library with the flags that csrc/test/sanitize.py uses for its programs."""
     flags = ["-std=c++17", "-O1", "-g", "-fno-omit-frame-pointer", "-ffp-contract=off", "-pthread"]
     flags += ["-fPIC", "-shared", "-fvisibility=hidden"]
     flags += [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
@@ -87,15 +87,15 @@ def compile_shared(sanitizers: str, arguments: list[str]) -> None:
 
 
 def build_package(folder: Path, sanitizers: str, levels: dict[str, list[str]]) -> None:
-    """Put a medvlad into `folder` whose modules for these levels have the sanitizers in them."""
+    """Copy medvlad to `folder` and build its modules for these levels with the sanitizers."""
     installed = find_spec("medvlad.backends._blas")
     if installed is None or installed.origin is None:
-        raise SystemExit("medvlad is not installed: pip install . first")
+        raise SystemExit("medvlad is not installed. Run pip install . first.")
     backends = folder / "medvlad" / "backends"
     shutil.copytree(
         ROOT / "medvlad", folder / "medvlad", ignore=shutil.ignore_patterns("*.so", "__pycache__")
     )
-    shutil.copy(installed.origin, backends)  # a call of SciPy's, whose arguments the core computes
+    shutil.copy(installed.origin, backends)  # without sanitizers: it only calls SciPy
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     includes = [f"-I{SOURCE}", f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
     units = [SOURCE / "bindings.cpp", *sorted(SOURCE.glob("core/*.cpp"))]
@@ -104,7 +104,7 @@ def build_package(folder: Path, sanitizers: str, levels: dict[str, list[str]]) -
         made = folder / f"{level}-{unit.stem}.o"
         define = [f"-DMEDVLAD_MODULE=_native_{level}", *levels[level], *includes]
         if unit.stem == "bindings":
-            define.append("-O0")  # half the compiler's time, and no time of the tests
+            define.append("-O0")  # halves the time of the build and does not slow the tests
         compile_shared(sanitizers, [*define, "-c", str(unit), "-o", str(made)])
         return str(made)
 
@@ -119,9 +119,9 @@ def build_package(folder: Path, sanitizers: str, levels: dict[str, list[str]]) -
 
 
 def environment_of(folder: Path, sanitizers: str) -> dict[str, str]:
-    """Variables with which the interpreter runs under the sanitizer."""
+    """Return the environment in which the interpreter runs with the sanitizer."""
     library, variable, options, _ = RUNTIMES[sanitizers.split(",")[0]]
-    # libstdc++ beside it: a sanitizer looks for __cxa_throw once, before Python has loaded anything of C++.
+    # Also preload libstdc++: a sanitizer looks up __cxa_throw once, before Python has loaded any C++ library.
     loaded = [
         subprocess.check_output([*COMPILER, f"-print-file-name={name}"], text=True).strip()
         for name in (library, "libstdc++.so.6")
@@ -142,7 +142,7 @@ def environment_of(folder: Path, sanitizers: str) -> dict[str, str]:
 
 
 def check_defects(folder: Path, sanitizers: str) -> None:
-    """End the run unless the sanitizer, called from Python, notices what it is there for."""
+    """Exit unless the sanitizer reports each of the deliberate defects, called from Python."""
     environment = environment_of(folder, sanitizers)
     library = folder / "defects.so"
     (folder / "defects.cpp").write_text(DEFECTS)
@@ -154,13 +154,13 @@ def check_defects(folder: Path, sanitizers: str) -> None:
         )
         if done.returncode == 0 or report not in done.stderr:
             raise SystemExit(
-                f"{sanitizers}: {defect}() went unnoticed (exit {done.returncode})\n{done.stderr}"
+                f"{sanitizers}: {defect}() was not reported (exit status {done.returncode})\n{done.stderr}"
             )
     done = subprocess.run(
         [sys.executable, "-c", "import numpy"], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise SystemExit(f"{sanitizers}: python -c 'import numpy' fails by itself\n{done.stderr}")
+        raise SystemExit(f"{sanitizers}: python -c 'import numpy' fails on its own\n{done.stderr}")
 
 
 def run(sanitizers: str, levels: dict[str, list[str]], selection: str) -> int:
@@ -177,8 +177,8 @@ def run(sanitizers: str, levels: dict[str, list[str]], selection: str) -> int:
             [sys.executable, "-P", "-c", where], env=environment, text=True, cwd=folder
         )
         if not found.startswith(str(folder)):
-            raise SystemExit(f"the tests would run with another medvlad: {found}")
-        # sys, not fd: a report that ends the process must not end in pytest's own file.
+            raise SystemExit(f"the tests would import another medvlad: {found}")
+        # capture=sys: with fd, a report that ends the process would be lost in pytest's own file.
         command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--capture=sys"]
         command += ["-k", selection, *(str(ROOT / "tests" / test) for test in TESTS)]
         done = subprocess.run(command, env=environment, cwd=folder, check=False)
@@ -195,9 +195,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sanitizers", nargs="+", help="address,undefined or thread")
     parser.add_argument(
-        "--levels", default=",".join(every), help="instruction sets, by commas; portable is always one"
+        "--levels",
+        default=",".join(every),
+        help="instruction sets, separated by commas; portable is always included",
     )
-    parser.add_argument("-k", default=SELECTION, dest="selection", help="as pytest's, default: %(default)s")
+    parser.add_argument(
+        "-k", default=SELECTION, dest="selection", help="pytest's -k option (default: %(default)s)"
+    )
     options = parser.parse_args()
     levels = {level: every[level] for level in dict.fromkeys(["portable", *options.levels.split(",")])}
     states = [run(sanitizers, levels, options.selection) for sanitizers in options.sanitizers]

@@ -1,4 +1,4 @@
-// Bytes to choices and numbers, for programs that are fed whatever there is.
+// Conversion of fuzzing input (bytes) to choices and numbers.
 #pragma once
 
 #include <cfloat>
@@ -9,7 +9,7 @@
 
 namespace medvlad::test {
 
-// The input; where it ends, random numbers that depend on all of it.
+// Reads the input. After its end, it returns random numbers whose seed depends on the whole input.
 class Source {
  public:
   Source(const std::uint8_t* data, std::size_t n) : at_(data), end_(data + n), random_(hash(data, n)) {}
@@ -31,7 +31,7 @@ class Source {
     return choices[bits(1) % N];
   }
 
-  // Numbers of one kind, or of any.
+  // A number of the given kind, 0 to 8. Kind 9: a random kind.
   float number(std::int64_t kind) {
     if (kind == 9) kind = below(9);
     const std::uint32_t raw = bits(kind < 3 ? 4 : 1);
@@ -53,7 +53,7 @@ class Source {
         return sign * std::ldexp(1.0F, static_cast<int>(raw) - 140);
       case 7:
         return sign * 0.0F;
-      default:  // behind a rectifier
+      default:  // as after a ReLU
         return raw < 160 ? 0.0F : static_cast<float>(raw) * 0x1p-6F;
     }
   }

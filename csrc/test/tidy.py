@@ -1,10 +1,10 @@
-"""Run clang-tidy over the core, with the flags of each instruction set, and print what it found.
+"""Run clang-tidy on the core with the flags of each instruction set, and print its findings.
 
     python csrc/test/tidy.py [FILE ...]
 
-FILE is a source to look at; no file, or one of another kind, stands for all. The checks are in .clang-tidy.
-The processor need not have the instruction sets, as nothing of theirs is run; only where it is not an x86-64
-they are said to be skipped.
+FILE is a C++ source (.cpp). Without FILE, or if a FILE has another suffix, all sources are checked. The
+checks are listed in .clang-tidy. The processor need not support the instruction sets, because nothing is
+run. On machines other than x86-64, only the portable level is checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wsign-conversion
 
 
 def sources_of(level: str) -> list[Path]:
-    """Return what is looked at with a level's flags: all with portable, with others what differs from it."""
+    """Return the sources to check with a level's flags: all for portable, else those that depend on it."""
     core = sorted(SOURCE.glob("core/*.cpp"))
     own = SOURCE / f"simd/{level}.cpp"
     if level == "portable":
@@ -34,7 +34,7 @@ def sources_of(level: str) -> list[Path]:
 
 
 def findings(path: Path, level: str, flags: list[str]) -> str:
-    """Return what clang-tidy says of one source; nothing where it is content."""
+    """Return the findings of clang-tidy in one source, or an empty string."""
     command = [
         str(Path(sys.executable).with_name("clang-tidy")),
         *("--quiet", str(path), "--", "-std=c++17", "-ffp-contract=off", "-pthread", *WARNINGS),
@@ -48,10 +48,10 @@ def findings(path: Path, level: str, flags: list[str]) -> str:
 
 
 def main() -> int:
-    """Look at the sources named on the command line, or at all."""
+    """Check the sources named on the command line, or all of them."""
     levels = json.loads((SOURCE / "levels.json").read_text())
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        print("skipped, as this is not an x86-64:", *(level for level in levels if level != "portable"))
+        print("skipped, because this is not an x86-64:", *(level for level in levels if level != "portable"))
         levels = {"portable": levels["portable"]}
     named = {Path(name).resolve() for name in sys.argv[1:]}
     if any(path.suffix != ".cpp" for path in named):
@@ -64,7 +64,7 @@ def main() -> int:
             if result.result():
                 failed += 1
                 print(f"{path.relative_to(SOURCE)}, {level}:\n{result.result()}")
-    print(f"clang-tidy found nothing in {len(runs) - failed} of {len(runs)}")
+    print(f"clang-tidy found nothing in {len(runs) - failed} of {len(runs)} sources")
     return 1 if failed else 0
 
 

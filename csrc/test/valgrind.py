@@ -1,9 +1,9 @@
-"""Run the portable core under valgrind's memcheck: its own test program, and the smoke test from Python.
+"""Run the portable core under valgrind's memcheck: its test program, and the smoke test from Python.
 
     python csrc/test/valgrind.py [core_test] [smoke]
 
-Compiles the program with CXX (default c++); the module is the installed one. Memory that was never written
-is what memcheck sees and the sanitizers do not.
+The program is compiled with CXX (default c++). The Python test uses the installed module. Memcheck reports
+the use of uninitialised memory, which the sanitizers do not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parents[1]
 FAILED = 99
 MEMCHECK = ("valgrind", "-q", "--num-callers=40")
-#: Descriptors that nobody has written: an error of the caller's, which must be noticed.
+#: Uninitialised descriptors: a deliberate error, which memcheck must report.
 UNWRITTEN = """
 import numpy as np
 from medvlad.backends import native
@@ -29,7 +29,7 @@ native.assign(np.empty((300, 7), np.float32), np.eye(5, 7, dtype=np.float32))
 
 
 def core_test(folder: str) -> bool:
-    """Check the core without Python; what it does not give back is an error as well."""
+    """Check the core without Python. Leaked memory is an error as well."""
     program = str(Path(folder) / "core_test")
     others = ("simd/portable.cpp", "test/core_test.cpp")
     sources = [*sorted(SOURCE.glob("core/*.cpp")), *(SOURCE / other for other in others)]
@@ -38,7 +38,7 @@ def core_test(folder: str) -> bool:
     subprocess.run([*compiler, *flags, f"-I{SOURCE}", *map(str, sources), "-o", program], check=True)
     options = [f"--error-exitcode={FAILED}", "--leak-check=full", "--errors-for-leak-kinds=definite"]
     options += ["--show-leak-kinds=definite"]
-    # The program counts what it allocates, by operators new and delete of its own, which have to remain.
+    # The program's own operators new and delete count allocations. Valgrind must not replace them.
     options += ["--soname-synonyms=somalloc=nouserintercepts"]
     began = time.perf_counter()
     done = subprocess.run([*MEMCHECK, *options, program], capture_output=True, text=True, check=False)
@@ -49,13 +49,13 @@ def core_test(folder: str) -> bool:
 
 
 def errors_of(folder: str, arguments: list[str]) -> list[str]:
-    """Run Python on the portable module, and return the errors in it or in what it calls.
+    """Run Python on the portable module and return the errors in the module or in its callees.
 
-    An error is the module's if its stack comes to the module before it comes to the interpreter, which
-    reports many of its own.
+    An error belongs to the module if its stack reaches the module before it reaches the interpreter. The
+    interpreter has many errors of its own, which are ignored.
     """
     report = Path(folder) / "errors.xml"
-    # One thread of OpenBLAS: valgrind runs one thread at a time, and those that wait turn without end.
+    # One thread of OpenBLAS, because valgrind runs one thread at a time and OpenBLAS' waiting threads spin.
     own = {"MEDVLAD_SIMD": "portable", "PYTHONMALLOC": "malloc", "OPENBLAS_NUM_THREADS": "1"}
     xml = ["--xml=yes", f"--xml-file={report}", "--child-silent-after-fork=yes"]
     # -P: the installed package, not the sources in the current folder.
@@ -77,11 +77,11 @@ def errors_of(folder: str, arguments: list[str]) -> list[str]:
 
 
 def from_python(folder: str) -> bool:
-    """Check the bindings, and the BLAS beneath them."""
+    """Check the bindings and the BLAS that they call."""
     if find_spec("medvlad.backends._native_portable") is None:
-        raise SystemExit("medvlad is not installed: pip install . first")
+        raise SystemExit("medvlad is not installed. Run pip install . first.")
     if not errors_of(folder, ["-c", UNWRITTEN]):
-        raise SystemExit("descriptors that nobody has written went unnoticed")
+        raise SystemExit("memcheck did not report the deliberately uninitialised descriptors")
     began = time.perf_counter()
     found = errors_of(folder, [str(SOURCE.parent / "tests" / "support" / "smoke.py"), "portable"])
     said = "no error" if not found else "\n  ".join(["FAILED", *found])
@@ -90,7 +90,7 @@ def from_python(folder: str) -> bool:
 
 
 def main() -> int:
-    """Run what the command line names, or both."""
+    """Run the parts named on the command line, or both."""
     parts = {"core_test": core_test, "smoke": from_python}
     with tempfile.TemporaryDirectory() as folder:
         failed = [name for name in sys.argv[1:] or parts if not parts[name](folder)]

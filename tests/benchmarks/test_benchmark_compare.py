@@ -1,4 +1,4 @@
-"""The guard against slower code: what it says of times, and of code that does its work five times."""
+"""benchmarks/compare.py reports slower code and different results, and nothing else."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ def compare(monkeypatch):
 
 
 def times(rng, scale, noise, n=21):
-    """Seconds of rounds; slow minutes strike all alike."""
+    """Return seconds of rounds. Slow minutes affect all versions."""
     return scale * np.exp(rng.normal(0, noise, n))
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.03, 0.2])
-def test_the_same_speed_passes_in_any_noise(compare, noise):
+def test_the_same_speed_passes_with_any_noise(compare, noise):
     told = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
@@ -33,7 +33,7 @@ def test_the_same_speed_passes_in_any_noise(compare, noise):
 
 
 @pytest.mark.parametrize(("noise", "slower"), [(0.003, 1.05), (0.03, 1.15), (0.1, 1.5)])
-def test_slower_is_told_beyond_the_noise(compare, noise, slower):
+def test_slower_code_is_reported_if_it_exceeds_the_noise(compare, noise, slower):
     told = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
@@ -65,15 +65,15 @@ medvlad.encoders.vlad.vlad_encode = lambda *args, **how: right(*args, **how) + 1
 
 
 @pytest.mark.slow
-def test_more_work_is_noticed(compare, tmp_path):
-    """Whether five times the work is beyond the noise hangs on what else runs here; the ratio does not."""
+def test_five_times_the_work_is_measured(compare, tmp_path):
+    """Whether it exceeds the noise depends on other programs, so only the ratio is checked."""
     site = Path(medvlad.__file__).parents[1]
     (tmp_path / "sitecustomize.py").write_text(OFTEN)
     case = "encode 49, K = 64"
     assert compare.compare((site, tmp_path), 7, case)[case].ratio > 1.5
 
 
-def test_other_results_are_noticed(compare, tmp_path):
+def test_different_results_end_the_comparison(compare, tmp_path):
     site = Path(medvlad.__file__).parents[1]
     (tmp_path / "sitecustomize.py").write_text(WRONG)
     with pytest.raises(AssertionError, match="one image"):

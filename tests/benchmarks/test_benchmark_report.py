@@ -1,4 +1,4 @@
-"""The report of the benchmarks, from a result file small enough to check by hand."""
+"""The report of the benchmarks, for a result file that can be checked by hand."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ def results():
     }
 
 
-def test_report(report, results):
+def test_the_report_has_tables_of_all_benchmarks(report, results):
     text = report.report(report.trim(results))
     assert "| 49 | 64 | 80.0 (40.0 to 160.0) | 20.0 (10.0 to 40.0) | 40.0 (20.0 to 80.0) | 160.0" in text
     assert "| 49 | 64 | 2.00 (numba) | 0.50 | 0.50 | 0.50 |" in text
@@ -103,13 +103,13 @@ def test_trimmed_results_name_no_machine_and_give_the_same_report(report, result
     assert report.report(report.trim(json.loads(trimmed.read_text()))) == text.read_text()
 
 
-def test_report_of_little(report):
-    """A run of a few benchmarks without machine or rivals still gives a report."""
+def test_a_run_of_few_benchmarks_gives_a_report(report):
+    """The run has neither limits of the machine nor rivals."""
     assert report.report(report.trim({"benchmarks": [encode("native", 0.1)]})).count("|") > 10
 
 
-def test_gpu(report, tmp_path):
-    """The bound is what the copy takes here, and the ratio is over the fastest of the others."""
+def test_the_gpu_table_compares_with_the_bound_and_the_fastest_rival(report, tmp_path):
+    """The copy of the data is the bound here."""
     limits = {"name": "Some GPU, 80GB", "copy_gb_s": 1000.0, "tf32_gflops": 100_000.0}
     case = {"kind": "gpu", "n": 49, "k": 64, "images": 1000, "flop": 1e9, "bytes": 1e9, "limits": limits}
     results = tmp_path / "out.json"

@@ -1,4 +1,4 @@
-"""Hostile input for whatever reads files and arguments; with FUZZ_EXAMPLES more of it, each time other."""
+"""Malformed input for readers of files and arguments. FUZZ_EXAMPLES sets a number of random examples."""
 
 import copy
 import json
@@ -52,12 +52,12 @@ def memory_is_bounded():
 
 @st.composite
 def damaged(draw, samples):
-    """One of `samples`, with bits flipped, bytes replaced, cut short, or a part of another put in."""
+    """Draw one of `samples` with flipped bits, replaced bytes, a cut end, or a part of another in it."""
     content = bytearray(draw(st.sampled_from(samples)))
     for _ in range(draw(st.integers(0, 5))):
         if not content:
             break
-        # Headers are short and pixels long: most changes go to the beginning.
+        # Most changes go to the beginning, because headers are short.
         end = draw(st.sampled_from([min(64, len(content)), min(600, len(content)), len(content)]))
         at = draw(st.integers(0, end - 1))
         kind = draw(st.sampled_from(["bit", "byte", "number", "splice", "cut"]))
@@ -85,14 +85,14 @@ def by_ending(*endings):
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".bmp", ".gif", ".webp", ".pgm"])
 @fuzz
 @given(data=st.data())
-def test_images(data, ending, tmp_path_factory):
+def test_damaged_images_are_read_or_an_error(data, ending, tmp_path_factory):
     check_image(tmp_path_factory.getbasetemp(), ending, data.draw(damaged(by_ending(ending))))
 
 
 @pytest.mark.parametrize("ending", [".dcm", ".nii", ".nii.gz"])
 @fuzz
 @given(data=st.data())
-def test_medical_images(data, ending, tmp_path_factory):
+def test_damaged_medical_images_are_read_or_an_error(data, ending, tmp_path_factory):
     samples = by_ending(ending)
     if not samples:
         pytest.skip("needs the extra medical")
@@ -112,7 +112,7 @@ json_values = st.one_of(
 
 @st.composite
 def with_another_value(draw, text):
-    """JSON `text` with something in it changed, left out or doubled."""
+    """Draw a change of the JSON `text`: a value changed, removed or doubled."""
     tree = json.loads(text)
     for _ in range(draw(st.integers(1, 3))):
         place = tree
@@ -137,7 +137,7 @@ def with_another_value(draw, text):
 
 @st.composite
 def damaged_safetensors(draw, samples, entry):
-    """A file of `samples` whose bytes, JSON header, or own JSON in that are changed."""
+    """Draw a file of `samples` and change its bytes, its JSON header, or the JSON inside the header."""
     kind = draw(st.sampled_from(["bytes", "header", "own", "own", "own"]))
     if kind == "bytes":
         return draw(damaged(samples))
@@ -157,14 +157,14 @@ def damaged_safetensors(draw, samples, entry):
 
 @fuzz
 @given(data=st.data())
-def test_models(data, tmp_path_factory):
+def test_damaged_models_decide_with_numbers_or_are_an_error(data, tmp_path_factory):
     samples = list(model_samples().values())
     check_model(tmp_path_factory.getbasetemp(), data.draw(damaged_safetensors(samples, "medvlad")))
 
 
 @fuzz
 @given(data=st.data())
-def test_stores(data, tmp_path_factory):
+def test_damaged_stores_give_the_written_numbers_or_none(data, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "store"
     check_store(folder, data.draw(damaged_safetensors([store_sample()[1]], "images")))
 
@@ -173,7 +173,7 @@ numbers = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-40, 1e-20, 3.4e38, -3.4e38, 1e300, np.nan, np.inf]),
     st.floats(-10, 10, width=32),
 )
-#: What is wrong on purpose; the rest of the arguments is as it should be.
+#: Deliberate mistakes. All other arguments are valid.
 faults = st.sampled_from(["nothing"] * 7 + ["values", "offsets", "weights", "centers", "power"])
 odd_dtypes = st.sampled_from([">f4", "f8", "f2", "i8", "u1", "?", "c8", "O", "U3", "M8[s]"])
 extremes = st.sampled_from([0.0, -0.0, 1.0, 1e-45, -1e-40, 1e-20, -1e-6, 1e19, 3.4e38, -3.4e38])
@@ -214,7 +214,7 @@ def batches(draw, fault):
 
 @fuzz
 @given(data=st.data(), fault=faults)
-def test_arguments_of_vlad_encode(data, fault):
+def test_wrong_arguments_of_vlad_encode_are_an_error(data, fault):
     values, offsets, weights, columns = data.draw(batches(fault))
     least = 0 if fault == "centers" else 1
     centers = data.draw(matrices(data.draw(st.integers(least, 9)), columns, fault == "centers"))
@@ -226,6 +226,6 @@ def test_arguments_of_vlad_encode(data, fault):
 
 @fuzz
 @given(data=st.data(), fault=faults)
-def test_weights(data, fault):
+def test_wrong_weights_never_give_nan(data, fault):
     values, offsets, weights, _ = data.draw(batches(fault))
     check_weighted(values, offsets, weights)

@@ -1,7 +1,6 @@
-"""The native backend in processes that fork, are interrupted, end, or hold several interpreters.
+"""The native backend in processes that fork, are interrupted, end, or have several interpreters.
 
-Each scenario of in_processes.py runs in a Python of its own, so that one that hangs or crashes is a test
-that fails.
+Each scenario of in_processes.py runs in a new Python process. If it hangs or crashes, one test fails.
 """
 
 import multiprocessing
@@ -14,18 +13,18 @@ import pytest
 
 pytest.importorskip("medvlad.backends.native", reason="native was not built")
 
-#: Seconds; a few are usual.
+#: Time limit in seconds. A scenario usually takes a few.
 TIMEOUT = 240
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 def lines(call, level=None):
-    """What a scenario has printed, once it has ended as it should and written no error."""
+    """Run a scenario. It must end normally and write no error. Return its output."""
     paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     if level is not None:
         environment["MEDVLAD_SIMD"] = level
-    # That a process with threads forks is what is tested.
+    # The scenarios fork processes with threads on purpose.
     quiet = ["-W", "ignore:.*multi-threaded:DeprecationWarning"]
     code = f"import in_processes; in_processes.{call}"
     command = [sys.executable, *quiet, "-c", code]
@@ -38,38 +37,38 @@ def lines(call, level=None):
 
 @forks
 @pytest.mark.parametrize("level", [None, "portable"], ids=["best", "portable"])
-def test_forks(level):
-    """Also while threads are in the backend: whatever they hold at that moment, no child waits for it."""
+def test_a_forked_child_computes_the_same_bits_and_ends(level):
+    """Also while threads are in the backend: no child waits for a lock that they hold."""
     assert lines("fork(); in_processes.fork_among_threads()", level) == ["0 True", "25 0"]
 
 
 @pytest.mark.slow
-def test_multiprocessing():
+def test_pools_of_multiprocessing_compute_the_same_bits():
     methods = multiprocessing.get_all_start_methods()
     assert lines(f"pools({methods})") == [f"{method} True" for method in methods]
 
 
 @pytest.mark.slow
-def test_joblib():
+def test_processes_and_threads_of_joblib_compute_the_same_bits():
     assert lines("parallel()") == ["threading True", "loky True", "search True"]
 
 
 @forks
 def test_ctrl_c_ends_k_means_between_steps(record_property):
-    """And the end of the program's text waits for a thread that is in a native call."""
+    """The end of the program waits for a thread in a native call."""
     interrupted, waited = lines("interrupt(); in_processes.end_among_threads()")
     seconds, works = interrupted.split()
     record_property("seconds from Ctrl-C to KeyboardInterrupt", float(seconds))
     assert (works, waited) == ("True", "True")
-    assert float(seconds) < 5  # hundredths; a step of a machine that does much else
+    assert float(seconds) < 5  # usually hundredths; a step takes longer on a busy machine
 
 
-def test_the_end_does_not_wait_for_daemons():
+def test_the_interpreter_ends_while_daemons_are_in_native_calls():
     assert lines("end_among_daemons(0.2)") == ["ends"]
 
 
-def test_another_interpreter():
-    """An ImportError where it is not for other interpreters; what it must not be is a crash or a wait."""
+def test_a_subinterpreter_works_or_raises_import_error():
+    """Modules without support for subinterpreters raise ImportError. Nothing crashes or hangs."""
     package, *module, here = lines("interpreter()")
     assert here == "True"
     assert package == "works" or "ImportError" in package

@@ -1,4 +1,4 @@
-"""The short form of the soak: memory of mixed work levels off, and a leak would be seen."""
+"""The short form of `make soak`: memory of mixed work stays flat, and a leak is found."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ def soak(monkeypatch):
     return pytest.importorskip("soak", reason="needs what the benchmarks need")
 
 
-def test_growth_is_that_of_the_second_half(soak, rng):
+def test_growth_is_measured_in_the_second_half(soak, rng):
     at = np.sort(rng.uniform(0, 3600, 5000))
     flat = 500 + 300 * (1 - np.exp(-at / 200)) + rng.normal(0, 5, 5000)
     an_hour, share = soak.growth(at, flat)
@@ -25,7 +25,7 @@ def test_growth_is_that_of_the_second_half(soak, rng):
 
 
 @pytest.mark.slow
-def test_mixed_work_is_flat_and_a_leak_is_not(soak):
+def test_memory_of_mixed_work_is_flat_and_that_of_a_leak_is_not(soak):
     done, at, memory = soak.soak(0, partial(soak.Work, network=False), 60)
     assert len(done) == 5
     kept = []

@@ -1,4 +1,4 @@
-"""Any number of Python threads at once, on shared arrays and estimators: each gets the bits of one alone.
+"""Python threads that share arrays and estimators: each gets the same bits as a single thread.
 
 With the GIL they overlap wherever compiled code has released it; on a free-threaded Python they overlap
 everywhere, and no module of this package may bring the GIL back.
@@ -24,7 +24,7 @@ CALLERS = 6
 ROUNDS = 2
 REPEATS = 5
 
-#: First use by several threads at once: imports, the choice of a level, the timing of bf16.
+#: Code for the first use by several threads at once: imports, choice of a level, timing of bf16.
 FIRST_USE = """
 import threading
 import numpy as np
@@ -46,7 +46,7 @@ for thread in threads:
 print(len(results), len(set(results)))
 """
 
-#: Every compiled module of the package in turn; an import that brings the GIL back warns besides.
+#: Code that imports every compiled module in turn. An import that enables the GIL also warns.
 COMPILED = """
 import importlib, sys
 from medvlad.backends import native
@@ -59,7 +59,7 @@ print("off")
 
 
 def python(code, tmp_path):
-    """Run code in a fresh interpreter, warnings as errors, whatever the environment says of the GIL."""
+    """Run code in a new interpreter with warnings as errors, and without settings of the GIL."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"}
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
@@ -69,7 +69,7 @@ def python(code, tmp_path):
 
 @pytest.fixture
 def eager_switches():
-    """Threads take turns at Python code as often as they can."""
+    """Switch between Python threads as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -77,7 +77,7 @@ def eager_switches():
 
 
 def calls(rng):
-    """Functions of the caller's number: each has data of its own, so that memory mixed up shows."""
+    """Return functions of the caller's number. Each has its own data, so that mixed memory is found."""
     x = np.maximum(rng.normal(-0.5, 1, (CALLERS, 30, 25, 48)), 0).astype(np.float32)
     centers = x[:, 0].reshape(-1, 48)[:33].copy()
     soft = mv.VLAD(5, assignment="soft", random_state=0).fit(x[0])
@@ -95,7 +95,7 @@ def calls(rng):
 
 
 @pytest.mark.parametrize("level", native.LEVELS)
-def test_each_caller_gets_the_bits_of_one_alone(level, rng, monkeypatch, eager_switches):
+def test_each_thread_gets_the_bits_of_a_single_thread(level, rng, monkeypatch, eager_switches):
     skip_unless_here(level)
     monkeypatch.setenv("MEDVLAD_SIMD", level)
     work = calls(rng)
@@ -105,7 +105,7 @@ def test_each_caller_gets_the_bits_of_one_alone(level, rng, monkeypatch, eager_s
     def run(caller):
         wrong = []
         for step in range(ROUNDS * len(work)):
-            # All do the same in one round, and each something else in the next.
+            # All threads do the same in one round, and different things in the next.
             shift = caller if step // len(work) % 2 else 0
             turn = (step + shift) % len(work)
             together.wait()
@@ -118,7 +118,7 @@ def test_each_caller_gets_the_bits_of_one_alone(level, rng, monkeypatch, eager_s
         assert list(pool.map(run, range(CALLERS))) == [[]] * CALLERS
 
 
-def test_first_use_by_several_threads(tmp_path):
+def test_several_threads_may_use_the_package_first(tmp_path):
     assert python(FIRST_USE, tmp_path) == "6 1"
 
 

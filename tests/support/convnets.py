@@ -1,4 +1,4 @@
-"""Small chains of convolutions and pooling, and inputs for them."""
+"""Small networks of convolutions and pooling, with inputs."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def convolution(rng, n_in, n_out, relu=True):
 
 
 def chain(rng, *widths):
-    """Convolutions of these widths; 0 is a pooling."""
+    """Return convolutions with these numbers of channels. 0 is a pooling."""
     layers, width = [], None
     for w in widths:
         if w == 0:

@@ -1,4 +1,4 @@
-"""The documents' examples: which blocks of a page are code, and which are commands."""
+"""Find the examples of a documentation page: blocks of Python and commands."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"^```(\S*)\n(.*?)^```$|^((?: {4}[^\n]*\n)+)", re.MULTILINE 
 
 @dataclass(frozen=True)
 class Example:
-    """A block of Python, or one command with the output that the page shows, None where it shows none."""
+    """A block of Python, or one command with the output that the page shows (None: no output)."""
 
     kind: str  # "python" or "shell"
     text: str
@@ -21,7 +21,7 @@ class Example:
 
     @property
     def words(self):
-        """Words of a command, without its comment."""
+        """Return the words of a command, without its comment."""
         return shlex.split(self.text, comments=True)
 
 
@@ -30,7 +30,7 @@ def name_of(page):
 
 
 def examples(page):
-    """Examples of a page in their order: ```python, ```console with prompts, and indented commands."""
+    """Yield the examples of a page in order: ```python, ```console with prompts, and indented commands."""
     found = []
     blocks = list(_BLOCK.finditer(page.read_text("utf-8")))
     for block in blocks:

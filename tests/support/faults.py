@@ -1,11 +1,11 @@
-"""Work that a fault may meet, and the faults that need a process of their own.
+"""Work that faults may interrupt, and the faults that need a separate process.
 
-    python tests/faults.py kill FOLDER N SEED         N times: begin, kill (SIGKILL), look at what is left
-    python tests/faults.py interrupt FOLDER N SEED    N times: a command, Ctrl-C (SIGINT)
-    python tests/faults.py memory FOLDER              each work under one limit of memory after another
+python tests/support/faults.py kill FOLDER N SEED        N times: start, kill (SIGKILL), check the files
+python tests/support/faults.py interrupt FOLDER N SEED   N times: start a command, Ctrl-C (SIGINT)
+python tests/support/faults.py memory FOLDER             each work under several limits of memory
 
-Everything heavy is imported once; each trial is a fork. In place of the network stands a light one: means of
-blocks. Prints one line of JSON; the first promise that does not hold ends it with an AssertionError.
+Heavy modules are imported once, and each trial is a fork. A light network replaces the real one: it computes
+means of blocks. The program prints one line of JSON. The first broken promise ends it with an AssertionError.
 """
 
 import ctypes
@@ -65,7 +65,7 @@ def fitted():
 
 
 def light_network(patch):
-    """Replace the network by block means; `patch` is setattr, or MonkeyPatch's."""
+    """Replace the network by block means. `patch` is setattr, or that of MonkeyPatch."""
     network = SimpleNamespace(
         output_shape=(None, None, None, 12),
         input_shape=(None, None, None, 3),
@@ -81,7 +81,7 @@ def light_network(patch):
     patch(medvlad.extraction.cnn_descriptors, "fingerprint", lambda _: "0" * 64)
     patch(medvlad.extraction.cnn_descriptors, "choose_engine", lambda *_, **__: "light")
     patch(medvlad.extraction.cnn_descriptors, "make_engine", lambda *_, **__: compute)
-    for command in ("evaluate", "store"):  # names of modules, and of commands beside them
+    for command in ("evaluate", "store"):  # modules and commands have the same names
         patch(sys.modules[f"medvlad.cli.{command}"], "start_keras", lambda: None)
 
 
@@ -102,7 +102,7 @@ def files(folder):
 
 
 def whole_store(store, n):
-    """Assert that a store holds these images and nothing that is damaged."""
+    """Assert that a store holds these images and no damaged entry."""
     section = section_of(store)
     assert section.verify() == []
     for i in range(n):
@@ -115,7 +115,7 @@ def whole_store(store, n):
 
 
 def kept(folder, pipeline, report):
-    """Write images, join shards, save models and vectors, for ever; how many are kept goes down a pipe."""
+    """Write images, join shards, save models and vectors, for ever. Report the number of images to a pipe."""
     section, i = section_of(folder / "store"), 0
     while True:
         if section.get(key_of(i)) is None:
@@ -147,7 +147,7 @@ def kill(folder, n, seed):
         time.sleep(rng.uniform(0.002, 0.4))
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
-        reported = b"".join(iter(lambda: os.read(reader, 4096), b""))  # noqa: B023, read at once
+        reported = b"".join(iter(lambda: os.read(reader, 4096), b""))  # noqa: B023, called at once
         os.close(reader)
         most = max([most, *reported])
         whole_store(folder / "store", most)
@@ -178,7 +178,7 @@ def interrupt(folder, n, seed):
         ["store", "gc", store],
         ["audit", images, "--out", folder / "audit"],
     ]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a fork has not been asked to do anything yet
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the new process has no work yet
     rng, statuses = np.random.default_rng(seed), dict[str, int]()
     for trial in range(n):
         if trial % 7 == 0:
@@ -201,9 +201,9 @@ def interrupt(folder, n, seed):
         case = f"{arguments}: {status}, {error}"
         assert "Traceback" not in error, case
         assert "Exception ignored" not in error, case
-        # By the signal itself where it met the moment before the handler was set or after the work was done.
+        # The signal itself ends the process before the handler is set and after the work is done.
         assert status in (0, 130, -signal.SIGINT), case
-        # Python ends itself by the signal, too, where it met an exec() on its way: shells call both 130.
+        # Python also ends itself by the signal if it arrives during an exec(). Shells report 130 for both.
         if status == 130 or (status != 0 and error.strip()):
             assert [line.startswith("medvlad: interrupted") for line in error.strip().splitlines()] == [
                 True
@@ -225,7 +225,7 @@ def interrupt(folder, n, seed):
 
 @contextmanager
 def limit_of_memory(room):
-    """Let this process have so many bytes more than it has; with less than none, nothing new."""
+    """Limit this process to so many bytes more than it has now. If negative, it gets no new memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, resource.RLIM_INFINITY))
     try:
@@ -236,8 +236,8 @@ def limit_of_memory(room):
 
 def memory(folder):
     libc = ctypes.CDLL(None)
-    libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: memory of arrays goes back when they do
-    libc.mallopt(-8, 1)  # M_ARENA_MAX: threads have no reserves of their own
+    libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: return memory of freed arrays to the system
+    libc.mallopt(-8, 1)  # M_ARENA_MAX: no memory reserves of threads
     rng = np.random.default_rng(0)
     x = Descriptors.from_array(np.maximum(rng.normal(size=(600, 49, 64)), 0).astype(np.float32))
     vlad = VLAD(64, random_state=0, max_iter=2).fit(x[:40])
@@ -286,7 +286,7 @@ def memory(folder):
 
 
 def zipped_chest(path):
-    """An archive of the layout chest-xray."""
+    """Write an archive with the layout of chest-xray."""
     with zipfile.ZipFile(path, "w") as archive:
         for part in ("train", "test"):
             for name in ("NORMAL", "PNEUMONIA"):

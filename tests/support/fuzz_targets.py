@@ -1,6 +1,6 @@
-"""What hostile bytes are given to, and what must come of it: right results, or one sentence.
+"""Targets of fuzzing. Malformed bytes must give right results, or an error of one sentence.
 
-Each target takes bytes, and a folder for them. `test_fuzz.py` makes the bytes with hypothesis,
+Each target takes bytes and a folder for files. `test_fuzz.py` makes the bytes with hypothesis,
 `fuzz/guided.py` with atheris.
 """
 
@@ -37,7 +37,7 @@ HAS_MEDICAL = all(
     importlib.util.find_spec(name) for name in ("pydicom", "nibabel", "tifffile", "imagecodecs")
 )
 
-#: How often each target came to what.
+#: Number of calls by target and result.
 outcomes: Counter[str] = Counter()
 
 
@@ -48,7 +48,7 @@ def check_sentence(error, part=""):
 
 @contextmanager
 def limited(target):
-    """Count how it ends; a minute is a hang, and a warning that is not ours says nothing."""
+    """Count the result of a call. End it after a minute, and ignore warnings of other libraries."""
 
     def too_long(*_):
         raise TimeoutError(f"{target} took more than {SECONDS} seconds")
@@ -82,7 +82,7 @@ def limited(target):
 
 @cache
 def image_samples():
-    """Bytes of valid files by what they are, with the ending that they need."""
+    """Return bytes of valid files by kind, with the suffix that they need."""
     picture = Image.fromarray(rgb(12, 10))
     deep = np.arange(120, dtype=np.uint16).reshape(12, 10) * 9
     deep_colour = np.dstack([deep, deep[::-1], deep]).astype(np.uint16)
@@ -138,10 +138,13 @@ def _medical_samples():
 
 
 def check_image(folder, ending, content):
-    """Pixels, or why not; as a file of the ending, which DICOM and NIfTI go by."""
+    """Read the bytes as an image: pixels or an error. DICOM and NIfTI are recognised by the suffix."""
     path = Path(folder) / f"hostile{ending}"
     path.write_bytes(content)
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, 1_000_000  # a damaged size must not cost seconds
+    limit, Image.MAX_IMAGE_PIXELS = (
+        Image.MAX_IMAGE_PIXELS,
+        1_000_000,
+    )  # bounds the time
     try:
         with limited(f"image {ending}"):
             frames = list_frames(path)
@@ -172,7 +175,7 @@ def _descriptors():
 
 @cache
 def model_samples():
-    """Bytes of models of descriptors from elsewhere, without digest: who means harm makes a right one."""
+    """Return bytes of models without digest, because an attacker would write a right one."""
     x, y = _descriptors(), ["a", "b", "c"] * 4
     encoders = {
         "vlad": mv.VLAD(3, random_state=0, local_axes=True),
@@ -190,7 +193,7 @@ def model_samples():
             pipeline = Pipeline([*before, ("encode", encoder), ("classify", WideLinearSVC())]).fit(x, y)
             save_model(pipeline, Path(folder) / "m")
             with safe_open(Path(folder) / "m", framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is not a dict
                 header = json.loads(file.metadata()["medvlad"])
             header.pop("digest")
             found[name] = save(arrays, metadata={"medvlad": json.dumps(header)})
@@ -198,7 +201,7 @@ def model_samples():
 
 
 def check_model(folder, content):
-    """A model that decides with numbers, or why not."""
+    """Read the bytes as a model: it gives finite decisions, or reading is an error."""
     path = Path(folder) / "hostile.medvlad"
     path.write_bytes(content)
     with limited("model"):
@@ -217,7 +220,7 @@ def _image(i):
 
 @cache
 def store_sample():
-    """Name and bytes of a shard of five images, one of which is empty."""
+    """Return name and bytes of a shard of five images, one of which is empty."""
     with tempfile.TemporaryDirectory() as folder:
         section = DescriptorStore(folder).section(SETTINGS)
         with section.writer() as writer:
@@ -228,7 +231,7 @@ def store_sample():
 
 
 def check_store(folder, content):
-    """The numbers that were written, or none; and whatever is not what was written is told."""
+    """Read the bytes as a shard: the written numbers or none. Every difference must be reported."""
     name, good = store_sample()
     section = DescriptorStore(folder).section(SETTINGS)
     section.prepare()
@@ -247,7 +250,7 @@ def check_store(folder, content):
 
 
 def check_encode(values, offsets, weights, centers, **options):
-    """Vectors of norm 0 or 1 that both backends agree on, or why not."""
+    """Encode: both backends give the same vectors of norm 0 or 1, or the same error."""
     with limited("vlad_encode"):
         batch = Descriptors(values, offsets, weights)
         found = [mv.vlad_encode(batch, centers, backend=name, **options) for name in ("native", "reference")]
@@ -261,7 +264,7 @@ def check_encode(values, offsets, weights, centers, **options):
 
 
 def check_weighted(values, offsets, weights):
-    """No encoder makes NaN of weights."""
+    """Assert that no encoder gives NaN for any weights."""
     with limited("weights"):
         batch = Descriptors(values, offsets, weights)
         for encoder in (mv.GlobalPool(), mv.GlobalPool("sum"), mv.GlobalPool("max"), mv.SecondOrderPool()):

@@ -1,6 +1,6 @@
-"""The native backend among processes, signals and interpreters, a function a scenario.
+"""Scenarios of the native backend with processes, signals and interpreters, one function each.
 
-test_processes.py calls each in a Python of its own, holds what it prints, and ends one that hangs.
+test_processes.py runs each scenario in a new Python process, checks its output, and ends it if it hangs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import medvlad as mv
 from medvlad.backends import native
 from medvlad.extraction.engines.winograd import ConvNet, Convolution, Pooling
 
-#: Seconds that a forked process has for what takes a tenth of one.
+#: Time limit of a forked process in seconds. It needs a tenth of a second.
 PATIENCE = 20
 FORKS = 25
 
 
 def problem():
-    """Descriptors of 30 images, centres, a network and images for it."""
+    """Return descriptors of 30 images, centres, a network and images for it."""
     rng = np.random.default_rng(0)
     x = np.maximum(rng.normal(-0.3, 1, (30, 40, 48)), 0).astype(np.float32)
     layers = [
@@ -43,7 +43,7 @@ PROBLEM = problem()
 
 
 def bits(n_threads: int = 2) -> str:
-    """Digest of what everything with threads computes."""
+    """Return a digest of the results of all functions that use threads."""
     x, centers, net, images = PROBLEM
     results = [
         mv.assign(x.reshape(-1, 48), centers, n_threads=n_threads),
@@ -55,7 +55,7 @@ def bits(n_threads: int = 2) -> str:
 
 
 def end_of(child: int) -> str:
-    """What a forked process came to; one that hangs is ended."""
+    """Return the exit status of a forked process. End it if it hangs."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -68,7 +68,7 @@ def end_of(child: int) -> str:
 
 
 def fork() -> None:
-    """A child of a process that has used threads computes the same, and ends as any other does."""
+    """A child of a process that has used threads computes the same bits and ends normally."""
     before = bits()
     child = os.fork()
     if child == 0:
@@ -77,7 +77,7 @@ def fork() -> None:
 
 
 def fork_among_threads() -> None:
-    """The same while other threads of the parent are anywhere in the backend."""
+    """The same, while other threads of the parent are running in the backend."""
     before = bits()
     stop = threading.Event()
 
@@ -103,7 +103,7 @@ def fork_among_threads() -> None:
 
 
 def pools(methods: list[str]) -> None:
-    """Processes of multiprocessing, after the parent has used threads."""
+    """Pools of multiprocessing give the same bits after the parent has used threads."""
     before = bits()
     for method in methods:
         with multiprocessing.get_context(method).Pool(2) as processes:
@@ -111,7 +111,7 @@ def pools(methods: list[str]) -> None:
 
 
 def parallel() -> None:
-    """Processes and threads of joblib, and a search in two processes and in none: the same to the bit."""
+    """Processes and threads of joblib, and grid searches in two processes and in one, give the same bits."""
     before = bits()
     for backend in ("threading", "loky"):
         found = joblib.Parallel(n_jobs=2, backend=backend)(joblib.delayed(bits)(n) for n in (1, 2, 3))
@@ -128,7 +128,7 @@ def parallel() -> None:
 
 
 def interrupt() -> None:
-    """Ctrl-C during k-means: seconds until Python has it, and whether everything works afterwards."""
+    """Ctrl-C during k-means: print the seconds until Python receives it. All works afterwards."""
     before = bits()
     x = np.random.default_rng(0).random((60_000, 32), np.float32)
     pressed = []
@@ -148,7 +148,7 @@ def interrupt() -> None:
 
 
 def end_among_daemons(seconds: float) -> None:
-    """The interpreter ends while threads that nobody waits for are in native calls."""
+    """The interpreter ends while daemon threads are in native calls."""
     x, centers = np.random.default_rng(0).random((200_000, 32), np.float32), PROBLEM[1][:, :32].copy()
 
     def work() -> None:
@@ -163,26 +163,26 @@ def end_among_daemons(seconds: float) -> None:
 
 
 def end_among_threads() -> None:
-    """The interpreter waits for threads that are in native calls when the program's text ends."""
+    """The interpreter waits for threads in native calls at the end of the program."""
     before = bits()
     threading.Thread(target=lambda: (time.sleep(0.2), print(bits() == before))).start()
 
 
 def interpreter() -> None:
-    """Another interpreter of the process loads the package, and the module alone, or says why not."""
+    """A subinterpreter loads the package, and the module alone, or reports an error."""
     before = bits()
     name = f"medvlad.backends._native_{native.level()}"
     path = importlib.util.find_spec(name).origin
     print(said_elsewhere("import medvlad as mv; mv.assign([[1.0]], [[0.0]])"))
     if sys.version_info >= (3, 12):
-        # By its path: NumPy, which the package imports first, is not for other interpreters.
+        # By its path, because NumPy, which the package imports first, does not support subinterpreters.
         load = f"import importlib.util as u; spec = u.spec_from_file_location({name!r}, {path!r})"
         print(said_elsewhere(f"{load}; u.module_from_spec(spec).supported_levels()"))
     print(bits() == before)
 
 
 def said_elsewhere(code: str) -> str:
-    """What became of some code in a new interpreter: "works", or the error."""
+    """Run code in a new subinterpreter. Return "works" or the error."""
     try:
         import _interpreters as interpreters  # Python 3.13
     except ImportError:
@@ -190,7 +190,7 @@ def said_elsewhere(code: str) -> str:
     other = interpreters.create()
     try:
         failed = interpreters.run_string(other, code)
-    except Exception as error:  # what Python 3.13 returns is raised before
+    except Exception as error:  # Python before 3.13 raises the error instead of returning it
         return one_line(str(error))
     finally:
         interpreters.destroy(other)
@@ -198,6 +198,6 @@ def said_elsewhere(code: str) -> str:
 
 
 def one_line(message: str) -> str:
-    """Keep the first line and the last: NumPy's is a page."""
+    """Return the first and the last line of a message, because NumPy's is a page long."""
     every = message.strip().splitlines()
     return " ... ".join(dict.fromkeys([every[0], every[-1]]))

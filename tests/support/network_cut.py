@@ -1,4 +1,4 @@
-"""As sitecustomize.py in a folder of PYTHONPATH: Python's ways to a network fail, and are written down."""
+"""Make all network access of Python fail, and log it. Used as sitecustomize.py in a folder of PYTHONPATH."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ def _refused(what):
     def refuse(*arguments, **_):
         target = arguments[-1] if arguments else ""
         if arguments and getattr(arguments[0], "family", None) == getattr(socket, "AF_UNIX", None):
-            raise OSError("no sockets here")  # of this machine: a program that is not there
+            raise OSError("no sockets here")  # on this machine: no program listens
         with _log.open("a") as log:
             log.write(f"{what} {target}\n")
         raise OSError("the network is cut")

@@ -1,6 +1,6 @@
-"""Run commands of medvlad one after another in this process; what each printed, and asked of a network.
+"""Run commands of medvlad in this process, and report the output and network requests of each.
 
-The network is cut by network_cut.py, whose log NETWORK_LOG names. The first entry is the import alone.
+network_cut.py blocks the network. NETWORK_LOG names its log. The first entry is the import of the package.
 
 python run_commands.py < COMMANDS.json > DONE.json
 """
@@ -18,7 +18,7 @@ from medvlad import cli
 
 
 def run(words, out, error):
-    """Status, output, errors and requests of one command."""
+    """Run one command. Return its status, output, errors and requests."""
     sys.argv = ["medvlad", *words]
     before, started = (out.tell(), error.tell()), time.process_time()
     try:
@@ -31,7 +31,7 @@ def run(words, out, error):
 
 
 def asked():
-    """Take what was asked of a network out of the log."""
+    """Return the network requests in the log and empty it."""
     log = Path(os.environ["NETWORK_LOG"])
     lines = log.read_text().splitlines() if log.exists() else []
     log.unlink(missing_ok=True)
@@ -42,7 +42,7 @@ if __name__ == "__main__":
     for name in medvlad.__all__:
         getattr(medvlad, name)
     done = [asked() | {"out": "", "error": ""}]
-    # The same streams for all: the log keeps the first that it is given.
+    # The same streams for all commands, because logging keeps the first stream that it gets.
     out, error, commands = io.StringIO(), io.StringIO(), json.load(sys.stdin)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         done += [run(words, out, error) for words in commands]

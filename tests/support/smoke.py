@@ -1,6 +1,6 @@
-"""What must work wherever the wheel installs: `python tests/smoke.py [LEVEL]`, away from the checkout.
+"""Check an installed wheel outside the checkout: `python tests/support/smoke.py [LEVEL]`.
 
-Under `qemu-x86_64 -cpu Nehalem` it finds instructions that processors without AVX do not have.
+With `qemu-x86_64 -cpu Nehalem` it finds instructions that processors without AVX do not have.
 """
 
 import sys
@@ -12,7 +12,7 @@ from medvlad.backends import native, reference
 
 
 def main(level=None):
-    """Encode, learn and classify on the native backend; compare with the specification."""
+    """Encode and classify on the native backend, and compare with the reference."""
     if level is not None and native.level() != level:
         raise SystemExit(f"the level is {native.level()}, not {level}")
     rng = np.random.default_rng(0)

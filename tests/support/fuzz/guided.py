@@ -1,9 +1,9 @@
-"""The targets of fuzz_targets.py under atheris, which is led by what code its bytes reach.
+"""Run the targets of fuzz_targets.py with atheris, whose input is guided by code coverage.
 
-    python tests/fuzz/guided.py SECONDS [FOLDER]
+python tests/support/fuzz/guided.py SECONDS [FOLDER]
 
-Shares the time out among images, DICOM, NIfTI, models and the store. Inputs that are worth keeping go to
-FOLDER (build/fuzz), and so does one that fails. Without atheris it says so and does nothing.
+The time is divided among images, DICOM, NIfTI, models and the store. Inputs that reach new code, and inputs
+that fail, are written to FOLDER (default build/fuzz). Without atheris, the program prints a note and ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TARGETS = (".png", ".tif", ".gif", ".dcm", ".nii", "model", "store")
 
 
 def run_target(target: str, corpus: Path, seconds: int) -> None:
-    """Fuzz one target; never returns."""
+    """Fuzz one target. Never returns."""
     import atheris
 
     with atheris.instrument_imports(include=["medvlad", "pydicom", "nibabel", "PIL", "tifffile"]):
@@ -59,7 +59,7 @@ def run_target(target: str, corpus: Path, seconds: int) -> None:
 
 
 def main() -> None:
-    """Run each target in a process of its own."""
+    """Run each target in a separate process."""
     seconds = int(sys.argv[1])
     folder = Path(sys.argv[2] if len(sys.argv) > 2 else "build/fuzz").resolve()
     if importlib.util.find_spec("atheris") is None:
@@ -73,7 +73,7 @@ def main() -> None:
         if done.returncode != 0:
             sys.exit(f"{target}: failed\n{done.stdout or ''}{done.stderr[-20_000:]}")
         found = re.findall(r"number_of_executed_units: *(\d+)", done.stderr)
-        print(f"atheris {target:<6} {found[-1]} inputs, all right", flush=True)
+        print(f"atheris {target:<6} {found[-1]} inputs passed", flush=True)
 
 
 if __name__ == "__main__":

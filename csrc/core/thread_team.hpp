@@ -1,5 +1,7 @@
-// Threads that share out one piece of work after another: what parallel.hpp does, for work of many short
-// steps, where starting threads for each would cost as much as the step. Nobody spins.
+// Threads that are started once and run several parallel loops, one after another.
+//
+// parallel.hpp starts threads for each loop. For many short loops that would cost as much as the loops.
+// Waiting threads sleep; they do not spin.
 #pragma once
 
 #include <atomic>
@@ -14,24 +16,24 @@
 
 namespace medvlad {
 
-class Team {
+class ThreadTeam {
  public:
-  // The calling thread is one of them. Where there are no more threads to be had, there are fewer.
-  explicit Team(int n_threads) {
+  // The calling thread is one of the n_threads. If the system has no more threads, the team is smaller.
+  explicit ThreadTeam(int n_threads) {
     threads_.reserve(static_cast<std::size_t>(n_threads - 1));
     try {
       for (int worker = 1; worker < n_threads; ++worker) {
         threads_.emplace_back([this, worker] { wait_for_work(worker); });
       }
     } catch (const std::system_error&) {
-    } catch (const std::bad_alloc&) {  // thrown on, it would end the process: threads are running
+    } catch (const std::bad_alloc&) {  // leaving now would destroy running threads and end the process
     }
   }
 
-  Team(const Team&) = delete;
-  Team& operator=(const Team&) = delete;
+  ThreadTeam(const ThreadTeam&) = delete;
+  ThreadTeam& operator=(const ThreadTeam&) = delete;
 
-  ~Team() {
+  ~ThreadTeam() {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       finished_ = true;
@@ -40,9 +42,9 @@ class Team {
     for (auto& thread : threads_) thread.join();
   }
 
-  // Calls work(task, worker) once for each task in [0, n_tasks), tasks handed out in order; worker is in
-  // [0, n_threads) and never runs two tasks at a time. All is done on return, or the first exception is
-  // thrown again.
+  // Call work(task, worker) once for each task in [0, n_tasks). Tasks are handed out in order. `worker` is in
+  // [0, n_threads), and one worker never runs two tasks at a time. Returns when all tasks are done. The first
+  // exception is thrown again here.
   template <class Work>
   void for_each(std::int64_t n_tasks, const Work& work) {
     if (n_tasks <= 0) return;
@@ -64,7 +66,7 @@ class Team {
     begin_.notify_all();
     take_tasks(0);
     std::unique_lock<std::mutex> lock(mutex_);
-    is_open_ = false;  // who has not woken up by now need not
+    is_open_ = false;  // a thread that has not woken up yet finds no work
     end_.wait(lock, [this] { return active_ == 0; });
     if (failure_) {
       const std::exception_ptr failure = failure_;
@@ -102,7 +104,7 @@ class Team {
   std::mutex mutex_;
   std::condition_variable begin_, end_;
   std::vector<std::thread> threads_;
-  // Written by for_each under the mutex while nobody works.
+  // for_each writes these under the mutex, while no thread works.
   void (*call_)(const void* work, std::int64_t task, int worker) = nullptr;
   const void* work_ = nullptr;
   std::int64_t n_tasks_ = 0;
