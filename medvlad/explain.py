@@ -401,7 +401,9 @@ def evidence_maps(
     return maps.transpose(2, 0, 1)
 
 
-def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448) -> Image.Image:
+def overlay(
+    pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448, largest: float | None = None
+) -> Image.Image:
     """Show an image, and beside it the same in grey with evidence in colour: red speaks for, blue against.
 
     Parameters
@@ -411,17 +413,22 @@ def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448)
         For one class; it covers the whole image.
     side : int, default=448
         Longer side of each of the two pictures in pixels.
+    largest : float or None, default=None
+        Magnitude that full colour stands for. Give several maps the same value to compare them.
+        None: the largest magnitude in this map.
 
     Returns
     -------
     PIL.Image.Image
-        RGB. Full colour stands for the largest magnitude in this map.
+        RGB.
     """
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     plain = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    largest = float(np.abs(evidence_map).max()) or 1.0
+    if largest is None:
+        largest = float(np.abs(evidence_map).max())
+    largest = largest or 1.0
     share = Image.fromarray((evidence_map / largest).astype(np.float32))
     strength = np.asarray(share.resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)[..., None]
     grey = np.asarray(plain.convert("L"), np.float32)[..., None]
