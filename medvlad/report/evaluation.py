@@ -294,7 +294,7 @@ def _figures(page: Page, kept: _Kept, evaluation: Evaluation, result: dict[str, 
     if many:
         caption += " An empty cell is a zero."
     if plots.short_names(names) != list(names):
-        caption += " Long class names are shortened; the table below has them in full."
+        caption += " Long class names are shortened. The table below has them in full."
     confusion = kept.keep(
         result["encode"], [("confusion", plots.confusion(result["confusion_matrix"], names), caption)]
     )
@@ -334,13 +334,19 @@ def _number(value: float | None) -> str:
 
 
 def _per_class(page: Page, result: dict[str, Any]) -> None:
+    names = list(result["per_class"])
+    short = plots.short_names(names)
+    shortened = short != names
     rows = []
-    for name, one in result["per_class"].items():
+    for name, label in zip(names, short, strict=True):
+        one = result["per_class"][name]
         rates = [
             _with_interval(one[m], one[f"{m}_ci95"]) for m in ("sensitivity", "specificity", "precision")
         ]
-        rows.append([name, one["n"], *rates, one["auc"], one["average_precision"]])
-    header = ["class", "images", "sensitivity", "specificity", "precision (PPV)", "AUC", "average precision"]
+        first = [name, label] if shortened else [name]
+        rows.append([*first, one["n"], *rates, one["auc"], one["average_precision"]])
+    header = ["class", *(["in figures"] if shortened else []), "images", "sensitivity", "specificity"]
+    header += ["precision (PPV)", "AUC", "average precision"]
     page.table(
         header,
         rows,

@@ -39,10 +39,11 @@ _GREY = "0.8"
 _SIDE = 4.2  # inches
 _DPI = 130
 _CELL = 0.36  # inches; a cell of a confusion matrix
-_SMALL_CELL = 0.3
+_SMALL_CELL = 0.26  # with many classes
+_CHARACTER = 0.08  # inches; width of a character of a label
 _NAME_LENGTH = 20  # characters of a class name in a figure
-_LEGEND_FONT = 9
-_LEGEND_LINE = 0.19  # inches
+_LEGEND_FONT = 10
+_LEGEND_LINE = 0.205  # inches
 _WIDE_NAME = 13  # characters; a legend with longer names has one column
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -96,8 +97,13 @@ def confusion_figure(table: Sequence[Sequence[int]], class_names: Sequence[str])
     counts = np.asarray(table)
     n = len(class_names)
     many = n > MANY_CLASSES
-    side = max(_SIDE, 1.7 + (_SMALL_CELL if many else _CELL) * n)
-    figure, axes = _axes(side, side)
+    names = [_text(name) for name in short_names(class_names)]
+    if many:
+        label = _CHARACTER * max(map(len, names))
+        figure, axes = _axes(0.5 + label + _SMALL_CELL * n, 0.5 + 2 * label + _SMALL_CELL * n)
+    else:
+        side = max(_SIDE, 1.7 + _CELL * n)
+        figure, axes = _axes(side, side)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     digits = len(str(counts.max())) if counts.size else 1
@@ -107,7 +113,6 @@ def confusion_figure(table: Sequence[Sequence[int]], class_names: Sequence[str])
             continue
         colour = "white" if share[i, j] > 0.5 else "black"
         axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour, **size)
-    names = [_text(name) for name in short_names(class_names)]
     if many:  # slanted labels of narrow columns overlap
         axes.set_xticks(range(n), names, rotation=90, fontsize=9)
         axes.tick_params(axis="x", labeltop=True, top=True)
