@@ -16,16 +16,30 @@ from medvlad.report.settings import penalties_in_words, shown_settings
 LONG = [f"ulcerative-colitis-grade-{i}-of-the-colon" for i in range(12)]
 
 
-@pytest.fixture
-def report(rng, tmp_path):
-    """Write a report, and return its page."""
+def write(folder, class_names=("a", "b"), pictures=True, **options):
     pytest.importorskip("matplotlib", reason="needs the extra report")
+    evaluation = make_evaluation(np.random.default_rng(0), folder, class_names, **options)
+    return write_report(evaluation, folder, pictures=pictures).read_text()
 
-    def write(*class_names, **options):
-        evaluation = make_evaluation(rng, tmp_path, class_names or ("a", "b"), **options)
-        return write_report(evaluation, tmp_path).read_text()
 
-    return write
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder of a report of two classes and three encodings, of which gem has no evidence maps."""
+    path = tmp_path_factory.mktemp("report")
+    encoders = {"avg": GlobalPool(), "vlad3": VLAD(3, random_state=0), "gem": GlobalPool("gem")}
+    write(path, encoders=encoders)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page_of_many(tmp_path_factory):
+    """Report of twelve classes with long names."""
+    return write(tmp_path_factory.mktemp("many"), LONG, pictures=False, n=120)
 
 
 def cells(page):
@@ -37,22 +51,20 @@ def cells(page):
 # ---------------------------------------------------------------------------------------- settings
 
 
-def test_a_report_shows_no_python_dictionary(report):
-    page = re.sub(r"<style>.*</style>", "", report(), flags=re.DOTALL)
+def test_a_report_shows_no_python_dictionary(page):
+    page = re.sub(r"<style>.*</style>", "", page, flags=re.DOTALL)
     assert not re.search(r"[{}]|&#x27;: ", page)
     assert "<li>power: 1</li>" in page
     assert "<li>whiten: no</li>" in page
 
 
-def test_weights_are_shown_without_their_folder(report):
-    page = report()
+def test_weights_are_shown_without_their_folder(page):
     assert "vgg16.weights.h5" in page
     assert "0123456789abcdef" in page
     assert "/home/someone" not in page
 
 
-def test_a_report_shows_the_backend_that_ran_and_no_other(report):
-    page = report()
+def test_a_report_shows_the_backend_that_ran_and_no_other(page):
     assert "native (avx2)" in page
     assert "CUDA driver" not in page
     assert "available_backends" not in page
@@ -86,8 +98,7 @@ def test_the_same_penalty_of_all_folds_is_told_once(penalties, text):
     assert penalties_in_words(penalties) == text
 
 
-def test_a_report_tells_the_penalty_of_all_folds_once(report):
-    page = report()
+def test_a_report_tells_the_penalty_of_all_folds_once(page):
     assert "C of the SVM: 1 in all 4 folds." in page
     assert "1, 1, 1" not in page
 
@@ -95,28 +106,25 @@ def test_a_report_tells_the_penalty_of_all_folds_once(report):
 # ------------------------------------------------------------------------------------ many classes
 
 
-def test_a_matrix_of_many_classes_has_its_own_size(report):
-    page = report(*LONG, n=120)
-    [block] = re.findall(r'<div class="pictures natural">.*?</figure>', page, re.DOTALL)
+def test_a_matrix_of_many_classes_has_its_own_size(page_of_many):
+    [block] = re.findall(r'<div class="pictures natural">.*?</figure>', page_of_many, re.DOTALL)
     assert block.count("<img") == 1
     assert "Confusion matrix" in block
 
 
-def test_a_matrix_of_few_classes_stands_beside_the_curves(report):
-    assert '<div class="pictures natural">' not in report()
+def test_a_matrix_of_few_classes_stands_beside_the_curves(page):
+    assert '<div class="pictures natural">' not in page
 
 
-def test_shortened_names_are_explained_by_the_table(report):
-    page = report(*LONG, n=120)
-    found = cells(page)
+def test_shortened_names_are_explained_by_the_table(page_of_many):
+    found = cells(page_of_many)
     assert "in figures" in found
     for name in LONG:
         assert len(found[found.index(name) + 1]) < len(name)
-    assert "Long class names are shortened" in page
+    assert "Long class names are shortened" in page_of_many
 
 
-def test_short_names_need_no_explanation(report):
-    page = report()
+def test_short_names_need_no_explanation(page):
     assert "in figures" not in cells(page)
     assert "are shortened" not in page
 
@@ -134,35 +142,33 @@ def bars(folder, names):
     return found
 
 
-def test_all_evidence_maps_of_a_report_share_one_scale(report, tmp_path):
-    report(encoders={"avg": GlobalPool(), "vlad3": VLAD(3, random_state=0)})
-    found = bars(tmp_path, ["avg", "vlad3"])
+def test_all_evidence_maps_of_a_report_share_one_scale(folder):
+    found = bars(folder, ["avg", "vlad3"])
     assert len(found) == 12
     assert len(set(found)) == 1
 
 
-def test_a_report_says_that_a_map_is_a_grid(report):
-    page = report()
+def test_a_report_says_that_a_map_is_a_grid(page):
     assert "A map is a 2 x 2 grid, stretched over the image" in page
     assert "share one colour scale" in page
 
 
-def test_a_report_says_why_an_encoding_has_no_maps(report):
-    page = report(encoders={"gem": GlobalPool("gem")})
+def test_a_report_says_why_an_encoding_has_no_maps(page):
     assert "Decisions of this encoding cannot be split over places of an image." in page
 
 
-def test_a_report_without_pictures_shows_no_image_of_the_data_set(rng, tmp_path):
-    pytest.importorskip("matplotlib", reason="needs the extra report")
-    page = write_report(make_evaluation(rng, tmp_path), tmp_path, pictures=False).read_text()
-    assert "data:image/png" in page
-    assert "data:image/jpeg" not in page
+def test_a_report_without_pictures_shows_no_image_of_the_data_set(page, page_of_many):
+    assert "data:image/png" in page_of_many
+    assert "data:image/jpeg" not in page_of_many
+    assert "data:image/jpeg" in page
 
 
-def test_a_second_report_removes_the_figures_of_the_first(report, tmp_path):
-    report()
-    report(encoders={"max": GlobalPool("max")})
-    assert all(path.name.startswith("max-") for path in (tmp_path / "figures").iterdir())
+def test_a_second_report_removes_the_figures_of_the_first(tmp_path):
+    write(tmp_path, pictures=False)
+    (tmp_path / "figures" / "mine.png").touch()
+    write(tmp_path, pictures=False, encoders={"max": GlobalPool("max")})
+    left = {path.name.partition("-")[0] for path in (tmp_path / "figures").iterdir()}
+    assert left == {"max", "mine.png"}
 
 
 def prediction(folder, n_classes):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from medvlad.report import plots  # noqa: E402
+from medvlad.report import plots
 
 EVIL = "<script>alert(1)</script>\"' onload=x & $a_b$"
 LONG = [f"ulcerative-colitis-grade-{i}-of-the-colon" if i % 3 else f"class {i}" for i in range(50)]
