@@ -7,15 +7,13 @@ calls nothing else for `evaluate`, `train` and `predict`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL.Image import Image
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
@@ -35,35 +33,24 @@ from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
 from medvlad.evaluation.metrics import compare_decisions, figures
-from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
+from medvlad.explain import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
-from medvlad.images.colour_bar import add_colour_bar
-from medvlad.images.read import list_frames, load_image, png
+from medvlad.images.read import list_frames, png
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = [
-    "Evaluation",
-    "Experiment",
-    "calibration_images",
-    "evidence_map",
-    "evidence_picture",
-    "largest_evidence",
-    "predict_images",
-]
+__all__ = ["Evaluation", "Experiment", "calibration_images", "predict_images"]
 
 logger = logging.getLogger(__name__)
 
 #: A C that is to be chosen is one of these.
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-_BAR_WIDTH, _BAR_GREY = 24, 200  # pixels and grey level of a colour bar
 _IN_MEMORY = 1 << 30  # bytes of descriptors; more than that stay in the store, where there is one
 
 
@@ -427,68 +414,6 @@ def predict_images(
     if names is not None:
         left_out = [(names.image(image), names.reason(reason, image)) for image, reason in left_out]
     return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
-
-
-def evidence_map(
-    extractor: CNNDescriptors, steps: Sequence[Any], descriptors: Descriptors, label: int
-) -> NDArray[np.float64]:
-    """Return where in an image the evidence for a label is.
-
-    Parameters
-    ----------
-    extractor : CNNDescriptors
-        The one that made the descriptors.
-    steps : sequence of estimators
-        Fitted, from descriptors to decision values.
-    descriptors : Descriptors
-        Of this image alone.
-    label : int
-        Index of the class.
-
-    Returns
-    -------
-    ndarray of float64, shape (H, W)
-        On the finest grid of the extractor; see :func:`medvlad.explain.evidence_maps`.
-    """
-    encoder, *behind = steps
-    if isinstance(encoder, DescriptorProjection):
-        descriptors = encoder.transform(descriptors)
-        encoder, *behind = behind
-    split = evidence if is_additive(encoder) else first_order_evidence
-    terms = split(descriptors, encoder, *behind)
-    maps = evidence_maps(terms, 0, extractor.grids_, extractor.mirrored_)
-    own: NDArray[np.float64] = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
-    return own
-
-
-def largest_evidence(maps: Iterable[NDArray[np.float64]]) -> float:
-    """Return the largest magnitude in several maps, for one colour scale of all of them. 0 without maps."""
-    return max((float(np.abs(one).max()) for one in maps), default=0.0)
-
-
-def evidence_picture(image: Any, own_map: NDArray[np.float64], largest: float) -> Image:
-    """Draw an image, its evidence map beside it, and a colour bar.
-
-    Parameters
-    ----------
-    image : path or array
-    own_map : ndarray of shape (H, W)
-        From :func:`evidence_map`.
-    largest : float
-        Magnitude that full colour stands for; see :func:`largest_evidence`.
-
-    Returns
-    -------
-    PIL.Image.Image
-        See :func:`medvlad.explain.overlay`.
-    """
-    picture = overlay(load_image(image), own_map, largest=largest)
-    size = (picture.height, _BAR_WIDTH)
-    # The bar is a map itself, so its colours are those of the maps.
-    grey, ramp = np.full((*size, 3), _BAR_GREY, np.uint8), np.linspace(1, -1, picture.height)[:, None]
-    both = overlay(grey, ramp, side=max(size), largest=1.0)
-    bar = both.crop((both.width - _BAR_WIDTH, 0, both.width, picture.height))
-    return add_colour_bar(picture, bar, [f"{largest:+.2g}", "0", f"{-largest:+.2g}"])
 
 
 def _plain(value: Any) -> Any:

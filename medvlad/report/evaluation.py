@@ -16,8 +16,8 @@ from medvlad._util.validate import check_output_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.encoders.recipe import encoder_steps
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
-from medvlad.experiment import Evaluation, evidence_picture, largest_evidence
-from medvlad.explain import is_additive
+from medvlad.experiment import Evaluation
+from medvlad.explain import evidence_picture, is_additive, largest_evidence
 from medvlad.images.read import png
 from medvlad.report import plots
 from medvlad.report.html import Page, Picture

@@ -23,8 +23,8 @@ from medvlad.encoders.recipe import encoder_steps
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
-from medvlad.experiment import Evaluation, evidence_map
-from medvlad.explain import has_evidence
+from medvlad.experiment import Evaluation
+from medvlad.explain import evidence_map, has_evidence
 from medvlad.images.read import load_image
 
 __all__ = ["N_CLUSTERS", "ShownError", "cluster_patches", "confident_errors", "explainable", "grid_in_words"]

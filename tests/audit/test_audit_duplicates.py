@@ -10,7 +10,8 @@ from support.planted import SIDE, audited, copied, findings, kinds_of, picture, 
 
 from medvlad.audit import audit_summary
 from medvlad.audit import duplicates as audit_duplicates
-from medvlad.audit.duplicates import near_pairs
+from medvlad.audit import near_pairs as audit_near_pairs
+from medvlad.audit.near_pairs import near_pairs
 
 
 @pytest.mark.parametrize(("ending", "kind"), [("png", "identical_files"), ("bmp", "identical_pixels")])
@@ -112,11 +113,11 @@ def test_near_pairs_across_blocks(rng):
 
 def test_the_hash_of_a_mirror_image(rng):
     thumbs = thumbnails(rng, 20)
-    hashes = audit_duplicates._hashes(thumbs)
-    mirrored = audit_duplicates._hashes(np.ascontiguousarray(thumbs[:, :, ::-1]))
-    np.testing.assert_array_equal(hashes ^ audit_duplicates._mirror_mask(), mirrored)
+    hashes = audit_near_pairs._hashes(thumbs)
+    mirrored = audit_near_pairs._hashes(np.ascontiguousarray(thumbs[:, :, ::-1]))
+    np.testing.assert_array_equal(hashes ^ audit_near_pairs._mirror_mask(), mirrored)
     assert (hashes != mirrored).any(axis=1).all()
-    np.testing.assert_array_equal(audit_duplicates._hashes(0.5 * thumbs + 40), hashes)
+    np.testing.assert_array_equal(audit_near_pairs._hashes(0.5 * thumbs + 40), hashes)
 
 
 def test_a_symmetric_image_is_one_pair(rng):
@@ -145,13 +146,13 @@ def test_too_many_candidates_are_said(rng, monkeypatch, caplog):
     thumbs = np.repeat(thumbnails(rng, 1), 12, axis=0) + rng.normal(0, 0.5, (12, 32, 32)).astype(np.float32)
     pairs, _, _, complete = near_pairs(thumbs)
     assert (len(pairs), complete) == (66, True)
-    monkeypatch.setattr(audit_duplicates, "_PER_IMAGE", 2)
+    monkeypatch.setattr(audit_near_pairs, "_PER_IMAGE", 2)
     with caplog.at_level(logging.WARNING):
         pairs, _, _, complete = near_pairs(thumbs)
     assert (len(pairs), complete) == (21, False)
     assert "not all near duplicates are listed" in caplog.text
     assert len(set(pairs.ravel().tolist())) == 12  # still connected
-    monkeypatch.setattr(audit_duplicates, "_MAX_CANDIDATES", 5)
+    monkeypatch.setattr(audit_near_pairs, "_MAX_CANDIDATES", 5)
     pairs, _, _, complete = near_pairs(thumbs)
     assert (len(pairs), complete) == (5, False)
 

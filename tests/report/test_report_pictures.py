@@ -7,7 +7,8 @@ import pytest
 from support.evaluations import GRID, make_evaluation
 
 from medvlad import VLAD, Descriptors, GlobalPool, WideLinearSVC
-from medvlad.experiment import Evaluation, evidence_map, evidence_picture
+from medvlad.experiment import Evaluation
+from medvlad.explain import evidence_map, evidence_picture
 from medvlad.report.pictures import _patch, cluster_patches, confident_errors, grid_in_words
 
 
