@@ -203,20 +203,23 @@ def _findings_of(kind: str, images: ReadImages, pairs: list[Pair], more: dict[st
         if values is None or not split:
             continue
         touched = np.unique(np.concatenate([side for pair in split for side in pair]))
-        groups = plural(len(split), several)
         counts = {count: len(split), "n_images": len(touched)}
         if aspect == "across_parts":
             counts["n_test_images"] = int((values[touched] == "test").sum())
-            verb = "is" if counts["n_test_images"] == 1 else "are"
-            test = plural(counts["n_test_images"], "test image")
-            sentence = f"{test} {verb} in the training part as well ({what})"
-        elif aspect == "other_label":
-            sentence = f"{len(touched)} images in {groups} of {what} have contradicting labels"
-        else:
-            sentence = f"{len(touched)} images in {groups} of {what} are said to be of different patients"
+        sentence = _aspect_in_words(aspect, what, plural(len(split), several), counts)
         examples = [_example(images, pair, values) for pair in split[:_EXAMPLES_FROM]]
         found.append(finding(f"{kind}_{aspect}", graded, sentence, examples, **counts))
     return found
+
+
+def _aspect_in_words(aspect: str, what: str, groups: str, counts: dict[str, int]) -> str:
+    """Return the sentence of a finding about pairs that differ in part, label or patient."""
+    if aspect == "across_parts":
+        verb = "is" if counts["n_test_images"] == 1 else "are"
+        return f"{plural(counts['n_test_images'], 'test image')} {verb} in the training part as well ({what})"
+    if aspect == "other_label":
+        return f"{counts['n_images']} images in {groups} of {what} have contradicting labels"
+    return f"{counts['n_images']} images in {groups} of {what} are said to be of different patients"
 
 
 def _split_by(values: NDArray[Any], pairs: list[Pair]) -> list[Pair]:
