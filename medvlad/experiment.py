@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
@@ -34,20 +33,19 @@ from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
 from medvlad.evaluation.metrics import compare_decisions, figures
-from medvlad.explain import evidence, evidence_maps, first_order_evidence, is_additive, overlay
+from medvlad.explain import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
-from medvlad.images.read import list_frames, load_image
+from medvlad.images.read import list_frames
 from medvlad.images.write import png
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Evaluation", "Experiment", "calibration_images", "evidence_picture", "predict_images"]
+__all__ = ["Evaluation", "Experiment", "calibration_images", "predict_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -402,52 +400,21 @@ def predict_images(
     ]
     if explain is not None:
         seen = [i for i in range(len(images)) if i not in skipped]
-        for i, prediction in zip(seen, predictions, strict=True):
-            label = int(decision[i].argmax())
+        steps = [step for _, step in pipeline.steps[1:]]
+        maps = [
+            evidence_map(extractor, steps, descriptors[i : i + 1], int(decision[i].argmax())) for i in seen
+        ]
+        largest = largest_evidence(maps)
+        for i, own, prediction in zip(seen, maps, predictions, strict=True):
             name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem[:80]}.png"
             if names is not None:
                 name = f"{names.image(images[i])}.png"
-            steps = [step for _, step in pipeline.steps[1:]]
-            picture = evidence_picture(extractor, steps, descriptors[i : i + 1], images[i], label)
-            write_file(explain / name, png(picture), "picture")
+            write_file(explain / name, png(evidence_picture(images[i], own, largest)), "picture")
             prediction["evidence"] = name
     left_out = [(images[i], reason) for i, reason in skipped.items()]
     if names is not None:
         left_out = [(names.image(image), names.reason(reason, image)) for image, reason in left_out]
     return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
-
-
-def evidence_picture(
-    extractor: CNNDescriptors, steps: Sequence[Any], descriptors: Descriptors, image: Any, label: int
-) -> Image:
-    """Draw an image, and where the evidence for a label is.
-
-    Parameters
-    ----------
-    extractor : CNNDescriptors
-        That made the descriptors.
-    steps : sequence of estimators
-        Fitted, from descriptors to decision values.
-    descriptors : Descriptors
-        Of this image alone.
-    image : path or array
-    label : int
-        Index of the class.
-
-    Returns
-    -------
-    PIL.Image.Image
-        See :func:`medvlad.explain.overlay`.
-    """
-    encoder, *behind = steps
-    if isinstance(encoder, DescriptorProjection):
-        descriptors = encoder.transform(descriptors)
-        encoder, *behind = behind
-    split = evidence if is_additive(encoder) else first_order_evidence
-    terms = split(descriptors, encoder, *behind)
-    maps = evidence_maps(terms, 0, extractor.grids_, extractor.mirrored_)
-    of_label = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
-    return overlay(load_image(image), of_label)
 
 
 def _plain(value: Any) -> Any:

@@ -33,7 +33,7 @@ where V_kj = 0 has no derivative and adds nothing. These terms add up to p times
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -50,17 +50,23 @@ from medvlad.backends.reference import NORM_FLOOR
 from medvlad.descriptors.ragged import Descriptors, as_descriptors
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.pooling import GlobalPool
+from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD, assign
+from medvlad.images.colour_bar import add_colour_bar
+from medvlad.images.read import load_image
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = [
     "Evidence",
     "evidence",
+    "evidence_map",
     "evidence_maps",
+    "evidence_picture",
     "first_order_evidence",
     "has_evidence",
     "is_additive",
+    "largest_evidence",
     "overlay",
     "spread",
 ]
@@ -70,6 +76,7 @@ Matrix = NDArray[np.float64]
 _FOR, _AGAINST = (200, 30, 30), (30, 70, 200)
 _MOST_COLOUR = 0.75
 _GAP = 8  # pixels
+_BAR_WIDTH, _BAR_GREY = 24, 200  # pixels and grey level of a colour bar
 
 
 @dataclass(frozen=True)
@@ -401,7 +408,9 @@ def evidence_maps(
     return maps.transpose(2, 0, 1)
 
 
-def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448) -> Image.Image:
+def overlay(
+    pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448, largest: float | None = None
+) -> Image.Image:
     """Show an image, and beside it the same in grey with evidence in colour: red speaks for, blue against.
 
     Parameters
@@ -411,17 +420,22 @@ def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448)
         For one class; it covers the whole image.
     side : int, default=448
         Longer side of each of the two pictures in pixels.
+    largest : float or None, default=None
+        Magnitude that full colour stands for. Give several maps the same value to compare them.
+        None: the largest magnitude in this map.
 
     Returns
     -------
     PIL.Image.Image
-        RGB. Full colour stands for the largest magnitude in this map.
+        RGB.
     """
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     plain = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    largest = float(np.abs(evidence_map).max()) or 1.0
+    if largest is None:
+        largest = float(np.abs(evidence_map).max())
+    largest = largest or 1.0
     share = Image.fromarray((evidence_map / largest).astype(np.float32))
     strength = np.asarray(share.resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)[..., None]
     grey = np.asarray(plain.convert("L"), np.float32)[..., None]
@@ -432,3 +446,63 @@ def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448)
     both.paste(plain, (0, 0))
     both.paste(shown, (size[0] + _GAP, 0))
     return both
+
+
+def evidence_map(extractor: Any, steps: Sequence[Any], descriptors: Descriptors, label: int) -> Matrix:
+    """Return where in an image the evidence for a label is.
+
+    Parameters
+    ----------
+    extractor : CNNDescriptors
+        The one that made the descriptors.
+    steps : sequence of estimators
+        Fitted, from descriptors to decision values.
+    descriptors : Descriptors
+        Of this image alone.
+    label : int
+        Index of the class.
+
+    Returns
+    -------
+    ndarray of float64, shape (H, W)
+        On the finest grid of the extractor; see :func:`evidence_maps`.
+    """
+    encoder, *behind = steps
+    if isinstance(encoder, DescriptorProjection):
+        descriptors = encoder.transform(descriptors)
+        encoder, *behind = behind
+    split = evidence if is_additive(encoder) else first_order_evidence
+    terms = split(descriptors, encoder, *behind)
+    maps = evidence_maps(terms, 0, extractor.grids_, extractor.mirrored_)
+    own: Matrix = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
+    return own
+
+
+def largest_evidence(maps: Iterable[Matrix]) -> float:
+    """Return the largest magnitude in several maps, for one colour scale of all of them. 0 without maps."""
+    return max((float(np.abs(one).max()) for one in maps), default=0.0)
+
+
+def evidence_picture(image: Any, own_map: Matrix, largest: float) -> Image.Image:
+    """Draw an image, its evidence map beside it, and a colour bar.
+
+    Parameters
+    ----------
+    image : path or array
+    own_map : ndarray of shape (H, W)
+        From :func:`evidence_map`.
+    largest : float
+        Magnitude that full colour stands for; see :func:`largest_evidence`.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB; see :func:`overlay`.
+    """
+    picture = overlay(load_image(image), own_map, largest=largest)
+    size = (picture.height, _BAR_WIDTH)
+    # The bar is a map itself, so its colours are those of the maps.
+    grey, ramp = np.full((*size, 3), _BAR_GREY, np.uint8), np.linspace(1, -1, picture.height)[:, None]
+    both = overlay(grey, ramp, side=max(size), largest=1.0)
+    bar = both.crop((both.width - _BAR_WIDTH, 0, both.width, picture.height))
+    return add_colour_bar(picture, bar, [f"{largest:+.2g}", "0", f"{-largest:+.2g}"])

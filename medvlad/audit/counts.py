@@ -1,9 +1,14 @@
-"""What an audit finds by counting: patients, classes, borders, boxes and sizes.
+r"""Findings by counting: patients, classes, borders, boxes and sizes.
 
-Two of the counts need a word. Parts have *different priors* if Pearson's chi-squared test of part against
-class has p < 0.01 and the total variation distance ``1/2 sum_k |p_train(k) - p_test(k)|`` is at least 0.05. A
-border or a box *goes with the class* if the same test has p < 0.001 and the shares of two classes differ by
-0.1 or more; in under 1 % of the images it is no finding.
+*The priors of training and test part differ* if Pearson's chi-squared test of part against class has p < 0.01
+and the total variation distance of the class shares is at least 0.05. The distance is
+
+.. math::
+
+    \tfrac{1}{2} \sum_k |p_\mathrm{train}(k) - p_\mathrm{test}(k)|
+
+*A border or box goes with the class* if the same test of border against class has p < 0.001 and the shares of
+two classes differ by 0.1 or more. It is no finding if under 1 % of the images have it.
 """
 
 from __future__ import annotations
@@ -28,26 +33,23 @@ __all__ = [
     "unreadable_findings",
 ]
 
-_IMBALANCE = (1.5, 2.0)  # largest to smallest class: a note, a warning
-_IMBALANCE_FROM = 20  # images of the largest class
+_IMBALANCE = (1.5, 2.0)  # ratio of largest to smallest class for a note, and for a warning
+_IMBALANCE_FROM = 20  # minimum number of images of the largest class
 _PRIOR_P, _PRIOR_DISTANCE = 0.01, 0.05
-_SMALL_SIDE = 64
-_VARIED_SIZE = 2.0
-_MEDIAN_RATIO = 1.2
-_BORDER_WIDTH = 0.02
-_LEAST_SHARE, _LEAST_COUNT = 0.01, 3  # of images with a border or box: fewer are no habit
+_SMALL_SIDE = 64  # pixels
+_VARIED_SIZE = 2.0  # ratio of the largest to the smallest width or height
+_MEDIAN_RATIO = 1.2  # ratio of the medians of two classes
+_BORDER_WIDTH = 0.02  # share of the side
+_MIN_SHARE, _MIN_COUNT = 0.01, 3  # of images with a border or box; fewer are no finding
 _CLASS_P, _CLASS_DIFFERENCE = 0.001, 0.1
 
 
-# ------------------------------------------------------------------------------- files and patients
-
-
 def unreadable_findings(unreadable: Sequence[tuple[str, str]], n: int) -> list[Finding]:
-    """Report files that cannot be read, given as name and reason, out of `n`."""
+    """Report unreadable files, given as (name, reason), of `n` files."""
     if not unreadable:
         return []
     sentence = (
-        f"{len(unreadable)} of {plural(n, 'image')} cannot be read and are left out of all that follows"
+        f"{len(unreadable)} of {plural(n, 'image')} cannot be read and are left out of all other findings"
     )
     return [
         finding("unreadable", "warning", sentence, [name for name, _ in unreadable], n_images=len(unreadable))
@@ -55,7 +57,7 @@ def unreadable_findings(unreadable: Sequence[tuple[str, str]], n: int) -> list[F
 
 
 def patient_findings(images: ReadImages) -> list[Finding]:
-    """Report patients in both parts, and of several classes."""
+    """Report patients with images in both parts, and patients with images of several classes."""
     if images.patients is None:
         return []
     found = []
@@ -98,11 +100,8 @@ def patient_findings(images: ReadImages) -> list[Finding]:
     return found
 
 
-# ---------------------------------------------------------------------------------- classes, parts
-
-
 def count_images(images: ReadImages) -> dict[str, NDArray[np.int64]]:
-    """Images a class, by part ("all" without parts)."""
+    """Return the number of images of each class, by part. Without parts the only key is "all"."""
     if images.parts is None:
         return {"all": np.bincount(images.labels, minlength=len(images.class_names))}
     return {
@@ -113,7 +112,7 @@ def count_images(images: ReadImages) -> dict[str, NDArray[np.int64]]:
 
 
 def class_findings(images: ReadImages) -> list[Finding]:
-    """Report classes that are absent, rare, or of different shares in the two parts."""
+    """Report classes that are absent, rare, or differ in their shares between the two parts."""
     found: list[Finding] = []
     counts = count_images(images)
     for part, by_class in counts.items():
@@ -157,18 +156,15 @@ def _prior_findings(
 
 
 def _chi_squared(table: NDArray[Any]) -> float:
-    """P-value of Pearson's test; 1 where a row or all columns but one are empty."""
+    """Return the p-value of Pearson's test. It is 1 if a row, or every column but one, is empty."""
     table = table[:, table.sum(axis=0) > 0]
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return 1.0
     return float(chi2_contingency(table, correction=False).pvalue)
 
 
-# --------------------------------------------------------------------------------- borders, boxes
-
-
 def frame_findings(images: ReadImages, facts: Sequence[ImageFacts]) -> list[Finding]:
-    """Report blank images, and borders and boxes of one colour."""
+    """Report images of a single colour, and borders and boxes of one colour."""
     found: list[Finding] = []
     blank = np.array([one.border[0] == 1 for one in facts])
     if blank.any():
@@ -203,9 +199,9 @@ def _habit(
     size: NDArray[np.float64],
     more: dict[str, str],
 ) -> list[Finding]:
-    """Report a border or box that many images have, and in which classes."""
+    """Report a border or box that many images have, with its share in each class."""
     n = int(there.sum())
-    if n < max(_LEAST_COUNT, _LEAST_SHARE * len(images)):
+    if n < max(_MIN_COUNT, _MIN_SHARE * len(images)):
         return []
     k = len(images.class_names)
     own = np.bincount(images.labels[there], minlength=k)
@@ -233,11 +229,8 @@ def _habit(
     ]
 
 
-# ------------------------------------------------------------------------------------------- sizes
-
-
 def measure_sizes(images: ReadImages, facts: Sequence[ImageFacts]) -> dict[str, Any]:
-    """Ranges of width and height, and medians a class."""
+    """Return the ranges of width and height, and their medians in each class, in pixels."""
     size = np.array([(one.width, one.height) for one in facts])
     medians = {}
     for label, name in enumerate(images.class_names):
@@ -252,7 +245,7 @@ def measure_sizes(images: ReadImages, facts: Sequence[ImageFacts]) -> dict[str, 
 
 
 def size_findings(images: ReadImages, facts: Sequence[ImageFacts]) -> list[Finding]:
-    """Report small images, and sizes that vary or differ between classes."""
+    """Report small images, sizes that vary, and sizes that differ between classes."""
     found: list[Finding] = []
     sizes = measure_sizes(images, facts)
     small = [images.names[i] for i, one in enumerate(facts) if min(one.width, one.height) < _SMALL_SIDE]
@@ -261,7 +254,7 @@ def size_findings(images: ReadImages, facts: Sequence[ImageFacts]) -> list[Findi
         found.append(finding("small_images", "warning", sentence, small, n_images=len(small)))
     (width, widest), (height, highest) = sizes["width"], sizes["height"]
     if widest / width >= _VARIED_SIZE or highest / height >= _VARIED_SIZE:
-        sentence = f"sizes vary: {width} to {widest} wide, {height} to {highest} high"
+        sentence = f"sizes vary: {width} to {widest} pixels wide, {height} to {highest} pixels high"
         found.append(finding("sizes_vary", "note", sentence, width=[width, widest], height=[height, highest]))
     medians = np.array(list(sizes["median_width_height"].values()))
     if (medians.max(axis=0) / medians.min(axis=0) >= _MEDIAN_RATIO).any():

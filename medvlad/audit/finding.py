@@ -1,4 +1,4 @@
-"""What the parts of an audit share: the images that could be read, and one form for all findings."""
+"""Types that all parts of an audit share: the readable images, and the form of a finding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Severity = Literal["error", "warning", "note"]
 Finding = dict[str, Any]
 
 MAX_EXAMPLES = 10
+"""Maximum number of examples of a finding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +25,14 @@ class ReadImages:
     Attributes
     ----------
     names : list of str, n
-        Paths.
+        Paths or pseudonyms.
     labels : ndarray of shape (n,), int64
+        Indices into `class_names`.
     class_names : list of str
     parts : ndarray of shape (n,), str, or None
-        "train" or "test".
+        "train" or "test". None: the data set has no parts.
     patients : ndarray of shape (n,), str, or None
+        Patient of each image. None: unknown.
     """
 
     names: list[str]
@@ -45,7 +48,7 @@ class ReadImages:
 def finding(
     kind: str, severity: Severity, sentence: str, examples: Iterable[Any] = (), **counts: Any
 ) -> Finding:
-    """Return one finding: plain types only, the smallest `MAX_EXAMPLES` examples in order."""
+    """Return a finding of plain types, with the first `MAX_EXAMPLES` examples in sorted order."""
     return {
         "kind": kind,
         "severity": severity,
@@ -56,5 +59,5 @@ def finding(
 
 
 def plural(count: int, what: str, several: str | None = None) -> str:
-    """Return "1 image", "2 images"."""
+    """Return a number with its noun, such as "1 image" or "2 images"."""
     return f"{count} {what}" if count == 1 else f"{count} {several or what + 's'}"

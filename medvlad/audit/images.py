@@ -1,33 +1,39 @@
-"""What an audit keeps of each image: hashes, a thumbnail, the corners, uniform borders and boxes, file facts.
+r"""Facts about each image that an audit keeps: digests, a thumbnail, corners, border, boxes, file format.
 
-Each image is read once, by threads, and nothing of full size is kept: about 4 KiB an image, 400 MB for
-100,000 of them.
+Threads read each image once and keep nothing of full size. The facts take about 4 KiB for each image, 400 MB
+for 100,000 images.
 
-*Uniform border.* Lines are taken off a side from outside inwards while 99 % of their pixels lie within
-+-12 levels of the colour of the outermost line (its median a channel), which leaves room for the noise of
-JPEG.
+**Uniform border.** Lines are removed from each side, from outside inwards, as long as 99 % of their pixels
+are within 12 levels of the colour of the outermost line. That colour is its median in each channel. The 12
+levels leave room for JPEG noise.
 
-*Uniform box.* The image is cut into 64 x 64 cells, of each of which 4 x 4 pixels are looked at. A cell is
-flat if these lie within 12 levels of one another. For black, for white and for the most frequent other colour
-of flat cells, the largest rectangle of such cells that lies on a side of the image is found: with h(c) the
-number of them in column c, counted from the side, it is::
+**Uniform box.** The image is cut into 64 x 64 cells, and 4 x 4 pixels of each cell are sampled. A cell is
+flat if its samples are within 12 levels of one another. Three kinds of flat cells are searched: black, white,
+and the most frequent other colour. For each kind, the largest rectangle of such cells that touches a side of
+the image is found. With :math:`h(c)` the number of consecutive such cells in column :math:`c`, counted from
+the side, its area is
 
-    max over a <= b of (b - a + 1) min(h(a), ..., h(b))
+.. math::
 
-which is one running minimum over a 64 x 64 table. It is a box if it covers 0.5 to 40 % of the image, is no
-narrower than 5 % of a side and no longer than 80 % (else it is a border), and if beyond each of its inner
-sides, one line of cells away, 95 % are of another kind. The last rule tells boxes from the black corners of
-an endoscope's round view: the largest rectangle in a triangle has more of the triangle beside it. In 585
-colonoscopy frames this finds the inset that was painted black in 487, and in 240 photographs of rooms four
-patches of wall or sky, each of another kind; insets it misses run into the round view's corner.
+    \max_{a \le b} (b - a + 1) \min(h(a), \ldots, h(b))
+
+This is one running minimum over a 64 x 64 table. The rectangle is a box if
+
+- it covers 0.5 to 40 % of the image
+- it is at least 5 % and at most 80 % of a side long and wide (a longer one is a border)
+- along each of its inner sides, one line of cells away, 95 % of the cells are of another kind
+
+The last rule tells boxes from the black corners of an endoscope's round view: the largest rectangle in a
+triangle has more of the triangle beside it. In 585 colonoscopy frames these rules find 487 insets that were
+painted black, and miss insets that touch a corner of the round view. In 240 photographs of rooms they find
+four patches of wall or sky, of four kinds.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -38,6 +44,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medvlad._util.progress import progress_bar
+from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError, check_n_threads, one_line
 from medvlad.images.formats import PILLOW_FORMATS
 from medvlad.images.frames import split_frame
@@ -50,15 +57,15 @@ THUMB_SIDE = 32
 CORNER_SIDE = 8
 
 _CORNER_SHARE = 0.15
-_MOST_THREADS = 8  # each holds one image of full size
-_AHEAD = 4
+_MAX_THREADS = 8  # each holds one image of full size
+_AHEAD = 4  # results of each thread that may wait
 _DIGEST_BYTES = 16
 
 _BORDER_LEVELS = 12
 _BORDER_SHARE = 0.99
 
 _CELLS = 64
-_SAMPLES = 4  # a side of a cell
+_SAMPLES = 4  # along each side of a cell
 _FLAT_LEVELS = 12
 _BLACK, _WHITE = 20, 235
 _COLOUR_STEP = 16
@@ -69,15 +76,15 @@ _BOX_FREE = 0.95
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of one colour on a side of an image.
+    """A rectangle of one colour at a side of an image.
 
     Attributes
     ----------
     colour : {"black", "white", "one colour"}
     place : str
-        Such as "bottom left", or "top" for one that reaches no corner.
+        Side or corner, such as "top" or "bottom left".
     share : float
-        Of the area of the image.
+        Share of the area of the image, from 0 to 1.
     """
 
     colour: str
@@ -87,36 +94,41 @@ class Box:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is kept of one image.
+    """Facts about one image.
 
     Attributes
     ----------
-    file_digest, pixel_digest : bytes, 16
-        Of the bytes of the file (and the number of the frame), and of size and pixels.
-    width, height, n_bytes : int
+    file_digest : bytes, 16
+        Digest of the bytes of the file and the number of the frame.
+    pixel_digest : bytes, 16
+        Digest of size and pixels.
+    width, height : int
+        Size in pixels.
+    n_bytes : int
+        Size of the file.
     kind : str
-        Format as Pillow calls it, or the ending of the name where Pillow does not know the file.
+        Pillow's name of the format. If Pillow does not know the file: the ending of its name.
     mode : str
-        Pillow's mode, "" where Pillow does not know the file.
+        Pillow's mode. "" if Pillow does not know the file.
     bits : int
-        Bits a channel, as far as the mode tells: 1, 8, 16 or 32.
+        Bits of a channel: 1, 8, 16 or 32, as the mode says.
     is_grey : bool
-        Whether all three channels are the same everywhere.
+        Whether all three channels are equal in all pixels.
     quantisation : tuple of int
-        Sum of each quantisation table of a JPEG file; () elsewhere.
+        Sum of each quantisation table of a JPEG file; () for other formats.
     thumb : ndarray of shape (THUMB_SIDE, THUMB_SIDE, 3), uint8
-        The whole image, squashed to a square.
+        The whole image, resized to a square.
     corners : ndarray of shape (4, CORNER_SIDE, CORNER_SIDE, 3), uint8
-        Top left, top right, bottom left, bottom right: 15 % of width and height each.
+        Top left, top right, bottom left and bottom right corner, each 15 % of width and height.
     contrasts : ndarray of shape (4, 3), float32
-        Lowest and highest grey level and standard deviation in each corner at full size: thin letters
-        vanish in a thumbnail, not in these.
+        Lowest grey level, highest grey level and standard deviation of each corner at full size. They show
+        thin letters, which vanish in a thumbnail.
     border : tuple of float
         Widths of the uniform border at the top, bottom, left and right, as shares of height or width.
     border_colour : {"black", "white", "one colour"}
-        Of the widest of them.
+        Colour of the widest border.
     boxes : tuple of Box
-        Sorted by place and colour; at most one for each.
+        At most one for each place and colour, sorted by them.
     """
 
     file_digest: bytes
@@ -140,45 +152,36 @@ class ImageFacts:
 def read_facts(
     paths: Sequence[Path], *, n_threads: int | None = None, progress: bool | None = None
 ) -> list[ImageFacts | str]:
-    """Read each image once.
+    """Read each image once, and return its facts.
 
     Parameters
     ----------
     paths : sequence of Path
-        What :func:`medvlad.images.read.load_image` takes.
+        Images that :func:`medvlad.images.read.load_image` reads.
     n_threads : int or None, default=None
-        Threads that read; None takes the processors this process may use, at most 8.
+        Number of threads that read, at most 8. None: the processors that this process may use.
     progress : bool or None, default=None
-        Whether to show a progress bar; None shows one on a terminal.
+        Whether to show a progress bar. None: only on a terminal.
 
     Returns
     -------
     list of ImageFacts or str
-        In the order of `paths`; for an image that cannot be read, why.
+        In the order of `paths`. The str is the reason why an image cannot be read.
 
     Raises
     ------
     InputError
-        If `n_threads` is no number of threads.
+        If `n_threads` is not a positive integer.
     MissingExtraError
-        If an image is DICOM or NIfTI and the extra medical is not installed.
+        If an image is DICOM or NIfTI and the extra ``medical`` is not installed.
     """
-    n = min(check_n_threads(n_threads), _MOST_THREADS)
+    n = min(check_n_threads(n_threads), _MAX_THREADS)
     found: list[ImageFacts | str] = []
-    waiting: deque[Future[ImageFacts | str]] = deque()
-    threads = ThreadPoolExecutor(n, "medvlad-audit")
-    try:
-        with progress_bar(len(paths), "images", progress) as bar:
-            for path in paths:
-                waiting.append(threads.submit(_read, path))
-                if len(waiting) > _AHEAD * n:
-                    found.append(waiting.popleft().result())
-                    bar.update()
-            while waiting:
-                found.append(waiting.popleft().result())
-                bar.update()
-    finally:  # also after Ctrl-C
-        threads.shutdown(wait=True, cancel_futures=True)
+    reading = read_ahead(_read, paths, n_threads=n, n_ahead=_AHEAD * n, name="medvlad-audit")
+    with progress_bar(len(paths), "images", progress) as bar, closing(reading):
+        for _, facts in reading:
+            found.append(facts)
+            bar.update()
     return found
 
 
@@ -220,15 +223,13 @@ def _read(path: Path) -> ImageFacts | str:
 
 
 def _header(file: Path) -> tuple[str, str, tuple[int, ...]]:
-    """Format, mode and sums of quantisation tables, from the head of the file."""
+    """Return format, mode and sums of quantisation tables, from the header of the file."""
     try:
         with Image.open(file, formats=PILLOW_FORMATS) as image:
             tables: Any = getattr(image, "quantization", None) or {}
             sums = tuple(int(sum(tables[key])) for key in sorted(tables))
             return str(image.format), image.mode, sums
-    except (
-        Exception
-    ):  # DICOM and NIfTI, which load_image has read; Pillow raises anything on what it does not know
+    except Exception:  # DICOM or NIfTI; Pillow raises any kind of error on a file that it does not know
         return file.suffix.lower().lstrip(".") or "no ending", "", ()
 
 
@@ -251,7 +252,7 @@ def _corners(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
 
 
 def _border(pixels: NDArray[np.uint8]) -> tuple[tuple[float, float, float, float], str]:
-    """Widths of the uniform border, and the colour of the widest."""
+    """Return the widths of the uniform border, and the colour of the widest side."""
     across = pixels.swapaxes(0, 1)
     sides = (pixels, pixels[::-1], across, across[::-1])
     widths = [_uniform_lines(lines) / len(lines) for lines in sides]
@@ -261,7 +262,7 @@ def _border(pixels: NDArray[np.uint8]) -> tuple[tuple[float, float, float, float
 
 
 def _uniform_lines(lines: NDArray[np.uint8]) -> int:
-    """How many lines from the first are of its colour."""
+    """Return the number of lines, from the first, that have its colour."""
     colour = np.median(lines[0], axis=0).astype(np.int16)
     for number, line in enumerate(lines):
         near = (np.abs(line.astype(np.int16) - colour) <= _BORDER_LEVELS).all(axis=1)
@@ -276,7 +277,7 @@ def _boxes(pixels: NDArray[np.uint8]) -> tuple[Box, ...]:
     sampled = pixels[rows[:, None], columns]
     looks = [sampled[i::_SAMPLES, j::_SAMPLES] for i in range(_SAMPLES) for j in range(_SAMPLES)]
     low, high = reduce(np.minimum, looks), reduce(np.maximum, looks)
-    flat = (high - low <= _FLAT_LEVELS).all(axis=2)  # high >= low: no wrap-around
+    flat = (high - low <= _FLAT_LEVELS).all(axis=2)  # high >= low, so uint8 does not wrap around
     black, white = (high <= _BLACK).all(axis=2), (low >= _WHITE).all(axis=2)
     other = flat & ~black & ~white
     if other.any():
@@ -292,11 +293,11 @@ def _boxes(pixels: NDArray[np.uint8]) -> tuple[Box, ...]:
 
 
 def _boxes_of(mask: NDArray[np.bool_], colour: str) -> list[Box]:
-    """Boxes among the cells of one kind, one a side at most."""
+    """Return the boxes among the cells of one kind, at most one at each side."""
     found: list[Box] = []
     if np.count_nonzero(mask) < _BOX_SHARE[0] * mask.size:
         return found
-    mask = np.pad(mask[1:-1, 1:-1], 1, mode="edge")  # resizing leaves a line of another grey at the very edge
+    mask = np.pad(mask[1:-1, 1:-1], 1, mode="edge")  # resizing may leave a line of another grey at the edge
     sides = (
         ("top", mask, False),
         ("bottom", mask[::-1], False),
@@ -316,10 +317,10 @@ def _boxes_of(mask: NDArray[np.bool_], colour: str) -> list[Box]:
 
 
 def _largest_rectangle(mask: NDArray[np.bool_]) -> tuple[int, int, int] | None:
-    """First column, last column (exclusive) and depth of the box on the first row, or None."""
+    """Return first column, last column (exclusive) and depth of the box at the first row, or None."""
     depth = np.where(mask.all(axis=0), _CELLS, (~mask).argmax(axis=0))
     if np.count_nonzero(depth >= _BOX_SIDE[0] * _CELLS) < _BOX_SIDE[0] * _CELLS:
-        return None  # most sides of most images
+        return None  # a quick answer for most sides of most images
     a, b = np.indices((_CELLS, _CELLS))
     lowest = np.minimum.accumulate(np.where(b >= a, depth, _CELLS), axis=1)
     areas = np.where(b >= a, (b - a + 1) * lowest, 0)
@@ -330,7 +331,7 @@ def _largest_rectangle(mask: NDArray[np.bool_]) -> tuple[int, int, int] | None:
         return None
     if not _BOX_SHARE[0] <= (last - first) * height / _CELLS**2 <= _BOX_SHARE[1]:
         return None
-    # The cells next to a box may be a part of it and of its blurred edge, so the line after those is asked.
+    # The cells next to a box may belong to its blurred edge, so the line of cells after those is checked.
     beside = [mask[height + 1, first:last]]
     beside += [mask[:height, max(first - 2, 0)]] if first > 0 else []
     beside += [mask[:height, min(last + 1, _CELLS - 1)]] if last < _CELLS else []
@@ -340,5 +341,5 @@ def _largest_rectangle(mask: NDArray[np.bool_]) -> tuple[int, int, int] | None:
 
 
 def grey_thumbnails(facts: Sequence[ImageFacts]) -> NDArray[np.float32]:
-    """Thumbnails in grey, of shape (n, THUMB_SIDE, THUMB_SIDE)."""
+    """Return thumbnails in grey, shape (n, THUMB_SIDE, THUMB_SIDE)."""
     return np.stack([one.thumb.mean(axis=2, dtype=np.float32) for one in facts])

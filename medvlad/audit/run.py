@@ -1,16 +1,18 @@
-"""What is wrong with a data set before anything is trained on it.
+"""Audit a data set: find what makes results too good, or worse than they need be.
 
-An audit reads every image once and looks for what makes results too good, or worse than they need be: files
-that cannot be read, the same picture twice, a patient on both sides of the split, classes that can be told
-without looking at the subject, and parts that are unlike. Each finding is::
+An audit reads every image once. It looks for files that cannot be read, pictures that occur twice, patients
+in both parts, classes that can be told without looking at the subject, and parts that differ. Each finding
+has a severity:
 
-    error    results on this split are not to be believed: the same picture or patient in training and test,
-             or one picture with two labels
-    warning  likely to mislead: look at it
-    note     worth knowing
+==========  ==========================================================================================
+error       Do not trust results on this split: training and test share a picture or a patient, or one
+            picture has two labels.
+warning     Look at it: it is likely to mislead.
+note        Good to know.
+==========  ==========================================================================================
 
-How each is found stands in :mod:`medvlad.audit.duplicates`, :mod:`medvlad.audit.shortcuts`,
-:mod:`medvlad.audit.images` and :mod:`medvlad.audit.counts`.
+The methods are described in :mod:`medvlad.audit.duplicates`, :mod:`medvlad.audit.near_pairs`,
+:mod:`medvlad.audit.shortcuts`, :mod:`medvlad.audit.images` and :mod:`medvlad.audit.counts`.
 """
 
 from __future__ import annotations
@@ -52,34 +54,40 @@ def audit(
     n_threads: int | None = None,
     names: Pseudonyms | None = None,
 ) -> dict[str, Any]:
-    """Look for leaks, shortcuts and other defects of a data set.
+    """Find leaks, shortcuts and other defects of a data set.
 
     Parameters
     ----------
     dataset : ImageFolder
-        With or without train and test part, with or without patients.
+        Train and test part, and patients, are used if the data set has them.
     random_state : int, default=0
-        Seed of folds and bootstrap: the same data and seed give the same result.
+        Seed of folds and bootstrap. The same data and seed give the same result.
     n_threads : int or None, default=None
-        Threads that read and compare; None takes the processors this process may use.
-    names : Pseudonyms or None
-        What images and patients are called; None: by their paths and names.
+        Number of threads that read and compare. None: the processors that this process may use.
+    names : Pseudonyms or None, default=None
+        Names of images and patients in the result. None: their paths and own names.
 
     Returns
     -------
     dict
-        Plain types only, to be written as JSON. findings: a list of dicts with kind, severity ("error",
-        "warning", "note"), sentence, counts and examples (at most 10, sorted), severe ones first.
-        Besides n_images, n_read, root (the folder that holds all files), counts (images a part and class),
-        n_patients, sizes, unreadable, duplicates (the sets and pairs: listed, at most 1,000 of each, and
-        n_left_out), shortcuts and parts (figures of the linear classifiers, or why there are none).
+        Plain types only, ready for JSON:
+
+        - findings: list of dicts with kind, severity ("error", "warning" or "note"), sentence, counts and
+          examples (at most 10, sorted); severe findings first
+        - n_images, n_read, n_patients
+        - root: the folder that holds all files
+        - counts: number of images by part and class
+        - sizes: ranges and medians of width and height
+        - unreadable and duplicates: listed (at most 1,000 files, sets or pairs) and n_left_out
+        - shortcuts and parts: metrics of the linear classifiers, or the reason why there are none
+        - random_state
 
     Raises
     ------
     InputError
-        If there is no image, or none can be read, or an argument is out of range.
+        If there is no image, no image can be read, or an argument is out of range.
     MissingExtraError
-        If an image is DICOM or NIfTI and the extra medical is not installed.
+        If an image is DICOM or NIfTI and the extra ``medical`` is not installed.
 
     Examples
     --------
@@ -89,14 +97,14 @@ def audit(
     seed = check_seed(random_state, "random_state")
     threads = check_n_threads(n_threads)
     if len(dataset) == 0:
-        raise InputError("the data set holds no image: give a folder with images")
+        raise InputError("the data set has no image: give a folder with images")
     read = read_facts(dataset.paths, n_threads=threads)
     index = [i for i, one in enumerate(read) if not isinstance(one, str)]
     facts = [one for one in read if not isinstance(one, str)]
     unreadable = [(str(dataset.paths[i]), one) for i, one in enumerate(read) if isinstance(one, str)]
     if not facts:
         raise InputError(
-            f"none of the {plural(len(dataset), 'image')} can be read, the first because {unreadable[0][1]}"
+            f"none of the {plural(len(dataset), 'image')} can be read. The first error is: {unreadable[0][1]}"
         )
     chosen = dataset.take(index)
     called, patients, root = [str(path) for path in chosen.paths], chosen.groups, _root(dataset)
@@ -107,10 +115,10 @@ def audit(
             patients = np.array([names.patient(patient) for patient in patients.tolist()])
     images = ReadImages(called, chosen.labels, list(chosen.class_names), chosen.splits, patients)
     copies = find_copies(facts, n_threads=threads)
-    if names is not None:  # the order of files would tell what comes next to what
+    if names is not None:  # the order of files would reveal which images are neighbours
         copies = copies.by_name(called)
     doubled, duplicates = duplicate_findings(images, copies)
-    units = _units(copies.family, chosen.groups)  # not pseudonyms: folds must not hang on a key
+    units = _units(copies.family, chosen.groups)  # not by pseudonyms, so that folds do not depend on the key
     shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
     shifted, shift_figures = shift_findings(images, facts, units, seed)
     found = [
@@ -156,11 +164,11 @@ _CHECKS = {
     "class imbalance": ("class_imbalance",),
     "sizes": ("small_images", "sizes"),
 }
-"""Beginnings of kinds, by the words of the summary."""
+"""Names of the checks in the summary, and how the kinds of their findings begin."""
 
 
 def audit_summary(found: dict[str, Any]) -> str:
-    """Plain-text report of an audit.
+    """Return the result of an audit as plain text.
 
     Parameters
     ----------
@@ -170,8 +178,8 @@ def audit_summary(found: dict[str, Any]) -> str:
     Returns
     -------
     str
-        A line about the data set, one a finding with at most two examples, severe ones first, and one that
-        names what was looked for and not found.
+        One line about the data set, one line for each finding with at most two examples, one line that names
+        the checks without a finding, and one line for each check that was not tried.
     """
     counts = found["counts"]
     parts = ", ".join(
@@ -198,7 +206,7 @@ def audit_summary(found: dict[str, Any]) -> str:
 
 
 def _untried(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name what could not be looked for, and why."""
+    """Return the checks that were not tried, and the reasons."""
     figures: list[tuple[str, Any]] = []
     if found["n_patients"] is None:
         figures.append(("shared patients", "not tried: no patients are known"))
@@ -216,15 +224,15 @@ def _shown(example: Any, root: str) -> str:
 
 
 def _root(dataset: ImageFolder) -> str:
-    """Folder that holds all files; "" if there is none."""
+    """Return the folder that holds all files, or "" if there is none."""
     try:
         return os.path.commonpath([path.parent for path in dataset.paths])
-    except ValueError:  # relative and absolute paths
+    except ValueError:  # a mixture of relative and absolute paths
         return ""
 
 
 def _units(family: NDArray[np.int64], patients: NDArray[np.str_] | None) -> NDArray[np.int64]:
-    """Give copies one number, and images of one patient, and chains of both."""
+    """Return one number for each group of images that copies, patients, or chains of both connect."""
     if patients is None:
         return family
     _, patient = np.unique(patients, return_inverse=True)

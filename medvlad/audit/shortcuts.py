@@ -1,34 +1,39 @@
-"""Whether the class can be told without looking at the subject.
+r"""Find out whether the class can be told without looking at the subject.
 
-A classifier may learn who took an image rather than what it shows: a scanner's margin, a letter burnt into a
-corner, the size of the files of one hospital (Zech et al. 2018 for chest X-rays; Geirhos et al. 2020). So a
-linear classifier is given only::
+A classifier may learn who took an image instead of what it shows: a scanner's margin, a letter burnt into a
+corner, or the file size of one hospital (Zech et al. 2018 for chest X-rays; Geirhos et al. 2020). So a linear
+classifier is trained on each of these features alone:
 
-    border    a ring of 2 pixels around a thumbnail of 32 x 32
-    corners   the four corners (15 % of width and height each) as thumbnails of 8 x 8, with the lowest and
-              the highest grey level and the standard deviation of each at full size
-    file      logarithms of width, height and their ratio; bits; whether it is grey; sums of the JPEG
-              quantisation tables; which format, mode, size and tables it has, of the most frequent ones
-    bytes     logarithms of bytes and of bytes a pixel; at one setting of the compression, sharp and busy
-              pictures take more of them
+=======  =============================================================================================
+border   A ring of 2 pixels around a thumbnail of 32 x 32 pixels.
+corners  The four corners (15 % of width and height each) as thumbnails of 8 x 8 pixels, with the lowest
+         grey level, the highest grey level and the standard deviation of each at full size.
+file     Logarithms of width, height and their ratio; bits; whether the image is grey; sums of the JPEG
+         quantisation tables; and which of the most frequent formats, modes, sizes and tables it has.
+bytes    Logarithms of bytes and of bytes a pixel. At one compression setting, sharp and busy pictures
+         take more bytes.
+whole    The whole thumbnail in grey, for comparison.
+=======  =============================================================================================
 
-and for comparison the whole thumbnail in grey. The features are standardised and divided by the square root
-of their number, so that a row has a length near 1 and the SVM's C = 1 means the same for all; classes weigh
-the same. All of that is fitted in training folds only, but for which file facts occur at all. Folds keep a
-patient together, and all copies of an image; trained on train and tested on test, images whose patient or
-copy is in both are left out of training.
+The features are standardised and divided by the square root of their number. Then a row has a length near 1,
+and C = 1 of the SVM means the same for all features. All classes have the same weight. Everything is fitted
+on training folds only, except for the list of the most frequent formats, modes, sizes and tables. Folds keep
+all images of a patient, and all copies of an image, together. If the classifier is trained on the training
+part and tested on the test part, training images whose patient or copy is in the test part are left out.
 
-With p the balanced accuracy of k classes, chance is 1/k and::
+With the balanced accuracy :math:`p` of :math:`k` classes, chance is :math:`1/k`, and
 
-    skill = (p - 1/k) / (1 - 1/k)
+.. math::
 
-is 0 for guessing and 1 for knowing. It is a finding if the lower end of the 95 % bootstrap interval (over
-patients, or sets of copies) has a skill above 0.1 for the file, which knows nothing of the subject, and above
-0.25 for border, corners and bytes, which know a little: in the photographs of rooms that this was tried on, a
-kitchen's corners are no bathroom's, and the interval begins at 0.11.
+    \mathrm{skill} = \frac{p - 1/k}{1 - 1/k}
 
-The same classifier, asked to tell training from test images *within* one class, shows whether the two parts
-were taken alike (a classifier two-sample test: Lopez-Paz & Oquab 2017; Rabanser et al. 2019).
+is 0 for guessing and 1 for perfect decisions. It is taken at the lower end of the 95 % bootstrap interval,
+over patients or sets of copies. A finding needs a skill above 0.1 for *file*, which says nothing about the
+subject. The other features show a little of it, so they need 0.25. For example, the corners of kitchens and
+bathrooms differ: on photographs of rooms the lower end was 0.11.
+
+The same classifier, trained to tell training from test images *within* one class, shows whether the two parts
+were taken alike. This is a classifier two-sample test (Lopez-Paz & Oquab 2017; Rabanser et al. 2019).
 """
 
 from __future__ import annotations
@@ -57,9 +62,9 @@ Matrix = NDArray[np.float32]
 _RING = 2
 _FOLDS = 5
 _MAX_IMAGES = 20_000  # float32 of 768 features: 61 MB
-_LEAST_UNITS = 10  # of the smallest class: fewer tell nothing
-_MOST_VALUES = 16
-_LEAST_SHARE = 0.01
+_LEAST_UNITS = 10  # independent images of the smallest class; fewer show nothing
+_MAX_VALUES = 16
+_MIN_SHARE = 0.01
 _N_RESAMPLES = 500
 
 
@@ -108,11 +113,9 @@ def _bytes(facts: Sequence[ImageFacts]) -> Matrix:
 
 
 def _one_hot(values: list[Hashable]) -> Matrix:
-    """Columns for the most frequent values; which these are is counted without looking at labels."""
+    """Return one column for each of the most frequent values. Labels are not used to choose them."""
     counts = Counter(values)
-    usual = [
-        value for value, count in counts.most_common(_MOST_VALUES) if count >= _LEAST_SHARE * len(values)
-    ]
+    usual = [value for value, count in counts.most_common(_MAX_VALUES) if count >= _MIN_SHARE * len(values)]
     return np.array([[value == one for one in usual] for value in values], np.float32).reshape(
         len(values), -1
     )
@@ -125,7 +128,7 @@ FEATURES: dict[str, Callable[[Sequence[ImageFacts]], Matrix]] = {
     "bytes": _bytes,
     "whole": _whole,
 }
-"""What the linear classifier is given, by name."""
+"""Functions from facts to the features of the linear classifier, by name."""
 
 _IN_WORDS = {
     "border": "the border of the image alone (it may show a part of the subject)",
@@ -140,12 +143,12 @@ _SKILL = {
     "bytes": (0.25, np.inf),
     "whole": (0.25, 0.5),
 }
-"""Of the lower end of the interval: for a finding, and for a warning (never for bytes: no defect)."""
+"""Skill needed for a finding, and for a warning. Bytes are no defect, so they are never a warning."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Task:
-    """What is to be told apart, and which images stay together."""
+    """Features x, classes y, and units that stay together: images of one patient, or copies."""
 
     x: dict[str, Matrix]
     y: NDArray[np.int64]
@@ -156,22 +159,24 @@ class _Task:
 def shortcut_findings(
     images: ReadImages, facts: Sequence[ImageFacts], units: NDArray[np.int64], random_state: int
 ) -> tuple[list[Finding], dict[str, Any]]:
-    """Try to tell the class from border, corners and file.
+    """Try to tell the class from border, corners, file or bytes.
 
     Parameters
     ----------
     images : ReadImages
     facts : sequence of ImageFacts, n
     units : ndarray of shape (n,), int64
-        The same number for images that must not be parted: of one patient, or copies.
+        Images with the same number stay together: those of one patient, and copies.
     random_state : int
+        Seed of folds and bootstrap.
 
     Returns
     -------
     findings : list of dict
-    figures : dict
+    metrics : dict
         By protocol ("cross-validation", "train and test part") and feature: n_images, balanced_accuracy,
-        balanced_accuracy_ci95, auc, auc_ci95 and chance; or a sentence why there are none.
+        balanced_accuracy_ci95, auc, auc_ci95 and chance. A protocol that was not tried has a sentence with
+        the reason instead.
     """
     rng = np.random.default_rng(random_state)
     in_train = np.ones(len(images), bool) if images.parts is None else images.parts == "train"
@@ -222,8 +227,8 @@ def shift_findings(
     Returns
     -------
     findings : list of dict
-    figures : dict
-        By class and feature, as in :func:`shortcut_findings`; empty without two parts.
+    metrics : dict
+        By class and feature, as in :func:`shortcut_findings`. Empty without two parts.
     """
     if images.parts is None or len(set(images.parts.tolist())) < 2:
         return [], {}
@@ -259,7 +264,7 @@ def shift_findings(
 
 
 def _some(index: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
-    """At most `_MAX_IMAGES` of them, in order."""
+    """Return at most `_MAX_IMAGES` of the indices, in order."""
     if len(index) <= _MAX_IMAGES:
         return index
     return np.sort(rng.choice(index, _MAX_IMAGES, replace=False))
@@ -286,7 +291,7 @@ def _tested(
     task: _Task, x: dict[str, Matrix], labels: NDArray[np.int64], units: NDArray[np.int64], random_state: int
 ) -> dict[str, Any] | str:
     n_classes = task.n_classes
-    # Copies and patients that are on both sides are another finding: here they would look like a shortcut.
+    # Patients and copies in both parts are a finding of their own. Here they would look like a shortcut.
     apart = ~np.isin(task.units, units)
     if len(np.unique(task.y[apart])) < n_classes or _fewest_units(labels, units, n_classes) < _LEAST_UNITS:
         return (
@@ -344,13 +349,13 @@ def _auc(own: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
 
 
 def _skill(figures: dict[str, Any]) -> float:
-    """Skill at the lower end of the interval."""
+    """Return the skill at the lower end of the interval."""
     low = figures["balanced_accuracy_ci95"][0]
     return float((low - figures["chance"]) / (1 - figures["chance"]))
 
 
 def _worst(by_protocol: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any], float] | None:
-    """Protocol in which the class is told best, its figures and their skill."""
+    """Return the protocol with the highest skill, its metrics and that skill."""
     if not by_protocol:
         return None
     protocol = max(by_protocol, key=lambda key: _skill(by_protocol[key]))

@@ -181,7 +181,8 @@ def predict(
         how = "exactly" if additive else "to first order, as a signed power cannot be split"
         # Names in their order would tell what comes next to what.
         shown = predictions if names is None else sorted(predictions, key=lambda one: one["image"])
-        page = explain_page(shown, explain, f"split over its places {how}")
+        grids = pipeline.steps[0][1].grids_
+        page = explain_page(shown, explain, f"split over its places {how}", grids=grids)
         if not as_json:
             click.echo(f"Evidence, split over the image {how}: {len(predictions)} pictures, and {page}")
     return list_skipped(skipped)

@@ -1,4 +1,4 @@
-"""An audit as a page to look at: findings, the images that they are about, figures."""
+"""An audit as a page: findings, the images that they are about, and tables."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from medvlad.report.html import Page
 
 __all__ = ["audit_page"]
 
-_SHOWN = 3  # examples a finding
+_SHOWN = 3  # examples of a finding
 _SIDE = 220  # pixels
 
 
 def audit_page(found: dict[str, Any], *, names: Pseudonyms | None = None, pictures: bool = True) -> Page:
-    """Lay out what :func:`medvlad.audit.audit` returned.
+    """Return the result of :func:`medvlad.audit.audit` as a page.
 
     Parameters
     ----------
     found : dict
-    names : Pseudonyms or None
-        Those that the audit was given.
+        What :func:`medvlad.audit.audit` returned.
+    names : Pseudonyms or None, default=None
+        The pseudonyms that the audit was given.
     pictures : bool, default=True
-        With pictures of the images that findings are about.
+        Whether to show the images that findings are about.
 
     Returns
     -------
@@ -49,35 +50,41 @@ def audit_page(found: dict[str, Any], *, names: Pseudonyms | None = None, pictur
             page.pictures(shown)
         elif names is not None and one["examples"]:
             page.paragraph("; ".join(map(_listed, one["examples"][:_SHOWN])))
-    page.heading("Images a part and class")
-    classes = list(next(iter(found["counts"].values())))
-    page.table(["part", *classes], [[part, *counts.values()] for part, counts in found["counts"].items()])
-    page.heading("Can the class be told without looking at the subject?")
-    page.paragraph(
-        "A linear classifier that is shown only this, cross-validated patients and copies kept together. "
-        "Border and corners show some of the subject too, so compare with the whole thumbnail."
-    )
-    rows, untried = [], {}
-    for way, by_what in found["shortcuts"].items():
-        if isinstance(by_what, dict):
-            rows += [[what, way, *_row(figures)] for what, figures in by_what.items()]
-        else:
-            untried[way] = by_what
-    if rows:
-        page.table(["shown", "", "balanced accuracy", "95 %", "AUC", "chance"], rows)
-    if untried:
-        page.details("Not tried", untried)
+    page.heading("Number of images")
+    counts = found["counts"]
+    # One row for each class: a table with a column for each of many classes is too wide.
+    classes = list(next(iter(counts.values())))
+    page.table(["class", *counts], [[name, *(part[name] for part in counts.values())] for name in classes])
+    _shortcuts(page, found["shortcuts"])
     page.details("Everything", {name: value for name, value in found.items() if name != "findings"})
     return page
 
 
-def _row(figures: dict[str, Any]) -> list[Any]:
-    low, high = figures["balanced_accuracy_ci95"]
+def _shortcuts(page: Page, shortcuts: dict[str, Any]) -> None:
+    page.heading("Can the class be told without looking at the subject?")
+    page.paragraph(
+        "A linear classifier sees only what the first column names. Patients and copies are kept together. "
+        "Border and corners may show a part of the subject, so compare them with the whole thumbnail."
+    )
+    rows, untried = [], {}
+    for protocol, by_feature in shortcuts.items():
+        if isinstance(by_feature, dict):
+            rows += [[feature, protocol, *_row(scores)] for feature, scores in by_feature.items()]
+        else:
+            untried[protocol] = by_feature
+    if rows:
+        page.table(["shown", "protocol", "balanced accuracy", "95 % interval", "AUC", "chance"], rows)
+    if untried:
+        page.details("Not tried", untried)
+
+
+def _row(scores: dict[str, Any]) -> list[Any]:
+    low, high = scores["balanced_accuracy_ci95"]
     return [
-        figures["balanced_accuracy"],
+        scores["balanced_accuracy"],
         f"{low:.3f} to {high:.3f}",
-        figures["auc"],
-        figures["chance"],
+        scores["auc"],
+        scores["chance"],
     ]
 
 
@@ -86,10 +93,10 @@ def _listed(example: Any) -> str:
 
 
 def _pictures(examples: list[Any], root: str, names: Pseudonyms | None) -> Iterator[tuple[Image.Image, str]]:
-    """Draw examples: one image, or those of a set side by side; patients and classes are no images."""
+    """Yield each example that is an image, or two images of a set side by side. Skip patients and classes."""
     for example in examples:
-        called = example if isinstance(example, list) else [example]
-        paths = [Path(name if names is None else names.original(name) or "") for name in called]
+        shown_names = example if isinstance(example, list) else [example]
+        paths = [Path(name if names is None else names.original(name) or "") for name in shown_names]
         below = names is not None or all(path.is_relative_to(root) for path in paths)
         if not (below and all(split_frame(path)[0].is_file() for path in paths)):
             continue
@@ -107,4 +114,5 @@ def _pictures(examples: list[Any], root: str, names: Pseudonyms | None) -> Itera
             for one in drawn:
                 both.paste(one, (left, 0))
                 left += one.width
-            yield both, _listed([str(path.relative_to(root)) for path in paths] if names is None else called)
+            caption = _listed([str(p.relative_to(root)) for p in paths] if names is None else shown_names)
+            yield both, caption

@@ -1,60 +1,60 @@
-"""The report of an evaluation: one HTML file and its figures, for people who would rather look than read."""
+"""The report of an evaluation: one HTML file, its figures as PNG, and a table of all decisions."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-from sklearn.pipeline import FeatureUnion
+from PIL import Image
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import check_output_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
-from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.recipe import encoder_steps
-from medvlad.encoders.spatial_tiles import SpatialTiles
-from medvlad.encoders.vlad import VLAD
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
-from medvlad.experiment import Evaluation, evidence_picture
-from medvlad.explain import has_evidence, is_additive
-from medvlad.images.read import load_image
+from medvlad.experiment import Evaluation
+from medvlad.explain import evidence_picture, is_additive, largest_evidence
 from medvlad.images.write import png
-from medvlad.report import plots as figures
-from medvlad.report.html import Page
+from medvlad.report import plots
+from medvlad.report.html import Page, Picture
+from medvlad.report.pictures import (
+    N_CLUSTERS,
+    ShownError,
+    cluster_patches,
+    confident_errors,
+    explainable,
+    grid_in_words,
+)
+from medvlad.report.settings import penalties_in_words, shown_settings
 
-__all__ = ["cluster_patches", "confident_errors", "explain_page", "write_predictions", "write_report"]
+__all__ = ["explain_page", "write_predictions", "write_report"]
 
-Picture = bytes | Image.Image
-Named = tuple[str, Picture, str]  # with its name and caption
+Named = tuple[str, Picture, str]  # name of the file, picture, caption
 
 _FIGURE = re.compile(r"(confusion|roc|precision|decisions|calibration|error[0-9]+|clusters)\.png")
-_ERRORS = 6
-_CLUSTERS = 16
-_PATCHES = 8
-_LOOKED_AT = 300  # images among which the patches of clusters are looked for
-_PATCH = 64  # pixels
-_AROUND = 1  # cells of the grid shown on each side of a descriptor's own
+_SHOWN_SCORES = 3  # scores in a caption
 
 
 def write_predictions(evaluation: Evaluation, path: Path, *, names: Pseudonyms | None = None) -> None:
-    """Write every decision on a test image as a table (CSV).
+    """Write every held-out prediction as a table (CSV).
 
     Parameters
     ----------
     evaluation : Evaluation
     path : Path
-        Columns encode, image, patient (empty where unknown), truth, decided, then decision and, where
-        calibrated, probability of each class.
-    names : Pseudonyms or None
-        What images and patients are called, and are sorted by; None: by their own names.
+        The columns are encode, image, patient (empty if unknown), truth, decided, the decision value of each
+        class and, if calibrated, the probability of each class.
+    names : Pseudonyms or None, default=None
+        Names shown for images and patients; rows are sorted by them. None: their own names.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
     """
     classes, dataset = evaluation.dataset.class_names, evaluation.dataset
     images = [str(image) if names is None else names.image(image) for image in dataset.paths]
@@ -81,17 +81,18 @@ def write_predictions(evaluation: Evaluation, path: Path, *, names: Pseudonyms |
 def write_report(
     evaluation: Evaluation, folder: Path, *, names: Pseudonyms | None = None, pictures: bool = True
 ) -> Path:
-    """Write report.html, which holds everything it shows, and its figures as PNG beside it.
+    """Write report.html, which holds everything it shows, and its figures as PNG.
 
     Parameters
     ----------
     evaluation : Evaluation
     folder : Path
-        There; `report.html` and `figures/*.png` are written into it.
-    names : Pseudonyms or None
-        What images are called; None: by their file names.
+        An existing folder. ``report.html`` and ``figures/*.png`` are written into it. Figures of an earlier
+        report in this folder are removed.
+    names : Pseudonyms or None, default=None
+        Names shown for images. None: their file names.
     pictures : bool, default=True
-        With pictures of images: errors, and patches of clusters.
+        Whether to show images of the data set: errors, and patches of clusters.
 
     Returns
     -------
@@ -105,110 +106,144 @@ def write_report(
     MissingExtraError
         If matplotlib is not installed.
     """
-    shown, results = _Shown(folder / "figures"), evaluation.results
-    dataset, first = results["dataset"], results["results"][0]
-    page = Page(
-        f"{results['settings']['model']} on {Path(dataset.get('root') or 'images').name}",
-        f"{dataset['n_images']} images{_patients(dataset['n_groups'])}, {len(dataset['class_names'])} "
-        f"classes: {first['n_train']} to train, {first['n_test']} to test ({first['protocol']}). Everything "
-        "is fitted on training images only.",
-    )
-    for warning in results.get("warnings", []):
-        page.paragraph(f"Warning: {warning}.", "warning")
-    _figures_of_merit(page, results)
+    kept, results = _Kept(folder / "figures"), evaluation.results
+    page = _first_lines(results)
+    _metrics(page, results)
+    errors: dict[str, list[ShownError]] = {}
+    if pictures:
+        errors = {
+            name: list(confident_errors(evaluation, one, names=names))
+            for name, one in evaluation.decided.items()
+        }
+    # One scale for all maps of the report, so that they can be compared.
+    largest = largest_evidence(one.evidence for listed in errors.values() for one in listed)
     for result, (name, one) in zip(results["results"], evaluation.decided.items(), strict=True):
         page.heading(name)
-        page.pictures(shown.keep(name, _plots(evaluation, result, one)))
+        _figures(page, kept, evaluation, result, one)
         _per_class(page, result)
-        if not pictures:
-            continue
-        page.heading("Most confident errors", 3)
-        errors = list(confident_errors(evaluation, one, names=names))
-        if errors:
-            page.paragraph(
-                "Left the image, right where the evidence for the wrong decision is: red for it, blue "
-                f"against. {_how_exact(one.fitted[0])}"
-            )
-            named = [(f"error{n}", picture, caption) for n, (picture, caption) in enumerate(errors)]
-            page.pictures(shown.keep(name, named))
-        else:
-            page.paragraph("None: all are decided rightly, or 'gem' cannot be split over places.")
-        patches = cluster_patches(evaluation, one.fitted[0])
-        if patches is not None:
-            page.heading("What the clusters look like", 3)
-            page.paragraph(
-                f"The {_CLUSTERS} clusters with most descriptors, a row each: the patches of training images "
-                "whose descriptors are nearest to the centre, one an image."
-            )
-            page.pictures(shown.keep(name, [("clusters", *patches)]), large=True)
-    page.heading("Settings and versions")
-    page.details("Settings", results["settings"])
-    page.details("Parameters of each step", {r["encode"]: r["parameters"] for r in results["results"]})
-    page.details("Versions", results["versions"])
-    page.details("Seconds", {r["encode"]: r["seconds"] for r in results["results"]})
-    if results["skipped"]:
-        page.details("Skipped images", {one["image"]: one["reason"] for one in results["skipped"]})
+        if pictures:
+            _errors(page, kept, evaluation, name, errors[name], largest)
+            _clusters(page, kept, evaluation, name)
+    _settings(page, results)
     had_one = (folder / "report.html").exists()
     written = page.write(folder / "report.html")
-    if had_one:  # figures of an earlier run may have other names
-        for figure in (folder / "figures").glob("*-*.png"):
-            if _FIGURE.fullmatch(figure.name.rpartition("-")[2]) and figure.name not in shown.names:
-                figure.unlink()
+    if had_one:
+        kept.remove_others()
     return written
 
 
-def explain_page(predictions: Sequence[dict[str, Any]], folder: Path, how: str) -> Path:
+def explain_page(
+    predictions: Sequence[dict[str, Any]],
+    folder: Path,
+    how: str,
+    *,
+    grids: Sequence[tuple[int, int]] | None = None,
+) -> Path:
     """Write explain.html: predictions with the pictures that `predict_images` drew.
 
     Parameters
     ----------
     predictions : sequence of dict
-        With evidence; see :func:`medvlad.experiment.predict_images`.
+        With the key evidence; see :func:`medvlad.experiment.predict_images`.
     folder : Path
-        Where the pictures are.
+        Folder of the pictures.
     how : str
-        How the evidence was split.
+        How the evidence was split, such as "split over its places exactly".
+    grids : sequence of (h, w) or None, default=None
+        Grids of the descriptors, ``grids_`` of :class:`medvlad.CNNDescriptors`. None: unknown.
 
     Returns
     -------
     Path
         The page.
+
+    Raises
+    ------
+    InputError
+        If the page cannot be written.
     """
     page = Page(
         "Predictions and their evidence",
-        f"Left the image, right where the evidence for its label is, {how}.",
+        f"Left: the image. Right: the evidence for its label, {how}.",
     )
     page.paragraph(
-        "Red speaks for the label, blue against; full colour is the largest value of an image. A map says "
-        "where numbers come from, not what a clinician would look at. Scores are margins, no probabilities."
+        f"Red speaks for the label, blue speaks against it. {_map_in_words(grids)} A map shows where the "
+        "decision value comes from. It does not show what a clinician would look at. Scores are decision "
+        "values, not probabilities."
     )
     shown = []
     for one in predictions:
-        scores = ", ".join(f"{name} {value:+.2f}" for name, value in one["scores"].items())
         with Image.open(folder / one["evidence"]) as picture:
-            shown.append((picture.convert("RGB"), f"{one['image']}: {one['label']} ({scores})"))
-    page.pictures(shown)
+            caption = f"{one['image']}: {one['label']} ({_highest_scores(one['scores'])})"
+            shown.append((picture.convert("RGB"), caption))
+    page.pictures(shown, "wide")
     return page.write(folder / "explain.html")
 
 
-class _Shown:
-    """Puts each picture into a folder as well."""
+def _map_in_words(grids: Sequence[tuple[int, int]] | None) -> str:
+    what = "A map is a coarse grid" if grids is None else f"A map is a {grid_in_words(grids)} grid"
+    return (
+        f"{what}, stretched over the image, so it shows no finer detail. All maps of this page share one "
+        "colour scale, whose values stand at the colour bar."
+    )
+
+
+def _highest_scores(scores: Mapping[str, float]) -> str:
+    """Return the highest scores in words; of few classes all scores in the order of the classes."""
+    listed = list(scores.items())
+    if len(listed) <= plots.MANY_CLASSES:
+        return ", ".join(f"{name} {value:+.2f}" for name, value in listed)
+    highest = sorted(listed, key=lambda pair: -pair[1])[:_SHOWN_SCORES]
+    text = ", ".join(f"{name} {value:+.2f}" for name, value in highest)
+    return f"highest of {len(listed)}: {text}"
+
+
+class _Kept:
+    """Write pictures of a page into a folder as well.
+
+    Parameters
+    ----------
+    folder : Path
+        Created if missing.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = check_output_folder(folder, "figures of the report:")
-        self.names = set[str]()
+        self._names = set[str]()
 
     def keep(self, encode: str, pictures: Iterable[Named]) -> list[tuple[Picture, str]]:
+        """Write pictures of an encoding, and return them with their captions."""
         shown = []
         for name, picture, caption in pictures:
             file = f"{encode}-{name}.png"
             write_file(self._folder / file, picture if isinstance(picture, bytes) else png(picture), "figure")
-            self.names.add(file)
+            self._names.add(file)
             shown.append((picture, caption))
         return shown
 
+    def remove_others(self) -> None:
+        """Remove figures of an earlier report that were not written again."""
+        for figure in self._folder.glob("*-*.png"):
+            if _FIGURE.fullmatch(figure.name.rpartition("-")[2]) and figure.name not in self._names:
+                figure.unlink()
 
-def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
+
+def _first_lines(results: dict[str, Any]) -> Page:
+    dataset, first = results["dataset"], results["results"][0]
+    patients = "" if dataset["n_groups"] is None else f" of {dataset['n_groups']} patients"
+    page = Page(
+        f"{results['settings']['model']} on {Path(dataset.get('root') or 'images').name}",
+        f"{dataset['n_images']} images{patients}, {len(dataset['class_names'])} classes. "
+        f"{first['n_train']} images to train, {first['n_test']} to test ({first['protocol']}). "
+        "Everything is fitted on training images only.",
+    )
+    for warning in results.get("warnings", []):
+        page.paragraph(f"Warning: {warning}.", "warning")
+    return page
+
+
+def _metrics(page: Page, results: dict[str, Any]) -> None:
+    """Add the table of all encodings, and their comparisons."""
     page.heading("Results")
     two = len(results["dataset"]["class_names"]) == 2
     header = ["", "accuracy", "balanced accuracy", "AUC"]
@@ -219,29 +254,30 @@ def _figures_of_merit(page: Page, results: dict[str, Any]) -> None:
             if "accuracy" not in of:
                 continue
             row = [name]
-            for figure in ("accuracy", "balanced_accuracy", "auc"):
-                row.append(_with_interval(of[figure], of["bootstrap_ci95"][figure]))
+            for metric in ("accuracy", "balanced_accuracy", "auc"):
+                row.append(_with_interval(of[metric], of["bootstrap_ci95"][metric]))
             if two:
-                row += [_with_interval(of[f], of[f"{f}_ci95"]) for f in ("sensitivity", "specificity")]
+                row += [_with_interval(of[m], of[f"{m}_ci95"]) for m in ("sensitivity", "specificity")]
             rows.append(row)
     drawn = results["results"][0]["bootstrap_of"]
-    caption = f"Below figures their 95 % intervals: of 2,000 bootstrap draws of {drawn}"
+    caption = f"Below each value is its 95 % interval, from 2,000 bootstrap draws of {drawn}."
     if two:
         positive = results["results"][0]["positive_class"]
-        caption += f"; of Wilson for sensitivity and specificity, which are those of {positive}"
-    page.table(header, rows, f"{caption}.")
+        caption += f" Sensitivity and specificity are those of {positive}, with Wilson intervals."
+    page.table(header, rows, caption)
     if drawn == "images":
         page.paragraph(
-            "No patients are known, so every image counts as one of its own: with several images a patient "
-            "the intervals are too narrow, and images of one patient may be on both sides.",
+            "No patients are known, so every image counts as a patient of its own. If patients have several "
+            "images, the intervals are too narrow, and training and test may share patients.",
             "warning",
         )
     for pair in results["comparisons"]:
         low, high = pair["difference_ci95"]["accuracy"]
         page.paragraph(
-            f"{pair['second']} against {pair['first']}, same images: accuracy "
-            f"{pair['difference']['accuracy']:+.3f} ({low:+.3f} to {high:+.3f}); right alone: "
-            f"{pair['only_second']} and {pair['only_first']} images, McNemar's p {pair['mcnemar_p']:.2g}."
+            f"{pair['second']} minus {pair['first']} on the same images: accuracy "
+            f"{pair['difference']['accuracy']:+.3f} (95 % interval {low:+.3f} to {high:+.3f}). Only "
+            f"{pair['second']} is right on {pair['only_second']} images, only {pair['first']} on "
+            f"{pair['only_first']}; McNemar's p is {pair['mcnemar_p']:.2g}."
         )
 
 
@@ -251,29 +287,46 @@ def _with_interval(value: float | None, ends: list[float] | None) -> str | None:
     return f"{value:.3f}" if ends is None else f"{value:.3f}\n{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def _patients(n_groups: int | None) -> str:
-    return "" if n_groups is None else f" of {n_groups} patients"
+def _figures(page: Page, kept: _Kept, evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> None:
+    names = evaluation.dataset.class_names
+    many = len(names) > plots.MANY_CLASSES
+    caption = "Confusion matrix: rows are the truth."
+    if many:
+        caption += " An empty cell is a zero."
+    if plots.short_names(names) != list(names):
+        caption += " Long class names are shortened. The table below has them in full."
+    confusion = kept.keep(
+        result["encode"], [("confusion", plots.confusion(result["confusion_matrix"], names), caption)]
+    )
+    others = kept.keep(result["encode"], _curves(evaluation, result, one))
+    if many:
+        page.pictures(confusion, "natural")
+        page.pictures(others)
+    else:
+        page.pictures([*confusion, *others])
 
 
-def _plots(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Iterator[Named]:
+def _curves(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Iterator[Named]:
     names, labels = evaluation.dataset.class_names, evaluation.dataset.labels[one.tested]
-    drawn = figures.confusion(result["confusion_matrix"], names)
-    yield "confusion", drawn, "Confusion matrix: rows are the truth"
-    yield "roc", figures.roc(labels, one.decision, names), f"ROC, AUC {_number(result['auc'])}"
-    drawn = figures.precision_recall(labels, one.decision, names)
+    worst = ""
+    if len(names) > plots.MANY_CLASSES:
+        worst = f". In colour: the {plots.MANY_CLASSES} classes with the lowest value"
+    yield "roc", plots.roc(labels, one.decision, names), f"ROC, AUC {_number(result['auc'])}{worst}"
+    drawn = plots.precision_recall(labels, one.decision, names)
     shown = result["per_class"][names[1]] if len(names) == 2 else result
-    yield "precision", drawn, f"Precision over recall, average {_number(shown['average_precision'])}"
+    average = _number(shown["average_precision"])
+    yield "precision", drawn, f"Precision over recall, average precision {average}{worst}"
     if len(names) == 2:
         thresholds = {"decided at": 0.0}
         if result.get("adapted", {}).get("threshold") is not None:
             thresholds["adapted"] = result["adapted"]["threshold"]
-        drawn = figures.decision_values(labels, one.decision[:, 1], names, thresholds)
-        yield "decisions", drawn, f"Decision values: {names[1]} above the threshold"
+        drawn = plots.decision_values(labels, one.decision[:, 1], names, thresholds)
+        yield "decisions", drawn, f"Decision values: a value above the threshold means {names[1]}"
     if "calibration" in result:
         found = result["calibration"]
         error = f"expected error {found['expected_calibration_error']:.3f}, Brier score {found['brier']:.3f}"
         caption = f"Calibration of the most probable class, which may differ from the SVM's decision: {error}"
-        yield "calibration", figures.reliability(found["bins"]), caption
+        yield "calibration", plots.reliability(found["bins"]), caption
 
 
 def _number(value: float | None) -> str:
@@ -281,141 +334,71 @@ def _number(value: float | None) -> str:
 
 
 def _per_class(page: Page, result: dict[str, Any]) -> None:
+    names = list(result["per_class"])
+    short = plots.short_names(names)
+    shortened = short != names
     rows = []
-    for name, one in result["per_class"].items():
+    for name, label in zip(names, short, strict=True):
+        one = result["per_class"][name]
         rates = [
-            _with_interval(one[f], one[f"{f}_ci95"]) for f in ("sensitivity", "specificity", "precision")
+            _with_interval(one[m], one[f"{m}_ci95"]) for m in ("sensitivity", "specificity", "precision")
         ]
-        rows.append([name, one["n"], *rates, one["auc"], one["average_precision"]])
-    header = ["class", "images", "sensitivity", "specificity", "precision (PPV)", "AUC", "average precision"]
-    penalties = ", ".join(f"{c:g}" for c in result["C"])
-    page.table(header, rows, f"Below figures their 95 % intervals (Wilson). C of the SVM: {penalties}.")
+        first = [name, label] if shortened else [name]
+        rows.append([*first, one["n"], *rates, one["auc"], one["average_precision"]])
+    header = ["class", *(["in figures"] if shortened else []), "images", "sensitivity", "specificity"]
+    header += ["precision (PPV)", "AUC", "average precision"]
+    page.table(
+        header,
+        rows,
+        f"Below each value is its 95 % interval (Wilson). C of the SVM: {penalties_in_words(result['C'])}.",
+    )
+
+
+def _errors(
+    page: Page, kept: _Kept, evaluation: Evaluation, name: str, errors: list[ShownError], largest: float
+) -> None:
+    one = evaluation.decided[name]
+    page.heading("Most confident errors", 3)
+    if not explainable(one):
+        page.paragraph("Decisions of this encoding cannot be split over places of an image.")
+        return
+    if not errors:
+        page.paragraph("There are none: every decision is right.")
+        return
+    page.paragraph(
+        "Left: the image. Right: the evidence for the wrong decision. Red speaks for it, blue against it. "
+        f"{_map_in_words(evaluation.extractor.grids_)} {_how_exact(one.fitted[0])}"
+    )
+    named = [
+        (f"error{n}", evidence_picture(error.image, error.evidence, largest), error.caption)
+        for n, error in enumerate(errors)
+    ]
+    page.pictures(kept.keep(name, named), "wide")
 
 
 def _how_exact(fold: FittedFold) -> str:
     if is_additive(dict(encoder_steps(fold.encoder))["encode"]):
-        return "The decision value is the sum of what is shown and a constant."
-    return "To first order: a signed power cannot be split over places."
+        return "The decision value is the sum of the map and a constant."
+    return "The map is a first-order approximation, because a signed power cannot be split over places."
 
 
-def confident_errors(
-    evaluation: Evaluation, one: HeldOut, *, names: Pseudonyms | None = None
-) -> Iterator[tuple[Image.Image, str]]:
-    """Draw the wrong decisions that are surest, with the evidence for them.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    one : HeldOut
-        One of its decided.
-    names : Pseudonyms or None
-        What images are called; None: by their file names.
-
-    Yields
-    ------
-    picture : PIL.Image.Image
-    caption : str
-    """
-    dataset = evaluation.dataset
-    classes, labels = dataset.class_names, dataset.labels[one.tested]
-    rows = np.arange(len(labels))
-    decided = one.decision.argmax(axis=1)
-    lead = one.decision[rows, decided]
-    if len(classes) > 2:  # of two classes the other's value is the same with another sign
-        lead = lead - one.decision[rows, labels]
-    wrong = rows[decided != labels]
-    for row in wrong[np.argsort(-lead[wrong], kind="stable")][:_ERRORS]:
-        image = int(one.tested[row])
-        fold = next(fold for fold in one.fitted if image in fold.test)
-        steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.classifier]
-        if not has_evidence(dict(encoder_steps(fold.encoder))["encode"]):
-            return
-        picture = evidence_picture(
-            evaluation.extractor,
-            steps,
-            _in_memory(evaluation, [image]),
-            dataset.paths[image],
-            int(decided[row]),
-        )
-        path = Path(dataset.paths[image])
-        yield (
-            picture,
-            f"{path.name if names is None else names.image(path)}: {classes[int(labels[row])]}, decided "
-            f"{classes[int(decided[row])]} by {lead[row]:.2f}",
-        )
+def _clusters(page: Page, kept: _Kept, evaluation: Evaluation, name: str) -> None:
+    patches = cluster_patches(evaluation, evaluation.decided[name].fitted[0])
+    if patches is None:
+        return
+    page.heading("What the clusters look like", 3)
+    page.paragraph(
+        f"Rows are the clusters with most descriptors, at most {N_CLUSTERS}. A row shows the patches of "
+        "training images whose descriptors are nearest to the centre, one patch an image."
+    )
+    page.pictures(kept.keep(name, [("clusters", *patches)]), "column")
 
 
-def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Image, str] | None:
-    """Draw what the largest clusters of a codebook look like: the patches nearest to their centres.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    fold : FittedFold
-
-    Returns
-    -------
-    (PIL.Image.Image, str) or None
-        A row of patches a cluster and a caption; None without a codebook, or where descriptors have no place.
-    """
-    steps = encoder_steps(fold.encoder)
-    vlad = next((part for part in _encoders(fold) if isinstance(part, VLAD)), None)
-    extractor = evaluation.extractor
-    if vlad is None or set(extractor.grids_) == {(1, 1)}:
-        return None
-    chosen = np.linspace(0, len(fold.train) - 1, min(len(fold.train), _LOOKED_AT)).astype(np.intp)
-    images = fold.train[np.unique(chosen)]
-    descriptors = _in_memory(evaluation, images.tolist())
-    for _, step in steps:
-        if isinstance(step, DescriptorProjection):
-            descriptors = step.transform(descriptors)
-    labels = vlad.codebook_.predict(descriptors)
-    distances = vlad.codebook_.transform(descriptors)[np.arange(len(labels)), labels]
-    owner = np.repeat(np.arange(len(images)), np.diff(descriptors.offsets))
-    counts = np.bincount(labels, minlength=len(vlad.cluster_centers_))
-    clusters = np.argsort(-counts, kind="stable")[: min(_CLUSTERS, int((counts > 0).sum()))]
-    margin = 70
-    drawn = Image.new("RGB", (margin + _PATCHES * (_PATCH + 4), len(clusters) * (_PATCH + 4)), "white")
-    pen = ImageDraw.Draw(drawn)
-    for line, cluster in enumerate(clusters.tolist()):
-        top = line * (_PATCH + 4)
-        share = counts[cluster] / len(labels)
-        pen.text((4, top + _PATCH // 2 - 10), f"{cluster}\n{share:.1%}", fill="black")
-        rows = np.flatnonzero(labels == cluster)
-        rows = rows[np.argsort(distances[rows], kind="stable")]
-        _, firsts = np.unique(owner[rows], return_index=True)  # one an image
-        for column, row in enumerate(rows[np.sort(firsts)][:_PATCHES].tolist()):
-            image = int(owner[row])
-            place = row - int(descriptors.offsets[image])
-            pixels = load_image(evaluation.dataset.paths[int(images[image])])
-            drawn.paste(_patch(pixels, place, extractor), (margin + column * (_PATCH + 4), top))
-    return drawn, f"Clusters, and their share of the descriptors of {len(images)} training images"
-
-
-def _patch(pixels: NDArray[np.uint8], place: int, extractor: Any) -> Image.Image:
-    """Cut out what a descriptor comes from, and some of what is around it."""
-    grid = 0
-    while place >= extractor.grids_[grid][0] * extractor.grids_[grid][1]:
-        place -= extractor.grids_[grid][0] * extractor.grids_[grid][1]
-        grid += 1
-    h, w = extractor.grids_[grid]
-    row, column = divmod(place, w)
-    if extractor.mirrored_[grid]:
-        column = w - 1 - column
-    height, width = pixels.shape[:2]
-    left, right = (column - _AROUND) * width / w, (column + 1 + _AROUND) * width / w
-    top, bottom = (row - _AROUND) * height / h, (row + 1 + _AROUND) * height / h
-    box = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    return Image.fromarray(pixels).resize((_PATCH, _PATCH), Image.Resampling.BICUBIC, box=box)
-
-
-def _encoders(fold: FittedFold) -> list[Any]:
-    """Return the encoders that stand side by side, or the one."""
-    encode = dict(encoder_steps(fold.encoder))["encode"]
-    parts = [part for _, part in encode.transformer_list] if isinstance(encode, FeatureUnion) else [encode]
-    return [part.encoder_ if isinstance(part, SpatialTiles) else part for part in parts]
-
-
-def _in_memory(evaluation: Evaluation, images: list[int]) -> Descriptors:
-    taken = evaluation.descriptors.take(np.asarray(images))
-    return taken if isinstance(taken, Descriptors) else taken.load()
+def _settings(page: Page, results: dict[str, Any]) -> None:
+    page.heading("Settings and versions")
+    page.details("Settings", shown_settings(results["settings"]))
+    page.details("Parameters of each step", {r["encode"]: r["parameters"] for r in results["results"]})
+    page.details("Versions", results["versions"])
+    page.details("Seconds", {r["encode"]: r["seconds"] for r in results["results"]})
+    if results["skipped"]:
+        page.details("Skipped images", {one["image"]: one["reason"] for one in results["skipped"]})

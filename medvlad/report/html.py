@@ -1,7 +1,7 @@
-"""One HTML file that holds everything it shows: text, tables and pictures, no script and no network.
+"""One HTML file that holds everything it shows: text, tables and pictures.
 
-Names of files and classes are somebody else's: every text is escaped, and the page's own policy forbids
-scripts and anything from elsewhere.
+A page needs no network and runs no script. File names and class names come from the data set, so every text
+is escaped. The page's content security policy forbids scripts and everything that is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -12,13 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from PIL.Image import Image
+from PIL import Image
 
 from medvlad._util.atomic_file import write_file
 
-__all__ = ["Page"]
+__all__ = ["Page", "Picture", "PictureLayout"]
+
+Picture = bytes | Image.Image
+PictureLayout = Literal["grid", "wide", "column", "natural"]
+
+_FIGURE_DPI = 130  # pixels an inch of medvlad.report.plots
+_CSS_DPI = 96
+_LONG_CELL = 40  # characters of a cell before its text may wrap
 
 _STYLE = """
 :root { color: #1c2430; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
@@ -26,9 +33,9 @@ body { max-width: 68rem; margin: 0 auto; padding: 1rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d5dbe3; padding-bottom: .2rem; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
-p, li { max-width: 46rem; }
+p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .lead { color: #4a5667; margin-top: 0; }
-/* A shadow at the side where more is to be scrolled to. */
+/* A shadow at the side to which more can be scrolled. */
 .scroll { overflow-x: auto; background-repeat: no-repeat;
   background-image: linear-gradient(90deg, #fff 40%, transparent), linear-gradient(270deg, #fff 40%,
     transparent), linear-gradient(90deg, #0004, transparent), linear-gradient(270deg, #0004, transparent);
@@ -39,34 +46,42 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #e4e8ee; white-space: nowrap; }
 td small { color: #4a5667; }
 td.wrap { white-space: normal; overflow-wrap: anywhere; }
-th { border-bottom: 2px solid #9aa7b8; font-weight: 600; }
+thead th { border-bottom: 2px solid #9aa7b8; }
+th { font-weight: 600; }
 td.number, th.number { text-align: right; }
+.values { table-layout: fixed; width: 100%; max-width: 46rem; }
+.values th { width: 13rem; vertical-align: top; white-space: normal; overflow-wrap: anywhere; }
+.values ul { list-style: none; margin: 0; padding: 0; }
+.values ul ul { padding-left: 1.2rem; }
 .caption { color: #4a5667; font-size: .9rem; margin-top: .2rem; }
 .pictures { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.pictures.large { grid-template-columns: 1fr; }
-figure { margin: 0; }
-figure img { width: 100%; height: auto; border: 1px solid #e4e8ee; }
-.large figure img { width: auto; max-width: 100%; }
+.pictures.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
+.pictures.column, .pictures.natural { grid-template-columns: 1fr; margin-bottom: 1rem; }
+figure { margin: 0; min-width: 0; }
+figure img { width: 100%; height: auto; border: 1px solid #e4e8ee; box-sizing: border-box; }
+.column figure img { width: auto; max-width: 100%; }
+.natural figure img { width: auto; max-width: none; }
 figcaption { color: #4a5667; font-size: .9rem; overflow-wrap: anywhere; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
 .error { border-left: .3rem solid #b3261e; padding-left: .7rem; }
 .warning { border-left: .3rem solid #b7791f; padding-left: .7rem; }
 .note { border-left: .3rem solid #9aa7b8; padding-left: .7rem; }
+@media (max-width: 30rem) { .values th { width: 8rem; } th, td { padding: .3rem .4rem; } }
 @media print { details { display: block; } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 class Page:
-    """A page that is built from its beginning to its end.
+    """A page that is built from top to bottom.
 
     Parameters
     ----------
     title : str
-    lead : str
-        One sentence below it.
+    lead : str, default=""
+        One sentence below the title. Empty: no sentence.
     """
 
     def __init__(self, title: str, lead: str = "") -> None:
@@ -80,15 +95,25 @@ class Page:
         self._parts.append(f"<h{level}>{escape(text)}</h{level}>")
 
     def paragraph(self, text: str, kind: str = "") -> None:
-        """Add a paragraph; `kind` is "error", "warning" or "note" for one with a bar at its side."""
+        """Add a paragraph. A `kind` of "error", "warning" or "note" gives it a coloured bar at its left."""
         self._parts.append(
             f'<p class="{escape(kind)}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
         )
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
-        """Add a table; numbers, and columns of them, stand to the right. None is shown as a dash.
+        """Add a table.
 
-        What comes after a line's end in a text is shown below it, and smaller.
+        Numbers and columns of numbers are aligned to the right. None is shown as a dash. In a text, what
+        follows the first line break is shown below it in a smaller font.
+
+        Parameters
+        ----------
+        header : sequence of str
+            One title for each column.
+        rows : iterable of sequences
+            One cell for each column.
+        caption : str, default=""
+            Text below the table. Empty: no caption.
         """
         listed = [[_cell(value) for value in row] for row in rows]
         right = [bool(listed) and all(row[k][1] for row in listed) for k in range(len(header))]
@@ -111,28 +136,37 @@ class Page:
             f"<tbody>{body}</tbody></table></div>{below}"
         )
 
-    def pictures(self, pictures: Iterable[tuple[bytes | Image, str]], *, large: bool = False) -> None:
-        """Add pictures (PNG, or images) with their captions, side by side or, if large, one below another."""
-        shown = "".join(
-            f'<figure><img alt="{escape(caption)}" src="{_source(picture)}">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>\n"
-            for picture, caption in pictures
-        )
-        self._parts.append(f'<div class="pictures{" large" if large else ""}">{shown}</div>')
+    def pictures(self, pictures: Iterable[tuple[Picture, str]], layout: PictureLayout = "grid") -> None:
+        """Add pictures with their captions.
+
+        Parameters
+        ----------
+        pictures : iterable of (bytes or PIL.Image.Image, str)
+            PNG data or an image, and a caption.
+        layout : {"grid", "wide", "column", "natural"}, default="grid"
+            "grid": up to three side by side. "wide": up to two. "column": one below the other, never wider
+            than the page. "natural": one below the other in their own size, so that a large figure stays
+            readable. The reader scrolls it sideways.
+        """
+        shown = "".join(_figure(picture, caption, layout) for picture, caption in pictures)
+        self._parts.append(f'<div class="pictures {layout}">{shown}</div>')
 
     def details(self, summary: str, values: Mapping[str, Any]) -> None:
-        """Add names and values that are shown when asked for."""
+        """Add a table of names and values that the reader can unfold.
+
+        Nested settings become indented lines ``name: value``.
+        """
         rows = "".join(
-            f'<tr><th>{escape(name)}</th><td class="wrap">{escape(str(value))}</td></tr>'
+            f'<tr><th>{escape(str(name))}</th><td class="wrap">{_value(value)}</td></tr>\n'
             for name, value in values.items()
         )
         self._parts.append(
             f"<details><summary>{escape(summary)}</summary>"
-            f'<div class="scroll"><table><tbody>{rows}</tbody></table></div></details>'
+            f'<table class="values"><tbody>{rows}</tbody></table></details>'
         )
 
     def html(self) -> str:
-        """Return the page."""
+        """Return the text of the page."""
         body = "\n".join(self._parts)
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -144,7 +178,7 @@ class Page:
         )
 
     def write(self, path: str | Path) -> Path:
-        """Write the page.
+        """Write the page and return its path.
 
         Raises
         ------
@@ -156,7 +190,7 @@ class Page:
 
 
 def _cell(value: Any) -> tuple[str, bool]:
-    """Escaped text of a value, and whether it is a number, or missing."""
+    """Return the escaped text of a value, and whether it is a number or missing."""
     if value is None:
         return "-", True
     if isinstance(value, bool):
@@ -168,11 +202,47 @@ def _cell(value: Any) -> tuple[str, bool]:
 
 
 def _wrap(text: str) -> str:
-    return ' class="wrap"' if len(text) > 40 and "<small>" not in text else ""
+    return ' class="wrap"' if len(text) > _LONG_CELL and "<small>" not in text else ""
 
 
-def _source(picture: bytes | Image) -> str:
-    """Address that holds a picture: photographs are compressed, a page of them would be large."""
+def _value(value: Any) -> str:
+    """Return a setting as HTML: nested settings as lines ``name: value``, no Python syntax."""
+    if isinstance(value, Mapping) and value:
+        lines = "".join(f"<li>{escape(str(name))}: {_value(one)}</li>" for name, one in value.items())
+        return f"<ul>{lines}</ul>"
+    if isinstance(value, list | tuple) and any(isinstance(one, Mapping) for one in value):
+        return f"<ul>{''.join(f'<li>{_value(one)}</li>' for one in value)}</ul>"
+    return escape(_plain_value(value))
+
+
+def _plain_value(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        inner = [
+            f"({_plain_value(one)})" if isinstance(one, list | tuple) else _plain_value(one) for one in value
+        ]
+        return ", ".join(inner) or "none"
+    return "none" if isinstance(value, Mapping) else str(value)
+
+
+def _figure(picture: Picture, caption: str, layout: PictureLayout) -> str:
+    text, width = escape(caption), ""
+    if layout == "natural" and isinstance(picture, bytes):
+        with Image.open(io.BytesIO(picture)) as opened:
+            width = f' width="{round(opened.width * _CSS_DPI / _FIGURE_DPI)}"'
+    image = f'<img alt="{text}"{width} src="{_source(picture)}">'
+    if layout == "natural":
+        image = f'<div class="scroll">{image}</div>'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>\n"
+
+
+def _source(picture: Picture) -> str:
+    """Return a data address. Photographs become JPEG, because a page of PNG photographs is large."""
     if isinstance(picture, bytes):
         return f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     buffer = io.BytesIO()

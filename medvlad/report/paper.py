@@ -1,12 +1,19 @@
-"""The two tables of Farhat & Sicre, cell by cell: what they report and what is found here.
+"""The two tables of Farhat & Sicre, cell by cell: the accuracy of the paper and the accuracy found here.
 
-Table 1: average pooling, L2, linear SVM, at input sizes 224, 544 and 864 (scales 0, 1, 2). Table 2: VLAD with
-64 and 256 centres. Accuracies on the test set, VGG19 cut at block5_pool.
+Table 1 is average pooling, L2 normalisation and a linear SVM at input sizes 224, 544 and 864 (scales 0, 1 and
+2). Table 2 is VLAD with 64 and 256 centres. Both report the accuracy on the test set, with VGG19 cut at
+block5_pool.
 
-The paper does not say: the resize filter, which 40 + 40 images of MIT Indoor-67 make Mini MIT, which 1,600
-images of Kvasir v2 are tested, which scales feed VLAD, whether descriptors or VLAD are normalised otherwise
-than by L2, the SVM's C, seeds. Each is a setting here, and stands in every result. Another network than
-VGG19, or a data set that stands in for one that is not at hand, is named as what it is.
+The paper leaves several settings open. Each of them is a setting here and is written into every result:
+
+- the resize filter
+- which 40 + 40 images of MIT Indoor-67 make Mini MIT
+- which 1,600 images of Kvasir v2 are tested
+- which scales feed VLAD
+- normalisations of descriptors and VLAD other than L2
+- C of the SVM, and all seeds
+
+The tables name another network than VGG19, and a data set that stands in for one of the paper's.
 """
 
 from __future__ import annotations
@@ -16,13 +23,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medvlad._util.text_table import text_table
 from medvlad._util.validate import InputError
 from medvlad.experiment import Experiment
 from medvlad.report.html import Page
+from medvlad.report.settings import shown_settings
 
 __all__ = ["PAPER", "Role", "paper_page", "paper_tables", "paper_text"]
 
-#: Accuracy that the paper reports: by data set, then by encoding and, for "avg", scale.
+#: Accuracy that the paper reports, by data set, then by encoding and scale. VLAD has no scale.
 PAPER: dict[str, dict[tuple[str, int | None], float]] = {
     "mini-mit": {
         ("avg", 0): 0.78,
@@ -52,17 +61,18 @@ _NAMES = {"mini-mit": "Mini MIT", "chest-xray": "Chest X-ray", "kvasir-v2": "Kva
 
 @dataclass(frozen=True)
 class Role:
-    """A folder of images and the data set of the paper that it is, or stands in for.
+    """A folder of images, and the data set of the paper that it is or stands in for.
 
     Attributes
     ----------
     name : str
         A key of :data:`PAPER`.
     root : Path
-    stands_in : bool
-        Whether the images are others, in a folder of the ordinary layout.
-    anonymous : bool
-        Whether to leave the folder's name out of the tables.
+        Folder of the images.
+    stands_in : bool, default=False
+        Whether the folder holds other images, in one subfolder for each class.
+    anonymous : bool, default=False
+        Whether to leave the name of the folder out of the tables.
     """
 
     name: str
@@ -72,7 +82,7 @@ class Role:
 
     @property
     def title(self) -> str:
-        """What it is called in a table."""
+        """Name in the tables."""
         if not self.stands_in:
             return _NAMES[self.name]
         return f"{'other images' if self.anonymous else self.root.name}, for {_NAMES[self.name]}"
@@ -85,36 +95,39 @@ def paper_tables(
     scales: Sequence[int] = (0, 1, 2),
     vlad_scales: tuple[int, ...] = (0,),
 ) -> dict[str, Any]:
-    """Fill the cells of both tables.
+    """Compute the cells of both tables.
 
     Parameters
     ----------
     roles : sequence of Role
-        The data sets that are at hand.
+        The data sets to evaluate, at least one.
     experiment : Experiment
-        All other settings; its layout and scales are not looked at.
-    scales : sequence of int
+        All other settings. Its layout and scales are ignored.
+    scales : sequence of int, default=(0, 1, 2)
         Columns of table 1.
-    vlad_scales : tuple of int
-        Scales whose descriptors go into VLAD together.
+    vlad_scales : tuple of int, default=(0,)
+        Scales whose descriptors VLAD encodes together.
 
     Returns
     -------
     dict
-        cells (data, stands_in, encode, scales, paper, accuracy, accuracy_ci95, ...), runs (what
-        :meth:`medvlad.experiment.Experiment.evaluate` found, by data set and scales), ready for JSON.
+        Ready for JSON. cells: one dict for each cell with data, stands_in, encode, scales, paper (its
+        accuracy, None if it has none), accuracy, accuracy_ci95, balanced_accuracy, auc and n_test. runs: the
+        results of :meth:`medvlad.experiment.Experiment.evaluate` for each data set and scale.
 
     Raises
     ------
     InputError
-        If there is no data set, or as :meth:`medvlad.experiment.Experiment.evaluate`.
+        If `roles` is empty, or for the reasons of :meth:`medvlad.experiment.Experiment.evaluate`.
     """
     if not roles:
-        raise InputError("name at least one data set: --mini-mit, --chest-xray, --kvasir-v2, or a stand-in")
+        raise InputError(
+            "no data set was given: give the folder of mini-mit, chest-xray or kvasir-v2, or of a stand-in"
+        )
     loaded = []
     for role in roles:
         run = replace(experiment, layout="folder" if role.stands_in else role.name)
-        loaded.append((role, run, run.load(role.root)))  # all mistakes before the long work
+        loaded.append((role, run, run.load(role.root)))  # mistakes are reported before the long work
     cells, runs = [], []
     for role, run, dataset in loaded:
         wanted: dict[tuple[int, ...], list[str]] = {(scale,): ["avg"] for scale in scales}
@@ -158,19 +171,15 @@ _TITLES = {False: "Table 1: average pooling, linear SVM", True: "Table 2: VLAD, 
 
 
 def paper_text(found: Mapping[str, Any]) -> str:
-    """Both tables as plain text."""
-    lines: list[str] = []
-    for vlad, title in _TITLES.items():
-        rows = [_HEADER, *([str(value or "-") for value in row] for row in _rows(found, vlad=vlad))]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += [title, ""]
-        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines.append("")
-    return "\n".join(lines)
+    """Return both tables of :func:`paper_tables` as plain text."""
+    tables = [
+        f"{title}\n\n{text_table(_HEADER, _rows(found, vlad=vlad))}\n" for vlad, title in _TITLES.items()
+    ]
+    return "\n".join(tables)
 
 
 def paper_page(found: Mapping[str, Any]) -> Page:
-    """Both tables, and all settings, as a page."""
+    """Return both tables of :func:`paper_tables`, and all settings, as a page."""
     settings = found["runs"][0]["settings"]
     page = Page(
         "The paper's tables",
@@ -179,26 +188,27 @@ def paper_page(found: Mapping[str, Any]) -> Page:
     )
     if settings["model"] != "vgg19":
         page.paragraph(
-            f"These figures are of {settings['model']}, not of the paper's VGG19, so they are others.",
+            f"These accuracies are those of {settings['model']}. The paper uses VGG19, so they differ.",
             "warning",
         )
     if any(cell["stands_in"] for cell in found["cells"]):
         page.paragraph(
-            "A data set that is 'for' another is a stand-in: other images, so its figures cannot be those of "
-            "the paper.",
+            "A data set 'for' one of the paper is a stand-in. It has other images, so its accuracies cannot "
+            "be compared with those of the paper.",
             "warning",
         )
     for vlad, title in _TITLES.items():
         page.heading(title)
         scales = sorted({tuple(c["scales"]) for c in found["cells"] if c["encode"].startswith("vlad")})
         fed = " and ".join(",".join(map(str, one)) for one in scales)
-        caption = "Accuracy on the test images, interval of Wilson."
-        caption += f" VLAD is fed by scale {fed}." if vlad else ""
+        caption = "Accuracy on the test images, with its Wilson interval."
+        caption += f" VLAD encodes the descriptors of scale {fed}." if vlad else ""
         page.table(_HEADER, _rows(found, vlad=vlad), caption)
     page.heading("Settings and versions")
-    page.details("Settings", settings)
+    page.details("Settings", shown_settings(settings))
     page.details("Versions", found["runs"][0]["versions"])
     for run in found["runs"]:
         seconds = {r["encode"]: r["seconds"] for r in run["results"]}
-        page.details(f"Seconds: {run['data']}, scale {run['settings']['scales']}", seconds)
+        run_scales = ",".join(map(str, run["settings"]["scales"]))
+        page.details(f"Seconds: {run['data']}, scale {run_scales}", seconds)
     return page

@@ -25,7 +25,7 @@ PLACES = {
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (20, 120, 60)])
 @pytest.mark.parametrize("place", PLACES)
-def test_boxes(rng, tmp_path, place, colour):
+def test_a_box_is_found_with_place_colour_and_share(rng, tmp_path, place, colour):
     image = picture(rng).resize((5 * SIDE, 4 * SIDE))
     x0, y0, x1, y1 = PLACES[place]
     ImageDraw.Draw(image).rectangle((5 * x0, 4 * y0, 5 * x1 + 4, 4 * y1 + 3), fill=colour)
@@ -36,7 +36,7 @@ def test_boxes(rng, tmp_path, place, colour):
 
 
 @pytest.mark.parametrize("shape", ["nothing", "round view", "bars", "inside", "blank", "half"])
-def test_what_is_no_box(rng, tmp_path, shape):
+def test_other_uniform_areas_are_no_boxes(rng, tmp_path, shape):
     image = picture(rng, 400)
     draw = ImageDraw.Draw(image)
     if shape == "round view":
@@ -55,9 +55,11 @@ def test_what_is_no_box(rng, tmp_path, shape):
     assert facts_of(image, tmp_path).boxes == ()
 
 
-def test_borders(rng, tmp_path):
-    facts = facts_of(picture(rng, 400), tmp_path)
-    assert max(facts.border) < 0.01
+def test_a_picture_without_a_border_has_none(rng, tmp_path):
+    assert max(facts_of(picture(rng, 400), tmp_path).border) < 0.01
+
+
+def test_a_border_is_measured_on_each_side(rng, tmp_path):
     image = picture(rng, 400)
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, 399, 39), fill=(250, 250, 250))
@@ -67,22 +69,26 @@ def test_borders(rng, tmp_path):
     assert facts.border_colour == "white"
 
 
-def test_boxes_of_a_set(rng, tmp_path):
-    def painted(image, part, name, i):
-        if i % 2 or name == "b":
-            ImageDraw.Draw(image).rectangle((0, 70, 30, 95), fill=0)
-        return image
+def painted(image):
+    ImageDraw.Draw(image).rectangle((0, 70, 30, 95), fill=0)
+    return image
 
-    found = audited(write_set(tmp_path, rng, make=painted))
-    one = findings(found)["uniform_box"]
+
+def test_a_box_that_goes_with_the_class_is_a_warning(rng, tmp_path):
+    def make(image, part, name, i):
+        return painted(image) if i % 2 or name == "b" else image
+
+    one = findings(audited(write_set(tmp_path, rng, make=make)))["uniform_box"]
     assert (one["place"], one["colour"], one["n_images"]) == ("bottom left", "black", 60)
     assert one["shares"] == {"a": 0.5, "b": 1.0}
     assert one["severity"] == "warning"
 
-    def evenly(image, part, name, i):
-        return painted(image, part, "a", i)
 
-    found = audited(write_set(tmp_path / "even", rng, make=evenly))
+def test_a_box_that_all_classes_have_is_a_note(rng, tmp_path):
+    def make(image, part, name, i):
+        return painted(image) if i % 2 else image
+
+    found = audited(write_set(tmp_path, rng, make=make))
     one = findings(found)["uniform_box"]
     assert (one["severity"], one["shares"]) == ("note", {"a": 0.5, "b": 0.5})
     assert "goes with the class" not in one["sentence"]

@@ -1,6 +1,7 @@
-"""Planted shortcuts: what is beside the subject and tells the class."""
+"""Planted shortcuts: something beside the subject that tells the class."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -12,26 +13,42 @@ from medvlad.audit import audit_summary
 from medvlad.audit import shortcuts as audit_shortcuts
 
 
-def test_a_border_tells_the_class(rng, tmp_path):
-    def framed(image, part, name, i):
+@pytest.fixture(scope="module")
+def framed(tmp_path_factory):
+    """Audit of a set in which the images of class a have a frame of 4 pixels."""
+
+    def make(image, part, name, i):
         if name == "a":
             ImageDraw.Draw(image).rectangle((0, 0, SIDE - 1, SIDE - 1), outline=(60, 90, 30), width=4)
         return image
 
-    found = audited(write_set(tmp_path, rng, make=framed))
-    assert shortcuts(found) == {"border", "corners"}  # a frame has corners
-    by_kind = findings(found)
-    one = by_kind["shortcut_border"]
+    rng = np.random.default_rng(20261122)
+    return audited(write_set(tmp_path_factory.mktemp("framed"), rng, make=make))
+
+
+def test_a_frame_is_a_shortcut_by_border_and_corners(framed):
+    assert shortcuts(framed) == {"border", "corners"}
+
+
+def test_a_border_tells_the_class(framed):
+    one = findings(framed)["shortcut_border"]
     assert one["severity"] == "warning"
     assert one["balanced_accuracy"] > 0.95
     assert one["auc_ci95"][0] > 0.9
     assert one["chance"] == 0.5
+
+
+def test_a_border_that_goes_with_the_class_is_a_warning(framed):
+    by_kind = findings(framed)
     frame = by_kind["uniform_border"]
     assert (frame["severity"], frame["n_images"], frame["colour"]) == ("warning", 40, "one colour")
     assert frame["shares"] == {"a": 1.0, "b": 0.0}
     assert frame["median"] == pytest.approx(4 / SIDE)
     assert "goes with the class" in frame["sentence"]
-    assert "parts_differ" not in by_kind
+
+
+def test_a_border_in_both_parts_is_no_difference_of_the_parts(framed):
+    assert "parts_differ" not in findings(framed)
 
 
 def test_letters_in_a_corner_tell_the_class(rng, tmp_path):
@@ -86,7 +103,7 @@ def test_the_number_of_bytes_tells_the_class(rng, tmp_path):
 
 @pytest.mark.parametrize("what", ["copies", "patients"])
 def test_copies_and_patients_stay_on_one_side(rng, tmp_path, what):
-    """Labels say nothing, but who has seen a picture, or its patient's background, knows its label."""
+    """A classifier that has seen a copy, or the background of the same patient, would know the label."""
     draw = random.Random(0)
     for k in range(30):
         name, base = "ab"[k % 2], picture(rng)
@@ -101,13 +118,13 @@ def test_copies_and_patients_stay_on_one_side(rng, tmp_path, what):
     assert not shortcuts(found)
     figures = found["shortcuts"]["cross-validation"]["border"]
     assert figures["balanced_accuracy"] < 0.75
-    # The interval draws pictures or patients, of which there are a quarter: it is wide.
+    # The interval is wide, because it draws pictures or patients, and each has four images.
     low, high = figures["balanced_accuracy_ci95"]
     assert high - low > 0.2
     assert ("near_duplicates" in findings(found)) == (what == "copies")
 
 
-def test_test_images_that_differ(rng, tmp_path):
+def test_test_images_that_differ_from_training_images_are_found(rng, tmp_path):
     def darker(image, part, name, i):
         return ImageEnhance.Brightness(image).enhance(0.6) if (part, name) == ("test", "b") else image
 
@@ -119,7 +136,7 @@ def test_test_images_that_differ(rng, tmp_path):
     assert "'b'" in one["sentence"]
 
 
-def test_figures_are_those_of_scikit_learn(rng):
+def test_scores_are_those_of_scikit_learn(rng):
     labels = rng.integers(0, 3, 200)
     decision = np.round(rng.normal(size=(200, 3)) + np.eye(3)[labels], 1)  # with ties
     found = audit_shortcuts._figures(labels, decision, np.arange(200), 0)
@@ -137,3 +154,12 @@ def test_few_images_are_not_tried(rng, tmp_path):
     assert found["findings"] == []
     assert found["shortcuts"]["cross-validation"].startswith("not tried: the smallest class has 3")
     assert "shortcuts, cross-validation: not tried" in audit_summary(found)
+
+
+def test_copies_in_both_parts_are_no_shortcut(tmp_path, rng):
+    """They are found as copies. Without them nothing tells the classes."""
+    write_set(tmp_path, rng, n=40, parts=("train",))
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    kinds = {one["kind"] for one in audited(tmp_path)["findings"]}
+    assert any(kind.startswith("identical") for kind in kinds)
+    assert not any(kind.startswith("shortcut") for kind in kinds)

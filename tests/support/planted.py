@@ -1,4 +1,4 @@
-"""Sets of pictures in which defects are planted, and what an audit finds in them."""
+"""Sets of pictures with planted defects, and the findings of an audit of them."""
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,7 @@ SIDE = 96
 
 
 def picture(rng, side=SIDE, sigma=3.0):
-    """A smooth random texture in colour, unlike any other."""
+    """Return a smooth random texture in colour, unlike any other."""
     noise = gaussian_filter(rng.normal(size=(side, side, 3)), (sigma, sigma, 0))
     return Image.fromarray(np.clip(128 + 45 * noise / noise.std(), 20, 235).astype(np.uint8))
 
@@ -23,7 +23,7 @@ def save(image, path, **options):
 
 
 def write_set(root, rng, n=20, classes=("a", "b"), parts=("train", "test"), make=None, ending="bmp"):
-    """A set of `n` images a class and part; `make` may change a picture."""
+    """Write `n` images for each class and part. `make` may change a picture."""
     for part in parts:
         for name in classes:
             for i in range(n):
@@ -34,25 +34,29 @@ def write_set(root, rng, n=20, classes=("a", "b"), parts=("train", "test"), make
 
 
 def findings(found):
+    """Return the findings by kind. Each kind occurs once."""
     kinds = [one["kind"] for one in found["findings"]]
     assert len(kinds) == len(set(kinds)), kinds
     return {one["kind"]: one for one in found["findings"]}
 
 
 def audited(root, **options):
+    """Return the audit of a folder."""
     return audit(load_image_folder(root, **options), n_threads=2)
 
 
 def kinds_of(root, **options):
+    """Return the severity of each finding of a folder, by kind."""
     return {one["kind"]: one["severity"] for one in audited(root, **options)["findings"]}
 
 
 def shortcuts(found):
+    """Return the features that tell the class."""
     return {kind[9:] for kind in findings(found) if kind.startswith("shortcut_")}
 
 
 def copied(rng, root, one, other, options=None, change=lambda image: image):
-    """A picture at one path and its copy at another."""
+    """Write a picture and its copy, changed by `change`."""
     image = picture(rng)
     save(image, root / one)
     return save(change(image), root / other, **(options or {}))
