@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from sklearn.pipeline import FeatureUnion
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import check_output_folder
+from medvlad._util.validate import make_output_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.projection import DescriptorProjection
@@ -194,7 +194,7 @@ class _Shown:
     """Puts each picture into a folder as well."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = check_output_folder(folder, "figures of the report:")
+        self._folder = make_output_folder(folder, "figures of the report:")
         self.names = set[str]()
 
     def keep(self, encode: str, pictures: Iterable[Named]) -> list[tuple[Picture, str]]:

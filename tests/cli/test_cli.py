@@ -157,7 +157,7 @@ def test_nothing_is_written_among_the_images(run, images, weights, tmp_path):
     ):
         status, _, error = run(*command)
         assert status == 2, command
-        assert f"lies in {images}" in error
+        assert f"lies in the image folder {images}" in error
     assert sorted(images.rglob("*")) == before
 
 

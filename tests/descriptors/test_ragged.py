@@ -46,12 +46,12 @@ def test_take_from_the_end_keeps_weights():
         ([0.5], "of float64"),
         ([True, False], "got shape \\(2,\\) of bool"),
         ([[0]], "got shape \\(1, 1\\)"),
-        ([[0], [1, 2]], "by a row of integers"),
+        ([[0], [1, 2]], "a one-dimensional list of integers"),
         (["a"], "of <U1"),
         (1, "got shape \\(\\)"),
-        ([0, 4], "image 4 was chosen of 4: they are counted from 0 to 3"),
-        ([-5], "image -5 was chosen of 4"),
-        (np.array([2**63], np.uint64), "image 9223372036854775808"),
+        ([0, 4], "image index 4 is out of range for 4 images: use 0 to 3, or -4 to -1"),
+        ([-5], "image index -5 is out of range for 4 images"),
+        (np.array([2**63], np.uint64), "image index 9223372036854775808"),
     ],
 )
 def test_what_take_refuses(indices, words):
