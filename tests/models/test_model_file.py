@@ -128,7 +128,7 @@ def test_labels_keep_their_type(features, arrays, tmp_path, labels):
 def test_other_labels_are_refused(features, arrays, tmp_path):
     steps = [("features", features), ("encode", GlobalPool()), ("classify", WideLinearSVC())]
     fitted = Pipeline(steps).fit(arrays, np.array(["a", "b", "c"] * 3, dtype=object))
-    with pytest.raises(InputError, match="text or integers, not object"):
+    with pytest.raises(InputError, match="dtype object, but a model file holds text or integers"):
         save_model(fitted, tmp_path / "m")
 
 
@@ -271,7 +271,7 @@ def test_a_header_holds_nothing_else(fitted, tmp_path, key):
     path = tmp_path / "model"
     save_model(fitted, path)
     path.write_bytes(with_header(path, **{key: "0"}))
-    with pytest.raises(InputError, match="its header holds more than a model's"):
+    with pytest.raises(InputError, match="its header has unknown keys"):
         load_model(path)
 
 
@@ -281,7 +281,7 @@ def test_what_could_not_be_read_back_is_not_written(rng, tmp_path):
     fitted = Pipeline([("vlad", vlad), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
     with pytest.raises(
         InputError,
-        match=r"the pipeline would not be read back from a model file: .*alpha_ that are too large",
+        match=r"the saved pipeline could not be loaded again, .*alpha_ holds numbers that are too large",
     ):
         save_model(fitted, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
@@ -309,7 +309,7 @@ def test_numpy_numbers_in_card_and_parameters(rng, tmp_path):
         load_model(tmp_path / "m").decision_function(x), fitted.decision_function(x)
     )
     for card in ({"a": np.ones(2)}, {"a": {1, 2}}, {(1, 2): 3}):
-        with pytest.raises(InputError, match="nothing that JSON holds"):
+        with pytest.raises(InputError, match="cannot be written as JSON"):
             save_model(fitted, tmp_path / "m", card=card)
 
 
@@ -323,7 +323,7 @@ def test_a_number_that_was_damaged_is_told(rng, tmp_path):
     sound = path.read_bytes()
     assert sound.count(coefficients) == 1
     path.write_bytes(sound.replace(coefficients, (fitted["svm"].coef_ * 1.5).astype("<f8").tobytes()))
-    with pytest.raises(InputError, match="is damaged, its digest is another: copy it again"):
+    with pytest.raises(InputError, match="is damaged, its content does not match its digest: copy it again"):
         load_model(path)
 
 
@@ -335,7 +335,7 @@ def test_arrays_of_strange_shapes_have_digests_too(fitted, tmp_path, shape):
     metadata, arrays = contents(path)
     header = json.loads(metadata["medvlad"]) | {"digest": "0"}
     path.write_bytes(save(arrays | {"more": np.zeros(shape)}, metadata={"medvlad": json.dumps(header)}))
-    with pytest.raises(InputError, match="its digest is another"):
+    with pytest.raises(InputError, match="does not match its digest"):
         load_model(path)
 
 
@@ -352,7 +352,7 @@ def test_links_are_followed_and_devices_left_alone(fitted, tmp_path):
 
 
 def test_other_pipelines_are_refused(tmp_path):
-    with pytest.raises(InputError, match="not WideLinearSVC, GlobalPool"):
+    with pytest.raises(InputError, match="cannot hold the steps WideLinearSVC, GlobalPool: use"):
         save_model(Pipeline([("a", WideLinearSVC()), ("b", GlobalPool())]), tmp_path / "m")
 
 
@@ -380,7 +380,7 @@ def test_tiles_of_several_encoders_are_refused(rng, tmp_path):
     for encoder in (union, nested):
         tiles = SpatialTiles(encoder, grids=[(2, 2)], tiles=[(1, 1)])
         steps = [("tiles", tiles), ("svm", WideLinearSVC())]
-        with pytest.raises(InputError, match="tiles are of one encoder"):
+        with pytest.raises(InputError, match="tiles of one encoder"):
             save_model(Pipeline(steps).fit(x, [0, 1] * 3), tmp_path / "m")
 
 
@@ -393,7 +393,7 @@ def test_descriptors_from_elsewhere(rng, tmp_path):
     np.testing.assert_array_equal(back.decision_function(x), fitted.decision_function(x))
     assert model_card(tmp_path / "m")["features"] is None
     check_readable(tmp_path / "m")
-    with pytest.raises(InputError, match="takes no images: load it in Python"):
+    with pytest.raises(InputError, match="does not accept images: load it in Python"):
         check_readable(tmp_path / "m", of_images=True)
 
 

@@ -105,7 +105,7 @@ def test_tiles_without_descriptors_have_no_form(rng, tmp_path):
     pipeline = Pipeline([("tiles", tiles), ("svm", WideLinearSVC())]).fit(
         rng.random((6, 2, 2, 5)), [0, 1] * 3
     )
-    with pytest.raises(InputError, match="leave one without a descriptor"):
+    with pytest.raises(InputError, match="leave a tile without a descriptor"):
         export_onnx(pipeline, tmp_path / "a.onnx")
 
 
@@ -148,9 +148,9 @@ def test_what_has_no_form(tmp_path, small_weights, rng):
     ):
         steps = [*encoder_steps(settings.encoder(name)), ("classify", WideLinearSVC())]
         Pipeline(steps).fit(x, [0, 1] * 3)
-        with pytest.raises(InputError, match="no form in ONNX"):
+        with pytest.raises(InputError, match=r"cannot be exported to ONNX|which ONNX does not have"):
             export_onnx(Pipeline([("features", Fixed()), *steps]), tmp_path / "a", from_features=True)
     other = CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights)
-    with pytest.raises(InputError, match="--from-features"):
+    with pytest.raises(InputError, match="use from_features=True"):
         export_onnx(Pipeline([("features", other), *steps]), tmp_path / "a")
     assert not list(tmp_path.iterdir())
