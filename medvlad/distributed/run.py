@@ -167,8 +167,8 @@ class _Run:
             raise InputError("a run on a cluster needs a store: use CNNDescriptors(..., store='FOLDER')")
         if scheduler is not None and n_workers is not None:
             raise InputError(
-                f"n_workers={n_workers} starts workers on this machine, but scheduler={scheduler!r} has its own: "
-                "give only one of them"
+                f"n_workers={n_workers} starts workers on this machine, but scheduler={scheduler!r} has its "
+                "own: give only one of them"
             )
         if n_workers is not None:
             check_positive_int(n_workers, "n_workers")
@@ -352,8 +352,8 @@ class _Run:
         more = f" and {len(indices) - len(names)} more" if len(indices) > len(names) else ""
         return (
             f"every worker that took these {len(indices)} images died: {', '.join(names)}{more}; remove the "
-            "harmful image or give the workers more memory, then run the same again: the other images are in the "
-            "store"
+            "harmful image or give the workers more memory, then run the same again: the other images are "
+            "in the store"
         )
 
     def _results(
