@@ -80,7 +80,7 @@ def test_real_dtypes_become_float32(dtype):
         (np.ones((2, 2)), [0, 2, 1, 2], "must not decrease, got 2 then 1 at image 1"),
         (np.ones((2, 2)), [0.0, 2.0], "float64"),
         (np.ones((2, 2)), [], "offsets"),
-        (np.ones((2, 2)), [[0], [1, 2]], "offsets must be n_images"),
+        (np.ones((2, 2)), [[0], [1, 2]], "offsets must be a list of n_images"),
         (np.ones(2), [0, 2], r"shape \(n, n_features\)"),
         (np.ones((2, 0)), [0, 2], "n_features >= 1"),
         (np.ones((2, 2), complex), [0, 2], "complex128"),
@@ -97,7 +97,7 @@ def test_bad_arguments(values, offsets, message):
 def test_bad_lists():
     with pytest.raises(InputError, match="descriptors of image 1 have 2 features, those of image 0 have 3"):
         Descriptors.from_list([np.ones((1, 3)), np.ones((1, 2))])
-    with pytest.raises(InputError, match="from_list needs a list of arrays, got NoneType"):
+    with pytest.raises(InputError, match="from_list needs a list of arrays, one per image, got NoneType"):
         Descriptors.from_list(None)
     with pytest.raises(InputError, match="descriptors of image 1 must have shape"):
         mv.VLAD(2).fit([np.ones((2, 3)), np.ones(3)])

@@ -1,6 +1,6 @@
 """A run on a cluster of real processes gives the numbers of one process, even if workers are killed.
 
-The workers preload support/dask_faults.py, which kills them in the middle of a chunk or just after writing it.
+The workers preload support/dask_faults.py, which kills them in the middle of a chunk or just after it.
 """
 
 import os
