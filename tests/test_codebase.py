@@ -2,7 +2,9 @@
 
 import ast
 import functools
+import os
 import re
+import shutil
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -360,6 +362,62 @@ def test_the_stub_of_the_native_module_matches_it():
         signature = getattr(native, name).__doc__.splitlines()[0]
         found = re.findall(r"(\w+): ", signature)
         assert [argument.arg for argument in node.args.args] == found, name
+
+
+# ------------------------------------------------------------------------------ a clean environment
+
+OUTSIDE = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONHASHSEED": "3",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+KEPT = {"KERAS_BACKEND": "tensorflow", "MEDVLAD_SIMD": "portable"}
+
+
+def names_in(environment):
+    """Return the names of the variables in the output of `env`."""
+    return {line.partition("=")[0] for line in environment.splitlines()}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("arguments", [[], ["PYTHON=python-of-the-user"]], ids=["default", "PYTHON"])
+def test_make_passes_no_settings_of_python_on(tmp_path, arguments):
+    # A make that runs this test passes its own choice of PYTHON on.
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHON")}
+    (tmp_path / "print.mk").write_text("print-environment:\n\t@echo CHOSEN=$(PYTHON)\n\t@env\n")
+    done = subprocess.run(
+        ["make", "-s", "-f", "Makefile", "-f", tmp_path / "print.mk", *arguments, "print-environment"],
+        cwd=ROOT,
+        env=outer | OUTSIDE | KEPT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = names_in(done.stdout)
+    assert names >= {*KEPT, "PATH"}
+    assert not [name for name in names if name.startswith(("PYTHON", "OPENBLAS", "OMP", "MKL"))]
+    assert f"CHOSEN={'python-of-the-user' if arguments else 'python3'}\n" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_ci_passes_no_settings_of_python_on(tmp_path):
+    """A program that prints its environment takes the place of make."""
+    make = tmp_path / "make"
+    make.write_text("#!/bin/sh\nenv\n")
+    make.chmod(0o755)
+    chosen = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHON": "python-of-the-user"}
+    done = subprocess.run(
+        ["bash", ROOT / ".ci" / "run"],
+        env=os.environ | OUTSIDE | KEPT | chosen,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = names_in(done.stdout)
+    assert names >= {*KEPT, "PATH", "PYTHON", "MEDVLAD_WERROR"}
+    assert not names & OUTSIDE.keys()
 
 
 def test_the_smoke_test_of_the_wheel_passes():
