@@ -123,7 +123,7 @@ def test_every_dependency_has_a_lower_bound_and_is_used():
 #: How each file that downloads checks what it gets.
 CHECKED_BY = {
     "datasets/download.py": "pooch and the publisher's SHA-256, if one is published",
-    "extraction/weights.py": "Keras' digests of its weights files, and our fingerprint in each result and model",
+    "extraction/weights.py": "Keras' digests of its weights, and our fingerprint in every result and model",
 }
 
 #: Files whose publishers state no checksum. The SHA-256 of the download is printed and kept.
