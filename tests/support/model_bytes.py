@@ -96,4 +96,4 @@ def steps_of(path):
 
 
 def centers_of(path):
-    return [name for name in contents(path)[1] if name.endswith("clustercenters_of_")]
+    return [name for name in contents(path)[1] if name.endswith("cluster_centers_")]
