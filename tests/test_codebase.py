@@ -200,7 +200,8 @@ def test_classes_are_measured_in_python_and_in_cpp(tmp_path):
     python, cpp = tmp_path / "a.py", tmp_path / "a.cpp"
     python.write_text("class A:\n    x = 1\n\n    class B:\n        pass\n")
     cpp.write_text(
-        "struct A {\n  int x;\n  class B {\n   int y;\n  };\n};\n\nclass C : public A {\n};\nclass D;\nstruct E {\n} e;\n"
+        "struct A {\n  int x;\n  class B {\n   int y;\n  };\n};\n\n"
+        "class C : public A {\n};\nclass D;\nstruct E {\n} e;\n"
     )
     assert dict(classes(python)) == {"A": 5, "B": 2}
     assert dict(classes(cpp)) == {"A": 6, "B": 3, "C": 2, "E": 2}
