@@ -1,12 +1,22 @@
-"""medvlad: medical image classification with frozen CNN descriptors, VLAD and an exact linear SVM.
+"""Classify medical images with frozen CNN descriptors, VLAD and an exact linear SVM.
 
-::
+Data moves through the rooms of the package in one direction::
 
-    paths --images--> pixels --features--> Descriptors --encoding--> (B, K*D) --classify--> y
-                                                ^ cluster centres (K, D), fitted once by codebook
+    paths --images--> pixels --extraction--> Descriptors --encoders--> (B, K * D) --svm--> y
+                                   |             ^
+                                 store       k-means centres (K, D)
 
-Public names are imported when first used, so ``import medvlad`` costs little and never brings in TensorFlow
-or CuPy.
+    datasets      folders and tables of images, with labels and patients
+    evaluation    cross-validation, metrics, intervals
+    report        HTML reports and tables
+    models        a fitted pipeline as a file, or as an ONNX graph
+    audit         problems of a data set
+    backends      assignment and aggregation: NumPy, C++ and CUDA
+    distributed   extraction and encoding on a cluster
+    cli           the command ``medvlad``
+
+Every room imports only lower rooms. Public names are imported at their first use, so ``import medvlad`` is
+fast and loads neither TensorFlow nor CuPy.
 """
 
 from __future__ import annotations
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
     from medvlad.store.stored_descriptors import StoredDescriptors
     from medvlad.svm.wide_linear_svc import WideLinearSVC
 
+#: Module, below medvlad, of each public name.
 _ROOM = {
     "BagOfWords": "encoders",
     "CNNDescriptors": "extraction",

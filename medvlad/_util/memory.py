@@ -1,4 +1,4 @@
-"""What a user can do about too little memory, in the error itself."""
+"""Turn a MemoryError into a message that says what needed the memory and what the user can do."""
 
 from __future__ import annotations
 
@@ -9,12 +9,25 @@ __all__ = ["OutOfMemory", "memory_for"]
 
 
 class OutOfMemory(MemoryError):
-    """Too little memory: one sentence that says for what, and what to do."""
+    """Too little memory. The message says what needed it and what to do."""
 
 
 @contextmanager
 def memory_for(what: str, advice: str) -> Iterator[None]:
-    """Context, or decorator, in which too little memory is told as that for `what`, with `advice`."""
+    """Return a context, or a decorator, that raises OutOfMemory instead of MemoryError.
+
+    Parameters
+    ----------
+    what : str
+        Work that needs the memory, such as "k-means".
+    advice : str
+        What the user can do, in the imperative.
+
+    Raises
+    ------
+    OutOfMemory
+        If the code inside raises MemoryError. An OutOfMemory from inside keeps its message.
+    """
     try:
         yield
     except OutOfMemory:

@@ -1,4 +1,4 @@
-"""What of files differs between POSIX and Windows: locks, reading at a place, flushing a folder."""
+"""Hide the differences between POSIX and Windows files: locks, reading at an offset, flushing a folder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ else:
 
 
 def try_lock(file: BufferedWriter | BufferedRandom) -> None:
-    """Take the lock of an open file, which the system takes back from whoever is killed.
+    """Lock an open file without waiting. The operating system releases the lock when the process ends.
 
     Raises
     ------
     BlockingIOError
-        If somebody else holds it.
+        If another process holds the lock.
     OSError
         If the file system has no locks.
     """
@@ -36,13 +36,30 @@ def try_lock(file: BufferedWriter | BufferedRandom) -> None:
 
 
 def open_for_reading(path: Path) -> int:
-    """Return a descriptor of a file of bytes."""
+    """Open a binary file for reading and return its file descriptor."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 
 def read_at(path: Path, descriptor: int, length: int, begin: int) -> bytes:
-    """Read at most `length` bytes from `begin` on; any number of threads may."""
-    if sys.platform == "win32":  # without pread, each reading has a place of its own
+    """Read at most `length` bytes at the offset `begin`. Several threads may read at the same time.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Only Windows uses it.
+    descriptor : int
+        File descriptor from :func:`open_for_reading`.
+    length : int
+        Maximum number of bytes.
+    begin : int
+        Offset of the first byte.
+
+    Returns
+    -------
+    bytes
+        Shorter than `length` at the end of the file.
+    """
+    if sys.platform == "win32":  # no pread: a shared file position would be moved by other threads
         with path.open("rb") as file:
             file.seek(begin)
             return file.read(length)
@@ -50,7 +67,7 @@ def read_at(path: Path, descriptor: int, length: int, begin: int) -> bytes:
 
 
 def flush_folder(path: Path) -> None:
-    """Have the disk know the names in a folder, where the file system lets a folder be flushed."""
+    """Write the names in a folder to the disk, if the file system supports that."""
     if sys.platform == "win32":
         return
     try:

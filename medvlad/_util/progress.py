@@ -1,4 +1,4 @@
-"""Progress of long work on standard error."""
+"""Show the progress of long work on standard error."""
 
 from __future__ import annotations
 
@@ -8,12 +8,22 @@ __all__ = ["progress_bar"]
 
 
 class _Bar(tqdm):  # type: ignore[type-arg]
-    """A bar without tqdm's thread that watches over bars: nothing but this package's own threads is left."""
+    """A progress bar without tqdm's monitor thread, so that no thread outlives the work."""
 
     monitor_interval = 0
 
 
 def progress_bar(n_images: int, what: str, shown: bool | None) -> _Bar:
-    """Return a bar over images; with `shown` None there is one where standard error is a terminal."""
+    """Return a progress bar over images.
+
+    Parameters
+    ----------
+    n_images : int
+        Total number of images.
+    what : str
+        Label of the bar.
+    shown : bool or None
+        Whether the bar is shown. None: only if standard error is a terminal.
+    """
     hidden = None if shown is None else not shown
     return _Bar(total=n_images, unit="image", desc=what, disable=hidden, smoothing=0.05, miniters=1)

@@ -1,7 +1,7 @@
-"""Checks of scalars, indices and files, and the errors that users see.
+"""Check scalars, indices and output files, and define the errors that users see.
 
-Every room calls these functions, so the same mistake gets the same words everywhere. Checks of arrays are in
-:mod:`medvlad.descriptors.checks`.
+Every room calls these functions, so the same mistake gives the same message everywhere. Checks of arrays are
+in :mod:`medvlad.descriptors.checks`.
 """
 
 from __future__ import annotations
@@ -29,43 +29,48 @@ __all__ = [
     "check_positive_int",
     "check_seed",
     "import_extra",
+    "make_output_folder",
     "one_line",
 ]
 
-#: More threads than any machine has processors are a mistake.
+#: Upper limit of n_threads. No machine has more processors, so a larger value is a mistake.
 MAX_THREADS = 1024
 
 
 class InputError(ValueError):
-    """Bad input from the caller: one sentence that names the value or file and what to do."""
+    """Bad input from the caller. The message says what is wrong, what was expected and what to do."""
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed. The message names the extra that installs it."""
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency or say which extra brings it.
+    """Import an optional dependency.
 
     Parameters
     ----------
     module : str
         Dotted module name.
     extra : str
-        The extra of medvlad that installs it.
+        Extra of medvlad that installs the module.
     purpose : str
-        What needs it, the subject of the message.
+        What needs the module. It is the subject of the error message.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
     MissingExtraError
-        If the module cannot be imported.
+        If the module cannot be imported. The message names the extra.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         cause: BaseException | None = error
-        while cause is not None:  # extension modules make an ImportError of Ctrl-C
+        while cause is not None:  # Ctrl-C in an extension module becomes an ImportError
             if isinstance(cause, KeyboardInterrupt):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
@@ -75,42 +80,57 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def check_indices(indices: Any, n_images: int) -> NDArray[np.int64]:
-    """Return the rows 0 to `n_images` - 1 that integers, from the end where negative, or a mask choose.
+    """Return the row numbers that `indices` selects among `n_images` images.
+
+    Parameters
+    ----------
+    indices : array-like of int, or of bool with shape (n_images,)
+        Image numbers, counted from the end if negative, or a mask.
+    n_images : int
+        Number of images.
+
+    Returns
+    -------
+    ndarray of int64
+        Row numbers from 0 to ``n_images - 1``.
 
     Raises
     ------
     InputError
-        If they are neither, or outside.
+        If `indices` is neither, or a number is out of range.
     """
     try:
         array = np.asarray(indices)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"images are chosen by a row of integers ({one_line(error)})") from error
+        raise InputError(f"indices must be a one-dimensional list of integers ({one_line(error)})") from error
     if array.shape == (n_images,) and array.dtype == np.bool_:
         return np.flatnonzero(array)
     if array.size == 0 and array.ndim == 1 and array.dtype != np.bool_:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise InputError(
-            f"images are chosen by a row of integers, or by {n_images} of True and False, got shape "
-            f"{array.shape} of {array.dtype}"
+            f"indices must be a one-dimensional list of integers, or a mask of {n_images} True and False, "
+            f"got shape {array.shape} of {array.dtype}"
         )
     outside = (array >= n_images) | (array < -n_images)
     if outside.any():
         raise InputError(
-            f"image {array[outside][0]} was chosen of {n_images}: they are counted from 0 to {n_images - 1}"
+            f"image index {array[outside][0]} is out of range for {n_images} images: "
+            f"use 0 to {n_images - 1}, or -{n_images} to -1"
+            if n_images
+            else f"image index {array[outside][0]} is out of range: there are no images"
         )
     index = array.astype(np.int64)
     return np.where(index < 0, index + n_images, index)
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Return the message of an error on one line."""
     return " ".join(str(error).split())
 
 
 def check_positive_int(value: Any, name: str) -> int:
-    """Return `value` as an int, at least 1, or raise InputError."""
+    """Return `value` as an int. Raise InputError unless it is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
     return int(value)
@@ -126,14 +146,20 @@ def check_interval(value: Any, name: str, low: float, high: float) -> float:
 
 
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
-    """Return `value` if it is one of `choices`, or raise InputError listing them."""
+    """Return `value`. Raise InputError with the list of `choices` unless it is one of them."""
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return str(value)
 
 
 def check_n_threads(n_threads: Any) -> int:
-    """Return the number of threads: `n_threads`, or the processors this process may use when None."""
+    """Return `n_threads`. None: the number of processors that this process may use.
+
+    Raises
+    ------
+    InputError
+        Unless it is an integer from 1 to MAX_THREADS.
+    """
     if n_threads is None:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
@@ -145,41 +171,73 @@ def check_n_threads(n_threads: Any) -> int:
 
 
 def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
-    """Return `path` if a file can be written there, so that long work is not lost for want of a folder."""
+    """Return `path` if a file can be written there.
+
+    Call it before long work, so that a wrong path is found before the result is lost.
+
+    Parameters
+    ----------
+    path : path-like
+        File to be written. It may exist.
+    what : str
+        Kind of file, such as "model". Error messages use it.
+
+    Raises
+    ------
+    InputError
+        If `path` is a folder, a device or a pipe, its folder does not exist, or writing is not permitted.
+    """
     target = Path(path)
     if target.is_dir():
-        raise InputError(f"{target} is a folder: name a file for the {what}")
+        raise InputError(f"the {what} {target} is a folder: give the path of a file")
     if target.exists() and not target.is_file():
-        raise InputError(f"{target} is a device or pipe, not a regular file: name another for the {what}")
+        raise InputError(f"the {what} {target} is a device or pipe: give the path of a regular file")
     if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} for the {what} does not exist: make it first")
+        raise InputError(f"the folder {target.parent} for the {what} does not exist: create it first")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise InputError(f"the {what} {target} cannot be written: check permissions or choose another place")
     return target
 
 
-def check_output_folder(path: str | os.PathLike[str], option: str, *images: str | os.PathLike[str]) -> Path:
-    """Make the folder `path` that a command's `option` names; refuse one among the images that it reads.
+def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
+    """Create an output folder and its parents, and return its path.
 
-    There it would be taken for a class, or for images, the next time.
+    A folder inside an image folder is refused: the next run would read it as a class or as images.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder to create. It may exist.
+    name : str
+        What error messages call it, such as "out".
+    *images : path-like
+        Image folders that the same work reads.
+
+    Raises
+    ------
+    InputError
+        If `path` lies in one of `images`, is a file, or cannot be created.
     """
     target = Path(path)
     for root in images:
         if target.resolve().is_relative_to(Path(root).resolve()):
             raise InputError(
-                f"{option} {target} lies in {root}, whose folders and images are read: name one elsewhere"
+                f"{name} {target} lies in the image folder {root}, so the next run would read it as images: "
+                "choose a folder outside"
             )
     if target.exists() and not target.is_dir():
-        raise InputError(f"{option} {target} is a file: name a folder")
+        raise InputError(f"{name} {target} is a file: give the path of a folder")
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{option} {target} cannot be made: {error.strerror}") from error
+        raise InputError(
+            f"{name} {target} cannot be created: {error.strerror or error}; choose another place"
+        ) from error
     return target
 
 
 def check_positive_float(value: Any, name: str) -> float:
-    """Return `value` as a float above 0 and below infinity, or raise InputError."""
+    """Return `value` as a float. Raise InputError unless it is a finite number above 0."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not 0.0 < value < math.inf:
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
@@ -187,7 +245,7 @@ def check_positive_float(value: Any, name: str) -> float:
 
 
 def check_seed(value: Any, name: str = "seed") -> int:
-    """Return `value` if NumPy takes it for a seed: an integer from 0 to 2^32 - 1."""
+    """Return `value` as an int. Raise InputError unless NumPy accepts it as a seed (0 to 2^32 - 1)."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
         raise InputError(f"{name} must be an integer from 0 to 4294967295, got {value!r}")
     return int(value)

@@ -1,4 +1,4 @@
-"""Versions of the packages that a result depends on."""
+"""Collect the versions of the packages that a result depends on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["versions"]
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on; packages that are not installed are left out."""
+    """Return the version of Python and of each installed package that a result can depend on."""
     found = {"python": platform.python_version()}
     for name in (
         "medvlad",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import check_output_file, check_output_folder
+from medvlad._util.validate import check_output_file, make_output_folder
 from medvlad.cli.options import PATH, anonymise_options, layout_option, pseudonyms_of
 
 __all__ = ["audit"]
@@ -46,7 +46,7 @@ def audit(
     from medvlad.report.audit import audit_page
 
     if out is not None:
-        check_output_folder(out, "--out", directory)
+        make_output_folder(out, "--out", directory)
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
     dataset = Experiment(layout=layout, group_pattern=group_pattern, seed=seed).load(directory)

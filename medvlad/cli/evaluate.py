@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import InputError, MissingExtraError, check_output_file, check_output_folder
+from medvlad._util.validate import InputError, MissingExtraError, check_output_file, make_output_folder
 from medvlad.cli.console import collected_warnings, list_skipped
 from medvlad.cli.options import (
     PATH,
@@ -83,7 +83,7 @@ def evaluate(
     check_store(options["store"], directory)
     experiment = Experiment(**settings_of(options))
     if out is not None:
-        check_output_folder(out, "--out", directory)
+        make_output_folder(out, "--out", directory)
     names = pseudonyms_of(anonymise, anonymise_key, out)
     shown = names is None if pictures is None else pictures
     status = _evaluate(experiment, directory, encodings, out, preset, names=names, pictures=shown)
@@ -162,7 +162,7 @@ def predict(
     start_keras()
     pipeline = load_model(model, weights=weights)
     if explain is not None:
-        check_output_folder(explain, "--explain")
+        make_output_folder(explain, "--explain")
     names = pseudonyms_of(anonymise, anonymise_key, explain)
     predictions, skipped = predict_images(
         pipeline, images, on_error=on_error_of(on_error), explain=explain, names=names
@@ -222,7 +222,7 @@ def _evaluate(
     from medvlad.report.evaluation import write_predictions, write_report
 
     if out is not None:
-        check_output_folder(out, "--out", directory)
+        make_output_folder(out, "--out", directory)
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
         dataset = experiment.load(directory)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import check_output_file, check_output_folder
+from medvlad._util.validate import check_output_file, make_output_folder
 from medvlad.cli.console import list_skipped
 from medvlad.cli.options import (
     PATH,
@@ -67,7 +67,7 @@ def paper(scale: str, vlad_scale: str, out: Path | None, anonymise: bool, **opti
             if root is not None:
                 roles.append(Role(name, root, stands_in, anonymous=anonymise))
     if out is not None:
-        check_output_folder(out, "--out", *(role.root for role in roles))
+        make_output_folder(out, "--out", *(role.root for role in roles))
         check_output_file(out / "paper.json", "results")
     names = pseudonyms_of(anonymise, None, out)
     options["scale"] = vlad_scale

@@ -1,7 +1,7 @@
 """Hold the local descriptors of a batch of images, in host memory or on a GPU.
 
 In: arrays of any library, lists of arrays, feature maps. Out:
-:class:`~medvlad.descriptors.ragged.Descriptors`, which all encoders take.
+:class:`~medvlad.descriptors.ragged.Descriptors`, the input of all encoders.
 """
 
 from medvlad.descriptors.checks import MAX_WEIGHT

@@ -1,9 +1,9 @@
-"""Arrays of other libraries in and out, where scikit-learn's array-API dispatch is on.
+"""Read arrays of other libraries and return results of the same library (array-API dispatch of scikit-learn).
 
-With ``sklearn.set_config(array_api_dispatch=True)`` (and SCIPY_ARRAY_API=1 in the environment, on which SciPy
-and scikit-learn insist) estimators give back arrays of the library, and on the device, that their input came
-from. Without it, what is in host memory gives NumPy arrays, as everywhere in scikit-learn. Arrays on a GPU of
-CUDA go their own way, :mod:`medvlad.descriptors.gpu_array`, with dispatch or without.
+If dispatch is on, estimators return arrays of the library and on the device of their input. Turn it on with
+``sklearn.set_config(array_api_dispatch=True)`` and SCIPY_ARRAY_API=1 in the environment, which SciPy and
+scikit-learn require. If dispatch is off, input in host memory gives NumPy arrays, as everywhere in
+scikit-learn. Arrays on a CUDA GPU are handled by :mod:`medvlad.descriptors.gpu_array` in both cases.
 """
 
 from __future__ import annotations
@@ -21,17 +21,24 @@ __all__ = ["like_input", "on_host", "on_host_from_anywhere"]
 
 
 def on_host(x: Any, name: str) -> Any:
-    """Return an array of another library as NumPy's, from another device where dispatch is on; else `x`.
+    """Convert an array of another library to NumPy. Anything else is returned unchanged.
+
+    Parameters
+    ----------
+    x : object
+        An array on another device than the host is converted only if dispatch is on.
+    name : str
+        What error messages call it.
 
     Raises
     ------
     InputError
-        If it cannot be read.
+        If it cannot be converted.
     """
     if not _is_foreign(x):
         return x
     if get_config()["array_api_dispatch"]:
-        if hasattr(x, "detach"):  # torch, whose bfloat16 and gradients are not scikit-learn's to convert
+        if hasattr(x, "detach"):  # torch: scikit-learn converts neither bfloat16 nor tensors with gradients
             x = x.detach().cpu()
         elif (xp := _namespace(x)) is not None:
             x = _convert_to_numpy(x, xp)
@@ -39,12 +46,12 @@ def on_host(x: Any, name: str) -> Any:
 
 
 def on_host_from_anywhere(x: Any, name: str) -> Any:
-    """As `on_host`, from a GPU of CUDA as well: for what is small, such as centres."""
+    """Convert like `on_host`, and from a CUDA GPU as well. Use it for small arrays, such as centres."""
     return GpuArray.read(x, name).to_host() if on_gpu(x) else on_host(x, name)
 
 
 def like_input(result: Any, x: Any) -> Any:
-    """Return `result`, a NumPy array, as the library of `x` has it, where dispatch is on and knows that."""
+    """Convert `result` from NumPy to the library and device of `x`, if dispatch is on and supports it."""
     if not get_config()["array_api_dispatch"] or not _is_foreign(x) or _namespace(x) is None:
         return result
     xp, _, device = get_namespace_and_device(x)
@@ -52,7 +59,7 @@ def like_input(result: Any, x: Any) -> Any:
 
 
 def _namespace(x: Any) -> Any:
-    """Return the functions for `x`; None where scikit-learn does not know its library, such as TensorFlow."""
+    """Return the array namespace of `x`. None: scikit-learn does not support its library."""
     try:
         return get_namespace(x)[0]
     except TypeError:
@@ -60,5 +67,5 @@ def _namespace(x: Any) -> Any:
 
 
 def _is_foreign(x: Any) -> bool:
-    """Whether `x` is an array, neither NumPy's nor on a GPU of CUDA."""
+    """Return whether `x` is an array of another library than NumPy, and not on a CUDA GPU."""
     return not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__") and not on_gpu(x)

@@ -1,7 +1,7 @@
-"""Checks of arrays: descriptors, offsets, centres and weights.
+"""Check arrays: descriptors, offsets, centres and weights.
 
-Backends, encoders and the command line all call these functions, so the same mistake gets the same words
-everywhere. An array that passes is safe for native code: float32, C-contiguous, finite, of matching width.
+Backends, encoders and the command line all call these functions, so the same mistake gives the same message
+everywhere. A checked array is safe for native code: float32, C-contiguous, finite, of matching width.
 """
 
 from __future__ import annotations
@@ -31,46 +31,53 @@ __all__ = [
 ]
 
 _FINITE_BLOCK_ROWS = 4096
-_CONVERTED_BYTES = 4 << 20  # converted to float32 at a time
+_CONVERTED_BYTES = 4 << 20  # size of a block that is converted to float32
 
-#: Largest weight of a descriptor: weighted sums and their squares then stay within float64.
+#: Largest weight of a descriptor. Weighted sums and their squares then stay within float64.
 MAX_WEIGHT = float(np.finfo(np.float32).max)
 
 
 def as_array(x: Any, name: str) -> NDArray[Any]:
-    """Return an array-like in host memory as NumPy's: without gradients, bfloat16 as float32.
+    """Convert an array-like in host memory to NumPy. Gradients are dropped, and bfloat16 becomes float32.
 
     Raises
     ------
     InputError
-        If NumPy cannot read it.
+        If NumPy cannot read `x`. `name` is what the message calls it.
     """
     if type(x) is np.ndarray and x.dtype.kind in "fiub":
         return x
-    lacking = "bfloat16" in str(getattr(x, "dtype", ""))  # in NumPy
+    is_bfloat16 = "bfloat16" in str(getattr(x, "dtype", ""))  # NumPy has no such dtype
     try:
-        if hasattr(x, "detach"):  # torch's
-            x = x.detach().float() if lacking else x.detach()
+        if hasattr(x, "detach"):  # a torch tensor
+            x = x.detach().float() if is_bfloat16 else x.detach()
         array = np.asarray(x)
-        return array.astype(np.float32) if lacking else array
+        return array.astype(np.float32) if is_bfloat16 else array
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} cannot be read as a NumPy array: {error}") from error
+        raise InputError(
+            f"{name} cannot be read as a NumPy array ({one_line(error)}): give an array of numbers"
+        ) from error
 
 
 def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
-    """Return `x` as a finite-range float32, C-contiguous matrix, copied only where it must be.
+    """Convert `x` to a C-contiguous float32 matrix. The copy is avoided if possible.
 
     Parameters
     ----------
     x : array-like of shape (N, D)
-        Real numbers: any float or integer dtype.
+        Real numbers of any float or integer dtype.
     name : str
-        What the message calls it.
+        What error messages call it.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, D)
+        May hold NaN and infinity: see :func:`check_finite`.
 
     Raises
     ------
     InputError
-        If `x` is not a numeric matrix, is complex, has no columns, or holds finite numbers beyond float32.
+        If `x` is not a matrix of real numbers, has no columns, or holds finite numbers beyond float32.
     """
     array = as_array(x, name)
     if array.dtype.kind not in "fiub":
@@ -79,7 +86,7 @@ def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
         raise InputError(f"{name} must have shape (n, n_features) with n_features >= 1, got {array.shape}")
     if array.dtype == np.float32 and array.flags.c_contiguous and array.flags.aligned:
         return array
-    # Block by block, so that nothing of the input's size is in memory besides the result.
+    # Convert block by block, so that no temporary array is as large as the input.
     converted = np.empty(array.shape, np.float32)
     may_overflow = array.dtype.itemsize > 4 and array.dtype.kind == "f"
     rows = max(1, _CONVERTED_BYTES // (8 * array.shape[1]))
@@ -97,7 +104,7 @@ def as_matrix(x: Any, name: str) -> NDArray[np.float32]:
 
 
 def check_width(n_features: int, expected: int, name: str, other: str) -> None:
-    """Raise InputError unless two arrays have the same number of features."""
+    """Raise InputError unless `n_features`, of `name`, equals `expected`, of `other`."""
     if n_features != expected:
         raise InputError(
             f"{name} have {n_features} features, {other} have {expected}: they must come from the same layer"
@@ -105,16 +112,29 @@ def check_width(n_features: int, expected: int, name: str, other: str) -> None:
 
 
 def check_output(out: Any, name: str, shape: tuple[int, ...], dtype: type, *inputs: NDArray[Any]) -> Any:
-    """Return `out` if results of that shape can be written straight into it.
+    """Return `out` if results can be written directly into it.
+
+    Parameters
+    ----------
+    out : ndarray
+        Output array that the caller gave.
+    name : str
+        What error messages call it.
+    shape : tuple of int
+        Required shape.
+    dtype : type
+        Required dtype.
+    *inputs : ndarray
+        Arrays that it must not overlap.
 
     Raises
     ------
     InputError
-        If it is not a writeable C-contiguous array of `shape` and `dtype`, or overlaps an input.
+        If `out` is not a writeable C-contiguous array of `shape` and `dtype`, or overlaps an input.
     """
     if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise InputError(f"{name} must be an array of {np.dtype(dtype)} {shape}, got {found}")
+        raise InputError(f"{name} must be a NumPy array of {np.dtype(dtype)} {shape}, got {found}")
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         raise InputError(f"{name} must be writeable, aligned and C-contiguous: make it with np.empty")
     if any(np.may_share_memory(out, other) for other in inputs):
@@ -123,20 +143,27 @@ def check_output(out: Any, name: str, shape: tuple[int, ...], dtype: type, *inpu
 
 
 def check_offsets(offsets: Any, n_rows: int) -> NDArray[np.int64]:
-    """Return image offsets as int64 of shape (B + 1,): from 0, non-decreasing, to `n_rows`.
+    """Convert image offsets to int64, shape (B + 1,).
+
+    Parameters
+    ----------
+    offsets : array-like of int
+        Must begin with 0, not decrease, and end with `n_rows`.
+    n_rows : int
+        Number of descriptors.
 
     Raises
     ------
     InputError
-        If they are not.
+        If they do not.
     """
     try:
         array = np.asarray(offsets)
-    except (TypeError, ValueError, RuntimeError) as error:  # lists of several lengths, arrays on a GPU
-        raise InputError(f"offsets must be n_images + 1 integers in one row ({one_line(error)})") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, arrays on a GPU
+        raise InputError(f"offsets must be a list of n_images + 1 integers ({one_line(error)})") from error
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise InputError(
-            f"offsets must be n_images + 1 integers in one row, got shape {array.shape} of {array.dtype}"
+            f"offsets must be a list of n_images + 1 integers, got shape {array.shape} of {array.dtype}"
         )
     array = np.ascontiguousarray(array, dtype=np.int64)
     if array[0] != 0 or array[-1] != n_rows:
@@ -159,9 +186,18 @@ def check_finite(
     *,
     first_image: int = 0,
 ) -> None:
-    """Raise InputError naming image and row of the first NaN or infinity in `x` (N, D).
+    """Raise InputError if `x` holds NaN or infinity. The message names image and row of the first one.
 
-    Without `offsets` only the row is named. Images are counted from `first_image`.
+    Parameters
+    ----------
+    x : ndarray of float32 or GpuArray, shape (N, D)
+        Array to check.
+    offsets : ndarray of int64, optional
+        Offsets of the images. None: the message names only the row.
+    name : str, default="descriptors"
+        What the message calls the array.
+    first_image : int, default=0
+        Number of the first image.
     """
     if not isinstance(x, np.ndarray):
         found = x.first_not_finite()
@@ -170,8 +206,8 @@ def check_finite(
         return
     for start in range(0, x.shape[0], _FINITE_BLOCK_ROWS):
         block = x[start : start + _FINITE_BLOCK_ROWS]
-        # A finite sum proves finite terms without a temporary the size of the block; the sum may
-        # overflow on its own, so only the second look decides.
+        # If the sum is finite, every term is, and no temporary array is needed. A sum of finite terms can
+        # overflow, so otherwise every number is checked.
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(block.sum()):
                 continue
@@ -190,21 +226,21 @@ def _refuse_number(
         where = f"image {first_image + image}, row {row - int(offsets[image])}"
     kind = "NaN" if np.isnan(value) else str(value)
     raise InputError(
-        f"{name} hold {kind} at {where}: NaN and inf are not allowed, remove or repair that image"
+        f"{name} hold {kind} at {where}: NaN and inf are not allowed, so remove or repair that image"
     )
 
 
 def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
-    """Return `weights` (N,) as float64, from 0 to MAX_WEIGHT, or raise InputError."""
+    """Convert `weights` to float64. Raise InputError unless they are (N,) numbers from 0 to MAX_WEIGHT."""
     try:
         given = as_array(weights, "weights")
         if given.dtype.kind == "c":
             raise TypeError("they are complex")
         checked = np.ascontiguousarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"weights must be numbers, one a descriptor ({one_line(error)})") from error
+        raise InputError(f"weights must be one real number per descriptor ({one_line(error)})") from error
     if checked.shape != (n_rows,):
-        raise InputError(f"weights must have shape ({n_rows},), one a descriptor, got {checked.shape}")
+        raise InputError(f"weights must have shape ({n_rows},), one per descriptor, got {checked.shape}")
     wrong = np.flatnonzero(~((checked >= 0) & (checked <= MAX_WEIGHT)))
     if len(wrong):
         raise InputError(
@@ -214,29 +250,32 @@ def check_weights(weights: Any, n_rows: int) -> NDArray[np.float64]:
 
 
 def check_centers(centers: Any, n_features: int, name: str = "centers") -> NDArray[np.float32]:
-    """Return cluster centres (K, D) as checked float32 with ``D == n_features`` and ``K >= 1``."""
+    """Convert centres to float32. Raise InputError unless they are finite, (K, n_features), with K >= 1."""
     array = as_matrix(centers, name)
     if array.shape[0] == 0:
-        raise InputError(f"{name} must hold at least one cluster centre, got shape (0, n_features)")
+        raise InputError(f"{name} must hold at least one cluster centre, got shape {array.shape}")
     check_width(array.shape[1], n_features, name, "descriptors")
     check_finite(array, name=name)
     return array
 
 
 def check_vocabulary(centers: Any, n_clusters: Any, n_features: int, name: str) -> NDArray[np.float32]:
-    """Return given centres as :func:`check_centers`, a copy, if there are `n_clusters` of them."""
+    """Return a copy of precomputed centres, checked. Raise InputError unless there are `n_clusters`."""
     checked = check_centers(centers, n_features, name)
     if len(checked) != n_clusters:
-        raise InputError(f"{name} holds {len(checked)} centres and n_clusters is {n_clusters}: give the same")
+        raise InputError(
+            f"{name} holds {len(checked)} centres and n_clusters is {n_clusters}: "
+            f"use n_clusters={len(checked)}"
+        )
     return checked.copy()
 
 
 def check_n_clusters(n_clusters: Any, n_samples: int) -> int:
-    """Return `n_clusters` if k-means can place that many centres among `n_samples` descriptors."""
+    """Return `n_clusters`. Raise InputError unless it is an integer from 1 to `n_samples`."""
     checked = check_positive_int(n_clusters, "n_clusters")
     if checked > n_samples:
         raise InputError(
             f"n_clusters={checked} is more than the number of descriptors (n_samples = {n_samples}): "
-            "give more images or fewer clusters"
+            "use more images or fewer clusters"
         )
     return checked

@@ -1,10 +1,10 @@
-"""GpuArray: descriptors that are on a GPU, whichever library put them there.
+"""Hold descriptors on a GPU, from any library.
 
-Arrays go in and out by DLPack, without a copy. NumPy and CuPy have no bfloat16 of their own, so its numbers
-are kept as their bits.
+DLPack moves arrays between libraries without a copy. NumPy and CuPy have no bfloat16, so its numbers are
+stored as 16-bit integers with the same bits.
 
-TensorFlow's ``__dlpack__`` takes no stream, and CuPy always names one: its tensors go by a capsule, after the
-device has come to rest.
+CuPy passes a stream to ``__dlpack__``, but TensorFlow's takes none. So TensorFlow's tensors are moved in a
+DLPack capsule, after the device has finished its work.
 """
 
 from __future__ import annotations
@@ -22,43 +22,44 @@ from medvlad._util.validate import InputError, import_extra
 
 __all__ = ["ELEMENTS", "GpuArray", "empty", "first_not_finite", "import_cupy", "on_gpu"]
 
-# DLPack's numbers for memory of a CUDA device, and for memory managed between host and device.
+# DLPack's codes for CUDA memory and for CUDA managed memory.
 _CUDA_DEVICES = (2, 13)
 
-# Rows that are looked at together for what is not finite.
+# Number of rows that are checked for NaN at a time.
 _ROWS = 1 << 16
 
-#: Kinds of numbers that the kernels read.
+#: Data types that the kernels read.
 ELEMENTS = ("float32", "float16", "bfloat16")
 
 
 def on_gpu(x: Any) -> bool:
-    """Whether `x` is an array on a GPU: a GpuArray, or anything whose ``__dlpack_device__`` says so."""
+    """Return whether `x` is on a CUDA GPU: a GpuArray, or an array whose ``__dlpack_device__`` says so."""
     if isinstance(x, GpuArray):
         return True
     if type(x) is np.ndarray or not hasattr(x, "__dlpack_device__"):
         return False
     try:
         return int(x.__dlpack_device__()[0]) in _CUDA_DEVICES
-    except (BufferError, RuntimeError, ValueError):  # of no device, as torch's "meta"
+    except (BufferError, RuntimeError, ValueError):  # no real device, such as torch's "meta"
         return False
 
 
 def import_cupy() -> Any:
-    """Import CuPy, or say which extra brings it."""
+    """Import CuPy. MissingExtraError names the extras that install it."""
     return import_extra("cupy", "cuda12]' or 'medvlad[cuda13", "the cuda backend")
 
 
 class GpuArray:
-    """Descriptors on a GPU: C-contiguous float32, float16 or bfloat16, and who made them.
+    """A C-contiguous array on a GPU, and the library that it came from.
 
     Parameters
     ----------
     values : cupy.ndarray
-        bfloat16 as uint16, its bits.
-    element : {"float32", "float16", "bfloat16"}
-    origin : str
-        Module of the library that the array came from, and that results go back to.
+        The numbers. bfloat16 is stored as uint16 with the same bits.
+    element : {"float32", "float16", "bfloat16"}, default="float32"
+        Data type of the numbers.
+    origin : str, default="cupy"
+        Module of the library that the array came from. Results are returned to it.
     """
 
     __slots__ = ("element", "origin", "values")
@@ -70,21 +71,28 @@ class GpuArray:
 
     @classmethod
     def read(cls, x: Any, name: str) -> GpuArray:
-        """Take an array on a GPU, without a copy where it is C-contiguous and the kernels read its dtype.
+        """Read an array on a GPU. Without a copy if it is C-contiguous and has a dtype of ELEMENTS.
 
         Other real numbers become float32.
+
+        Parameters
+        ----------
+        x : array with ``__dlpack__``
+            Array on a GPU.
+        name : str
+            What error messages call it.
 
         Raises
         ------
         InputError
-            If it does not hold real numbers.
+            If `x` does not hold real numbers.
         """
         if isinstance(x, GpuArray):
             return x
         cupy = import_cupy()
         origin = _origin(x)
         is_bfloat16 = "bfloat16" in str(getattr(x, "dtype", ""))
-        # Copies, too, are made on the array's device and its library's stream.
+        # Copies are made on the array's device and on its library's stream as well.
         with _context(origin, _device_of(x)):
             values = _import(cupy, x, origin, is_bfloat16)
             if is_bfloat16:
@@ -100,42 +108,42 @@ class GpuArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As NumPy's."""
+        """Shape, as in NumPy."""
         return tuple(self.values.shape)
 
     @property
     def ndim(self) -> int:
-        """As NumPy's."""
+        """Number of dimensions, as in NumPy."""
         return len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> GpuArray:
-        """Rows, as a view where `rows` is a slice."""
+        """Return rows. The result is a view if `rows` is a slice."""
         return GpuArray(self.values[rows], self.element, self.origin)
 
     def reshape(self, *shape: int) -> GpuArray:
-        """As NumPy's; never a copy, since the numbers are contiguous."""
+        """Return a view of another shape, as in NumPy."""
         return GpuArray(self.values.reshape(shape), self.element, self.origin)
 
     def float32(self) -> Any:
-        """Return a cupy.ndarray of the same numbers as float32: this one's memory where it holds them."""
+        """Return the numbers as a cupy.ndarray of float32. Float32 numbers are not copied."""
         if self.element == "bfloat16":
             return (self.values.astype(np.uint32) << 16).view(np.float32)
         return self.values.astype(np.float32, copy=False)
 
     def to_host(self) -> NDArray[np.float32]:
-        """Return a copy in host memory, as float32."""
+        """Return a copy in host memory as float32."""
         with self.stream():
             return np.asarray(import_cupy().asnumpy(self.float32()), np.float32)
 
     def first_not_finite(self) -> tuple[int, float] | None:
-        """Row and value of the first number that is NaN or infinite."""
+        """Return row and value of the first NaN or infinity. None: all numbers are finite."""
         with self.stream():
-            # A bfloat16 is not finite where all bits of its exponent are set.
+            # A bfloat16 is not finite if all bits of its exponent are set.
             is_bits = self.element == "bfloat16"
-            for start in range(0, len(self), _ROWS):  # so that what is made on the way stays small
+            for start in range(0, len(self), _ROWS):  # blocks keep temporary arrays small
                 block = self.values[start : start + _ROWS]
                 bad = (block & 0x7F80) == 0x7F80 if is_bits else ~import_cupy().isfinite(block)
                 rows = bad.any(axis=1)
@@ -146,7 +154,7 @@ class GpuArray:
         return None
 
     def give_back(self, result: Any) -> Any:
-        """Return `result`, a cupy.ndarray, as an array of the library that this one came from."""
+        """Convert `result`, a cupy.ndarray, to the library that this array came from."""
         if self.origin == "torch":
             return importlib.import_module("torch").from_dlpack(result)
         if self.origin == "jax":
@@ -160,25 +168,38 @@ class GpuArray:
     def output(
         self, given: Any, name: str, shape: tuple[int, ...], dtype: type, used: Sequence[Any] = ()
     ) -> Any:
-        """Return `given` as the cupy.ndarray on its memory, if results of that shape can be written there.
+        """Return a cupy.ndarray on the memory of `given`, if results can be written there.
+
+        Parameters
+        ----------
+        given : array on a GPU
+            Output array that the caller gave.
+        name : str
+            What error messages call it.
+        shape : tuple of int
+            Required shape.
+        dtype : type
+            Required dtype.
+        used : sequence of cupy.ndarray
+            Other outputs that it must not overlap.
 
         Raises
         ------
         InputError
-            If it is not a C-contiguous array of `shape` and `dtype` on the same GPU, cannot be written, or
-            overlaps the descriptors or another output, `used`.
+            If `given` is not a C-contiguous array of `shape` and `dtype` on the same GPU, cannot be written,
+            or overlaps the descriptors or another output.
         """
         if not on_gpu(given):
-            raise InputError(
-                f"{name} must be on the GPU where the descriptors are, got {type(given).__name__}"
-            )
+            raise InputError(f"{name} must be on the GPU of the descriptors, got {type(given).__name__}")
         origin = _origin(given)
         if isinstance(given, GpuArray):
-            raise InputError(f"{name} must be an array of CuPy or torch, got a GpuArray: give its values")
+            raise InputError(
+                f"{name} must be an array of CuPy or torch, got a GpuArray: use its attribute values"
+            )
         if origin in ("jax", "tensorflow"):
-            raise InputError(f"{name} is an array of {origin}, which cannot be written: leave it out")
+            raise InputError(f"{name} is an array of {origin}, which is read-only: leave {name} out")
         if _device_of(given) != self.values.device.id:
-            raise InputError(f"{name} is on another GPU than the descriptors: make it on theirs")
+            raise InputError(f"{name} is on another GPU than the descriptors: allocate it on their GPU")
         with _context(origin, _device_of(given)):
             values = _import(import_cupy(), given, origin, False)
         if values.dtype != dtype or tuple(values.shape) != shape or not values.flags.c_contiguous:
@@ -193,7 +214,7 @@ class GpuArray:
         return values
 
     def stream(self) -> AbstractContextManager[Any]:
-        """Context in which CuPy works on this array's device, and on the stream its library uses there."""
+        """Return a context in which CuPy uses this array's device and its library's current stream."""
         return _context(self.origin, int(self.values.device.id))
 
 
@@ -202,7 +223,7 @@ def _device_of(x: Any) -> int:
 
 
 def _context(origin: str, device: int) -> AbstractContextManager[Any]:
-    """Context in which CuPy works on a device, and on the stream that a library uses there."""
+    """Return a context in which CuPy uses a device and the current stream of a library."""
     cupy = import_cupy()
     stream: Any = nullcontext()
     if origin == "torch":
@@ -211,7 +232,7 @@ def _context(origin: str, device: int) -> AbstractContextManager[Any]:
 
 
 class _DeviceAndStream:
-    """Two contexts as one; a CuPy stream belongs to the device that is current when it is used."""
+    """Enter a device and then a stream, because a CuPy stream belongs to the device that is current."""
 
     def __init__(self, device: Any, stream: Any) -> None:
         self._device, self._stream = device, stream
@@ -226,15 +247,16 @@ class _DeviceAndStream:
 
 
 def _addresses(values: Any) -> tuple[int, int]:
+    """Return the first address of an array, and the first address after it."""
     begin = int(values.__cuda_array_interface__["data"][0])
     return begin, begin + int(values.nbytes)
 
 
 def _origin(x: Any) -> str:
-    """Name of the library that made an array."""
+    """Return the name of the library that made an array."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, getattr(torch, "Tensor", ())):
-        return "torch"  # classes derived from its own live elsewhere
+        return "torch"  # subclasses of Tensor can be defined in other modules
     return type(x).__module__.partition(".")[0].replace("jaxlib", "jax")
 
 
@@ -243,6 +265,7 @@ def _torch_stream(device: int) -> int:
 
 
 def _foreign_stream(cupy: Any, pointer: int, device: int) -> Any:
+    """Return a CuPy stream for the CUDA stream at an address."""
     if not hasattr(cupy.cuda.Stream, "from_external"):  # CuPy before 14
         return cupy.cuda.ExternalStream(pointer, device)
 
@@ -254,7 +277,7 @@ def _foreign_stream(cupy: Any, pointer: int, device: int) -> Any:
 
 
 def _import(cupy: Any, x: Any, origin: str, is_bfloat16: bool) -> Any:
-    """Return `x` as a cupy.ndarray on the same memory; bfloat16 as 16-bit integers."""
+    """Return a cupy.ndarray on the memory of `x`. bfloat16 becomes 16-bit integers."""
     if origin == "cupy":
         return x
     if origin == "torch":
@@ -270,14 +293,27 @@ def _import(cupy: Any, x: Any, origin: str, is_bfloat16: bool) -> Any:
         tensorflow = importlib.import_module("tensorflow")
         if is_bfloat16:
             x = tensorflow.bitcast(x, tensorflow.uint16)
-        # TensorFlow names no stream: what it has begun must be done.
+        # TensorFlow does not name its stream, so wait until all its work is finished.
         tensorflow.test.experimental.sync_devices()
         return cupy.from_dlpack(tensorflow.experimental.dlpack.to_dlpack(x))
     return cupy.from_dlpack(x)
 
 
 def empty(shape: tuple[int, int], output: str) -> Any:
-    """Room for float32 numbers on the "host" or the "gpu"; InputError where that has none."""
+    """Allocate an array of float32.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Number of descriptors and their width.
+    output : {"host", "gpu"}
+        Where the array lies.
+
+    Raises
+    ------
+    InputError
+        If CuPy cannot use a GPU, or its memory is too small.
+    """
     if output == "host":
         return np.empty(shape, np.float32)
     cupy = import_cupy()
@@ -286,17 +322,17 @@ def empty(shape: tuple[int, int], output: str) -> Any:
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise InputError(
             f"{shape[0]} descriptors of {shape[1]} do not fit into the GPU's memory ({error}): "
-            "take fewer images at a time, keep TensorFlow or JAX from taking it all "
-            "(TF_FORCE_GPU_ALLOW_GROWTH=true, XLA_PYTHON_CLIENT_PREALLOCATE=false), or use output='host'"
+            "use fewer images at a time or output='host', or stop TensorFlow or JAX from reserving all the "
+            "memory (TF_FORCE_GPU_ALLOW_GROWTH=true, XLA_PYTHON_CLIENT_PREALLOCATE=false)"
         ) from error
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise InputError(
-            f"output='gpu' needs a GPU that CuPy can use ({error}): use output='host'"
+            f"output='gpu' needs a GPU that CuPy can use ({error}): use output='host' instead"
         ) from error
 
 
 def first_not_finite(values: Any) -> int | None:
-    """Row of the first number that is NaN or infinite."""
+    """Return the row of the first NaN or infinity. None: all numbers are finite."""
     if not isinstance(values, np.ndarray) or on_gpu(values):
         found = GpuArray(values).first_not_finite()
         return None if found is None else found[0]

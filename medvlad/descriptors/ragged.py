@@ -1,14 +1,16 @@
-"""Descriptors: a ragged batch of local descriptors, the only currency between extraction and encoding.
+"""Hold the local descriptors of a batch of images, each with its own number of descriptors.
 
-Image ``i`` of ``B`` owns the rows ``values[offsets[i]:offsets[i + 1]]`` of one float32 matrix::
+Extraction returns and encoders accept `Descriptors`. Image ``i`` of ``B`` owns the rows
+``values[offsets[i]:offsets[i + 1]]`` of one float32 matrix::
 
     values  (N, D)   | image 0 | image 1      | (image 2 is empty) | image 3 |
     offsets (B + 1,) 0         o1             o2 = o3              o3        N
 
-The matrix may be on a GPU, whichever library put it there; then it is a GpuArray, and the offsets are not.
+The matrix can be on a GPU, from any library. Then it is a GpuArray, and the offsets stay in host memory.
 
-A descriptor may have a weight: encoders count it that much, and leave it out where that is 0; what is learnt
-(centres, components, mixtures) leaves out those of weight 0 and counts all others the same.
+A descriptor can have a weight. Encoders multiply its contribution by the weight and ignore it if the weight
+is 0.
+Fitting (centres, components, mixtures) ignores descriptors of weight 0 and treats all others equally.
 """
 
 from __future__ import annotations
@@ -40,17 +42,17 @@ class Descriptors(Sequence[NDArray[np.float32]]):
     Parameters
     ----------
     values : array-like of shape (N, D)
-        All descriptors, image after image; kept without a copy if float32 and C-contiguous. On a GPU: any
-        array with ``__dlpack__``, of float32, float16 or bfloat16.
+        All descriptors, image after image. Not copied if float32 and C-contiguous. On a GPU: an array with
+        ``__dlpack__`` of float32, float16 or bfloat16.
     offsets : array-like of int, shape (B + 1,)
-        Where each image begins: ``offsets[0] == 0``, non-decreasing, ``offsets[-1] == N``.
+        First row of each image: ``offsets[0] == 0``, non-decreasing, ``offsets[-1] == N``.
     weights : array-like of float, shape (N,), optional
-        How much each descriptor counts, from 0 to 3.4e38, in host memory; None: 1.
+        Weight of each descriptor, from 0 to 3.4e38, in host memory. None: all weights are 1.
 
     Raises
     ------
     InputError
-        If shapes, dtypes or offsets do not fit.
+        If a shape or dtype is wrong, or the offsets do not match `values`.
 
     Examples
     --------
@@ -73,15 +75,20 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
     @classmethod
     def from_list(cls, arrays: Sequence[Any]) -> Descriptors:
-        """Join one (n_i, D) array, or map (H_i, W_i, D), an image; ``n_i = 0`` is legal.
+        """Join a list of arrays, one per image.
+
+        Parameters
+        ----------
+        arrays : sequence of arrays (n_i, D) or feature maps (H_i, W_i, D)
+            ``n_i = 0`` is allowed.
 
         Raises
         ------
         InputError
-            If the list is empty, or the widths differ (the image is named).
+            If the list is empty, or the widths differ. The message names the image.
         """
         if isinstance(arrays, str) or not hasattr(arrays, "__len__"):
-            raise InputError(f"from_list needs a list of arrays, got {type(arrays).__name__}")
+            raise InputError(f"from_list needs a list of arrays, one per image, got {type(arrays).__name__}")
         if len(arrays) == 0:
             raise InputError("an empty list of images has no number of features: give at least one array")
         matrices = [
@@ -95,10 +102,13 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
     @classmethod
     def from_array(cls, x: Any) -> Descriptors:
-        """Read a (B, n, D) array, or feature maps (B, H, W, D), without a copy where possible."""
+        """Read an array (B, n, D) or feature maps (B, H, W, D), without a copy if possible."""
         array = _read(x)
         if array.ndim not in (3, 4):
-            raise InputError(f"from_array needs shape (n_images, n, n_features), got {array.shape}")
+            raise InputError(
+                f"from_array needs shape (n_images, n, n_features) or (n_images, height, width, n_features), "
+                f"got {array.shape}"
+            )
         n_images, *inner, width = array.shape
         n = math.prod(inner)
         return cls(array.reshape(n_images * n, width), np.arange(n_images + 1, dtype=np.int64) * n)
@@ -120,7 +130,10 @@ class Descriptors(Sequence[NDArray[np.float32]]):
     @overload
     def __getitem__(self, index: slice) -> Descriptors: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | Descriptors:
-        """Image `index` as an (n_i, D) view, or a contiguous run of images as Descriptors without a copy."""
+        """Return an image as an (n_i, D) view, or a slice of images as Descriptors.
+
+        A slice with a step of 1 is not copied.
+        """
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
@@ -134,11 +147,12 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         return image
 
     def take(self, indices: Sequence[int] | NDArray[np.integer | np.bool_]) -> Descriptors:
-        """Return the images at `indices`, in that order (a copy).
+        """Return a copy of some images, in the given order.
 
         Parameters
         ----------
-        indices : sequence of int, or of bool of shape (n_images,)
+        indices : sequence of int, or of bool with shape (n_images,)
+            Image numbers, counted from the end if negative, or a mask.
 
         Returns
         -------
@@ -147,7 +161,7 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         Raises
         ------
         InputError
-            If they are neither, or outside.
+            If `indices` is neither, or a number is out of range.
         """
         index = check_indices(indices, len(self))
         lengths = np.diff(self.offsets)[index]
@@ -164,11 +178,11 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         return Descriptors(values, offsets, weights)
 
     def weighted(self, weights: Any) -> Descriptors:
-        """Return the same descriptors with weights (N,); 0 masks one."""
+        """Return the same descriptors with other weights, shape (N,). The weight 0 masks a descriptor."""
         return Descriptors(self.values, self.offsets, weights)
 
     def counted(self) -> Descriptors:
-        """Return those whose weight is not 0, in host memory where that leaves some out."""
+        """Return the descriptors whose weight is not 0. The result is in host memory if any are removed."""
         if self.weights is None or self.weights.all():
             return self
         kept = self.weights > 0
@@ -176,7 +190,7 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         return Descriptors(self.to_host().values[kept], ends, self.weights[kept])
 
     def to_host(self) -> Descriptors:
-        """Return the same descriptors in host memory, as float32: themselves where they are there."""
+        """Return the descriptors in host memory as float32. If they are there already, return `self`."""
         if isinstance(self.values, GpuArray):
             return Descriptors(self.values.to_host(), self.offsets, self.weights)
         return self
@@ -186,12 +200,12 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
 
 def read_matrix(x: Any, name: str) -> Any:
-    """Return `x` (N, D) as a float32 matrix in host memory, or as a GpuArray where it is on a GPU.
+    """Convert `x` (N, D) to a float32 matrix in host memory, or to a GpuArray if it is on a GPU.
 
     Raises
     ------
     InputError
-        As :func:`medvlad._util.validate.as_matrix`.
+        As :func:`medvlad.descriptors.checks.as_matrix`.
     """
     if not on_gpu(x):
         return as_matrix(x, name)
@@ -202,7 +216,7 @@ def read_matrix(x: Any, name: str) -> Any:
 
 
 def _by_rows(x: Any, name: str) -> Any:
-    """Return a map (H, W, D) as (H * W, D)."""
+    """Reshape a feature map (H, W, D) to (H * W, D). Other shapes are returned unchanged."""
     if getattr(x, "ndim", None) != 3:
         return x
     maps = GpuArray.read(x, name) if on_gpu(x) else as_array(x, name)
@@ -214,32 +228,36 @@ def _read(x: Any) -> Any:
 
 
 def _joined(matrices: Sequence[Any]) -> Any:
-    """Rows of all matrices, which are of one width: on the GPU where the first is."""
+    """Concatenate matrices of one width. The result is on the GPU if the first matrix is."""
     first = matrices[0]
     if not isinstance(first, GpuArray):
         return np.concatenate([m.to_host() if isinstance(m, GpuArray) else m for m in matrices])
     if any(not isinstance(m, GpuArray) or m.element != first.element for m in matrices):
-        raise InputError("descriptors of one batch must all be on the GPU, and of one dtype")
+        raise InputError(
+            "the descriptors of a batch must all be on the GPU and have one dtype: convert them first"
+        )
     with first.stream():
         joined = import_cupy().concatenate([m.values for m in matrices])
     return GpuArray(joined, first.element, first.origin)
 
 
 def draw_rows(n_rows: int, n: int, random_state: Any) -> NDArray[np.int64]:
-    """Draw row numbers, each equally likely, none twice, in memory for a few times `n` of them.
+    """Draw row numbers uniformly without replacement. The memory needed grows with `n`, not with `n_rows`.
 
     Parameters
     ----------
     n_rows : int
-        From 0 to below this.
+        Number of rows.
     n : int
-        All of them where there are no more; then nothing is drawn from `random_state`.
+        Number of rows to draw. If it is not below `n_rows`, all rows are returned and `random_state` is not
+        used.
     random_state : int, RandomState or None
+        Source of random numbers.
 
     Returns
     -------
     ndarray of int64, shape (min(n, n_rows),)
-        Ascending.
+        Row numbers, ascending.
     """
     n = check_positive_int(n, "the number of rows to draw")
     if n >= n_rows:
@@ -249,7 +267,7 @@ def draw_rows(n_rows: int, n: int, random_state: Any) -> NDArray[np.int64]:
     rng = check_random_state(random_state)
     if n_rows <= 2 * n:
         return np.sort(rng.permutation(n_rows)[:n])
-    # The first n distinct of equally likely draws; a permutation would need memory for all rows.
+    # Keep the first n distinct numbers of uniform draws. A permutation would need memory for all rows.
     drawn = np.empty(0, np.int64)
     while len(drawn) < n:
         drawn = np.concatenate([drawn, rng.randint(n_rows, size=n, dtype=np.int64)])
@@ -258,17 +276,17 @@ def draw_rows(n_rows: int, n: int, random_state: Any) -> NDArray[np.int64]:
 
 
 def as_descriptors(x: Any) -> Descriptors:
-    """Read what the transformers accept as Descriptors.
+    """Convert any input that encoders accept to Descriptors.
 
     Parameters
     ----------
     x : Descriptors, sequence of (n_i, D) arrays, array (B, n, D) or (B, H, W, D), or array (B, D)
-        A 2-D array is read as one descriptor an image.
+        A 2-D array is read as one descriptor per image.
 
     Raises
     ------
     InputError
-        If it is none of these.
+        If `x` is none of these.
     """
     if isinstance(x, Descriptors):
         return x
@@ -282,22 +300,31 @@ def as_descriptors(x: Any) -> Descriptors:
 
 
 def is_ragged_list(x: Any) -> bool:
-    """Whether `x` is a list or tuple of arrays (n_i, D) or maps (and not a nested list of numbers).
+    """Return whether `x` is a list or tuple of arrays or feature maps, not a nested list of numbers.
 
-    One such array is enough: Descriptors.from_list names the others.
+    One array in it is enough. `Descriptors.from_list` then reports the elements that are not arrays.
     """
     return isinstance(x, list | tuple) and any(getattr(a, "ndim", None) in (2, 3) for a in x)
 
 
 def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
-    """Read an estimator's input, with scikit-learn's own checks where it is a 2-D array.
+    """Convert an estimator's input to Descriptors and check it.
 
-    Sets (``reset=True``) or checks (``reset=False``) ``estimator.n_features_in_``.
+    scikit-learn's own checks are used for a 2-D array, so that its estimator checks pass.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its attribute ``n_features_in_`` is set or checked.
+    x : object
+        See :func:`as_descriptors`.
+    reset : bool
+        Whether ``n_features_in_`` is set (in `fit`) instead of checked.
 
     Raises
     ------
     ValueError
-        InputError, or scikit-learn's own message, if `x` is not finite numbers of the fitted width.
+        InputError or scikit-learn's error, if `x` does not hold finite numbers of the fitted width.
     """
     from medvlad.descriptors.array_api import on_host
 
@@ -308,7 +335,7 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
 
         return as_descriptors(validate_data(estimator, x, reset=reset, dtype=np.float32, order="C"))
     descriptors = as_descriptors(x)
-    if reset or not isinstance(descriptors.values, GpuArray):  # the cuda backend looks while it reads
+    if reset or not isinstance(descriptors.values, GpuArray):  # the cuda backend checks while it reads
         check_finite(descriptors.values, descriptors.offsets)
     if reset:
         estimator.n_features_in_ = descriptors.n_features

@@ -1,4 +1,4 @@
-"""A Dask cluster: somebody's, by its address or client, or worker processes of this machine."""
+"""Connect to a Dask cluster by its address or client, or start worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -16,22 +16,49 @@ __all__ = ["Cluster", "connected"]
 
 logger = logging.getLogger(__name__)
 
-_CORES_A_WORKER = 4
+_CORES_PER_WORKER = 4
 _CONNECT_SECONDS = 10
 
 
 class Cluster(NamedTuple):
-    """A client, and what is to be known of its workers."""
+    """A Dask client and facts about its workers.
+
+    Attributes
+    ----------
+    client : distributed.Client
+        Connected client.
+    name : str
+        What messages call the cluster.
+    own : bool
+        Whether the workers were started on this machine for this call.
+    threads : int
+        Number of threads of each worker.
+    """
 
     client: Any
     name: str
-    own: bool  # workers of this machine, started for this call
-    threads: int  # of a worker
+    own: bool
+    threads: int
 
 
 @contextmanager
 def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
-    """Connect to a scheduler, or start workers on this machine for as long as the context lasts."""
+    """Return a context that connects to a scheduler, or starts workers and stops them at its end.
+
+    Parameters
+    ----------
+    scheduler : str, distributed.Client or None
+        Address or client of a scheduler. None: start workers on this machine.
+    n_workers : int or None
+        Number of workers to start. None: one for each four processors.
+
+    Raises
+    ------
+    InputError
+        If the scheduler cannot be reached.
+    MissingExtraError
+        If Dask is not installed.
+    """
     distributed = import_extra("distributed", "distributed", "a run on a cluster")
     dask_config = import_extra("dask.config", "distributed", "a run on a cluster")
     if isinstance(scheduler, distributed.Client):
@@ -39,25 +66,14 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
         return
     with ExitStack() as stack:
         stack.enter_context(_quiet_dask())
-        # Files of images travel in tasks where workers do not see them.
+        # Tasks carry image files to workers that cannot see them, and Dask warns about large tasks.
         stack.enter_context(dask_config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}))
         if scheduler is None:
             cores = check_n_threads(None)
-            n_workers = n_workers or max(1, cores // _CORES_A_WORKER)
-            # With one thread alone, torch (and TensorFlow on single images) rounds otherwise than with more.
+            n_workers = n_workers or max(1, cores // _CORES_PER_WORKER)
+            # torch, and TensorFlow on single images, round differently with one thread than with several.
             threads = max(min(2, cores), cores // n_workers)
-            # An image that kills is tried twice, and twice more by itself.
-            with dask_config.set({"distributed.scheduler.allowed-failures": 1}), _deaf_to_interrupts():
-                cluster = distributed.LocalCluster(
-                    n_workers=n_workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address="127.0.0.1:0",
-                    memory_limit=0,
-                    silence_logs=False if _verbose() else logging.CRITICAL,
-                    env=_thread_environment(threads),
-                )
-            stack.enter_context(cluster)
+            cluster = stack.enter_context(_own_workers(distributed, dask_config, n_workers, threads))
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
             yield Cluster(client, "the cluster on this machine", True, threads)
             return
@@ -72,13 +88,28 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
         yield Cluster(client, f"the scheduler {scheduler}", False, 1)
 
 
+def _own_workers(distributed: Any, dask_config: Any, n_workers: int, threads: int) -> Any:
+    """Start a scheduler and `n_workers` worker processes on this machine."""
+    # One failure is allowed: an image that kills its worker is tried twice, and twice more on its own.
+    with dask_config.set({"distributed.scheduler.allowed-failures": 1}), _interrupts_blocked():
+        return distributed.LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=False if _verbose() else logging.CRITICAL,
+            env=_thread_environment(threads),
+        )
+
+
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Let threads and processes started here, and theirs, not see Ctrl-C: this thread ends them."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Return a context in which new threads and processes ignore Ctrl-C. The main thread stops them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # started later, it would open the ears of the thread that starts it
+    resource_tracker.ensure_running()  # a later start would unblock SIGINT in its thread
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -87,7 +118,7 @@ def _deaf_to_interrupts() -> Iterator[None]:
 
 
 def _thread_environment(threads: int) -> dict[str, str]:
-    """How TensorFlow, torch and JAX are told how many threads to use; what the user has set stays."""
+    """Return the variables that set the threads of TensorFlow, torch and JAX. The user's values stay."""
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "NPROC")
     return {name: os.environ.get(name, str(threads)) for name in names}
 
@@ -98,7 +129,10 @@ def _verbose() -> bool:
 
 @contextmanager
 def _quiet_dask() -> Iterator[None]:
-    """Keep what Dask logs of workers that come and go off standard error, unless medvlad logs as well."""
+    """Return a context without Dask's log messages on standard error, unless medvlad logs as well.
+
+    Dask logs every worker that comes or goes.
+    """
     if _verbose():
         yield
         return

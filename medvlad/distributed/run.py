@@ -1,25 +1,23 @@
-"""Extraction and encoding on a Dask cluster, or in several processes of this machine.
+"""Extract and encode on a Dask cluster, or in several processes of this machine: the client's side.
 
 ::
 
-    client:  images the store lacks --> chunks --> scheduler --> workers: network, kept from chunk to chunk
-    store <-- shards, written by a worker that sees the store's folder, or sent to the client to be written
+    client:  images that the store lacks --> chunks --> scheduler --> workers, which keep the network
+    store <-- shards: a worker writes them if it sees the store's folder, otherwise the client does
 
-A task is a chunk of images, whole batches of them, and what it makes is one shard or a few. Whoever is killed
-loses the chunk in hand; Dask gives it to another worker, which first looks into the store, and the same chunk
-makes the same bytes under the same name. So no image is lost, and none is there twice.
+A task is a chunk of images, in whole batches, and its result is one or a few shards. If a worker is killed,
+only its chunk is lost. Dask gives the chunk to another worker, which first looks into the store. The same
+chunk makes the same bytes under the same name. So no image is lost, and no image is stored twice.
 
-Nothing has to be shared. A worker shows that it sees the store by finding a file that the client has just
-put there; an image file that it does not find, or finds to be another, is sent to it.
+Workers need no shared folders. The client puts a file into the store's folder, and a worker that finds this
+file sees the store. If a worker does not find an image file, or finds a different one, the client sends the
+file.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import pickle
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,12 +31,13 @@ from sklearn.utils.validation import check_is_fitted
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_positive_int, import_extra
 from medvlad.distributed.cluster import Cluster, connected
+from medvlad.distributed.tasks import cut, results_of
 from medvlad.distributed.worker import (
-    Call,
     Encoding,
     Extraction,
     Image,
     Made,
+    Probe,
     encode,
     probe_of,
     what_decides_bits,
@@ -53,16 +52,12 @@ from medvlad.images.prefetch import as_sequence
 
 __all__ = ["encode_distributed", "extract_distributed"]
 
-logger = logging.getLogger(__name__)
-
-_BATCH = 8  # images of a batch where features.batch_size does not say
-_CHUNK_IMAGES = 256
-_CHUNKS_A_WORKER = 8
-_CODE_BYTES = 32 << 20  # of encoded images that a task gives back
-_NO_WORKER_SECONDS = 120
-_TICK_SECONDS = 2
-_STORE_SECONDS = 60  # after which a folder shared by network shows what others wrote
-_NAMED_IMAGES = 8
+_BATCH = 8  # images per batch if features.batch_size is None
+_CHUNK_IMAGES = 256  # maximum number of images per task
+_CHUNKS_PER_WORKER = 8
+_CODE_BYTES = 32 << 20  # maximum size of the encoded images that a task returns
+_STORE_SECONDS = 60  # network file systems may show new files of other machines late
+_NAMED_IMAGES = 8  # maximum number of images that an error message names
 
 
 def extract_distributed(
@@ -73,42 +68,42 @@ def extract_distributed(
     n_workers: int | None = None,
     chunk: int | None = None,
 ) -> int:
-    """Make sure that the store holds the descriptors of each image, as ``features.extract(X)``, on a cluster.
+    """Extract on a cluster the images that the store lacks, like ``features.extract(X)``.
 
-    The numbers are those of `extract` to the bit where the workers have the same hardware. Stopped at any
-    moment, it goes on from there when called again, here or on one machine.
+    The numbers are equal to those of `extract`, bit for bit, if the workers have the same hardware. If it is
+    stopped, call it again to continue, on a cluster or on one machine.
 
     Parameters
     ----------
     features : CNNDescriptors
-        With a `store`. Its `skipped_` lists afterwards what was skipped.
+        Network with a `store`. Its attribute `skipped_` is set to the skipped images.
     X : sequence of paths and arrays, or array (B, H, W, 3)
+        Images.
     scheduler : str or distributed.Client, optional
-        Address of a Dask scheduler, such as "tcp://host:8786", or a client of one; None: worker processes of
+        Address of a Dask scheduler, such as "tcp://host:8786", or its client. None: start worker processes on
         this machine, which end with the call.
     n_workers : int, optional
-        Worker processes, where no scheduler is given; None: one for each four processors.
+        Number of worker processes to start. None: one for each four processors. Not allowed with `scheduler`.
     chunk : int, optional
-        Images a task, rounded up to whole batches; None: as many as give each worker eight
-        tasks, at most 256.
+        Number of images per task, rounded up to whole batches. None: eight tasks per worker, with at most 256
+        images each.
 
     Returns
     -------
     int
-        Images that the store has gained.
+        Number of images that were added to the store.
 
     Raises
     ------
     InputError
-        As `extract`; or if the scheduler cannot be reached, stays without workers, a worker has other
-        versions or weights than this process, or an image ends every worker that takes it.
+        As `extract`. Also if the scheduler cannot be reached or has no workers, a worker has other versions
+        or weights than this process, or an image kills every worker that takes it.
     MissingExtraError
         If Dask or Keras is not installed.
 
-    Notes
-    -----
-    Weights that are a file must be there under the same path on every machine. In a script without a
-    scheduler, call it under ``if __name__ == "__main__":``, as the worker processes import the script.
+    Notes ----- A file with weights must have the same path on every machine. A script that starts its own
+    workers must make the call under ``if __name__ == "__main__":``, because the worker processes import the
+    script.
     """
     run = _Run(features, X, scheduler, n_workers, chunk)
     missing = run.missing()
@@ -127,23 +122,23 @@ def encode_distributed(
     n_workers: int | None = None,
     chunk: int | None = None,
 ) -> NDArray[np.float32]:
-    """Encode each image on a cluster, as ``encoder.transform(features.transform(X))`` and to the same bits.
+    """Encode images on a cluster, like ``encoder.transform(features.transform(X))``, bit for bit.
 
-    What the store lacks is extracted first. Workers that see the store's folder read descriptors from it,
-    chunk by chunk; for the others the client encodes, which costs less than sending descriptors. So memory
-    holds the result and a few chunks.
+    Images that the store lacks are extracted first. Workers that see the store's folder read the descriptors
+    from it, chunk by chunk. For the other workers the client encodes, because sending descriptors costs more.
+    Memory holds the result and a few chunks.
 
     Parameters
     ----------
     encoder : VLAD or GlobalPool
-        Fitted.
+        Fitted encoder.
     features, X, scheduler, n_workers, chunk
         See :func:`extract_distributed`.
 
     Returns
     -------
     ndarray of float32, shape (B, K * D), or (B, D) for GlobalPool
-        Zeros for the images in ``features.skipped_``.
+        Encoded images. Images in ``features.skipped_`` are zeros.
 
     Raises
     ------
@@ -163,15 +158,18 @@ def encode_distributed(
 
 
 class _Run:
-    """The client's side of one call."""
+    """One call of `extract_distributed` or `encode_distributed`."""
 
     def __init__(
         self, features: CNNDescriptors, X: Any, scheduler: Any, n_workers: int | None, chunk: int | None
     ) -> None:
         if features.store is None:
-            raise InputError("a run on a cluster needs a store: CNNDescriptors(..., store='FOLDER')")
+            raise InputError("a run on a cluster needs a store: use CNNDescriptors(..., store='FOLDER')")
         if scheduler is not None and n_workers is not None:
-            raise InputError("give a scheduler, whose workers are there already, or n_workers, not both")
+            raise InputError(
+                f"n_workers={n_workers} starts workers on this machine, but scheduler={scheduler!r} has its "
+                "own: give only one of them"
+            )
         if n_workers is not None:
             check_positive_int(n_workers, "n_workers")
         self._chunk = None if chunk is None else check_positive_int(chunk, "chunk")
@@ -189,6 +187,7 @@ class _Run:
         self._send_files = False
 
     def _key_of(self, index: int) -> str | None:
+        """Return an image's key in the store. None: the image cannot be read and is skipped."""
         try:
             return image_key(self._images[index], self._digests)
         except InputError as error:
@@ -196,12 +195,13 @@ class _Run:
             return None
 
     def _skip(self, index: int, reason: str) -> None:
+        """Record a skipped image, or raise its error if ``features.on_error`` says so."""
         if self._features.on_error == "raise":
             raise InputError(reason)
         self._skipped[index] = reason
 
     def missing(self) -> list[int]:
-        """Return the first image of each key that the store lacks."""
+        """Return the images that the store lacks. Identical images are listed once."""
         first: dict[str, int] = {}
         for index, key in enumerate(self._keys):
             if key is not None and key not in self._section:
@@ -209,57 +209,65 @@ class _Run:
         return list(first.values())
 
     def extract(self, cluster: Cluster, missing: list[int]) -> None:
-        """Bring the descriptors of `missing` into the store."""
+        """Extract the images `missing` into the store."""
         batch = self._features.batch_size or _BATCH
         workers = max(1, len(cluster.client.nthreads()))
-        wanted = self._chunk or min(-(-len(missing) // (_CHUNKS_A_WORKER * workers)), _CHUNK_IMAGES)
-        chunks = deque(_cut(missing, -(-wanted // batch) * batch, batch))
+        wanted = self._chunk or min(-(-len(missing) // (_CHUNKS_PER_WORKER * workers)), _CHUNK_IMAGES)
+        chunks = deque(cut(missing, -(-wanted // batch) * batch, batch))
         suspects: list[int] = []
         with (
             progress_bar(len(missing), "descriptors", self._features.progress) as bar,
             probe_of(self._section) as probe,
         ):
 
-            def job(indices: list[int]) -> Extraction:
-                images = [self._image(i) for i in indices]
-                return Extraction(
-                    self._parameters(cluster),
-                    self._ranges,
-                    self._section.settings,
-                    probe,
-                    cluster.own,
-                    images,
-                    self._contents(images),
-                )
-
             def take(indices: list[int], made: Made) -> None:
-                for content in made.shards:
-                    self._section.adopt(content)
-                for index, reason in sorted(made.skipped):
-                    self._skip(index, reason)
-                again = self._resend(made.unseen)
+                again = self._take(made)
                 if again:
                     chunks.append(again)
                 bar.update(len(indices) - len(again))
 
-            for indices, made in self._results(cluster, chunks, job):
+            def results() -> Iterator[tuple[list[int], Any]]:
+                return self._results(cluster, chunks, lambda indices: self._job(cluster, probe, indices))
+
+            for indices, made in results():
                 if made is None:
                     suspects += indices
                 else:
                     take(indices, made)
-            # Whatever was on a worker when it died is suspected; alone on the cluster the guilty one shows.
-            for piece in _cut(sorted(suspects), batch, batch):
+            # Every image that was on a worker when it died is a suspect. Run the suspects batch by batch, so
+            # that nothing else is on the cluster when the harmful one kills its worker again.
+            for piece in cut(sorted(suspects), batch, batch):
                 chunks.append(piece)
-                for indices, made in self._results(cluster, chunks, job):
+                for indices, made in results():
                     if made is None:
                         raise InputError(self._poison(indices))
                     take(indices, made)
 
+    def _job(self, cluster: Cluster, probe: Probe, indices: list[int]) -> Extraction:
+        images = [self._image(i) for i in indices]
+        return Extraction(
+            self._parameters(cluster),
+            self._ranges,
+            self._section.settings,
+            probe,
+            cluster.own,
+            images,
+            self._contents(images),
+        )
+
+    def _take(self, made: Made) -> list[int]:
+        """Put a chunk's shards into the store. Return the images whose files must be sent."""
+        for content in made.shards:
+            self._section.adopt(content)
+        for index, reason in sorted(made.skipped):
+            self._skip(index, reason)
+        return self._resend(made.unseen)
+
     def finish(self) -> int:
-        """See that nothing is lost, list what was skipped, return how many images the store has gained."""
+        """Check that the store is complete, set `skipped_`, and return the number of images added."""
         reasons = {self._keys[i]: reason for i, reason in self._skipped.items() if self._keys[i] is not None}
         for index, key in enumerate(self._keys):
-            if key in reasons:  # a copy of one that cannot be read
+            if key in reasons:  # identical to an image that cannot be read
                 self._skipped.setdefault(index, reasons[key])
                 self._keys[index] = None
         deadline = time.monotonic() + _STORE_SECONDS
@@ -269,8 +277,8 @@ class _Run:
             self._section.refresh()
         if lacking:
             raise InputError(
-                f"{lacking} images that workers have extracted are not in the store {self._features.store}: "
-                "look whether its disk is full, and run the same again"
+                f"the workers extracted {lacking} images that are not in the store {self._features.store}: "
+                "check that its disk is not full, then run the same again"
             )
         self._features.skipped_ = sorted(self._skipped.items())
         return len(self._section) - self._before
@@ -279,7 +287,7 @@ class _Run:
         """Encode all images from the store."""
         encoded = np.zeros((len(self._keys), encoder._n_features_out), np.float32)
         wanted = self._chunk or min(_CHUNK_IMAGES, max(1, _CODE_BYTES // encoded[:1].nbytes))
-        chunks = deque(_cut(list(range(len(self._keys))), wanted, 1))
+        chunks = deque(cut(list(range(len(self._keys))), wanted, 1))
         with probe_of(self._section) as probe:
 
             def job(indices: list[int]) -> Encoding:
@@ -293,7 +301,7 @@ class _Run:
         return encoded
 
     def _parameters(self, cluster: Cluster) -> dict[str, Any]:
-        """Return what a worker must know of `features`; paths hold wherever it was started."""
+        """Return the parameters of the workers' network. Paths are absolute."""
         parameters: dict[str, Any] = self._features.get_params()
         source = weights_source(self._features.weights)
         is_file = source not in ("imagenet", "bundled")
@@ -306,6 +314,7 @@ class _Run:
         }
 
     def _image(self, index: int) -> Image:
+        """Return an image as it is sent to a worker."""
         source, key = self._images[index], self._keys[index]
         assert key is not None
         if not isinstance(source, str | os.PathLike):
@@ -314,99 +323,47 @@ class _Run:
         return Image(index, key, str(Path(source)), _absolute(file), frame)
 
     def _contents(self, images: list[Image]) -> dict[str, bytes]:
-        """Return what is in the files, each once, where workers do not see them."""
+        """Return the content of each image file by its path, if workers do not see the files."""
         contents: dict[str, bytes] = {}
         if self._send_files:
             for image in images:
                 if isinstance(image.source, str) and image.source not in contents:
-                    with suppress(OSError):  # gone: the worker misses it, and `_resend` finds out
+                    with suppress(OSError):  # a file that is gone: the worker reports it as unseen
                         file, _ = split_frame(self._images[image.index])
                         contents[image.source] = file.read_bytes()
         return contents
 
     def _resend(self, unseen: list[int]) -> list[int]:
-        """Return those of the files that a worker has not found that are here, to be sent from now on."""
+        """Return those images that a worker did not find and the client does. Files are sent from now on."""
         found = []
         self._digests.clear()
         for index in unseen:
             key = self._key_of(index)
             if key is not None and key != self._keys[index]:
-                raise InputError(f"{self._images[index]} has changed during the run: run the same again")
+                raise InputError(f"{self._images[index]} changed during the run: run the same again")
             if key is not None:
                 found.append(index)
         self._send_files = self._send_files or bool(found)
         return found
 
     def _poison(self, indices: list[int]) -> str:
+        """Return the message about images that killed every worker that took them."""
         names = [str(self._image(i).name) for i in indices[:_NAMED_IMAGES]]
         more = f" and {len(indices) - len(names)} more" if len(indices) > len(names) else ""
         return (
-            f"every worker that took these {len(indices)} images died: {', '.join(names)}{more}; leave the "
-            "bad one out or give workers more memory, and run the same again: the others are in the store"
+            f"every worker that took these {len(indices)} images died: {', '.join(names)}{more}; remove the "
+            "harmful image or give the workers more memory, then run the same again: the other images are "
+            "in the store"
         )
 
     def _results(
         self, cluster: Cluster, chunks: deque[list[int]], job: Callable[[list[int]], Any]
     ) -> Iterator[tuple[list[int], Any]]:
-        """Yield chunks with their results as they are done; None: all workers that took it died.
-
-        `chunks` may grow meanwhile. No more than two a worker are on their way, which bounds memory.
-        """
-        distributed = import_extra("distributed", "distributed", "a run on a cluster")
-        running: dict[Any, list[int]] = {}
-        last_seen = time.monotonic()
-        try:
-            while chunks or running:
-                n_workers = len(cluster.client.nthreads())
-                if n_workers:
-                    last_seen = time.monotonic()
-                elif time.monotonic() - last_seen > _NO_WORKER_SECONDS:
-                    raise InputError(
-                        f"{cluster.name} has had no worker for {_NO_WORKER_SECONDS} s: start some "
-                        "('dask worker ADDRESS'), and run the same again"
-                    )
-                while chunks and len(running) < max(1, 2 * n_workers):
-                    indices = chunks.popleft()
-                    running[self._submit(cluster.client, job(indices))] = indices
-                try:
-                    with cluster.client.as_current():
-                        done = distributed.wait(list(running), _TICK_SECONDS, "FIRST_COMPLETED").done
-                except TimeoutError:
-                    continue
-                for future in done:
-                    indices = running.pop(future)
-                    yield indices, self._result(distributed, cluster, future)
-        except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
-            raise InputError(
-                f"{cluster.name} is gone or has cancelled the run: what was extracted is in "
-                f"{self._features.store}, the same command goes on"
-            ) from error
-        finally:
-            if running and cluster.client.status == "running":
-                cluster.client.cancel(list(running))
-
-    def _submit(self, client: Any, job: Any) -> Any:
-        # A function of the standard library, so that a scheduler needs no medvlad.
-        call = pickle.dumps(Call(self._versions, pickle.dumps(job)))
-        return client.submit(pickle.loads, call, key=f"medvlad-{uuid.uuid4().hex}", pure=False)
-
-    def _result(self, distributed: Any, cluster: Cluster, future: Any) -> Any:
-        try:
-            return future.result()
-        except distributed.KilledWorker as error:
-            logger.info("%s", error)
-            return None
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith("medvlad"):
-                raise
-            raise InputError(
-                f"a worker of {cluster.name} has no medvlad, or an old one ({error}): "
-                f"install medvlad {self._versions['medvlad']} on all"
-            ) from error
+        return results_of(cluster, chunks, job, self._versions, self._features.store)
 
 
 def _readers(images: Any) -> list[str]:
-    """Name the packages that decide what pixels these files have, besides those that do so for all."""
+    """Return the packages that read these files, besides those that read all images."""
     files = [split_frame(image)[0] for image in images if isinstance(image, str | os.PathLike)]
     readers = []
     if any(file.name.lower().endswith(NIFTI_SUFFIXES) for file in files):
@@ -418,12 +375,3 @@ def _readers(images: Any) -> list[str]:
 
 def _absolute(path: str | os.PathLike[str]) -> str:
     return str(Path(path).absolute())
-
-
-def _cut(indices: list[int], size: int, least: int) -> list[list[int]]:
-    """Cut into chunks of `size`; a rest smaller than `least` joins the last."""
-    chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
-    if len(chunks) > 1 and len(chunks[-1]) < least:
-        rest = chunks.pop()
-        chunks[-1] += rest
-    return chunks

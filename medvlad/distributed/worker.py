@@ -1,4 +1,4 @@
-"""The worker's side of a run on a cluster: chunks of images in, shards or vectors out."""
+"""Extract or encode a chunk of images in a worker of a cluster: the worker's side."""
 
 from __future__ import annotations
 
@@ -28,26 +28,50 @@ __all__ = ["Call", "Encoding", "Extraction", "Image", "Made", "encode", "probe_o
 
 @dataclass(frozen=True)
 class Image:
-    """An image on its way to a worker."""
+    """An image that is sent to a worker.
+
+    Attributes
+    ----------
+    index : int
+        Number of the image in the client's list.
+    key : str
+        Key of the image in the store.
+    name : str
+        What messages call the image.
+    source : ndarray or str
+        Pixels, or the absolute path of the file.
+    frame : int or None
+        Number of the image in its file. None: the file holds one image.
+    """
 
     index: int
     key: str
     name: str
-    source: Any  # array, or absolute path of the file
-    frame: int | None  # which of the images of the file
+    source: Any
+    frame: int | None
 
 
 @dataclass
 class Made:
-    """What became of a chunk."""
+    """Result of a chunk of images.
+
+    Attributes
+    ----------
+    skipped : list of (int, str)
+        Images that were skipped, and why.
+    unseen : list of int
+        Images whose files the worker did not find, or found with other content.
+    shards : list of bytes
+        Shards that the client must write, because the worker does not see the store.
+    """
 
     skipped: list[tuple[int, str]] = field(default_factory=list)
-    unseen: list[int] = field(default_factory=list)  # files that must be sent
-    shards: list[bytes] = field(default_factory=list)  # that the client must write
+    unseen: list[int] = field(default_factory=list)
+    shards: list[bytes] = field(default_factory=list)
 
 
 class Call:
-    """What unpickles as the result of a job, run where it is unpickled."""
+    """A job that runs when it is unpickled: unpickling returns the job's result."""
 
     def __init__(self, *arguments: Any) -> None:
         self._arguments = arguments
@@ -57,7 +81,7 @@ class Call:
 
 
 def _run_job(expected: dict[str, str], job: bytes) -> Any:
-    """Run a job in a worker, if it has what the client has."""
+    """Run a job in a worker, if the worker has the client's version of medvlad."""
     name = _worker().address
     if versions()["medvlad"] != expected["medvlad"]:
         raise InputError(_other_version(name, "medvlad", versions()["medvlad"], expected["medvlad"]))
@@ -65,11 +89,22 @@ def _run_job(expected: dict[str, str], job: bytes) -> Any:
 
 
 def _other_version(worker: str, what: str, there: str | None, here: str) -> str:
-    return f"worker {worker} has {what} {there or 'not installed'}, here is {here}: install the same on all"
+    return (
+        f"worker {worker} has {what} {there or 'not installed'}, but this machine has {here}: "
+        "install the same version everywhere"
+    )
 
 
 def what_decides_bits(engine: str, readers: Collection[str] = ()) -> dict[str, str]:
-    """Versions of what turns a file into numbers, with those of `readers`, what its formats need besides."""
+    """Return the versions of the packages that decide the bits of descriptors.
+
+    Parameters
+    ----------
+    engine : str
+        Engine of the network.
+    readers : collection of str
+        Packages that read the formats of the images, besides pillow.
+    """
     found, keras_backend = versions(), str(import_keras().config.backend())
     names = ["medvlad", "pillow", "keras", keras_backend, *(["openvino"] if engine == "openvino" else [])]
     names += readers
@@ -78,7 +113,17 @@ def what_decides_bits(engine: str, readers: Collection[str] = ()) -> dict[str, s
 
 @dataclass
 class Probe:
-    """The file by which a worker knows the client's store."""
+    """A file in the client's store. A worker that finds it sees the store.
+
+    Attributes
+    ----------
+    section : Path
+        Folder of the section.
+    store : Path
+        Folder of the store.
+    token : str
+        Name of the file.
+    """
 
     section: Path
     store: Path
@@ -87,10 +132,10 @@ class Probe:
 
 @contextmanager
 def probe_of(section: Section) -> Iterator[Probe]:
-    """Put a file beside the section's shards, for as long as the context lasts."""
+    """Return a context during which a probe file lies beside the section's shards."""
     section.prepare()
     path = section.path.absolute()
-    token = f"{uuid.uuid4().hex}.part"  # an ending that `store gc` clears away
+    token = f"{uuid.uuid4().hex}.part"  # `store gc` removes files with this suffix
     (path / token).touch()
     try:
         yield Probe(path, path.parent, token)
@@ -99,7 +144,7 @@ def probe_of(section: Section) -> Iterator[Probe]:
 
 
 class _Kept:
-    """What a worker keeps from task to task: the network, and what it knows of the store."""
+    """What a worker keeps between tasks: the network and the open section of the store."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -107,7 +152,7 @@ class _Kept:
         self._section: Section | None = None
 
     def section(self, probe: Probe, settings: dict[str, Any]) -> Section | None:
-        """Return the client's section with all that is in it, None where this worker does not see it."""
+        """Return the client's section, up to date. None: this worker does not see the store."""
         if not (probe.section / probe.token).exists():
             return None
         if self._section is None or self._section.path != probe.section:
@@ -121,7 +166,7 @@ def _worker() -> Any:
 
 
 def _kept() -> _Kept:
-    # On the worker object: it ends with it, and two workers of one process stay apart.
+    # Stored on the worker object, so that two workers in one process stay separate.
     kept = vars(_worker()).setdefault("medvlad", _Kept())
     assert isinstance(kept, _Kept)
     return kept
@@ -129,7 +174,25 @@ def _kept() -> _Kept:
 
 @dataclass
 class Extraction:
-    """A chunk of images to go through the network."""
+    """Job: extract a chunk of images.
+
+    Attributes
+    ----------
+    parameters : dict
+        Parameters of the network (CNNDescriptors).
+    ranges : dict or None
+        Activation ranges of an int8 network.
+    settings : dict
+        Settings of the store's section.
+    probe : Probe
+        Shows whether the worker sees the store.
+    quiet : bool
+        Whether Keras and pydicom must not log.
+    images : list of Image
+        The chunk.
+    files : dict of str to bytes
+        Content of image files by path, for workers that do not see the files.
+    """
 
     parameters: dict[str, Any]
     ranges: dict[str, float] | None
@@ -137,12 +200,12 @@ class Extraction:
     probe: Probe
     quiet: bool
     images: list[Image]
-    files: dict[str, bytes]  # contents, by path, of those that the worker has not got
+    files: dict[str, bytes]
 
     def run(self, expected: dict[str, str]) -> Made:
-        """Extract what the store lacks; in a worker."""
+        """Extract the images that the store lacks. Called in a worker."""
         kept = _kept()
-        with kept.lock:  # a process with several Dask threads has one network
+        with kept.lock:  # threads of one worker share one network
             if self.quiet:
                 from medvlad.extraction.keras_startup import start_keras
                 from medvlad.images.dicom import quiet_pydicom
@@ -154,7 +217,7 @@ class Extraction:
                 if there != found:
                     raise InputError(_other_version(_worker().address, name, there, found))
             section = kept.section(self.probe, self.settings)
-            # Not `in`: what is there may be damaged, which is why the client asks.
+            # Not `key in section`: the client also asks again for damaged entries.
             images = [image for image in self.images if section is None or section.get(image.key) is None]
             with tempfile.TemporaryDirectory(prefix="medvlad-", dir=_worker().local_directory) as folder:
                 made = self._extract(kept, images, Path(folder))
@@ -165,7 +228,7 @@ class Extraction:
             return made
 
     def _extract(self, kept: _Kept, images: list[Image], folder: Path) -> Made:
-        """Extract into a store of the worker's own; its shards are the result."""
+        """Extract into a temporary store in `folder`, and return its shards."""
         made = Made()
         given: list[tuple[Image, Any]] = []
         for image in images:
@@ -200,7 +263,7 @@ class Extraction:
         return made
 
     def _prepare(self, kept: _Kept, store: Path) -> None:
-        """Have the client's network ready, built only where the last one was another."""
+        """Build the client's network, unless the last task has built it already."""
         for _ in range(2):
             kept.features.set_params(**self.parameters | {"store": store})
             try:
@@ -211,15 +274,15 @@ class Extraction:
                 raise InputError(f"worker {_worker().address}: {error}") from error
             if kept.features._section().settings == self.settings:
                 return
-            kept.features = CNNDescriptors()  # the file of weights may have changed since it was read
+            kept.features = CNNDescriptors()  # the weights file may have changed since the last task
         raise InputError(
             f"worker {_worker().address} has other weights for {self.parameters['model']} "
-            f"({self.parameters['weights']}) than this machine: give all the same"
+            f"({self.parameters['weights']}) than this machine: use the same weights file everywhere"
         )
 
     @staticmethod
     def _renamed(reason: str, given: Sequence[tuple[Image, Any]]) -> str:
-        """Call an image as the client does, not by its place in a chunk or by a temporary file."""
+        """Replace an image's position in the chunk, or its temporary file, by the client's name for it."""
         for position, (image, source) in enumerate(given):
             if isinstance(source, np.ndarray):
                 for end in (":", " "):
@@ -232,7 +295,21 @@ class Extraction:
 
 @dataclass
 class Encoding:
-    """A chunk of images to be encoded from the store."""
+    """Job: encode a chunk of images from the store.
+
+    Attributes
+    ----------
+    encoder : estimator
+        Fitted encoder.
+    settings : dict
+        Settings of the store's section.
+    probe : Probe
+        Shows whether the worker sees the store.
+    keys : list of str or None
+        Keys of the images. None: an image without descriptors.
+    n_threads : int
+        Number of threads, unless the encoder sets it.
+    """
 
     encoder: Any
     settings: dict[str, Any]
@@ -241,7 +318,7 @@ class Encoding:
     n_threads: int
 
     def run(self, expected: dict[str, str]) -> NDArray[np.float32] | None:
-        """Encode; None where this worker does not see the store."""
+        """Encode the chunk. None: this worker does not see the store."""
         kept = _kept()
         with kept.lock:
             section = kept.section(self.probe, self.settings)
@@ -254,14 +331,14 @@ class Encoding:
 
 
 def encode(encoder: Any, section: Section, keys: Sequence[str | None]) -> NDArray[np.float32]:
-    """Encode images (B,) from the store; None is an image without descriptors."""
+    """Encode images from the store. The key None stands for an image without descriptors."""
     arrays = []
     for key in keys:
         values = np.empty((0, encoder.n_features_in_), np.float32) if key is None else section.get(key)
         if values is None:
             raise InputError(
                 f"an image in {section.path} is damaged: "
-                "'medvlad store gc' removes it, then run the same again"
+                "remove it with 'medvlad store gc', then run the same again"
             )
         arrays.append(values)
     encoded: NDArray[np.float32] = encoder.transform(Descriptors.from_list(arrays))

@@ -1,6 +1,10 @@
-"""Save a fitted pipeline to a file without pickle, load it, and export it as an ONNX graph."""
+"""Save a fitted pipeline, load it again, or export it as an ONNX graph.
 
-from medvlad.models.model_file import load_model, model_card, save_model
+In: a fitted scikit-learn Pipeline that ends in WideLinearSVC. Out: a model file that holds numbers and text
+only, the pipeline that it describes, or an ONNX file.
+"""
+
+from medvlad.models.model_file import check_readable, load_model, model_card, save_model
 from medvlad.models.onnx_export import export_onnx
 
-__all__ = ["export_onnx", "load_model", "model_card", "save_model"]
+__all__ = ["check_readable", "export_onnx", "load_model", "model_card", "save_model"]

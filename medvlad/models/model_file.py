@@ -1,15 +1,18 @@
-"""A fitted pipeline as one file that holds numbers and text only, so opening a stranger's file runs no code.
+"""Save a fitted pipeline as one file and load it again. Opening a stranger's file runs no code.
 
-The file is in the safetensors format: named arrays, and one text "medvlad" among its metadata, JSON::
+The file is in the safetensors format: named arrays, and one text named "medvlad" in its metadata. The text is
+JSON::
 
-    header          format, format_version, parameters of the network and of each other step, class names,
-                    fingerprint of the network's weights, versions, card: what it was trained on,
-                    digest: SHA-256 of the rest, by which a file that was damaged on its way is known
-    STEP.ATTRIBUTE  what a step has learnt: "encode.cluster_centers_", "classify.coef_", ...
+    header          format, format_version, parameters of the network and of every other step, class names,
+                    fingerprint of the network's weights, versions,
+                    card: what the model was trained on,
+                    digest: SHA-256 of everything else, which detects damaged files
+    STEP.ATTRIBUTE  a fitted attribute of a step: "encode.cluster_centers_", "classify.coef_", ...
 
-Encoders side by side are the steps "encode.avg", "encode.vlad64", and so on. The network's
-weights are not in the file (60 MB, and known by their fingerprint): they are found again where they were, or
-where `weights` says, and refused if they are others. A model of descriptors from elsewhere names no network.
+Parallel encoders are the steps "encode.avg", "encode.vlad64", and so on. The network's weights are not in the
+file, because they are large and the fingerprint identifies them. They are read from where they were at
+training time, or from `weights`, and refused if the fingerprint differs. A model that was trained on
+descriptors names no network.
 """
 
 from __future__ import annotations
@@ -43,38 +46,41 @@ __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "netw
 FORMAT = "medvlad-model"
 FORMAT_VERSION = 3
 
-#: Parameters of the network that travel with the model; the others belong to the machine that runs it.
+#: Parameters of the network that are saved. The others, such as the store, belong to the machine.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype")
 
-#: What comes of a header that is none of a model.
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+#: Exceptions that an invalid header can cause.
+_INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
-#: All that a header may hold.
+#: All keys that a header may have.
 _HEADER = {
     *("format", "format_version", "features", "weights_fingerprint", "ranges", "n_features", "steps"),
     *("classes", "versions", "card", "digest"),
 }
 
+Steps = list[tuple[str, Any]]
+
 
 def save_model(
     pipeline: Pipeline, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a fitted pipeline to one file; a file of that name is replaced only once the new one is whole.
+    """Save a fitted pipeline to one file. The write is atomic: an existing file stays until it is complete.
 
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        Fitted: CNNDescriptors, unless descriptors come from elsewhere, then the steps of
+        Fitted pipeline: CNNDescriptors (not if the input is descriptors), then the steps of
         :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC.
     path : path-like
+        File to write.
     card : dict, optional
-        What is to be known of the model, JSON values: what it was trained on, how well it does. See
-        :func:`medvlad.models.model_file.model_card`.
+        Notes on the model as JSON values, such as the training data and the accuracy. Read them with
+        :func:`medvlad.models.model_file.model_card`. None: no notes.
 
     Raises
     ------
     InputError
-        If the steps are others, or the file cannot be written.
+        If the pipeline has other steps, a value is not JSON, or the file cannot be written.
     """
     features, steps = _checked(pipeline)
     classifier = steps[-1][1]
@@ -90,48 +96,66 @@ def save_model(
     }
     if classifier.classes_.dtype.kind not in "Uiub":
         raise InputError(
-            f"a model file holds class labels that are text or integers, not {classifier.classes_.dtype}"
+            f"class labels have dtype {classifier.classes_.dtype}, but a model file holds text or integers: "
+            "convert y and fit again"
         )
     arrays = {name: _little_endian(values) for named in steps for name, values in learnt_of(*named).items()}
     try:
         header = json.loads(json.dumps(header, default=_as_json))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"the card or a parameter of the model is nothing that JSON holds: {error}"
+            f"the card or a parameter of the model cannot be written as JSON ({error}): "
+            "use text, numbers, lists and dicts with text keys"
         ) from error
     try:
-        _parts(header, arrays, None)
-    except _WRONG as error:
-        raise InputError(f"the pipeline would not be read back from a model file: {error}") from error
+        _build(header, arrays, None)
+    except _INVALID as error:
+        raise InputError(
+            f"the saved pipeline could not be loaded again, so nothing was written: {error}"
+        ) from error
     text = json.dumps(header | {"digest": _digest(header, arrays)})
     write_file(path, save(arrays, metadata={"medvlad": text}), "model")
 
 
 def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> None:
-    """Raise InputError, before the network is started, if `path` holds no model, or none `of_images`."""
-    if model_card(path)["features"] is None and of_images:
-        raise InputError(
-            f"the model {path} is of descriptors from elsewhere and takes no images: load it in Python "
-            "(medvlad.load_model) and give it theirs"
-        )
-
-
-def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Say what a model file holds, without the network.
+    """Check a model file without starting the network.
 
     Parameters
     ----------
     path : path-like
-
-    Returns
-    -------
-    dict
-        features and steps (their parameters), classes, weights_fingerprint, versions, card, ...
+        Model file.
+    of_images : bool, default=False
+        Whether the model must accept images.
 
     Raises
     ------
     InputError
-        As :func:`medvlad.load_model`, but for the network's weights.
+        If `path` is not a valid model file, or the model was trained on descriptors and `of_images` is true.
+    """
+    if model_card(path)["features"] is None and of_images:
+        raise InputError(
+            f"the model {path} was trained on descriptors, so it does not accept images: "
+            "load it in Python with medvlad.load_model and give it descriptors"
+        )
+
+
+def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a model file says about itself, without starting the network.
+
+    Parameters
+    ----------
+    path : path-like
+        Model file.
+
+    Returns
+    -------
+    dict
+        Keys: features and steps (their parameters), classes, weights_fingerprint, versions, card, and others.
+
+    Raises
+    ------
+    InputError
+        As :func:`medvlad.load_model`, except that the network's weights are not checked.
     """
     header, arrays = _read(Path(path))
     _assembled(header, arrays, path, None)
@@ -139,79 +163,99 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
-    """Read a pipeline that :func:`save_model` wrote.
+    """Load a pipeline that :func:`save_model` wrote.
 
     Parameters
     ----------
     path : path-like
+        Model file.
     weights : str or None
-        Where the network's weights are on this machine; None: where they were when the model was trained.
+        File with the network's weights. None: where the weights were when the model was trained.
 
     Returns
     -------
     sklearn.pipeline.Pipeline
-        Ready to predict class names from image paths or arrays, or from descriptors, where the model was
-        trained on such from elsewhere.
+        Predicts class names from image paths or arrays, or from descriptors if it was trained on them.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, not a model, of another format version, or the network's weights
-        are not those it was trained with.
+        If the file is missing, damaged, not a model or of another format version, or if the weights differ
+        from those of the training.
     """
     header, arrays = _read(Path(path))
     features, steps = _assembled(header, arrays, path, weights)
     if features is None:
         return Pipeline(steps)
-    expected = str(header["weights_fingerprint"])
     features.build()
-    if features.weights_fingerprint_ != expected:
+    if features.weights_fingerprint_ != str(header["weights_fingerprint"]):
         raise InputError(
             f"the {features.model} weights {features.weights!r} are not those that {path} was trained with: "
-            "give the same weights (--weights FILE) or train the model again"
+            "give the same weights (weights='FILE') or train the model again"
         )
     return Pipeline([("features", features), *steps])
 
 
+def network_and_steps(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:
+    """Split a pipeline into its network and its other steps. The network is None if X is descriptors."""
+    if not isinstance(pipeline, Pipeline) or not pipeline.steps:
+        hint = ", such as its best_estimator_" if hasattr(pipeline, "best_estimator_") else ""
+        raise InputError(f"a model is a fitted Pipeline, not {type(pipeline).__name__}: give one{hint}")
+    (_, first), *others = pipeline.steps
+    return (first, others) if isinstance(first, CNNDescriptors) else (None, list(pipeline.steps))
+
+
 def _assembled(
     header: dict[str, Any], arrays: Arrays, path: str | os.PathLike[str], weights: str | None
-) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
-    """Network, not yet built, where the model has one, and the other steps; InputError names `path`."""
+) -> tuple[CNNDescriptors | None, Steps]:
+    """Make the network (not built yet, or None) and the other steps. InputError names `path`."""
     try:
-        return _parts(header, arrays, weights)
-    except _WRONG as error:
+        return _build(header, arrays, weights)
+    except _INVALID as error:
         raise InputError(
-            f"{path} is no model that 'medvlad train' wrote, or damaged ({error}): train it again"
+            f"{path} is not a valid model file ({error}): copy it again, or train the model again"
         ) from error
 
 
-def _parts(
+def _build(
     header: dict[str, Any], arrays: Arrays, weights: str | None
-) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
-    """Do the work of `_assembled`; one of `_WRONG` where header and arrays are none of a model."""
-    features = None
-    if header["features"] is not None:
-        # Nothing else of what the network takes, such as a folder to write into, is a stranger's to say.
-        settings = {name: header["features"][name] for name in _NETWORK}
-        settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
-        features = CNNDescriptors(**settings)
-        if header.get("ranges") is not None:
-            features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
-        str(header["weights_fingerprint"])
+) -> tuple[CNNDescriptors | None, Steps]:
+    """Do the work of `_assembled`. Raise one of `_INVALID` if the header or the arrays are invalid."""
+    features = None if header["features"] is None else _network_from(header, weights)
     classes = np.array(header["classes"])
     if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
-        raise ValueError("classes that are not two or more different ones")
+        raise ValueError("its classes are not two or more different labels")
     if not fit_together([str(described["step"]) for described in header["steps"]]):
-        raise ValueError("steps that do not follow on each other")
-    steps, width = [], int(header["n_features"])
-    union: list[tuple[str, Any]] = []
+        raise ValueError("its steps do not form a pipeline")
+    steps = _steps_from(header, arrays, len(classes))
+    steps[-1][1].classes_ = classes
+    return features, steps
+
+
+def _network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors:
+    """Make the network that a header describes, without building it."""
+    # Only these parameters are read, so that a stranger's file cannot name a folder to write into.
+    settings = {name: header["features"][name] for name in _NETWORK}
+    settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
+    features = CNNDescriptors(**settings)
+    if header.get("ranges") is not None:
+        features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
+    str(header["weights_fingerprint"])  # KeyError if it is missing
+    return features
+
+
+def _steps_from(header: dict[str, Any], arrays: Arrays, n_classes: int) -> Steps:
+    """Make the fitted steps after the network. Steps "encode.NAME" become one FeatureUnion."""
+    steps: Steps = []
+    width = int(header["n_features"])
+    union: Steps = []
     union_width = 0
     for described in header["steps"]:
         kind, _, part = str(described["step"]).partition(".")
         if union and not part:
             steps.append(("encode", FeatureUnion(union)))
             width, union, union_width = union_width, [], 0
-        step, out = make_step(described, arrays, width, len(classes))
+        step, out = make_step(described, arrays, width, n_classes)
         if part:
             union.append((part, step))
             union_width += out
@@ -219,13 +263,12 @@ def _parts(
             steps.append((kind, step))
             width = out
     if union or not isinstance(steps[-1][1], WideLinearSVC):
-        raise ValueError("no classifier at the end")
-    steps[-1][1].classes_ = classes
-    return features, steps
+        raise ValueError("its last step is not a classifier")
+    return steps
 
 
 def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
-    """Describe the network; nulls where descriptors come from elsewhere."""
+    """Return the header's entries on the network. All are None if there is no network."""
     if features is None:
         return {"features": None, "weights_fingerprint": None, "ranges": None}
     return {
@@ -236,82 +279,93 @@ def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
     }
 
 
-def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
-    """Return the network, and the steps by their names in the file, encoders side by side one by one."""
-    features, rest = network_and_steps(pipeline)
-    steps: list[tuple[str, Any]] = []
-    for _, step in rest:
-        if isinstance(step, PCA) and not isinstance(step.n_components, int | np.integer):
-            raise InputError(
-                f"a model file holds PCA of a number of components, not of {step.n_components!r}"
-            )
-        if isinstance(step, FeatureUnion):
-            if step.transformer_weights:
-                raise InputError(
-                    "a model file holds no transformer_weights of a FeatureUnion: leave them out"
-                )
-            steps += [(f"encode.{name}", part) for name, part in step.transformer_list]
-        else:
-            steps.append((step_name(step), step))
-    fits = all(step_name(step) for _, step in steps) and fit_together([name for name, _ in steps])
-    if fits:
+def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:
+    """Return the network, and the other steps under their names in the file.
+
+    Parallel encoders become one step each.
+
+    Raises
+    ------
+    InputError
+        If the pipeline has a step that a model file cannot hold, or the steps are in another order.
+    NotFittedError
+        If a step is not fitted.
+    """
+    features, others = network_and_steps(pipeline)
+    steps: Steps = [named for _, step in others for named in _named(step)]
+    is_model = all(step_name(step) for _, step in steps) and fit_together([name for name, _ in steps])
+    has_nested_tiles = False
+    if is_model:
         for _, step in steps:
             check_is_fitted(step)
-    tiled = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles) and fits]
-    fits = fits and all(step_name(one) == "encode" and not isinstance(one, SpatialTiles) for one in tiled)
-    if not fits:
+        inner = [step.encoder_ for _, step in steps if isinstance(step, SpatialTiles)]
+        has_nested_tiles = any(step_name(e) != "encode" or isinstance(e, SpatialTiles) for e in inner)
+    if has_nested_tiles:
+        raise InputError(
+            "a model file holds tiles of one encoder, not of several encoders or of other tiles: "
+            "give SpatialTiles a single encoder"
+        )
+    if not is_model:
         names = ", ".join(type(step).__name__ for _, step in pipeline.steps)
         raise InputError(
-            "a model is CNNDescriptors, unless descriptors come from elsewhere, then what a recipe makes "
-            "(DescriptorProjection, VLAD or another encoder, PCA, Normalizer), then WideLinearSVC, in this "
-            f"order, not {names}" + ("; tiles are of one encoder" if tiled else "")
+            f"a model file cannot hold the steps {names}: use CNNDescriptors (not for descriptors as input), "
+            "then the steps of a Recipe (DescriptorProjection, VLAD or another encoder, PCA, Normalizer), "
+            "then WideLinearSVC, in this order"
         )
     return features, steps
 
 
-def network_and_steps(pipeline: Pipeline) -> tuple[CNNDescriptors | None, list[tuple[str, Any]]]:
-    """Return a pipeline's network, None where descriptors come from elsewhere, and its other steps."""
-    if not isinstance(pipeline, Pipeline) or not pipeline.steps:
-        hint = ", such as its best_estimator_" if hasattr(pipeline, "best_estimator_") else ""
-        raise InputError(f"a model is a fitted Pipeline, not {type(pipeline).__name__}: give one{hint}")
-    (_, first), *rest = pipeline.steps
-    return (first, rest) if isinstance(first, CNNDescriptors) else (None, list(pipeline.steps))
+def _named(step: Any) -> Steps:
+    """Return a step under its name in the file, or the parts of a FeatureUnion under theirs."""
+    if isinstance(step, PCA) and not isinstance(step.n_components, int | np.integer):
+        raise InputError(
+            f"PCA has n_components={step.n_components!r}, but a model file needs an integer: "
+            "set one and fit again"
+        )
+    if not isinstance(step, FeatureUnion):
+        return [(step_name(step), step)]
+    if step.transformer_weights:
+        raise InputError("a model file cannot hold transformer_weights of a FeatureUnion: leave them out")
+    return [(f"encode.{name}", part) for name, part in step.transformer_list]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
-    """Header and arrays of a model file."""
+    """Read the header and the arrays of a model file, and check format, version and digest."""
     if path.is_dir():
-        raise InputError(f"{path} is a folder: name a model file that 'medvlad train' wrote")
+        raise InputError(f"{path} is a folder: give the path of a model file that 'medvlad train' wrote")
     try:
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {})["medvlad"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
     except FileNotFoundError as error:
         raise InputError(f"there is no model file {path}: make one with 'medvlad train'") from error
     except MemoryError:
         raise
-    except Exception as error:  # what safetensors and json raise on a stranger's bytes has no end
+    except Exception as error:  # safetensors and json raise many kinds of errors on arbitrary bytes
         raise InputError(
-            f"{path} is no model that 'medvlad train' wrote, or damaged: name one, or train it again"
+            f"{path} is damaged or not a model file: copy it again, or make a model with 'medvlad train'"
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise InputError(f"{path} is not a medvlad model: name a file that 'medvlad train' wrote")
+        raise InputError(f"{path} is not a medvlad model: give a file that 'medvlad train' wrote")
     if header.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{path} has model format {header.get('format_version')}, this medvlad reads {FORMAT_VERSION}: "
-            "update medvlad or train the model again"
+            f"{path} has model format {header.get('format_version')}, but this version of medvlad reads "
+            f"format {FORMAT_VERSION}: update medvlad or train the model again"
         )
-    if not header.keys() <= _HEADER:  # a digest under another name would be none
-        raise InputError(f"{path} is damaged, its header holds more than a model's: copy it again")
-    # Files from before there was a digest have none.
-    digest = header.pop("digest", None)
+    # A damaged key, such as "eigest", would hide that the file had a digest.
+    if not header.keys() <= _HEADER:
+        raise InputError(f"{path} is damaged, its header has unknown keys: copy it again")
+    digest = header.pop("digest", None)  # older files have no digest
     if digest is not None and digest != _digest(header, arrays):
-        raise InputError(f"{path} is damaged, its digest is another: copy it again, or train the model again")
+        raise InputError(
+            f"{path} is damaged, its content does not match its digest: copy it again, "
+            "or train the model again"
+        )
     return header, arrays
 
 
 def _digest(header: dict[str, Any], arrays: Arrays) -> str:
-    """SHA-256 of the header and of each array's name, dtype, shape and numbers, in the order of names."""
+    """Return the SHA-256 of the header and of each array's name, dtype, shape and numbers, sorted by name."""
     found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, values in sorted(arrays.items()):
         content = _little_endian(values)
@@ -321,12 +375,12 @@ def _digest(header: dict[str, Any], arrays: Arrays) -> str:
 
 
 def _little_endian(values: NDArray[Any]) -> NDArray[Any]:
-    """Return `values` as they lie in the file, contiguous and of at least one dimension."""
+    """Return `values` as the file stores them: little-endian, contiguous, at least one dimension."""
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
 def _as_json(value: Any) -> Any:
-    """Turn what JSON does not hold into what it holds."""
+    """Convert a path or a NumPy scalar to a JSON value."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic):

@@ -1,4 +1,8 @@
-"""The steps of a model as parameters and arrays, and back: what of each is kept, and what may be believed."""
+"""Convert the steps of a model to parameters and arrays, and back.
+
+A table lists the parameters and the fitted arrays of each estimator that a model file can hold. Arrays from a
+file are checked before they become part of an estimator: dtype, shape, finite, within range.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +33,19 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Kind:
-    """What of an estimator is saved.
+    """What a model file holds of an estimator.
 
     Attributes
     ----------
     step : str
-        The step that it is.
+        Name of the step in which the estimator can stand.
     make : type
+        Class of the estimator.
     parameters : tuple of str
-        Of its constructor.
+        Names of the constructor's parameters that are saved.
     arrays : dict of str to tuple of str
-        What it has learnt, and its shape: of parameters, "in" (the width it is given), "rows" (of weights).
+        Names of the fitted arrays, and their shapes. A size is the name of a parameter, or "in" (width of the
+        input), "rows" (number of rows of the classifier's weights) or "one".
     """
 
     step: str
@@ -107,34 +113,35 @@ _KINDS = {
         ),
     )
 }
-#: What is learnt with some parameters only.
+#: Arrays that exist only with some parameters.
 _LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
     **dict.fromkeys(_COMPONENTS, lambda parameters: parameters["n_components"] is not None),
     "alpha_": lambda parameters: parameters["assignment"] == "soft",
     "rotations_": lambda parameters: bool(parameters["local_axes"]),
 }
-#: What the backends take as it is, and what is divided by or a rate.
+#: Arrays that the backends use as float32.
 _FLOAT32 = ("cluster_centers_", "rotations_", "residual_centers_")
+#: Arrays that later steps divide by or use as rates, so they must be above 0.
 _POSITIVE = ("alpha_", "weights_", "variances_")
-#: Beyond these, sums become infinite and then NaN. Rows of rotations are of length 1.
+#: Largest absolute values. Beyond these, sums overflow and become NaN. The rows of a rotation have length 1.
 _LARGEST = {"rotations_": 1.001}
 _LARGEST_OF_ALL = 1e100
 _ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 
 def _class_of(step: Any) -> str:
-    """Name of an estimator's class; scikit-learn's PCA is read back as the recipe's."""
+    """Return the name of an estimator's class. scikit-learn's PCA is loaded as the recipe's VectorPCA."""
     return VectorPCA.__name__ if isinstance(step, PCA) else type(step).__name__
 
 
 def step_name(step: Any) -> str:
-    """Name the step that an estimator is; "" for one that is not kept."""
+    """Return the name of the step in which an estimator stands, or "" if a model file cannot hold it."""
     kind = _KINDS.get(_class_of(step))
     return "" if kind is None else kind.step
 
 
 def describe(name: str, step: Any) -> dict[str, Any]:
-    """Name, class and parameters of a step."""
+    """Return the name, the class and the parameters of a step as they stand in the header."""
     kind = _KINDS[_class_of(step)]
     tiled = {"encoder": describe(name, step.encoder_)} if isinstance(step, SpatialTiles) else {}
     return {"step": name, "class": _class_of(step), **tiled} | {
@@ -143,7 +150,7 @@ def describe(name: str, step: Any) -> dict[str, Any]:
 
 
 def learnt_of(name: str, step: Any) -> Arrays:
-    """Return what a step has learnt, by its names in the file."""
+    """Return the fitted arrays of a step under their names in the file."""
     learner = step.encoder_ if isinstance(step, SpatialTiles) else step
     return {
         f"{name}.{learnt}": np.atleast_1d(getattr(learner, learnt))
@@ -153,11 +160,35 @@ def learnt_of(name: str, step: Any) -> Arrays:
 
 
 def make_step(described: dict[str, Any], arrays: Arrays, width: int, n_classes: int) -> tuple[Any, int]:
-    """Estimator of a step that is given `width` numbers, and how many it gives."""
+    """Make the fitted estimator of a step.
+
+    Parameters
+    ----------
+    described : dict
+        Name, class and parameters of the step, as :func:`describe` returns them.
+    arrays : dict of str to ndarray
+        All arrays of the file.
+    width : int
+        Width of the step's input.
+    n_classes : int
+        Number of classes of the model.
+
+    Returns
+    -------
+    estimator
+        The fitted step.
+    int
+        Width of its output.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If a parameter or an array is missing or invalid.
+    """
     parameters = dict(described)
     name, kind = str(parameters.pop("step")), _KINDS[parameters.pop("class")]
     if name.split(".")[0] != kind.step:
-        raise ValueError(f"a step {name} of another kind")
+        raise ValueError(f"{kind.make.__name__} cannot be the step {name}")
     if kind.make is SpatialTiles:
         return _tiled(parameters, arrays, width, n_classes)
     step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
@@ -166,35 +197,41 @@ def make_step(described: dict[str, Any], arrays: Arrays, width: int, n_classes: 
     for learnt, shape in kind.arrays.items():
         if learnt in _LEARNT_IF and not _LEARNT_IF[learnt](parameters):
             continue
-        if learnt == "residual_centers_" and f"{name}.{learnt}" not in arrays:  # not adapted
+        if learnt == "residual_centers_" and f"{name}.{learnt}" not in arrays:  # VLAD was not adapted
             continue
-        values = arrays[f"{name}.{learnt}"]
-        if values.dtype not in (np.float32, np.float64):
-            raise ValueError(f"{name}.{learnt} of dtype {values.dtype}")
-        if values.shape != tuple(int(sizes[size]) for size in shape):
-            raise ValueError(f"{name}.{learnt} of another shape")
-        if learnt in _FLOAT32:
-            with np.errstate(over="ignore"):
-                values = np.ascontiguousarray(values, np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError(f"numbers of {name}.{learnt} that are not finite")
-        if float(np.abs(values).max(initial=0)) > _LARGEST.get(learnt, _LARGEST_OF_ALL):
-            raise ValueError(f"numbers of {name}.{learnt} that are too large")
-        if learnt == "explained_variance_" and (values < 0).any():
-            raise ValueError(f"numbers of {name}.{learnt} below 0")
-        if learnt in _POSITIVE and not (values > 0).all():
-            raise ValueError(f"numbers of {name}.{learnt} that are not above 0")
+        expected = tuple(int(sizes[size]) for size in shape)
+        values = _checked_array(arrays[f"{name}.{learnt}"], f"{name}.{learnt}", learnt, expected)
         setattr(step, learnt, float(values[0]) if shape == ("one",) else values)
     return step, _width(step, width)
+
+
+def _checked_array(values: NDArray[Any], name: str, learnt: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return an array of a file, or raise ValueError if it cannot be the fitted attribute `learnt`."""
+    if values.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name} has dtype {values.dtype} instead of float32 or float64")
+    if values.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape} instead of {shape}")
+    if learnt in _FLOAT32:
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(values, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    if float(np.abs(values).max(initial=0)) > _LARGEST.get(learnt, _LARGEST_OF_ALL):
+        raise ValueError(f"{name} holds numbers that are too large")
+    if learnt == "explained_variance_" and (values < 0).any():
+        raise ValueError(f"{name} holds numbers below 0")
+    if learnt in _POSITIVE and not (values > 0).all():
+        raise ValueError(f"{name} holds numbers that are not above 0")
+    return values
 
 
 def _tiled(
     parameters: dict[str, Any], arrays: Arrays, width: int, n_classes: int
 ) -> tuple[SpatialTiles, int]:
-    """Tiles and their encoder, and how many numbers those give."""
+    """Make SpatialTiles with its fitted encoder, and return the width of its output as well."""
     encoder, _ = make_step(parameters["encoder"], arrays, width, n_classes)
     if not isinstance(encoder, Encoder) or isinstance(encoder, SpatialTiles):
-        raise ValueError("tiles of something else than an encoder")
+        raise ValueError("its tiles hold a step that is not an encoder")
     pairs = {name: tuple((int(h), int(w)) for h, w in parameters[name]) for name in ("grids", "tiles")}
     mirrored = parameters["mirrored"]
     step = SpatialTiles(
@@ -208,7 +245,7 @@ def _tiled(
 
 
 def _width(step: Any, width: int) -> int:
-    """How many numbers a step that is given `width` gives."""
+    """Return the width of a step's output if its input has the width `width`."""
     if isinstance(step, Encoder):
         return int(step._n_features_out)
     components = getattr(step, "components_", None)
@@ -216,9 +253,12 @@ def _width(step: Any, width: int) -> int:
 
 
 def fit_together(names: list[str]) -> bool:
-    """Whether steps of these names are a model: one encoder or several side by side, then a classifier."""
+    """Return whether steps of these names form a model.
+
+    A model has one encoder or several parallel ones, then a classifier, and optional steps in a fixed order.
+    """
     kinds = [name.partition(".")[0] for name in names]
     if not {"encode", "classify"} <= set(kinds) <= set(_ORDER) or len(set(names)) != len(names):
         return False
-    side_by_side = "encode" not in names or kinds.count("encode") == 1
-    return side_by_side and kinds == sorted(kinds, key=_ORDER.index)
+    one_or_parallel = "encode" not in names or kinds.count("encode") == 1
+    return one_or_parallel and kinds == sorted(kinds, key=_ORDER.index)

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import check_output_folder
+from medvlad._util.validate import make_output_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.encoders.recipe import encoder_steps
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
@@ -208,7 +208,7 @@ class _Kept:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = check_output_folder(folder, "figures of the report:")
+        self._folder = make_output_folder(folder, "figures of the report:")
         self._names = set[str]()
 
     def keep(self, encode: str, pictures: Iterable[Named]) -> list[tuple[Picture, str]]:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.atomic_file import whole_file
+from medvlad._util.atomic_file import atomic_file
 from medvlad._util.os_files import open_for_reading, read_at
 from medvlad._util.validate import InputError
 
@@ -102,7 +102,7 @@ def publish(folder: Path, content: bytes) -> Path:
     """Write a shard's content to the disk under its name; return its path."""
     target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
     try:
-        with whole_file(target) as file:
+        with atomic_file(target) as file:
             file.write(content)
     except OSError as error:
         raise InputError(

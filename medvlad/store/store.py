@@ -38,7 +38,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.atomic_file import is_abandoned, whole_file
+from medvlad._util.atomic_file import atomic_file, is_abandoned
 from medvlad._util.validate import InputError, check_choice
 from medvlad.descriptors.checks import check_finite
 from medvlad.store import shard as shard_file
@@ -471,7 +471,7 @@ def _write_once(file: Path, text: str) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():
-            with whole_file(file) as content:
+            with atomic_file(file) as content:
                 content.write(text.encode())
     except OSError as error:
         raise InputError(

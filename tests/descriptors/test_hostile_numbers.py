@@ -1,4 +1,4 @@
-"""Numbers and arrays that break careless code: extremes, ties, nothing at all, more than 2^31, any layout."""
+"""Extreme numbers and arrays are computed correctly: huge, tiny, equal, empty, beyond 2^31, in any layout."""
 
 import re
 import tracemalloc
@@ -26,7 +26,7 @@ ENCODERS = {
     "second-order, log": mv.SecondOrderPool("log"),
     "tiles": mv.SpatialTiles(mv.VLAD(2, random_state=0), grids=[(4, 3)]),
 }
-#: Where numbers leave float32, or there is nothing to learn from, a sentence is as good as an answer.
+#: Errors that are allowed if numbers leave float32 or no parameter can be fitted.
 REFUSED = r"rescale them|too large for float32|have no Gaussians|so alpha cannot be found|beyond float64"
 
 
@@ -36,13 +36,13 @@ def encoder(request):
 
 
 def finite_units(vectors):
-    """Whether every vector is finite, and of length 1 or 0."""
+    """Return whether every vector is finite and has length 1 or 0."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
     return np.isfinite(vectors).all() and bool((np.isclose(norms, 1, atol=1e-5) | (norms == 0)).all())
 
 
 def vectors_or_refusal(encoder, x):
-    """What `encoder` learns and computes of `x`, or the words with which it refuses."""
+    """Return the vectors that `encoder` computes of `x`, or its error message."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
@@ -52,8 +52,8 @@ def vectors_or_refusal(encoder, x):
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-30, 1e-12, 1e12, 1e30, 1e37])
-def test_any_scale(encoder, rng, scale):
-    """A result that is finite and of unit length, or one sentence; never a silent NaN."""
+def test_inputs_of_any_scale_give_unit_vectors_or_an_error(encoder, rng, scale):
+    """The result is never a silent NaN."""
     found = vectors_or_refusal(encoder, (rng.normal(size=(12, 12, 5)) * scale).astype(np.float32))
     if isinstance(found, str):
         assert re.search(REFUSED, found)
@@ -63,7 +63,7 @@ def test_any_scale(encoder, rng, scale):
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-40])
-def test_constant_images(encoder, value):
+def test_constant_images_give_equal_vectors_or_an_error(encoder, value):
     found = vectors_or_refusal(encoder, np.full((6, 12, 5), value, np.float32))
     if isinstance(found, str):
         assert re.search(REFUSED, found)
@@ -72,8 +72,8 @@ def test_constant_images(encoder, value):
         assert (found == found[0]).all()
 
 
-def test_fewer_distinct_points_than_cells(backend):
-    """Duplicated centres: the lowest index has the descriptors, the others are zeros."""
+def test_duplicate_centres_leave_the_higher_cells_empty(backend):
+    """The lowest index wins a tie, so the other cells are zeros."""
     x = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
     centers = np.repeat(x[:2], 3, axis=0)
     labels = mv.assign(x, centers, backend=backend)
@@ -87,7 +87,7 @@ def test_fewer_distinct_points_than_cells(backend):
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 1), (3, 0, 4), (1, 1, 1), (2, 1, 2048)])
-def test_least_shapes(backend, shape, rng):
+def test_the_smallest_shapes_are_encoded(backend, shape, rng):
     x = rng.integers(-9, 9, shape).astype(np.float32)
     centers = rng.integers(-9, 9, (2, shape[2])).astype(np.float32)
     found = mv.vlad_encode(x, centers, backend=backend)
@@ -96,7 +96,7 @@ def test_least_shapes(backend, shape, rng):
 
 
 @pytest.mark.parametrize("n_images", [0, 3])
-def test_no_descriptors_at_all(encoder, n_images, rng):
+def test_images_without_descriptors_give_zeros(encoder, n_images, rng):
     fitted = encoder.fit(rng.random((9, 12, 5), dtype=np.float32))
     nothing = Descriptors(np.empty((0, 5), np.float32), np.zeros(n_images + 1, np.int64))
     vectors = fitted.transform(nothing)
@@ -105,7 +105,7 @@ def test_no_descriptors_at_all(encoder, n_images, rng):
 
 
 def layouts(x, folder):
-    """The same numbers (B, n, D), lying otherwise in memory."""
+    """Yield the same numbers (B, n, D) in other memory layouts."""
     yield "Fortran order", np.asfortranarray(x)
     yield "negative strides", np.ascontiguousarray(x[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
     yield "every other", np.repeat(x, 2, axis=1)[:, ::2]
@@ -121,7 +121,7 @@ def layouts(x, folder):
     yield "memory map", np.load(folder / "x.npy", mmap_mode="r")
 
 
-def test_any_layout(encoder, rng, tmp_path):
+def test_the_memory_layout_changes_no_result(encoder, rng, tmp_path):
     x = rng.integers(-9, 9, (10, 12, 5)).astype(np.float32)
     fitted = encoder.fit(x)
     expected = fitted.transform(x)
@@ -132,7 +132,7 @@ def test_any_layout(encoder, rng, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "longdouble", "int8", "uint16", "int64", "bool"])
-def test_any_real_dtype(backend, rng, dtype):
+def test_every_real_dtype_is_encoded(backend, rng, dtype):
     x = rng.integers(0, 2, (6, 12, 5)).astype(dtype)
     centers = rng.integers(0, 2, (3, 5)).astype(dtype)
     expected = mv.vlad_encode(x.astype(np.float32), centers.astype(np.float32), backend=backend)
@@ -149,7 +149,7 @@ def test_other_dtypes_are_refused_by_name(dtype):
 
 @pytest.mark.parametrize("name", ["Fortran", "float64"])
 def test_large_arrays_are_converted_block_by_block(rng, name):
-    """The vectors of a large array of another kind take no copy of it."""
+    """Encoding does not copy a large array of another dtype or layout as a whole."""
     x = np.zeros((450, 500, 40), np.float64)  # 72 MB
     x[:, ::7] = rng.integers(0, 5, (450, 72, 40))
     given = x if name == "float64" else np.asfortranarray(x.astype(np.float32))
@@ -160,17 +160,17 @@ def test_large_arrays_are_converted_block_by_block(rng, name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     np.testing.assert_array_equal(found, expected)
-    assert peak < 16 << 20  # of 36 MB that a float32 copy takes
+    assert peak < 16 << 20  # a float32 copy takes 36 MB
     x[390, 3, 1] = np.nan
     with pytest.raises(InputError, match="descriptors hold NaN at image 390, row 3"):
         vlad.transform(x)
 
 
 @pytest.mark.parametrize("beyond", [2**31, 2**32])
-def test_more_than_32_bits_of_descriptors(beyond):
-    """Zeros but for some rows: what indices of 32 bits would reach instead is zeros.
+def test_descriptors_beyond_32_bit_indices_are_read(beyond):
+    """Only a few rows are not zero, so a 32-bit index would read zeros.
 
-    Pages that were never written to are all one page of zeros: they take no memory.
+    Memory pages that were never written take no memory.
     """
     width = 512
     n = beyond // width + 1000
@@ -189,8 +189,8 @@ def test_more_than_32_bits_of_descriptors(beyond):
     assert (vectors[2, 1] == 1).all()  # 2 - 2 and 3 - 2
 
 
-def test_more_than_32_bits_of_vectors():
-    """New pages are zeros and take no memory until they are written to: most images have no descriptors."""
+def test_vectors_beyond_32_bit_indices_are_written():
+    """Most images have no descriptors, so most pages are never written and take no memory."""
     n_clusters, width = 2048, 2048
     n_images = 2**31 // (n_clusters * width) + 8
     x = np.ones((4, width), np.float32)
@@ -207,8 +207,8 @@ def test_more_than_32_bits_of_vectors():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e15])
-def test_svm_at_any_scale(rng, scale):
-    """Separable, so that whatever the scale every row is on its side."""
+def test_the_svm_solution_scales_with_its_input(rng, scale):
+    """The classes are separable, so every row is classified correctly at every scale."""
     x = rng.normal(size=(20, 50))
     labels = np.arange(20) % 2
     x[:, 0] = np.where(labels == 1, 4, -4)

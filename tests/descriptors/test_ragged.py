@@ -1,3 +1,5 @@
+"""Descriptors hold ragged batches, share memory, and refuse wrong input with its image and row."""
+
 import numpy as np
 import pytest
 
@@ -6,15 +8,27 @@ from medvlad import Descriptors, InputError
 from medvlad.descriptors.ragged import as_descriptors
 
 
-def test_from_list_and_views():
-    d = Descriptors.from_list([np.ones((2, 3)), np.empty((0, 3)), 2 * np.ones((1, 3))])
-    assert (len(d), d.n_features, d.values.dtype, d.offsets.dtype) == (3, 3, np.float32, np.int64)
-    assert d.offsets.tolist() == [0, 2, 2, 3]
-    assert [len(image) for image in d] == [2, 0, 1]
-    assert d[-1].tolist() == [[2, 2, 2]]
-    assert np.shares_memory(d[0], d.values)
+@pytest.fixture
+def three():
+    """Return three images with 2, 0 and 1 descriptors."""
+    return Descriptors.from_list([np.ones((2, 3)), np.empty((0, 3)), 2 * np.ones((1, 3))])
+
+
+def test_a_list_becomes_one_matrix_and_offsets(three):
+    assert (len(three), three.n_features) == (3, 3)
+    assert (three.values.dtype, three.offsets.dtype) == (np.float32, np.int64)
+    assert three.offsets.tolist() == [0, 2, 2, 3]
+    assert [len(image) for image in three] == [2, 0, 1]
+
+
+def test_an_image_is_a_view(three):
+    assert three[-1].tolist() == [[2, 2, 2]]
+    assert np.shares_memory(three[0], three.values)
+
+
+def test_an_index_beyond_the_images_is_an_error(three):
     with pytest.raises(IndexError):
-        d[3]
+        three[3]
 
 
 @pytest.mark.parametrize(
@@ -26,7 +40,7 @@ def test_slices_are_like_list_slices(cut):
     assert [a.tolist() for a in part] == [a.tolist() for a in arrays[cut]]
 
 
-def test_take():
+def test_take_selects_by_index_or_mask():
     d = Descriptors.from_list([np.full((i, 2), i) for i in range(4)])
     assert [a.tolist() for a in d.take([3, 0, 1])] == [d[3].tolist(), [], d[1].tolist()]
     assert len(d.take([])) == 0
@@ -46,20 +60,20 @@ def test_take_from_the_end_keeps_weights():
         ([0.5], "of float64"),
         ([True, False], "got shape \\(2,\\) of bool"),
         ([[0]], "got shape \\(1, 1\\)"),
-        ([[0], [1, 2]], "by a row of integers"),
+        ([[0], [1, 2]], "a one-dimensional list of integers"),
         (["a"], "of <U1"),
         (1, "got shape \\(\\)"),
-        ([0, 4], "image 4 was chosen of 4: they are counted from 0 to 3"),
-        ([-5], "image -5 was chosen of 4"),
-        (np.array([2**63], np.uint64), "image 9223372036854775808"),
+        ([0, 4], "image index 4 is out of range for 4 images: use 0 to 3, or -4 to -1"),
+        ([-5], "image index -5 is out of range for 4 images"),
+        (np.array([2**63], np.uint64), "image index 9223372036854775808"),
     ],
 )
-def test_what_take_refuses(indices, words):
+def test_take_refuses_wrong_indices(indices, words):
     with pytest.raises(InputError, match=words):
         Descriptors.from_list([np.full((i, 2), i) for i in range(4)]).take(indices)
 
 
-def test_from_array_shares_memory(rng):
+def test_an_array_is_not_copied(rng):
     x = rng.random((4, 5, 6), dtype=np.float32)
     d = Descriptors.from_array(x)
     assert np.shares_memory(d.values, x)
@@ -80,7 +94,7 @@ def test_real_dtypes_become_float32(dtype):
         (np.ones((2, 2)), [0, 2, 1, 2], "must not decrease, got 2 then 1 at image 1"),
         (np.ones((2, 2)), [0.0, 2.0], "float64"),
         (np.ones((2, 2)), [], "offsets"),
-        (np.ones((2, 2)), [[0], [1, 2]], "offsets must be n_images"),
+        (np.ones((2, 2)), [[0], [1, 2]], "offsets must be a list of n_images"),
         (np.ones(2), [0, 2], r"shape \(n, n_features\)"),
         (np.ones((2, 0)), [0, 2], "n_features >= 1"),
         (np.ones((2, 2), complex), [0, 2], "complex128"),
@@ -89,20 +103,29 @@ def test_real_dtypes_become_float32(dtype):
         (np.array([[1e300]]), [0, 1], r"1e\+300 at row 0"),
     ],
 )
-def test_bad_arguments(values, offsets, message):
+def test_wrong_values_and_offsets_are_refused(values, offsets, message):
     with pytest.raises(InputError, match=message):
         Descriptors(values, offsets)
 
 
-def test_bad_lists():
+def test_lists_of_other_widths_name_the_image():
     with pytest.raises(InputError, match="descriptors of image 1 have 2 features, those of image 0 have 3"):
         Descriptors.from_list([np.ones((1, 3)), np.ones((1, 2))])
-    with pytest.raises(InputError, match="from_list needs a list of arrays, got NoneType"):
-        Descriptors.from_list(None)
+
+
+def test_lists_of_other_shapes_name_the_image():
     with pytest.raises(InputError, match="descriptors of image 1 must have shape"):
         mv.VLAD(2).fit([np.ones((2, 3)), np.ones(3)])
+
+
+def test_from_list_needs_a_list_with_an_image():
+    with pytest.raises(InputError, match="from_list needs a list of arrays, one per image, got NoneType"):
+        Descriptors.from_list(None)
     with pytest.raises(InputError, match="empty list"):
         Descriptors.from_list([])
+
+
+def test_from_array_needs_three_or_four_dimensions():
     with pytest.raises(InputError, match="from_array needs shape"):
         Descriptors.from_array(np.ones((2, 2)))
 
@@ -134,21 +157,30 @@ def test_large_finite_values_are_not_called_infinite():
     assert mv.assign(x, x[:1]).tolist() == [0] * 4096
 
 
-def test_centers_are_checked():
+@pytest.mark.parametrize(
+    ("centers", "message"),
+    [
+        (np.ones((1, 4)), "centers have 4 features, descriptors have 3"),
+        (np.ones((0, 3)), r"at least one cluster centre, got shape \(0, 3\)"),
+        ([[1, 1, 1], [1, np.nan, 1]], "centers hold NaN at row 1"),
+    ],
+)
+def test_wrong_centres_are_refused(centers, message):
     x = np.ones((2, 3), np.float32)
-    with pytest.raises(InputError, match="centers have 4 features, descriptors have 3"):
-        mv.assign(x, np.ones((1, 4)))
-    with pytest.raises(InputError, match="at least one cluster centre"):
-        mv.vlad_encode(x, np.ones((0, 3)))
-    with pytest.raises(InputError, match="centers hold NaN at row 1"):
-        mv.assign(x, [[1, 1, 1], [1, np.nan, 1]])
+    for function in (mv.assign, mv.vlad_encode):
+        with pytest.raises(InputError, match=message):
+            function(x, centers)
+
+
+def test_wrong_options_are_refused():
+    x = np.ones((2, 3), np.float32)
     with pytest.raises(InputError, match="n_threads"):
         mv.assign(x, x, n_threads=0)
     with pytest.raises(InputError, match=r"power must lie in \(0, 1\], got 0"):
         mv.vlad_encode(x, x, power=0)
 
 
-def test_host_layouts_are_accepted(rng, backend):
+def test_the_layout_in_host_memory_changes_no_label(rng, backend):
     x = rng.random((64, 16), dtype=np.float32)
     c = x[:4].copy()
     expected = mv.assign(x, c, backend=backend)
@@ -165,9 +197,9 @@ def test_host_layouts_are_accepted(rng, backend):
 
 
 class TestArraysOfOtherLibraries:
-    """In host memory; what torch adds is tried where it is installed."""
+    """In host memory. The tests of torch need torch."""
 
-    def test_lists_of_maps_and_of_foreign_arrays(self, rng):
+    def test_lists_of_maps_and_of_foreign_arrays_are_joined(self, rng):
         maps = [rng.random((h, 3, 4), dtype=np.float32) for h in (2, 5)]
         expected = Descriptors.from_list([m.reshape(-1, 4) for m in maps])
         xp = pytest.importorskip("array_api_strict", reason="array_api_strict is not installed")
@@ -180,14 +212,14 @@ class TestArraysOfOtherLibraries:
             mv.GlobalPool().fit_transform(flat), mv.GlobalPool().fit_transform(maps)
         )
 
-    def test_bfloat16_of_numpy(self, rng):
+    def test_bfloat16_arrays_of_numpy_are_read(self, rng):
         bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
         x = rng.integers(-8, 8, (3, 5, 4)).astype(np.float32)
         for shaped in (x, x[:, 0], list(x)):
             given = [a.astype(bfloat16) for a in x] if isinstance(shaped, list) else shaped.astype(bfloat16)
             np.testing.assert_array_equal(as_descriptors(given).values, as_descriptors(shaped).values)
 
-    def test_torch(self, rng):
+    def test_torch_tensors_are_read_without_gradients(self, rng):
         torch = pytest.importorskip("torch", reason="torch is not installed")
         x = rng.integers(-8, 8, (3, 4, 4)).astype(np.float32)
         expected = mv.VLAD(2, random_state=0).fit_transform(x)
@@ -200,7 +232,10 @@ class TestArraysOfOtherLibraries:
             learnt.transpose(1, 2).transpose(1, 2),
         ):
             np.testing.assert_array_equal(mv.VLAD(2, random_state=0).fit_transform(given), expected)
-        with pytest.raises(InputError, match="descriptors cannot be read as a NumPy array"):
-            mv.GlobalPool().fit(torch.empty(2, 3, device="meta"))
         two = mv.WideLinearSVC().fit(learnt[:, 0], [0, 1, 1])
         assert two.decision_function(learnt[:, 0]).shape == (3,)
+
+    def test_a_tensor_without_memory_is_refused(self):
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        with pytest.raises(InputError, match="descriptors cannot be read as a NumPy array"):
+            mv.GlobalPool().fit(torch.empty(2, 3, device="meta"))

@@ -1,43 +1,52 @@
-"""Extraction and encoding on a cluster of real processes, some of them killed: the numbers of one process.
+"""A run on a cluster of real processes gives the numbers of one process, even if workers are killed.
 
-The workers preload dask_faults.py, which kills them in the middle of a chunk or just after it is written.
+The workers preload support/dask_faults.py, which kills them in the middle of a chunk or just after it.
 """
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
 import types
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BATCH_TOLERANCE
 from PIL import Image
 from sklearn.base import clone
+from support.dask_runs import N_IMAGES, check_descriptors, check_store, network, write_pictures
 
-from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, cli
-from medvlad import distributed as ours
-from medvlad._util.validate import MissingExtraError
-from medvlad.distributed import cluster, encode_distributed, extract_distributed, worker
+from medvlad import VLAD, GlobalPool, InputError, cli
+from medvlad.distributed import encode_distributed, extract_distributed, run, worker
 from medvlad.images.read import list_frames
-from medvlad.store.shard import Shard
-from medvlad.store.store import DescriptorStore
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
 distributed = pytest.importorskip("distributed", reason="needs the extra distributed")
 
 FAULTS = Path(__file__).parents[1] / "support" / "dask_faults.py"
-N_IMAGES = 20
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture
+def features(small_weights, tmp_path):
+    return network(small_weights, tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def alone(small_weights, pictures):
+    """Return the pictures' descriptors, extracted by this process."""
+    return network(small_weights).transform(pictures)
 
 
 @pytest.fixture(scope="module")
 def scheduler(tmp_path_factory):
-    """Address of a scheduler with two workers, all three of them started from the command line."""
+    """Start a scheduler and two workers from the command line. Return the scheduler's address."""
     folder = tmp_path_factory.mktemp("cluster")
     environment = os.environ | {
         "DASK_DISTRIBUTED__WORKER__PRELOAD": str(FAULTS),
@@ -71,63 +80,15 @@ def client(scheduler):
         yield client
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Image files, none like another."""
-    rng = np.random.default_rng(8)
-    folder = tmp_path_factory.mktemp("pictures")
-    paths = [folder / f"{i:02}.png" for i in range(N_IMAGES)]
-    for i, path in enumerate(paths):
-        Image.fromarray(rng.integers(0, 256, (50 + i, 60, 3), dtype=np.uint8)).save(path)
-    return paths
-
-
-@pytest.fixture(scope="module")
-def alone(small_weights, pictures):
-    """The descriptors of the pictures, made by this process."""
-    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights).transform(pictures)
-
-
-@pytest.fixture
-def features(small_weights, tmp_path):
-    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights, store=tmp_path / "store")
-
-
-def check_store(features, n_images):
-    """So many images are in the store, each once, undamaged, and nothing is left over."""
-    (section,) = DescriptorStore(features.store).sections()
-    keys = [key for file in section.path.glob("*.shard") for key in Shard(file).keys]
-    assert len(keys) == len(set(keys)) == n_images
-    assert section.verify() == []
-    assert list(section.path.glob("*.part")) == []
-    section.gc()
-    assert len(section) == n_images
-
-
-def check_descriptors(features, paths, expected, monkeypatch, *, one_alone=False):
-    """What the store holds of the pictures is `expected` to the bit, and nothing of it is made now.
-
-    Where one of them was alone in its batch, Keras may have rounded it otherwise.
-    """
-    found = clone(features)
-    found.fit()
-    monkeypatch.setattr("medvlad.extraction.cnn_descriptors.make_engine", None)
-    got = found.transform(paths)
-    np.testing.assert_array_equal(got.offsets, expected.offsets)
-    if one_alone:
-        limit = BATCH_TOLERANCE * np.abs(expected.values).max()
-        np.testing.assert_allclose(got.values, expected.values, rtol=0, atol=limit)
-    else:
-        assert got.values.tobytes() == expected.values.tobytes()
-
-
 def networks(client):
-    """Identity of the network that each worker process keeps."""
+    """Return the identity of the network that each worker keeps."""
     return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features._network))
 
 
 @pytest.mark.slow
-def test_equal_to_one_process(features, pictures, alone, scheduler, client, monkeypatch):
+def test_a_cluster_gives_the_numbers_of_one_process_and_keeps_its_networks(
+    features, pictures, alone, scheduler, client, monkeypatch
+):
     assert extract_distributed(features, pictures[:16], scheduler=client, chunk=4) == 16
     first = networks(client)
     assert len(first) == 2
@@ -141,8 +102,8 @@ def test_equal_to_one_process(features, pictures, alone, scheduler, client, monk
 
 @pytest.mark.parametrize("death", ["in the middle of a chunk", "after its shard is written"])
 @pytest.mark.slow
-def test_a_killed_worker(features, pictures, alone, client, monkeypatch, tmp_path, death):
-    """The redone chunk finds what the dead worker has written."""
+def test_a_killed_worker_loses_nothing(features, pictures, alone, client, monkeypatch, tmp_path, death):
+    """Another worker repeats the chunk, and finds what the dead worker wrote."""
     paths = list(pictures)
     if death == "in the middle of a chunk":
         paths[11] = tmp_path / "fatal.png"
@@ -161,8 +122,8 @@ def test_a_killed_worker(features, pictures, alone, client, monkeypatch, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_poison_image(features, pictures, client, tmp_path):
-    """The run ends in a sentence, with all other chunks done."""
+def test_an_image_that_kills_every_worker_is_named(features, pictures, client, tmp_path):
+    """The run ends with one sentence, after all other chunks."""
     poison = tmp_path / "poison.png"
     poison.write_bytes(pictures[3].read_bytes())
     paths = [*pictures[:8], *pictures[9:], poison]
@@ -175,7 +136,7 @@ def test_a_poison_image(features, pictures, client, tmp_path):
 
 
 @pytest.mark.slow
-def test_damage_is_mended(features, pictures, alone, scheduler, monkeypatch):
+def test_damaged_entries_are_extracted_again(features, pictures, alone, scheduler, monkeypatch):
     extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8)
     (shard,) = features._section().path.glob("*.shard")
     content = bytearray(shard.read_bytes())
@@ -185,18 +146,18 @@ def test_damage_is_mended(features, pictures, alone, scheduler, monkeypatch):
     features._section().gc()
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 0
     check_store(features, 8)
-    # The damaged one went through the network in a batch of its own.
+    # The damaged image went through the network in a batch of its own.
     check_descriptors(features, pictures[:8], alone[:8], monkeypatch, one_alone=True)
 
 
-def test_nothing_is_shared(features, pictures, alone, scheduler, monkeypatch):
-    """Workers that see neither the images nor the store: files go there, shards come back."""
-    absolute = ours._absolute
+def test_workers_need_not_see_the_images_or_the_store(features, pictures, alone, scheduler, monkeypatch):
+    """The client sends the files and writes the shards."""
+    absolute = run._absolute
     monkeypatch.setattr(
-        ours, "_absolute", lambda p: f"/nowhere{p}" if str(p).endswith(".png") else absolute(p)
+        run, "_absolute", lambda p: f"/nowhere{p}" if str(p).endswith(".png") else absolute(p)
     )
     nowhere = worker.Probe(Path("/nowhere/section"), Path("/nowhere"), "token")
-    monkeypatch.setattr(ours, "probe_of", lambda section: nullcontext(nowhere))
+    monkeypatch.setattr(run, "probe_of", lambda section: nullcontext(nowhere))
     assert extract_distributed(features, pictures, scheduler=scheduler, chunk=8) == N_IMAGES
     check_store(features, N_IMAGES)
     check_descriptors(features, pictures, alone, monkeypatch)
@@ -206,16 +167,16 @@ def test_nothing_is_shared(features, pictures, alone, scheduler, monkeypatch):
 
 
 def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, monkeypatch):
-    """To workers that do not see it, with each chunk; not with each of its images."""
+    """Workers that do not see it get it once per chunk, not once per image."""
     pages = [
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8))
         for i in range(6)
     ]
     pages[0].save(tmp_path / "six.tif", save_all=True, append_images=pages[1:])
     frames = list_frames(tmp_path / "six.tif")
-    sent, absolute, extraction = [], ours._absolute, ours.Extraction
+    sent, absolute, extraction = [], run._absolute, run.Extraction
     monkeypatch.setattr(
-        ours, "_absolute", lambda p: f"/nowhere{p}" if str(p).endswith(".tif") else absolute(p)
+        run, "_absolute", lambda p: f"/nowhere{p}" if str(p).endswith(".tif") else absolute(p)
     )
 
     def spied(*arguments):
@@ -223,7 +184,7 @@ def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, mo
         sent.append([len(content) for content in made.files.values()])
         return made
 
-    monkeypatch.setattr(ours, "Extraction", spied)
+    monkeypatch.setattr(run, "Extraction", spied)
     expected = clone(features).set_params(store=tmp_path / "local").transform(frames)
     assert extract_distributed(features, frames, scheduler=scheduler, chunk=2) == 6
     got = clone(features).transform(frames)
@@ -232,7 +193,7 @@ def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, mo
     assert [(tmp_path / "six.tif").stat().st_size] in sent
 
 
-def test_arrays(features, pictures, alone, scheduler, monkeypatch):
+def test_arrays_are_extracted_and_named_by_index(features, pictures, alone, scheduler, monkeypatch):
     arrays = [np.asarray(Image.open(path)) for path in pictures[:9]]
     assert extract_distributed(features, arrays, scheduler=scheduler) == 9
     check_descriptors(features, arrays, alone[:9], monkeypatch, one_alone=True)
@@ -241,8 +202,8 @@ def test_arrays(features, pictures, alone, scheduler, monkeypatch):
         extract_distributed(features, arrays, scheduler=scheduler)
 
 
-def test_skipped_images(features, pictures, scheduler, tmp_path):
-    """Listed with index and reason as by one process, copies and missing files as well."""
+def test_skipped_images_are_those_of_one_process(features, pictures, scheduler, tmp_path):
+    """Index and reason are the same, for copies and missing files as well."""
     bad, copy = tmp_path / "bad.png", tmp_path / "copy.png"
     bad.write_bytes(b"no image")
     copy.write_bytes(b"no image")
@@ -266,125 +227,52 @@ def test_skipped_images(features, pictures, scheduler, tmp_path):
 @pytest.mark.parametrize(
     "encoder", [VLAD(5, random_state=0, power=0.5), GlobalPool("gem")], ids=lambda e: type(e).__name__
 )
-def test_encoding(encoder, features, pictures, alone, scheduler):
+def test_encoding_gives_the_numbers_of_one_process(encoder, features, pictures, alone, scheduler):
     encoder.fit(alone)
     encoded = encode_distributed(encoder, features, pictures, scheduler=scheduler, chunk=6)
     assert encoded.tobytes() == encoder.transform(alone).tobytes()
 
 
-def test_other_versions(features, pictures, scheduler, monkeypatch):
+def test_a_worker_with_another_version_is_named(features, pictures, scheduler, monkeypatch):
     here = worker.versions()
     for name in ("medvlad", "pillow"):
         monkeypatch.setattr(worker, "versions", lambda name=name: here | {name: "99.0"})
         with pytest.raises(
-            InputError, match=rf"worker tcp://\S+ has {name} {here[name]}, here is 99\.0: install"
+            InputError,
+            match=rf"worker tcp://\S+ has {name} {here[name]}, but this machine has 99\.0: install",
         ):
             extract_distributed(features, pictures, scheduler=scheduler)
 
 
-def test_a_worker_without_medvlad(features, pictures, scheduler, monkeypatch):
+def test_a_worker_without_medvlad_is_an_error(features, pictures, scheduler, monkeypatch):
     older = types.ModuleType("medvlad.of_another_version")
     exec("def job(*arguments): pass", vars(older))
     monkeypatch.setitem(sys.modules, older.__name__, older)
     monkeypatch.setattr(worker, "_run_job", older.job)
-    with pytest.raises(InputError, match=r"has no medvlad, or an old one .*install medvlad \d"):
+    with pytest.raises(InputError, match=r"has no medvlad or an old version .*install medvlad \d"):
         extract_distributed(features, pictures, scheduler=scheduler)
 
 
 @pytest.mark.slow
-def test_other_weights(features, pictures, scheduler, monkeypatch, tmp_path):
+def test_a_worker_with_other_weights_is_named(features, pictures, scheduler, monkeypatch, tmp_path):
     import keras
 
     keras.utils.set_random_seed(1)
     other = tmp_path / "other.weights.h5"
     keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(other)
-    absolute = ours._absolute
-    monkeypatch.setattr(ours, "_absolute", lambda p: str(other) if str(p).endswith(".h5") else absolute(p))
+    absolute = run._absolute
+    monkeypatch.setattr(run, "_absolute", lambda p: str(other) if str(p).endswith(".h5") else absolute(p))
     with pytest.raises(
         InputError, match=r"worker tcp://\S+ has other weights for MobileNetV2 .*other\.weights"
     ):
         extract_distributed(features, pictures, scheduler=scheduler)
-    monkeypatch.setattr(ours, "_absolute", lambda p: f"{p}.nowhere")
+    monkeypatch.setattr(run, "_absolute", lambda p: f"{p}.nowhere")
     with pytest.raises(InputError, match=r"worker tcp://\S+: .*nowhere"):
         extract_distributed(features, pictures, scheduler=scheduler)
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:9", "nonsense://x:1", "127.0.0.1", "tcp://no.such.host.invalid:1"]
-)
-def test_no_scheduler_there(features, pictures, monkeypatch, address):
-    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
-    start = time.monotonic()
-    with pytest.raises(InputError, match=f"there is no Dask scheduler at '{address}'") as error:
-        extract_distributed(features, pictures, scheduler=address)
-    assert "\n" not in str(error.value)
-    assert time.monotonic() - start < 20
-
-
-@pytest.fixture
-def empty_cluster():
-    """A scheduler without workers."""
-    with distributed.LocalCluster(
-        n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
-    ) as cluster:
-        yield cluster
-
-
-def test_no_workers(features, pictures, monkeypatch, empty_cluster):
-    monkeypatch.setattr(ours, "_NO_WORKER_SECONDS", 1)
-    with pytest.raises(InputError, match="has had no worker for 1 s: start some"):
-        extract_distributed(features, pictures, scheduler=empty_cluster.scheduler_address)
-
-
-def test_the_scheduler_goes_away(features, pictures, tmp_path):
-    file = tmp_path / "scheduler.json"
-    options = ["--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dask", "scheduler", *options], stderr=subprocess.DEVNULL
-    )
-    features.fit()
-    try:
-        with (
-            distributed.Client(scheduler_file=str(file), timeout=30, set_as_default=False) as client,
-            ThreadPoolExecutor(1) as pool,
-        ):
-            pool.submit(lambda: (time.sleep(1), process.kill()))
-            with pytest.raises(InputError, match=r"is gone or has cancelled the run: .*goes on"):
-                extract_distributed(features, pictures, scheduler=client)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_bad_arguments(features, pictures):
-    with pytest.raises(InputError, match="needs a store"):
-        extract_distributed(clone(features).set_params(store=None), pictures)
-    with pytest.raises(InputError, match="not both"):
-        extract_distributed(features, pictures, scheduler="tcp://127.0.0.1:1", n_workers=2)
-    with pytest.raises(InputError, match="n_workers must be an integer of at least 1, got 0"):
-        extract_distributed(features, pictures, n_workers=0)
-    with pytest.raises(InputError, match="chunk must be an integer of at least 1, got 0"):
-        extract_distributed(features, pictures, chunk=0)
-
-
-def test_without_dask(features, pictures, monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'medvlad\[distributed\]'"):
-        extract_distributed(features, pictures)
-
-
-@pytest.mark.parametrize(
-    ("n", "size", "sizes"), [(0, 8, []), (5, 8, [5]), (16, 8, [8, 8]), (20, 8, [8, 12]), (33, 16, [16, 17])]
-)
-def test_chunks_are_whole_batches(n, size, sizes):
-    """A rest joins the last chunk, or its batch would be a smaller one."""
-    chunks = ours._cut(list(range(n)), size, 8)
-    assert [len(c) for c in chunks] == sizes
-    assert [i for c in chunks for i in c] == list(range(n))
-
-
 def wait_for_the_end_of(group):
-    """Of all its processes; one of multiprocessing's own ends a little later than the rest."""
+    """Wait until no process of a group is left. A process of multiprocessing ends a little later."""
     for _ in range(200):
         try:
             os.killpg(group, 0)
@@ -399,8 +287,10 @@ def command(*arguments):
 
 
 @pytest.mark.slow
-def test_command_line(features, pictures, alone, small_weights, scheduler, monkeypatch, tmp_path, capsys):
-    """Workers of this machine, ended by Ctrl-C; a cluster goes on from there."""
+def test_a_run_that_ctrl_c_stopped_is_finished_by_the_next(
+    features, pictures, alone, small_weights, scheduler, monkeypatch, tmp_path, capsys
+):
+    """Ctrl-C stops workers of this machine. A cluster extracts the remaining images."""
     network = ["--model", "mobilenetv2", "--layer", "out_relu", "--weights", small_weights]
     arguments = ["extract", pictures[0].parent, *network, "--batch-size", "1", "--store", features.store]
     process = subprocess.Popen(
@@ -429,44 +319,3 @@ def test_command_line(features, pictures, alone, small_weights, scheduler, monke
     assert out.startswith(f"{N_IMAGES} images, {N_IMAGES - done} of them extracted now")
     assert error == ""
     check_store(features, N_IMAGES)
-
-
-def kill_a_worker(store, n_shards):
-    """Kill one of the workers that this process has started, when the store has so many shards."""
-    while len(list(store.rglob("*.shard"))) < n_shards:
-        time.sleep(0.01)
-    (cluster,) = (c for c in distributed.LocalCluster._instances if c.status == distributed.Status.running)
-    pid = next(iter(cluster.workers.values())).pid
-    os.kill(pid, signal.SIGKILL)
-    return pid
-
-
-@pytest.mark.slow
-def test_own_workers_and_a_kill_from_outside(features, pictures, alone, monkeypatch):
-    """Without a scheduler: two processes of this machine, one killed while it works."""
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(kill_a_worker, Path(features.store), 1)
-        assert extract_distributed(features, pictures, n_workers=2, chunk=4) == N_IMAGES
-        assert killed.result()
-    check_store(features, N_IMAGES)
-    check_descriptors(features, pictures, alone, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.data
-def test_real_images_and_a_killed_worker(data_dir, vgg16_weights, tmp_path, monkeypatch):
-    """Every fifth image of hyperkvasir_dev through VGG16, by one process and by two, one of which dies."""
-    paths = sorted((data_dir / "hyperkvasir_dev").rglob("*.jpg"))[::5]
-    assert len(paths) > 100
-    local = CNNDescriptors("vgg16", weights=vgg16_weights, store=tmp_path / "local")
-    expected = local.transform(paths)
-    features = clone(local).set_params(store=tmp_path / "store")
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(kill_a_worker, tmp_path / "store", 5)
-        assert extract_distributed(features, paths, n_workers=2) == len(local._section())
-        assert killed.result()
-    check_store(features, len(local._section()))
-    check_descriptors(features, paths, expected, monkeypatch)
-    encoder = VLAD(16, random_state=0).fit(expected)
-    encoded = encode_distributed(encoder, features, paths, n_workers=2)
-    assert encoded.tobytes() == encoder.transform(expected).tobytes()

@@ -1,4 +1,4 @@
-"""The ONNX graph against the pipeline that it was made of."""
+"""The ONNX graph gives the scores of the pipeline that it was made from."""
 
 import json
 
@@ -43,7 +43,7 @@ RECIPES = {
 
 
 class Fixed(CNNDescriptors):
-    """A network that is not asked."""
+    """A network that is never run."""
 
     def build(self):
         self.n_features_out_, self.weights_fingerprint_ = 8, "0" * 64
@@ -51,6 +51,7 @@ class Fixed(CNNDescriptors):
 
 
 def run(path, **inputs):
+    """Run a graph. Return its scores, labels and metadata."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     scores, label = session.run(["scores", "label"], inputs)
     return scores, label, session.get_modelmeta().custom_metadata_map
@@ -63,7 +64,7 @@ def expected_scores(steps, descriptors):
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_from_descriptors(rng, tmp_path, recipe, n_classes):
+def test_a_graph_from_descriptors_gives_the_same_scores(rng, tmp_path, recipe, n_classes):
     name, settings = RECIPES[recipe]
     groups = rng.normal(scale=3, size=(6, 8))
     x = (groups[rng.integers(0, 6, (24, 12))] + rng.normal(size=(24, 12, 8))).astype(np.float32)
@@ -88,8 +89,8 @@ def test_from_descriptors(rng, tmp_path, recipe, n_classes):
     np.testing.assert_allclose(scores, again, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-def test_tiles_and_no_network(rng, tmp_path):
-    """A pipeline of descriptors from elsewhere, cut into tiles of its grids."""
+def test_a_pipeline_without_a_network_can_have_tiles(rng, tmp_path):
+    """The grids fix the number of descriptors."""
     x = rng.normal(size=(12, 14, 5)).astype(np.float32)
     recipe = Recipe(tiles=((1, 1), (2, 3)), n_components=4, power=0.5)
     steps = encoder_steps(recipe.encoder("avg+vlad3", grids=[(3, 4), (1, 2)], mirrored=[False, True]))
@@ -101,16 +102,16 @@ def test_tiles_and_no_network(rng, tmp_path):
     assert "network" not in metadata
 
 
-def test_tiles_without_descriptors_have_no_form(rng, tmp_path):
+def test_a_tile_without_descriptors_cannot_be_exported(rng, tmp_path):
     tiles = SpatialTiles(GlobalPool("max"), grids=[(2, 2)], tiles=[(3, 3)])
     pipeline = Pipeline([("tiles", tiles), ("svm", WideLinearSVC())]).fit(
         rng.random((6, 2, 2, 5)), [0, 1] * 3
     )
-    with pytest.raises(InputError, match="leave one without a descriptor"):
+    with pytest.raises(InputError, match="leave a tile without a descriptor"):
         export_onnx(pipeline, tmp_path / "a.onnx")
 
 
-def test_second_moments(rng, tmp_path):
+def test_second_order_pooling_without_a_root_gives_the_same_scores(rng, tmp_path):
     x = rng.normal(size=(12, 9, 5)).astype(np.float32)
     x[2] = 0
     pipeline = Pipeline([("encode", SecondOrderPool(None, power=0.5)), ("classify", WideLinearSVC())])
@@ -121,7 +122,7 @@ def test_second_moments(rng, tmp_path):
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_from_pixels(rng, tmp_path, vgg16_file, mirror):
+def test_a_graph_from_pixels_gives_the_same_scores(rng, tmp_path, vgg16_file, mirror):
     features = CNNDescriptors("vgg16", "block2_pool", weights=vgg16_file, scales=(1, 0), mirror=mirror)
     images = [rng.integers(0, 256, (90, 70, 3), dtype=np.uint8) for _ in range(4)]
     steps = [*encoder_steps(Recipe(descriptor_norm=True, power=0.5).encoder("vlad4")), ("c", WideLinearSVC())]
@@ -141,17 +142,27 @@ def test_from_pixels(rng, tmp_path, vgg16_file, mirror):
     assert metadata["resize"] == "bilinear"
 
 
-def test_what_has_no_form(tmp_path, small_weights, rng):
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("second-order", Recipe(), "which ONNX does not have"),
+        ("vlad2", Recipe(assignment="soft", residual_norm=True), "cannot be exported to ONNX"),
+    ],
+    ids=["second-order", "soft, residual"],
+)
+def test_what_cannot_be_exported_is_an_error_and_writes_nothing(tmp_path, rng, name, settings, message):
     x = Descriptors.from_array(rng.normal(size=(6, 5, 8)))
-    for name, settings in (
-        ("second-order", Recipe()),
-        ("vlad2", Recipe(assignment="soft", residual_norm=True)),
-    ):
-        steps = [*encoder_steps(settings.encoder(name)), ("classify", WideLinearSVC())]
-        Pipeline(steps).fit(x, [0, 1] * 3)
-        with pytest.raises(InputError, match="no form in ONNX"):
-            export_onnx(Pipeline([("features", Fixed()), *steps]), tmp_path / "a", from_features=True)
+    steps = [*encoder_steps(settings.encoder(name)), ("classify", WideLinearSVC())]
+    Pipeline(steps).fit(x, [0, 1] * 3)
+    with pytest.raises(InputError, match=message):
+        export_onnx(Pipeline([("features", Fixed()), *steps]), tmp_path / "a", from_features=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_networks_are_exported_from_their_descriptors_only(tmp_path, small_weights, rng):
+    steps = [("encode", GlobalPool()), ("classify", WideLinearSVC())]
+    Pipeline(steps).fit(Descriptors.from_array(rng.normal(size=(6, 5, 8))), [0, 1] * 3)
     other = CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights)
-    with pytest.raises(InputError, match="--from-features"):
+    with pytest.raises(InputError, match="use from_features=True"):
         export_onnx(Pipeline([("features", other), *steps]), tmp_path / "a")
     assert not list(tmp_path.iterdir())

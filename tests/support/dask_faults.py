@@ -1,7 +1,7 @@
-"""Preloaded by the workers of test_distributed.py: deaths at the worst moments, by SIGKILL.
+"""Kill the workers of test_distributed.py with SIGKILL at the worst moments. The workers preload this file.
 
-An image whose name begins with "poison" kills whoever opens it; "fatal" does so the first time. A file
-"die_after_writing" beside a store kills the worker that writes the next shard, when it is written.
+An image file named "poison..." kills every process that opens it. One named "fatal..." kills only the first.
+A file named "die_after_writing" beside a store kills the next worker that writes a shard, after the write.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from medvlad.images import prefetch as loading
 from medvlad.store.store import Section
 
-# Dask executes a preloaded file twice.
+# Dask executes a preloaded file twice, so the original functions are kept only once.
 _load = vars(loading).setdefault("undisturbed_load", loading.load_image_and_key)
 _adopt = vars(loading).setdefault("undisturbed_adopt", Section.adopt)
 

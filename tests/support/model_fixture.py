@@ -1,6 +1,6 @@
-"""Write tests/model_format_N.medvlad: run it once when the format changes, and keep the file.
+"""Write model_format_N.medvlad beside this file. Run it once if the format changes, and keep the file.
 
-python tests/model_fixture.py
+python tests/support/model_fixture.py
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from medvlad.models.model_file import FORMAT_VERSION
 
 
 def write(path):
-    """A model with most kinds of steps, and in its card some descriptors with what it decides on them."""
+    """Save a model with most kinds of steps. Its card holds descriptors and the decisions on them."""
     rng = np.random.default_rng(0)
     x = Descriptors.from_array(rng.integers(-8, 9, (9, 7, 6)).astype(np.float32) / 4)
     recipe = Recipe(

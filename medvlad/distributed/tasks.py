@@ -1,0 +1,126 @@
+"""Run chunks of images as tasks on a cluster, and yield their results as they finish.
+
+A task is a pickled job. Only two tasks per worker are submitted at a time, which bounds the memory of the
+client and of the scheduler.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from medvlad._util.validate import InputError, import_extra
+from medvlad.distributed.cluster import Cluster
+from medvlad.distributed.worker import Call
+
+__all__ = ["cut", "results_of"]
+
+logger = logging.getLogger(__name__)
+
+_NO_WORKER_SECONDS = 120
+_TICK_SECONDS = 2
+_TASKS_PER_WORKER = 2
+
+
+def cut(indices: list[int], size: int, least: int) -> list[list[int]]:
+    """Cut a list into chunks of `size`. A remainder smaller than `least` joins the last chunk."""
+    chunks = [indices[at : at + size] for at in range(0, len(indices), size)]
+    if len(chunks) > 1 and len(chunks[-1]) < least:
+        remainder = chunks.pop()
+        chunks[-1] += remainder
+    return chunks
+
+
+def results_of(
+    cluster: Cluster,
+    chunks: deque[list[int]],
+    job: Callable[[list[int]], Any],
+    versions: dict[str, str],
+    store: Any,
+) -> Iterator[tuple[list[int], Any]]:
+    """Run one job per chunk and yield each chunk with its result, in the order in which they finish.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where the jobs run.
+    chunks : deque of list of int
+        Image numbers of each job. The caller may append to it while it iterates.
+    job : callable
+        Makes the job of a chunk. The job's ``run(versions)`` is called in a worker.
+    versions : dict of str to str
+        Versions that the workers must have.
+    store : path-like
+        Folder of the store, for messages.
+
+    Yields
+    ------
+    list of int
+        The chunk.
+    Any
+        Result of its job. None: every worker that took the chunk died.
+
+    Raises
+    ------
+    InputError
+        If the cluster has no worker for two minutes, is gone, or its workers have no medvlad.
+    """
+    distributed = import_extra("distributed", "distributed", "a run on a cluster")
+    running: dict[Any, list[int]] = {}
+    last_seen = time.monotonic()
+    try:
+        while chunks or running:
+            n_workers = len(cluster.client.nthreads())
+            if n_workers:
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > _NO_WORKER_SECONDS:
+                raise InputError(
+                    f"{cluster.name} has had no worker for {_NO_WORKER_SECONDS} s: start workers with "
+                    "'dask worker ADDRESS', then run the same again"
+                )
+            while chunks and len(running) < max(1, _TASKS_PER_WORKER * n_workers):
+                indices = chunks.popleft()
+                running[_submit(cluster.client, job(indices), versions)] = indices
+            try:
+                with cluster.client.as_current():
+                    done = distributed.wait(list(running), _TICK_SECONDS, "FIRST_COMPLETED").done
+            except TimeoutError:
+                continue
+            for future in done:
+                indices = running.pop(future)
+                yield indices, _result(distributed, cluster, future, versions)
+    except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
+        raise InputError(
+            f"{cluster.name} is gone or has cancelled the run: the finished images are in {store}; "
+            "run the same again to continue"
+        ) from error
+    finally:
+        if running and cluster.client.status == "running":
+            cluster.client.cancel(list(running))
+
+
+def _submit(client: Any, job: Any, versions: dict[str, str]) -> Any:
+    # pickle.loads belongs to the standard library, so the scheduler needs no medvlad.
+    call = pickle.dumps(Call(versions, pickle.dumps(job)))
+    return client.submit(pickle.loads, call, key=f"medvlad-{uuid.uuid4().hex}", pure=False)
+
+
+def _result(distributed: Any, cluster: Cluster, future: Any, versions: dict[str, str]) -> Any:
+    """Return a task's result, or None if every worker that took it died."""
+    try:
+        return future.result()
+    except distributed.KilledWorker as error:
+        logger.info("%s", error)
+        return None
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("medvlad"):
+            raise
+        raise InputError(
+            f"a worker of {cluster.name} has no medvlad or an old version ({error}): "
+            f"install medvlad {versions['medvlad']} on every worker"
+        ) from error

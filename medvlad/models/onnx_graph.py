@@ -1,0 +1,106 @@
+"""Build an ONNX graph node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medvlad.backends.reference import NORM_FLOOR
+
+__all__ = ["Graph"]
+
+_OPSET = 18
+_IR_VERSION = 9  # runtimes since 2023 read it
+
+
+class Graph:
+    """An ONNX graph under construction.
+
+    Calling the graph adds a node. Every method that adds nodes takes the names of tensors and returns the
+    name of the result.
+
+    Parameters
+    ----------
+    onnx : module
+        The onnx package.
+    """
+
+    def __init__(self, onnx: Any) -> None:
+        self.onnx = onnx
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._inputs: list[Any] = []
+
+    def __call__(self, operation: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node with one output. `name` is the name of the output; None: a new name."""
+        output = name or f"{operation.lower()}{len(self._nodes)}"
+        self._add(operation, inputs, [output], attributes)
+        return output
+
+    def _add(
+        self, operation: str, inputs: Sequence[str], outputs: Sequence[str], attributes: dict[str, Any]
+    ) -> None:
+        self._nodes.append(self.onnx.helper.make_node(operation, list(inputs), list(outputs), **attributes))
+
+    def input(self, name: str, kind: int, shape: Sequence[Any]) -> None:
+        """Declare an input of the model. `kind` is an ONNX data type; text in `shape` is a variable size."""
+        self._inputs.append(self.onnx.helper.make_tensor_value_info(name, kind, shape))
+
+    def constant(self, values: Any, dtype: Any = np.float32) -> str:
+        """Add a constant array."""
+        name = f"constant{len(self._constants)}"
+        array = np.ascontiguousarray(values, dtype)
+        self._constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def ints(self, *values: int) -> str:
+        """Add a constant vector of int64, such as a shape or axes."""
+        return self.constant(values, np.int64)
+
+    def sum(self, x: str, axis: int, *, keepdims: int = 0) -> str:
+        """Sum along an axis."""
+        return self("ReduceSum", x, self.ints(axis), keepdims=keepdims)
+
+    def divide_above(self, x: str, divisor: str, floor: float) -> str:
+        """Divide x by the divisor. The result is 0 if the divisor is below `floor`."""
+        least = self.constant(floor)
+        quotient = self("Div", x, self("Max", divisor, least))
+        return self("Where", self("Less", divisor, least), self.constant(0.0), quotient)
+
+    def unit(self, x: str, axis: int = -1) -> str:
+        """Scale to L2 norm 1 along an axis. Vectors with a norm below NORM_FLOOR become zeros."""
+        norms = self("ReduceL2", x, self.ints(axis), keepdims=1)
+        return self.divide_above(x, norms, NORM_FLOOR)
+
+    def power(self, x: str, exponent: float) -> str:
+        """Apply the signed power sign(x) |x|^exponent."""
+        if exponent == 1:
+            return x
+        return self("Mul", self("Sign", x), self("Pow", self("Abs", x), self.constant(exponent)))
+
+    def flat(self, x: str) -> str:
+        """Flatten all axes after the first."""
+        return self("Flatten", x, axis=1)
+
+    def nth_largest(self, x: str, n: int, axis: int) -> str:
+        """Return the n-th largest value along an axis. The axis stays, with size 1."""
+        values = f"{x}_best"
+        self._add("TopK", [x, self.ints(n)], [values, f"{values}_at"], {"axis": axis})
+        return self("ReduceMin", values, self.ints(axis), keepdims=1)
+
+    def model(self, metadata: dict[str, str], n_classes: int) -> Any:
+        """Return the ONNX model, checked, with the outputs "scores" and "label"."""
+        helper, kinds = self.onnx.helper, self.onnx.TensorProto
+        outputs = [
+            helper.make_tensor_value_info("scores", kinds.FLOAT, ("batch", n_classes)),
+            helper.make_tensor_value_info("label", kinds.INT64, ("batch",)),
+        ]
+        graph = helper.make_graph(self._nodes, "medvlad", self._inputs, outputs, self._constants)
+        opset = helper.make_opsetid("", _OPSET)
+        model = helper.make_model(graph, producer_name="medvlad", opset_imports=[opset])
+        model.ir_version = _IR_VERSION
+        helper.set_model_props(model, metadata)
+        self.onnx.checker.check_model(model)
+        return model

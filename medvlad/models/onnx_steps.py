@@ -1,0 +1,235 @@
+"""Write the encoders and the classifier of a pipeline as ONNX nodes.
+
+The formulas are those of the encoders' own modules, in float32. Descriptors are (B, n, D), encoded images are
+(B, width). K is the number of centres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion
+from sklearn.preprocessing import Normalizer
+
+from medvlad._util.validate import InputError
+from medvlad.backends.reference import NORM_FLOOR
+from medvlad.encoders.bag_of_words import BagOfWords
+from medvlad.encoders.fisher import FisherVector
+from medvlad.encoders.pooling import GlobalPool
+from medvlad.encoders.projection import DescriptorProjection
+from medvlad.encoders.second_order import SecondOrderPool
+from medvlad.encoders.spatial_tiles import SpatialTiles
+from medvlad.encoders.vlad import VLAD
+from medvlad.models.onnx_graph import Graph
+from medvlad.svm.wide_linear_svc import WideLinearSVC
+
+__all__ = ["add_classifier", "add_step", "n_descriptors"]
+
+_GEM_FLOOR = 1e-6
+
+
+def n_descriptors(steps: Sequence[tuple[str, Any]]) -> int | str:
+    """Return the number of descriptors of an image if tiles fix it, otherwise the variable size "n"."""
+    encoders = [step for _, step in steps]
+    encoders += [
+        part for step in encoders if isinstance(step, FeatureUnion) for _, part in step.transformer_list
+    ]
+    grids = [step.grids for step in encoders if isinstance(step, SpatialTiles)]
+    return sum(h * w for h, w in grids[0]) if grids else "n"
+
+
+def add_step(graph: Graph, step: Any, x: str) -> str:
+    """Add a fitted step of a pipeline.
+
+    Parameters
+    ----------
+    graph : Graph
+    step : estimator
+        Encoder, DescriptorProjection, PCA, Normalizer or FeatureUnion.
+    x : str
+        Name of the step's input.
+
+    Returns
+    -------
+    str
+        Name of its output.
+
+    Raises
+    ------
+    InputError
+        If the step cannot be written as ONNX.
+    """
+    if isinstance(step, DescriptorProjection):
+        x = graph.unit(x) if step.l2_norm else x
+        if step.n_components is None:
+            return x
+        scale = np.sqrt(step.explained_variance_) if step.whiten else 1.0
+        return _project(graph, x, step.mean_, step.components_, scale)
+    if isinstance(step, PCA):
+        scale = np.sqrt(step.explained_variance_)
+        scale = np.maximum(scale, np.finfo(scale.dtype).eps) if step.whiten else 1.0  # as in scikit-learn
+        return _project(graph, x, step.mean_, step.components_, scale)
+    if isinstance(step, Normalizer) and step.norm == "l2":
+        return graph.unit(x)
+    if isinstance(step, FeatureUnion) and not step.transformer_weights:
+        return graph("Concat", *(add_step(graph, part, x) for _, part in step.transformer_list), axis=1)
+    for kind, encode in _ENCODERS.items():
+        if isinstance(step, kind):
+            return str(encode(graph, step, x))
+    raise InputError(f"{type(step).__name__} cannot be exported to ONNX: train with another encoding")
+
+
+def _project(graph: Graph, x: str, mean: NDArray[Any], components: NDArray[Any], scale: Any) -> str:
+    matrix = (components / np.reshape(scale, (-1, 1))).T
+    return graph("MatMul", graph("Sub", x, graph.constant(mean)), graph.constant(matrix))
+
+
+def _pool(graph: Graph, step: GlobalPool, x: str) -> str:
+    if step.mode == "gem":
+        # Divide by the largest value first, so that powers do not overflow.
+        floored = graph("Max", x, graph.constant(_GEM_FLOOR))
+        largest = graph("ReduceMax", floored, graph.ints(1), keepdims=1)
+        powers = graph("Pow", graph("Div", floored, largest), graph.constant(step.p))
+        mean = graph("ReduceMean", powers, graph.ints(1), keepdims=0)
+        root = graph("Pow", mean, graph.constant(1 / step.p))
+        pooled = graph("Mul", graph("Squeeze", largest, graph.ints(1)), root)
+    else:
+        operation = {"avg": "ReduceMean", "sum": "ReduceSum", "max": "ReduceMax"}[step.mode]
+        pooled = graph(operation, x, graph.ints(1), keepdims=0)
+    return graph.unit(pooled) if step.l2_norm else pooled
+
+
+def _memberships(
+    graph: Graph, centers: NDArray[Any], x: str, *, soft: tuple[float, int] | None = None
+) -> str:
+    """Return the memberships (B, n, K) of each descriptor in each cell.
+
+    `soft` is (alpha, number of nearest centres). None: 1 for the nearest centre, 0 for the others.
+    """
+    half = 0.5 * np.einsum("kd,kd->k", centers.astype(np.float64), centers.astype(np.float64))
+    scores = graph("Sub", graph("MatMul", x, graph.constant(centers.T)), graph.constant(half))
+    if soft is None:
+        labels = graph("ArgMax", scores, axis=2, keepdims=1)
+        own = graph("Equal", labels, graph.constant(np.arange(len(centers)), np.int64))
+        return graph("Cast", own, to=graph.onnx.TensorProto.FLOAT)
+    alpha, n_nearest = soft
+    scores = graph("Mul", scores, graph.constant(2 * alpha))
+    if n_nearest < len(centers):
+        least = graph.nth_largest(scores, n_nearest, 2)
+        near = graph("GreaterOrEqual", scores, least)
+        scores = graph("Where", near, scores, graph.constant(-np.inf))
+    return graph("Softmax", scores, axis=2)
+
+
+def _vlad(graph: Graph, step: VLAD, x: str) -> str:
+    centers, origins = step.cluster_centers_, step.residual_origins
+    is_soft = step.assignment == "soft"
+    weights = _memberships(
+        graph, centers, x, soft=(step.alpha_, step.n_nearest or len(centers)) if is_soft else None
+    )
+    across = graph("Transpose", weights, perm=[0, 2, 1])
+    masses = graph("Unsqueeze", graph.sum(weights, 1), graph.ints(2))
+    if step.residual_norm:
+        if is_soft:
+            raise InputError(
+                "assignment='soft' with residual_norm=True cannot be exported to ONNX: "
+                "train with only one of them"
+            )
+        own = graph("MatMul", weights, graph.constant(origins))
+        v = graph("MatMul", across, graph.unit(graph("Sub", x, own)))
+    else:
+        v = graph("Sub", graph("MatMul", across, x), graph("Mul", masses, graph.constant(origins)))
+    if step.mass_norm:
+        v = graph.divide_above(v, masses, NORM_FLOOR)
+    if step.local_axes:
+        row = graph("Unsqueeze", v, graph.ints(2))
+        turned = graph("MatMul", row, graph.constant(step.rotations_.swapaxes(1, 2)))
+        v = graph("Squeeze", turned, graph.ints(2))
+    v = graph.power(v, step.power)
+    v = graph.unit(v) if step.intra_norm else v
+    flat = graph.flat(v)
+    return graph.unit(flat) if step.l2_norm else flat
+
+
+def _tiles(graph: Graph, step: SpatialTiles, x: str) -> str:
+    """Add an encoder of tiles. The grids are known, so the rows of each tile are constants."""
+    tiles = list(step.rows_of_tiles())
+    if any(len(rows) == 0 for rows in tiles):
+        raise InputError(
+            f"tiles={step.tiles!r} on grids={step.grids!r} leave a tile without a descriptor, which "
+            "cannot be exported to ONNX: train with fewer tiles"
+        )
+    flat = [add_step(graph, step.encoder_, graph("Gather", x, graph.ints(*rows), axis=1)) for rows in tiles]
+    vectors = graph("Concat", *flat, axis=1)
+    return graph.unit(vectors) if step.l2_norm else vectors
+
+
+def _second_order(graph: Graph, step: SecondOrderPool, x: str) -> str:
+    if step.mode is not None:
+        raise InputError(
+            f"SecondOrderPool with mode={step.mode!r} needs eigenvalues, which ONNX does not have: "
+            "train with mode=None"
+        )
+    n = graph("Cast", graph("Gather", graph("Shape", x), graph.ints(1)), to=graph.onnx.TensorProto.FLOAT)
+    moments = graph("Div", graph("MatMul", graph("Transpose", x, perm=[0, 2, 1]), x), n)
+    width = step.n_features_in_
+    upper = np.triu_indices(width)
+    flat = graph("Gather", graph.flat(moments), graph.ints(*(upper[0] * width + upper[1])), axis=1)
+    flat = graph("Mul", flat, graph.constant(np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))))
+    flat = graph.power(flat, step.power)
+    return graph.unit(flat) if step.l2_norm else flat
+
+
+def _words(graph: Graph, step: BagOfWords, x: str) -> str:
+    frequency = graph("ReduceMean", _memberships(graph, step.cluster_centers_, x), graph.ints(1), keepdims=0)
+    weighted = graph("Mul", frequency, graph.constant(step.idf_))
+    return graph.unit(weighted) if step.l2_norm else weighted
+
+
+def _fisher(graph: Graph, step: FisherVector, x: str) -> str:
+    origin = step.means_.mean(axis=0)  # float32 loses fewer digits around the mean
+    means, precision = step.means_ - origin, 1.0 / step.variances_
+    x = graph("Sub", x, graph.constant(origin))
+    squares = graph("Mul", x, x)
+    constant = np.log(step.weights_) - 0.5 * (means**2 * precision + np.log(step.variances_)).sum(axis=1)
+    logs = graph("MatMul", x, graph.constant((means * precision).T))
+    logs = graph("Sub", logs, graph("MatMul", squares, graph.constant(0.5 * precision.T)))
+    posterior = graph("Softmax", graph("Add", logs, graph.constant(constant)), axis=2)
+    across = graph("Transpose", posterior, perm=[0, 2, 1])
+    n = graph("ReduceSum", posterior, graph.ints(1, 2), keepdims=1)  # each descriptor's posteriors sum to 1
+    mass = graph("Div", graph("Unsqueeze", graph.sum(posterior, 1), graph.ints(2)), n)
+    first, second = (graph("Div", graph("MatMul", across, part), n) for part in (x, squares))
+    root = np.sqrt(step.weights_)[:, None]
+    u = graph("Sub", first, graph("Mul", mass, graph.constant(means)))
+    u = graph("Mul", u, graph.constant(np.sqrt(precision) / root))
+    v = graph("Sub", second, graph("Mul", first, graph.constant(2 * means)))
+    v = graph("Add", v, graph("Mul", mass, graph.constant(means**2)))
+    v = graph("Sub", graph("Mul", v, graph.constant(precision)), mass)
+    v = graph("Mul", v, graph.constant(1 / (np.sqrt(2) * root)))
+    flat = graph("Concat", graph.flat(u), graph.flat(v), axis=1)
+    flat = graph.power(flat, step.power)
+    return graph.unit(flat) if step.l2_norm else flat
+
+
+_ENCODERS: dict[type[Any], Any] = {
+    VLAD: _vlad,
+    GlobalPool: _pool,
+    BagOfWords: _words,
+    FisherVector: _fisher,
+    SecondOrderPool: _second_order,
+    SpatialTiles: _tiles,
+}
+
+
+def add_classifier(graph: Graph, classifier: WideLinearSVC, x: str) -> None:
+    """Add the outputs: the scores that `medvlad predict` prints, and the index of the largest score."""
+    coef, intercept = np.atleast_2d(classifier.coef_), np.atleast_1d(classifier.intercept_)
+    if len(classifier.classes_) == 2:
+        coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
+    scores = graph("MatMul", x, graph.constant(coef.T))
+    graph("Add", scores, graph.constant(intercept), name="scores")
+    graph("ArgMax", "scores", axis=1, keepdims=0, name="label")
