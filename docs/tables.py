@@ -128,7 +128,13 @@ def summary():
         best = named["best"]
         cells = [figure(named["paper, average pooling"], "accuracy"), figure(best, "accuracy")]
         rows.append([found["name"], *cells, figure(best.get("adapted"), "accuracy"), figure(best, "auc")])
-    header = ["Data", "Accuracy, average pooling", "Accuracy, `--preset best`", "the same, adapted", "AUC, best"]
+    header = [
+        "Data",
+        "Accuracy, average pooling",
+        "Accuracy, `--preset best`",
+        "the same, adapted",
+        "AUC, best",
+    ]
     return table(header, rows)
 
 
@@ -232,8 +238,12 @@ def summary_speed():
         speed = [r["images"] / r["seconds"]["median"] for r in (keras, own)]
         digits = 1 if scale == 0 else 2
         side = 224 + 320 * scale
-        rows.append([f"{side} x {side}", rate(keras, digits), rate(own, digits), f"{speed[1] / speed[0]:.1f}"])
-    return table(["Input in pixels", "Keras `predict`, images in memory", "medvlad, from files", "ratio"], rows)
+        rows.append(
+            [f"{side} x {side}", rate(keras, digits), rate(own, digits), f"{speed[1] / speed[0]:.1f}"]
+        )
+    return table(
+        ["Input in pixels", "Keras `predict`, images in memory", "medvlad, from files", "ratio"], rows
+    )
 
 
 def kmeans():

@@ -21,7 +21,6 @@ from medvlad import cli
 from medvlad.descriptors import gpu_array
 from medvlad.extraction.weights import find_weights
 
-
 #: Modules whose docstrings have examples.
 WITH_EXAMPLES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -354,7 +353,9 @@ def test_every_public_name_is_in_the_interface():
     for room in ("", ".audit", ".datasets", ".distributed", ".evaluation", ".explain", ".models", ".store"):
         package = importlib.import_module(f"medvlad{room}")
         homes = {name: getattr(package, name) for name in package.__all__}
-        own = {name for name, home in homes.items() if not written & {f"medvlad.{name}", full_name(home, name)}}
+        own = {
+            name for name, home in homes.items() if not written & {f"medvlad.{name}", full_name(home, name)}
+        }
         assert not own, room
 
 
