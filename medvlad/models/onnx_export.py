@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError, import_extra
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.normalise import NORM_FLOOR
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.fisher import FisherVector
 from medvlad.encoders.pooling import GlobalPool

@@ -13,7 +13,16 @@ from conftest import BACKEND_NAMES, TOLERANCE, running
 
 import medvlad as mv
 from medvlad import InputError
-from medvlad.backends import available_backends, cuda, cuda_kernels, get_backend, reference
+from medvlad.backends import (
+    available_backends,
+    cuda,
+    cuda_kernels,
+    cuda_launches,
+    cuda_transfer,
+    forget_decisions,
+    get_backend,
+    reference,
+)
 from medvlad.backends.candidate_centers import candidate_centers
 from medvlad.descriptors import gpu_array
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
@@ -69,14 +78,14 @@ def placed(cupy, x, element):
 @pytest.fixture(params=["images", "cells"])
 def way(request, monkeypatch):
     """A block an image, or a warp a cell, however many images and multiprocessors there are."""
-    monkeypatch.setattr(cuda, "_IMAGES_A_MULTIPROCESSOR", 0 if request.param == "images" else 10**6)
-    launched, launch = set(), cuda.launch
+    monkeypatch.setattr(cuda_launches, "_IMAGES_A_MULTIPROCESSOR", 0 if request.param == "images" else 10**6)
+    launched, launch = set(), cuda_launches.launch
 
     def spy(name, *arguments):
         launched.add(name)
         launch(name, *arguments)
 
-    monkeypatch.setattr(cuda, "launch", spy)
+    monkeypatch.setattr(cuda_launches, "launch", spy)
     yield request.param
     assert request.param in launched
 
@@ -105,13 +114,13 @@ def test_kinds_of_numbers(gpu, method, way, rng, element, k, d):
 @pytest.mark.parametrize("d", [130, 600])
 def test_both_ways_of_encoding(gpu, rng, images, d, monkeypatch):
     """A large image beside small ones; rows wider than a slice; the same bits whichever way."""
-    monkeypatch.setattr(cuda, "_LARGE_IMAGE", 40)
+    monkeypatch.setattr(cuda_launches, "_LARGE_IMAGE", 40)
     x, offsets, c = problem(rng, [3, 50, 0, 7, 1, 90, 2, 5, 45][:images], 5, d)
     for power, intra in ((1.0, False), (0.5, True)):
         wanted = reference.encode(x, offsets, c, power=power, intra_norm=intra)
         found = []
         for images_a_multiprocessor in (0, 10**6):
-            monkeypatch.setattr(cuda, "_IMAGES_A_MULTIPROCESSOR", images_a_multiprocessor)
+            monkeypatch.setattr(cuda_launches, "_IMAGES_A_MULTIPROCESSOR", images_a_multiprocessor)
             found.append(cuda.encode(x, offsets, c, power=power, intra_norm=intra))
         np.testing.assert_allclose(found[0], wanted, rtol=0, atol=TOLERANCE["encode", "float32"])
         np.testing.assert_array_equal(found[0].view(np.int32), found[1].view(np.int32))
@@ -130,10 +139,10 @@ def test_the_bound_holds(gpu, method, rng):
     """What the first pass decides is right, the true winner is always a candidate, and few rows are open."""
     x, _, c = problem(rng, [500], 64, 200)
     x *= np.exp(rng.normal(size=(500, 1))).astype(np.float32)
-    centers = cuda._upload(c, method)
+    centers = cuda_launches.upload(c, method)
     labels, flag = gpu.empty(500, np.int32), gpu.zeros(1, np.int32)
     kept = []
-    launch = cuda.launch
+    launch = cuda_launches.launch
 
     def only_the_first_pass(name, *arguments):
         if name == "assign":
@@ -141,8 +150,8 @@ def test_the_bound_holds(gpu, method, rng):
             kept.append(gpu.asnumpy(arguments[3][-2])[:, 0])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda, "launch", only_the_first_pass)
-        cuda._label(GpuArray(gpu.asarray(x)), centers, labels, flag)
+        patch.setattr(cuda_launches, "launch", only_the_first_pass)
+        cuda_launches.label(GpuArray(gpu.asarray(x)), centers, labels, flag)
     first = gpu.asnumpy(labels)
     exact = reference.assign(x, c)
     decided = first >= 0
@@ -183,7 +192,7 @@ def test_runs_repeat_to_the_bit(gpu, way, rng):
 @pytest.mark.parametrize("block", [1, 3000, 10**9])
 def test_host_arrays_go_in_blocks(gpu, way, rng, block, monkeypatch):
     """However the batch is cut, vectors, labels and counts are the same."""
-    monkeypatch.setattr(cuda, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(cuda_transfer, "_BLOCK_BYTES", block)
     x, offsets, c = problem(rng, [5, 0, 60, 3, 3, 20], 8, 12)
     labels, counts = np.empty(len(x), np.int32), np.empty((6, 8), np.int64)
     out = np.empty((6, 96), np.float32)
@@ -354,19 +363,19 @@ class TestMemory:
         monkeypatch.setattr(cuda_on_host.Memory, "limit", 9000)
         with pytest.raises(InputError, match="image 1 does not fit into the GPU's memory"):
             cuda.encode(x, offsets, c)
-        with pytest.raises(InputError, match="403 descriptors of 16 do not fit"):
+        with pytest.raises(InputError, match="403 descriptors of 16 numbers do not fit"):
             cuda.place(x)
         monkeypatch.setattr(cuda_on_host.Memory, "limit", 1000)
-        with pytest.raises(InputError, match="4 centres of 16 do not fit"):
+        with pytest.raises(InputError, match="4 centres of 16 numbers do not fit"):
             cuda.encode(x, offsets, c)
 
     def test_labels_of_the_host_are_halved(self, cuda_on_host, rng, monkeypatch):
         x, _, c = problem(rng, [900], 4, 16)
-        monkeypatch.setattr(cuda, "_STEP_ROWS", 100)
+        monkeypatch.setattr(cuda_transfer, "_STEP_ROWS", 100)
         monkeypatch.setattr(cuda_on_host.Memory, "limit", 20_000)
         np.testing.assert_array_equal(cuda.assign(x, c), reference.assign(x, c))
         monkeypatch.setattr(cuda_on_host.Memory, "limit", 5000)
-        with pytest.raises(InputError, match="block of 100 descriptors 0 does not fit"):
+        with pytest.raises(InputError, match="block 0, of 100 descriptors, does not fit"):
             cuda.assign(x, c)
 
     def test_k_means_that_does_not_fit(self, cuda_on_host, rng, monkeypatch):
@@ -443,6 +452,7 @@ def test_without_a_gpu(monkeypatch):
 
 def test_without_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
+    forget_decisions()
     assert "pip install 'medvlad[cuda12]' or 'medvlad[cuda13]'" in available_backends()["cuda"]
     with pytest.raises(InputError, match="cannot run here: the cuda backend needs the Python module 'cupy'"):
         mv.assign(np.ones((2, 2)), np.ones((1, 2)), backend="cuda")

@@ -152,5 +152,5 @@ def test_constant_and_absent_descriptors_have_no_components():
     with pytest.raises(InputError, match="cannot all be"):
         DescriptorProjection(2, whiten=True).fit(np.ones((20, 1, 3)))
     absent = Descriptors(np.eye(4, 3), [0, 4], np.zeros(4))
-    with pytest.raises(InputError, match=r"more than there are descriptors \(0\)"):
+    with pytest.raises(InputError, match=r"more than the number of descriptors \(0\)"):
         DescriptorProjection(2).fit(absent)

@@ -14,11 +14,12 @@ from support.batches import batch, bits
 
 from medvlad import VLAD, Descriptors, InputError
 from medvlad.backends import get_backend, reference
-from medvlad.encoders.memberships import memberships, softness
+from medvlad.backends.normalise import Normalisation
+from medvlad.encoders.memberships import Memberships, softness
 
 HOSTS = ["reference", "native"]
 WAYS = [
-    {"power": power, "mass_norm": mass, "intra_norm": intra, "l2_norm": l2}
+    Normalisation(power, mass, intra, l2)
     for power, mass, intra, l2 in itertools.product((1.0, 0.5, 0.3), *[(False, True)] * 3)
 ]
 
@@ -48,8 +49,8 @@ def test_native_against_the_reference(seed, lengths, k, d, share):
     cells, weights = members(rng, len(x), k, 1 + int(share * (k - 1)))
     for way in WAYS:
         masses, expected_masses = np.full((2, len(lengths), k), np.nan)
-        got = weighted("native", x, offsets, c, cells, weights, n_threads=1, masses_out=masses, **way)
-        expected = reference.encode_weighted(x, offsets, c, cells, weights, masses_out=expected_masses, **way)
+        got = weighted("native", x, offsets, c, cells, weights, way, n_threads=1, masses_out=masses)
+        expected = reference.encode_weighted(x, offsets, c, cells, weights, way, masses_out=expected_masses)
         scale = np.abs(expected).max(initial=1.0)
         np.testing.assert_allclose(got, expected, rtol=0, atol=scale * TOLERANCE["encode", "float32"])
         np.testing.assert_array_equal(masses, expected_masses)
@@ -58,8 +59,8 @@ def test_native_against_the_reference(seed, lengths, k, d, share):
 def test_cuda_leaves_it_to_the_host(rng, cuda_on_host):
     x, offsets, c = batch(rng, [5, 9], 4, 6)
     cells, weights = members(rng, len(x), 4, 2)
-    found = weighted("cuda", x, offsets, c, cells, weights, n_threads=1, **WAYS[-1])
-    np.testing.assert_array_equal(found, weighted("native", x, offsets, c, cells, weights, **WAYS[-1]))
+    found = weighted("cuda", x, offsets, c, cells, weights, WAYS[-1], n_threads=1)
+    np.testing.assert_array_equal(found, weighted("native", x, offsets, c, cells, weights, WAYS[-1]))
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -68,9 +69,9 @@ def test_bits_do_not_depend_on_threads_or_cuts(rng, name, lengths):
     x, offsets, c = batch(rng, lengths, 33, 40)
     cells, weights = members(rng, len(x), 33, 3)
     for way in (WAYS[0], WAYS[-1]):
-        whole = weighted(name, x, offsets, c, cells, weights, n_threads=1, **way)
+        whole = weighted(name, x, offsets, c, cells, weights, way, n_threads=1)
         for n_threads in (2, 5):
-            again = weighted(name, x, offsets, c, cells, weights, n_threads=n_threads, **way)
+            again = weighted(name, x, offsets, c, cells, weights, way, n_threads=n_threads)
             np.testing.assert_array_equal(bits(again), bits(whole))
         for b, (first, last) in enumerate(itertools.pairwise(offsets)):
             own = slice(first, last)
@@ -81,8 +82,8 @@ def test_bits_do_not_depend_on_threads_or_cuts(rng, name, lengths):
                 c,
                 cells[own],
                 weights[own],
+                way,
                 n_threads=2,
-                **way,
             )
             np.testing.assert_array_equal(bits(alone[0]), bits(whole[b]))
 
@@ -92,10 +93,7 @@ def test_integers_are_exact(rng, name):
     x, offsets, c = batch(rng, [30, 0, 700], 12, 17, integers=True)
     cells, _ = members(rng, len(x), 12, 4)
     weights = rng.integers(-2, 3, cells.shape).astype(np.float64)
-    got = weighted(
-        name, x, offsets, c, cells, weights, power=1.0, mass_norm=False, intra_norm=False, l2_norm=False,
-        n_threads=2,
-    )  # fmt: skip
+    got = weighted(name, x, offsets, c, cells, weights, Normalisation(l2_norm=False), n_threads=2)
     expected = np.zeros((3, 12, 17), np.int64)
     image = np.repeat(np.arange(3), np.diff(offsets))
     for i, row in enumerate(x.astype(np.int64)):
@@ -111,9 +109,8 @@ def test_weights_of_one_are_plain_vlad(rng, name):
     labels = own.assign(x, c, n_threads=1)[:, None]
     way = {"power": 0.5, "intra_norm": True, "l2_norm": True}
     expected = own.encode(x, offsets, c, n_threads=1, **way)
-    got = own.encode_weighted(
-        x, offsets, c, labels, np.ones(labels.shape), n_threads=1, mass_norm=False, **way
-    )
+    ones = np.ones(labels.shape)
+    got = own.encode_weighted(x, offsets, c, labels, ones, Normalisation(**way), n_threads=1)
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE["encode", "float32"])
 
 
@@ -128,7 +125,7 @@ def test_native_refuses_what_would_read_elsewhere(rng):
         (np.zeros((5, 4), np.int32), np.ones((5, 4))),
     ):
         with pytest.raises(ValueError, match="cells"):
-            native.encode_weighted(x, offsets, c, cells, weights)
+            native.encode_weighted(x, offsets, c, cells, weights, Normalisation())
 
 
 @pytest.fixture
@@ -182,9 +179,10 @@ def test_far_descriptors_have_weights(rng):
     """No weight is lost to underflow, and rows sum to 1."""
     x = (1e4 + rng.normal(size=(50, 8))).astype(np.float32)
     centers = (1e4 + rng.normal(size=(6, 8))).astype(np.float32)
-    cells, weights = memberships(
-        x, centers, n_nearest=6, alpha=1e3, origins=None, backend=get_backend("native"), n_threads=1
+    soft = Memberships(
+        centers, n_nearest=6, alpha=1e3, origins=None, backend=get_backend("native"), n_threads=1
     )
+    cells, weights = soft.of(x)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     exact = ((x[:, None].astype(np.float64) - centers.astype(np.float64)) ** 2).sum(axis=2)
     np.testing.assert_array_equal(cells[np.arange(50), weights.argmax(axis=1)], exact.argmin(axis=1))
@@ -258,7 +256,7 @@ def test_vocabulary_adaptation(images, rng, settings):
     vlad = VLAD(4, l2_norm=False, random_state=0, **settings).fit(images)
     before = vlad.transform(images)
     others = Descriptors((images.values + rng.normal(size=6)).astype(np.float32), images.offsets)
-    cells, weights = vlad._memberships(others.values, residual_norm=False)
+    cells, weights = vlad._memberships(residual_norm=False).of(others.values)
     vlad.adapt(others)
     masses = np.zeros(4)
     np.add.at(masses, cells, weights)
@@ -272,7 +270,7 @@ def test_vocabulary_adaptation(images, rng, settings):
     if "residual_norm" not in settings:
         total = vlad.transform(others).sum(axis=0)
         np.testing.assert_allclose(total, 0, atol=1e-3)
-    np.testing.assert_array_equal(cells, vlad._memberships(others.values, residual_norm=False)[0])
+    np.testing.assert_array_equal(cells, vlad._memberships(residual_norm=False).of(others.values)[0])
     assert np.abs(vlad.transform(images) - before).max() > 0.1
     vlad.fit(images)
     np.testing.assert_array_equal(vlad.transform(images), before)  # a new fit forgets it
@@ -282,7 +280,7 @@ def test_partial_fit(images):
     vlad = VLAD(3, assignment="soft", random_state=0)
     vlad.partial_fit(images[:3]).partial_fit(images[3:])
     assert vlad.transform(images).shape == (5, 18)
-    with pytest.raises(InputError, match="local axes are learnt from all descriptors at once"):
+    with pytest.raises(InputError, match="local_axes=True needs all descriptors at once"):
         VLAD(3, local_axes=True).partial_fit(images)
 
 

@@ -297,7 +297,7 @@ class TestSpatialTiles:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"grids": [(2, 3)]}, "image 0 has 4 descriptors, other than grids"),
+            ({"grids": [(2, 3)]}, r"image 0 has 4 descriptors, but grids=.* have 6"),
             ({"grids": []}, "grids must be pairs"),
             ({"grids": (2, 2)}, "grids must be pairs"),
             ({"grids": [(1.6, 2.5)]}, "grids must be pairs"),
@@ -305,8 +305,8 @@ class TestSpatialTiles:
             ({"tiles": [(1.5, 1)]}, "tiles must be pairs"),
             ({"tiles": [(1, 1, 1)]}, "tiles must be pairs"),
             ({"tiles": 2}, "tiles must be pairs"),
-            ({"mirrored": [True, False]}, "mirrored must say of each"),
-            ({"mirrored": True}, "mirrored must say of each"),
+            ({"mirrored": [True, False]}, "mirrored must hold True or False for each of 1 grids"),
+            ({"mirrored": True}, "mirrored must hold True or False for each of 1 grids"),
         ],
     )
     def test_mistakes(self, rng, settings, message):

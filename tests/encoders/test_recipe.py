@@ -52,7 +52,7 @@ def test_encodings_side_by_side(images):
     np.testing.assert_allclose(
         vectors[:, :6], average / np.sqrt(np.where(norms > 0, 3, 1))[:, None], atol=1e-6
     )
-    with pytest.raises(InputError, match="names one twice"):
+    with pytest.raises(InputError, match="names one encoder twice"):
         Recipe().encoder("avg+avg")
 
 

@@ -147,7 +147,7 @@ class TestKMeans:
         """A start with all centres at one far place still ends with every cluster used."""
         x = rng.normal(size=(400, 3)).astype(np.float32)
         far = np.concatenate([x[:1], np.full((5, 3), 1e3, np.float32)])
-        monkeypatch.setattr("medvlad.encoders.kmeans._seed", lambda *args: far.copy())
+        monkeypatch.setattr("medvlad.encoders.kmeans.seed_centers", lambda *args: far.copy())
         own = KMeansCodebook(6, random_state=0).fit(x)
         assert (own.counts_ > 0).all()
         assert np.abs(own.cluster_centers_).max() < 10
