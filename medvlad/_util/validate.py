@@ -7,8 +7,8 @@ Every room calls these functions, so the same mistake gets the same words everyw
 from __future__ import annotations
 
 import importlib
+import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -35,8 +35,6 @@ __all__ = [
 
 #: More threads than any machine has processors are a mistake.
 MAX_THREADS = 1024
-
-_MAX_FLOAT = sys.float_info.max
 
 
 class InputError(ValueError):
@@ -123,7 +121,7 @@ def check_interval(value: Any, name: str, low: float, high: float) -> float:
     """Return `value` as a finite float in the half-open interval (low, high], or raise InputError."""
     if not _is_number(value):
         raise InputError(f"{name} must be a number in ({low:g}, {high:g}], got {value!r}")
-    if not low < value <= high or not abs(value) <= _MAX_FLOAT:
+    if not low < value <= high or not math.isfinite(_as_float(value)):
         raise InputError(f"{name} must lie in ({low:g}, {high:g}], got {value!r}")
     return float(value)
 
@@ -134,7 +132,7 @@ def check_non_negative_float(value: Any, name: str) -> float:
         raise InputError(f"{name} must be a number of 0 or more, got {value!r}")
     if not value >= 0:
         raise InputError(f"{name} must be 0 or more, got {value!r}")
-    if value > _MAX_FLOAT:
+    if not math.isfinite(_as_float(value)):
         raise InputError(f"{name} must be finite, got {value!r}")
     return float(value)
 
@@ -142,6 +140,14 @@ def check_non_negative_float(value: Any, name: str) -> float:
 def _is_number(value: Any) -> bool:
     """Return whether `value` is a real number of Python or NumPy; True and False are not."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _as_float(value: Any) -> float:
+    """Return a number as a float; infinity for an integer that is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
@@ -199,7 +205,7 @@ def check_output_folder(path: str | os.PathLike[str], option: str, *images: str 
 
 def check_positive_float(value: Any, name: str) -> float:
     """Return `value` as a float above 0 and below infinity, or raise InputError."""
-    if not _is_number(value) or not 0.0 < value <= _MAX_FLOAT:
+    if not _is_number(value) or not value > 0 or not math.isfinite(_as_float(value)):
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
 

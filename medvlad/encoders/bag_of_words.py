@@ -141,7 +141,7 @@ class BagOfWords(Encoder):
         return vectors.astype(np.float32)
 
     def _counts(self, descriptors: Descriptors) -> NDArray[Any]:
-        """Return the number of descriptors of each image in each cell (B, K), or the sums of their weights."""
+        """Return the number of descriptors, or their weight, of each image in each cell (B, K)."""
         x = descriptors.values
         labels = get_backend(self.backend, x).assign(
             x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)

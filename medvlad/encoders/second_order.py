@@ -14,9 +14,9 @@ Three functions of M can be chosen:
 - None: M itself, which is bilinear pooling (Lin, RoyChowdhury, Maji, ICCV 2015).
 
 The vector is the upper triangle of the result. Entries beside the diagonal are multiplied by :math:`\sqrt 2`,
-so that scalar products of vectors equal those of matrices. The signed power and scaling to unit length follow.
-If descriptors have weights :math:`w_i`, then :math:`M = \sum_i w_i x_i x_i^T / \sum_i w_i`. Everything is
-computed in float64.
+so that scalar products of vectors equal those of matrices. The signed power and scaling to unit length
+follow. If descriptors have weights :math:`w_i`, then :math:`M = \sum_i w_i x_i x_i^T / \sum_i w_i`. All of
+this is computed in float64.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from support.batches import batch, bits
 
 import medvlad as mv
 from medvlad import InputError
-from medvlad.backends import BACKENDS, available_backends, get_backend, reference
+from medvlad.backends import available_backends, get_backend, reference
 
 SIZES = [1, 31, 32, 33, 255, 256, 257]
 # Of the large ones, which take long where a GPU is emulated, not each with each.
@@ -267,29 +267,6 @@ def test_rotation(backend, rng):
     plain, _ = own.aggregate(x, offsets, c, n_threads=1)
     rotated, _ = own.aggregate((x @ q).astype(np.float32), offsets, (c @ q).astype(np.float32), n_threads=1)
     np.testing.assert_allclose(rotated, plain @ q, atol=2e-4)
-
-
-def test_registry_and_environment(monkeypatch):
-    states = available_backends()
-    assert set(states) == set(BACKENDS)
-    assert states["reference"] == "ok"
-    with pytest.raises(InputError, match="backend must be one of auto, reference, native, cuda, got 'fast'"):
-        get_backend("fast")
-    monkeypatch.setenv("MEDVLAD_BACKEND", "reference")
-    assert get_backend("auto").__name__ == "medvlad.backends.reference"
-    monkeypatch.setenv("MEDVLAD_BACKEND", "slow")
-    with pytest.raises(InputError, match="slow"):
-        get_backend("auto")
-
-
-def test_backend_from_the_environment_is_named(monkeypatch):
-    monkeypatch.setenv("MEDVLAD_BACKEND", "auto")
-    assert get_backend("auto") is get_backend("native")
-    monkeypatch.setenv("MEDVLAD_BACKEND", "turbo")
-    with pytest.raises(
-        InputError, match="MEDVLAD_BACKEND must be one of auto, reference, native, cuda, got 'turbo'"
-    ):
-        get_backend()
 
 
 def test_many_threads_for_little_work(rng):

@@ -47,6 +47,43 @@ def test_pca_is_that_of_scikit_learn(images, whiten, l2_norm):
     assert (projection.components_[np.arange(3), largest] > 0).all()
 
 
+@pytest.mark.parametrize("n", [50, 20_000])
+def test_a_large_mean_costs_no_digits_of_the_covariance(rng, n):
+    """The same numbers far from the origin: one block of rows, and several."""
+    near = rng.integers(-512, 513, (n, 1, 4)).astype(np.float32) * np.float32([3, 1, 0.25, 0.125]) / 128
+    settings = {"n_components": 4, "l2_norm": False, "max_samples": None}
+    expected = DescriptorProjection(**settings).fit(near)
+    far = near + np.float32(1e4)
+    assert (far - np.float32(1e4) == near).all()  # the shift is exact
+    found = DescriptorProjection(**settings).fit(far)
+    np.testing.assert_allclose(found.explained_variance_, expected.explained_variance_, rtol=1e-12)
+    np.testing.assert_allclose(found.components_, expected.components_, atol=1e-11)
+    np.testing.assert_allclose(found.mean_ - 1e4, expected.mean_, atol=1e-10)
+
+
+def test_a_first_block_that_differs_from_the_rest_costs_no_digits(rng):
+    """The shift is the mean of the first 8192 rows only."""
+    x = rng.normal(1e4, 1, (20_000, 3))
+    x[:8192] += 50
+    found = DescriptorProjection(3, l2_norm=False, max_samples=None).fit(x[:, None].astype(np.float32))
+    exact = np.linalg.eigvalsh(np.cov(x.astype(np.float32).astype(np.float64), rowvar=False, bias=True))
+    np.testing.assert_allclose(found.explained_variance_, exact[::-1], rtol=1e-10)
+
+
+def test_a_small_variance_far_from_the_origin_can_be_whitened(rng):
+    x = np.float32(1e4) + rng.integers(-4, 5, (1000, 1, 2)).astype(np.float32) / 128
+    found = DescriptorProjection(2, l2_norm=False, whiten=True).fit_transform(x)
+    np.testing.assert_allclose(found.values.var(axis=0), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e4, 1e-20])
+def test_a_constant_dimension_cannot_be_whitened(rng, value):
+    x = np.full((9000, 1, 3), value, np.float32)
+    x[:, :, 0] += rng.normal(size=(9000, 1)).astype(np.float32)
+    with pytest.raises(InputError, match="only 1 of n_components=2 vary"):
+        DescriptorProjection(2, whiten=True, l2_norm=False).fit(x)
+
+
 def test_images_in_a_store(images, tmp_path):
     """The same numbers to the bit, read block by block."""
     section = DescriptorStore(tmp_path / "store").section({"model": "a"})
