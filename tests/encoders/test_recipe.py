@@ -98,3 +98,11 @@ def test_mistakes():
     assert isinstance(
         dict(encoder_steps(Recipe(n_components=2).encoder("avg")))["descriptors"], DescriptorProjection
     )
+
+
+def test_a_number_in_a_name_is_the_number_of_centres():
+    assert Recipe(power=0.5).encoder("vlad256").get_params()["n_clusters"] == 256
+    assert isinstance(Recipe().encoder("gem"), GlobalPool)
+    for bad in ("vlad", "vlad0", "VLAD64", "fisher"):
+        with pytest.raises(InputError, match="unknown encoding"):
+            Recipe().encoder(bad)
