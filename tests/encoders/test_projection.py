@@ -1,4 +1,4 @@
-"""What is done to each descriptor alone: unit length, PCA, whitening."""
+"""Projection of descriptors: unit length, PCA, whitening."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def images(rng):
     return Descriptors.from_list([rng.normal(1, [1, 3, 2, 0.5, 1], (n, 5)) for n in lengths])
 
 
-def test_unit_length(images):
+def test_descriptors_get_unit_length_and_keep_their_direction(images):
     images.values[2] = 0
     got = DescriptorProjection().fit_transform(images)
     np.testing.assert_array_equal(got.offsets, images.offsets)
@@ -84,8 +84,7 @@ def test_a_constant_dimension_cannot_be_whitened(rng, value):
         DescriptorProjection(2, whiten=True, l2_norm=False).fit(x)
 
 
-def test_images_in_a_store(images, tmp_path):
-    """The same numbers to the bit, read block by block."""
+def test_images_in_a_store_give_the_same_bits(images, tmp_path):
     section = DescriptorStore(tmp_path / "store").section({"model": "a"})
     keys = [f"{i:064x}" for i in range(len(images))]
     with section.writer() as writer:
@@ -100,7 +99,7 @@ def test_images_in_a_store(images, tmp_path):
         np.testing.assert_array_equal(here.offsets, there.offsets)
 
 
-def test_a_sample_is_enough(rng):
+def test_a_subsample_gives_nearly_the_same_components(rng):
     images = Descriptors.from_array(rng.normal(0, [9, 3, 1, 0.1], (500, 10, 4)))
     whole = DescriptorProjection(2, l2_norm=False).fit(images)
     drawn = DescriptorProjection(2, l2_norm=False, max_samples=2000, random_state=0).fit(images)
@@ -121,12 +120,17 @@ def test_one_image_alone_is_the_same_image_in_a_batch(seed, n_components):
         np.testing.assert_allclose(alone, together[i], rtol=1e-5, atol=1e-6)
 
 
-def test_mistakes(images):
-    with pytest.raises(InputError, match="n_components=6 is more"):
-        DescriptorProjection(6).fit(images)
-    with pytest.raises(InputError, match="n_components must be"):
-        DescriptorProjection(0).fit(images)
+@pytest.mark.parametrize(("n", "message"), [(6, "n_components=6 is more"), (0, "n_components must be")])
+def test_a_wrong_number_of_components_is_named(images, n, message):
+    with pytest.raises(InputError, match=message):
+        DescriptorProjection(n).fit(images)
+
+
+def test_dependent_dimensions_cannot_be_whitened():
     with pytest.raises(InputError, match="only 1 of n_components=2 vary"):
         DescriptorProjection(2, whiten=True, l2_norm=False).fit([np.arange(12.0)[:, None] * [1.0, 2.0]])
+
+
+def test_descriptors_of_another_width_are_refused(images):
     with pytest.raises(InputError, match="descriptors"):
         DescriptorProjection(2).fit(images).transform([np.ones((2, 4))])
