@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from medvlad.encoders.projection import DescriptorProjection
     from medvlad.encoders.second_order import SecondOrderPool
     from medvlad.encoders.spatial_tiles import SpatialTiles
-    from medvlad.encoders.vlad import VLAD, assign, vlad_encode
+    from medvlad.encoders.vlad import VLAD
+    from medvlad.encoders.vlad_functions import assign, vlad_encode
     from medvlad.extraction.cnn_descriptors import CNNDescriptors
     from medvlad.models.model_file import load_model, save_model
     from medvlad.store.stored_descriptors import StoredDescriptors

@@ -46,13 +46,14 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
 from medvlad._util.validate import InputError
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.normalise import NORM_FLOOR
 from medvlad.descriptors.ragged import Descriptors, as_descriptors
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.pooling import GlobalPool
 from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.spatial_tiles import SpatialTiles
-from medvlad.encoders.vlad import VLAD, assign
+from medvlad.encoders.vlad import VLAD
+from medvlad.encoders.vlad_functions import assign
 from medvlad.images.colour_bar import add_colour_bar
 from medvlad.images.read import load_image
 from medvlad.svm.wide_linear_svc import WideLinearSVC

@@ -18,7 +18,7 @@ from hypothesis import settings
 from support.cuda_on_host import cupy_on_host
 
 from medvlad import cli
-from medvlad.backends import available_backends, cuda_kernels
+from medvlad.backends import available_backends, cuda_kernels, forget_decisions
 from medvlad.extraction.keras_startup import start_keras
 from medvlad.extraction.weights import find_weights
 
@@ -62,8 +62,10 @@ def cuda_compiled_for_the_host():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy_on_host)
         cuda_kernels.module.cache_clear()
+        forget_decisions()
         yield cupy_on_host
     cuda_kernels.module.cache_clear()
+    forget_decisions()
 
 
 @contextmanager

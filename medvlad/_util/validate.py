@@ -24,6 +24,7 @@ __all__ = [
     "check_indices",
     "check_interval",
     "check_n_threads",
+    "check_non_negative_float",
     "check_output_file",
     "check_positive_float",
     "check_positive_int",
@@ -138,11 +139,35 @@ def check_positive_int(value: Any, name: str) -> int:
 
 def check_interval(value: Any, name: str, low: float, high: float) -> float:
     """Return `value` as a finite float in the half-open interval (low, high], or raise InputError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if not _is_number(value):
         raise InputError(f"{name} must be a number in ({low:g}, {high:g}], got {value!r}")
-    if not low < value <= high:
+    if not low < value <= high or not math.isfinite(_as_float(value)):
         raise InputError(f"{name} must lie in ({low:g}, {high:g}], got {value!r}")
     return float(value)
+
+
+def check_non_negative_float(value: Any, name: str) -> float:
+    """Return `value` as a finite float that is 0 or more, or raise InputError."""
+    if not _is_number(value):
+        raise InputError(f"{name} must be a number of 0 or more, got {value!r}")
+    if not value >= 0:
+        raise InputError(f"{name} must be 0 or more, got {value!r}")
+    if not math.isfinite(_as_float(value)):
+        raise InputError(f"{name} must be finite, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether `value` is a real number of Python or NumPy; True and False are not."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _as_float(value: Any) -> float:
+    """Return a number as a float; infinity for an integer that is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
@@ -238,8 +263,7 @@ def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | o
 
 def check_positive_float(value: Any, name: str) -> float:
     """Return `value` as a float. Raise InputError unless it is a finite number above 0."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not 0.0 < value < math.inf:
+    if not _is_number(value) or not value > 0 or not math.isfinite(_as_float(value)):
         raise InputError(f"{name} must be a finite number above 0, got {value!r}")
     return float(value)
 

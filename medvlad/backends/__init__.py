@@ -1,22 +1,22 @@
-"""Backends: one interface, several implementations, chosen here and nowhere else.
+"""Backends: several implementations of one interface. This file chooses between them.
 
-::
+In: descriptors, image offsets and centres, checked by :mod:`medvlad.descriptors.checks`. Out: labels,
+residuals and VLAD vectors. The functions, which :class:`Backend` describes in full, are::
 
     assign(x, centers)             -> labels (N,) int32
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
     encode(x, offsets, centers)    -> (B, K * D) float32
-    encode_weighted(x, offsets, centers, cells, weights) -> (B, K * D) float32
-    squared_distances(x, centers, labels), candidate_distances(x, norms, candidates, closest),
-    place(x), take(x, rows), column_sums(x): for k-means
+    encode_weighted(x, offsets, centers, cells, weights, normalisation) -> (B, K * D) float32
+    for k-means: squared_distances, candidate_distances, place, take, column_sums
 
-    reference   float64 NumPy, the specification
-    native      C++ core on the CPU
+    reference   NumPy in float64: the specification
+    native      the C++ core on the CPU
     cuda        kernels on a GPU; host arrays are copied there and back
 
-``"auto"`` is cuda for arrays on a GPU, which no other backend takes. For arrays in host memory it takes
-MEDVLAD_BACKEND if that is set, else native, else reference with one warning: numbers do not change because a
-machine has a GPU. Arguments were checked by :mod:`medvlad._util.validate` before they come here; labels
-are the same on every backend.
+``"auto"`` chooses cuda for arrays on a GPU. For arrays in host memory it takes the backend named by the
+environment variable MEDVLAD_BACKEND. If that is not set, it takes native, or reference with one warning if
+native was not built. It never moves host arrays to a GPU, so results do not change when a machine gets one.
+Labels are the same on every backend.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_choice
+from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.gpu_array import GpuArray
 
 __all__ = ["BACKENDS", "Backend", "available_backends", "get_backend", "host_backend"]
@@ -40,10 +41,14 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """What every backend module provides: `x` is an ndarray of float32 (N, D), for cuda also a GpuArray."""
+    """Functions that every backend module provides.
+
+    `x` is an ndarray of float32 (N, D), for cuda also a GpuArray. :mod:`medvlad.backends.reference` documents
+    every parameter.
+    """
 
     def assign(self, x: Any, centers: NDArray[np.float32], *, n_threads: int) -> Any:
-        """Label of the nearest centre of each row."""
+        """Return the index of the nearest centre of each row."""
 
     def aggregate(
         self,
@@ -54,7 +59,7 @@ class Backend(Protocol):
         n_threads: int,
         labels_out: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return summed residuals and counts of each cell of each image."""
+        """Return the summed residuals and the number of descriptors in each cell of each image."""
 
     def encode(
         self,
@@ -70,7 +75,7 @@ class Backend(Protocol):
         labels_out: Any = None,
         counts_out: Any = None,
     ) -> Any:
-        """Normalised VLAD of each image, into `out` where given; labels and counts where asked for."""
+        """Return the normalised VLAD of each image. Fill the optional outputs that are given."""
 
     def encode_weighted(
         self,
@@ -79,15 +84,12 @@ class Backend(Protocol):
         centers: NDArray[np.float32],
         cells: NDArray[np.int32],
         weights: NDArray[np.float64],
+        normalisation: Normalisation,
         *,
-        power: float,
-        mass_norm: bool,
-        intra_norm: bool,
-        l2_norm: bool,
         n_threads: int,
         masses_out: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float32]:
-        """VLAD of rows, in host memory, whose cells and weights (N, r) are known."""
+        """Return the VLAD of each image from rows whose cells and weights (N, r) are known."""
 
     def squared_distances(
         self,
@@ -97,7 +99,7 @@ class Backend(Protocol):
         *,
         n_threads: int,
     ) -> NDArray[np.float64]:
-        """Squared distance of each row to the centre of its label."""
+        """Return the squared distance of each row to the centre of its label."""
 
     def candidate_distances(
         self,
@@ -108,16 +110,16 @@ class Backend(Protocol):
         *,
         n_threads: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """One step of greedy k-means++: distances to the nearest seed with each candidate, and their sums."""
+        """Return the distances to the nearest seed if each candidate becomes one, and their sums."""
 
     def place(self, x: Any) -> Any:
-        """Put descriptors where the backend computes, for many calls."""
+        """Move descriptors to the memory of the backend, to use them in many calls."""
 
     def take(self, x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Rows of placed descriptors, copied, in host memory."""
+        """Return a copy, in host memory, of rows of placed descriptors."""
 
     def column_sums(self, x: Any) -> NDArray[np.float64]:
-        """Sum of placed descriptors, feature by feature, in float64."""
+        """Return the sum of placed descriptors, feature by feature, in float64."""
 
 
 def _describe_reference() -> str:
@@ -136,7 +138,7 @@ def _describe_cuda() -> str:
     return cuda.describe()
 
 
-#: Backend name -> what says "ok..." or raises the reason why it cannot run here.
+#: Backend name -> function that returns "ok..." or raises an error with the reason why it cannot run here.
 _DESCRIBE: dict[str, Callable[[], str]] = {
     "reference": _describe_reference,
     "native": _describe_native,
@@ -148,11 +150,13 @@ BACKENDS = tuple(_DESCRIBE)
 
 
 def available_backends() -> dict[str, str]:
-    """Return each backend's name and its state: "ok", with details, or the reason why it cannot run.
+    """Return the name of each backend and its state on this machine.
 
     Returns
     -------
     dict of str to str
+        The state is "ok", with details, or the reason why the backend cannot run. Devices are asked anew
+        on every call.
 
     Examples
     --------
@@ -171,17 +175,20 @@ def available_backends() -> dict[str, str]:
 def get_backend(name: str = "auto", x: Any = None) -> Backend:
     """Return the backend called `name`.
 
+    Whether a backend can run is decided once per process. A backend that cannot run is asked again.
+
     Parameters
     ----------
-    name : str
+    name : str, default="auto"
         "auto", or one of BACKENDS.
     x : ndarray or GpuArray, optional
-        The descriptors: "auto" depends on where they are.
+        The descriptors. "auto" depends on the memory that they are in.
 
     Raises
     ------
     InputError
-        If there is no such backend or it cannot run here, with the reason, or `x` is on a GPU and it is not.
+        If there is no such backend, if it cannot run here, or if `x` is on a GPU and the backend is not
+        "cuda".
     """
     if isinstance(x, GpuArray):
         if name not in ("auto", "cuda"):
@@ -197,22 +204,36 @@ def get_backend(name: str = "auto", x: Any = None) -> Backend:
         name = _best_backend() if name == "auto" else name
     check_choice(name, "backend", ("auto", *BACKENDS))
     try:
-        _DESCRIBE[name]()
+        return _usable(name, os.getpid())
     except ImportError as error:
         raise InputError(
             f"backend {name!r} cannot run here: {error}; use one that available_backends() calls ok"
         ) from error
-    return cast(Backend, importlib.import_module(f"medvlad.backends.{name}"))
 
 
 def host_backend() -> Backend:
-    """Return the fastest backend of the host."""
+    """Return the fastest backend for arrays in host memory."""
     return get_backend(_best_backend())
+
+
+def forget_decisions() -> None:
+    """Ask each backend again whether it can run. Tests call this after they have exchanged a device."""
+    _usable.cache_clear()
+
+
+@cache
+def _usable(name: str, process: int) -> Backend:
+    """Return the module of a backend that can run in this process, or raise the reason why it cannot.
+
+    `process` belongs to the key because a child process that was forked cannot use its parent's GPU.
+    """
+    _DESCRIBE[name]()
+    return cast(Backend, importlib.import_module(f"medvlad.backends.{name}"))
 
 
 @cache
 def _best_backend() -> str:
-    """Name of the fastest backend for arrays in host memory; decided, and warned about, once."""
+    """Return the name of the fastest backend for arrays in host memory. Decide, and warn, once."""
     try:
         importlib.import_module("medvlad.backends.native")
     except ImportError as error:

@@ -1,11 +1,12 @@
-r"""What the first pass over the descriptors (kernels/assign.cu) needs to know about the centres.
+r"""Prepare centres for the first pass over the descriptors (kernels/assign.cu).
 
 With mu near the mean of the centres and c'_k = c_k - mu, the pass multiplies rows by b_k = round(c'_k) and
-takes off h_k = (|c_k|^2 - |mu|^2) / 2. Its bound on the error of a score is made of
+subtracts h_k = (|c_k|^2 - |mu|^2) / 2. Its bound on the error of a score is made of
 
-    max_k |b_k|,   max_k |c'_k - b_k|,   max_k |h_k|,   gamma,
+    max_k |b_k|,   max_k |c'_k - b_k|,   max_k |h_k|,   gamma.
 
-all computed here in float64 and rounded up. Centring makes them small: centres share most of their norm.
+All four are computed here in float64 and rounded up. Subtracting mu makes them small, because centres share
+most of their norm.
 """
 
 from __future__ import annotations
@@ -17,31 +18,31 @@ from numpy.typing import NDArray
 
 __all__ = ["CandidateCenters", "candidate_centers"]
 
-#: Centres of a warp, and numbers of a step of the kernel: what its arrays are filled up to.
+#: Number of centres of a warp and of dimensions of a step of the kernel. Arrays are padded to multiples.
 TILE_CENTERS = 64
 TILE_DEPTH = 16
 
-# Beyond this norm float32 scores may overflow: every centre is left a candidate.
+# Float32 scores may overflow beyond this norm. Every centre then stays a candidate.
 _MOST_NORM = 1e18
 
 
 class CandidateCenters(NamedTuple):
-    """Centres as the first pass takes them.
+    """Centres in the form that the first pass needs.
 
     Attributes
     ----------
     rounded : ndarray of float32, shape (k_padded, d_padded)
-        b_k, filled up with zeros.
+        b_k, padded with zeros.
     half : ndarray of float32, shape (k_padded,)
-        h_k; infinite where there is no centre.
+        h_k. Infinity in the padding.
     max_center, max_center_error, max_half, gamma : float32
-        For the bound; `max_center` is infinite where nothing can be said.
+        The four numbers of the bound. `max_center` is infinite if there is no bound.
     half_norms : ndarray of float64, shape (K,)
-        |c_k|^2 / 2.
+        Halves of the squared norms, |c_k|^2 / 2.
     max_norm : float
-        max_k |c_k|.
+        Largest norm, max_k |c_k|.
     warps_across : int
-        Warps of a block side by side: 1 for blocks of 64 centres, 2 for 128.
+        Number of warps of a block that share its centres: 1 for blocks of 64 centres, 2 for 128.
     """
 
     rounded: NDArray[np.float32]
@@ -56,10 +57,13 @@ class CandidateCenters(NamedTuple):
 
 
 def candidate_centers(centers: NDArray[np.float32], *, tensor_cores: bool) -> CandidateCenters:
-    """Centre, round and fill up `centers` (K, D), for products in tf32 or in float32."""
+    """Shift, round and pad `centers` (K, D).
+
+    `tensor_cores` says whether products are computed in tf32, else in float32.
+    """
     k, d = centers.shape
     warps_across = 1 if k <= TILE_CENTERS else 2
-    k_padded, d_padded = _filled_up(k, TILE_CENTERS * warps_across), _filled_up(d, TILE_DEPTH)
+    k_padded, d_padded = _padded(k, TILE_CENTERS * warps_across), _padded(d, TILE_DEPTH)
     exact = centers.astype(np.float64)
     half_norms = 0.5 * np.einsum("kd,kd->k", exact, exact)
     max_norm = float(np.sqrt(2 * half_norms.max()))
@@ -74,7 +78,7 @@ def candidate_centers(centers: NDArray[np.float32], *, tensor_cores: bool) -> Ca
         if tensor_cores:
             b = _rounded_to_tf32(b)
         h = half_norms - 0.5 * float(mean @ mean)
-        # What rounding |c|^2 and |mu|^2 in float64 costs is far below float32's share of |c|^2.
+        # The float64 rounding errors of |c|^2 and |mu|^2 are far below this share of |c|^2.
         max_half = float(np.abs(h).max()) + 0.5e-6 * (max_norm**2 + float(mean @ mean))
         max_center = float(np.linalg.norm(b.astype(np.float64), axis=1).max())
         max_center_error = float(np.linalg.norm(centred - b, axis=1).max())
@@ -95,7 +99,7 @@ def candidate_centers(centers: NDArray[np.float32], *, tensor_cores: bool) -> Ca
     )
 
 
-def _filled_up(n: int, multiple: int) -> int:
+def _padded(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple
 
 
@@ -104,6 +108,6 @@ def _rounded_up(value: float) -> np.float32:
 
 
 def _rounded_to_tf32(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Nearest numbers of 11 significant bits, ties away from zero."""
+    """Return the nearest numbers of 11 significant bits. Ties go away from zero."""
     bits = (values.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
     return bits.view(np.float32)

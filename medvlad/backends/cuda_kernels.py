@@ -1,4 +1,4 @@
-"""The CUDA kernels' source: found in files, compiled once a device and kind of number, launched."""
+"""Find, compile and launch the CUDA kernels. Each is compiled once per device and descriptor dtype."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from medvlad.descriptors.gpu_array import import_cupy
 
 __all__ = ["capability", "launch", "module", "options", "source"]
 
-#: Compiled without fusing of a product and a sum where the kernels do not ask for it: fixed bits everywhere.
+#: The compiler must not fuse products and sums by itself, so that every machine computes the same bits.
 _OPTIONS = ("--std=c++17", "--fmad=false")
 _ELEMENTS = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
 _KERNELS = Path(__file__).parent / "kernels"
 
 
 def options(element: str) -> tuple[str, ...]:
-    """Return the compiler's options for descriptors of one kind of number."""
+    """Return the compiler options for descriptors of one dtype."""
     return (*_OPTIONS, f"-DMEDVLAD_ELEMENT={_ELEMENTS[element]}")
 
 
 def source(name: str) -> str:
-    """Text of ``kernels/NAME.cu`` with the headers it includes, which CuPy's own cache would not look at."""
+    """Return ``kernels/NAME.cu`` with its headers pasted in.
+
+    CuPy's cache of compiled kernels does not notice a changed header, so it gets one text without includes.
+    """
     seen: set[str] = set()
 
     def text(path: Path) -> str:
@@ -41,7 +44,7 @@ def source(name: str) -> str:
 
 
 def capability(device: Any) -> tuple[int, int]:
-    """Major and minor number of a device's compute capability."""
+    """Return the major and minor number of a device's compute capability."""
     digits = str(device.compute_capability)
     return int(digits[:-1]), int(digits[-1])
 
@@ -54,7 +57,7 @@ def launch(
     arguments: Any,
     element: str = "float32",
 ) -> None:
-    """Run `kernel` of the file `name` on this device, unless its grid is empty."""
+    """Run `kernel` of the file `name` on the current device, unless its grid is empty."""
     shape = grid if isinstance(grid, tuple) else (grid,)
     if min(shape) > 0:
         device = import_cupy().cuda.Device().id
@@ -63,5 +66,5 @@ def launch(
 
 @cache
 def module(name: str, element: str, device: int) -> Any:
-    """Compile a file of kernels for one kind of number, once a device."""
+    """Compile a file of kernels for one dtype and device."""
     return import_cupy().RawModule(code=source(name), options=options(element))

@@ -1,13 +1,14 @@
-"""The C++ core: picks the module for this processor's instruction set and forwards to it.
+"""The C++ core: chooses the module for this processor's instruction set and calls it.
 
-One module an instruction set, the best one that the processor reports and the build has:
+There is one module for each instruction-set level. The best one that the processor supports and the build
+contains is used:
 
     avx512bf16   AVX-512 with bf16 and VBMI2 (Sapphire Rapids, Zen 4 and later)
     avx512       AVX-512 F, BW, DQ, VL (Skylake-X and later)
     avx2         AVX2 and FMA (Haswell, Zen and later)
-    portable     everything else; the products go through SciPy's BLAS
+    portable     every other processor; matrix products use SciPy's BLAS
 
-MEDVLAD_SIMD names a level to use instead. Results are the same on all of them.
+The environment variable MEDVLAD_SIMD names another level. Results are the same on all levels.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from numpy.typing import NDArray
 
 from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
+from medvlad.backends.normalise import Normalisation
 from medvlad.backends.reference import column_sums, place, take
 
 try:
     from medvlad.backends import _blas, _native_portable
-except TypeError as error:  # Cython's word for a SciPy whose BLAS is declared otherwise than at build time
+except TypeError as error:  # Cython raises it if SciPy declares its BLAS otherwise than at build time
     raise ImportError(f"the native backend was built for another SciPy ({error}): build it again") from error
 
 __all__ = [
@@ -51,27 +53,27 @@ __all__ = [
 #: Instruction-set levels, best first.
 LEVELS = ("avx512bf16", "avx512", "avx2", "portable")
 
-#: Ways of multiplying that a level may choose from; all but "auto" are for tests and measurements.
+#: Ways of multiplying that a level may choose from. All but "auto" are for tests and measurements.
 METHODS = ("auto", "dense", "sparse", "bf16")
 
-# From this size on, malloc hands out fresh pages, which are zeros already: empty cells need no writing.
+# From this size on, malloc returns fresh pages. They are zero already, so empty cells need no writing.
 _FRESH_BYTES = 32 << 20
 
 
 @cache
 def available_levels() -> tuple[str, ...]:
-    """Levels that this processor can run and this build has, best first."""
+    """Return the levels that this processor can run and this build contains, best first."""
     supported = _native_portable.supported_levels()
     return tuple(name for name in LEVELS if name in supported and find_spec(_module_name(name)) is not None)
 
 
 def level() -> str:
-    """Name of the level in use: MEDVLAD_SIMD, or the best one.
+    """Return the name of the level in use: MEDVLAD_SIMD, or the best one.
 
     Raises
     ------
     InputError
-        If MEDVLAD_SIMD names no level, or one that cannot run here.
+        If MEDVLAD_SIMD does not name a level, or names one that cannot run here.
     """
     name = os.environ.get("MEDVLAD_SIMD")
     if not name:
@@ -81,7 +83,7 @@ def level() -> str:
         why = (
             "was not built"
             if name in _native_portable.supported_levels()
-            else "is not what this processor has"
+            else "is not supported by this processor"
         )
         raise InputError(f"MEDVLAD_SIMD={name} {why}: use one of {', '.join(available_levels())}")
     return name
@@ -90,7 +92,7 @@ def level() -> str:
 def assign(
     x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1, method: str = "auto"
 ) -> NDArray[np.int32]:
-    """See :func:`medvlad.backends.reference.assign`; `n_threads` threads."""
+    """See :func:`medvlad.backends.reference.assign`. Uses `n_threads` threads."""
     labels = np.empty(len(x), np.int32)
     module = _module(level())
     with _threads_of_blas(module, centers, n_threads):
@@ -107,7 +109,7 @@ def aggregate(
     labels_out: NDArray[np.int32] | None = None,
     method: str = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """See :func:`medvlad.backends.reference.aggregate`; `n_threads` threads."""
+    """See :func:`medvlad.backends.reference.aggregate`. Uses `n_threads` threads."""
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
     residuals = encode(
         x,
@@ -136,7 +138,7 @@ def encode(
     counts_out: NDArray[np.int64] | None = None,
     method: str = "auto",
 ) -> NDArray[np.float32]:
-    """See :func:`medvlad.backends.reference.encode`; `n_threads` threads."""
+    """See :func:`medvlad.backends.reference.encode`. Uses `n_threads` threads."""
     zeroed = False
     if out is None:
         shape = (len(offsets) - 1, centers.size)
@@ -168,18 +170,26 @@ def encode_weighted(
     centers: NDArray[np.float32],
     cells: NDArray[np.int32],
     weights: NDArray[np.float64],
+    normalisation: Normalisation,
     *,
-    power: float = 1.0,
-    mass_norm: bool = False,
-    intra_norm: bool = False,
-    l2_norm: bool = True,
     n_threads: int = 1,
     masses_out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """See :func:`medvlad.backends.reference.encode_weighted`; `n_threads` threads."""
+    """See :func:`medvlad.backends.reference.encode_weighted`. Uses `n_threads` threads."""
     out = np.empty((len(offsets) - 1, centers.size), np.float32)
     _module(level()).encode_weighted(
-        x, offsets, centers, cells, weights, out, masses_out, power, mass_norm, intra_norm, l2_norm, n_threads
+        x,
+        offsets,
+        centers,
+        cells,
+        weights,
+        out,
+        masses_out,
+        normalisation.power,
+        normalisation.mass_norm,
+        normalisation.intra_norm,
+        normalisation.l2_norm,
+        n_threads,
     )
     return out
 
@@ -187,7 +197,7 @@ def encode_weighted(
 def squared_distances(
     x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
-    """See :func:`medvlad.backends.reference.squared_distances`; `n_threads` threads."""
+    """See :func:`medvlad.backends.reference.squared_distances`. Uses `n_threads` threads."""
     distances = np.empty(len(x))
     _module(level()).squared_distances(x, centers, labels, distances, n_threads)
     return distances
@@ -201,7 +211,7 @@ def candidate_distances(
     *,
     n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """See :func:`medvlad.backends.reference.candidate_distances`; `n_threads` threads."""
+    """See :func:`medvlad.backends.reference.candidate_distances`. Uses `n_threads` threads."""
     distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
     _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
     return distances, potentials
@@ -210,7 +220,15 @@ def candidate_distances(
 def convnet(
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32], bool] | None], n_channels: int
 ) -> _native_portable.ConvNet:
-    """Return a network of (kernel, bias, has_relu) and, for pooling, None."""
+    """Return a convolutional network.
+
+    Parameters
+    ----------
+    layers : list of (kernel, bias, has_relu) or None
+        One tuple for each convolution, None for each pooling.
+    n_channels : int
+        Number of channels of the input.
+    """
     net: _native_portable.ConvNet = _module(level()).ConvNet(layers, n_channels)
     return net
 
@@ -218,7 +236,7 @@ def convnet(
 def _threads_of_blas(
     module: Any, centers: NDArray[np.float32], n_threads: int
 ) -> AbstractContextManager[None]:
-    """Context that keeps BLAS to one thread of each of ours, where the module calls it."""
+    """Return a context in which each of our threads uses one BLAS thread, if the module calls BLAS."""
     k, d = centers.shape
     return single_threaded_blas() if module.needs_sgemm(k, d, n_threads) else nullcontext()
 

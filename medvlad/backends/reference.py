@@ -1,40 +1,64 @@
-r"""The written specification: assignment, residuals and normalisation in float64 NumPy, short and slow.
+r"""The specification of the backends: assignment, residuals and normalisation in float64 NumPy.
 
-Symbols: descriptors x_1..x_N in R^D, cluster centres c_1..c_K in R^D, images b = 1..B owning runs of rows;
-x.c is the scalar product and ``|x|`` the Euclidean length.
+It is short and slow, and every other backend is tested against it. Descriptors :math:`x_1, \ldots, x_N` and
+centres :math:`c_1, \ldots, c_K` are vectors of D numbers. Each image owns a run of consecutive descriptors.
 
-**Assignment.** The nearest centre minimises ``|x - c_k|^2 = |x|^2 - 2 (x.c_k - |c_k|^2 / 2)``, so::
+**Assignment.** The nearest centre minimises
+:math:`\|x - c_k\|^2 = \|x\|^2 - 2 (x \cdot c_k - \|c_k\|^2 / 2)`. The label of x is therefore
 
-    label(x) = argmax_k s_k,    s_k = x.c_k - |c_k|^2 / 2,    the lowest k on a tie.
+.. math::
 
-The argmax is that of the real numbers s_k, not of their rounded values. In float64, with unit
-roundoff u = 2^-53 and any order of summation, the computed score differs from s_k by at most::
+    \operatorname{label}(x) = \arg\max_k s_k, \qquad s_k = x \cdot c_k - \tfrac{1}{2} \|c_k\|^2,
 
-    eps(x) = gamma (|x| max_k |c_k| + max_k |c_k|^2 / 2),   gamma = m u / (1 - m u),   m = D + 4
+and the lowest k wins a tie. The maximum is that of the real numbers :math:`s_k`, not of their rounded values.
+In float64, with unit roundoff :math:`u = 2^{-53}` and any order of summation, a computed score differs from
+:math:`s_k` by at most
 
-(Higham, Accuracy and Stability of Numerical Algorithms, 2002, eq. 3.5, with Cauchy-Schwarz; the 4
-covers halving, the last addition and the rounding of eps itself). Where another score
-comes within 2 eps of the best, the sign of s_j - s_k is taken from an exactly rounded sum of products
-of float32 numbers, each of which float64 holds without error. So duplicated centres and other true
-ties go to the lowest index whatever the machine, its BLAS or its number of threads.
+.. math::
 
-**VLAD** (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3). For image b and cell k::
+    \varepsilon(x) = \gamma \left( \|x\| \max_k \|c_k\| + \tfrac{1}{2} \max_k \|c_k\|^2 \right),
+    \qquad \gamma = \frac{m u}{1 - m u}, \qquad m = D + 4
 
-    V_bk = sum over rows x of image b with label k of (x - c_k),      n_bk = number of these rows.
+(Higham, Accuracy and Stability of Numerical Algorithms, 2002, eq. 3.5, with the Cauchy-Schwarz inequality).
+The 4 covers halving, the last addition and the rounding of :math:`\varepsilon` itself. If another score is
+within :math:`2 \varepsilon` of the best, the sign of :math:`s_j - s_k` decides. It is taken from an exactly
+rounded sum of products of float32 numbers; float64 holds each of these products without error. Duplicated
+centres and other true ties therefore go to the lowest index on every machine and with every BLAS.
 
-Where a row is in several cells, or counts otherwise than once (:mod:`medvlad.encoders.memberships`), it
-has a weight w_k in each: V_bk = sum of w_k (x - c_k), and its mass is m_bk = sum of w_k.
+**VLAD** (Jegou, Douze, Schmid, Perez, CVPR 2010, section 3). For image b and cell k,
 
-**Normalisation,** in this order, all but the last where wanted; powers and signs are taken number by number::
+.. math::
 
-    residual    x - c_k <- (x - c_k) / |x - c_k|        (Delhumeau et al., ACM MM 2013), before the sum
-    mass        V_bk <- V_bk / m_bk                     (the mean residual; NetVLAD and VLFeat offer it)
-    local axes  V_bk <- R_k V_bk                        (Delhumeau et al.; R_k: medvlad.encoders.vlad)
-    power       v <- sign(v) |v|^power                  (Jegou et al., PAMI 2012)
-    intra       V_bk <- V_bk / |V_bk|                   (Arandjelovic and Zisserman, CVPR 2013)
-    L2          (V_b1, ..., V_bK) <- the same / its norm
+    V_{bk} = \sum_{\operatorname{label}(x) = k} (x - c_k),
 
-A norm below 1e-12 gives zeros; an image without descriptors encodes to zeros. Everything is computed in
+summed over the descriptors x of image b. A descriptor may also belong to several cells, or have a weight (see
+:mod:`medvlad.encoders.memberships`). It then has a weight :math:`w_k(x)` in each cell, and
+
+.. math::
+
+    V_{bk} = \sum_x w_k(x) \, (x - c_k), \qquad m_{bk} = \sum_x w_k(x).
+
+**Normalisation.** The steps have this order. Each is optional; p is the power:
+
+.. math::
+
+    x - c_k &\leftarrow (x - c_k) / \|x - c_k\| \\
+    V_{bk} &\leftarrow V_{bk} / m_{bk} \\
+    V_{bk} &\leftarrow R_k V_{bk} \\
+    v &\leftarrow \operatorname{sign}(v) \, |v|^p \quad \text{for each number } v \\
+    V_{bk} &\leftarrow V_{bk} / \|V_{bk}\| \\
+    V_b &\leftarrow V_b / \|V_b\|
+
+In words:
+
+1. Scale each residual to unit length before the sum (Delhumeau et al., ACM Multimedia 2013).
+2. Divide by the mass, which leaves the mean residual (an option of NetVLAD and VLFeat too).
+3. Rotate into local axes (Delhumeau et al.; see :mod:`medvlad.encoders.local_axes`).
+4. Apply the signed power (Jegou et al., PAMI 2012).
+5. Scale each cell to unit length: intra-normalisation (Arandjelovic and Zisserman, CVPR 2013).
+6. Scale the whole vector to unit length.
+
+A norm below 1e-12 leaves zeros. An image without descriptors encodes to zeros. Everything is computed in
 float64 and cast to float32 once, at the end.
 """
 
@@ -48,23 +72,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad.backends.normalise import Normalisation, divided_by_mass
+
 __all__ = [
-    "NORM_FLOOR",
     "aggregate",
     "assign",
     "candidate_distances",
     "column_sums",
     "encode",
     "encode_weighted",
-    "normalised",
     "place",
     "squared_distances",
     "take",
-    "unit",
 ]
-
-#: Norms below this leave zeros.
-NORM_FLOOR = 1e-12
 
 _UNIT_ROUNDOFF = 2.0**-53
 _BLOCK_ROWS = 8192
@@ -72,14 +92,14 @@ _POTENTIAL_ROWS = 1024
 
 
 def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.int32]:
-    """Label of the nearest centre of each row.
+    """Return the index of the nearest centre of each row.
 
     Parameters
     ----------
     x : ndarray of float32, shape (N, D)
     centers : ndarray of float32, shape (K, D)
     n_threads : int
-        Not used: one way of computing, whatever the machine.
+        Not used. The reference computes the same way on every machine.
 
     Returns
     -------
@@ -94,7 +114,7 @@ def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: i
 
 
 def _assign_block(x: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Argmax of the scores of float64 rows `x` (n, D) against centres `c` (K, D)."""
+    """Return the index of the largest score of each float64 row `x` (n, D) against centres `c` (K, D)."""
     half_norms = 0.5 * np.einsum("kd,kd->k", c, c)
     scores = x @ c.T - half_norms
     labels: NDArray[np.intp] = scores.argmax(axis=1)
@@ -109,10 +129,10 @@ def _assign_block(x: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.
 
 
 def _exact_argmax(x: NDArray[np.float64], c: NDArray[np.float64], candidates: NDArray[np.intp]) -> int:
-    """Lowest index among `candidates` of the largest real score of one row `x` (D,)."""
+    """Return the lowest index among `candidates` with the largest real score of one row `x` (D,)."""
     best = int(candidates[0])
     for k in candidates[1:]:
-        # 2 (s_k - s_best), every term exact in float64, the sum rounded once: its sign is exact.
+        # 2 (s_k - s_best). Every term is exact in float64 and fsum rounds once, so the sign is exact.
         terms = np.concatenate([2 * x * c[k], -2 * x * c[best], -c[k] * c[k], c[best] * c[best]])
         if math.fsum(terms) > 0:
             best = int(k)
@@ -127,7 +147,7 @@ def aggregate(
     n_threads: int = 1,
     labels_out: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Un-normalised VLAD: summed residuals and the number of descriptors of each cell.
+    """Return the un-normalised VLAD: summed residuals and number of descriptors of each cell.
 
     Parameters
     ----------
@@ -149,7 +169,7 @@ def aggregate(
     labels = assign(x, centers)
     if labels_out is not None:
         labels_out[:] = labels
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, as in C++
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, as in C++
         for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
             residuals[b], counts[b] = v, n
     return residuals, counts
@@ -168,7 +188,7 @@ def encode(
     labels_out: NDArray[np.int32] | None = None,
     counts_out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
-    """VLAD of each image, normalised.
+    """Return the normalised VLAD of each image.
 
     Parameters
     ----------
@@ -176,12 +196,15 @@ def encode(
     offsets : ndarray of int64, shape (B + 1,)
     centers : ndarray of float32, shape (K, D)
     power : float
-        Exponent of the signed power; 1 leaves it out.
-    intra_norm, l2_norm : bool
+        Exponent of the signed power. 1: no power.
+    intra_norm : bool
+        Scale each cell's residual to unit length.
+    l2_norm : bool
+        Scale the whole vector to unit length.
     n_threads : int
         Not used.
     out : ndarray of float32, shape (B, K * D), optional
-        Where to write; a new array without it.
+        Array to write into. None: a new array.
     labels_out : ndarray of int32, shape (N,), optional
         Filled with the label of each row.
     counts_out : ndarray of int64, shape (B, K), optional
@@ -190,15 +213,16 @@ def encode(
     Returns
     -------
     ndarray of float32, shape (B, K * D)
-        `out`, where it was given.
+        `out`, if it was given.
     """
+    how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
     labels = assign(x, centers)
     if labels_out is not None:
         labels_out[:] = labels
     encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out
     with np.errstate(over="ignore"):
         for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
-            encoded[b] = normalised(v, power=power, intra_norm=intra_norm, l2_norm=l2_norm).ravel()
+            encoded[b] = how.apply(v).ravel()
             if counts_out is not None:
                 counts_out[b] = n
     return encoded
@@ -210,28 +234,24 @@ def encode_weighted(
     centers: NDArray[np.float32],
     cells: NDArray[np.int32],
     weights: NDArray[np.float64],
+    normalisation: Normalisation,
     *,
-    power: float = 1.0,
-    mass_norm: bool = False,
-    intra_norm: bool = False,
-    l2_norm: bool = True,
     n_threads: int = 1,
     masses_out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """VLAD of each image, normalised, of rows whose cells and weights are known.
+    """Return the normalised VLAD of each image from rows whose cells and weights are known.
 
     Parameters
     ----------
-    cells : ndarray of int32, shape (N, r)
-        Cells of each row, none of them twice.
-    weights : ndarray of float64, shape (N, r)
-        How much of the row is in each.
-    mass_norm : bool
-        Divide each cell's residual by the sum of its weights.
-    masses_out : ndarray of float64, shape (B, K), optional
-        Filled with those sums.
-    x, offsets, centers, power, intra_norm, l2_norm, n_threads
+    x, offsets, centers, n_threads
         See :func:`encode`.
+    cells : ndarray of int32, shape (N, r)
+        Cells of each row. A row has no cell twice.
+    weights : ndarray of float64, shape (N, r)
+        Weight of the row in each of its cells.
+    normalisation : Normalisation
+    masses_out : ndarray of float64, shape (B, K), optional
+        Filled with the sum of the weights in each cell.
 
     Returns
     -------
@@ -246,31 +266,17 @@ def encode_weighted(
             masses[cells[i]] += weights[i]
         if masses_out is not None:
             masses_out[b] = masses
-        if mass_norm:
-            large = np.abs(masses) >= NORM_FLOOR
-            v *= np.divide(1.0, masses, out=np.zeros_like(masses), where=large)[:, None]
+        if normalisation.mass_norm:
+            v = divided_by_mass(v, masses)
         with np.errstate(over="ignore"):
-            encoded[b] = normalised(v, power=power, intra_norm=intra_norm, l2_norm=l2_norm).ravel()
+            encoded[b] = normalisation.apply(v).ravel()
     return encoded
-
-
-def normalised(
-    v: NDArray[np.float64], *, power: float, intra_norm: bool, l2_norm: bool
-) -> NDArray[np.float64]:
-    """Power, intra- and L2 normalisation of residuals `v` (..., K, D)."""
-    if power != 1.0:
-        v = np.sign(v) * np.abs(v) ** power
-    if intra_norm:
-        v = unit(v)
-    if l2_norm:
-        v = unit(v.reshape(*v.shape[:-2], -1)).reshape(v.shape)
-    return v
 
 
 def squared_distances(
     x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
-    """Squared distance of each row to the centre of its label.
+    """Return the squared distance of each row to the centre of its label.
 
     Parameters
     ----------
@@ -300,15 +306,15 @@ def candidate_distances(
     *,
     n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One step of greedy k-means++: what the distances to the nearest seed become with each candidate.
+    """Compute one step of greedy k-means++: distances to the nearest seed if a candidate becomes a seed.
 
     Parameters
     ----------
     x : ndarray of float32, shape (N, D)
     norms : ndarray of float64, shape (N,)
-        Squared norms of the rows, as :func:`squared_distances` gives them for a centre of zeros.
+        Squared norms of the rows: the result of :func:`squared_distances` for a centre of zeros.
     candidates : ndarray of int64, shape (T,)
-        Rows of `x`.
+        Rows of `x` that may become the next seed.
     closest : ndarray of float64, shape (N,)
         Squared distance of each row to its nearest seed so far.
     n_threads : int
@@ -317,9 +323,9 @@ def candidate_distances(
     Returns
     -------
     distances : ndarray of float64, shape (T, N)
-        min(closest, |x - c|^2); 0 where |x - c|^2 is within its rounding error of 0.
+        min(closest, |x - c|^2). A squared distance within its rounding error of 0 counts as 0.
     potentials : ndarray of float64, shape (T,)
-        Their sums: over runs of 1024 rows, then over the runs, each in order.
+        Sums of `distances`: first over runs of 1024 rows, then over the runs, each in order.
     """
     rounding = 4 * (x.shape[1] + 4) * _UNIT_ROUNDOFF
     distances = np.empty((len(candidates), len(x)))
@@ -338,18 +344,18 @@ def candidate_distances(
 
 
 def place(x: Any) -> Any:
-    """Descriptors where they are."""
+    """Return `x` itself, because the reference computes in host memory."""
     return x
 
 
 def take(x: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Copy rows of `x` (N, D)."""
+    """Return a copy of rows of `x` (N, D)."""
     taken: NDArray[np.float32] = x[rows]
     return taken
 
 
 def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sum of `x` (N, D), feature by feature, in float64."""
+    """Return the sum of `x` (N, D), feature by feature, in float64."""
     total: NDArray[np.float64] = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK_ROWS):
         total += x[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)
@@ -357,9 +363,10 @@ def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _ordered_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum `terms` (N, D) along rows in the order that every backend keeps, so that sums agree to the bit.
+    """Return the sum of each row of `terms` (N, D), in the one order that all backends use.
 
-    Eight running sums, folded by halves; then what D leaves over after division by eight, one by one.
+    The order is: eight running sums, added by halves, then the last D mod 8 terms one by one. Because all
+    backends add in this order, their sums agree to the bit.
     """
     whole = terms.shape[1] - terms.shape[1] % 8
     lanes = np.zeros((len(terms), 8))
@@ -379,17 +386,10 @@ def _residuals(
     centers: NDArray[np.float32],
     labels: NDArray[np.int32],
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Yield the float64 residual sums (K, D) and counts (K,) of each image."""
+    """Yield the summed residuals (K, D) in float64 and the counts (K,) of each image."""
     c = centers.astype(np.float64)
     for first, last in pairwise(offsets):
         v = np.zeros(c.shape)
         own = labels[first:last]
         np.add.at(v, own, x[first:last] - c[own])
         yield v, np.bincount(own, minlength=len(c))
-
-
-def unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale the vectors along the last axis to unit length; zeros where the norm is below the floor."""
-    norm = np.linalg.norm(v, axis=-1, keepdims=True)
-    scaled: NDArray[np.float64] = np.divide(v, norm, out=np.zeros_like(v), where=norm >= NORM_FLOOR)
-    return scaled

@@ -1,11 +1,15 @@
-"""Bag of visual words: how often each centre is an image's nearest, rare ones counting more.
+r"""Bag of visual words: a histogram of an image's descriptors over the cells of a codebook.
 
-For an image with n_k of its n descriptors in cell k, and N training images of which N_k have one there::
+An image has n descriptors, :math:`n_k` of them in cell k. Of N training images, :math:`N_k` have a descriptor
+in cell k. The vector of the image is
 
-    t_k = (n_k / n) log(N / N_k)        term frequency times inverse document frequency
+.. math::
 
-(Sivic, Zisserman, ICCV 2003, section 4.1), then unit length. A cell that no training image has counts as if
-one had. Counts are exact on every backend, as labels are.
+    t_k = \frac{n_k}{n} \log \frac{N}{N_k},
+
+term frequency times inverse document frequency (Sivic, Zisserman, ICCV 2003, section 4.1), scaled to unit
+length. A cell without training images is treated as if one image had a descriptor there. Counts are exact on
+every backend, because labels are.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import check_n_threads
 from medvlad.backends import get_backend
-from medvlad.backends.reference import unit
+from medvlad.backends.normalise import unit
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, blocks, validated
@@ -34,23 +38,24 @@ class BagOfWords(Encoder):
     n_clusters : int, default=1024
         Number K of visual words.
     tf_idf : bool, default=True
-        Weigh words by how few training images have them.
+        Give words that few training images have a larger weight.
     l2_norm : bool, default=True
-        Scale the vector to unit length; else it is of frequencies, n_k / n.
+        Scale the vector to unit length. Otherwise it holds the frequencies n_k / n, weighted if `tf_idf`.
     backend : str, default="auto"
-        See :func:`medvlad.available_backends`.
+        Name of a backend, see :func:`medvlad.available_backends`.
     n_threads : int or None, default=None
-        None: the processors this process may use.
+        Number of threads. None: all processors that this process may use.
     max_iter, max_samples, random_state
-        Of :class:`KMeansCodebook`.
+        Settings of :class:`KMeansCodebook`.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (K, D)
+        Visual words.
     idf_ : ndarray of float64, shape (K,)
-        Of ones without `tf_idf`.
+        Weights of the words. Ones without `tf_idf`.
     n_iter_ : int
-        Steps that k-means took.
+        Number of k-means steps.
     n_features_in_ : int
         Width D of a descriptor.
 
@@ -90,11 +95,12 @@ class BagOfWords(Encoder):
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
-        """Find the words, and how many images have each.
+        """Find the words and the number of images that have each.
 
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            Descriptors of the training images.
         y : ignored
 
         Returns
@@ -104,7 +110,7 @@ class BagOfWords(Encoder):
         Raises
         ------
         ValueError
-            If there are fewer descriptors than words, or they are not finite numbers.
+            If there are fewer descriptors than words, or a descriptor is not finite.
         """
         given = validated(self, X, reset=True)
         codebook = KMeansCodebook(
@@ -135,7 +141,7 @@ class BagOfWords(Encoder):
         return vectors.astype(np.float32)
 
     def _counts(self, descriptors: Descriptors) -> NDArray[Any]:
-        """Descriptors of each image in each cell (B, K), or their weights."""
+        """Return the number of descriptors, or their weight, of each image in each cell (B, K)."""
         x = descriptors.values
         labels = get_backend(self.backend, x).assign(
             x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)

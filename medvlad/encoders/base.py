@@ -1,4 +1,4 @@
-"""What encoders of images have in common: the input they take, blocks of images in a store, float32 out."""
+"""Base class of the encoders: accepted inputs, encoding in blocks, float32 output."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ from medvlad.store.vector_file import new_vector_file
 
 __all__ = ["Encoder", "blocks", "drawn_rows", "in_host_memory", "validated"]
 
-_BLOCK_BYTES = 16 << 20  # of encoded images at a time
-_CONVERTED_BYTES = 4 << 20  # of descriptors that become float32 at a time
+_BLOCK_BYTES = 16 << 20  # of encoded images in memory at a time
+_CONVERTED_BYTES = 4 << 20  # of descriptors converted to float32 at a time
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """What all encoders have in common: any input, float32 out, and images that are in a store."""
+    """Base class: encode images in memory, in a store or on a GPU, as a whole or block by block.
 
-    _learnt = "n_features_in_"  # what only a fitted one has
+    A subclass implements `fit`, `_encode_images` and `_n_features_out`.
+    """
+
+    _learnt = "n_features_in_"  # an attribute that exists after `fit` only
 
     @memory_for("encoded images", "encode fewer at a time, or into a file (transform_to_file)")
     def transform(self, X: Any) -> Any:
@@ -40,18 +43,18 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D), or array (B, D)
-            In host memory, in a store or on a GPU.
+            Descriptors in host memory, in a store or on a GPU.
 
         Returns
         -------
         ndarray of float32, shape (B, n_features_out)
-            An image without descriptors gives zeros. Of the library and on the device of `X` where the class
-            says so, and where scikit-learn's ``array_api_dispatch`` is on.
+            An image without descriptors gives zeros. The array has the library and device of `X` if the
+            class says so, or if scikit-learn's ``array_api_dispatch`` is on.
 
         Raises
         ------
         InputError
-            If `X` is not finite numbers of the width that was fitted on.
+            If `X` is not finite, or its width is not that of `fit`.
         """
         check_is_fitted(self)
         given = X if _is_converted_in_blocks(X) else validated(self, X, reset=False)
@@ -61,24 +64,25 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @abstractmethod
     def _encode_images(self, given: Descriptors) -> Any:
-        """Vectors (B, n_features_out) of images that :func:`validated` returned."""
+        """Return the vectors (B, n_features_out) of images that :func:`validated` returned."""
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, self._learnt)
 
     def transform_blocks(self, X: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Encode images block by block, in memory for a block; see :meth:`medvlad.StoredDescriptors.blocks`.
+        """Encode images block by block, with memory for one block.
 
         Parameters
         ----------
-        X : StoredDescriptors, or what `transform` takes, in host memory
+        X : StoredDescriptors, or any input of `transform` in host memory
+            A store gives its :meth:`medvlad.StoredDescriptors.blocks`.
 
         Yields
         ------
         indices : ndarray of int64, shape (b,)
-            Which images these are.
+            Indices of the images of the block.
         vectors : ndarray of float32, shape (b, n_features_out)
-            Rows `indices` of what `transform` returns, to the bit.
+            Rows `indices` of the result of `transform`, equal to the bit.
         """
         check_is_fitted(self)
         step = max(1, _BLOCK_BYTES // (4 * self._n_features_out))
@@ -88,23 +92,23 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 yield indices[start : start + step], self._encode_images(part)
 
     def transform_to_file(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
-        """Encode images into a ``.npy`` file, in memory for a block, however many there are.
+        """Encode any number of images into a ``.npy`` file, with memory for one block.
 
         Parameters
         ----------
-        X : StoredDescriptors, or what `transform` takes, in host memory
+        X : StoredDescriptors, or any input of `transform` in host memory
         path : path
-            Replaced once the new file is whole.
+            An existing file is replaced once the new one is complete.
 
         Returns
         -------
         memmap of float32, shape (B, n_features_out)
-            The file, for reading; later, ``numpy.load(path, mmap_mode="r")``.
+            The file, opened for reading. To open it later: ``numpy.load(path, mmap_mode="r")``.
 
         Raises
         ------
         InputError
-            If the file cannot be written, the disk is too small for it, or an image in the store is damaged.
+            If the file cannot be written, the disk is too small, or an image in the store is damaged.
         """
         check_is_fitted(self)
         X = on_host(X, "descriptors")
@@ -131,7 +135,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 def drawn_rows(
     X: Descriptors | StoredDescriptors, max_samples: int | None, random_state: Any
 ) -> NDArray[np.float32]:
-    """Draw at most `max_samples` descriptors (n, D) of what :func:`validated` returned, in host memory."""
+    """Return the descriptors (n, D) that :func:`validated` returned, in host memory.
+
+    More than `max_samples` are subsampled. None: return all.
+    """
     n_rows = int(X.offsets[-1])
     most = n_rows if max_samples is None else check_positive_int(max_samples, "max_samples")
     if isinstance(X, StoredDescriptors):
@@ -142,15 +149,18 @@ def drawn_rows(
 
 
 def in_host_memory(given: Descriptors) -> Descriptors:
-    """Return what :func:`validated` returned in host memory, and looked at."""
+    """Return the descriptors that :func:`validated` returned, in host memory and checked to be finite."""
     descriptors = given.to_host()
-    if descriptors is not given:  # what is on a GPU was not looked at
+    if descriptors is not given:  # descriptors on a GPU have not been checked
         check_finite(descriptors.values, descriptors.offsets)
     return descriptors
 
 
 def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
-    """Blocks of images in a store, or of a large array that is to be converted; others are one block."""
+    """Yield blocks of images and their indices.
+
+    Images in a store, and a large array that needs conversion, come in several blocks, others in one.
+    """
     X = on_host(X, "descriptors")
     if isinstance(X, StoredDescriptors):
         yield from X.blocks()
@@ -160,7 +170,7 @@ def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
             try:
                 part = as_descriptors(X[start : start + step])
             except InputError as error:
-                raise InputError(f"of the images from {start} on, {error}") from error
+                raise InputError(f"among the images from {start} on, {error}") from error
             check_finite(part.values, part.offsets, first_image=start)
             yield np.arange(start, start + len(part)), part
     else:
@@ -169,14 +179,17 @@ def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
 
 
 def _is_converted_in_blocks(X: Any) -> bool:
-    """Whether `X` is an array of images so large that a float32 copy of it is not made as a whole."""
+    """Return whether `X` is an array of images that is too large to convert to float32 at once."""
     if not isinstance(X, np.ndarray) or X.ndim not in (3, 4) or X.dtype.kind not in "fiub":
         return False
     return X.nbytes > 2 * _BLOCK_BYTES and not (X.dtype == np.float32 and X.flags.c_contiguous)
 
 
 def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | StoredDescriptors:
-    """Like `validate_input`; of images in a store only the width is looked at, numbers when they are read."""
+    """Check input as `validate_input` does.
+
+    Of images in a store only the width is checked here. Their numbers are checked when they are read.
+    """
     if not isinstance(X, StoredDescriptors):
         return validate_input(encoder, X, reset=reset)
     if reset:

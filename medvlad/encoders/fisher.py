@@ -1,23 +1,30 @@
-"""Fisher vectors: first and second moments of an image's descriptors about a Gaussian mixture.
+r"""Fisher vectors: first and second moments of an image's descriptors about a Gaussian mixture.
 
-A mixture of K Gaussians in R^D has priors p_k, means mu_k and standard deviations sigma_k (diagonal). A
-descriptor x_i of an image of n belongs to component k with the posterior::
+A mixture of K Gaussians in D dimensions has priors :math:`p_k`, means :math:`\mu_k` and standard deviations
+:math:`\sigma_k`, one for each feature. A descriptor :math:`x_i` belongs to component k with the posterior
 
-    q_ik = p_k N(x_i; mu_k, sigma_k) / sum_j p_j N(x_i; mu_j, sigma_j),
+.. math::
 
-and, with z_ik = (x_i - mu_k) / sigma_k feature by feature, the Fisher vector (Perronnin, Sanchez, Mensink,
-ECCV 2010; constants and order are those of VLFeat) is (u_1, ..., u_K, v_1, ..., v_K) with::
+    q_{ik} = \frac{p_k \, N(x_i; \mu_k, \sigma_k)}{\sum_j p_j \, N(x_i; \mu_j, \sigma_j)}.
 
-    u_k = 1 / (n sqrt(p_k))   sum_i q_ik z_ik
-    v_k = 1 / (n sqrt(2 p_k)) sum_i q_ik (z_ik^2 - 1)
+Let :math:`z_{ik} = (x_i - \mu_k) / \sigma_k`, feature by feature. The Fisher vector of an image with n
+descriptors is :math:`(u_1, \ldots, u_K, v_1, \ldots, v_K)` with
 
-then ``v <- sign(v) |v|^power`` and unit length ("improved" with power 0.5). A descriptor's weight multiplies
-its q_ik, and n is then the sum of the weights. scikit-learn fits the mixture by expectation maximisation,
-from the centres of k-means. The sums are q^T x and q^T x^2, products of matrices in float64, left to BLAS; x
-is taken about the mean of the means, where less is lost.
+.. math::
 
-scikit-image's Fisher vector is (w_1, ..., w_K, u_1, ..., u_K, -v_1, ..., -v_K): it has the K derivatives by
-the priors in front, and the other sign for v.
+    u_k = \frac{1}{n \sqrt{p_k}} \sum_i q_{ik} \, z_{ik}, \qquad
+    v_k = \frac{1}{n \sqrt{2 p_k}} \sum_i q_{ik} \, (z_{ik}^2 - 1)
+
+(Perronnin, Sanchez, Mensink, ECCV 2010; constants and order are those of VLFeat). The signed power and
+scaling to unit length follow. With power 0.5 this is the "improved" Fisher vector. The weight of a descriptor
+multiplies its :math:`q_{ik}`, and n is then the sum of the weights.
+
+scikit-learn fits the mixture by expectation maximisation, starting from the centres of k-means. The sums are
+matrix products :math:`q^T x` and :math:`q^T x^2` in float64. The mean of the means is subtracted from x
+first, because smaller numbers lose less to rounding.
+
+scikit-image's Fisher vector is :math:`(w_1, \ldots, w_K, u_1, \ldots, u_K, -v_1, \ldots, -v_K)`. It starts
+with the K derivatives by the priors, and v has the other sign.
 """
 
 from __future__ import annotations
@@ -30,8 +37,8 @@ from scipy.special import logsumexp
 from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 
-from medvlad._util.validate import InputError, check_interval, check_positive_float, check_positive_int
-from medvlad.backends.reference import unit
+from medvlad._util.validate import InputError, check_positive_float, check_positive_int
+from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, drawn_rows, in_host_memory, validated
 from medvlad.encoders.kmeans import KMeansCodebook
@@ -40,40 +47,42 @@ __all__ = ["FisherVector"]
 
 
 class FisherVector(Encoder):
-    """Moments of an image's descriptors about a mixture of Gaussians.
+    """Encode an image as the moments of its descriptors about a mixture of Gaussians.
 
     Parameters
     ----------
     n_components : int, default=64
         Number K of Gaussians.
     power : float in (0, 1], default=0.5
-        Exponent of the signed power normalisation; 1 leaves it out.
+        Exponent of the signed power. 1: no power.
     l2_norm : bool, default=True
         Scale the whole vector to unit length.
     reg_covar : float, default=1e-4
-        Least variance, as a share of the mean variance of the descriptors' features.
+        Smallest variance of a Gaussian, as a fraction of the mean variance of the features.
     max_iter : int, default=100
-        Most steps of expectation maximisation.
+        Maximum number of steps of expectation maximisation.
     tol : float, default=1e-3
-        It stops where the mean log-likelihood gains less than this in a step.
+        Stop if a step raises the mean log-likelihood by less than this.
     max_samples : int or None, default=100_000
-        Most descriptors that the mixture is fitted on, as float64; of more, so many are drawn. None: all.
+        Maximum number of descriptors used by `fit`, which holds them in float64. Larger inputs are
+        subsampled. None: all.
     random_state : int, RandomState or None, default=None
-        Seed of drawing and of k-means, where the mixture starts.
+        Seed of the subsample and of the k-means from which the mixture starts.
 
     Attributes
     ----------
     weights_ : ndarray of float64, shape (K,)
         Priors.
     means_, variances_ : ndarray of float64, shape (K, D)
+        Means and variances of the Gaussians.
     n_iter_ : int
-        Steps it took.
+        Number of steps of expectation maximisation.
     n_features_in_ : int
         Width D of a descriptor.
 
     Notes
     -----
-    Vectors are (B, 2 * K * D), in host memory: means first, then variances, component after component.
+    `transform` returns vectors (B, 2 * K * D) in host memory: u of all components, then v of all components.
 
     References
     ----------
@@ -116,6 +125,7 @@ class FisherVector(Encoder):
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            Descriptors of the training images.
         y : ignored
 
         Returns
@@ -125,15 +135,15 @@ class FisherVector(Encoder):
         Raises
         ------
         InputError
-            If there are fewer descriptors than Gaussians, or they are all the same.
+            If there are fewer descriptors than Gaussians, or all descriptors are equal.
         """
-        check_interval(self.power, "power", 0.0, 1.0)
+        _ = self._normalisation
         check_positive_float(self.reg_covar, "reg_covar")
         rows = drawn_rows(validated(self, X, reset=True), self.max_samples, self.random_state)
         n_components = check_positive_int(self.n_components, "n_components")
         if n_components > len(rows):
             raise InputError(
-                f"n_components={n_components} is more than there are descriptors, n_samples={len(rows)}: "
+                f"n_components={n_components} is more than the number of descriptors, n_samples={len(rows)}: "
                 "choose fewer"
             )
         x = rows.astype(np.float64)
@@ -143,7 +153,7 @@ class FisherVector(Encoder):
                 f"all descriptors (n_samples={len(rows)}) are the same and have no Gaussians: give others"
             )
         x -= origin
-        x /= np.sqrt(spread)  # so that reg_covar and tol mean the same whatever the unit
+        x /= np.sqrt(spread)  # so that reg_covar and tol do not depend on the unit of the descriptors
         codebook = KMeansCodebook(n_components, max_samples=None, random_state=self.random_state)
         codebook.fit(x.astype(np.float32))
         mixture = GaussianMixture(
@@ -156,7 +166,7 @@ class FisherVector(Encoder):
             weights_init=np.maximum(codebook.counts_, 1) / np.maximum(codebook.counts_, 1).sum(),
             precisions_init=1.0 / np.maximum(_variances(x, codebook), self.reg_covar),
         )
-        with config_context(array_api_dispatch=False):  # which knows no mixture that begins somewhere
+        with config_context(array_api_dispatch=False):  # it does not support means_init
             mixture.fit(x)
         self.n_iter_ = mixture.n_iter_
         self.weights_ = mixture.weights_
@@ -165,7 +175,7 @@ class FisherVector(Encoder):
         return self
 
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
-        check_interval(self.power, "power", 0.0, 1.0)
+        how = self._normalisation
         descriptors = in_host_memory(given)
         origin = self.means_.mean(axis=0)
         encoded = np.zeros((len(descriptors), self._n_features_out), np.float32)
@@ -174,13 +184,14 @@ class FisherVector(Encoder):
         for i, image in enumerate(descriptors):
             if len(image):
                 own = weights[descriptors.offsets[i] : descriptors.offsets[i + 1]]
-                encoded[i] = self._encode(image - origin, self.means_ - origin, own)
+                vector = self._encode(image - origin, self.means_ - origin, own)
+                encoded[i] = how.apply(vector[None])[0]
         return encoded
 
     def _encode(
         self, x: NDArray[np.float64], means: NDArray[np.float64], weights: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the vector of one image, (2 * K * D,)."""
+        """Return the vector (2 * K * D,) of one image before normalisation."""
         posterior, squares = self._posterior(x, means) * weights[:, None], x * x
         mass = posterior.sum(axis=0)[:, None]
         first, second = posterior.T @ x, posterior.T @ squares
@@ -190,14 +201,10 @@ class FisherVector(Encoder):
         v = (second - 2 * means * first + mass * means**2) / self.variances_ - mass
         v /= n * np.sqrt(2 * prior)
         vector: NDArray[np.float64] = np.concatenate([u.ravel(), v.ravel()])
-        if self.power != 1:
-            vector = np.sign(vector) * np.abs(vector) ** self.power
-        if self.l2_norm:
-            vector = unit(vector)
         return vector
 
     def _posterior(self, x: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (n, K)."""
+        """Return the posteriors (n, K) of the descriptors of an image."""
         precision = 1.0 / self.variances_
         logs = x @ (means * precision).T - 0.5 * (x * x) @ precision.T
         logs += np.log(self.weights_) - 0.5 * (means**2 * precision + np.log(self.variances_)).sum(axis=1)
@@ -205,12 +212,16 @@ class FisherVector(Encoder):
         return posterior
 
     @property
+    def _normalisation(self) -> Normalisation:
+        return Normalisation(power=self.power, l2_norm=self.l2_norm)
+
+    @property
     def _n_features_out(self) -> int:
         return 2 * int(self.means_.size)
 
 
 def _variances(x: NDArray[np.float64], codebook: KMeansCodebook) -> NDArray[np.float64]:
-    """Variances (K, D) within the cells, about their own means; those of all rows where a cell has few."""
+    """Return the variances (K, D) within the cells; a cell of fewer than two rows gets those of all rows."""
     overall = x.var(axis=0)
     found = np.tile(overall, (len(codebook.cluster_centers_), 1))
     for k in np.flatnonzero(codebook.counts_ > 1):

@@ -1,33 +1,40 @@
-r"""The codebook: k-means over descriptors, driven through the backends' own VLAD kernel.
+r"""The codebook: k-means over descriptors.
 
-k-means looks for centres c_1..c_K that minimise the inertia, the sum over descriptors of
-``|x - c_label(x)|^2``.
+k-means looks for centres :math:`c_1, \ldots, c_K` that minimise the inertia, the sum over all descriptors of
+:math:`\|x - c_{\text{label}(x)}\|^2`.
 
-**Start.** Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007): the first centre is drawn uniformly, each
-later one among descriptors with probability proportional to the squared distance to the nearest centre so
-far; several are drawn each time and the one that lowers the inertia most is kept. Seeds are chosen among
-at most 256 K descriptors, drawn uniformly without replacement; in return, twice the usual 2 + floor(ln K)
-candidates are drawn, rounded up to a multiple of eight. On 200,000 descriptors this takes a tenth to a half
-of the time of seeding with all of them, for the same inertia to a thousandth (benchmarks/results).
+**Start.** Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007). The first centre is drawn uniformly. Each
+later centre is drawn with a probability proportional to the squared distance to the nearest centre so far.
+Several candidates are drawn each time, and the one that lowers the inertia most is kept. Two numbers differ
+from the usual choice. Seeds are chosen among at most 256 K descriptors, drawn uniformly without replacement.
+In return, twice the usual number 2 + floor(ln K) of candidates is drawn, rounded up to a multiple of eight.
+On 200,000 descriptors, this takes a tenth to a half of the time of seeding with all of them, and the inertia
+agrees to a thousandth (benchmarks/results).
 
-**Lloyd's step.** The mean of cell k is c_k + V_k / n_k with V_k the summed residuals and n_k the count: an
-un-normalised VLAD of the whole set taken as one image. So the step is one call of ``backend.aggregate``.
+**Lloyd's step.** The new centre of cell k is the mean of its descriptors. With the summed residual
+:math:`V_k` and the number of descriptors :math:`n_k`, this is
 
-**Empty clusters** move to the descriptors farthest from their centres.
+.. math::
 
-**Stop.** When ``sum_k |V_k / n_k|^2 <= tol * (mean variance of a feature)`` or no float32 centre changes, or
-after `max_iter` steps.
+    c_k \leftarrow c_k + V_k / n_k.
 
-**partial_fit.** With N_k descriptors seen in cell k so far, a batch moves c_k by V_k / N_k (Sculley, WWW
-2010), so c_k stays the mean of all that was ever assigned to it.
+:math:`V_k` is the un-normalised VLAD of the whole set taken as one image. A step is therefore one call of
+``backend.aggregate``.
+
+**Empty clusters** move to the descriptors that are farthest from their centres.
+
+**Stop.** k-means stops if :math:`\sum_k \|V_k / n_k\|^2 \le \text{tol} \cdot \text{(mean variance of a
+feature)}`, if no float32 centre changes, or after `max_iter` steps.
+
+**Mini-batches.** `partial_fit` moves :math:`c_k` by :math:`V_k / N_k`. Here :math:`N_k` is the number of
+descriptors that cell k has received so far, this batch included (Sculley, WWW 2010). Each centre stays the
+mean of all descriptors that it has received.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import warnings
-from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -37,30 +44,34 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from medvlad._util.caller_warning import warn_caller
 from medvlad._util.memory import memory_for
 from medvlad._util.validate import (
     InputError,
     check_choice,
-    check_interval,
     check_n_threads,
+    check_non_negative_float,
     check_positive_int,
 )
 from medvlad.backends import Backend, get_backend
 from medvlad.descriptors.array_api import like_input, on_host_from_anywhere
 from medvlad.descriptors.checks import check_finite, check_n_clusters, check_vocabulary
-from medvlad.descriptors.gpu_array import GpuArray, import_cupy
+from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, draw_rows, validate_input
+from medvlad.encoders.kmeans_steps import (
+    best_run,
+    distances_to_centers,
+    fill_empty,
+    labels_and_inertia,
+    mean_variance,
+    move_centers,
+    seed_centers,
+)
 from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["KMeansCodebook"]
 
 logger = logging.getLogger(__name__)
-
-# Distances are computed block by block, so that neither memory nor the last bit depends on the threads.
-_BLOCK_ROWS = 8192
-
-# Descriptors a cluster among which seeds are chosen.
-_SEED_ROWS = 256
 
 
 class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
@@ -71,35 +82,39 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     n_clusters : int, default=64
         Number K of centres.
     init : "k-means++" or array-like of shape (K, D), default="k-means++"
-        Where the centres start.
+        Method that chooses the first centres, or these centres.
     n_init : int, default=1
-        Starts, of which the one that ends with the lowest inertia is kept; 1 where `init` is an array.
+        Number of runs from different starts. The run with the lowest inertia is kept. An array as `init`
+        gives a single run.
     max_iter : int, default=100
-        Most Lloyd steps of `fit`.
+        Maximum number of Lloyd steps in `fit`.
     tol : float, default=1e-4
-        Stopping rule: squared movement of the centres relative to the mean variance of a feature.
+        Threshold of the stopping rule, 0 or more: squared movement of the centres, relative to the mean
+        variance of a feature.
     backend : str, default="auto"
-        See :func:`medvlad.available_backends`.
+        Name of a backend, see :func:`medvlad.available_backends`.
     n_threads : int or None, default=None
-        None: the processors this process may use. Results do not depend on it.
+        Number of threads. None: all processors that this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of the sample and of the start.
+        Seed of the subsample and of the start.
     max_samples : int or None, default=500_000
-        Most descriptors that `fit` uses; of more, so many are drawn, each equally likely, wherever they lie.
-        1 GB of them at 512 numbers each. None: all.
+        Maximum number of descriptors used by `fit`. Larger inputs are subsampled, and every descriptor is
+        equally likely. 500,000 descriptors of 512 numbers take 1 GB. None: all.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (K, D)
+        Cluster centres.
     labels_ : ndarray of int32, shape (N,)
         Cell of each descriptor that the last `fit` or `partial_fit` used.
     inertia_ : float
-        Sum of squared distances of those descriptors to their centres.
+        Sum of the squared distances of these descriptors to their centres.
     n_iter_ : int
-        Lloyd steps of `fit`, or batches given to `partial_fit`.
+        Number of Lloyd steps of `fit`, or of batches given to `partial_fit`.
     counts_ : ndarray of int64, shape (K,)
-        Descriptors that each centre is the mean of.
+        Number of descriptors of which each centre is the mean.
     n_features_in_ : int
+        Width D of a descriptor.
 
     References
     ----------
@@ -131,12 +146,12 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
 
     @memory_for("k-means", "lower max_samples or n_clusters, or give fewer images")
     def fit(self, X: Any, y: object = None) -> Self:
-        """Find the centres of the descriptors of `X`.
+        """Find the centres of descriptors.
 
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
-            In host memory, in a store or on a GPU; what is fitted is NumPy's either way.
+            Descriptors in host memory, in a store or on a GPU. The fitted attributes are NumPy arrays.
         y : ignored
 
         Returns
@@ -146,7 +161,12 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Raises
         ------
         ValueError
-            If there are fewer descriptors than clusters, or they are not finite numbers.
+            If there are fewer descriptors than clusters, or a descriptor is not finite.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If clusters are empty, because there are fewer distinct descriptors than clusters.
         """
         rng = check_random_state(self.random_state)
         most = math.inf if self.max_samples is None else check_positive_int(self.max_samples, "max_samples")
@@ -161,37 +181,33 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             rows = draw_rows(len(x), int(most), rng)
             x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
         x = backend.place(x)
-        threshold = self.tol * _mean_variance(x, backend, n_threads)
-        self.inertia_ = math.inf
-        for _ in range(n_init):
-            start = self._start(x, rng, backend, n_threads)
-            centers, n_iter, converged = self._lloyd(x, start, threshold, backend, n_threads)
-            labels, inertia = _labels_and_inertia(x, centers, backend, n_threads)
-            if inertia < self.inertia_:
-                self.cluster_centers_, self.n_iter_, at_rest = centers, n_iter, converged
-                self.labels_, self.inertia_ = labels, inertia
-        if not at_rest:
+        threshold = self.tol * mean_variance(x, backend, n_threads)
+        starts = (self._start(x, rng, backend, n_threads) for _ in range(n_init))
+        run = best_run(x, starts, threshold, self.max_iter, backend, n_threads)
+        self.cluster_centers_, self.n_iter_ = run.centers, run.n_iter
+        self.labels_, self.inertia_ = run.labels, run.inertia
+        if not run.at_rest:
             logger.info(
-                "k-means stopped after max_iter=%d steps before its centres came to rest", self.max_iter
+                "k-means stopped after max_iter=%d steps, before its centres came to rest", self.max_iter
             )
         self.counts_ = np.bincount(self.labels_, minlength=n_clusters).astype(np.int64)
-        if (self.counts_ == 0).any():
-            warnings.warn(
-                f"{int((self.counts_ == 0).sum())} of n_clusters={n_clusters} clusters are empty: "
+        n_empty = int((self.counts_ == 0).sum())
+        if n_empty:
+            warn_caller(
+                f"{n_empty} of n_clusters={n_clusters} clusters are empty: "
                 "there are fewer distinct descriptors than clusters",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:
-        """Move the centres by one batch; the first batch also seeds them.
+        """Move the centres by one batch. The first batch also seeds them.
 
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
-            The first batch must hold at least `n_clusters` descriptors. Each of the
-            :meth:`StoredDescriptors.blocks` is a batch by itself.
+            One batch. The first must hold at least `n_clusters` descriptors. Descriptors in a store are one
+            batch per block of :meth:`StoredDescriptors.blocks`.
         y : ignored
 
         Returns
@@ -201,7 +217,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Raises
         ------
         ValueError
-            If the batch is of another width, not finite, or a first batch of too few descriptors.
+            If the batch has another width, is not finite, or is the first and has too few descriptors.
         """
         if isinstance(X, StoredDescriptors):
             for _, block in X.blocks():
@@ -211,7 +227,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         first = not hasattr(self, "cluster_centers_")
         given = validate_input(self, X, reset=first)
         left = given.counted()
-        if left is not given:  # it may have come from a GPU, where nobody has looked
+        if left is not given:  # descriptors from a GPU have not been checked before
             check_finite(left.values)
         x = left.values
         _, n_threads = self._check_parameters(len(x) if first else None)
@@ -226,30 +242,29 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             centers = self.cluster_centers_.copy()
             empty = np.flatnonzero(self.counts_ == 0)
             if len(empty):
-                _fill_empty(x, self.cluster_centers_, centers, empty, backend, n_threads)
-        offsets = np.array([0, len(x)], np.int64)
-        residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
+                fill_empty(x, self.cluster_centers_, centers, empty, backend, n_threads)
+        residuals, counts = backend.aggregate(x, np.array([0, len(x)]), centers, n_threads=n_threads)
         self.counts_ = self.counts_ + counts[0]
         moves = residuals[0].astype(np.float64) / np.maximum(self.counts_, 1)[:, None]
-        self.cluster_centers_ = _moved(centers, moves)
+        self.cluster_centers_ = move_centers(centers, moves)
         self.n_iter_ += 1
-        self.labels_, self.inertia_ = _labels_and_inertia(x, self.cluster_centers_, backend, n_threads)
+        self.labels_, self.inertia_ = labels_and_inertia(x, self.cluster_centers_, backend, n_threads)
         return self
 
     def fit_predict(self, X: Any, y: object = None) -> Any:
-        """Fit, and give the cell of each descriptor of `X`, one that was not drawn or not counted too.
+        """Fit, then return the cell of each descriptor of X, also of those that `fit` did not use.
 
         Raises
         ------
         InputError
-            If `X` is in a store: fit on that, and predict its blocks. Otherwise as `fit`.
+            If X is in a store, and as `fit`.
         """
         if isinstance(X, StoredDescriptors):
-            raise InputError("fit_predict takes no store: fit on it, and predict its blocks")
+            raise InputError("fit_predict takes no store: call fit, then predict for each of its blocks")
         return self.fit(X, y).predict(X)
 
     def predict(self, X: Any) -> Any:
-        """Index of the nearest centre of each descriptor.
+        """Return the index of the nearest centre of each descriptor.
 
         Parameters
         ----------
@@ -258,7 +273,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Returns
         -------
         ndarray of int32, shape (N,)
-            On the GPU, of the library that `X` came from, where `X` is there.
+            If X is on a GPU, an array of the same library on that GPU.
         """
         check_is_fitted(self)
         x = validate_input(self, X, reset=False).values
@@ -268,7 +283,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return x.give_back(labels) if isinstance(x, GpuArray) else like_input(labels, X)
 
     def transform(self, X: Any) -> Any:
-        """Euclidean distance of each descriptor to each centre.
+        """Return the Euclidean distance of each descriptor to each centre.
 
         Parameters
         ----------
@@ -281,15 +296,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         check_is_fitted(self)
         x = validate_input(self, X, reset=False).to_host().values
         check_finite(x)
-        c = self.cluster_centers_.astype(np.float64)
-        distances = np.empty((len(x), len(c)), np.float32)
-        for part in _parts(x):
-            block = x[part].astype(np.float64)
-            squared = (
-                np.einsum("nd,nd->n", block, block)[:, None] - 2 * block @ c.T + np.einsum("kd,kd->k", c, c)
-            )
-            distances[part] = np.sqrt(np.maximum(squared, 0))
-        return like_input(distances, X)
+        return like_input(distances_to_centers(x, self.cluster_centers_), X)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -302,7 +309,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
 
     def _check_parameters(self, n_samples: int | None) -> tuple[int, int]:
         check_positive_int(self.max_iter, "max_iter")
-        check_interval(self.tol, "tol", -math.ulp(0.0), math.inf)
+        check_non_negative_float(self.tol, "tol")
         if isinstance(self.init, str):
             check_choice(self.init, "init", ("k-means++",))
         n_clusters = check_positive_int(self.n_clusters, "n_clusters")
@@ -313,114 +320,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     def _start(
         self, x: Any, rng: np.random.RandomState, backend: Backend, n_threads: int
     ) -> NDArray[np.float32]:
-        """Centres to begin at."""
+        """Return the centres to start from."""
         if isinstance(self.init, str):
-            return _seed(x, self.n_clusters, rng, backend, n_threads)
+            return seed_centers(x, self.n_clusters, rng, backend, n_threads)
         return check_vocabulary(on_host_from_anywhere(self.init, "init"), self.n_clusters, x.shape[1], "init")
-
-    def _lloyd(
-        self, x: Any, centers: NDArray[np.float32], threshold: float, backend: Backend, n_threads: int
-    ) -> tuple[NDArray[np.float32], int, bool]:
-        """Centres after Lloyd's steps, how many those were, and whether the centres are at rest."""
-        offsets = np.array([0, len(x)], np.int64)
-        for n_iter in range(1, self.max_iter + 1):
-            residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
-            moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
-            updated = _moved(centers, moves)
-            empty = np.flatnonzero(counts[0] == 0)
-            moved = False
-            if len(empty):
-                moved = _fill_empty(x, centers, updated, empty, backend, n_threads)
-            at_rest = np.array_equal(updated, centers) or float((moves**2).sum()) <= threshold
-            centers = updated
-            if at_rest and not moved:
-                return centers, n_iter, True
-        return centers, self.max_iter, False
-
-
-def _labels_and_inertia(
-    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int
-) -> tuple[NDArray[np.int32], float]:
-    labels = _labels(x, centers, backend, n_threads)
-    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
-    return labels, float(distances.sum())
-
-
-def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:
-    """Labels of placed descriptors, in host memory."""
-    labels = backend.assign(x, centers, n_threads=n_threads)
-    if isinstance(x, GpuArray):
-        labels = import_cupy().asnumpy(labels)
-    return np.asarray(labels, np.int32)
-
-
-def _seed(
-    x: Any, n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
-) -> NDArray[np.float32]:
-    """Return (K, D) centres drawn from rows of `x` (N, D), where the backend placed them, by k-means++."""
-    if len(x) > _SEED_ROWS * n_clusters:
-        rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
-        x = backend.place(backend.take(x, rows))
-    n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
-    origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
-    norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
-    chosen = [int(rng.randint(len(x)))]
-    first = np.array(chosen, np.int64)
-    closest = np.full(len(x), np.inf)
-    closest = backend.candidate_distances(x, norms, first, closest, n_threads=n_threads)[0][0]
-    while len(chosen) < n_clusters:
-        cumulative = np.cumsum(closest)
-        if cumulative[-1] > 0:
-            draws = rng.uniform(size=n_trials) * cumulative[-1]
-            trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
-        else:  # fewer distinct descriptors than centres: any will do
-            trials = rng.randint(len(x), size=1)
-        distances, potentials = backend.candidate_distances(
-            x, norms, trials.astype(np.int64), closest, n_threads=n_threads
-        )
-        best = int(potentials.argmin())
-        chosen.append(int(trials[best]))
-        closest = distances[best]
-    return backend.take(x, np.array(chosen))
-
-
-def _parts(x: NDArray[np.float32]) -> Iterator[slice]:
-    """Yield slices of `_BLOCK_ROWS` rows."""
-    return (slice(start, start + _BLOCK_ROWS) for start in range(0, len(x), _BLOCK_ROWS))
-
-
-def _mean_variance(x: Any, backend: Backend, n_threads: int) -> float:
-    """Mean over features of their variance; summed in float64, where no sum of float32 overflows."""
-    n, d = x.shape
-    mean = (backend.column_sums(x)[None] / n).astype(np.float32)
-    one_cell = np.zeros(n, np.int32)
-    distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)
-    return float(distances.sum()) / float(n * d)
-
-
-def _moved(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the moved centres, or raise where sums of descriptors have left float32."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        moved = (centers + moves).astype(np.float32)
-    if not np.isfinite(moved).all():
-        raise InputError(
-            f"descriptors as large as {np.abs(centers).max():.3g} add up to more than float32: rescale them"
-        )
-    return moved
-
-
-def _fill_empty(
-    x: Any,
-    centers: NDArray[np.float32],
-    updated: NDArray[np.float32],
-    empty: NDArray[np.intp],
-    backend: Backend,
-    n_threads: int,
-) -> bool:
-    """Put the `empty` centres of `updated` onto the rows farthest from their `centers`; whether any moved."""
-    labels = _labels(x, centers, backend, n_threads)
-    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
-    farthest = np.argsort(-distances, kind="stable")[: len(empty)]
-    farthest = farthest[distances[farthest] > 0]
-    updated[empty[: len(farthest)]] = backend.take(x, farthest)
-    return len(farthest) > 0

@@ -1,28 +1,39 @@
-"""Memberships: which cells of a codebook a descriptor belongs to, and how much.
+r"""Memberships: the cells of a codebook that a descriptor belongs to, and its weight in each.
 
-For a descriptor x and centres c_1..c_K, VLAD sums w_k (x - c_k) over the cells k that x is in::
+VLAD sums :math:`w_k (x - c_k)` over the cells k of a descriptor x. There are two ways to assign x to cells.
 
-    hard    w_k = 1 for the nearest centre (Jegou, Douze, Schmid, Perez, CVPR 2010)
-    soft    w_k = exp(-alpha |x - c_k|^2) / sum_j exp(-alpha |x - c_j|^2)
-                  over all K centres (NetVLAD: Arandjelovic, Gronat, Torii, Pajdla, Sivic, CVPR 2016, eq. 3)
-                  or over the r nearest (Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2008)
+**Hard assignment** gives weight 1 to the nearest centre (Jegou, Douze, Schmid, Perez, CVPR 2010).
 
-and with residual normalisation ``w_k / |x - c_k|``, or 0 where that length is below 1e-12 (Delhumeau,
-Gosselin, Jegou, Perez, ACM Multimedia 2013). Soft weights are computed in float64; which centres are the r
-nearest is decided by float64 distances, the lower index on a tie.
+**Soft assignment** gives each centre a weight that falls with the squared distance:
 
-alpha, unless given, makes the nearest centre count 100 times as much as the second for a descriptor whose two
-squared distances differ by their mean difference over the training descriptors::
+.. math::
 
-    alpha = ln(100) / mean(d_2^2 - d_1^2),
+    w_k = \frac{\exp(-\alpha \|x - c_k\|^2)}{\sum_j \exp(-\alpha \|x - c_j\|^2)}
 
-the rule that NetVLAD's authors initialise their layer with. It is fitted once, with the centres,
-and the same for all images. Weights of descriptors (masks) multiply w_k.
+The sum is over all K centres (NetVLAD: Arandjelovic, Gronat, Torii, Pajdla, Sivic, CVPR 2016, eq. 3), or over
+the r nearest (Philbin, Chum, Isard, Sivic, Zisserman, CVPR 2008). Weights are computed in float64. Float64
+distances also decide which centres are the r nearest, and the lower index wins a tie.
+
+If :math:`\alpha` is not given, it is learnt from the training descriptors. Let :math:`d_1` and :math:`d_2` be
+the distances of a descriptor to its nearest and second nearest centre. Then
+
+.. math::
+
+    \alpha = \frac{\ln 100}{\operatorname{mean}(d_2^2 - d_1^2)}.
+
+A descriptor with this mean difference gets a weight in its nearest cell that is 100 times that in the second.
+The authors of NetVLAD initialise their layer by the same rule. :math:`\alpha` is fitted once, together with
+the centres, and is the same for all images.
+
+**Residual normalisation** divides :math:`w_k` by :math:`\|x - c_k\|`. The weight is 0 if that length is below
+1e-12 (Delhumeau, Gosselin, Jegou, Perez, ACM Multimedia 2013). Weights of descriptors (masks) multiply
+:math:`w_k`.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,26 +41,29 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
 from medvlad.backends import Backend
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.normalise import NORM_FLOOR
 
-__all__ = ["check_assignment", "memberships", "softness"]
+__all__ = ["Memberships", "check_assignment", "softness"]
 
 _CONTRAST = 100.0
 _ALPHA_ROWS = 20_000
 
 
 def check_assignment(assignment: str, n_nearest: int | None, alpha: float | None, n_clusters: int) -> int:
-    """Check the settings; return how many centres a descriptor may belong to.
+    """Check the settings of the assignment. Return the number of cells of a descriptor.
 
     Raises
     ------
     InputError
-        If one of them is none, or does not go with the others.
+        If a setting has no meaning, or does not fit the others.
     """
     check_choice(assignment, "assignment", ("hard", "soft"))
     if assignment == "hard":
         if n_nearest is not None or alpha is not None:
-            raise InputError("n_nearest and alpha are for assignment='soft': leave them out, or choose that")
+            raise InputError(
+                "n_nearest and alpha are for assignment='soft', got assignment='hard': leave them out, or "
+                "use 'soft'"
+            )
         return 1
     if alpha is not None:
         check_positive_float(alpha, "alpha")
@@ -60,73 +74,113 @@ def check_assignment(assignment: str, n_nearest: int | None, alpha: float | None
     return n_nearest
 
 
-def memberships(
-    x: NDArray[np.float32],
-    centers: NDArray[np.float32],
-    *,
-    n_nearest: int,
-    alpha: float | None,
-    origins: NDArray[np.float32] | None,
-    backend: Backend,
-    n_threads: int,
-) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Cells of each descriptor and its weight in each.
+@dataclass(frozen=True, eq=False)
+class Memberships:
+    """Assignment of descriptors to the cells of a codebook.
+
+    Attributes
+    ----------
+    centers : ndarray of float32, shape (K, D)
+        Cluster centres.
+    n_nearest : int
+        Number r of cells of a descriptor: those of the r nearest centres.
+    alpha : float or None
+        Decay of the soft weights with squared distance. None: hard assignment, with exact labels.
+    origins : ndarray of float32, shape (K, D), or None
+        Points that residuals start from, for residual normalisation. None: no residual normalisation.
+    backend : Backend
+        Finds hard labels and the lengths of residuals.
+    n_threads : int
+        Number of threads of the backend.
+    """
+
+    centers: NDArray[np.float32]
+    n_nearest: int
+    alpha: float | None
+    origins: NDArray[np.float32] | None
+    backend: Backend
+    n_threads: int
+
+    def of(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Return the cells of each descriptor and its weight in each.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (N, D)
+            Descriptors in host memory.
+
+        Returns
+        -------
+        cells : ndarray of int32, shape (N, r)
+        weights : ndarray of float64, shape (N, r)
+        """
+        cells, weights = self._hard(x) if self.alpha is None else self._soft(x, self.alpha)
+        if self.origins is not None:
+            for j in range(cells.shape[1]):
+                own = np.ascontiguousarray(cells[:, j])
+                squared = self.backend.squared_distances(x, self.origins, own, n_threads=self.n_threads)
+                lengths = np.sqrt(squared)
+                inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths >= NORM_FLOOR)
+                weights[:, j] *= inverse
+        return np.ascontiguousarray(cells), weights
+
+    def labels(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
+        """Return the index of the nearest centre of each descriptor, shape (N,)."""
+        return np.asarray(self.backend.assign(x, self.centers, n_threads=self.n_threads))
+
+    def _hard(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        return self.labels(x)[:, None], np.ones((len(x), 1))
+
+    def _soft(self, x: NDArray[np.float32], alpha: float) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        squared = _squared_distances(x, self.centers)
+        if self.n_nearest < len(self.centers):
+            # A stable sort orders by distance, then by index. It costs less than the distances.
+            cells = np.argsort(squared, axis=1, kind="stable")[:, : self.n_nearest].astype(np.int32)
+            squared = np.take_along_axis(squared, cells, axis=1)
+        else:
+            cells = np.tile(np.arange(len(self.centers), dtype=np.int32), (len(x), 1))
+        # Subtracting the smallest distance changes no weight and avoids that all of them underflow to 0.
+        weights = np.exp(-alpha * (squared - squared.min(axis=1, keepdims=True)))
+        weights /= weights.sum(axis=1, keepdims=True)
+        return cells, weights
+
+
+def softness(x: NDArray[np.float32], centers: NDArray[np.float32]) -> float:
+    """Learn alpha from descriptors, as the module describes.
 
     Parameters
     ----------
     x : ndarray of float32, shape (N, D)
+        Training descriptors. At most 20,000 of them are used, evenly spaced.
     centers : ndarray of float32, shape (K, D)
-    n_nearest : int
-        The r nearest centres count.
-    alpha : float or None
-        None: the nearest centre alone, exactly.
-    origins : ndarray of float32, shape (K, D), or None
-        For normalisation of residuals: what they are taken to; weights are divided by their lengths.
-    backend, n_threads
-        What finds hard labels and lengths.
 
     Returns
     -------
-    cells : ndarray of int32, shape (N, r)
-    weights : ndarray of float64, shape (N, r)
+    float
+        alpha; 1 if there is a single centre, because every weight is 1 then.
+
+    Raises
+    ------
+    InputError
+        If all descriptors are as far from the second nearest centre as from the nearest.
     """
-    if alpha is None:
-        cells = np.asarray(backend.assign(x, centers, n_threads=n_threads))[:, None]
-        weights = np.ones(cells.shape)
-    else:
-        squared = _squared_distances(x, centers)
-        if n_nearest < len(centers):
-            # By distance, then by index: a stable sort of so few columns costs less than the product above.
-            cells = np.argsort(squared, axis=1, kind="stable")[:, :n_nearest].astype(np.int32)
-            squared = np.take_along_axis(squared, cells, axis=1)
-        else:
-            cells = np.tile(np.arange(len(centers), dtype=np.int32), (len(x), 1))
-        weights = np.exp(-alpha * (squared - squared.min(axis=1, keepdims=True)))
-        weights /= weights.sum(axis=1, keepdims=True)
-    if origins is not None:
-        for j in range(cells.shape[1]):
-            own = np.ascontiguousarray(cells[:, j])
-            lengths = np.sqrt(backend.squared_distances(x, origins, own, n_threads=n_threads))
-            weights[:, j] *= np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths >= NORM_FLOOR)
-    return np.ascontiguousarray(cells), weights
-
-
-def softness(x: NDArray[np.float32], centers: NDArray[np.float32]) -> float:
-    """Return the alpha of the module's head for descriptors `x` (N, D)."""
     if len(centers) < 2:
-        return 1.0  # every weight is 1, whatever alpha
+        return 1.0
     rows = x[np.unique(np.linspace(0, len(x) - 1, min(len(x), _ALPHA_ROWS)).astype(np.int64))]
     nearest = np.partition(_squared_distances(rows, centers), 1, axis=1)[:, :2]
     difference = float((nearest[:, 1] - nearest[:, 0]).mean())
     if not difference > 0:
         raise InputError(
-            "every descriptor has two nearest centres, so alpha cannot be found: give one, or fewer clusters"
+            "every descriptor has two nearest centres, so alpha cannot be learnt: give one, or fewer clusters"
         )
     return math.log(_CONTRAST) / difference
 
 
 def _squared_distances(x: NDArray[np.float32], centers: NDArray[np.float32]) -> Any:
-    """Squared distances (N, K) in float64, about the mean of the centres, where less is lost to rounding."""
+    """Return squared distances (N, K) in float64.
+
+    The mean of the centres is subtracted first, because smaller numbers lose less to rounding.
+    """
     origin = centers.mean(axis=0, dtype=np.float64)
     rows, c = x - origin, centers - origin
     squared = rows @ (-2.0 * c.T)

@@ -1,15 +1,17 @@
-"""Global pooling: over the n descriptors x_i of an image, feature by feature.
+r"""Global pooling of the n descriptors :math:`x_i` of an image, feature by feature.
 
-::
+"avg" is the mean, the paper's baseline. "sum" is the sum, which equals "avg" after L2 normalisation. "max" is
+the maximum. "gem" is the generalised mean (Radenovic, Tolias, Chum, PAMI 2019):
 
-    avg   (1/n) sum x_i                         the paper's baseline
-    sum   sum x_i                               as avg after L2 normalisation
-    max   max x_i
-    gem   ((1/n) sum max(x_i, 1e-6)^p)^(1/p)    generalised mean (Radenovic, Tolias, Chum, PAMI 2019)
+.. math::
 
-then unit length (a norm below 1e-12 gives zeros), unless told otherwise. Where descriptors have weights w_i,
-1/n is 1 / sum w_i and each term is multiplied by its weight; for the maximum a weight of 0 leaves out, and
-others do not matter. Sums are taken in float64, the result is float32.
+    \left( \frac{1}{n} \sum_i \max(x_i, 10^{-6})^p \right)^{1/p}
+
+The result is scaled to unit length unless `l2_norm` is off. A norm below 1e-12 gives zeros.
+
+Descriptors may have weights :math:`w_i`. Each term of a sum is then multiplied by its weight, and n becomes
+:math:`\sum_i w_i`. The maximum ignores descriptors of weight 0 and treats the others alike. Sums are computed
+in float64, the result is float32.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import check_choice, check_interval
-from medvlad.backends.reference import unit
+from medvlad.backends.normalise import unit
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, in_host_memory, validated
@@ -29,17 +31,18 @@ from medvlad.encoders.base import Encoder, in_host_memory, validated
 __all__ = ["POOL", "GlobalPool"]
 
 _GEM_FLOOR = 1e-6
-_POOL_IMAGES = 256  # images pooled at a time, which bounds the float64 copy
+_POOL_IMAGES = 256  # number of images pooled at a time, which bounds the float64 copy
 
 
 class GlobalPool(Encoder):
-    """One pooled descriptor an image; average pooling is the paper's baseline.
+    """Pool the descriptors of each image into one. Average pooling is the paper's baseline.
 
     Parameters
     ----------
     mode : {"avg", "sum", "max", "gem"}, default="avg"
+        Way of pooling.
     l2_norm : bool, default=True
-        Scale the pooled vector to unit length (a norm below 1e-12 gives zeros).
+        Scale the pooled vector to unit length. A norm below 1e-12 gives zeros.
     p : float in (0, 100], default=3.0
         Exponent of "gem".
 
@@ -50,7 +53,7 @@ class GlobalPool(Encoder):
 
     Notes
     -----
-    Descriptors on a GPU are pooled by the host, and the result goes back.
+    Descriptors on a GPU are copied to the host and pooled there. The result is copied back.
     """
 
     def __init__(self, mode: str = "avg", *, l2_norm: bool = True, p: float = 3.0) -> None:
@@ -64,6 +67,7 @@ class GlobalPool(Encoder):
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            Only its width is used.
         y : ignored
 
         Returns
@@ -108,7 +112,19 @@ class GlobalPool(Encoder):
 
 @dataclass(frozen=True)
 class _Images:
-    """Rows x (N, D) of images that begin at `first` (B,), their weights (N, 1) or None, and sums of those."""
+    """Descriptors of images, none of which is empty.
+
+    Attributes
+    ----------
+    x : ndarray of float32, shape (N, D)
+    weights : ndarray of float64, shape (N, 1), or None
+    first : ndarray of int64, shape (B,)
+        Row at which each image begins.
+    counts : ndarray of int64, shape (B,)
+        Number of rows of each image.
+    masses : ndarray of float64, shape (B, 1)
+        Sum of the weights of each image, or its number of rows.
+    """
 
     x: NDArray[np.float32]
     weights: NDArray[np.float64] | None
@@ -117,7 +133,7 @@ class _Images:
     masses: NDArray[np.float64]
 
     def sums(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Weighted sums of rows, image by image."""
+        """Return the weighted sum of the rows of each image."""
         weighted = x if self.weights is None else x * self.weights
         return np.asarray(np.add.reduceat(weighted, self.first, axis=0, dtype=np.float64))
 
@@ -135,12 +151,12 @@ def _maximum(images: _Images, p: float) -> NDArray[np.float64]:
 
 
 def _generalised_mean(images: _Images, p: float) -> NDArray[np.float64]:
-    # Relative to the image's own largest value, so that no power overflows.
+    # Divide by the image's own largest value, so that no power overflows.
     floored = np.maximum(images.x.astype(np.float64), _GEM_FLOOR)
     largest = np.maximum.reduceat(floored, images.first, axis=0)
     powers = images.sums((floored / np.repeat(largest, images.counts, axis=0)) ** p)
     return np.asarray(largest * (powers / images.masses) ** (1 / p))
 
 
-#: mode -> pooling of images' rows.
+#: Mode -> function that pools the rows of images.
 POOL = {"avg": _average, "sum": _total, "max": _maximum, "gem": _generalised_mean}

@@ -1,14 +1,17 @@
-r"""What is done to each descriptor before a codebook sees it: unit length, and fewer numbers by PCA.
+r"""Projection of descriptors before a codebook sees them: unit length, PCA, whitening.
 
-::
+The steps have this order, and each is optional:
 
-    L2        x <- x / |x|                                        (a norm below 1e-12 leaves zeros)
-    PCA       x <- P (x - m)                                      (Jegou & Chum, ECCV 2012)
-    whiten    x_j <- x_j / sqrt(variance of the j-th component)
+.. math::
 
-m, and the rows of P, the first n_components eigenvectors of the covariance, come from the descriptors that
-`fit` is given, after L2, computed in float64. The sign of an eigenvector is such that its entry of largest
-magnitude is positive.
+    x &\leftarrow x / \|x\| \quad\text{(a norm below 1e-12 leaves zeros)} \\
+    x &\leftarrow P (x - m) \quad\text{(PCA: Jegou and Chum, ECCV 2012)} \\
+    x_j &\leftarrow x_j / \sqrt{\text{variance of component } j} \quad\text{(whitening)}
+
+m is the mean of the training descriptors after the first step. The rows of P are the first `n_components`
+eigenvectors of their covariance, computed in float64. The entry of largest magnitude in an eigenvector is
+positive, which fixes its sign. Sums are taken of differences from the mean of the first block of descriptors.
+A large mean therefore costs no digits of the covariance.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError, check_positive_int
-from medvlad.backends.reference import unit
+from medvlad.backends.normalise import unit
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import blocks, drawn_rows, validated
@@ -34,28 +37,31 @@ _BLOCK_ROWS = 8192
 
 
 class DescriptorProjection(TransformerMixin, BaseEstimator):
-    """Descriptors of unit length, of fewer dimensions, or both.
+    """Scale descriptors to unit length, reduce their dimensions by PCA, or both.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Dimensions that PCA keeps; None: no PCA.
+        Number of dimensions that PCA keeps. None: no PCA.
     l2_norm : bool, default=True
-        Scale each descriptor to unit length, before PCA.
+        Scale each descriptor to unit length before PCA.
     whiten : bool, default=False
         Scale each component to unit variance.
     max_samples : int or None, default=500_000
-        Most descriptors that PCA looks at; of more, so many are drawn. None: all.
+        Maximum number of descriptors used to fit PCA. Larger inputs are subsampled. None: all.
     random_state : int, RandomState or None, default=None
-        Seed of that draw.
+        Seed of the subsample.
 
     Attributes
     ----------
     n_features_in_ : int
+        Width D of a descriptor.
     mean_ : ndarray of float64, shape (D,)
-        Of PCA; absent without.
+        Mean of the training descriptors. Exists with PCA only, as do the next two.
     components_ : ndarray of float64, shape (n_components, D)
+        Principal components, one per row, largest variance first.
     explained_variance_ : ndarray of float64, shape (n_components,)
+        Variance of each component.
 
     Examples
     --------
@@ -85,11 +91,12 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: object = None) -> Self:
-        """Find the principal components, where they are wanted.
+        """Find the principal components, if `n_components` is given.
 
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            Training descriptors.
         y : ignored
 
         Returns
@@ -99,8 +106,8 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If there are fewer descriptors or dimensions than components, or one of those to be whitened does
-            not vary.
+            If there are fewer descriptors or dimensions than components, or if a component to be whitened
+            does not vary.
         """
         given = validated(self, X, reset=True)
         if self.n_components is None:
@@ -110,26 +117,18 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         n_rows, width = len(rows), self.n_features_in_
         if n_components > min(width, n_rows):
             raise InputError(
-                f"n_components={n_components} is more than there are descriptors ({n_rows}) or numbers "
-                f"in one ({width}): choose fewer"
+                f"n_components={n_components} is more than the number of descriptors ({n_rows}) or of their "
+                f"features ({width}): choose fewer"
             )
-        total, products = np.zeros(width), np.zeros((width, width))
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            block = self._scaled(rows[start : start + _BLOCK_ROWS])
-            total += block.sum(axis=0)
-            products += block.T @ block
-        self.mean_ = total / len(rows)
-        covariance = products / len(rows) - np.outer(self.mean_, self.mean_)
+        self.mean_, covariance, second_moment = self._moments(rows)
         variance, vectors = eigh(covariance, subset_by_index=(width - n_components, width - 1))
         components = vectors.T[::-1]
         largest = np.abs(components).argmax(axis=1)
         components = components * np.sign(components[np.arange(n_components), largest])[:, None]
         self.components_ = np.ascontiguousarray(components)
         self.explained_variance_ = variance[::-1].clip(0)
-        # What a constant dimension leaves is rounding.
-        constant = self.explained_variance_ <= width * np.finfo(np.float64).eps * np.trace(products) / len(
-            rows
-        )
+        # The variance of a constant dimension is not exactly 0 but a rounding error.
+        constant = self.explained_variance_ <= width * np.finfo(np.float64).eps * second_moment
         if self.whiten and constant.any():
             raise InputError(
                 f"only {int((~constant).sum())} of n_components={n_components} vary, so they cannot all be "
@@ -143,19 +142,19 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
-            What is in a store is read block by block, what is on a GPU copied to the host.
+            Descriptors in a store are read block by block, those on a GPU are copied to the host.
 
         Returns
         -------
         Descriptors
-            In host memory, of as many images.
+            The same images, in host memory.
         """
         check_is_fitted(self)
         given = validated(self, X, reset=False)
         width = self.n_features_in_ if self.n_components is None else len(self.components_)
         values = np.empty((int(given.offsets[-1]), width), np.float32)
         for images, part in blocks(given):
-            check_finite(part.values, part.offsets)  # not looked at before where it comes from a GPU
+            check_finite(part.values, part.offsets)  # descriptors from a GPU have not been checked before
             projected = np.empty((len(part.values), width), np.float32)
             for start in range(0, len(part.values), _BLOCK_ROWS):
                 projected[start : start + _BLOCK_ROWS] = self._project(
@@ -164,6 +163,25 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
             for i, first, last in zip(images, part.offsets[:-1], part.offsets[1:], strict=True):
                 values[given.offsets[i] : given.offsets[i + 1]] = projected[first:last]
         return Descriptors(values, given.offsets, getattr(given, "weights", None))
+
+    def _moments(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        """Return the mean (D,) and the covariance (D, D), and the mean squared distance from the shift.
+
+        Products are summed of differences from a shift near the mean. With products of the rows themselves,
+        a large mean would cancel the digits of the covariance.
+        """
+        width = self.n_features_in_
+        total, products, shift = np.zeros(width), np.zeros((width, width)), np.zeros(0)
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            block = self._scaled(rows[start : start + _BLOCK_ROWS])
+            if start == 0:  # relative to a row, so that the shift of a constant dimension is exact
+                shift = block[0] + (block - block[0]).mean(axis=0)
+            block -= shift
+            total += block.sum(axis=0)
+            products += block.T @ block
+        offset = total / len(rows)
+        second_moments = products / len(rows)
+        return shift + offset, second_moments - np.outer(offset, offset), float(np.trace(second_moments))
 
     def _scaled(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         rows = x.astype(np.float64)

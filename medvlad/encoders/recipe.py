@@ -1,14 +1,16 @@
-"""Recipes: from a short name and settings to the estimators between descriptors and classifier.
+"""Recipes: build the estimators between descriptors and classifier from a short name and settings.
+
+A recipe has up to four steps:
 
 ::
 
-    descriptors   DescriptorProjection     unit length, PCA                          where wanted
-    encode        VLAD, GlobalPool, ...    or several, VLADs of several vocabularies: FeatureUnion;
-                                           each tile by tile (SpatialTiles) where wanted
-    reduce        PCA of scikit-learn      whitening                                 where wanted
-    normalise     Normalizer               unit length again                         behind those two
+    descriptors   DescriptorProjection     unit length and PCA of descriptors (optional)
+    encode        VLAD, GlobalPool, ...    one encoder, or several side by side in a FeatureUnion;
+                                           each may encode tile by tile (SpatialTiles)
+    reduce        PCA of scikit-learn      fewer numbers, whitening (optional)
+    normalise     Normalizer               unit length again, after several encoders or `reduce`
 
-Several vocabularies, PCA and whitening are from Jegou & Chum, ECCV 2012.
+Several vocabularies, PCA and whitening are from Jegou and Chum (ECCV 2012).
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from medvlad.encoders.vlad import VLAD
 
 __all__ = ["PRESETS", "Recipe", "VectorPCA", "encoder_steps"]
 
-#: What `--preset` sets; whatever else is given goes before. "paper" is the paper's text, with C = 1 and no
-#: other choice made; how "best" was found, on training folds only, stands in docs/results.md.
+#: Settings of each preset. Settings that the user gives override them. "paper" follows the text of the paper,
+#: with C = 1. docs/results.md says how "best" was found, on training folds only.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"encode": "avg,vlad64"},
     "best": {
@@ -52,7 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class VectorPCA(PCA):
-    """scikit-learn's PCA, which says in this package's words that it is asked for too much."""
+    """scikit-learn's PCA with an InputError if there are fewer vectors or features than components."""
 
     def fit(self, X: Any, y: object = None) -> Self:
         """Find the components of rows `X`."""
@@ -69,31 +71,31 @@ class VectorPCA(PCA):
         n_images, width = np.shape(X)
         if self.n_components > min(n_images, width):
             raise InputError(
-                f"PCA cannot keep {self.n_components} numbers of the vectors of {n_images} training images, "
-                f"{width} long: choose a smaller --reduce, or leave it out"
+                f"reduce={self.n_components} is more than the number of training images ({n_images}) or of "
+                f"features of their vectors ({width}): choose fewer, or leave it out"
             )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the way from descriptors to vectors.
+    """Settings of the steps from descriptors to vectors.
 
     Attributes
     ----------
     descriptor_norm : bool
         Scale each descriptor to unit length.
     n_components : int or None
-        Dimensions that PCA keeps of each descriptor; None: no PCA.
+        Number of dimensions that PCA keeps of each descriptor. None: no PCA.
     assignment, n_nearest, power, residual_norm, mass_norm, local_axes, intra_norm
-        See :class:`medvlad.VLAD`; `power` is of FisherVector and SecondOrderPool too.
+        See :class:`medvlad.VLAD`. FisherVector and SecondOrderPool use `power` too.
     tiles : tuple of (int, int)
-        Rows and columns of tiles, level by level, see :class:`medvlad.SpatialTiles`; none: no tiles.
+        Number of rows and columns of tiles of each level, see :class:`medvlad.SpatialTiles`. Empty: no tiles.
     vocabularies : int
-        VLADs with codebooks of their own, side by side.
+        Number of VLADs side by side, each with its own codebook.
     reduce : int or None
-        Dimensions that PCA keeps of each vector; None: no PCA.
+        Number of dimensions that PCA keeps of each vector. None: no PCA.
     whiten : bool
-        Scale those to unit variance.
+        Scale these dimensions to unit variance.
     """
 
     descriptor_norm: bool = False
@@ -120,29 +122,36 @@ class Recipe:
         grids: Sequence[tuple[int, int]] = (),
         mirrored: Sequence[bool] | None = None,
     ) -> Any:
-        """Return the estimator that a short name stands for, from descriptors to vectors.
+        """Return the estimator for a short name. It turns descriptors into vectors.
 
         Parameters
         ----------
         name : str
-            "avg", "sum", "max" or "gem" for GlobalPool; "vlad64", "fisher64", "bow1024" for VLAD,
-            FisherVector and BagOfWords with that many centres; "second-order" for SecondOrderPool; several of
-            them side by side, with + between: "avg+vlad64".
-        backend, n_threads
-            Passed to VLAD.
-        random_state : int
-            Seed of k-means, of draws and of PCA.
+            "avg", "sum", "max" or "gem" for GlobalPool, "second-order" for SecondOrderPool. "vlad64",
+            "fisher64" and "bow1024" for VLAD, FisherVector and BagOfWords with this number of centres. Join
+            several by + to have them side by side: "avg+vlad64".
+        backend : str, default="auto"
+            Backend of VLAD and BagOfWords.
+        n_threads : int or None, default=None
+            Number of threads of VLAD and BagOfWords. None: all processors that this process may use.
+        random_state : int, default=0
+            Seed of k-means, of subsamples and of PCA.
         grids, mirrored
-            Of the descriptors, where there are tiles: what CNNDescriptors has as `grids_` and `mirrored_`.
+            `grids_` and `mirrored_` of the CNNDescriptors. Needed if there are tiles.
+
+        Returns
+        -------
+        estimator
+            An encoder, or a Pipeline if there are several steps.
 
         Raises
         ------
         InputError
-            If the name is none of these, or the settings do not fit.
+            If there is no such encoding, or the settings do not fit together.
         """
         check_positive_int(self.vocabularies, "vocabularies")
         if self.whiten and self.reduce is None:
-            raise InputError("whitening is of the numbers that PCA keeps: give reduce as well")
+            raise InputError("whiten=True scales the dimensions that PCA keeps: give reduce as well")
         parts = [
             part for short in name.split("+") for part in self._parts(short, backend, n_threads, random_state)
         ]
@@ -151,7 +160,7 @@ class Recipe:
             parts = [(part, SpatialTiles(encoder, **tiling)) for part, encoder in parts]
         names = [part for part, _ in parts]
         if len(set(names)) < len(names):
-            raise InputError(f"the encoding {name!r} names one twice: name each once")
+            raise InputError(f"the encoding {name!r} names one encoder twice: name each once")
         encode = FeatureUnion(parts) if len(parts) > 1 else parts[0][1]
         steps: list[tuple[str, Any]] = []
         if self.descriptor_norm or self.n_components is not None:
@@ -170,7 +179,7 @@ class Recipe:
     def _parts(
         self, short: str, backend: str, n_threads: int | None, random_state: int
     ) -> list[tuple[str, Any]]:
-        """Names and estimators of one short name: several VLADs where several vocabularies are wanted."""
+        """Return names and estimators for one short name: several VLADs if `vocabularies` is more than 1."""
         if short in POOL:
             return [(short, GlobalPool(short))]
         if short == "second-order":
@@ -178,7 +187,7 @@ class Recipe:
         counted = re.fullmatch(r"(vlad|fisher|bow)([1-9][0-9]*)", short)
         if counted is None:
             raise InputError(
-                f"unknown encoding {short!r}: use {_names()}, or several with + between (avg+vlad64)"
+                f"unknown encoding {short!r}: use {_names()}, or several joined by + (avg+vlad64)"
             )
         kind, n = counted[1], int(counted[2])
         if kind == "fisher":
@@ -211,12 +220,12 @@ def _names() -> str:
 
 
 def encoder_steps(encoder: Any) -> list[tuple[str, Any]]:
-    """Names and estimators of what :meth:`Recipe.encoder` returned, fitted or not."""
+    """Return names and estimators of the steps that :meth:`Recipe.encoder` returned, fitted or not."""
     return list(encoder.steps) if isinstance(encoder, Pipeline) else [("encode", encoder)]
 
 
 def _seed(random_state: int, vocabulary: int) -> int:
-    """Seed of a vocabulary: the first has that of the run."""
+    """Return the seed of a vocabulary. The first vocabulary has the seed of the run."""
     if vocabulary == 0:
         return random_state
     return int(np.random.SeedSequence([random_state, vocabulary]).generate_state(1)[0])

@@ -1,16 +1,22 @@
-"""Second-order pooling: how an image's descriptors vary together.
+r"""Second-order pooling: products of pairs of features, averaged over an image's descriptors.
 
-For the n descriptors x_i of an image::
+The n descriptors :math:`x_i` of an image have the matrix of second moments
 
-    M = (1/n) sum_i x_i x_i^T                                      a symmetric matrix (D, D)
+.. math::
 
-    "sqrt"   M^(1/2)                                 (Li, Xie, Wang, Zuo, ICCV 2017)
-    "log"    log(M + epsilon (tr M / D) I)           (Carreira, Caseiro, Batista, Sminchisescu, ECCV 2012)
-    None     M itself, bilinear pooling              (Lin, RoyChowdhury, Maji, ICCV 2015)
+    M = \frac{1}{n} \sum_i x_i x_i^T.
 
-of which the upper triangle is kept, what is beside the diagonal times sqrt(2), so that scalar products of
-vectors are those of matrices. Then ``v <- sign(v) |v|^power``, then unit length. Where descriptors have
-weights w_i, M is sum w_i x_i x_i^T / sum w_i. Everything in float64.
+Three functions of M can be chosen:
+
+- "sqrt": :math:`M^{1/2}` (Li, Xie, Wang, Zuo, ICCV 2017);
+- "log": :math:`\log(M + \epsilon \, (\operatorname{tr} M / D) \, I)` (Carreira, Caseiro, Batista,
+  Sminchisescu, ECCV 2012);
+- None: M itself, which is bilinear pooling (Lin, RoyChowdhury, Maji, ICCV 2015).
+
+The vector is the upper triangle of the result. Entries beside the diagonal are multiplied by :math:`\sqrt 2`,
+so that scalar products of vectors equal those of matrices. The signed power and scaling to unit length
+follow. If descriptors have weights :math:`w_i`, then :math:`M = \sum_i w_i x_i x_i^T / \sum_i w_i`. All of
+this is computed in float64.
 """
 
 from __future__ import annotations
@@ -20,8 +26,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import check_choice, check_interval, check_positive_float
-from medvlad.backends.reference import unit
+from medvlad._util.validate import check_choice, check_positive_float
+from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, in_host_memory, validated
@@ -30,18 +36,18 @@ __all__ = ["SecondOrderPool"]
 
 
 class SecondOrderPool(Encoder):
-    """Second moments of an image's descriptors; D (D + 1) / 2 numbers.
+    """Pool an image's descriptors into their second moments: D (D + 1) / 2 numbers.
 
     Parameters
     ----------
     mode : {"sqrt", "log"} or None, default="sqrt"
-        What is done to the matrix of moments.
+        Function of the matrix of second moments.
     power : float in (0, 1], default=1.0
-        Exponent of the signed power normalisation; 1 leaves it out.
+        Exponent of the signed power. 1: no power.
     l2_norm : bool, default=True
         Scale the whole vector to unit length.
     epsilon : float, default=1e-3
-        For "log": what is added to the diagonal, as a share of its mean.
+        Addition to the diagonal for "log", as a fraction of the mean of the diagonal.
 
     Attributes
     ----------
@@ -75,6 +81,7 @@ class SecondOrderPool(Encoder):
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (B, D)
+            Only its width is used.
         y : ignored
 
         Returns
@@ -86,7 +93,7 @@ class SecondOrderPool(Encoder):
         return self
 
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
-        self._check_parameters()
+        how = self._check_parameters()
         descriptors = in_host_memory(given)
         width = self.n_features_in_
         upper = np.triu_indices(width)
@@ -101,12 +108,8 @@ class SecondOrderPool(Encoder):
                 shares = descriptors.weights[descriptors.offsets[i] : descriptors.offsets[i + 1]]
                 x *= np.sqrt(shares / shares.mean())[:, None]
             vector = self._mapped(x)[upper] * weights
-            if self.power != 1:
-                vector = np.sign(vector) * np.abs(vector) ** self.power
-            if self.l2_norm:
-                vector = unit(vector)
-            pooled[i] = vector
-        if not self.l2_norm:
+            pooled[i] = how.apply(vector[None])[0]
+        if not how.has_norm:
             check_finite(pooled, name="pooled images, too large for float32,")
         return pooled
 
@@ -119,11 +122,13 @@ class SecondOrderPool(Encoder):
         mapped = np.sqrt(values) if self.mode == "sqrt" else np.log(values + self.epsilon * values.mean())
         return np.asarray((vectors * mapped) @ vectors.T)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self) -> Normalisation:
+        """Check the settings. Return how vectors are normalised."""
         if self.mode is not None:
             check_choice(self.mode, "mode", ("sqrt", "log"))
-        check_interval(self.power, "power", 0.0, 1.0)
+        how = Normalisation(power=self.power, l2_norm=self.l2_norm)
         check_positive_float(self.epsilon, "epsilon")
+        return how
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_features_in_")

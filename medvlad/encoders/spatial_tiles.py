@@ -1,13 +1,16 @@
-"""Spatial tiles: an image's descriptors encoded part by part, so that where something is counts.
+r"""Spatial tiles: the descriptors of each part of an image are encoded by themselves.
+
+The vector then depends on where in the image something is. Tiles come in levels. An example with two levels:
 
 ::
 
-    tiles = ((1, 1), (2, 2))          the whole image, then its quarters, row by row: 5 vectors side by side
-    grid (7, 7), descriptor (i, j)    is in the tile of the middle of its cell, ((i + 1/2) / 7, (j + 1/2) / 7)
+    tiles = ((1, 1), (2, 2))          the whole image, then its quarters row by row: 5 vectors side by side
+    grid (7, 7), descriptor (i, j)    belongs to the tile that holds ((i + 1/2) / 7, (j + 1/2) / 7)
 
-The spatial pyramid of Lazebnik, Schmid and Ponce (CVPR 2006), with any encoder for its histograms; with VLAD,
-tiles as of Arandjelovic and Zisserman's MultiVLAD (CVPR 2013). Residuals are sums over descriptors, so those
-of the tiles of a level add up to those of the image.
+A descriptor belongs to the tile that holds the middle of its cell of the grid. This is the spatial pyramid of
+Lazebnik, Schmid and Ponce (CVPR 2006) with any encoder in place of their histograms. Arandjelovic and
+Zisserman used tiles with VLAD (MultiVLAD, CVPR 2013). Residuals are sums over descriptors, so those of the
+tiles of a level add up to those of the image.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from medvlad._util.validate import InputError
-from medvlad.backends.reference import unit
+from medvlad.backends.normalise import unit
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, in_host_memory, validated
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -30,7 +33,7 @@ __all__ = ["SpatialTiles"]
 
 
 def _are_pairs(pairs: Any) -> bool:
-    """Whether these are pairs (rows, columns), integers of at least 1."""
+    """Return whether `pairs` is a sequence of (rows, columns), both integers of at least 1."""
     try:
         counts = [(index(rows), index(columns)) for rows, columns in pairs]
     except (TypeError, ValueError):
@@ -39,32 +42,33 @@ def _are_pairs(pairs: Any) -> bool:
 
 
 class SpatialTiles(Encoder):
-    """One vector a tile of the image, side by side.
+    """Encode each tile of an image and join the vectors.
 
     Parameters
     ----------
     encoder : estimator
-        VLAD, GlobalPool, ...: encodes the descriptors of a tile; fitted on those of whole images.
+        Encoder of the descriptors of a tile, such as VLAD or GlobalPool. It is fitted on whole images.
     grids : sequence of (int, int), default=((7, 7),)
-        Height and width of the descriptors' grids in turn, as `grids_` of :class:`medvlad.CNNDescriptors`.
+        Height and width of each grid of descriptors: the `grids_` of :class:`medvlad.CNNDescriptors`.
     mirrored : sequence of bool or None, default=None
-        Which of the grids are of the mirror image, as `mirrored_` of :class:`medvlad.CNNDescriptors`; None:
-        none.
+        Whether each grid is of the mirror image: the `mirrored_` of :class:`medvlad.CNNDescriptors`. None: no
+        grid is.
     tiles : sequence of (int, int), default=((1, 1), (2, 2))
-        Rows and columns of tiles, level by level.
+        Number of rows and columns of tiles of each level.
     l2_norm : bool, default=True
         Scale the whole vector to unit length.
 
     Attributes
     ----------
     encoder_ : estimator
-        Fitted.
+        The fitted encoder.
     n_features_in_ : int
         Width D of a descriptor.
 
     Notes
     -----
-    Vectors are (B, T * the encoder's width) for T tiles, level after level, row by row, in host memory.
+    `transform` returns vectors (B, T * d) in host memory, for T tiles and vectors of d numbers from the
+    encoder. Tiles are ordered level by level, and row by row within a level.
 
     References
     ----------
@@ -103,7 +107,9 @@ class SpatialTiles(Encoder):
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or (B, H, W, D)
-        y : passed to the encoder
+            Descriptors of the training images.
+        y : array-like or None, default=None
+            Passed to the encoder.
 
         Returns
         -------
@@ -112,7 +118,8 @@ class SpatialTiles(Encoder):
         Raises
         ------
         InputError
-            If grids or tiles are none, or an image has another number of descriptors than the grids.
+            If grids or tiles are not pairs of integers, or an image and the grids differ in the number of
+            descriptors.
         """
         given = validated(self, X, reset=True)
         self._check_lengths(given)
@@ -130,16 +137,23 @@ class SpatialTiles(Encoder):
 
     def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
         if isinstance(X, StoredDescriptors):
-            self._check_lengths(X)  # while images have their own numbers
+            self._check_lengths(X)  # here, so that messages count the images of the whole store
         return super()._transform_in_blocks(X)
 
     def tiles_of(self, descriptors: Descriptors) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
-        """Yield each tile of all images, in the order of the vector: rows of the descriptors, and those.
+        """Yield each tile of all images, in the order of the vector.
 
         Parameters
         ----------
         descriptors : Descriptors
             In host memory.
+
+        Yields
+        ------
+        rows : ndarray of int64
+            Rows of `descriptors` that are in the tile.
+        part : Descriptors
+            These rows, image by image.
         """
         here = np.flatnonzero(np.diff(descriptors.offsets))
         for own in self.rows_of_tiles():
@@ -151,14 +165,14 @@ class SpatialTiles(Encoder):
             yield rows, Descriptors(descriptors.values[rows], offsets, weights)
 
     def rows_of_tiles(self) -> Iterator[NDArray[np.int64]]:
-        """Yield which of an image's descriptors are in each tile, in the order of the vector."""
+        """Yield the indices of an image's descriptors in each tile, in the order of the vector."""
         for rows, columns in self.tiles:
             tile = self._tile_of_each(rows, columns)
             for t in range(rows * columns):
                 yield np.flatnonzero(tile == t)
 
     def _tile_of_each(self, rows: int, columns: int) -> NDArray[np.int64]:
-        """Tile of each of an image's descriptors."""
+        """Return the tile of each descriptor of an image."""
         found = []
         mirrored = [False] * len(self.grids) if self.mirrored is None else self.mirrored
         for (h, w), flipped in zip(self.grids, mirrored, strict=True):
@@ -173,14 +187,16 @@ class SpatialTiles(Encoder):
                 raise InputError(f"{name} must be pairs of integers of at least 1, got {pairs!r}")
         mirrored = self.mirrored
         if mirrored is not None and (not isinstance(mirrored, Sized) or len(mirrored) != len(self.grids)):
-            raise InputError(f"mirrored must say of each of {len(self.grids)} grids, got {self.mirrored!r}")
+            raise InputError(
+                f"mirrored must hold True or False for each of {len(self.grids)} grids, got {self.mirrored!r}"
+            )
         expected = sum(h * w for h, w in self.grids)
         lengths = np.diff(given.offsets)
         wrong = np.flatnonzero((lengths != expected) & (lengths > 0))
         if len(wrong):
             raise InputError(
-                f"image {wrong[0]} has {lengths[wrong[0]]} descriptors, other than grids of "
-                f"{', '.join(map(str, self.grids))}: give the grids_ of the CNNDescriptors that made them"
+                f"image {wrong[0]} has {lengths[wrong[0]]} descriptors, but grids={self.grids!r} have "
+                f"{expected}: use the grids_ of the CNNDescriptors that made the descriptors"
             )
 
     @property

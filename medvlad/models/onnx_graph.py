@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.normalise import NORM_FLOOR
 
 __all__ = ["Graph"]
 

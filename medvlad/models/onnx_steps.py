@@ -16,7 +16,7 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
 from medvlad._util.validate import InputError
-from medvlad.backends.reference import NORM_FLOOR
+from medvlad.backends.normalise import NORM_FLOOR
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.fisher import FisherVector
 from medvlad.encoders.pooling import GlobalPool

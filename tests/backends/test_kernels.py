@@ -1,4 +1,4 @@
-"""The CUDA kernels where there is no GPU: compiled for every architecture, and free of races."""
+"""The CUDA kernels on a machine without a GPU: they compile for every architecture and have no races."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ REGISTERS, SHARED = 65536, 48 << 10
 
 @pytest.fixture(scope="module")
 def compiled():
-    """Every kernel's resources, architecture by architecture, and NVRTC's version."""
+    """NVRTC's version, and the resources of every kernel for each architecture."""
     library = find_library()
     if library is None:
         if "nvrtc" in REQUIRED:
@@ -28,8 +28,8 @@ def compiled():
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.slow
-def test_kernels_fit(compiled, architecture):
-    """NVRTC compiles every file without a warning, and every kernel can be launched."""
+def test_every_kernel_compiles_and_can_be_launched(compiled, architecture):
+    """NVRTC gives no warning, and registers and shared memory are within their limits."""
     kernels = compiled[1][architecture]
     assert {name.partition("_")[0] for name in kernels} >= {"assign", "encode", "write", "cell", "run"}
     tensor_cores = any("tensor_cores" in name for name in kernels)
@@ -42,7 +42,7 @@ def test_kernels_fit(compiled, architecture):
 
 @pytest.mark.slow
 def test_resources_are_as_recorded(compiled):
-    """Registers and spills are what they were: whoever changes them says so by writing the record anew."""
+    """A change of registers or spills must be recorded on purpose, by support/nvrtc.py."""
     version, used = compiled
     record = json.loads(RECORD.read_text())
     if record["nvrtc"] != version:
@@ -60,7 +60,7 @@ def test_a_broken_kernel_is_noticed(compiled):
 
 @pytest.fixture(scope="module")
 def races(tmp_path_factory):
-    """Returns what builds races.cpp with ThreadSanitizer and some kernels changed, and that what runs it."""
+    """Function that builds races.cpp with changed kernels. It returns a function that runs the program."""
     if cupy_on_host.COMPILER is None:
         pytest.skip("needs a C++20 compiler")
     probe = [cupy_on_host.COMPILER, "-fsanitize=thread", "-x", "c++", "-", "-o", "/dev/null"]
@@ -96,8 +96,8 @@ def races(tmp_path_factory):
 
 
 @pytest.mark.sanitize
-def test_no_races(races):
-    """A block's threads as std::threads under ThreadSanitizer."""
+def test_the_kernels_have_no_races(races):
+    """The threads of a block are std::threads under ThreadSanitizer."""
     done = races({})()
     assert done.stderr == ""
     assert (done.returncode, done.stdout) == (0, "right\n")
@@ -108,6 +108,6 @@ def test_a_missing_barrier_is_noticed(races):
     code = cuda_kernels.source("assign")
     assert code.count("__syncthreads();") == 4
     broken = code.replace("__syncthreads();", "", 1)
-    # ThreadSanitizer sees a race only if the threads meet, which a busy machine can keep them from.
+    # ThreadSanitizer sees a race only if the threads run at the same time: a busy machine needs more tries.
     run = races({"assign": broken})
     assert any("data race" in run("first part").stderr for _ in range(5))

@@ -1,7 +1,7 @@
-"""Every instruction-set level and way of multiplying this machine can run: same labels, same bits.
+"""Every instruction-set level and way of multiplying that runs here gives the same labels and bits.
 
-A level that is not here is skipped with the reason. What the levels share (thread counts, awkward sizes,
-invariants) is tested in test_backends.py, which runs once more in a subprocess for each level.
+Other levels are skipped with the reason. Thread counts, awkward sizes and invariants are tested in
+test_backends.py, which runs in a subprocess once more for each level.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medvlad.backends import reference
 
 native = pytest.importorskip("medvlad.backends.native", reason="native was not built")
 
-#: Levels and the methods that they have; what a level lacks is the same as dense.
+#: Levels and the methods that they have. Any other method is the same as dense.
 WAYS = [
     ("portable", "auto"),
     *itertools.product(("avx2", "avx512"), ("auto", "dense", "sparse")),
@@ -30,7 +30,7 @@ WAYS = [
 
 @pytest.fixture(params=WAYS, ids="-".join)
 def way(request, monkeypatch):
-    """One level and one method: the method's name; the level is set by the environment."""
+    """Set one level by the environment and return the name of one method."""
     level, method = request.param
     skip_unless_here(level)
     monkeypatch.setenv("MEDVLAD_SIMD", level)
@@ -38,7 +38,7 @@ def way(request, monkeypatch):
 
 
 def relu(rng, n, d, share):
-    """Descriptors of which about `share` are not zero."""
+    """Return descriptors of which a fraction `share` is not zero."""
     x = rng.normal(size=(n, d)).astype(np.float32)
     x[rng.random((n, d)) > share] = 0
     return np.abs(x)
@@ -46,7 +46,7 @@ def relu(rng, n, d, share):
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
 @pytest.mark.parametrize("k", [1, 15, 16, 33, 65, 130])
-def test_labels(way, rng, k, share):
+def test_labels_are_those_of_the_reference(way, rng, k, share):
     for d in (1, 64, 65, 130):
         x, c = relu(rng, 300, d, share), relu(rng, k, d, share)
         labels = native.assign(x, c, n_threads=2, method=way)
@@ -54,13 +54,13 @@ def test_labels(way, rng, k, share):
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 11, 12, 13, 127, 128, 129, 700])
-def test_numbers_of_rows(way, rng, n):
+def test_labels_are_right_for_any_number_of_rows(way, rng, n):
     x, c = relu(rng, n, 70, 0.3), relu(rng, 20, 70, 0.3)
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
 
 
-def test_near_ties(way, rng):
-    """Descriptors halfway between centres, give or take the last bit."""
+def test_near_ties_are_decided_as_by_the_reference(way, rng):
+    """Descriptors are halfway between centres, except for the last bit."""
     c = relu(rng, 100, 200, 0.4)
     pairs = rng.integers(0, 100, (500, 2))
     x = ((c[pairs[:, 0]] + c[pairs[:, 1]]) / 2).astype(np.float32)
@@ -68,26 +68,26 @@ def test_near_ties(way, rng):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e17])
-def test_scales(way, rng, scale):
+def test_labels_are_right_at_any_scale(way, rng, scale):
     x, c = relu(rng, 200, 40, 0.5) * np.float32(scale), relu(rng, 30, 40, 0.5) * np.float32(scale)
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
 
 
-def test_numbers_that_are_not(way):
-    """The bare backend, which nothing has validated: any label, but one that there is."""
+def test_nan_centres_give_labels_within_range(way):
+    """No check runs before a backend. It may return any label that exists."""
     x, c = np.ones((200, 4), np.float32), np.full((3, 4), np.nan, np.float32)
     labels = native.assign(x, c, n_threads=1, method=way)
     assert ((labels >= 0) & (labels < 3)).all()
     native.encode(x, np.array([0, 200]), c, method=way)
 
 
-def test_far_from_the_origin(way, rng):
+def test_labels_are_right_far_from_the_origin(way, rng):
     x, c = 1000 + relu(rng, 300, 64, 1.0), 1000 + relu(rng, 70, 64, 1.0)
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
 
 
-def test_same_bits_as_portable(way, rng, monkeypatch):
-    """Sums and norms have one order, so all numbers agree to the bit, integers or not."""
+def test_all_levels_give_the_bits_of_portable(way, rng, monkeypatch):
+    """Sums and norms are computed in one order, so all results agree to the bit."""
     offsets = np.array([0, 0, 3, 52, 341, 2000])
     integers = rng.integers(-5, 6, (2000, 65)).astype(np.float32)
     for x in (integers, relu(rng, 2000, 65, 0.3)):
@@ -117,7 +117,7 @@ def test_distances_have_the_bits_of_the_reference(way, rng):
             assert (found[0][np.arange(n_candidates), candidates] == 0).all()
 
 
-def test_outputs_are_filled(way, rng):
+def test_given_outputs_are_filled(way, rng):
     offsets = np.array([0, 50, 50, 900])
     x, c = relu(rng, 900, 48, 0.3), relu(rng, 33, 48, 0.3)
     out = np.full((3, 33 * 48), np.nan, np.float32)
@@ -130,8 +130,8 @@ def test_outputs_are_filled(way, rng):
 
 
 @pytest.mark.parametrize("shift", [0, 1, 4, 15])
-def test_large_output_at_any_address(way, rng, shift):
-    """Over 4 MiB results are streamed past the cache, which depends on where the memory begins."""
+def test_a_large_output_may_begin_at_any_address(way, rng, shift):
+    """Results over 4 MiB bypass the cache, by stores that depend on the alignment of the memory."""
     x, c = relu(rng, 70, 64, 0.3), relu(rng, 256, 64, 0.3)
     offsets = np.arange(71)
     memory = np.full(70 * 256 * 64 + 64, np.nan, np.float32)
@@ -143,8 +143,8 @@ def test_large_output_at_any_address(way, rng, shift):
     assert np.isnan(memory[start + out.size :]).all()
 
 
-def test_one_image_among_many_small_ones(way, rng):
-    """A large image is shared out over threads, its small neighbours are not; no bit depends on it."""
+def test_a_large_image_among_small_ones_changes_no_bit(way, rng):
+    """Threads share a large image, but not a small one. The bits do not depend on this."""
     lengths = [3] * 200 + [30_000] + [3] * 200
     offsets = np.cumsum([0, *lengths])
     x = relu(rng, offsets[-1], 16, 0.4)
@@ -159,12 +159,12 @@ def test_one_image_among_many_small_ones(way, rng):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", native.LEVELS)
-def test_backend_suite_at_each_level(level, tmp_path):
-    """The suite of test_backends.py; it runs at the level in use anyway."""
+def test_the_common_suite_passes_at_each_level(level, tmp_path):
+    """Run test_backends.py at the levels that are not in use."""
     skip_unless_here(level)
     if level == native.level():
         pytest.skip(f"{level} is the level in use: test_backends.py has run with it")
-    # In another folder, so that what is imported is what is installed.
+    # In another folder, so that the installed package is imported.
     where = {"cwd": tmp_path, "capture_output": True, "text": True}
     environment = {**os.environ, "MEDVLAD_SIMD": level, "MEDVLAD_REQUIRE": "native"}
     suite = str(Path(__file__).with_name("test_backends.py"))

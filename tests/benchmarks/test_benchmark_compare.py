@@ -43,9 +43,9 @@ def test_slower_code_is_reported_if_it_exceeds_the_noise(compare, noise, slower)
 
 
 OFTEN = """
-import medvlad.encoders.vlad
+import medvlad.encoders
 
-once = medvlad.encoders.vlad.vlad_encode
+once = medvlad.encoders.vlad_encode
 
 
 def often(*args, **how):
@@ -54,13 +54,13 @@ def often(*args, **how):
     return once(*args, **how)
 
 
-medvlad.encoders.vlad.vlad_encode = often
+medvlad.encoders.vlad_encode = often
 """
 WRONG = """
-import medvlad.encoders.vlad
+import medvlad.encoders
 
-right = medvlad.encoders.vlad.vlad_encode
-medvlad.encoders.vlad.vlad_encode = lambda *args, **how: right(*args, **how) + 1
+right = medvlad.encoders.vlad_encode
+medvlad.encoders.vlad_encode = lambda *args, **how: right(*args, **how) + 1
 """
 
 

@@ -1,4 +1,4 @@
-"""Descriptors with weights: twice is as often as two, none at all is as if it were not there."""
+"""Weights of descriptors: weight 2 counts as two descriptors, weight 0 as none."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def images(rng):
 
 @pytest.fixture
 def times(rng, images):
-    """How often each descriptor is to count: nothing is left of the fourth image."""
+    """Number of times that each descriptor counts. The fourth image has none left."""
     times = rng.integers(0, 4, len(images.values))
     times[images.offsets[3] : images.offsets[4]] = 0
     return times
@@ -63,12 +63,16 @@ def repeated(images, times):
     )
 
 
-def test_a_weight_is_how_often(encoder, images, times):
+def test_a_whole_weight_counts_like_repeated_descriptors(encoder, images, times):
     found = encoder.transform(images.weighted(times))
     expected = encoder.transform(repeated(images, times))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert not found[3].any()
+
+
+def test_weights_of_one_change_nothing_and_others_do(encoder, images, times):
     plain = encoder.transform(images)
+    found = encoder.transform(images.weighted(times))
     np.testing.assert_allclose(encoder.transform(images.weighted(np.ones(len(times)))), plain, atol=1e-5)
     assert np.abs(found - plain).max() > 1e-3
 
@@ -82,7 +86,7 @@ def test_only_ratios_of_weights_count(name, images, rng):
 
 
 @pytest.mark.parametrize("estimator", [*ENCODERS.values(), KMeansCodebook(3, random_state=0)])
-def test_masked_descriptors_teach_nothing(estimator, images, times):
+def test_fit_ignores_masked_descriptors(estimator, images, times):
     wild = images.values.copy()
     wild[times == 0] += 1000
     masked = Descriptors(wild, images.offsets, times > 0)
@@ -92,23 +96,31 @@ def test_masked_descriptors_teach_nothing(estimator, images, times):
     np.testing.assert_allclose(found, clone(estimator).fit(left).transform(probe), atol=1e-5)
 
 
-def test_slices_keep_their_weights(images, times):
+def test_slices_and_selections_keep_their_weights(images, times):
     weighted = images.weighted(times)
     assert weighted[2:4].weights.tolist() == times[images.offsets[2] : images.offsets[4]].tolist()
     taken = weighted.take([4, 0])
     expected = np.concatenate([times[images.offsets[4] : images.offsets[5]], times[: LENGTHS[0]]])
     assert taken.weights.tolist() == expected.tolist()
+    assert images.take([]).weights is None
+
+
+def test_descriptors_on_the_host_are_not_copied_to_it(images, times):
+    weighted = images.weighted(times)
     assert weighted.to_host() is weighted
+
+
+def test_counted_drops_descriptors_of_weight_0(images, times):
+    weighted = images.weighted(times)
     assert images.counted() is images
     counted = weighted.counted()
     assert np.diff(counted.offsets).tolist() == [
         int((times[a:b] > 0).sum()) for a, b in zip(images.offsets[:-1], images.offsets[1:], strict=True)
     ]
     np.testing.assert_array_equal(counted.values, images.values[times > 0])
-    assert images.take([]).weights is None
 
 
-def test_tiles(rng):
+def test_tiles_use_the_weights_of_their_descriptors(rng):
     maps = rng.random((3, 4, 4, 5)).astype(np.float32)
     images = Descriptors.from_array(maps)
     weights = rng.random((3, 4, 4))
@@ -120,7 +132,7 @@ def test_tiles(rng):
 
 
 @pytest.mark.parametrize("name", ["avg", "sum", "max", "words", "vlad, soft", "vlad, mass"])
-def test_evidence(name, images, times):
+def test_evidence_of_weighted_descriptors_adds_up_to_the_decision(name, images, times):
     weighted = images.weighted(times)
     encoder = clone(ENCODERS[name]).fit(weighted)
     svm = WideLinearSVC().fit(encoder.transform(weighted), [0, 1, 0, 1, 0, 1])
@@ -143,14 +155,17 @@ def test_evidence(name, images, times):
         ([10**400] * 53, "too large to convert"),
     ],
 )
-def test_mistakes(images, weights, message):
+def test_wrong_weights_are_named(images, weights, message):
     with pytest.raises(InputError, match=message):
         images.weighted(weights)
 
 
-def test_constant_and_absent_descriptors_have_no_components():
+def test_constant_descriptors_cannot_be_whitened():
     with pytest.raises(InputError, match="cannot all be"):
         DescriptorProjection(2, whiten=True).fit(np.ones((20, 1, 3)))
+
+
+def test_descriptors_of_weight_0_have_no_components():
     absent = Descriptors(np.eye(4, 3), [0, 4], np.zeros(4))
-    with pytest.raises(InputError, match=r"more than there are descriptors \(0\)"):
+    with pytest.raises(InputError, match=r"more than the number of descriptors \(0\)"):
         DescriptorProjection(2).fit(absent)

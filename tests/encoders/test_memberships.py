@@ -1,4 +1,4 @@
-"""Descriptors in several cells, with weights: the sums on every backend, and VLAD's ways of weighing."""
+"""Descriptors with weights in several cells: sums of every backend, and the settings of VLAD."""
 
 import itertools
 import math
@@ -14,17 +14,18 @@ from support.batches import batch, bits
 
 from medvlad import VLAD, Descriptors, InputError
 from medvlad.backends import get_backend, reference
-from medvlad.encoders.memberships import memberships, softness
+from medvlad.backends.normalise import Normalisation
+from medvlad.encoders.memberships import Memberships, softness
 
 HOSTS = ["reference", "native"]
 WAYS = [
-    {"power": power, "mass_norm": mass, "intra_norm": intra, "l2_norm": l2}
+    Normalisation(power, mass, intra, l2)
     for power, mass, intra, l2 in itertools.product((1.0, 0.5, 0.3), *[(False, True)] * 3)
 ]
 
 
 def members(rng, n, k, r):
-    """Cells (n, r), none twice in a row, and weights, some of them 0."""
+    """Return cells (n, r), no cell twice in a row, and weights, some of them 0."""
     cells = np.argsort(rng.random((n, k)), axis=1)[:, :r].astype(np.int32)
     weights = rng.random((n, r)) * (rng.random((n, r)) < 0.8)
     return np.ascontiguousarray(cells), weights
@@ -42,24 +43,24 @@ def weighted(name, *arguments, **settings):
     d=st.sampled_from([1, 7, 8, 31, 33]),
     share=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_native_against_the_reference(seed, lengths, k, d, share):
+def test_native_agrees_with_the_reference(seed, lengths, k, d, share):
     rng = np.random.default_rng(seed)
     x, offsets, c = batch(rng, lengths, k, d)
     cells, weights = members(rng, len(x), k, 1 + int(share * (k - 1)))
     for way in WAYS:
         masses, expected_masses = np.full((2, len(lengths), k), np.nan)
-        got = weighted("native", x, offsets, c, cells, weights, n_threads=1, masses_out=masses, **way)
-        expected = reference.encode_weighted(x, offsets, c, cells, weights, masses_out=expected_masses, **way)
+        got = weighted("native", x, offsets, c, cells, weights, way, n_threads=1, masses_out=masses)
+        expected = reference.encode_weighted(x, offsets, c, cells, weights, way, masses_out=expected_masses)
         scale = np.abs(expected).max(initial=1.0)
         np.testing.assert_allclose(got, expected, rtol=0, atol=scale * TOLERANCE["encode", "float32"])
         np.testing.assert_array_equal(masses, expected_masses)
 
 
-def test_cuda_leaves_it_to_the_host(rng, cuda_on_host):
+def test_cuda_gives_the_numbers_of_native(rng, cuda_on_host):
     x, offsets, c = batch(rng, [5, 9], 4, 6)
     cells, weights = members(rng, len(x), 4, 2)
-    found = weighted("cuda", x, offsets, c, cells, weights, n_threads=1, **WAYS[-1])
-    np.testing.assert_array_equal(found, weighted("native", x, offsets, c, cells, weights, **WAYS[-1]))
+    found = weighted("cuda", x, offsets, c, cells, weights, WAYS[-1], n_threads=1)
+    np.testing.assert_array_equal(found, weighted("native", x, offsets, c, cells, weights, WAYS[-1]))
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -68,9 +69,9 @@ def test_bits_do_not_depend_on_threads_or_cuts(rng, name, lengths):
     x, offsets, c = batch(rng, lengths, 33, 40)
     cells, weights = members(rng, len(x), 33, 3)
     for way in (WAYS[0], WAYS[-1]):
-        whole = weighted(name, x, offsets, c, cells, weights, n_threads=1, **way)
+        whole = weighted(name, x, offsets, c, cells, weights, way, n_threads=1)
         for n_threads in (2, 5):
-            again = weighted(name, x, offsets, c, cells, weights, n_threads=n_threads, **way)
+            again = weighted(name, x, offsets, c, cells, weights, way, n_threads=n_threads)
             np.testing.assert_array_equal(bits(again), bits(whole))
         for b, (first, last) in enumerate(itertools.pairwise(offsets)):
             own = slice(first, last)
@@ -81,21 +82,18 @@ def test_bits_do_not_depend_on_threads_or_cuts(rng, name, lengths):
                 c,
                 cells[own],
                 weights[own],
+                way,
                 n_threads=2,
-                **way,
             )
             np.testing.assert_array_equal(bits(alone[0]), bits(whole[b]))
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_integers_are_exact(rng, name):
+def test_weighted_sums_of_integers_are_exact(rng, name):
     x, offsets, c = batch(rng, [30, 0, 700], 12, 17, integers=True)
     cells, _ = members(rng, len(x), 12, 4)
     weights = rng.integers(-2, 3, cells.shape).astype(np.float64)
-    got = weighted(
-        name, x, offsets, c, cells, weights, power=1.0, mass_norm=False, intra_norm=False, l2_norm=False,
-        n_threads=2,
-    )  # fmt: skip
+    got = weighted(name, x, offsets, c, cells, weights, Normalisation(l2_norm=False), n_threads=2)
     expected = np.zeros((3, 12, 17), np.int64)
     image = np.repeat(np.arange(3), np.diff(offsets))
     for i, row in enumerate(x.astype(np.int64)):
@@ -111,13 +109,12 @@ def test_weights_of_one_are_plain_vlad(rng, name):
     labels = own.assign(x, c, n_threads=1)[:, None]
     way = {"power": 0.5, "intra_norm": True, "l2_norm": True}
     expected = own.encode(x, offsets, c, n_threads=1, **way)
-    got = own.encode_weighted(
-        x, offsets, c, labels, np.ones(labels.shape), n_threads=1, mass_norm=False, **way
-    )
+    ones = np.ones(labels.shape)
+    got = own.encode_weighted(x, offsets, c, labels, ones, Normalisation(**way), n_threads=1)
     np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE["encode", "float32"])
 
 
-def test_native_refuses_what_would_read_elsewhere(rng):
+def test_native_refuses_cells_and_weights_that_do_not_fit(rng):
     x, offsets, c = batch(rng, [5], 3, 4)
     native = get_backend("native")
     for cells, weights in (
@@ -128,7 +125,7 @@ def test_native_refuses_what_would_read_elsewhere(rng):
         (np.zeros((5, 4), np.int32), np.ones((5, 4))),
     ):
         with pytest.raises(ValueError, match="cells"):
-            native.encode_weighted(x, offsets, c, cells, weights)
+            native.encode_weighted(x, offsets, c, cells, weights, Normalisation())
 
 
 @pytest.fixture
@@ -139,7 +136,7 @@ def images(rng):
 
 
 def soft_by_hand(x, centers, alpha, r):
-    """Sums (K, D) of one image, descriptor by descriptor."""
+    """Return the sums (K, D) of one image, descriptor by descriptor."""
     total = np.zeros(centers.shape)
     for row in x.astype(np.float64):
         squared = ((row - centers) ** 2).sum(axis=1)
@@ -152,7 +149,7 @@ def soft_by_hand(x, centers, alpha, r):
 
 @pytest.mark.parametrize("backend", HOSTS)
 @pytest.mark.parametrize("n_nearest", [None, 1, 3])
-def test_soft_assignment_by_hand(images, backend, n_nearest):
+def test_soft_assignment_agrees_with_sums_by_hand(images, backend, n_nearest):
     vlad = VLAD(5, assignment="soft", n_nearest=n_nearest, alpha=0.3, backend=backend, random_state=0)
     got = vlad.fit_transform(images)
     for i, x in enumerate(images):
@@ -161,37 +158,44 @@ def test_soft_assignment_by_hand(images, backend, n_nearest):
         np.testing.assert_allclose(got[i], expected.ravel(), atol=1e-6)
 
 
-def test_soft_assignment_becomes_hard(images):
+def test_soft_assignment_with_one_cell_is_hard_assignment(images):
     hard = VLAD(5, power=0.5, random_state=0).fit(images)
     for settings in ({"alpha": 1e9}, {"n_nearest": 1}, {"n_nearest": 1, "alpha": 1e-3}):
         soft = clone(hard).set_params(assignment="soft", **settings).fit(images)
         np.testing.assert_allclose(soft.transform(images), hard.transform(images), atol=1e-6)
 
 
-def test_alpha_from_the_descriptors(images):
+def test_alpha_is_learnt_from_the_two_nearest_centres(images):
     vlad = VLAD(4, assignment="soft", random_state=0).fit(images)
     squared = ((images.values[:, None].astype(np.float64) - vlad.cluster_centers_) ** 2).sum(axis=2)
     nearest = np.sort(squared, axis=1)
     assert vlad.alpha_ == pytest.approx(math.log(100) / (nearest[:, 1] - nearest[:, 0]).mean(), rel=1e-6)
-    assert softness(images.values, vlad.cluster_centers_[:1]) > 0
+
+
+def test_alpha_of_a_single_centre_is_1(images):
+    assert softness(images.values, np.zeros((1, 6), np.float32)) == 1
+
+
+def test_alpha_cannot_be_learnt_from_ties():
     with pytest.raises(InputError, match="give one, or fewer clusters"):
         softness(np.ones((3, 2), np.float32), np.zeros((2, 2), np.float32))
 
 
-def test_far_descriptors_have_weights(rng):
-    """No weight is lost to underflow, and rows sum to 1."""
+def test_weights_of_far_descriptors_sum_to_1(rng):
+    """No row underflows to zeros."""
     x = (1e4 + rng.normal(size=(50, 8))).astype(np.float32)
     centers = (1e4 + rng.normal(size=(6, 8))).astype(np.float32)
-    cells, weights = memberships(
-        x, centers, n_nearest=6, alpha=1e3, origins=None, backend=get_backend("native"), n_threads=1
+    soft = Memberships(
+        centers, n_nearest=6, alpha=1e3, origins=None, backend=get_backend("native"), n_threads=1
     )
+    cells, weights = soft.of(x)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
     exact = ((x[:, None].astype(np.float64) - centers.astype(np.float64)) ** 2).sum(axis=2)
     np.testing.assert_array_equal(cells[np.arange(50), weights.argmax(axis=1)], exact.argmin(axis=1))
 
 
 @pytest.mark.parametrize("settings", [{}, {"assignment": "soft", "alpha": 0.5}])
-def test_mass_normalisation_by_hand(images, settings):
+def test_mass_normalisation_agrees_with_numbers_by_hand(images, settings):
     raw = {"l2_norm": False, "random_state": 0, **settings}
     plain = VLAD(4, **raw).fit(images)
     mean = VLAD(4, mass_norm=True, **raw).fit(images)
@@ -253,12 +257,12 @@ def test_backends_threads_and_cuts_agree(rng, settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"assignment": "soft", "n_nearest": 2}, {"residual_norm": True}])
-def test_vocabulary_adaptation(images, rng, settings):
-    """Cells stay, and residuals of the images adapted to add up to nothing."""
+def test_adaptation_moves_the_origins_and_keeps_the_cells(images, rng, settings):
+    """The residuals of the new images add up to zero."""
     vlad = VLAD(4, l2_norm=False, random_state=0, **settings).fit(images)
     before = vlad.transform(images)
     others = Descriptors((images.values + rng.normal(size=6)).astype(np.float32), images.offsets)
-    cells, weights = vlad._memberships(others.values, residual_norm=False)
+    cells, weights = vlad._memberships(residual_norm=False).of(others.values)
     vlad.adapt(others)
     masses = np.zeros(4)
     np.add.at(masses, cells, weights)
@@ -272,17 +276,20 @@ def test_vocabulary_adaptation(images, rng, settings):
     if "residual_norm" not in settings:
         total = vlad.transform(others).sum(axis=0)
         np.testing.assert_allclose(total, 0, atol=1e-3)
-    np.testing.assert_array_equal(cells, vlad._memberships(others.values, residual_norm=False)[0])
+    np.testing.assert_array_equal(cells, vlad._memberships(residual_norm=False).of(others.values)[0])
     assert np.abs(vlad.transform(images) - before).max() > 0.1
     vlad.fit(images)
     np.testing.assert_array_equal(vlad.transform(images), before)  # a new fit forgets it
 
 
-def test_partial_fit(images):
+def test_partial_fit_learns_alpha(images):
     vlad = VLAD(3, assignment="soft", random_state=0)
     vlad.partial_fit(images[:3]).partial_fit(images[3:])
     assert vlad.transform(images).shape == (5, 18)
-    with pytest.raises(InputError, match="local axes are learnt from all descriptors at once"):
+
+
+def test_partial_fit_refuses_local_axes(images):
+    with pytest.raises(InputError, match="local_axes=True needs all descriptors at once"):
         VLAD(3, local_axes=True).partial_fit(images)
 
 
@@ -297,12 +304,12 @@ def test_partial_fit(images):
         ({"assignment": "soft", "n_nearest": 6}, "n_nearest=6 is more than n_clusters=5"),
     ],
 )
-def test_mistakes(images, settings, message):
+def test_wrong_settings_are_named(images, settings, message):
     with pytest.raises(InputError, match=message):
         VLAD(5, **settings).fit(images)
 
 
-def test_adaptation_to_what_is_no_number(images):
+def test_adaptation_to_huge_descriptors_is_refused(images):
     vlad = VLAD(3, random_state=0).fit(images)
     with pytest.raises(InputError, match="adapted centres, too large"):
         vlad.adapt([np.full((4, 6), 3e38, np.float32)])

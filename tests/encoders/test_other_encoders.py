@@ -1,4 +1,4 @@
-"""Fisher vectors, bags of words, second-order pooling and tiles; VLFeat's and scikit-image's numbers."""
+"""Fisher vectors, bags of words, second-order pooling and tiles; numbers of VLFeat and scikit-image."""
 
 import json
 import math
@@ -49,26 +49,26 @@ def as_if_fitted(estimator, n_features, **learnt):
 
 
 class TestVLFeat:
-    """Held against the numbers of another implementation."""
+    """Comparison with another implementation."""
 
     @pytest.mark.skipif(vlfeat.library() is None, reason="no VLFeat here (Debian: libvlfeat-dev)")
-    def test_the_numbers_are_vlfeats(self):
+    def test_the_recorded_numbers_are_those_of_vlfeat(self):
         for name, vector in vlfeat.encodings().items():
             np.testing.assert_allclose(vector, GOLDEN[name], rtol=1e-6, atol=1e-7, err_msg=name)
 
-    def test_none_is_forgotten(self):
+    def test_every_recorded_encoding_is_compared(self):
         ours = [f"vlad {name}" for name in VLAD_SETTINGS] + [f"fisher {name}" for name in FISHER_SETTINGS]
         assert sorted(GOLDEN) == sorted(ours)
 
     @pytest.mark.parametrize("backend", ["reference", "native"])
     @pytest.mark.parametrize("name", VLAD_SETTINGS)
-    def test_vlad(self, name, backend):
+    def test_vlad_agrees_with_vlfeat(self, name, backend):
         x, centers, *_ = vlfeat.problem()
         vlad = as_if_fitted(VLAD(4, backend=backend, **VLAD_SETTINGS[name]), 5, cluster_centers_=centers)
         np.testing.assert_allclose(vlad.transform([x])[0], GOLDEN[f"vlad {name}"], rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", FISHER_SETTINGS)
-    def test_fisher(self, name):
+    def test_fisher_vectors_agree_with_vlfeat(self, name):
         x, means, variances, priors, _ = vlfeat.problem()
         fisher = as_if_fitted(
             FisherVector(4, **FISHER_SETTINGS[name]),
@@ -82,7 +82,7 @@ class TestVLFeat:
         np.testing.assert_allclose(fisher.transform([x])[0], GOLDEN[f"fisher {name}"], rtol=1e-4, atol=atol)
 
 
-def test_scikit_image_with_its_differences(rng):
+def test_fisher_vectors_agree_with_scikit_image(rng):
     fisher_vector = pytest.importorskip("skimage.feature", reason="needs scikit-image").fisher_vector
     x = rng.normal(size=(40, 6)).astype(np.float32)
     mixture = GaussianMixture(3, covariance_type="diag", random_state=0).fit(rng.normal(size=(300, 6)))
@@ -122,27 +122,49 @@ def encoder(request, images):
     return clone(ENCODERS[request.param]).fit(images)
 
 
-def test_what_all_encoders_promise(encoder, images, rng):
-    vectors = encoder.transform(images)
+@pytest.fixture
+def vectors(encoder, images):
+    return encoder.transform(images)
+
+
+def test_vectors_are_finite_float32_and_zero_for_an_empty_image(encoder, vectors):
     assert vectors.dtype == np.float32
     assert vectors.shape == (4, len(encoder.get_feature_names_out()))
     assert np.isfinite(vectors).all()
     assert not vectors[1].any()
-    if encoder.get_params().get("l2_norm"):
-        np.testing.assert_allclose(np.linalg.norm(vectors[[0, 2, 3]], axis=1), 1, atol=1e-6)
+
+
+def test_unit_length_is_the_length_1(encoder, vectors):
+    if not encoder.get_params().get("l2_norm"):
+        pytest.skip("no unit length")
+    np.testing.assert_allclose(np.linalg.norm(vectors[[0, 2, 3]], axis=1), 1, atol=1e-6)
+
+
+def test_an_image_alone_gives_the_same_vector(encoder, images, vectors):
     tolerance = 1e-5 * np.abs(vectors).max()
     alone = np.concatenate([encoder.transform(images[i : i + 1]) for i in range(4)])
     np.testing.assert_allclose(alone, vectors, rtol=0, atol=tolerance)
+
+
+def test_the_order_of_descriptors_does_not_matter(encoder, images, vectors, rng):
+    tolerance = 1e-5 * np.abs(vectors).max()
     shuffled = Descriptors.from_list([rng.permutation(image) for image in images])
     np.testing.assert_allclose(encoder.transform(shuffled), vectors, rtol=0, atol=tolerance)
+
+
+def test_doubled_descriptors_double_sums_only(encoder, images, vectors):
+    tolerance = 1e-5 * np.abs(vectors).max()
     doubled = encoder.transform(Descriptors.from_list([np.concatenate([x, x]) for x in images]))
     factor = 2 if getattr(encoder, "mode", None) == "sum" else 1
     np.testing.assert_allclose(doubled, factor * vectors, rtol=0, atol=tolerance)
+
+
+def test_a_second_fit_gives_the_same_bits(encoder, images, vectors):
     again = clone(encoder).fit(images).transform(images)
     np.testing.assert_array_equal(again, vectors)
 
 
-def test_from_a_store(encoder, images, tmp_path):
+def test_images_in_a_store_give_the_same_bits(encoder, images, tmp_path):
     from medvlad.store.store import DescriptorStore
 
     section = DescriptorStore(tmp_path / "store").section({"of": "tests"})
@@ -157,7 +179,7 @@ def test_from_a_store(encoder, images, tmp_path):
 
 
 class TestFisherVector:
-    def test_by_hand(self, images):
+    def test_moments_agree_with_sums_by_hand(self, images):
         fisher = FisherVector(3, power=1.0, l2_norm=False, random_state=0).fit(images)
         sigma = np.sqrt(fisher.variances_)
         for got, x in zip(fisher.transform(images), images, strict=True):
@@ -171,7 +193,7 @@ class TestFisherVector:
             expected = np.concatenate([u.ravel(), v.ravel()]) / max(len(x), 1)
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
-    def test_training_descriptors_have_no_gradient(self, images):
+    def test_the_gradient_of_the_training_descriptors_is_zero(self, images):
         """At a maximum of the likelihood the derivatives vanish."""
         fisher = FisherVector(
             2, power=1.0, l2_norm=False, reg_covar=1e-9, tol=1e-10, max_iter=2000, random_state=0
@@ -180,20 +202,24 @@ class TestFisherVector:
         vector = fisher.fit(everything).transform(everything)
         assert np.abs(vector).max() < 1e-3
 
-    def test_the_unit_does_not_matter(self, images):
+    def test_the_unit_of_the_descriptors_does_not_matter(self, images):
         shifted = Descriptors(images.values * 1000 + 5000, images.offsets)
         a = FisherVector(3, random_state=0).fit_transform(images)
         np.testing.assert_allclose(FisherVector(3, random_state=0).fit_transform(shifted), a, atol=2e-3)
 
-    def test_mistakes(self, images):
+    def test_more_gaussians_than_descriptors_are_refused(self, images):
         with pytest.raises(InputError, match="n_components=60 is more"):
             FisherVector(60).fit(images)
+
+    def test_equal_descriptors_are_refused(self):
         with pytest.raises(InputError, match="are the same and have no Gaussians"):
             FisherVector(2).fit(np.ones((4, 3, 2)))
+
+    def test_a_wrong_power_is_named(self, images):
         with pytest.raises(InputError, match="power"):
             FisherVector(2, power=0.0).fit(images)
 
-    def test_more_descriptors_than_k_means_draws(self, rng, monkeypatch):
+    def test_kmeans_uses_all_drawn_descriptors(self, rng, monkeypatch):
         fewer = KMeansCodebook.__init__.__kwdefaults__ | {"max_samples": 20}
         monkeypatch.setattr(KMeansCodebook.__init__, "__kwdefaults__", fewer)
         x = rng.normal(size=(10, 5, 3)).astype(np.float32)
@@ -202,7 +228,7 @@ class TestFisherVector:
 
 class TestBagOfWords:
     @pytest.mark.parametrize("backend", ["reference", "native"])
-    def test_by_hand(self, images, backend):
+    def test_words_agree_with_counts_by_hand(self, images, backend):
         words = BagOfWords(4, backend=backend, l2_norm=False, random_state=0).fit(images)
         counts = np.zeros((4, 4))
         for i, x in enumerate(images):
@@ -219,7 +245,7 @@ class TestBagOfWords:
 
 class TestSecondOrderPool:
     @pytest.mark.parametrize("mode", ["sqrt", "log", None])
-    def test_against_scipy(self, images, mode):
+    def test_vectors_agree_with_scipy(self, images, mode):
         vectors = SecondOrderPool(mode, l2_norm=False).fit_transform(images)
         upper = np.triu_indices(6)
         for vector, x in zip(vectors, images, strict=True):
@@ -238,9 +264,11 @@ class TestSecondOrderPool:
         a, b = (x.T.astype(np.float64) @ x / len(x) for x in (images[0], images[2]))
         assert vectors[0] @ vectors[2] == pytest.approx((a * b).sum(), rel=1e-5)
 
-    def test_mistakes(self, images):
+    def test_an_unknown_mode_is_named(self, images):
         with pytest.raises(InputError, match="mode"):
             SecondOrderPool("cube").fit(images)
+
+    def test_a_wrong_epsilon_is_named(self, images):
         with pytest.raises(InputError, match="epsilon"):
             SecondOrderPool(epsilon=0.0).fit(images)
 
@@ -259,7 +287,7 @@ class TestSpatialTiles:
         parts = tiles.transform(maps).reshape(3, rows * columns, 8)
         np.testing.assert_array_equal(parts.sum(axis=1), vlad.transform(maps))
 
-    def test_which_descriptor_is_where(self):
+    def test_each_descriptor_is_in_the_tile_of_its_place(self):
         maps = np.zeros((1, 4, 6, 24), np.float32)
         maps[0].reshape(24, 24)[:] = np.eye(24)
         vectors = SpatialTiles(
@@ -277,7 +305,7 @@ class TestSpatialTiles:
         tiles = SpatialTiles(GlobalPool(), grids=[(1, 5)], tiles=[(1, 2)])
         assert tiles._tile_of_each(1, 2).tolist() == [0, 0, 1, 1, 1]
 
-    def test_mirror_images_go_where_they_come_from(self, rng):
+    def test_descriptors_of_mirror_images_count_at_their_original_place(self, rng):
         maps = rng.random((2, 3, 4, 5)).astype(np.float32)
         both = np.concatenate([maps.reshape(2, 12, 5), maps[:, :, ::-1].reshape(2, 12, 5)], axis=1)
         once = SpatialTiles(GlobalPool(), grids=[(3, 4)], tiles=[(1, 2)]).fit_transform(maps)
@@ -286,7 +314,7 @@ class TestSpatialTiles:
         ).fit_transform(both)
         np.testing.assert_allclose(once, twice, atol=1e-6)
 
-    def test_empty_images_and_names(self, rng):
+    def test_an_empty_image_gives_zeros(self, rng):
         images = Descriptors.from_list([rng.random((4, 3)), np.zeros((0, 3)), rng.random((4, 3))])
         tiles = SpatialTiles(VLAD(2, random_state=0), grids=[(2, 2)]).fit(images)
         vectors = tiles.transform(images)
@@ -297,7 +325,7 @@ class TestSpatialTiles:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"grids": [(2, 3)]}, "image 0 has 4 descriptors, other than grids"),
+            ({"grids": [(2, 3)]}, r"image 0 has 4 descriptors, but grids=.* have 6"),
             ({"grids": []}, "grids must be pairs"),
             ({"grids": (2, 2)}, "grids must be pairs"),
             ({"grids": [(1.6, 2.5)]}, "grids must be pairs"),
@@ -305,10 +333,10 @@ class TestSpatialTiles:
             ({"tiles": [(1.5, 1)]}, "tiles must be pairs"),
             ({"tiles": [(1, 1, 1)]}, "tiles must be pairs"),
             ({"tiles": 2}, "tiles must be pairs"),
-            ({"mirrored": [True, False]}, "mirrored must say of each"),
-            ({"mirrored": True}, "mirrored must say of each"),
+            ({"mirrored": [True, False]}, "mirrored must hold True or False for each of 1 grids"),
+            ({"mirrored": True}, "mirrored must hold True or False for each of 1 grids"),
         ],
     )
-    def test_mistakes(self, rng, settings, message):
+    def test_wrong_settings_are_named(self, rng, settings, message):
         with pytest.raises(InputError, match=message):
             SpatialTiles(GlobalPool(), **({"grids": [(2, 2)]} | settings)).fit(rng.random((3, 4, 5)))

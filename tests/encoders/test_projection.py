@@ -1,4 +1,4 @@
-"""What is done to each descriptor alone: unit length, PCA, whitening."""
+"""Projection of descriptors: unit length, PCA, whitening."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def images(rng):
     return Descriptors.from_list([rng.normal(1, [1, 3, 2, 0.5, 1], (n, 5)) for n in lengths])
 
 
-def test_unit_length(images):
+def test_descriptors_get_unit_length_and_keep_their_direction(images):
     images.values[2] = 0
     got = DescriptorProjection().fit_transform(images)
     np.testing.assert_array_equal(got.offsets, images.offsets)
@@ -47,8 +47,44 @@ def test_pca_is_that_of_scikit_learn(images, whiten, l2_norm):
     assert (projection.components_[np.arange(3), largest] > 0).all()
 
 
-def test_images_in_a_store(images, tmp_path):
-    """The same numbers to the bit, read block by block."""
+@pytest.mark.parametrize("n", [50, 20_000])
+def test_a_large_mean_costs_no_digits_of_the_covariance(rng, n):
+    """The same numbers far from the origin: one block of rows, and several."""
+    near = rng.integers(-512, 513, (n, 1, 4)).astype(np.float32) * np.float32([3, 1, 0.25, 0.125]) / 128
+    settings = {"n_components": 4, "l2_norm": False, "max_samples": None}
+    expected = DescriptorProjection(**settings).fit(near)
+    far = near + np.float32(1e4)
+    assert (far - np.float32(1e4) == near).all()  # the shift is exact
+    found = DescriptorProjection(**settings).fit(far)
+    np.testing.assert_allclose(found.explained_variance_, expected.explained_variance_, rtol=1e-12)
+    np.testing.assert_allclose(found.components_, expected.components_, atol=1e-11)
+    np.testing.assert_allclose(found.mean_ - 1e4, expected.mean_, atol=1e-10)
+
+
+def test_a_first_block_that_differs_from_the_rest_costs_no_digits(rng):
+    """The shift is the mean of the first 8192 rows only."""
+    x = rng.normal(1e4, 1, (20_000, 3))
+    x[:8192] += 50
+    found = DescriptorProjection(3, l2_norm=False, max_samples=None).fit(x[:, None].astype(np.float32))
+    exact = np.linalg.eigvalsh(np.cov(x.astype(np.float32).astype(np.float64), rowvar=False, bias=True))
+    np.testing.assert_allclose(found.explained_variance_, exact[::-1], rtol=1e-10)
+
+
+def test_a_small_variance_far_from_the_origin_can_be_whitened(rng):
+    x = np.float32(1e4) + rng.integers(-4, 5, (1000, 1, 2)).astype(np.float32) / 128
+    found = DescriptorProjection(2, l2_norm=False, whiten=True).fit_transform(x)
+    np.testing.assert_allclose(found.values.var(axis=0), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, 1e4, 1e-20])
+def test_a_constant_dimension_cannot_be_whitened(rng, value):
+    x = np.full((9000, 1, 3), value, np.float32)
+    x[:, :, 0] += rng.normal(size=(9000, 1)).astype(np.float32)
+    with pytest.raises(InputError, match="only 1 of n_components=2 vary"):
+        DescriptorProjection(2, whiten=True, l2_norm=False).fit(x)
+
+
+def test_images_in_a_store_give_the_same_bits(images, tmp_path):
     section = DescriptorStore(tmp_path / "store").section({"model": "a"})
     keys = [f"{i:064x}" for i in range(len(images))]
     with section.writer() as writer:
@@ -63,7 +99,7 @@ def test_images_in_a_store(images, tmp_path):
         np.testing.assert_array_equal(here.offsets, there.offsets)
 
 
-def test_a_sample_is_enough(rng):
+def test_a_subsample_gives_nearly_the_same_components(rng):
     images = Descriptors.from_array(rng.normal(0, [9, 3, 1, 0.1], (500, 10, 4)))
     whole = DescriptorProjection(2, l2_norm=False).fit(images)
     drawn = DescriptorProjection(2, l2_norm=False, max_samples=2000, random_state=0).fit(images)
@@ -84,12 +120,17 @@ def test_one_image_alone_is_the_same_image_in_a_batch(seed, n_components):
         np.testing.assert_allclose(alone, together[i], rtol=1e-5, atol=1e-6)
 
 
-def test_mistakes(images):
-    with pytest.raises(InputError, match="n_components=6 is more"):
-        DescriptorProjection(6).fit(images)
-    with pytest.raises(InputError, match="n_components must be"):
-        DescriptorProjection(0).fit(images)
+@pytest.mark.parametrize(("n", "message"), [(6, "n_components=6 is more"), (0, "n_components must be")])
+def test_a_wrong_number_of_components_is_named(images, n, message):
+    with pytest.raises(InputError, match=message):
+        DescriptorProjection(n).fit(images)
+
+
+def test_dependent_dimensions_cannot_be_whitened():
     with pytest.raises(InputError, match="only 1 of n_components=2 vary"):
         DescriptorProjection(2, whiten=True, l2_norm=False).fit([np.arange(12.0)[:, None] * [1.0, 2.0]])
+
+
+def test_descriptors_of_another_width_are_refused(images):
     with pytest.raises(InputError, match="descriptors"):
         DescriptorProjection(2).fit(images).transform([np.ones((2, 4))])

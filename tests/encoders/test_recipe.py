@@ -1,4 +1,4 @@
-"""Recipes and presets: what the settings make."""
+"""Recipes and presets: the estimators that settings give."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def images(rng):
     return Descriptors.from_list([rng.normal(size=(n, 6)) for n in (5, 9, 0, 12, 7, 8)])
 
 
-def test_nothing_asked_for_is_the_encoder_alone():
+def test_default_settings_give_the_encoder_alone():
     encoder = Recipe().encoder("vlad8", random_state=3)
     assert isinstance(encoder, VLAD)
     assert (encoder.n_clusters, encoder.power, encoder.random_state) == (8, 1.0, 3)
     assert encoder_steps(encoder) == [("encode", encoder)]
 
 
-def test_steps_in_their_order(images):
+def test_all_settings_give_four_steps_in_order(images):
     encoder = Recipe(descriptor_norm=True, n_components=3, vocabularies=2, reduce=2, whiten=True).encoder(
         "vlad2"
     )
@@ -32,7 +32,7 @@ def test_steps_in_their_order(images):
     assert vectors.shape == (6, 2)
 
 
-def test_vocabularies_side_by_side(images):
+def test_vocabularies_stand_side_by_side(images):
     union = dict(encoder_steps(Recipe(vocabularies=3).encoder("vlad2", random_state=5)))["encode"]
     assert isinstance(union, FeatureUnion)
     vectors = union.fit_transform(images)
@@ -43,7 +43,7 @@ def test_vocabularies_side_by_side(images):
     assert not np.array_equal(parts[0], parts[1])
 
 
-def test_encodings_side_by_side(images):
+def test_encodings_stand_side_by_side(images):
     encoder = Recipe(power=0.5, vocabularies=2).encoder("avg+vlad3", random_state=1)
     vectors = encoder.fit_transform(images)
     assert vectors.shape == (6, 6 + 2 * 18)
@@ -52,11 +52,14 @@ def test_encodings_side_by_side(images):
     np.testing.assert_allclose(
         vectors[:, :6], average / np.sqrt(np.where(norms > 0, 3, 1))[:, None], atol=1e-6
     )
-    with pytest.raises(InputError, match="names one twice"):
+
+
+def test_an_encoding_that_names_an_encoder_twice_is_refused():
+    with pytest.raises(InputError, match="names one encoder twice"):
         Recipe().encoder("avg+avg")
 
 
-def test_residual_normalisation_by_hand(images):
+def test_residual_normalisation_agrees_with_numbers_by_hand(images):
     vlad = VLAD(3, residual_norm=True, power=0.5, intra_norm=True, random_state=0).fit(images)
     got = vlad.transform(images)
     centers = vlad.cluster_centers_.astype(np.float64)
@@ -88,13 +91,25 @@ def test_presets_are_settings_of_an_experiment():
             assert isinstance(Recipe().encoder(name), VLAD | GlobalPool)
 
 
-def test_mistakes():
-    with pytest.raises(InputError, match="unknown encoding 'fisher'"):
-        Recipe().encoder("fisher")
+def test_whitening_needs_reduce():
     with pytest.raises(InputError, match="give reduce as well"):
         Recipe(whiten=True).encoder("avg")
+
+
+def test_there_is_at_least_one_vocabulary():
     with pytest.raises(InputError, match="vocabularies must be"):
         Recipe(vocabularies=0).encoder("vlad4")
+
+
+def test_pca_of_descriptors_is_the_first_step():
     assert isinstance(
         dict(encoder_steps(Recipe(n_components=2).encoder("avg")))["descriptors"], DescriptorProjection
     )
+
+
+def test_a_number_in_a_name_is_the_number_of_centres():
+    assert Recipe(power=0.5).encoder("vlad256").get_params()["n_clusters"] == 256
+    assert isinstance(Recipe().encoder("gem"), GlobalPool)
+    for bad in ("vlad", "vlad0", "VLAD64", "fisher"):
+        with pytest.raises(InputError, match="unknown encoding"):
+            Recipe().encoder(bad)

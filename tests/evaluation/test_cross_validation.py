@@ -141,9 +141,9 @@ def test_mistakes(rng):
     alone = np.array(["one" if label else f"p{i}" for i, label in enumerate(labels)])
     with pytest.raises(InputError, match="two folds, and two training images"):
         inner_folds(descriptors, labels, alone, GlobalPool(), WideLinearSVC(), [1.0])
-    with pytest.raises(InputError, match="PCA cannot keep 50 numbers"):
+    with pytest.raises(InputError, match="reduce=50 is more than the number of training images"):
         inner_folds(descriptors, labels, None, Recipe(reduce=50).encoder("vlad2"), WideLinearSVC(), [1.0])
-    with pytest.raises(InputError, match=r"PCA cannot keep 9 numbers of the vectors of .* 8 long"):
+    with pytest.raises(InputError, match=r"reduce=9 is more than .* features of their vectors \(8\)"):
         Recipe(reduce=9).encoder("avg").fit(descriptors)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def batch(rng, lengths, k, d, *, integers=False):
-    """Descriptors of images of the given lengths, and centres."""
+    """Return descriptors of images of the given lengths, offsets, and centres."""
     n = sum(lengths)
     if integers:
         x, c = rng.integers(-4, 5, (n, d)), rng.integers(-4, 5, (k, d))
@@ -15,5 +15,5 @@ def batch(rng, lengths, k, d, *, integers=False):
 
 
 def bits(array):
-    """The array's bit patterns, so that 0.0 and -0.0 differ."""
+    """Return the bit patterns of an array, so that 0.0 and -0.0 differ."""
     return array.view(np.int32)

@@ -1,4 +1,4 @@
-"""Skips for instruction sets that this machine or build does not have."""
+"""Skip tests of instruction sets that this machine or build does not have."""
 
 import importlib
 

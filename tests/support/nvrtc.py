@@ -1,6 +1,7 @@
-"""NVRTC without CuPy: compiles CUDA C++ on machines that have no GPU, and says what a kernel uses.
+"""NVRTC without CuPy: compile CUDA C++ on a machine without a GPU and report each kernel's resources.
 
-``python tests/nvrtc.py`` writes kernel_resources.json anew, the record that tests/test_kernels.py looks at.
+``python -m support.nvrtc``, run in the folder tests, rewrites kernel_resources.json. This is the record that
+tests/backends/test_kernels.py compares with.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from medvlad.backends import cuda_kernels
 from medvlad.descriptors.gpu_array import ELEMENTS
 
-#: What CuPy 14 adds to everybody's options.
+#: Options that CuPy 14 always adds.
 CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
 RECORD = Path(__file__).with_name("kernel_resources.json")
 FILES = sorted(path.stem for path in (Path(cuda_kernels.__file__).parent / "kernels").glob("*.cu"))
@@ -24,7 +25,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 
 
 class Resources(NamedTuple):
-    """What one kernel uses: registers a thread, bytes of registers spilled, of stack and of shared memory."""
+    """Resources of one kernel: registers per thread; bytes of spilled registers, stack and shared memory."""
 
     registers: int
     spilled: int
@@ -33,7 +34,7 @@ class Resources(NamedTuple):
 
 
 def find_library():
-    """Path of NVRTC's library in NVIDIA's wheels, or None."""
+    """Return the path of NVRTC's library in NVIDIA's wheels, or None."""
     try:
         spec = find_spec("nvidia")
     except ImportError:
@@ -81,7 +82,7 @@ class Nvrtc:
 
 
 def _read(log):
-    """Yield each kernel's name and Resources from what ptxas says."""
+    """Yield each kernel's name and Resources from the log of ptxas."""
     for part in log.split("Compiling entry function '")[1:]:
 
         def number(pattern, text=part):
@@ -100,7 +101,7 @@ def _read(log):
 
 
 def compile_all(nvrtc):
-    """Compile every file for every kind of number and architecture: architecture -> kernel -> Resources."""
+    """Compile every file for every dtype and architecture. Return architecture -> kernel -> Resources."""
     jobs = [
         (architecture, file, element)
         for architecture in ARCHITECTURES

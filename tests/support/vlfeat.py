@@ -1,7 +1,7 @@
 """VLFeat through ctypes: an independent implementation of VLAD and of the Fisher vector.
 
-Debian has it as libvlfeat-dev. `python tests/vlfeat.py` computes both for the small problem below and writes
-tests/vlfeat.json, which holds numbers only, so that tests without VLFeat can be held against them too.
+Debian has it as libvlfeat-dev. `python tests/support/vlfeat.py` computes both for the small problem below and
+writes the numbers to vlfeat.json beside this file. Tests without VLFeat compare with this file.
 """
 
 import ctypes
@@ -20,13 +20,13 @@ _FISHER_FLAGS = {"raw": 0, "l2": 2, "improved": 3}
 
 
 def library():
-    """The shared library, or None."""
+    """Return the shared library, or None."""
     name = ctypes.util.find_library("vl")
     return None if name is None else ctypes.CDLL(name)
 
 
 def problem():
-    """Descriptors, centres with labels, and a mixture, of numbers that float32 holds exactly."""
+    """Return descriptors, centres, variances, priors and labels. Float32 holds the numbers exactly."""
     rng = np.random.default_rng(0)
     x = rng.integers(-64, 65, (30, 5)).astype(np.float32) / 32
     centers = rng.integers(-64, 65, (4, 5)).astype(np.float32) / 32
@@ -41,7 +41,7 @@ def _pointer(array):
 
 
 def vlad(x, centers, labels, flags):
-    """VLFeat's VLAD of one image, (K * D,)."""
+    """Return VLFeat's VLAD (K * D,) of one image."""
     assignments = np.zeros((len(x), len(centers)), np.float32)
     assignments[np.arange(len(x)), labels] = 1
     encoded = np.zeros(centers.size, np.float32)
@@ -54,7 +54,7 @@ def vlad(x, centers, labels, flags):
 
 
 def fisher(x, means, variances, priors, flags):
-    """VLFeat's Fisher vector of one image, (2 * K * D,)."""
+    """Return VLFeat's Fisher vector (2 * K * D,) of one image."""
     encoded = np.zeros(2 * means.size, np.float32)
     size = ctypes.c_size_t
     encode = library().vl_fisher_encode
@@ -67,7 +67,7 @@ def fisher(x, means, variances, priors, flags):
 
 
 def encodings():
-    """All of them, by name."""
+    """Return all encodings by name."""
     x, centers, variances, priors, labels = problem()
     found = {f"vlad {name}": vlad(x, centers, labels, flags) for name, flags in _VLAD_FLAGS.items()}
     found |= {

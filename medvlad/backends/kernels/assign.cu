@@ -1,4 +1,4 @@
-// Labels of rows: the first pass.
+// Kernels that label rows, first pass.
 #include <assign.cuh>
 
 #define MEDVLAD_ASSIGN(name, Multiply)                                                                       \

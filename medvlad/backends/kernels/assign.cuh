@@ -1,23 +1,24 @@
-// Nearest centres, first pass: scores on the tensor cores (or in float32), and which centres they leave open.
+// Nearest centres, first pass: scores on the tensor cores or in float32, and the centres that may win.
 //
-// With mu near the mean of the centres, c'_k = c_k - mu, b_k = round(c'_k), y = round(x), where round is to
-// tf32 (or nothing, for float32), the score of a centre is, up to a number that the row's centres share,
+// Let mu be near the mean of the centres, c'_k = c_k - mu, b_k = round(c'_k) and y = round(x). round is to
+// tf32, or does nothing in float32. Except for a term that all centres of a row share, the score of a centre
+// is
 //
 //   x.c'_k - h_k = y.b_k - h_k + (x - y).b_k + x.(c'_k - b_k),    h_k = (|c_k|^2 - |mu|^2) / 2,
 //
-// so that y.b_k - h_k is off by at most, by Cauchy-Schwarz,
+// By the Cauchy-Schwarz inequality, the error of y.b_k - h_k is at most
 //
 //   E = |x - y| max|b_k| + |x| max|c'_k - b_k| + gamma (|x| max|b_k| + max|h_k|) + underflow.
 //
-// |x - y| and |x| are measured while the row is read. gamma = (D + 16) 2^-22 for tensor cores: their products
-// are exact; of the 9 numbers that one instruction adds none loses more than 2^-23 of the largest where they
-// are aligned, and its result no more than that (Fasi, Higham, Mikaitis, Pranesh, PeerJ Comput. Sci. 7,
-// 2021). For float32 it is (D + 16) 2^-24. A centre whose score is more than 2 E below the best cannot win;
-// where others are left, they are marked, and decide.cuh has the last word. The host computes what depends on
-// the centres alone (medvlad/backends/candidates.py).
+// |x - y| and |x| are measured while the row is read. gamma = (D + 16) 2^-22 for tensor cores. Their products
+// are exact. One instruction adds 9 numbers: aligning them costs each at most 2^-23 of the largest, and so
+// does rounding the result (Fasi, Higham, Mikaitis, Pranesh, PeerJ Comput. Sci. 7, 2021). For float32, gamma
+// = (D + 16) 2^-24. A centre whose score is more than 2 E below the best cannot win. If other centres are
+// left, they are marked as candidates, and decide.cuh decides between them. The host computes the terms that
+// depend on the centres only (medvlad/backends/candidate_centers.py).
 //
-// A block of four warps takes 128 rows x 64 centres, or 64 x 128: each warp 32 x 64, in steps of 16 numbers.
-// The next step is on its way from memory while this one is multiplied. The scores never leave the registers.
+// A block of four warps takes 128 rows x 64 centres, or 64 x 128. Each warp takes 32 x 64, in steps of 16
+// numbers. The next step is read from memory while this one is multiplied. Scores stay in registers.
 #pragma once
 
 #include <instructions.cuh>
@@ -27,13 +28,14 @@ namespace {
 
 constexpr int kAssignThreads = 128;
 constexpr int kDepth = 16;
-constexpr int kStride = kDepth + 4;  // of a row in shared memory: no two threads of a fragment share a bank
+constexpr int kStride =
+    kDepth + 4;  // of a row in shared memory; the threads of a fragment use different banks
 constexpr int kWarpRows = 32, kWarpCenters = 64;
 constexpr int kMostRows = 128;
 constexpr int kTileRows = 192;                            // rows and centres together
-constexpr int kLoadThreads = kDepth / 4;                  // of a row, 4 numbers each
-constexpr int kLoadRows = kAssignThreads / kLoadThreads;  // read at a time
-constexpr int kLoads = kTileRows / kLoadRows;             // for a tile
+constexpr int kLoadThreads = kDepth / 4;                  // threads that read a row, 4 numbers each
+constexpr int kLoadRows = kAssignThreads / kLoadThreads;  // rows read at a time
+constexpr int kLoads = kTileRows / kLoadRows;             // reads per tile
 constexpr int kRowLoads = kMostRows / kLoadRows;
 
 constexpr float kLowest = -3.402823466e38F;
@@ -96,7 +98,7 @@ struct Float32Units {
 };
 #endif
 
-// Numbers [j, j + 4) of a row of d; zeros beyond it.
+// Read numbers [j, j + 4) of a row of d numbers. Beyond its end they are zeros.
 template <class T>
 __device__ __forceinline__ void read_four(const T* row, int j, int d, bool whole_words, float (&values)[4]) {
   struct alignas(4 * sizeof(T)) Four {
@@ -138,19 +140,19 @@ struct Best {
   }
 };
 
-// At least the root of a sum of d squares that was summed in float32.
+// An upper bound of the root of a sum of d squares that was computed in float32.
 __device__ __forceinline__ float norm_bound(float squares, int d) {
   return sqrtf(squares * (1.0F + 1e-7F * static_cast<float>(d + 32)) + kSmallest * static_cast<float>(d)) *
          1.000001F;
 }
 
-// A number at most `value`.
+// A number that is at most `value`.
 __device__ __forceinline__ float rounded_down(float value) {
   return value - fabsf(value) * 4.8e-7F - kSmallest;
 }
 
-// Centres as candidates.py makes them: values (k_padded, d_padded), rounded, and half (k_padded), infinite
-// where there is no centre; what the bound is made of.
+// Centres from candidate_centers.py: rounded values (k_padded, d_padded), half norms (k_padded), which are
+// infinite in the padding, and the terms of the bound.
 struct CandidateCenters {
   const float* values;
   const float* half;
@@ -158,17 +160,17 @@ struct CandidateCenters {
   int warps_across;
   float max_center, max_center_error, max_half, gamma;
 
-  // Rows of a block.
+  // Number of rows of a block.
   __device__ int rows() const { return kMostRows / warps_across; }
 
-  // 64 bits of candidates for a row.
+  // Number of words of 64 candidate bits for a row.
   __device__ int words() const { return k_padded / kWarpCenters; }
 };
 
-// Labels rows [first_row, first_row + centers.rows()) of x (n, d), by all threads of the block.
-// labels (n): the index of the best, or -1 minus it where other candidates are left.
-// candidates (n, words): bits of centres that may win, where they are left.
-// unbounded: set to 1 where a row's bound is not finite; such a row may hold what is not a number.
+// Label rows [first_row, first_row + centers.rows()) of x (n, d) with all threads of the block.
+// labels (n): the index of the best centre, or -1 minus this index if other candidates are left.
+// candidates (n, words): bits of the centres that may win.
+// unbounded: set to 1 if a row's bound is not finite. Such a row may hold NaN or infinity.
 template <class Multiply, class T>
 __device__ void assign_rows(const T* x, int64 n, int d, const CandidateCenters& c, int64 first_row,
                             int* labels, uint64* candidates, int* unbounded) {
@@ -233,8 +235,8 @@ __device__ void assign_rows(const T* x, int64 n, int d, const CandidateCenters& 
           error[at] = bounded ? bound * 1.001F : __uint_as_float(0x7F800000U);
       }
     }
-    // Each thread's best two of its 16 scores for each of its 4 rows; then those of 4 threads, then of 2
-    // warps.
+    // For each of its 4 rows, a thread finds the best two of its 16 scores. Then 4 threads combine theirs,
+    // then 2 warps.
     const auto score = [&](int i, int m) {
       const int column = center + across * kWarpCenters + m / 2 * 8 + 2 * t + m % 2;
       return scores[i / 2][m / 2][i % 2 * 2 + m % 2] - c.half[column];
@@ -261,7 +263,7 @@ __device__ void assign_rows(const T* x, int64 n, int d, const CandidateCenters& 
       threshold[thread] = rounded_down(so_far.first - 2.0F * error[thread]);
     }
     __syncthreads();
-    // The best so far may be beaten later: these are at least the candidates that count.
+    // A later centre may beat the best so far, so these bits may include centres that cannot win.
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = warp_row + i * 8 + g;

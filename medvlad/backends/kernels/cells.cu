@@ -1,4 +1,4 @@
-// VLAD of few images or large ones, whose labels are known: a warp takes a cell and 128 dimensions of it.
+// VLAD of few images, or of large ones, with known labels. A warp takes one cell and 128 of its dimensions.
 #include <encode.cuh>
 
 namespace {

@@ -1,4 +1,4 @@
-// Labels of rows: the last word.
+// Kernel that labels rows, exact decision.
 #include <decide.cuh>
 
 namespace {

@@ -1,14 +1,15 @@
-// Nearest centres, last word: rows whose first pass (assign.cuh) left several candidates.
+// Nearest centres, exact decision for rows whose first pass (assign.cuh) left several candidates.
 //
 // The candidates' scores s_k = x.c_k - |c_k|^2 / 2 are summed in float64, where a product of two float32 is
-// exact and the sum is off by at most eps (medvlad/backends/reference.py). Candidates within 2 eps of the
-// best are told apart by the sign of
+// exact and the error of the sum is at most eps (medvlad/backends/reference.py). Candidates within 2 eps of
+// the best are compared by the sign of
 //
 //   2 (s_j - s_k) = sum over d of 2 x_d c_jd - c_jd^2 - 2 x_d c_kd + c_kd^2
 //
-// without rounding: every product of two float32 is an integer of 48 bits times a power of two between 2^-298
-// and 2^208, so the sum fits a fixed-point number of 18 words of 32 bits (Kulisch, Computer Arithmetic and
-// Validity, 2008). The lowest index wins a true tie. One warp a row; such rows are few.
+// computed without rounding. Every product of two float32 is an integer of 48 bits times a power of two
+// between 2^-298 and 2^208, so the sum fits into a fixed-point number of 18 words of 32 bits (Kulisch,
+// Computer Arithmetic and Validity, 2008). The lowest index wins a true tie. A warp decides one row; such
+// rows are few.
 #pragma once
 
 #include <instructions.cuh>
@@ -16,18 +17,18 @@
 
 namespace {
 
-constexpr int kWords = 20;  // 18, and room for the sign of a sum
+constexpr int kWords = 20;  // 18, and two for carries and the sign
 constexpr double kUnitRoundoff = 1.1102230246251565e-16;
 
-// A sum of products of float32 without rounding: words of 32 bits, kept apart in 64, lowest first.
+// An exact sum of products of float32. Each word of 32 bits has 64 bits, so carries can wait. Lowest first.
 struct ExactSum {
   int64 words[kWords] = {};
 
-  // Adds a * b, twice where `twice`, with the sign turned where `negative`; a and b finite.
+  // Add a * b, or 2 a * b if `twice`, negated if `negative`. a and b must be finite.
   __device__ void add(float a, float b, bool twice, bool negative) {
     int exponent_a, exponent_b;
     const uint64 product = significand(a, exponent_a) * significand(b, exponent_b);
-    // The lowest bit stands for 2^-298: two smallest denormals.
+    // The lowest bit stands for 2^-298, the product of the two smallest denormals.
     const int position = exponent_a + exponent_b - 2 + (twice ? 1 : 0);
     const int word = position / 32, shift = position % 32;
     const bool minus = ((__float_as_uint(a) ^ __float_as_uint(b)) >> 31 != 0) != negative;
@@ -37,7 +38,7 @@ struct ExactSum {
     add_word(word + 2, high, minus);
   }
 
-  // The sign of the sum over all threads of the warp.
+  // Return the sign of the sum over all threads of the warp.
   __device__ int sign_over_warp() {
     int64 carry = 0;
     bool any = false;
@@ -85,7 +86,7 @@ struct Row {
     return sqrt(sum_over(kWarp, sum));
   }
 
-  // Whether two centres are the same point: the commonest tie.
+  // Return whether two centres are the same point, the most frequent tie.
   __device__ bool is_same(int j, int k) const {
     bool differs = false;
     for (int i = lane_of_warp(); i < d; i += kWarp) {
@@ -95,7 +96,7 @@ struct Row {
     return __ballot_sync(kWholeWarp, differs) == 0;
   }
 
-  // Whether centre j is truly nearer than centre k.
+  // Return whether centre j is nearer than centre k, exactly.
   __device__ bool is_nearer(int j, int k) const {
     if (is_same(j, k)) return false;
     ExactSum sum;
@@ -111,7 +112,7 @@ struct Row {
   }
 };
 
-// The candidates of a row, ascending.
+// The candidates of a row, in ascending order.
 struct Candidates {
   const uint64* bits;
   int words;
@@ -120,7 +121,7 @@ struct Candidates {
 
   __device__ Candidates(const uint64* bits_, int words_) : bits(bits_), words(words_), left(bits_[0]) {}
 
-  // The next one, or -1.
+  // Return the next candidate, or -1.
   __device__ int next() {
     while (left == 0) {
       if (++word >= words) return -1;
@@ -160,15 +161,15 @@ __device__ int nearest(const Row<T>& row, const uint64* bits, int words, double 
   return nearest;
 }
 
-// Centres as they came: values (k, d), half_norms (k) |c_k|^2 / 2, and the largest |c_k|.
+// Unrounded centres: values (k, d), half_norms (k) = |c_k|^2 / 2, and the largest |c_k|.
 struct ExactCenters {
   const float* values;
   const double* half_norms;
   double max_norm;
 };
 
-// A warp decides what is left open of rows [first, first + 32) of x (n, d), n at most.
-// labels (n) as assign.cuh left them, candidates (n, words).
+// A warp decides the undecided rows among [first, first + 32) of x (n, d).
+// labels (n) and candidates (n, words) come from assign.cuh.
 template <class T>
 __device__ void decide_rows(const T* x, int64 n, int d, const ExactCenters& c, int64 first,
                             const uint64* candidates, int words, int* labels) {

@@ -1,11 +1,10 @@
-// VLAD of images whose labels are known: summed residuals, power, intra- and L2-normalisation.
+// VLAD of images with known labels: summed residuals, power, intra- and L2 normalisation.
 //
 //   V_k = sum over rows x of the image with label k of (x - c_k) = (sum of x) - n_k c_k
 //
-// in float64, the rows in their order, so the same bits come out on every run and on the CPU. The output is
-// written once; what normalisation must know beforehand, the squared norm of each cell, is computed by a
-// first pass over the rows. A warp finds the rows of its cell by looking through the image's labels, 32 at a
-// time.
+// is summed in float64, in the order of the rows, so every run and the CPU give the same bits. The output is
+// written once. Normalisation needs the squared norm of each cell before that, so a first pass over the rows
+// computes it. A warp finds the rows of its cell by reading the image's labels, 32 at a time.
 #pragma once
 
 #include <instructions.cuh>
@@ -13,9 +12,9 @@
 
 namespace {
 
-constexpr int kAhead = 4;          // labels a thread reads before it looks at them
-constexpr int kQueue = 2 * kWarp;  // rows found and not yet summed
-constexpr int kNormDims = 4;       // numbers of a thread that go into one part of a norm
+constexpr int kAhead = 4;          // number of labels that a thread reads before it uses them
+constexpr int kQueue = 2 * kWarp;  // size of the queue of rows that wait to be summed
+constexpr int kNormDims = 4;       // number of dimensions of a thread in one part of a norm
 constexpr double kNormFloor = 1e-12;
 
 template <class T>
@@ -42,17 +41,17 @@ __device__ __forceinline__ double signed_power(double value, double power) {
   return copysign(power == 0.5 ? sqrt(magnitude) : pow(magnitude, power), value);
 }
 
-// One warp's cell: dimensions first_dim + lane + 32 i of its residual, i < kDims.
+// The cell of a warp. A lane holds dimensions first_dim + lane + 32 i of the residual, for i < kDims.
 template <int kDims, class T>
 struct Cell {
   const Batch<T>& batch;
   int64 image;
   int k, first_dim;
-  int64* queue;  // kQueue, the warp's own
+  int64* queue;  // of kQueue rows, not shared with other warps
   double v[kDims] = {};
   int64 count = 0;
 
-  // v = the summed residual with power.
+  // Set v to the summed residual, after the signed power.
   __device__ void sum() {
     const int64 last = batch.offsets[image + 1];
     int queued = 0;
@@ -95,7 +94,8 @@ struct Cell {
     }
   }
 
-  // |V_k|^2 over dimensions [first_dim + 128 part, + 128): the same sum however wide a slice is.
+  // Return |V_k|^2 over 128 dimensions, from first_dim + 128 part. The sum does not depend on the slice
+  // width.
   __device__ double squared_norm(int part) const {
     double sum = 0.0;
 #pragma unroll
@@ -117,7 +117,7 @@ struct Cell {
  private:
   __device__ int dim(int i) const { return first_dim + lane_of_warp() + i * kWarp; }
 
-  // Adds the first m queued rows, in their order; the numbers of some rows are read together.
+  // Add the first m queued rows in their order. Several rows are read before they are added.
   __device__ void add_rows(int m) {
     constexpr int kRows = 32 / kDims;
     for (int first = 0; first < m; first += kRows) {
@@ -140,7 +140,7 @@ struct Cell {
   }
 };
 
-// Dimensions of a slice.
+// Number of dimensions of a slice.
 template <int kDims>
 constexpr int kSlice = kDims * kWarp;
 
@@ -154,7 +154,7 @@ __device__ int norm_parts(const Batch<T>& batch) {
   return slices<kNormDims>(batch);
 }
 
-// |V_k|^2 of one cell, its parts added in their order.
+// Return |V_k|^2 of one cell. Its parts are added in order.
 template <class T>
 __device__ double squared_norm_of(const Batch<T>& batch, int64 image, int k) {
   const int n = norm_parts(batch);
@@ -164,7 +164,7 @@ __device__ double squared_norm_of(const Batch<T>& batch, int64 image, int k) {
   return sum;
 }
 
-// What the whole vector is scaled with.
+// Return the factor of the L2 normalisation.
 template <class T>
 __device__ double scale_of(const Batch<T>& batch, int64 image) {
   if (!batch.l2) return 1.0;

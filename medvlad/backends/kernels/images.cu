@@ -1,7 +1,7 @@
-// VLAD of many images, a block each, from descriptors to the vector in one launch: labels, then residuals.
+// VLAD of many images in one launch: a block computes the labels, then the residuals, of one image.
 //
-// A block's rows come from memory once, for the labels, and from cache for the residuals where the images
-// that are being worked on fit into it together.
+// A block reads its rows from memory once, for the labels. For the residuals they come from the cache, if the
+// images that run at the same time fit into it.
 #include <assign.cuh>
 #include <decide.cuh>
 #include <encode.cuh>

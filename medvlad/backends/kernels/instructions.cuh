@@ -1,12 +1,12 @@
-// What the kernels need of the hardware beyond CUDA C++: number formats, tensor cores, streamed stores.
+// Hardware features beyond CUDA C++: number formats, tensor cores, streamed stores.
 //
-// No header of the toolkit is used, so that NVRTC alone compiles every kernel.
+// No header of the CUDA toolkit is used, so NVRTC alone can compile every kernel.
 #pragma once
 
 typedef long long int64;
 typedef unsigned long long uint64;
 
-// Descriptors as networks produce them; 16-bit numbers by their bits.
+// 16-bit numbers that networks produce, as bits.
 struct Half {
   unsigned short bits;
 };
@@ -14,7 +14,7 @@ struct BFloat16 {
   unsigned short bits;
 };
 
-// The kind of number of the descriptors: float, Half or BFloat16.
+// Type of the numbers of the descriptors: float, Half or BFloat16.
 #if !defined(MEDVLAD_ELEMENT)
 #define MEDVLAD_ELEMENT float
 #endif
@@ -32,8 +32,8 @@ __device__ __forceinline__ float widened(BFloat16 value) {
   return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
 }
 
-// CuPy compiles with -ftz=true, under which a plain conversion takes denormals for zeros. The exact parts of
-// the kernels convert by these alone.
+// CuPy compiles with -ftz=true, so a plain conversion turns denormals into zeros. The exact parts of the
+// kernels therefore convert by these functions only.
 __device__ __forceinline__ double wide(float value) {
   double result;
   asm("cvt.f64.f32 %0, %1;" : "=d"(result) : "f"(value));
@@ -46,20 +46,20 @@ __device__ __forceinline__ float narrow(double value) {
   return result;
 }
 
-// Written once and not read again soon: past the cache.
+// Store a number that is not read again soon, without filling the cache.
 __device__ __forceinline__ void store_streamed(float* to, float value) { __stcs(to, value); }
 
 #if __CUDA_ARCH__ >= 800
 #define MEDVLAD_TENSOR_CORES 1
 
-// The nearest number of 11 significant bits, ties away from zero.
+// Return the nearest number of 11 significant bits. Ties go away from zero.
 __device__ __forceinline__ float rounded_to_tf32(float value) {
   unsigned bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return __uint_as_float(bits);
 }
 
-// sums (16 x 8) += a (16 x 8) times b (8 x 8), spread over the 32 threads of a warp. Thread 4 g + t holds
+// sums (16 x 8) += a (16 x 8) times b (8 x 8). The 32 threads of a warp share the work. Thread 4 g + t holds
 //   a:    (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4)
 //   b:    (t, g), (t + 4, g)
 //   sums: (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1)

@@ -1,6 +1,6 @@
-// Distances for k-means, in the order of summation that every backend keeps (reference.py): eight running
-// sums in float64, folded by halves, then what the width leaves over after division by eight, one by one. So
-// seeds and inertia agree with the CPU to the bit. Eight threads a row. Compiled without contraction.
+// Distances for k-means, summed in the order that all backends use (reference.py): eight running sums in
+// float64, added by halves, then the last d mod 8 terms one by one. Seeds and inertia therefore agree with
+// the CPU to the bit. Eight threads share a row. The compiler must not fuse products and sums.
 #include <instructions.cuh>
 #include <warp.cuh>
 
@@ -8,8 +8,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kSums = 8;
-constexpr int kCandidates = 8;  // taken together for each number of a row
-constexpr int kRunRows = 1024;  // whose distances are added before the runs are
+constexpr int kCandidates = 8;  // number of candidates that are computed together
+constexpr int kRunRows = 1024;  // number of rows whose distances are added before the runs are added
 constexpr double kUnitRoundoff = 1.1102230246251565e-16;
 
 __device__ __forceinline__ int64 row_of_thread() {
@@ -24,7 +24,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     squared_distances(const float* x, int64 n, int d, const float* centers, const int* labels,
                       double* distances) {
   const int64 row = row_of_thread();
-  const int64 own = row < n ? row : n - 1;  // threads without a row keep the others company
+  // Threads without a row must take part in the shuffles, so they repeat the last row.
+  const int64 own = row < n ? row : n - 1;
   const float* values = x + own * d;
   const float* center = centers + static_cast<int64>(labels[own]) * d;
   const auto term = [&](int j) {
@@ -39,7 +40,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   if (row < n && lane_of_row() == 0) distances[row] = sum;
 }
 
-// distances (t, n): min(closest, |x - c|^2) for each candidate, a row of x; 0 within its rounding error of 0.
+// distances (t, n): min(closest, |x - c|^2) for each candidate c, a row of x. A squared distance within its
+// rounding error of 0 counts as 0.
 extern "C" __global__ void __launch_bounds__(kThreads, 2)
     candidate_distances(const float* x, int64 n, int d, const double* norms, const int64* candidates,
                         int n_candidates, const double* closest, double* distances) {
@@ -55,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
     for (int c = 0; c < kCandidates; ++c) {
       centers[c] = x + candidates[first + c < n_candidates ? first + c : first] * d;
     }
-    // A product of two float32 is exact in float64, so this is the same with and without contraction.
+    // A product of two float32 is exact in float64, so fma gives the same bits as a product and a sum.
     for (int j = lane_of_row(); j < whole; j += kSums) {
       const double value = wide(values[j]);
 #pragma unroll

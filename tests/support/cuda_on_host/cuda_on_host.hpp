@@ -1,9 +1,9 @@
-// CUDA C++ on the host, enough of it for medvlad/backends/kernels: blocks one after another, the threads of a
-// block together, barriers, shuffles, ballots.
+// The part of CUDA C++ that medvlad/backends/kernels needs, on the host: blocks run one after another, the
+// threads of a block together, with barriers, shuffles and ballots.
 //
-// A block's threads are std::threads that meet at std::barriers where CUDA_ON_HOST_THREADS is defined, so
-// that ThreadSanitizer sees every missing __syncthreads. Otherwise they take turns on one thread: a hundred
-// times as fast, and enough to check the arithmetic.
+// If CUDA_ON_HOST_THREADS is defined, the threads of a block are std::threads that meet at std::barriers.
+// ThreadSanitizer then sees every missing __syncthreads. Otherwise they take turns on one thread, which is a
+// hundred times as fast and enough to check the arithmetic.
 #pragma once
 
 #include <algorithm>
@@ -57,7 +57,7 @@ constexpr std::size_t kSlotBytes = 32;
 #if defined(CUDA_ON_HOST_THREADS)
 using Barrier = std::barrier<>;
 #else
-// Turns to the next thread until all have come.
+// Switch to the next thread until all threads have arrived.
 struct Barrier {
   explicit Barrier(int n) : expected(n) {}
   inline void arrive_and_wait();
@@ -77,7 +77,7 @@ struct Barrier {
 struct Warp {
   explicit Warp(int n) : barrier(n) {}
   Barrier barrier;
-  // What each lane shows the others; two sets in turn, so that one barrier an exchange is enough.
+  // Values that the lanes exchange. Two sets take turns, so one barrier per exchange is enough.
   alignas(16) unsigned char slots[2][kLanes][kSlotBytes];
 };
 
@@ -90,7 +90,7 @@ struct Thread {
   Barrier* all;
 #if !defined(CUDA_ON_HOST_THREADS)
   bool begun = false, done = false;
-  Barrier* waits_at = nullptr;  // while it waits: where, and since which generation
+  Barrier* waits_at = nullptr;  // the barrier at which it waits, and the generation in which it arrived
   std::uint64_t generation = 0;
   bool waits() const { return waits_at != nullptr && waits_at->generation == generation; }
   ucontext_t context;
@@ -163,7 +163,7 @@ Value& slot(int lane) {
   return *reinterpret_cast<Value*>(me->warp->slots[me->turn][lane]);
 }
 
-// Shows `value` to the warp; slot<Value>(lane) holds what each lane shows until the next exchange.
+// Pass `value` to the warp. slot<Value>(lane) holds the value of each lane until the next exchange.
 template <class Value>
 void exchange(const Value& value) {
   me->turn ^= 1;
@@ -171,8 +171,8 @@ void exchange(const Value& value) {
   me->warp->barrier.arrive_and_wait();
 }
 
-// Denormals are taken for zeros while it lives, as CuPy's option -ftz=true has it for float32. For float64
-// too, but nothing here is a denormal of float64.
+// Denormals are zeros while it lives, as with CuPy's option -ftz=true for float32. This holds for float64 as
+// well, but the kernels have no denormals of float64.
 struct DenormalsAreZeros {
 #if defined(__SSE__)
   unsigned before = _mm_getcsr();
@@ -181,7 +181,7 @@ struct DenormalsAreZeros {
 #endif
 };
 
-// One block of `n` threads of `call`.
+// Run one block of `n` threads of `call`.
 template <class Call>
 void run_block(Index3 block, int n, const Call& call) {
   if (n % kLanes != 0) fail("a block must be whole warps");
@@ -236,7 +236,7 @@ void launch(void (*kernel)(Arguments...), Index3 grid, int threads, void** argum
   }
 }
 
-// `arguments` points at each argument, as cuLaunchKernel wants it.
+// `arguments` points at each argument, as for cuLaunchKernel.
 template <class... Arguments>
 void launch(void (*kernel)(Arguments...), unsigned grid_x, unsigned grid_y, int threads, void** arguments) {
   launch(kernel, {grid_x, grid_y, 1}, threads, arguments, std::index_sequence_for<Arguments...>{});

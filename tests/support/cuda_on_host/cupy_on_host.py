@@ -1,7 +1,6 @@
-"""The part of CuPy that medvlad uses, in host memory: kernels run as compiled by the host's C++ compiler.
+"""The part of CuPy that medvlad uses, in host memory. The host's C++ compiler compiles the kernels.
 
-`Array` says that it is on a CUDA device. What CuPy would refuse is refused here too: mixing its arrays with
-NumPy's without being asked.
+`Array` claims to be on a CUDA device. As in CuPy, mixing its arrays with NumPy's by accident is an error.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class CUDARuntimeError(RuntimeError):
 
 
 class Memory:
-    """Bytes that may be handed out, so that tests can run out of them."""
+    """Limit of one allocation in bytes, so that tests can run out of memory."""
 
     limit = None
 
@@ -78,7 +77,7 @@ def empty(shape, dtype=np.float64):
     array = np.empty(shape, dtype)
     Memory.check(array.nbytes)
     if array.dtype.kind == "f":
-        array[...] = np.nan  # what nobody has written shows
+        array[...] = np.nan  # memory that nobody writes shows up as NaN
     return array.view(Array)
 
 
@@ -143,7 +142,7 @@ class Device:
 
 
 class Stream:
-    """Everything is done at once."""
+    """A stream without delay: every call has finished when it returns."""
 
     def __init__(self, *, non_blocking=False):
         pass
@@ -212,14 +211,15 @@ class RawModule:
 
 
 def _scalar(value):
-    """A NumPy scalar as a kernel takes it; Python's own numbers have no width, and CuPy would guess."""
+    """Return a NumPy scalar as ctypes passes it. A Python number has no width, so CuPy would guess one."""
     assert isinstance(value, np.generic), f"{value!r} has no width"
     return np.ctypeslib.as_ctypes_type(value.dtype)(value.item())
 
 
 def translation(code):
-    """Kernels as a C++ file: `code` with the host's instructions, and a way to launch each of them."""
-    begin, end = code.index("// What the kernels need of the hardware"), code.index("// A warp's 32 threads")
+    """Return kernels as a C++ file: `code` with the host's instructions and a launch function per kernel."""
+    begin = code.index("// Hardware features beyond CUDA C++")
+    end = code.index("// Sums over the 32 threads of a warp")
     code = code[:begin] + "#include <instructions.cuh>\n" + code[end:]
     names = re.findall(r"^MEDVLAD_\w+\((\w+)", code, re.MULTILINE)
     names += re.findall(r'^extern "C" __global__ .*\n? +(\w+)\(const', code, re.MULTILINE)

@@ -1,4 +1,4 @@
-// The host's part of medvlad/backends/kernels/instructions.cuh: what is PTX there is arithmetic here.
+// medvlad/backends/kernels/instructions.cuh for the host, with arithmetic in place of PTX.
 #pragma once
 
 #include "cuda_on_host.hpp"
@@ -30,7 +30,7 @@ inline float widened(Half value) {
 
 inline float widened(BFloat16 value) { return __uint_as_float(static_cast<unsigned>(value.bits) << 16); }
 
-// Numbers are exact here with denormals taken for zeros elsewhere: see cuda_on_host.hpp.
+// Exact for denormals, which are zeros elsewhere: see cuda_on_host.hpp.
 inline double wide(float value) {
   const std::uint32_t bits = __float_as_uint(value), magnitude = bits & 0x7FFFFFFFU;
   if (magnitude >= 0x800000U) return static_cast<double>(value);
@@ -58,8 +58,8 @@ inline float rounded_to_tf32(float value) {
   return __uint_as_float((bits + 0x1000U) & ~0x1FFFU);
 }
 
-// As unkind as the bound in assign.cuh allows: every addend is cut off at 2^-23 of the largest, and so is the
-// sum; denormals are taken for zeros.
+// As inexact as the bound in assign.cuh allows: every addend, and the sum, is cut off at 2^-23 of the
+// largest. Denormals count as zeros.
 inline void multiply_add_tf32(float (&sums)[4], const float (&a)[4], const float (&b)[2]) {
   struct Fragments {
     float a[4], b[2];

@@ -1,6 +1,6 @@
-// Every kernel once on small awkward shapes, its threads real ones: for ThreadSanitizer, which ends the
-// program where two of them touch shared memory without a barrier between. Prints "right" where the labels
-// are, too.
+// Run every kernel once on small awkward shapes with real threads, for ThreadSanitizer. It ends the program
+// if two threads touch shared memory without a barrier in between. The program prints "right" if the results
+// are.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -40,7 +40,7 @@ void check(bool right, const char* what) {
   }
 }
 
-// Labels, then vectors both ways: a block an image, and a warp a cell.
+// Compute labels, then vectors in both ways: one block per image, and one warp per cell.
 void encode(Launch assign, Launch images, bool tensor_cores, int k) {
   constexpr int kRows = 70, kDepth = 20, kPaddedDepth = 32, kImages = 4;
   const int across = k <= 64 ? 1 : 2, padded = (k + 64 * across - 1) / (64 * across) * 64 * across;
@@ -133,7 +133,7 @@ void kmeans() {
 
 }  // namespace
 
-// With an argument the first part alone.
+// With an argument, only the first part runs.
 int main(int argc, char**) {
   encode(launch_assign_tensor_cores, launch_encode_images_tensor_cores, true, 70);
   if (argc == 1) {

@@ -1,0 +1,99 @@
+r"""Normalisation of residuals, in float64: the specification that the C++ and CUDA code follows.
+
+The steps have one order, and each is optional. :math:`V_k` is the summed residual of cell k of an image,
+:math:`m_k` the sum of the weights of the descriptors in that cell, and :math:`v` one number:
+
+.. math::
+
+    V_k &\leftarrow V_k / m_k  \quad\text{(mass)} \\
+    v &\leftarrow \operatorname{sign}(v) \, |v|^{p}  \quad\text{(signed power)} \\
+    V_k &\leftarrow V_k / \|V_k\|  \quad\text{(intra-normalisation)} \\
+    V &\leftarrow V / \|V\|  \quad\text{(L2, of the whole vector)}
+
+A mass or a norm below 1e-12 leaves zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.validate import check_interval
+
+__all__ = ["NORM_FLOOR", "Normalisation", "divided_by_mass", "signed_power", "unit"]
+
+#: A mass or a norm below this leaves zeros.
+NORM_FLOOR = 1e-12
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How the residuals of an image become its vector.
+
+    Attributes
+    ----------
+    power : float in (0, 1], default=1.0
+        Exponent of the signed power. 1: no power.
+    mass_norm : bool, default=False
+        Divide each cell's residual by the sum of the weights in that cell.
+    intra_norm : bool, default=False
+        Scale each cell's residual to unit length.
+    l2_norm : bool, default=True
+        Scale the whole vector to unit length.
+
+    Raises
+    ------
+    InputError
+        If `power` is not a number in (0, 1].
+    """
+
+    power: float = 1.0
+    mass_norm: bool = False
+    intra_norm: bool = False
+    l2_norm: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "power", check_interval(self.power, "power", 0.0, 1.0))
+        for name in ("mass_norm", "intra_norm", "l2_norm"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
+
+    @property
+    def has_norm(self) -> bool:
+        """Whether cells or the whole vector get unit length. Then no number is larger than 1."""
+        return self.intra_norm or self.l2_norm
+
+    def apply(self, residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return residuals (..., K, D) after power, intra- and L2 normalisation.
+
+        Masses are divided by beforehand, see :func:`divided_by_mass`, because local axes come in between.
+        """
+        v = signed_power(residuals, self.power)
+        if self.intra_norm:
+            v = unit(v)
+        if self.l2_norm:
+            v = unit(v.reshape(*v.shape[:-2], -1)).reshape(v.shape)
+        return v
+
+
+def signed_power(v: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    """Return sign(v) |v|^power, number by number; `v` itself if `power` is 1."""
+    if power == 1.0:
+        return v
+    powered: NDArray[np.float64] = np.sign(v) * np.abs(v) ** power
+    return powered
+
+
+def divided_by_mass(v: NDArray[np.float64], masses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return residuals (K, D) divided by the masses (K,) of their cells."""
+    large = np.abs(masses) >= NORM_FLOOR
+    divided: NDArray[np.float64] = v * np.divide(1.0, masses, out=np.zeros_like(masses), where=large)[:, None]
+    return divided
+
+
+def unit(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale the vectors along the last axis to unit length. A norm below the floor leaves zeros."""
+    norm = np.linalg.norm(v, axis=-1, keepdims=True)
+    scaled: NDArray[np.float64] = np.divide(v, norm, out=np.zeros_like(v), where=norm >= NORM_FLOOR)
+    return scaled

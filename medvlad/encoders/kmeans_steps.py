@@ -1,0 +1,205 @@
+"""The steps of k-means: seeding, Lloyd's step and empty clusters, computed by a backend.
+
+:mod:`medvlad.encoders.kmeans` explains the mathematics. `x` stands for descriptors (N, D) that the backend
+has placed in its memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.validate import InputError
+from medvlad.backends import Backend
+from medvlad.descriptors.gpu_array import GpuArray, import_cupy
+
+__all__ = [
+    "best_run",
+    "distances_to_centers",
+    "fill_empty",
+    "labels_and_inertia",
+    "mean_variance",
+    "move_centers",
+    "seed_centers",
+]
+
+# Number of descriptors per cluster among which seeds are chosen.
+_SEED_ROWS = 256
+
+# Number of rows whose distances to the centres are computed at a time, which bounds memory.
+_BLOCK_ROWS = 8192
+
+
+def seed_centers(
+    x: Any, n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
+) -> NDArray[np.float32]:
+    """Draw centres (K, D) from the rows of `x` by greedy k-means++."""
+    if len(x) > _SEED_ROWS * n_clusters:
+        rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
+        x = backend.place(backend.take(x, rows))
+    n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
+    origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
+    norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
+    chosen = [int(rng.randint(len(x)))]
+    first = np.array(chosen, np.int64)
+    closest = np.full(len(x), np.inf)
+    closest = backend.candidate_distances(x, norms, first, closest, n_threads=n_threads)[0][0]
+    while len(chosen) < n_clusters:
+        cumulative = np.cumsum(closest)
+        if cumulative[-1] > 0:
+            draws = rng.uniform(size=n_trials) * cumulative[-1]
+            trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
+        else:  # there are fewer distinct descriptors than centres, so any row is as good
+            trials = rng.randint(len(x), size=1)
+        distances, potentials = backend.candidate_distances(
+            x, norms, trials.astype(np.int64), closest, n_threads=n_threads
+        )
+        best = int(potentials.argmin())
+        chosen.append(int(trials[best]))
+        closest = distances[best]
+    return backend.take(x, np.array(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Result of one run of k-means.
+
+    Attributes
+    ----------
+    centers : ndarray of float32, shape (K, D)
+    labels : ndarray of int32, shape (N,)
+    inertia : float
+    n_iter : int
+        Number of Lloyd steps.
+    at_rest : bool
+        Whether the centres came to rest within the allowed number of steps.
+    """
+
+    centers: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    inertia: float
+    n_iter: int
+    at_rest: bool
+
+
+def best_run(
+    x: Any,
+    starts: Iterable[NDArray[np.float32]],
+    threshold: float,
+    max_iter: int,
+    backend: Backend,
+    n_threads: int,
+) -> Run:
+    """Run k-means from each start and return the run with the lowest inertia; the first one on a tie."""
+    best = None
+    for start in starts:
+        centers, n_iter, at_rest = _run_lloyd(x, start, threshold, max_iter, backend, n_threads)
+        labels, inertia = labels_and_inertia(x, centers, backend, n_threads)
+        if best is None or inertia < best.inertia:
+            best = Run(centers, labels, inertia, n_iter, at_rest)
+    assert best is not None
+    return best
+
+
+def _run_lloyd(
+    x: Any,
+    centers: NDArray[np.float32],
+    threshold: float,
+    max_iter: int,
+    backend: Backend,
+    n_threads: int,
+) -> tuple[NDArray[np.float32], int, bool]:
+    """Run Lloyd's steps until the sum of the squared moves is at most `threshold`.
+
+    Return the centres, the number of steps, and whether the centres came to rest within `max_iter` steps.
+    """
+    offsets = np.array([0, len(x)], np.int64)
+    for n_iter in range(1, max_iter + 1):
+        residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
+        moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
+        updated = move_centers(centers, moves)
+        empty = np.flatnonzero(counts[0] == 0)
+        refilled = False
+        if len(empty):
+            refilled = fill_empty(x, centers, updated, empty, backend, n_threads)
+        at_rest = np.array_equal(updated, centers) or float((moves**2).sum()) <= threshold
+        centers = updated
+        if at_rest and not refilled:
+            return centers, n_iter, True
+    return centers, max_iter, False
+
+
+def labels_and_inertia(
+    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int
+) -> tuple[NDArray[np.int32], float]:
+    """Return the labels (N,) and the sum of squared distances of the descriptors to their centres."""
+    labels = _labels(x, centers, backend, n_threads)
+    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
+    return labels, float(distances.sum())
+
+
+def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:
+    """Return the labels of placed descriptors in host memory."""
+    labels = backend.assign(x, centers, n_threads=n_threads)
+    if isinstance(x, GpuArray):
+        labels = import_cupy().asnumpy(labels)
+    return np.asarray(labels, np.int32)
+
+
+def mean_variance(x: Any, backend: Backend, n_threads: int) -> float:
+    """Return the mean of the variances of the features.
+
+    Sums are in float64, because sums of large float32 numbers could overflow.
+    """
+    n, d = x.shape
+    mean = (backend.column_sums(x)[None] / n).astype(np.float32)
+    one_cell = np.zeros(n, np.int32)
+    distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)
+    return float(distances.sum()) / float(n * d)
+
+
+def move_centers(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the moved centres, or raise InputError if a sum of descriptors is beyond float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        updated = (centers + moves).astype(np.float32)
+    if not np.isfinite(updated).all():
+        raise InputError(
+            f"descriptors as large as {np.abs(centers).max():.3g} add up to more than float32: rescale them"
+        )
+    return updated
+
+
+def fill_empty(
+    x: Any,
+    centers: NDArray[np.float32],
+    updated: NDArray[np.float32],
+    empty: NDArray[np.intp],
+    backend: Backend,
+    n_threads: int,
+) -> bool:
+    """Move the `empty` centres of `updated` to the rows farthest from their `centers`.
+
+    Return whether a centre moved. None does if all rows are at their centres.
+    """
+    labels = _labels(x, centers, backend, n_threads)
+    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
+    farthest = np.argsort(-distances, kind="stable")[: len(empty)]
+    farthest = farthest[distances[farthest] > 0]
+    updated[empty[: len(farthest)]] = backend.take(x, farthest)
+    return len(farthest) > 0
+
+
+def distances_to_centers(x: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the Euclidean distances (N, K) of descriptors in host memory to the centres (K, D)."""
+    c = centers.astype(np.float64)
+    distances = np.empty((len(x), len(c)), np.float32)
+    for start in range(0, len(x), _BLOCK_ROWS):
+        block = x[start : start + _BLOCK_ROWS].astype(np.float64)
+        squared = np.einsum("nd,nd->n", block, block)[:, None] - 2 * block @ c.T + np.einsum("kd,kd->k", c, c)
+        distances[start : start + _BLOCK_ROWS] = np.sqrt(np.maximum(squared, 0))
+    return distances

@@ -1,0 +1,159 @@
+"""VLAD of descriptors that have weights, or belong to several cells.
+
+It computes soft assignment, normalisation of residuals and mass, local axes, descriptor weights, and
+residuals to adapted centres. Everything happens in host memory, in blocks of descriptors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad.backends.normalise import Normalisation
+from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.encoders.local_axes import rotated
+from medvlad.encoders.memberships import Memberships
+
+__all__ = ["WeightedVLAD", "adapted_centers"]
+
+# Number of rows whose weights in all cells are in memory at a time.
+_BLOCK_ROWS = 8192
+
+_SUMS = Normalisation(l2_norm=False)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedVLAD:
+    """Encoder of images whose descriptors belong to cells with weights.
+
+    Attributes
+    ----------
+    memberships : Memberships
+        Finds cells and weights. Its backend also sums the residuals.
+    origins : ndarray of float32, shape (K, D)
+        Points that residuals start from.
+    normalisation : Normalisation
+    rotations : ndarray of float32, shape (K, D, D), or None
+        Local axes. None: residuals are not rotated.
+    """
+
+    memberships: Memberships
+    origins: NDArray[np.float32]
+    normalisation: Normalisation
+    rotations: NDArray[np.float32] | None = None
+
+    def encode(self, descriptors: Descriptors) -> NDArray[np.float32]:
+        """Return the vector of each image.
+
+        Parameters
+        ----------
+        descriptors : Descriptors
+            In host memory.
+
+        Returns
+        -------
+        ndarray of float32, shape (B, K * D)
+
+        Raises
+        ------
+        InputError
+            If a descriptor is not finite, or a vector without normalisation is too large for float32.
+        """
+        check_finite(descriptors.values, descriptors.offsets)
+        encoded = np.empty((len(descriptors), self.origins.size), np.float32)
+        for start, part in _runs(descriptors):
+            encoded[start : start + len(part)] = self._encode_run(part)
+        if not self.normalisation.has_norm:
+            check_finite(encoded, name="encoded images, too large for float32,")
+        return encoded
+
+    def _encode_run(self, part: Descriptors) -> NDArray[np.floating]:
+        cells, weights = self.memberships.of(part.values)
+        if part.weights is not None:
+            weights *= part.weights[:, None]
+        rotations = self.rotations
+        # The backends cannot rotate, so they only sum and divide by the mass if there are local axes.
+        how = self.normalisation if rotations is None else _mass_only(self.normalisation)
+        vectors = self.memberships.backend.encode_weighted(
+            part.values,
+            part.offsets,
+            self.origins,
+            cells,
+            weights,
+            how,
+            n_threads=self.memberships.n_threads,
+        )
+        if rotations is None:
+            return vectors
+        return self.normalisation.apply(rotated(vectors, rotations)).reshape(len(part), -1)
+
+
+def adapted_centers(parts: Iterable[Descriptors], memberships: Memberships) -> NDArray[np.float32]:
+    """Return the mean of the descriptors in each cell: the centres adapted to new images.
+
+    Parameters
+    ----------
+    parts : iterable of Descriptors
+        Blocks of images in host memory.
+    memberships : Memberships
+        Assignment to the cells, without residual normalisation.
+
+    Returns
+    -------
+    ndarray of float32, shape (K, D)
+        A cell without descriptors keeps its centre.
+
+    Raises
+    ------
+    InputError
+        If a descriptor is not finite, or a mean is too large for float32.
+    """
+    centers = memberships.centers
+    total, mass = np.zeros(centers.shape), np.zeros(len(centers))
+    for part in parts:
+        check_finite(part.values, part.offsets)  # descriptors from a GPU have not been checked before
+        for start in range(0, len(part.values), _BLOCK_ROWS):
+            x = part.values[start : start + _BLOCK_ROWS]
+            cells, weights = memberships.of(x)
+            if part.weights is not None:
+                weights *= part.weights[start : start + _BLOCK_ROWS, None]
+            masses = np.empty((1, len(centers)))
+            offsets = np.array([0, len(x)], np.int64)
+            sums = memberships.backend.encode_weighted(
+                x,
+                offsets,
+                centers,
+                cells,
+                weights,
+                _SUMS,
+                n_threads=memberships.n_threads,
+                masses_out=masses,
+            )
+            total += sums.reshape(centers.shape)
+            mass += masses[0]
+    moved = total / np.where(mass > 0, mass, 1.0)[:, None]
+    with np.errstate(over="ignore"):
+        adapted = (centers + moved).astype(np.float32)
+    check_finite(adapted, name="adapted centres, too large for float32,")
+    return adapted
+
+
+def _mass_only(how: Normalisation) -> Normalisation:
+    return replace(how, power=1.0, intra_norm=False, l2_norm=False)
+
+
+def _runs(descriptors: Descriptors) -> Iterator[tuple[int, Descriptors]]:
+    """Yield runs of images and the index of their first image.
+
+    A run has at most `_BLOCK_ROWS` descriptors, or is a single image.
+    """
+    start = 0
+    while start < len(descriptors):
+        most = descriptors.offsets[start] + _BLOCK_ROWS
+        stop = max(start + 1, int(np.searchsorted(descriptors.offsets, most, side="right")) - 1)
+        yield start, descriptors[start:stop]
+        start = stop
