@@ -22,6 +22,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from medvlad._util.text_table import text_table
 from medvlad._util.validate import check_choice
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.bootstrap import bootstrap_intervals, compare
@@ -211,23 +212,31 @@ def _groups_of(dataset: ImageFolder, decided: HeldOut) -> NDArray[Any] | None:
 
 
 def score_table(results: list[Mapping[str, Any]]) -> str:
-    """Plain-text table of the results of several encoders, one line each."""
-    two_classes = all("positive_class" in r for r in results)
-    header = ["encode", "scale", "accuracy", "95 % interval", "balanced"]
-    header += ["sensitivity", "specificity"] if two_classes else []
-    rows = [[*header, "AUC"]]
-    for r in results:
-        low, high = r["accuracy_ci95"]
+    """Return a plain-text table with one line for each result.
+
+    Parameters
+    ----------
+    results : list of dict
+        The `results` of :meth:`medvlad.experiment.Experiment.evaluate`.
+
+    Returns
+    -------
+    str
+        Columns: encode, scale, accuracy and its 95 % interval, balanced accuracy, AUC. If every result has
+        two classes, also sensitivity and specificity. An undefined metric is shown as "-".
+    """
+    two_classes = all("positive_class" in one for one in results)
+    named = ["sensitivity", "specificity"] if two_classes else []
+    header = ["encode", "scale", "accuracy", "95 % interval", "balanced", *named, "AUC"]
+    rows = []
+    for one in results:
+        low, high = one["accuracy_ci95"]
         row = [
-            str(r["encode"]),
-            ",".join(map(str, r["scales"])),
-            f"{r['accuracy']:.3f}",
+            one["encode"],
+            ",".join(map(str, one["scales"])),
+            f"{one['accuracy']:.3f}",
             f"{low:.3f} to {high:.3f}",
-            f"{r['balanced_accuracy']:.3f}",
+            f"{one['balanced_accuracy']:.3f}",
         ]
-        figures = ["sensitivity", "specificity", "auc"] if two_classes else ["auc"]
-        row += ["-" if r[name] is None else f"{r[name]:.3f}" for name in figures]
-        rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+        rows.append(row + [None if one[name] is None else f"{one[name]:.3f}" for name in [*named, "auc"]])
+    return text_table(header, rows)
