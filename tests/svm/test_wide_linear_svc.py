@@ -17,7 +17,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from medvlad._util.validate import InputError
-from medvlad.svm import newton as svm_solver
+from medvlad.svm import blocks, newton
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 SHAPES = {"wide": (60, 200), "tall": (300, 20), "square": (50, 50), "one wider": (40, 41)}
@@ -120,8 +120,10 @@ def test_blocks_do_not_matter(shape, make, dtype, monkeypatch):
     X, y = draw(shape, 3)
     X = X.astype(dtype)
     whole = WideLinearSVC(30.0, class_weight="balanced").fit(X, y)
-    for name, entries in [("_GRAM_BLOCK", 1100), ("_PASS_BLOCK", 1700), ("_LEAST_BLOCK", 1)]:
-        monkeypatch.setattr(svm_solver, name, entries)
+    for module in (blocks, newton):
+        monkeypatch.setattr(module, "GRAM_BLOCK", 1100)
+        monkeypatch.setattr(module, "PASS_BLOCK", 1700)
+    monkeypatch.setattr(blocks, "_LEAST_BLOCK", 1)
     split = WideLinearSVC(30.0, class_weight="balanced").fit(make(X), y)
     np.testing.assert_allclose(split.coef_, whole.coef_, rtol=0, atol=1e-11)
     np.testing.assert_allclose(split.intercept_, whole.intercept_, rtol=0, atol=1e-11)
@@ -296,7 +298,7 @@ def test_beyond_double_precision_warns(pad):
 MEASURE = """
 import json, sys, time
 import numpy as np
-from medvlad.classify import WideLinearSVC
+from medvlad.svm import WideLinearSVC
 
 def kib(field):
     with open("/proc/self/status") as lines:
@@ -324,7 +326,7 @@ print(json.dumps({"peak": 1024 * (kib("VmHWM:") - before), "input": X.nbytes, "f
 
 
 def measure(n, d, C=1.0):
-    root = str(Path(svm_solver.__file__).parents[1])
+    root = str(Path(newton.__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-c", MEASURE, str(n), str(d), str(C)]
     done = subprocess.run(
