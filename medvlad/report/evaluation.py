@@ -23,8 +23,8 @@ from medvlad.encoders.recipe import encoder_steps
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
-from medvlad.experiment import Evaluation, evidence_picture
-from medvlad.explain import has_evidence, is_additive
+from medvlad.experiment import Evaluation
+from medvlad.explain import evidence_picture, has_evidence, is_additive
 from medvlad.images.read import load_image, png
 from medvlad.report import plots as figures
 from medvlad.report.html import Page
@@ -162,7 +162,7 @@ def explain_page(predictions: Sequence[dict[str, Any]], folder: Path, how: str) 
     Parameters
     ----------
     predictions : sequence of dict
-        With evidence; see :func:`medvlad.experiment.predict_images`.
+        With evidence; see :func:`medvlad.predict.predict_images`.
     folder : Path
         Where the pictures are.
     how : str

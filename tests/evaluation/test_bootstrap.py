@@ -8,7 +8,7 @@ from scipy.stats import binom
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
 from medvlad import InputError
-from medvlad.evaluation.bootstrap import _figures_of, bootstrap_intervals, compare
+from medvlad.evaluation.bootstrap import _weighted_metrics, bootstrap_intervals, compare
 
 
 def problem(seed, n=60, n_classes=3, ties=True):
@@ -24,7 +24,7 @@ def test_figures_of_weights_are_scikit_learns_of_copies(seed, n_classes, ties):
     labels, decision = problem(seed, 30, n_classes, ties)
     weights = np.random.default_rng(seed).integers(0, 4, (3, len(labels)))
     weights[:, :n_classes] = 1
-    found = _figures_of(labels, decision)(weights.astype(float))
+    found = _weighted_metrics(labels, decision)(weights.astype(float))
     for row, got in zip(weights, found.T, strict=True):
         y, d = np.repeat(labels, row), np.repeat(decision, row, axis=0)
         aucs = [roc_auc_score(y == k, d[:, k]) for k in range(n_classes)]
@@ -59,7 +59,7 @@ def test_same_seed_same_interval(monkeypatch):
     first = bootstrap_intervals(labels, decision, random_state=3)
     assert first == bootstrap_intervals(labels, decision, random_state=3)
     assert first != bootstrap_intervals(labels, decision, random_state=4)
-    monkeypatch.setattr("medvlad.evaluation.bootstrap._DRAWS_AT_A_TIME", 1000)  # memory changes nothing
+    monkeypatch.setattr("medvlad.evaluation.bootstrap._WEIGHTS_AT_A_TIME", 1000)  # memory changes nothing
     assert first == bootstrap_intervals(labels, decision, random_state=3)
 
 
@@ -107,9 +107,9 @@ def test_pairing_sees_what_single_intervals_do_not():
 
 def test_what_does_not_fit_is_refused():
     labels, decision = problem(0)
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="do not match"):
         bootstrap_intervals(labels[:-1], decision)
-    with pytest.raises(InputError, match="do not fit"):
+    with pytest.raises(InputError, match="do not match"):
         bootstrap_intervals(labels[:0], decision[:0])
-    with pytest.raises(InputError, match="2 groups for 60 images"):
+    with pytest.raises(InputError, match="groups has 2 entries for 60 images"):
         bootstrap_intervals(labels, decision, groups=np.array(["a", "b"]))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medvlad import InputError
-from medvlad.evaluation.calibration import calibration_figures, calibrator
+from medvlad.evaluation.calibration import calibration_metrics, calibrator
 
 
 def columns(values):
@@ -33,7 +33,7 @@ def test_several_classes(rng, method):
     np.testing.assert_allclose(found.sum(axis=1), 1)
     assert (found.argmax(axis=1) == labels).mean() > 0.7
     # Three independent answers divided by their sum are not quite what the truth would be.
-    assert calibration_figures(labels, found)["expected_calibration_error"] < 0.15
+    assert calibration_metrics(labels, found)["expected_calibration_error"] < 0.15
 
 
 def test_two_separable_images_a_class_are_enough():
@@ -44,7 +44,7 @@ def test_two_separable_images_a_class_are_enough():
 
 def test_figures_by_hand():
     probability = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8]])
-    found = calibration_figures(np.array([0, 1, 1, 1]), probability)
+    found = calibration_metrics(np.array([0, 1, 1, 1]), probability)
     assert found["brier"] == pytest.approx((0.01 + 0.16 + 0.49 + 0.04) / 4)
     assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.6, 0.3, 0.8]).mean())
     # Each image is a bin of its own.
@@ -55,11 +55,11 @@ def test_figures_by_hand():
 
 def test_perfect_and_useless_probabilities(rng):
     labels = rng.integers(0, 2, 10_000)
-    sure = calibration_figures(labels, np.eye(2)[labels])
+    sure = calibration_metrics(labels, np.eye(2)[labels])
     assert (sure["brier"], sure["expected_calibration_error"]) == (0, 0)
-    wrong = calibration_figures(labels, np.eye(2)[1 - labels])
+    wrong = calibration_metrics(labels, np.eye(2)[1 - labels])
     assert (wrong["brier"], wrong["expected_calibration_error"]) == (1, 1)
-    three = calibration_figures(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]))
+    three = calibration_metrics(np.array([0, 1]), np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]]))
     assert three["brier"] == pytest.approx((0.5 + 2) / 2)
 
 

@@ -7,7 +7,8 @@ from scipy.stats import binomtest
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.cross_validation import held_out
-from medvlad.evaluation.metrics import figures, score_table, scores, wilson_interval
+from medvlad.evaluation.held_out_metrics import held_out_metrics as figures
+from medvlad.evaluation.metrics import score_table, scores, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (17, 23), (496, 624)])

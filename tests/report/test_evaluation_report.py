@@ -9,7 +9,8 @@ from PIL import Image
 from medvlad import VLAD, Descriptors, GlobalPool, WideLinearSVC
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.cross_validation import held_out
-from medvlad.experiment import Evaluation, evidence_picture
+from medvlad.experiment import Evaluation
+from medvlad.explain import evidence_picture
 from medvlad.report.evaluation import _patch, cluster_patches, confident_errors
 
 GRID = SimpleNamespace(grids_=((2, 2),), mirrored_=(False,))
