@@ -1,6 +1,9 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 # Each makes its environment in .venv from what pyproject.toml names; nothing is installed by hand.
 PYTHON ?= python3
+# Settings of Python and of BLAS from outside do not reach the programs below: results must not depend on them.
+# PYTHON itself chooses the interpreter here and is not passed on.
+unexport $(filter PYTHON% OPENBLAS% OMP% MKL%,$(.VARIABLES))
 VENV ?= .venv
 # What must not be skipped: everything that the environment below installs.
 REQUIRE ?= native,keras,bundled$(if $(filter Linux,$(shell uname -s)),$(comma)nvrtc)

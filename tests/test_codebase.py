@@ -1,7 +1,9 @@
 """The package as a whole: what importing it costs, what it exports, that its version stands in one place."""
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -79,6 +81,60 @@ def test_the_stub_is_the_module():
         signature = getattr(native, name).__doc__.splitlines()[0]
         found = re.findall(r"(\w+): ", signature)
         assert [argument.arg for argument in node.args.args] == found, name
+
+
+OUTSIDE = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONHASHSEED": "3",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+KEPT = {"KERAS_BACKEND": "tensorflow", "MEDVLAD_SIMD": "portable"}
+
+
+def names_in(environment):
+    """Return the names of variables in what `env` has printed."""
+    return {line.partition("=")[0] for line in environment.splitlines()}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("arguments", [[], ["PYTHON=python-of-the-user"]], ids=["default", "PYTHON"])
+def test_make_passes_no_settings_of_python_on(tmp_path, arguments):
+    # A make that runs this test has passed its own choice of PYTHON on.
+    outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHON")}
+    (tmp_path / "print.mk").write_text("print-environment:\n\t@echo CHOSEN=$(PYTHON)\n\t@env\n")
+    done = subprocess.run(
+        ["make", "-s", "-f", "Makefile", "-f", tmp_path / "print.mk", *arguments, "print-environment"],
+        cwd=ROOT,
+        env=outer | OUTSIDE | KEPT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = names_in(done.stdout)
+    assert names >= {*KEPT, "PATH"}
+    assert not [name for name in names if name.startswith(("PYTHON", "OPENBLAS", "OMP", "MKL"))]
+    assert f"CHOSEN={'python-of-the-user' if arguments else 'python3'}\n" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_ci_passes_no_settings_of_python_on(tmp_path):
+    """With a program in place of make that prints its environment."""
+    make = tmp_path / "make"
+    make.write_text("#!/bin/sh\nenv\n")
+    make.chmod(0o755)
+    chosen = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHON": "python-of-the-user"}
+    done = subprocess.run(
+        ["bash", ROOT / ".ci" / "run"],
+        env=os.environ | OUTSIDE | KEPT | chosen,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = names_in(done.stdout)
+    assert names >= {*KEPT, "PATH", "PYTHON", "MEDVLAD_WERROR"}
+    assert not names & OUTSIDE.keys()
 
 
 def test_smoke():

@@ -39,7 +39,8 @@ from PIL import Image
 
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_n_threads, one_line
-from medvlad.images.read import load_image, resize_square, split_frame
+from medvlad.images.frames import split_frame
+from medvlad.images.read import load_image, resize_square
 
 __all__ = ["CORNER_SIDE", "THUMB_SIDE", "Box", "ImageFacts", "grey_thumbnails", "read_facts"]
 

@@ -11,10 +11,10 @@ or, for few images and large ones,
     decide          rows with several candidates, exactly
     cells           norms, then residuals and normalisation, a warp a cell and slice
 
-Descriptors are NumPy arrays or :class:`~medvlad.descriptors.gpu_array.GpuArray`. What is on a GPU stays there,
-and is computed on its library's stream. Host arrays go through two pairs of pinned buffers, block by block. So
-copies in, kernels and copies out overlap, and the batch may be larger than the GPU's memory. No kernel adds
-floating-point numbers in an order that could change: the same bits on every run, whichever way is taken.
+Descriptors are NumPy arrays or :class:`~medvlad.descriptors.gpu_array.GpuArray`. What is on a GPU stays
+there, and is computed on its library's stream. Host arrays go through two pairs of pinned buffers, block by
+block. So copies in, kernels and copies out overlap, and the batch may be larger than the GPU's memory.
+No kernel adds floating-point numbers in an order that could change: the same bits on every run.
 
 `encode` and `assign` of a GpuArray wait for the device before they return: they look whether every number was
 finite. So what they were given may be released by then.

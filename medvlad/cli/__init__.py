@@ -1,13 +1,11 @@
 """The command `medvlad`: options in, one call into the library, a table or JSON out.
 
-Exit status: 0 done, 1 done with images skipped, 2 the user's mistake, a full disk or too little
-memory, in one sentence on standard error, 130 after Ctrl-C.
+Exit status: 0 done, 1 done with images skipped, 2 an error, 130 after Ctrl-C. An error is a mistake of the
+user, a full disk, output that cannot be written, or too little memory: one sentence on standard error.
 """
 
 from __future__ import annotations
 
-import errno
-import io
 import json
 import logging
 import os
@@ -26,6 +24,7 @@ from medvlad.cli.export import export, show
 from medvlad.cli.fetch import fetch
 from medvlad.cli.paper import paper
 from medvlad.cli.store import extract, store
+from medvlad.cli.streams import finish_output, open_streams
 from medvlad.images.dicom import quiet_pydicom
 
 __all__ = ["cli", "main"]
@@ -35,36 +34,30 @@ def main() -> None:
     """Run the command line and exit."""
     # TensorFlow announces itself on standard error unless told not to before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    for stream in (sys.stdout, sys.stderr):  # a file name may be no text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    open_streams()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             quiet_pydicom()
             status = cli.main(prog_name="medvlad", standalone_mode=False)
+        finish_output()
     except click.Abort:
         click.echo("medvlad: interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (InputError, MissingExtraError) as error:
-        click.echo(f"medvlad: {error}", err=True)
-        sys.exit(2)
+    except (InputError, MissingExtraError, OutOfMemory) as error:
+        message = str(error)
     except OSError as error:
-        # What writes files names them; a full disk without a name is standard output's.
-        unnamed = "standard output: " if error.errno in (errno.EPIPE, errno.ENOSPC, errno.EIO) else ""
-        what = f"{error.filename}: " if error.filename else unnamed
-        click.echo(f"medvlad: {what}{error.strerror or error}", err=True)
-        sys.exit(2)
-    except OutOfMemory as error:
-        click.echo(f"medvlad: {error}", err=True)
-        sys.exit(2)
+        what = f"{error.filename}: " if error.filename else ""
+        message = f"{what}{error.strerror or error}"
     except MemoryError as error:
-        click.echo(f"medvlad: not enough memory ({error}): give fewer images or a smaller scale", err=True)
-        sys.exit(2)
-    sys.exit(status or 0)
+        message = f"not enough memory ({error}): give fewer images or a smaller scale"
+    else:
+        sys.exit(status or 0)
+    click.echo(f"medvlad: {message}", err=True)
+    sys.exit(2)
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:

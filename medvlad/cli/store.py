@@ -108,17 +108,64 @@ def store_ls(folder: Path) -> None:
 
 @store.command("verify")
 @click.argument("folder", metavar="STORE", type=PATH)
-def store_verify(folder: Path) -> int:
-    """Read everything in a store and say what is damaged; exit status 2 if anything is."""
+@click.option("--recompute", type=int, metavar="N", help="Extract N images again as well, and compare.")
+@click.option(
+    "--images",
+    type=PATH,
+    multiple=True,
+    help="--recompute: a folder of images, or an image; may be repeated.",
+)
+@click.option("--weights", default="imagenet", show_default=True, help="--recompute: as for extract.")
+@click.option("--engine", default="auto", show_default=True, help="--recompute: as for extract.")
+@click.option("--threads", type=int, help="--recompute: threads [default: all processors].")
+def store_verify(
+    folder: Path,
+    recompute: int | None,
+    images: tuple[Path, ...],
+    weights: str,
+    engine: str,
+    threads: int | None,
+) -> int:
+    """Read everything in a store and say what is damaged; exit status 2 if anything is.
+
+    With --recompute, images are extracted again with the settings of each section that holds them.
+    """
+    if (recompute is None) != (not images):
+        raise InputError("--recompute N needs the images: add --images FOLDER; --images needs --recompute N")
     n_images, damage = 0, []
     for section in _sections(folder):
         n_images += len(section)
         damage += section.verify()
-    for sentence in damage:
+    different: list[str] = []
+    if recompute is not None:
+        n_compared, different, not_checked = _recomputed(folder, images, recompute, weights, engine, threads)
+        for sentence in not_checked:
+            click.echo(f"medvlad: {sentence}", err=True)
+        click.echo(f"{n_compared} images recomputed, {len(different)} of them differ")
+    for sentence in damage + different:
         click.echo(f"medvlad: {sentence}", err=True)
     state = f"{len(damage)} damaged; 'medvlad store gc' removes them" if damage else "nothing is damaged"
     click.echo(f"{n_images} images, {state}")
-    return 2 if damage else 0
+    return 2 if damage or different else 0
+
+
+def _recomputed(
+    folder: Path,
+    given: tuple[Path, ...],
+    n: int,
+    weights: str,
+    engine: str,
+    threads: int | None,
+) -> tuple[int, list[str], list[str]]:
+    from medvlad.datasets.folders import list_images
+    from medvlad.extraction.store_check import recompute_store
+    from medvlad.images import list_frames
+
+    images: list[Any] = []
+    for path in given:
+        images += list_images(path) if path.is_dir() else list_frames(path)
+    start_keras()
+    return recompute_store(folder, images, n, weights=weights, engine=engine, n_threads=threads)
 
 
 @store.command("gc")

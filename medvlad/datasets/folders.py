@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_indices
 from medvlad.images.dicom import is_dicom, patient_of
-from medvlad.images.read import is_image_name, list_frames, split_frame
+from medvlad.images.frames import split_frame
+from medvlad.images.read import is_image_name, list_frames
 
 __all__ = ["ImageFolder", "load_image_folder"]
 

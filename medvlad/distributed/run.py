@@ -46,10 +46,10 @@ from medvlad.distributed.worker import (
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
 from medvlad.images.dicom import is_dicom
+from medvlad.images.frames import split_frame
+from medvlad.images.hashed_file import image_key
 from medvlad.images.nifti import NIFTI_SUFFIXES
 from medvlad.images.prefetch import as_sequence
-from medvlad.images.read import split_frame
-from medvlad.store.store import image_key
 
 __all__ = ["encode_distributed", "extract_distributed"]
 

@@ -17,8 +17,9 @@ what is made of the descriptors comes back.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import closing
 from itertools import islice, product
 from pathlib import Path
@@ -35,9 +36,10 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.engines import calibrate, choose_engine, make_engine
 from medvlad.extraction.network import build_network, import_keras
 from medvlad.extraction.weights import fingerprint, weights_source
+from medvlad.images.hashed_file import image_key
 from medvlad.images.prefetch import as_sequence, load_squares
 from medvlad.images.read import RESIZE_FILTERS
-from medvlad.store.store import DescriptorStore, Section, ShardWriter, image_key
+from medvlad.store.store import DescriptorStore, Section, ShardWriter
 from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["CNNDescriptors", "input_side"]
@@ -309,11 +311,12 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
 
     def _section(self, scales: Sequence[int] | None = None) -> Section:
         """Return the part of the store for these parameters, or for some of the scales alone."""
-        settings = {
+        listed = _check_scales(self.scales if scales is None else scales)
+        settings: dict[str, Any] = {
             "model": self.model.lower(),
             "layer": self.layer,
             "weights": self.weights_fingerprint_,
-            "scales": list(_check_scales(self.scales if scales is None else scales)),
+            "scales": list(listed),
             "resize": self.resize,
             "preprocessing": _PREPROCESSING,
             "dtype": self.dtype,
@@ -322,27 +325,39 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             settings["ranges"] = self._ranges()
         if self.mirror:
             settings["mirror"] = True
+        settings["shape"] = [self._descriptors_an_image(listed), self.n_features_out_]
         assert self.store is not None
         return DescriptorStore(self.store).section(settings)
 
     def _fill_store(self, X: Any, section: Section | None = None) -> tuple[Section, list[str | None]]:
-        """Extract what the store has not; return its section and each image's key, None where skipped."""
+        """Extract what the store has not; return its section and each image's key, None if it is skipped.
+
+        Keys are needed to know what is missing, which may be hours before an image is decoded. A file that
+        has changed meanwhile is filed under the key of the bytes that were decoded, and has that key.
+        """
         section = self._section() if section is None else section
         digests: dict[Path, str] = {}
         keys: list[str | None] = [self._key_of(X[i], i, digests) for i in range(len(X))]
-        seen: set[str] = set()
-        missing = []
-        for i, key in enumerate(keys):
-            if key is not None and key not in section and key not in seen:
-                seen.add(key)
-                missing.append(i)
-        with section.writer() as writer:
-            absent = self._join_scales(writer, keys, missing)
-            self.n_extracted_ = 0
-            for indices, block in self._extract(X, absent):
-                self.n_extracted_ += len(indices)
-                for i, values in zip(indices, block, strict=True):
-                    writer.add(str(keys[i]), values)
+        self.n_extracted_ = 0
+        section.prepare()
+        done: set[int] = set()
+        # Once, and again for the copies of a file that has changed meanwhile.
+        while missing := _first_of_each(keys, section, done):
+            with section.writer() as writer:
+                absent = self._join_scales(writer, keys, missing)
+                decoded: dict[int, str] = {}
+                for indices, block in self._extract(X, absent, keys=decoded) if absent else ():
+                    self.n_extracted_ += len(indices)
+                    for i, values in zip(indices, block, strict=True):
+                        keys[i] = decoded[i]
+                        writer.add(decoded[i], values)
+            done.update(missing)
+            self._leave_out_skipped(keys)
+        self._leave_out_skipped(keys)
+        return section, keys
+
+    def _leave_out_skipped(self, keys: list[str | None]) -> None:
+        """Set the keys of skipped images and of their copies to None, and list the copies as well."""
         reasons = {keys[i]: reason for i, reason in self.skipped_ if keys[i] is not None}
         told = {i for i, _ in self.skipped_}
         for i, key in enumerate(keys):
@@ -351,7 +366,6 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
                 if i not in told:  # a copy of one that cannot be read
                     self.skipped_.append((i, reasons[key]))
         self.skipped_.sort()
-        return section, keys
 
     def _join_scales(
         self, writer: ShardWriter, keys: Sequence[str | None], missing: Sequence[int]
@@ -406,10 +420,13 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
             self.skipped_.append((index, str(error)))
             return None
 
-    def _extract(self, X: Any, wanted: Sequence[int], values: Any = None) -> Iterator[tuple[list[int], Any]]:
+    def _extract(
+        self, X: Any, wanted: Sequence[int], values: Any = None, keys: dict[int, str] | None = None
+    ) -> Iterator[tuple[list[int], Any]]:
         """Yield indices of images and their descriptors (m, n, D), batch by batch, without the unreadable.
 
-        They are made in `values` (at least the images' rows, D), one after another, where it is given.
+        They are made in `values` (at least the images' rows, D), one after another, where it is given. `keys`
+        gets the keys of what was decoded.
         """
         scales = _check_scales(self.scales)
         sides = [input_side(scale) for scale in scales]
@@ -424,7 +441,8 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         if shown is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
             shown = False
         n_threads = check_n_threads(self.n_threads)
-        loaded = load_squares(X, wanted, sides, self.resize, n_threads=min(n_threads, _LOADERS))
+        n_loaders = min(n_threads, _LOADERS)
+        loaded = load_squares(X, wanted, sides, self.resize, n_threads=n_loaders, keys=keys)
         with (
             closing(loaded),
             progress_bar(n_images, "descriptors", shown) as bar,
@@ -515,8 +533,11 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         with closing(loaded):
             return calibrate(self._network, batches(), n_threads=n_threads)
 
-    def _descriptors_an_image(self) -> int:
-        return sum(h * w for h, w in self.grids_)
+    def _descriptors_an_image(self, scales: Sequence[int] | None = None) -> int:
+        """Return how many descriptors an image has, at some of the scales or at all."""
+        if scales is None:
+            return sum(h * w for h, w in self.grids_)
+        return sum(math.prod(self._grid(input_side(scale))) for scale in scales) * len(self._views())
 
     def _views(self) -> tuple[bool, ...]:
         """Whether each view of a square is mirrored."""
@@ -550,6 +571,15 @@ def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
     if not listed or len(set(listed)) != len(listed):
         raise InputError(f"scales must be at least one integer, none of them twice, got {scales!r}")
     return tuple(int(scale) for scale in listed)
+
+
+def _first_of_each(keys: Sequence[str | None], section: Section, done: Set[int]) -> list[int]:
+    """Return the first image of each key that the section lacks, without those that are done."""
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        if key is not None and i not in done and key not in section:
+            first.setdefault(key, i)
+    return list(first.values())
 
 
 def _name(image: Any, index: int) -> str:

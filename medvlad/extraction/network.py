@@ -2,6 +2,9 @@
 
 Keras holds the one definition of a network and its preprocessing; what runs it is chosen in
 :mod:`medvlad.extraction.engines`.
+
+The network computes in float32, whatever Keras' global dtype policy and floatx are: both are set for as long
+as it is built or runs, and are then what they were.
 """
 
 from __future__ import annotations
@@ -9,13 +12,54 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from medvlad._util.validate import InputError, MissingExtraError, import_extra
 from medvlad.extraction.weights import fill_network
 
-__all__ = ["build_network", "import_keras"]
+__all__ = ["build_network", "float32_arithmetic", "import_keras"]
+
+
+class _Floatx:
+    """Keras' floatx, which all threads share: float32 until the last thread that needs this has left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = "float32"
+
+    def enter(self, config: Any) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = config.floatx()
+                config.set_floatx("float32")
+            self._users += 1
+
+    def leave(self, config: Any) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                config.set_floatx(self._before)
+
+
+_FLOATX = _Floatx()
+
+
+@contextmanager
+def float32_arithmetic() -> Iterator[None]:
+    """Have Keras build and compute in float32 for as long as the context lasts."""
+    config = import_keras().config
+    policy = config.dtype_policy()  # each thread has its own
+    _FLOATX.enter(config)
+    try:
+        config.set_dtype_policy("float32")
+        yield
+    finally:
+        config.set_dtype_policy(policy)
+        _FLOATX.leave(config)
 
 
 def build_network(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
@@ -39,11 +83,17 @@ def build_network(model: str, layer: str, weights: str | os.PathLike[str]) -> tu
     Raises
     ------
     InputError
-        If there is no such network or layer, or the weights do not fit.
+        If there is no such network or layer, the weights do not fit, or a layer does not compute in float32.
     MissingExtraError
         If Keras or its backend is not installed.
     """
-    keras = import_keras()
+    with float32_arithmetic():
+        return _build(import_keras(), model, layer, weights)
+
+
+def _build(
+    keras: Any, model: str, layer: str, weights: str | os.PathLike[str]
+) -> tuple[Any, Callable[..., Any]]:
     if not isinstance(layer, str):
         raise InputError(f"layer must be the name of a layer, got {layer!r}")
     if keras.config.image_data_format() != "channels_last":
@@ -66,8 +116,21 @@ def build_network(model: str, layer: str, weights: str | os.PathLike[str]) -> tu
         raise InputError(
             f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of (h, w, D) or (D,)"
         )
+    for part in _layers_in(cut):
+        if part.compute_dtype != "float32":
+            raise InputError(
+                f"layer {part.name!r} of {name} computes in {part.compute_dtype}, and descriptors need "
+                "float32: build the network with the dtype policy 'float32'"
+            )
     cut.trainable = False
     return cut, sys.modules[builder.__module__].preprocess_input
+
+
+def _layers_in(network: Any) -> Iterator[Any]:
+    """Yield the layers of a network and of the networks in it."""
+    for layer in network.layers:
+        yield layer
+        yield from _layers_in(layer) if hasattr(layer, "layers") else ()
 
 
 def import_keras() -> Any:

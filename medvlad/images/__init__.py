@@ -3,6 +3,7 @@
 In: a path (photographs, DICOM, NIfTI; ``FILE#N`` is image N of a file) or an array. Out: (H, W, 3) uint8.
 """
 
+from medvlad.images.frames import split_frame
 from medvlad.images.read import (
     IMAGE_SUFFIXES,
     RESIZE_FILTERS,
@@ -11,7 +12,6 @@ from medvlad.images.read import (
     load_image,
     png,
     resize_square,
-    split_frame,
 )
 
 __all__ = [

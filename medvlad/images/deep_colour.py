@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
-from typing import Any
+import os
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,13 @@ from medvlad._util.validate import InputError, import_extra, one_line
 __all__ = ["read_colour"]
 
 
-def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | None:
+def read_colour(file: BinaryIO, page: int, kind: str, name: str) -> NDArray[Any] | None:
     """Read colour of more than 8 bits, which Pillow would cut to 8.
 
     Parameters
     ----------
-    path : Path
+    file : binary file
+        Read from its beginning; its position is then where it was.
     page : int
         Of a TIFF.
     kind : {"PNG", "TIFF"}
@@ -41,16 +42,20 @@ def read_colour(path: Path, page: int, kind: str, name: str) -> NDArray[Any] | N
         reader = import_extra("imagecodecs", "medical", "16-bit PNG")
     else:
         reader = import_extra("tifffile", "medical", "16-bit TIFF")
+    position = file.seek(0, os.SEEK_CUR)
+    file.seek(0)
     try:
         if kind == "PNG":
-            values = np.asarray(reader.png_decode(path.read_bytes()))
+            values = np.asarray(reader.png_decode(file.read()))
         else:
-            values = np.asarray(reader.imread(path, key=page))
+            values = np.asarray(reader.imread(file, key=page))
     except Exception as error:
         reason = one_line(error) or type(error).__name__
         raise InputError(
             f"{name} is corrupt or truncated ({reason[:200]}): copy it again or remove it"
         ) from error
+    finally:
+        file.seek(position)
     if values.ndim == 3 and values.shape[0] in (3, 4) and values.shape[2] not in (2, 3, 4):
         values = values.transpose(1, 2, 0)  # a TIFF with a plane a colour
     if values.ndim != 3 or values.shape[2] not in (2, 3, 4) or values.dtype != np.uint16:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 import re
 import warnings
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,15 @@ from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
 from medvlad.images.grey_levels import rounded, stretch
 
-__all__ = ["DICOM_SUFFIXES", "count_dicom", "is_dicom", "patient_of", "quiet_pydicom", "read_dicom"]
+__all__ = [
+    "DICOM_SUFFIXES",
+    "count_dicom",
+    "is_dicom",
+    "is_dicom_file",
+    "patient_of",
+    "quiet_pydicom",
+    "read_dicom",
+]
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
@@ -53,37 +62,46 @@ def is_dicom(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+            return is_dicom_file(path, file)
     except OSError:
         return False
+
+
+def is_dicom_file(path: Path, file: BinaryIO) -> bool:
+    """As :func:`is_dicom`, of a file that is open; its position is then the beginning."""
+    file.seek(0)
+    magic = file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:]
+    file.seek(0)
+    return magic == _MAGIC or path.name.lower().endswith(DICOM_SUFFIXES)
 
 
 def _pydicom() -> ModuleType:
     return import_extra("pydicom", "medical", "DICOM")
 
 
-def _header(path: Path, *, tags: list[str] | None = None) -> Any:
+def _header(file: BinaryIO, *, tags: list[str] | None = None) -> Any:
     pydicom = _pydicom()
-    _check_inflated(pydicom, path)
-    return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
+    _check_inflated(pydicom, file)
+    file.seek(0)
+    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
 
 
-def _check_inflated(pydicom: ModuleType, path: Path) -> None:
+def _check_inflated(pydicom: ModuleType, file: BinaryIO) -> None:
     """Refuse a deflated file that would fill the memory, of which pydicom inflates all to read any."""
-    with path.open("rb") as file:
-        pydicom.filereader.read_preamble(file, force=True)
-        # Until the first element that is not of group 2; the group's length need not be right.
-        meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-        syntax = meta.get("TransferSyntaxUID")
-        if syntax is None or not syntax.is_deflated:
+    file.seek(0)
+    pydicom.filereader.read_preamble(file, force=True)
+    # Until the first element that is not of group 2; the group's length need not be right.
+    meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_deflated:
+        return
+    inflater, n_bytes = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while packed := inflater.unconsumed_tail or file.read(_PIECE):
+        n_bytes += len(inflater.decompress(packed, _PIECE))
+        if n_bytes > _MAX_INFLATED:
+            raise ValueError(f"more than {_MAX_INFLATED} bytes once it is inflated")
+        if inflater.eof:
             return
-        inflater, n_bytes = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while packed := inflater.unconsumed_tail or file.read(_PIECE):
-            n_bytes += len(inflater.decompress(packed, _PIECE))
-            if n_bytes > _MAX_INFLATED:
-                raise ValueError(f"more than {_MAX_INFLATED} bytes once it is inflated")
-            if inflater.eof:
-                return
 
 
 def count_dicom(path: Path) -> int:
@@ -95,17 +113,18 @@ def count_dicom(path: Path) -> int:
         If its header names more than there is room for in the file.
     """
     tags = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
-    return _n_frames(_header(path, tags=tags), path)
+    with path.open("rb") as file:
+        return _n_frames(_header(file, tags=tags), file, path)
 
 
-def _n_frames(header: Any, path: Path) -> int:
+def _n_frames(header: Any, file: BinaryIO, path: Path) -> int:
     n_frames = max(1, int(header.get("NumberOfFrames") or 1))
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     bits = 64  # each compressed frame has a head of 8 bytes
     if syntax is not None and not (syntax.is_compressed or syntax.is_deflated):
         sizes = (("Rows", 1), ("Columns", 1), ("SamplesPerPixel", 1), ("BitsAllocated", 1))
         bits = math.prod(int(header.get(name) or least) for name, least in sizes)
-    if n_frames > 1 and n_frames * bits > 8 * path.stat().st_size:
+    if n_frames > 1 and n_frames * bits > 8 * file.seek(0, os.SEEK_END):
         raise ValueError(f"NumberOfFrames is {n_frames}, more than there is room for in the file")
     if n_frames > max_frames():
         raise too_many_frames(str(path))
@@ -120,7 +139,8 @@ def patient_of(path: Path) -> str | None:
     """
     tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
     try:
-        header = _header(path, tags=tags)
+        with path.open("rb") as file:
+            header = _header(file, tags=tags)
         patient, issuer = (str(header.get(tag) or "").strip() for tag in tags[:2])
         # As it stands in the file: asked for its value, pydicom quotes an odd one in a warning and its log.
         study = _text(header.get_item(tags[2]))
@@ -138,12 +158,16 @@ def _text(element: Any) -> str:
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
 
 
-def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
+def read_dicom(
+    file: BinaryIO, path: Path, frame: int | None, name: str, *, max_pixels: int | None
+) -> NDArray[np.uint8]:
     """Read one frame of a DICOM file.
 
     Parameters
     ----------
+    file : binary file
     path : Path
+        Where it is.
     frame : int or None
         Which one, from 0; None: the only one.
     name : str
@@ -162,9 +186,9 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     """
     pydicom = _pydicom()
     try:
-        header = _header(path)
+        header = _header(file)
         size = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-        n_frames = _n_frames(header, path)
+        n_frames = _n_frames(header, file, path)
     except InputError:
         raise
     except Exception as error:
@@ -181,7 +205,8 @@ def read_dicom(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     try:
         # A file that is deflated as a whole has no place where a frame begins.
-        source = pydicom.dcmread(path) if syntax is not None and syntax.is_deflated else path
+        file.seek(0)
+        source = pydicom.dcmread(file) if syntax is not None and syntax.is_deflated else file
         pixels = pydicom.pixels.pixel_array(source, index=index)
     except (RuntimeError, NotImplementedError) as error:
         if syntax is None or not syntax.is_compressed:

@@ -6,10 +6,11 @@ One of several images of a file is FILE#N. A header may claim any number of them
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from medvlad._util.validate import InputError
 
-__all__ = ["check_frame", "max_frames", "too_many_frames"]
+__all__ = ["check_frame", "max_frames", "split_frame", "too_many_frames"]
 
 _MAX_FRAMES = 10_000
 
@@ -45,3 +46,12 @@ def check_frame(frame: int | None, n_frames: int, name: str) -> None:
         raise InputError(
             f"{name} is not there: the file holds {n_frames} images, the last is #{n_frames - 1}"
         )
+
+
+def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
+    """File and number of an image: ``FILE#N`` where there is no file of this very name, else (FILE, None)."""
+    path = Path(source)
+    name, mark, number = path.name.rpartition("#")
+    if mark and name and number.isascii() and number.isdecimal() and not path.exists():
+        return path.with_name(name), int(number)
+    return path, None

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,29 +28,39 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _MAX_VOLUME = 4 << 30  # a .nii.gz whose slices do not follow on each other is unpacked as a whole
 _MAX_NIFTI_HEADER = 64 << 20
+_SNIFFED = 540  # bytes of the header of NIfTI-2, the longer one
 
 
 def count_nifti(path: Path) -> int:
     """How many slices a NIfTI file holds."""
-    image = _load_nifti(path)
+    with path.open("rb") as file:
+        image = _load_nifti(file, path)
     axis = _axes(image.affine)[0][2]
     if image.shape[axis] > max_frames():
         raise too_many_frames(str(path))
     return int(image.shape[axis])
 
 
-def _load_nifti(path: Path) -> Any:
+def _load_nifti(file: BinaryIO, path: Path) -> Any:
     """Open a volume with nibabel, which believes what a header says of its extensions, and reads them."""
     nibabel = import_extra("nibabel", "medical", "NIfTI")
+    file.seek(0)
+    stream: Any = file
     if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as file:
-            _check_extensions(nibabel, file)
-    return nibabel.load(path)
+        stream = gzip.GzipFile(fileobj=file)
+        _check_extensions(nibabel, stream)
+        stream.seek(0)
+    head = stream.read(_SNIFFED)
+    stream.seek(0)
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        if kind.header_class.may_contain_header(head):
+            return kind.from_file_map({"image": nibabel.FileHolder(fileobj=stream)})
+    raise ValueError("its beginning is not a header of NIfTI")
 
 
 def _check_extensions(nibabel: ModuleType, file: gzip.GzipFile) -> None:
     """Refuse extensions that are longer than headers are, or of no length; all else is for nibabel to say."""
-    head = file.read(540)
+    head = file.read(_SNIFFED)
     kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
     found = [kind for kind in kinds if kind.may_contain_header(head)]
     if not found or len(head) < found[0].sizeof_hdr:
@@ -82,7 +92,9 @@ def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
     return axes, [bool(orientation[axis, 1] < 0) for axis in axes]
 
 
-def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
+def read_nifti(
+    file: BinaryIO, path: Path, frame: int | None, name: str, *, max_pixels: int | None
+) -> NDArray[np.uint8]:
     """Read one slice of a NIfTI file; parameters and errors as :func:`read_dicom`.
 
     Returns
@@ -91,7 +103,7 @@ def read_nifti(path: Path, frame: int | None, name: str, *, max_pixels: int | No
     """
     import_extra("nibabel", "medical", "NIfTI")
     try:
-        image = _load_nifti(path)
+        image = _load_nifti(file, path)
         shape, dtype = image.shape, image.get_data_dtype()
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:

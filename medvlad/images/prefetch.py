@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
-from medvlad.images.read import load_image, resize_square, split_frame
+from medvlad.images.frames import split_frame
+from medvlad.images.hashed_file import image_key
+from medvlad.images.read import load_image, load_image_and_key, resize_square
 
 __all__ = ["as_sequence", "load_squares"]
 
@@ -32,7 +34,13 @@ _LARGE_AT_A_TIME = 2
 
 
 def load_squares(
-    images: Any, wanted: Iterable[int], sides: Sequence[int], method: str, *, n_threads: int
+    images: Any,
+    wanted: Iterable[int],
+    sides: Sequence[int],
+    method: str,
+    *,
+    n_threads: int,
+    keys: dict[int, str] | None = None,
 ) -> Generator[tuple[int, Squares | InputError], None, None]:
     """Yield images in order as squares of each size.
 
@@ -48,6 +56,9 @@ def load_squares(
         One of :data:`medvlad.images.read.RESIZE_FILTERS`.
     n_threads : int
         Threads that read and resize.
+    keys : dict of int to str, optional
+        Filled with the :func:`~medvlad.images.hashed_file.image_key` of the very bytes or pixels that were
+        decoded, by index. They may differ from those that the image had before.
 
     Yields
     ------
@@ -62,7 +73,13 @@ def load_squares(
         turn: AbstractContextManager[Any] = few if _is_large(image) else nullcontext()
         try:
             with turn:
-                pixels = load_image(image)
+                if keys is None:
+                    pixels = load_image(image)
+                elif isinstance(image, str | os.PathLike):
+                    pixels, keys[index] = load_image_and_key(image)
+                else:
+                    pixels = load_image(image)
+                    keys[index] = image_key(image)
         except InputError as error:
             return error
         return [resize_square(pixels, side, method) for side in sides]

@@ -37,9 +37,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from medvlad._util.validate import InputError, check_choice, check_positive_int, one_line
 from medvlad.images.deep_colour import read_colour
-from medvlad.images.dicom import DICOM_SUFFIXES, count_dicom, is_dicom, read_dicom
-from medvlad.images.frames import check_frame, max_frames, too_many_frames
+from medvlad.images.dicom import DICOM_SUFFIXES, count_dicom, is_dicom, is_dicom_file, read_dicom
+from medvlad.images.frames import check_frame, max_frames, split_frame, too_many_frames
 from medvlad.images.grey_levels import stretch
+from medvlad.images.hashed_file import HashedFile
 from medvlad.images.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
 
 __all__ = [
@@ -48,9 +49,9 @@ __all__ = [
     "is_image_name",
     "list_frames",
     "load_image",
+    "load_image_and_key",
     "png",
     "resize_square",
-    "split_frame",
 ]
 
 IMAGE_SUFFIXES = frozenset(
@@ -79,15 +80,6 @@ def is_image_name(name: str) -> bool:
     """Whether a file of this name is taken for an image when a folder is read."""
     endings = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES)
     return name.lower().endswith(endings)
-
-
-def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
-    """File and number of an image: ``FILE#N`` where there is no file of this very name, else (FILE, None)."""
-    path = Path(source)
-    name, mark, number = path.name.rpartition("#")
-    if mark and name and number.isascii() and number.isdecimal() and not path.exists():
-        return path.with_name(name), int(number)
-    return path, None
 
 
 def list_frames(path: str | os.PathLike[str]) -> list[Path]:
@@ -182,8 +174,20 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, str | os.PathLike):
-        return _from_file(source)
+        return _from_file(source, hashed=False)[0]
     raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+
+
+def load_image_and_key(source: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], str]:
+    """Read the image of a file, as `load_image`, and the key of the very bytes that it was decoded from.
+
+    Returns
+    -------
+    pixels : ndarray of shape (H, W, 3), uint8
+    key : str
+        What :func:`medvlad.images.hashed_file.image_key` says of these bytes, whatever the file holds by now.
+    """
+    return _from_file(source, hashed=True)
 
 
 def resize_square(pixels: NDArray[np.uint8], side: int, method: str = "bilinear") -> NDArray[np.uint8]:
@@ -256,7 +260,8 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return _as_three_channels(eight_bits)
 
 
-def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def _from_file(source: str | os.PathLike[str], *, hashed: bool) -> tuple[NDArray[np.uint8], str]:
+    """Pixels and key of an image; the key is empty if it is not asked for."""
     name = f"image {str(Path(source))!r}"
     try:
         path, frame = split_frame(source)
@@ -267,14 +272,13 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
             raise InputError(f"{name} is not a regular file: give the path of an image file")
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
-        read = _medical_reader(path)
-        if read is not None:
-            limit = Image.MAX_IMAGE_PIXELS
-            pixels = read(path, frame, name, max_pixels=limit)
-            _check_size(pixels.shape[1], pixels.shape[0], name)
-            return _as_three_channels(pixels)
-        with path.open("rb") as file:
-            return _decode(file, status.st_size, path, frame, name)
+        with path.open("rb") as opened:
+            if not hashed:
+                return _from_open_file(opened, path, frame, name), ""
+            content = HashedFile(opened)
+            pixels = _from_open_file(content.file, path, frame, name)
+            content.check_unchanged(name)
+            return pixels, content.digest if frame is None else f"{content.digest}#{frame}"
     except InputError:
         raise
     except MemoryError as error:
@@ -290,13 +294,24 @@ def _from_file(source: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
 
 
-def _medical_reader(path: Path) -> Callable[..., NDArray[np.uint8]] | None:
+def _from_open_file(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
+    read = _medical_reader(file, path)
+    if read is None:
+        return _decode(file, frame, name)
+    pixels = read(file, path, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
+    _check_size(pixels.shape[1], pixels.shape[0], name)
+    return _as_three_channels(pixels)
+
+
+def _medical_reader(file: BinaryIO, path: Path) -> Callable[..., NDArray[np.uint8]] | None:
     if path.name.lower().endswith(NIFTI_SUFFIXES):
         return read_nifti
-    return read_dicom if is_dicom(path) else None
+    return read_dicom if is_dicom_file(path, file) else None
 
 
-def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, frame: int | None, name: str) -> NDArray[np.uint8]:
+    n_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
     # A TIFF of many pages may be large: Pillow reads what it needs of it.
     formats = _FORMATS if n_bytes <= _MAX_FILE_BYTES else ("TIFF",)
     try:
@@ -306,7 +321,7 @@ def _decode(file: BinaryIO, n_bytes: int, path: Path, frame: int | None, name: s
             if _bits_a_channel(image) > 8 and image.mode not in _GREY_MODES:
                 if image.mode == "CMYK":
                     raise InputError(f"{name} is CMYK of more than 8 bits a channel: convert it to RGB")
-                colour = read_colour(path, frame or 0, str(image.format), name)
+                colour = read_colour(file, frame or 0, str(image.format), name)
                 if colour is None:
                     raise InputError(
                         f"{name} is colour (or grey with transparency) of more than 8 bits a channel, of "

@@ -11,7 +11,8 @@ from PIL import Image
 from medvlad._util.validate import InputError
 from medvlad.audit.finding import plural
 from medvlad.datasets.pseudonyms import Pseudonyms
-from medvlad.images.read import load_image, split_frame
+from medvlad.images.frames import split_frame
+from medvlad.images.read import load_image
 from medvlad.report.html import Page
 
 __all__ = ["audit_page"]

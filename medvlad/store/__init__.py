@@ -3,7 +3,7 @@
 In: descriptors by image key and network settings. Out: the same numbers, image by image or block by block.
 """
 
-from medvlad.store.store import DescriptorStore, Section, image_key
+from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["DescriptorStore", "Section", "StoredDescriptors", "image_key"]
+__all__ = ["DescriptorStore", "Section", "StoredDescriptors"]

@@ -1,13 +1,15 @@
 """Merging of a section's shards: what is damaged or double goes, small ones become large ones.
 
 A new shard is written before the old ones are removed, so an image is there twice for a moment and never not
-at all.
+at all. A whole shard of another section is good data in the wrong folder: it is moved to its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,13 @@ from numpy.typing import NDArray
 from medvlad._util.os_files import try_lock
 from medvlad._util.validate import InputError
 from medvlad.store import shard as shard_file
-from medvlad.store.shard import Damaged, Shard, digests_of, write_shard
+from medvlad.store.shard import Damaged, Foreign, Shard, digests_of, is_its_name, write_shard
 
 __all__ = ["Merger", "only_one"]
+
+logger = logging.getLogger(__name__)
+
+_SECTION = re.compile("[0-9a-f]{16}")  # the name of a section's folder
 
 
 @contextmanager
@@ -35,9 +41,10 @@ def only_one(lock: Path) -> Iterator[None]:
 class Merger:
     """Writes the good images of shards that cannot stay as they are anew, and then removes those shards."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, check: Callable[[Shard], object]) -> None:
         self.freed = 0
         self._folder = folder
+        self._check = check  # raises Damaged if a shard does not fit the section
         self._images: dict[str, NDArray[Any]] = {}
         self._old: list[tuple[Path, int]] = []
         self._as_it_is = False
@@ -50,7 +57,11 @@ class Merger:
         try:
             inode = file.stat().st_ino
             shard = Shard(file)
+            self._check(shard)
         except FileNotFoundError:
+            return
+        except Foreign as found:
+            self._send_home(file, inode, found)
             return
         except Damaged:
             self.remove(file, inode)
@@ -79,6 +90,17 @@ class Merger:
         self._as_it_is = whole and not self._old
         self._images |= {shard.keys[i]: shard.read(i).astype(shard.dtype) for i in good}
         self._old.append((file, inode))
+
+    def _send_home(self, file: Path, inode: int, found: Foreign) -> None:
+        """Move a whole shard of another section to the folder of that section; remove a damaged one."""
+        if not (_SECTION.fullmatch(found.section) and is_its_name(file)):
+            self.remove(file, inode)
+            return
+        home = self._folder.with_name(found.section)
+        home.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # a gc of that section has done it
+            file.replace(home / file.name)
+            logger.warning("%s: moved to %s", found, home)
 
     def flush(self) -> None:
         """Write what has been collected, unless that is one shard as it is, and remove where it came from."""

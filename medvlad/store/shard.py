@@ -6,8 +6,10 @@ are not zero::
     marks    bits, most significant first, of all numbers of all images, each image begins a byte
     numbers  float32 or float16, those whose bit is set
 
-and in its header, for each image, its key, shape, how many numbers, and the CRC-32 of all of these. Its name
-is the SHA-256 of its bytes; it is written beside, flushed to the disk and renamed.
+and in its header, for each image, its key, shape, how many numbers, and the CRC-32 of all of these. The
+header also holds the name of the section, which is the folder's name: a shard that was copied into another
+section is refused. The name of a shard is the SHA-256 of its bytes; it is written beside, flushed to the disk
+and renamed.
 
 It is read with plain reads, not through a map as safetensors does: where the disk fails or somebody cuts the
 file short, a map ends the process by a signal.
@@ -36,9 +38,12 @@ __all__ = [
     "SHARD_BYTES",
     "SHARD_IMAGES",
     "Damaged",
+    "Foreign",
     "Shard",
     "digests_of",
+    "is_its_name",
     "publish",
+    "section_of",
     "write_shard",
 ]
 
@@ -51,6 +56,14 @@ _LARGEST = np.iinfo(np.int32).max  # of what an index holds
 
 class Damaged(Exception):
     """A shard, or an image in it, is not what was written; the message says which."""
+
+
+class Foreign(Damaged):
+    """A shard of another section, whose name is `section`."""
+
+    def __init__(self, message: str, section: str) -> None:
+        super().__init__(message)
+        self.section = section
 
 
 def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
@@ -71,7 +84,18 @@ def write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
         numbers.append(kept)
         rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
     tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
-    return publish(folder, save(tensors, {"images": json.dumps(rows)}))
+    # One entry: safetensors writes several in any order, and the same images must give the same bytes.
+    about = {"images": rows, "section": folder.name}
+    return publish(folder, save(tensors, {"shard": json.dumps(about)}))
+
+
+def section_of(content: bytes) -> str | None:
+    """Return the section's name in the header of a shard's bytes; None if they are no shard."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return str(json.loads(header["__metadata__"]["shard"])["section"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
 
 
 def publish(folder: Path, content: bytes) -> Path:
@@ -88,7 +112,15 @@ def publish(folder: Path, content: bytes) -> Path:
 
 
 class Shard:
-    """A shard that is read image by image."""
+    """A shard that is read image by image.
+
+    Raises
+    ------
+    Foreign
+        If the header names another section than the folder of the file.
+    Damaged
+        If the file is not a whole shard.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -104,7 +136,8 @@ class Shard:
         length = int.from_bytes(self._bytes(0, 8), "little")
         try:
             header = json.loads(self._bytes(8, length))
-            rows = json.loads(header["__metadata__"]["images"])
+            about = json.loads(header["__metadata__"]["shard"])
+            rows, section = about["images"], str(about["section"])
             self.keys = [str(row[0]) for row in rows]
             self.shapes = [(int(row[1]), int(row[2])) for row in rows]
             self._checks = [int(row[4]) for row in rows]
@@ -120,6 +153,8 @@ class Shard:
             self.dtype = self._dtypes[1]
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
             raise Damaged(f"{file} is damaged ({error})") from error
+        if section != file.parent.name:
+            raise Foreign(f"{file} belongs to another section: {section[:64]!r}", section)
         if lengths != [self._marks[-1], self._numbers[-1]] or self._dtypes[0] != np.uint8:
             raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")
         for begin, count, dtype in zip(self._begins, lengths, self._dtypes, strict=True):
@@ -162,20 +197,28 @@ class Shard:
 
     def is_its_name(self) -> bool:
         """Whether the file is, byte for byte, what was written."""
-        try:
-            with self.file.open("rb") as content:
-                return hashlib.file_digest(content, "sha256").hexdigest() == self.file.stem
-        except FileNotFoundError:  # the gc of another process
-            return True
-        except OSError as error:
-            raise self._unreadable(error.strerror) from error
+        return is_its_name(self.file)
 
     def _unreadable(self, reason: str | None) -> InputError:
-        """Say so: what a network file system withholds for a moment must not be taken for damaged."""
-        return InputError(
-            f"the shard {self.file} cannot be opened or read ({reason}): check its permissions and disk, or "
-            "remove it"
-        )
+        return _unreadable(self.file, reason)
+
+
+def is_its_name(file: Path) -> bool:
+    """Whether a shard is, byte for byte, what was written; also true if it is gone."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == file.stem
+    except FileNotFoundError:  # the gc of another process
+        return True
+    except OSError as error:
+        raise _unreadable(file, error.strerror) from error
+
+
+def _unreadable(file: Path, reason: str | None) -> InputError:
+    """Say so: what a network file system withholds for a moment must not be taken for damaged."""
+    return InputError(
+        f"the shard {file} cannot be opened or read ({reason}): check its permissions and disk, or remove it"
+    )
 
 
 def _checksum(key: str, shape: tuple[int, ...], marks: NDArray[Any], numbers: NDArray[Any]) -> int:

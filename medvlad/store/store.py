@@ -8,7 +8,9 @@
     STORE/SECTION/.*.part            a shard that is being written
 
 Images are known by the SHA-256 of their bytes, so names and folders do not matter and two copies are stored
-once. A section is the hash of its settings: another layer, scale or resize filter never meets these numbers.
+once. A section is named by the hash of its settings: another layer, scale or filter never meets
+these numbers. Each shard's header holds that name, and a shard found in another section is not used. If the
+settings hold "shape", every image of the section has that shape (n, D).
 
 A shard is described in :mod:`medvlad.store.shard`, its merging in :mod:`medvlad.store.compaction`.
 
@@ -39,58 +41,20 @@ from numpy.typing import NDArray
 from medvlad._util.atomic_file import is_abandoned, whole_file
 from medvlad._util.validate import InputError, check_choice
 from medvlad.descriptors.checks import check_finite
-from medvlad.images.read import split_frame
 from medvlad.store import shard as shard_file
 from medvlad.store.compaction import Merger, only_one
-from medvlad.store.shard import DIGEST, Damaged, Shard, digests_of, publish, write_shard
+from medvlad.store.shard import DIGEST, Damaged, Shard, digests_of, publish, section_of, write_shard
 
-__all__ = ["DescriptorStore", "Section", "ShardWriter", "image_key"]
+__all__ = ["DescriptorStore", "Section", "ShardWriter"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = {"format": "medvlad descriptor store", "version": 1}
+_FORMAT = {"format": "medvlad descriptor store", "version": 2}
 _FIND_IMAGES = 1 << 14  # looked up at a time
 _RECENT_IMAGES = 1 << 14  # added before they are sorted into the index, which takes a look at all of it
 
 # Where an image is: the number of its shard and its own in there; and its shape (n, D).
 _PLACE = np.dtype([("shard", np.int32), ("number", np.int32), ("rows", np.int32), ("width", np.int32)])
-
-
-def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
-    """SHA-256 of an image: of the file's bytes, or of the pixels with their shape and dtype.
-
-    One of several images of a file, ``FILE#N``, has "#N" after that of the file.
-
-    Parameters
-    ----------
-    image : path or ndarray
-    digests : dict of Path to str, optional
-        Of files of several images that have been looked at, so that each is read once; is added to.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
-    if isinstance(image, str | os.PathLike):
-        path, frame = split_frame(image)
-        if digests is not None and path in digests:
-            return digests[path] if frame is None else f"{digests[path]}#{frame}"
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"{image} cannot be read: {error.strerror}") from error
-        if frame is None:
-            return found
-        if digests is not None:
-            digests[path] = found
-        return f"{found}#{frame}"
-    digest = hashlib.sha256()
-    pixels = np.asarray(image)
-    digest.update(f"{pixels.dtype.str} {pixels.shape}".encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 class DescriptorStore:
@@ -127,8 +91,7 @@ class DescriptorStore:
 
     def section(self, settings: Mapping[str, Any]) -> Section:
         """Return the part of the store for these settings, JSON values all of them."""
-        text = json.dumps(dict(settings), sort_keys=True)
-        return Section(self.path / hashlib.sha256(text.encode()).hexdigest()[:16], dict(settings), self)
+        return Section(self.path / _section_name(settings), dict(settings), self)
 
     def sections(self) -> list[Section]:
         """Return every section that is there."""
@@ -227,7 +190,7 @@ class Section:
         shards, found = list(self._shards), list[_Index]()
         for file in sorted(files.difference(shards)):
             try:
-                shard = Shard(file)
+                shard = self._checked(Shard(file))
                 found.append(_indexed(len(shards), shard.keys, shard.shapes))
             except FileNotFoundError:
                 return False
@@ -238,6 +201,20 @@ class Section:
             self._index = self._index.joined(found)
         self._shards = shards
         return True
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Shape (n, D) of each image; None if the settings do not say."""
+        shape = self.settings.get("shape")
+        return None if shape is None else (int(shape[0]), int(shape[1]))
+
+    def _checked(self, shard: Shard) -> Shard:
+        """Return the shard; refuse one with an image that has not the section's shape."""
+        wanted = self.shape
+        if wanted is not None:
+            for shape in set(shard.shapes) - {wanted}:
+                raise Damaged(f"{shard.file} has an image of shape {shape}, and this section is of {wanted}")
+        return shard
 
     def __len__(self) -> int:
         return len(self._settle().digests)
@@ -250,7 +227,7 @@ class Section:
             index, shards = self._settle(), self._shards
         for number, file in enumerate(shards):
             try:
-                keys = Shard(file).keys
+                keys = self._checked(Shard(file)).keys
             except (Damaged, FileNotFoundError):
                 continue
             places = index.find(digests_of(keys))
@@ -295,11 +272,16 @@ class Section:
         return total
 
     def verify(self) -> list[str]:
-        """Read everything; return one sentence for each damaged shard or image."""
+        """Read everything; return one sentence for each damaged shard or image, and for wrong settings."""
         found = []
+        if self.path.name != _section_name(self.settings):
+            found.append(
+                f"{self.path / 'settings.json'} is not what the name of its folder says: it was changed, or "
+                "the folder was renamed. Remove it; a run with the right settings writes it again"
+            )
         for file in sorted(self.path.glob("*.shard")):
             try:
-                shard = Shard(file)
+                shard = self._checked(Shard(file))
             except FileNotFoundError:  # the gc of another process
                 continue
             except Damaged as damage:
@@ -319,7 +301,8 @@ class Section:
         """Remove what is damaged, double, or left by processes that are gone; join small shards.
 
         Good images of a shard that cannot stay as it is are on the disk in another before it goes, so being
-        killed loses none. Other processes may read and write meanwhile.
+        killed loses none. A whole shard of another section is not removed but moved to the folder of its
+        section. Other processes may read and write meanwhile.
 
         Returns
         -------
@@ -333,7 +316,7 @@ class Section:
         """
         if not self.path.is_dir():
             return 0
-        merger, held = Merger(self.path), set[bytes]()
+        merger, held = Merger(self.path, self._checked), set[bytes]()
         try:
             with only_one(self.path / "gc.lock"):
                 for file in sorted(self.path.glob("*.shard")):
@@ -357,8 +340,14 @@ class Section:
         Raises
         ------
         InputError
-            If the store cannot be written.
+            If it is not a shard of this section, or the store cannot be written.
         """
+        made_for = section_of(content)
+        if made_for != self.path.name:
+            raise InputError(
+                f"a shard made elsewhere is not of the section {self.path.name} but of {made_for}: it is not "
+                "put into the store. Install the same medvlad on all machines"
+            )
         self.prepare()
         file = publish(self.path, content)
         with self._lock:
@@ -400,7 +389,7 @@ class Section:
                 file = self._shards[place[0]]
                 try:
                     if self._open is None or self._open[0] != file:
-                        self._open = file, Shard(file)
+                        self._open = file, self._checked(Shard(file))
                     shard = self._open[1]
                 except FileNotFoundError:  # a gc has put its images elsewhere
                     self.refresh()
@@ -432,8 +421,13 @@ class ShardWriter:
         Raises
         ------
         InputError
-            If they are not finite numbers, or beyond the dtype of this writer.
+            If they are not finite numbers, or beyond the dtype of this writer, or not of the section's shape.
         """
+        if self._section.shape not in (None, np.shape(values)):
+            raise InputError(
+                f"descriptors of the image {key} have shape {np.shape(values)}, and the section "
+                f"{self._section.path} is of {self._section.shape}"
+            )
         if key in self._images or key in self._section:
             return
         with np.errstate(over="ignore"):
@@ -458,6 +452,12 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.flush()
+
+
+def _section_name(settings: Mapping[str, Any]) -> str:
+    """Return the name of a section's folder: the first 16 digits of the hash of its settings."""
+    text = json.dumps(dict(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _indexed(shard: int, keys: Collection[str], shapes: Sequence[tuple[int, int]]) -> _Index:

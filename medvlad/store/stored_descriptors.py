@@ -42,7 +42,7 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
     section : Section
         Of a :class:`medvlad.store.store.DescriptorStore`.
     keys : sequence of str or None
-        Key of each image, as :func:`medvlad.store.store.image_key` makes them; None: an image without
+        Key of each image, as :func:`medvlad.images.hashed_file.image_key` makes them; None: an image without
         descriptors.
     n_features : int, optional
         Width D; needed only where no image has descriptors.

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -451,3 +452,90 @@ def test_descriptors_stay_on_the_gpu(where, keras_backend, small_weights):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout == "right\n", done.stderr[-2000:]
+
+
+@pytest.fixture(
+    params=["policy float16", "policy mixed_bfloat16", "policy float64", "floatx float16", "floatx float64"]
+)
+def other_globals(request):
+    """Keras' globals as another program of the process may have set them; returns what they must stay."""
+    which, dtype = request.param.split()
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    if which == "policy":
+        keras.config.set_dtype_policy(dtype)
+    else:
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+    yield keras.config.dtype_policy().name, keras.config.floatx()
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx(floatx)
+
+
+@pytest.fixture(scope="module", params=["MobileNetV2", "VGG16"])
+def with_default_globals(request, tmp_path_factory, pictures):
+    """Network, the section of its descriptors, its engine, and the descriptors."""
+    keras.utils.set_random_seed(3)
+    path = tmp_path_factory.mktemp("float32") / "seeded.weights.h5"
+    getattr(keras.applications, request.param)(weights=None, include_top=False).save_weights(path)
+    layer = {"MobileNetV2": "out_relu", "VGG16": "block5_pool"}[request.param]
+    network = CNNDescriptors(request.param, layer, weights=path, store=path.parent / "store")
+    return network, *made_by(clone(network), pictures)
+
+
+def made_by(network, pictures):
+    values = network.set_params(store=None).build().transform(pictures[:2]).values
+    return network.set_params(store="store")._section().settings, network.engine_, values
+
+
+def test_other_globals_of_keras_change_nothing(with_default_globals, other_globals, pictures):
+    network, settings, engine, values = with_default_globals
+    found = made_by(clone(network), pictures)
+    assert found[:2] == (settings, engine)
+    np.testing.assert_array_equal(found[2], values)
+    assert (keras.config.dtype_policy().name, keras.config.floatx()) == other_globals
+    with ThreadPoolExecutor(2) as pool:  # a policy is a thread's own, floatx is not
+        for one in [pool.submit(made_by, clone(network), pictures) for _ in range(2)]:
+            np.testing.assert_array_equal(one.result()[2], values)
+    assert (keras.config.dtype_policy().name, keras.config.floatx()) == other_globals
+
+
+def test_globals_that_change_after_the_network_is_built(with_default_globals, pictures):
+    network, _, _, values = with_default_globals
+    built = clone(network).set_params(store=None).build()
+    policy = keras.config.dtype_policy()
+    keras.config.set_floatx("float16")
+    keras.config.set_dtype_policy("float16")
+    try:
+        np.testing.assert_array_equal(built.transform(pictures[:2]).values, values)
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy(policy)
+
+
+def test_globals_are_restored_after_an_error():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with pytest.raises(InputError, match="no layer 'nothing'"):
+            CNNDescriptors("MobileNetV2", "nothing").build()
+        assert keras.config.dtype_policy().name == "mixed_float16"
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_network_of_other_arithmetic_is_refused(small_weights, monkeypatch, nested):
+    """Such as one that somebody has put into Keras' own place."""
+    real = keras.applications.MobileNetV2
+
+    def half(*arguments, **options):
+        pixels = keras.Input((None, None, 3))
+        inner = keras.Sequential([keras.layers.Conv2D(4, 3, dtype="mixed_float16", name="odd")])
+        maps = inner(pixels) if nested else inner.layers[0](pixels)
+        return keras.Model(pixels, keras.layers.Activation("relu", name="out_relu", dtype="float32")(maps))
+
+    half.__name__, half.__module__ = real.__name__, real.__module__
+    monkeypatch.setattr(keras.applications, "MobileNetV2", half)
+    monkeypatch.setattr("medvlad.extraction.network.fill_network", lambda network, *_, **__: network)
+    with pytest.raises(InputError, match=r"layer 'odd' of MobileNetV2 computes in float16"):
+        CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights).build()

@@ -14,8 +14,9 @@ from PIL import Image
 from medvlad import InputError, load_image_folder
 from medvlad._util.validate import MissingExtraError
 from medvlad.datasets.folders import list_images
-from medvlad.images.read import list_frames, load_image, split_frame
-from medvlad.store.store import image_key
+from medvlad.images.frames import split_frame
+from medvlad.images.hashed_file import image_key
+from medvlad.images.read import list_frames, load_image
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
 nibabel = pytest.importorskip("nibabel", reason="needs the extra medical")

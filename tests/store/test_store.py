@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,14 +20,16 @@ from sklearn.base import clone
 import medvlad as mv
 import medvlad.store.compaction
 from medvlad import CNNDescriptors, InputError
-from medvlad.store.store import DescriptorStore, image_key
+from medvlad.images.hashed_file import image_key
+from medvlad.store.shard import write_shard
+from medvlad.store.store import DescriptorStore
 
 SETTINGS = {"model": "vgg16", "scales": [0]}
 
 WRITER = """
 import sys, time
 import numpy as np
-from medvlad import shard, store
+from medvlad.store import shard, store
 shard.SHARD_IMAGES = 5
 rng = np.random.default_rng(int(sys.argv[2]))
 section = store.DescriptorStore(sys.argv[1]).section({"model": "vgg16", "scales": [0]})
@@ -136,7 +139,7 @@ def test_keys_are_of_the_content(tmp_path):
         image_key(tmp_path / "c")
 
 
-@pytest.mark.parametrize("byte", [0, 3, 40, 300, -500, -1])
+@pytest.mark.parametrize("byte", [0, 3, 40, 60, 300, -500, -1])
 def test_a_flipped_byte_is_found(tmp_path, byte, caplog):
     """Wherever it is, the image or the shard is told and missing, the rest is right; writing mends it."""
     section = fill(tmp_path / "store", 10)
@@ -146,11 +149,12 @@ def test_a_flipped_byte_is_found(tmp_path, byte, caplog):
     shard.write_bytes(content)
     found = DescriptorStore(tmp_path / "store").section(SETTINGS)
     assert found.verify()
+    a_key_was_hit = set(found) - {key_of(i) for i in range(10)}
     with caplog.at_level(logging.WARNING):
         numbers = [found.get(key_of(i)) for i in range(10)]
     missing = [i for i in range(10) if numbers[i] is None]
     # An image whose key was hit is not told but missed.
-    assert "extracted again" in caplog.text or not missing or byte == 40
+    assert "extracted again" in caplog.text or not missing or a_key_was_hit
     for i in set(range(10)) - set(missing):
         np.testing.assert_array_equal(numbers[i], descriptors(i))
     fill(tmp_path / "store", 10)
@@ -170,10 +174,11 @@ def test_sizes_that_no_image_has(tmp_path, size, place):
     section = fill(tmp_path, 3)
     (shard,) = section.path.glob("*.shard")
     with safe_open(shard, "numpy") as file:
-        rows = json.loads(file.metadata()["images"])
+        about = json.loads(file.metadata()["shard"])
         tensors = {name: file.get_tensor(name) for name in ("marks", "numbers")}
-    rows[1][place] = size
-    shard.write_bytes(save(tensors, {"images": json.dumps(rows)}))
+    assert about["section"] == section.path.name
+    about["images"][1][place] = size
+    shard.write_bytes(save(tensors, {"shard": json.dumps(about)}))
     found = DescriptorStore(tmp_path).section(SETTINGS)
     assert found.get(key_of(1)) is None
     assert found.verify()
@@ -267,6 +272,112 @@ def test_gc_keeps_what_others_write(tmp_path, monkeypatch):
     assert young.exists()
     assert not old.exists()
     assert len(DescriptorStore(tmp_path / "store").section(SETTINGS)) == 3
+
+
+OTHER_SETTINGS = SETTINGS | {"layer": "block4_pool"}
+
+
+def copied_into_another_section(path):
+    """A section of two images of its own, and in its folder the shard of another, which has four others."""
+    home = DescriptorStore(path).section(OTHER_SETTINGS)
+    with home.writer() as writer:
+        for i in range(10, 14):
+            writer.add(key_of(i), descriptors(i))
+    (shard,) = shards(home)
+    section = fill(path, 2)
+    copy = section.path / shard.name
+    copy.write_bytes(shard.read_bytes())
+    return section, shard, copy
+
+
+def test_a_shard_of_another_section_is_not_believed(tmp_path, caplog):
+    section, _, copy = copied_into_another_section(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        found = DescriptorStore(tmp_path).section(SETTINGS)
+    assert "belongs to another section" in caplog.text
+    assert set(found) == {key_of(0), key_of(1)}
+    assert found.get(key_of(10)) is None
+    section.refresh()
+    assert section.get(key_of(10)) is None
+    assert [copy.name in sentence and "another section" in sentence for sentence in found.verify()] == [True]
+
+
+@pytest.mark.parametrize("at_home", [True, False])
+def test_gc_moves_a_shard_to_its_own_section(tmp_path, at_home, caplog):
+    """Nothing is lost, whether it was copied or moved by mistake."""
+    section, shard, copy = copied_into_another_section(tmp_path)
+    if not at_home:
+        shutil.rmtree(shard.parent)
+    with caplog.at_level(logging.WARNING):
+        section.gc()
+    assert f"moved to {shard.parent}" in caplog.text
+    assert not copy.exists()
+    holds_all_of(section, range(2))
+    home = DescriptorStore(tmp_path).section(OTHER_SETTINGS)
+    assert home.verify() == []
+    for i in range(10, 14):
+        np.testing.assert_array_equal(home.get(key_of(i)), descriptors(i))
+
+
+@pytest.mark.parametrize("name", [b"../../elsewhere_", b"0123456789abcdef"])
+def test_gc_removes_a_shard_whose_section_was_changed(tmp_path, name):
+    """Its bytes are not what its name says: it is damaged, and nothing is written outside the store."""
+    section = fill(tmp_path / "a" / "store", 3)
+    (shard,) = shards(section)
+    shard.write_bytes(shard.read_bytes().replace(section.path.name.encode(), name))
+    before = {path for path in tmp_path.rglob("*") if path != shard}
+    assert section.gc() > 0
+    assert {path for path in tmp_path.rglob("*") if path.name != "gc.lock"} == before
+
+
+def test_edited_settings_are_found(tmp_path):
+    section = fill(tmp_path, 2)
+    file = section.path / "settings.json"
+    file.write_text(file.read_text().replace("vgg16", "vgg19"))
+    (found,) = DescriptorStore(tmp_path).sections()
+    assert [f"{file} is not what the name of its folder says" in said for said in found.verify()] == [True]
+    file.unlink()
+    fill(tmp_path, 2)
+    (found,) = DescriptorStore(tmp_path).sections()
+    assert found.verify() == []
+
+
+def test_gc_of_a_renamed_section_loses_nothing(tmp_path):
+    section = fill(tmp_path, 3)
+    section.path.rename(tmp_path / "mine")
+    (renamed,) = DescriptorStore(tmp_path).sections()
+    assert len(renamed) == 0
+    assert len(renamed.verify()) == 2  # the folder's name, and the shard
+    renamed.gc()
+    holds_all_of(section, range(3))
+
+
+def test_all_images_have_the_shape_of_the_settings(tmp_path, monkeypatch, caplog):
+    settings = SETTINGS | {"shape": [49, 64]}
+    section = fill(tmp_path, 2, settings)
+    with section.writer() as writer, pytest.raises(InputError, match=r"shape \(49, 32\).* \(49, 64\)"):
+        writer.add("narrow", descriptors(0, (49, 32)))
+    write_shard(section.path, {"narrow": descriptors(0, (49, 32)), key_of(5): descriptors(5)})
+    with caplog.at_level(logging.WARNING):
+        found = DescriptorStore(tmp_path).section(settings)
+    assert "image of shape (49, 32)" in caplog.text
+    assert set(found) == {key_of(0), key_of(1)}
+    assert [sentence.count("(49, 64)") for sentence in found.verify()] == [1]
+    found.gc()
+    assert found.verify() == []
+
+
+def test_a_shard_made_elsewhere_for_another_section_is_refused(tmp_path):
+    section, shard, copy = copied_into_another_section(tmp_path)
+    copy.unlink()
+    with pytest.raises(
+        InputError, match=f"not of the section {section.path.name} but of {shard.parent.name}"
+    ):
+        section.adopt(shard.read_bytes())
+    for nothing in (b"", b"abc", shard.read_bytes()[:40]):
+        with pytest.raises(InputError, match="but of None"):
+            section.adopt(nothing)
+    assert len(shards(section)) == 1
 
 
 def shards(section):
@@ -413,7 +524,7 @@ def test_gc_meets_what_a_killed_gc_wrote(tmp_path):
 
 COLLECTOR = """
 import sys
-from medvlad import shard, store
+from medvlad.store import shard, store
 shard.SHARD_IMAGES = 5
 section = store.DescriptorStore(sys.argv[1]).section({"model": "vgg16", "scales": [0]})
 print("begun", flush=True)

@@ -9,13 +9,12 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
-
+from medvlad.images import prefetch as loading
 from medvlad.store.store import Section
 
 # Dask executes a preloaded file twice.
-_open = vars(Image).setdefault("undisturbed_open", Image.open)
-_adopt = vars(Image).setdefault("undisturbed_adopt", Section.adopt)
+_load = vars(loading).setdefault("undisturbed_load", loading.load_image_and_key)
+_adopt = vars(loading).setdefault("undisturbed_adopt", Section.adopt)
 
 
 def die():
@@ -29,11 +28,11 @@ def once(marker):
     return False
 
 
-def deadly_open(file, *args, **kwargs):
-    path = Path(getattr(file, "name", file))
+def deadly_load(source):
+    path = Path(source)
     if path.name.startswith("poison") or (path.name.startswith("fatal") and once(path.with_suffix(".alive"))):
         die()
-    return _open(file, *args, **kwargs)
+    return _load(source)
 
 
 def deadly_adopt(self, content):
@@ -42,4 +41,4 @@ def deadly_adopt(self, content):
         die()
 
 
-Image.open, Section.adopt = deadly_open, deadly_adopt
+loading.load_image_and_key, Section.adopt = deadly_load, deadly_adopt

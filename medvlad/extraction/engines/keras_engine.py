@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.gpu_array import on_gpu as array_on_gpu
-from medvlad.extraction.network import import_keras
+from medvlad.extraction.network import float32_arithmetic, import_keras
 
 __all__ = ["make", "on_gpu"]
 
@@ -47,7 +47,8 @@ def has_fast_bfloat16() -> bool:
 def make(network: Any, *, dtype: str, output: str, **_: Any) -> Callable[[NDArray[np.float32]], Any]:
     """See :func:`medvlad.extraction.engines.make_engine`."""
     if dtype == "bfloat16" and (on_gpu() or has_fast_bfloat16()):
-        network = _in_bfloat16(network)
+        with float32_arithmetic():
+            network = _in_bfloat16(network)
     keras_backend = import_keras().config.backend()
     if keras_backend not in _COMPILERS:
         raise InputError(
@@ -56,11 +57,13 @@ def make(network: Any, *, dtype: str, output: str, **_: Any) -> Callable[[NDArra
     compute = _COMPILERS[keras_backend](network)
 
     def on_host(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        maps = compute(pixels)
+        with float32_arithmetic():  # a graph is built when it is first run
+            maps = compute(pixels)
         return np.asarray(maps.cpu() if keras_backend == "torch" else maps, np.float32)
 
     def on_device(pixels: NDArray[np.float32]) -> Any:
-        maps = compute(pixels)
+        with float32_arithmetic():
+            maps = compute(pixels)
         if not array_on_gpu(maps):
             raise InputError(
                 f"output='gpu' needs a GPU, and Keras computes on the CPU here ({keras_backend}): "

@@ -1,0 +1,175 @@
+"""Check numbers of a descriptor store: extract some images again and compare."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.validate import InputError, check_positive_int
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.images.hashed_file import image_key
+from medvlad.store.store import DescriptorStore, Section
+
+__all__ = ["TOLERANCE", "recompute", "recompute_store"]
+
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 5e-2}
+"""Largest difference allowed, relative to the image's largest descriptor, by the dtype of the network.
+
+float32: engines and batches of another size differ by at most 1e-4. bfloat16 rounds factors to 8 bits, and
+only on some processors: that is about 1 %. int8 rounds each layer's activations to 256 steps, and a step that
+rounds the other way on another processor goes through all later layers.
+"""
+
+
+def recompute(
+    section: Section,
+    images: Sequence[str | os.PathLike[str]],
+    n: int,
+    *,
+    weights: str | os.PathLike[str] = "imagenet",
+    engine: str = "auto",
+    n_threads: int | None = None,
+) -> tuple[int, list[str]]:
+    """Extract images again, with the settings of a section, and compare with what it holds.
+
+    Parameters
+    ----------
+    section : Section
+        Of a :class:`medvlad.store.store.DescriptorStore`.
+    images : sequence of paths
+        Those that the section does not hold are left out.
+    n : int
+        Maximum number of images that are extracted, spread evenly over `images`.
+    weights, engine, n_threads
+        As in :class:`medvlad.extraction.cnn_descriptors.CNNDescriptors`.
+
+    Returns
+    -------
+    n_compared : int
+        Number of images compared.
+    differences : list of str
+        One sentence for each image whose stored descriptors are wrong.
+
+    Raises
+    ------
+    InputError
+        If the section was made with other weights or by another version, or an image cannot be read.
+    """
+    check_positive_int(n, "n")
+    digests: dict[Path, str] = {}
+    held = [image for image in images if image_key(image, digests) in section]
+    chosen = [held[i] for i in np.unique(np.linspace(0, len(held) - 1, min(n, len(held))).astype(int))]
+    if not chosen:
+        return 0, []
+    differences = []
+    with tempfile.TemporaryDirectory(prefix="medvlad-") as folder:
+        features = _features_of(section.settings, weights, engine, n_threads, folder)
+        fresh = features._section()
+        if fresh.path.name != section.path.name:
+            raise InputError(
+                f"the section {section.path} was made with other weights than {str(weights)!r}, or its "
+                "settings are not those of this version of medvlad: give the weights that it was made with"
+            )
+        features.extract(chosen)
+        fresh.refresh()
+        digests.clear()
+        for image in chosen:
+            key = image_key(image, digests)
+            expected, stored = fresh.get(key), section.get(key)
+            # None: the file has changed meanwhile, or verify has reported what is stored as damaged.
+            if expected is not None and stored is not None:
+                error = _difference(stored, expected)
+                if error > TOLERANCE[features.dtype]:
+                    differences.append(
+                        f"{image}: its descriptors in {section.path} differ by {error:.2g} of the largest "
+                        f"from those extracted now, and at most {TOLERANCE[features.dtype]:g} is allowed. "
+                        "Remove that folder and extract again"
+                    )
+    return len(chosen), differences
+
+
+def _features_of(
+    settings: dict[str, Any],
+    weights: str | os.PathLike[str],
+    engine: str,
+    n_threads: int | None,
+    store: str,
+) -> CNNDescriptors:
+    """Return what extracts with these settings, built."""
+    try:
+        features = CNNDescriptors(
+            settings["model"],
+            settings["layer"],
+            scales=settings["scales"],
+            mirror=settings.get("mirror", False),
+            resize=settings["resize"],
+            dtype=settings["dtype"],
+            weights=weights,
+            engine=engine,
+            n_threads=n_threads,
+            store=store,
+            progress=False,
+        )
+    except KeyError as error:
+        raise InputError(f"the section has no setting {error}: it was not made by CNNDescriptors") from error
+    features.build()
+    if "ranges" in settings:
+        features.ranges_ = settings["ranges"]
+        features._ranges_of = features._what_is_calibrated()
+    return features
+
+
+def _difference(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Return the largest difference, relative to the largest number expected; infinity if shapes differ."""
+    if stored.shape != expected.shape:
+        return float("inf")
+    largest = float(np.abs(expected).max(initial=0)) or 1.0
+    return float(np.abs(stored.astype(np.float64) - expected).max(initial=0)) / largest
+
+
+def recompute_store(
+    store: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]], n: int, **options: Any
+) -> tuple[int, list[str], list[str]]:
+    """Recompute images of every section of a store.
+
+    Parameters
+    ----------
+    store : path
+    images, n
+        As for :func:`recompute`; `n` images of each section.
+    **options
+        `weights`, `engine` and `n_threads` of :func:`recompute`.
+
+    Returns
+    -------
+    n_compared : int
+    differences : list of str
+        As :func:`recompute` returns them.
+    not_checked : list of str
+        Why a section was not checked, one sentence each.
+
+    Raises
+    ------
+    InputError
+        If no image of any section was compared.
+    """
+    n_compared, differences, not_checked = 0, list[str](), list[str]()
+    for section in DescriptorStore(store).sections():
+        try:
+            compared, found = recompute(section, images, n, **options)
+        except InputError as error:
+            not_checked.append(f"{section.path} is not checked: {error}")
+            continue
+        n_compared += compared
+        differences += found
+        if not compared:
+            not_checked.append(f"{section.path} is not checked: it holds none of these images")
+    if not n_compared:
+        raise InputError("; ".join(not_checked) or f"{store} holds nothing to recompute")
+    return n_compared, differences, not_checked
