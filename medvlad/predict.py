@@ -41,8 +41,8 @@ def predict_images(
     on_error : {"raise", "skip"}, default="raise"
         What to do with an unreadable image. It replaces the pipeline's own `on_error` in this call.
     explain : Path or None
-        Folder for one picture of each image with the evidence for its label, see :mod:`medvlad.explain`.
-        None: no pictures.
+        Existing folder for one picture of each image with the evidence for its label, see
+        :mod:`medvlad.explain`. None: no pictures.
     names : Pseudonyms or None
         Names of images and pictures in the result. None: paths.
 
