@@ -11,7 +11,8 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError
 from medvlad.datasets.pseudonyms import Pseudonyms
-from medvlad.explain.maps import evidence_picture
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.read import list_frames, png
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -42,7 +43,7 @@ def predict_images(
         What to do with an unreadable image. It replaces the pipeline's own `on_error` in this call.
     explain : Path or None
         Existing folder for one picture of each image with the evidence for its label, see
-        :mod:`medvlad.explain`. None: no pictures.
+        :mod:`medvlad.explain`. All pictures share one colour scale. None: no pictures.
     names : Pseudonyms or None
         Names of images and pictures in the result. None: paths.
 
@@ -69,21 +70,24 @@ def predict_images(
     for i, path in enumerate(paths):
         if i in skipped:
             continue
-        label = int(decision[i].argmax())
         prediction = {
             "image": path if names is None else names.image(path),
-            "label": classes[label],
+            "label": classes[int(decision[i].argmax())],
             "scores": dict(zip(classes, map(float, decision[i]), strict=True)),
         }
-        if explain is not None:
-            steps = [step for _, step in pipeline.steps[1:]]
-            own = descriptors[i : i + 1]
-            own = own.load() if isinstance(own, StoredDescriptors) else own
-            picture = evidence_picture(extractor, steps, own, path, label)
-            name = _picture_name(i, paths, names)
-            write_file(explain / name, png(picture), "picture")
-            prediction["evidence"] = name
         predictions.append(prediction)
+    if explain is not None:
+        seen = [i for i in range(len(paths)) if i not in skipped]
+        file_names = [_picture_name(i, paths, names) for i in seen]
+        steps = [step for _, step in pipeline.steps[1:]]
+        maps = [
+            evidence_map(extractor, steps, _in_memory(descriptors[i : i + 1]), int(decision[i].argmax()))
+            for i in seen
+        ]
+        largest = largest_evidence(maps)
+        for i, name, own_map, prediction in zip(seen, file_names, maps, predictions, strict=True):
+            write_file(explain / name, png(evidence_picture(paths[i], own_map, largest)), "picture")
+            prediction["evidence"] = name
     left_out = [(paths[i], reason) for i, reason in skipped.items()]
     if names is not None:
         left_out = [(names.image(path), names.reason(reason, path)) for path, reason in left_out]
@@ -107,6 +111,10 @@ def _extractor(pipeline: Pipeline, on_error: str) -> CNNDescriptors:
     twin.__dict__.update(own.__dict__)
     twin.set_params(on_error=on_error)
     return twin
+
+
+def _in_memory(descriptors: Descriptors | StoredDescriptors) -> Descriptors:
+    return descriptors.load() if isinstance(descriptors, StoredDescriptors) else descriptors
 
 
 def _all_frames(images: Sequence[str]) -> list[str]:

@@ -253,3 +253,12 @@ def test_an_overlay_shows_the_image_next_to_the_evidence():
 def test_an_overlay_without_evidence_is_the_image_in_grey():
     pixels = np.full((30, 60, 3), 100, np.uint8)
     np.testing.assert_array_equal(np.asarray(overlay(pixels, np.zeros((2, 2))))[:, -5:], 100)
+
+
+def test_maps_with_a_common_scale_have_the_same_colour_for_the_same_value():
+    pixels = np.full((30, 60, 3), 100, np.uint8)
+    weak, strong = (np.full((2, 2), value) for value in (0.5, 1.0))
+    drawn = [np.asarray(overlay(pixels, one, largest=1.0))[100, -5].astype(int) for one in (weak, strong)]
+    assert drawn[1][0] > drawn[0][0] + 20
+    alone = np.asarray(overlay(pixels, weak))[100, -5]
+    np.testing.assert_array_equal(alone, drawn[1])

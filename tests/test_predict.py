@@ -172,6 +172,20 @@ def test_each_image_has_a_picture_of_its_evidence(pipeline, files, folder, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0_0.png", "2_1.png"]
 
 
+def test_all_pictures_share_one_colour_scale(pipeline, files, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(image, own_map, largest):
+        drawn.append((np.abs(own_map).max(), largest))
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("medvlad.predict.evidence_picture", draw)
+    predict_images(pipeline, files, explain=tmp_path)
+    maxima, scales = zip(*drawn, strict=True)
+    assert len(set(maxima)) == len(files), "the maps differ"
+    assert set(scales) == {max(maxima)}
+
+
 def test_pseudonyms_name_images_pictures_and_reasons(pipeline, files, folder, tmp_path):
     names, bad = Pseudonyms(bytes(32)), str(folder / "bad.png")
     predictions, skipped = predict_images(

@@ -4,7 +4,14 @@ In: descriptors of an image and the fitted encoder and SVM. Out: one term for ea
 terms over the image, and pictures. The mathematics is in :mod:`medvlad.explain.split`.
 """
 
-from medvlad.explain.maps import evidence_maps, evidence_picture, overlay, spread
+from medvlad.explain.maps import (
+    evidence_map,
+    evidence_maps,
+    evidence_picture,
+    largest_evidence,
+    overlay,
+    spread,
+)
 from medvlad.explain.split import (
     Evidence,
     evidence,
@@ -16,11 +23,13 @@ from medvlad.explain.split import (
 __all__ = [
     "Evidence",
     "evidence",
+    "evidence_map",
     "evidence_maps",
     "evidence_picture",
     "first_order_evidence",
     "has_evidence",
     "is_additive",
+    "largest_evidence",
     "overlay",
     "spread",
 ]

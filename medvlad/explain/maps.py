@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,17 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.projection import DescriptorProjection
 from medvlad.explain.split import Evidence, evidence, first_order_evidence, is_additive
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.images.colour_bar import add_colour_bar
 from medvlad.images.read import load_image
 
-__all__ = ["evidence_maps", "evidence_picture", "overlay", "spread"]
+__all__ = ["evidence_map", "evidence_maps", "evidence_picture", "largest_evidence", "overlay", "spread"]
 
 Matrix = NDArray[np.float64]
 
 _FOR, _AGAINST = (200, 30, 30), (30, 70, 200)  # RGB
 _MAX_OPACITY = 0.75
 _GAP = 8  # pixels between the two pictures
+_BAR_WIDTH, _BAR_GREY = 24, 200  # pixels and grey level of a colour bar
 
 
 def spread(values: Matrix, side: tuple[int, int]) -> Matrix:
@@ -101,7 +103,9 @@ def evidence_maps(
     return maps.transpose(2, 0, 1)
 
 
-def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448) -> Image.Image:
+def overlay(
+    pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448, largest: float | None = None
+) -> Image.Image:
     """Draw an image, and next to it the image in grey with the evidence in colour.
 
     Red is evidence for the class, blue evidence against it.
@@ -113,17 +117,22 @@ def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448)
         Map of one class. It covers the whole image.
     side : int, default=448
         Longer side of each of the two pictures, in pixels.
+    largest : float or None, default=None
+        Absolute value that full colour stands for. Give several maps the same value to compare them. None:
+        the largest absolute value in this map.
 
     Returns
     -------
     PIL.Image.Image
-        RGB. Full colour stands for the largest absolute value in this map.
+        RGB.
     """
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     plain = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-    largest = float(np.abs(evidence_map).max()) or 1.0
+    if largest is None:
+        largest = float(np.abs(evidence_map).max())
+    largest = largest or 1.0
     share = Image.fromarray((evidence_map / largest).astype(np.float32))
     strength = np.asarray(share.resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)[..., None]
     grey = np.asarray(plain.convert("L"), np.float32)[..., None]
@@ -136,10 +145,10 @@ def overlay(pixels: NDArray[np.uint8], evidence_map: Matrix, *, side: int = 448)
     return both
 
 
-def evidence_picture(
-    extractor: CNNDescriptors, steps: Sequence[Any], descriptors: Descriptors, image: Any, label: int
-) -> Image.Image:
-    """Draw an image and the evidence for one class.
+def evidence_map(
+    extractor: CNNDescriptors, steps: Sequence[Any], descriptors: Descriptors, label: int
+) -> Matrix:
+    """Return the map of the evidence for one class in one image.
 
     Parameters
     ----------
@@ -149,15 +158,14 @@ def evidence_picture(
         The steps from descriptors to decision values.
     descriptors : Descriptors
         Descriptors of this image only.
-    image : path or array
-        The image.
     label : int
         Index of the class.
 
     Returns
     -------
-    PIL.Image.Image
-        See :func:`overlay`. With a signed power, the evidence is the first-order form.
+    ndarray of float64, shape (H, W)
+        On the finest grid of the extractor, see :func:`evidence_maps`. With a signed power, the evidence is
+        the first-order form.
     """
     encoder, *after = steps
     if isinstance(encoder, DescriptorProjection):
@@ -167,5 +175,36 @@ def evidence_picture(
     terms = split(descriptors, encoder, *after)
     maps = evidence_maps(terms, 0, extractor.grids_, extractor.mirrored_)
     # With two classes there is one map, that of class 1.
-    of_label = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
-    return overlay(load_image(image), of_label)
+    own: Matrix = maps[label] if len(maps) > 1 else maps[0] * (1 if label == 1 else -1)
+    return own
+
+
+def largest_evidence(maps: Iterable[Matrix]) -> float:
+    """Return the largest absolute value in several maps, for one colour scale. 0 without maps."""
+    return max((float(np.abs(one).max()) for one in maps), default=0.0)
+
+
+def evidence_picture(image: Any, own_map: Matrix, largest: float) -> Image.Image:
+    """Draw an image, its evidence map next to it, and a colour bar.
+
+    Parameters
+    ----------
+    image : path or array
+        The image.
+    own_map : ndarray of shape (H, W)
+        Map from :func:`evidence_map`.
+    largest : float
+        Absolute value that full colour stands for, see :func:`largest_evidence`.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, see :func:`overlay`.
+    """
+    picture = overlay(load_image(image), own_map, largest=largest)
+    size = (picture.height, _BAR_WIDTH)
+    # The bar is drawn as a map of its own, so its colours are those of the maps.
+    grey, ramp = np.full((*size, 3), _BAR_GREY, np.uint8), np.linspace(1, -1, picture.height)[:, None]
+    both = overlay(grey, ramp, side=max(size), largest=1.0)
+    bar = both.crop((both.width - _BAR_WIDTH, 0, both.width, picture.height))
+    return add_colour_bar(picture, bar, [f"{largest:+.2g}", "0", f"{-largest:+.2g}"])

@@ -24,7 +24,7 @@ from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
 from medvlad.experiment import Evaluation
-from medvlad.explain import evidence_picture, has_evidence, is_additive
+from medvlad.explain import evidence_map, evidence_picture, has_evidence, is_additive, largest_evidence
 from medvlad.images.read import load_image, png
 from medvlad.report import plots as figures
 from medvlad.report.html import Page
@@ -329,13 +329,10 @@ def confident_errors(
         steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.classifier]
         if not has_evidence(dict(encoder_steps(fold.encoder))["encode"]):
             return
-        picture = evidence_picture(
-            evaluation.extractor,
-            steps,
-            _in_memory(evaluation, [image]),
-            dataset.paths[image],
-            int(decided[row]),
+        own_map = evidence_map(
+            evaluation.extractor, steps, _in_memory(evaluation, [image]), int(decided[row])
         )
+        picture = evidence_picture(dataset.paths[image], own_map, largest_evidence([own_map]))
         path = Path(dataset.paths[image])
         yield (
             picture,

@@ -10,7 +10,7 @@ from medvlad import VLAD, Descriptors, GlobalPool, WideLinearSVC
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.cross_validation import held_out
 from medvlad.experiment import Evaluation
-from medvlad.explain import evidence_picture
+from medvlad.explain import evidence_map, evidence_picture, largest_evidence
 from medvlad.report.evaluation import _patch, cluster_patches, confident_errors
 
 GRID = SimpleNamespace(grids_=((2, 2),), mirrored_=(False,))
@@ -37,10 +37,12 @@ def test_evidence_is_red_for_the_label_that_is_asked_for(label):
     pool = GlobalPool().fit(descriptors)
     svm = WideLinearSVC().fit(pool.transform(descriptors), kinds)
     pixels = quarters(0, 100)
-    picture = evidence_picture(GRID, [pool, svm], descriptors[label : label + 1], pixels, label)
+    own = evidence_map(GRID, [pool, svm], descriptors[label : label + 1], label)
+    picture = evidence_picture(pixels, own, largest_evidence([own]))
     colour = np.asarray(picture)[60, 8 + 448 + 60].astype(int)  # the first quarter of the right half
     assert colour[0] > colour[2] + 50, "red: its place speaks for its own class"
-    other = evidence_picture(GRID, [pool, svm], descriptors[label : label + 1], pixels, 1 - label)
+    against = evidence_map(GRID, [pool, svm], descriptors[label : label + 1], 1 - label)
+    other = evidence_picture(pixels, against, largest_evidence([against]))
     colour = np.asarray(other)[60, 8 + 448 + 60].astype(int)
     assert colour[2] > colour[0] + 50, "blue: and against the other"
 
@@ -93,13 +95,8 @@ def test_the_surest_errors_come_first(evaluation):
         fold = next(fold for fold in one.fitted if one.tested[row] in fold.test)
         steps = [fold.encoder, fold.classifier]
         image = int(one.tested[row])
-        own = evidence_picture(
-            GRID,
-            steps,
-            evaluation.descriptors[image : image + 1],
-            evaluation.dataset.paths[image],
-            1 - labels[row],
-        )
+        own_map = evidence_map(GRID, steps, evaluation.descriptors[image : image + 1], 1 - labels[row])
+        own = evidence_picture(evaluation.dataset.paths[image], own_map, largest_evidence([own_map]))
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(own))
     assert list(confident_errors(evaluation, evaluation.decided["gem"])) == []
 
