@@ -1,7 +1,7 @@
 """Evaluate and train a classifier on a folder of images.
 
 An experiment runs all steps in order: data set, extraction, encoding, classifier, metrics. The commands
-`evaluate` and `train` do their work here. :mod:`medvlad.predict` uses the trained classifier.
+`evaluate` and `train` do their work here.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Experiment:
         InputError
             If a setting is out of range, or the folder does not have the layout.
         """
-        self._check_settings()
+        _check_settings(self)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
         if self.group_pattern is None:
             dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
@@ -178,22 +178,6 @@ class Experiment:
                 "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
             )
         return dataset
-
-    def _check_settings(self) -> None:
-        """Raise InputError if a setting is out of range, whatever the data set."""
-        if self.C is not None:
-            check_positive_float(self.C, "C")
-        check_interval(self.recipe.power, "power", 0.0, 1.0)
-        if self.calibration is not None:
-            check_choice(self.calibration, "the calibration", tuple(METHODS))
-        check_n_threads(self.n_threads)
-        check_positive_int(self.folds, "folds")
-        if self.folds < 2 and (self.C is None or self.calibration is not None):
-            raise InputError(
-                f"folds={self.folds} is too few to choose C or to calibrate: use folds=2 or more"
-            )
-        check_seed(self.seed)
-        get_backend(self.backend)
 
     def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
         """Measure how well encodings classify the images of a data set.
@@ -234,7 +218,7 @@ class Experiment:
                 penalties=PENALTIES if self.C is None else None,
                 calibration=self.calibration,
             )
-            results.append(self._result(name, encoder, dataset, decided, watch.seconds["extract"]))
+            results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
                 first, decided_first = next(iter(all_decided.items()))
                 against = compare_held_out(dataset, decided_first, decided, random_state=self.seed)
@@ -248,29 +232,11 @@ class Experiment:
                 "class_names": dataset.class_names,
                 "n_groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
             },
-            "settings": self._settings(extractor),
+            "settings": _settings(self, extractor),
             "versions": versions(),
             "skipped": skipped,
         }
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
-
-    def _result(
-        self, name: str, encoder: Any, dataset: ImageFolder, decided: HeldOut, extract_seconds: float
-    ) -> dict[str, Any]:
-        """Return the entry of results.json for one encoding."""
-        found = held_out_metrics(
-            dataset,
-            decided,
-            positive=self.positive,
-            random_state=self.seed,
-            adapt_threshold=_has_two_class_test(dataset) and self.adapt_threshold is not False,
-        )
-        found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
-        parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
-        chosen_c = {"C": "cv"} if self.C is None else {}
-        parameters |= {"classify": self._classifier().get_params() | chosen_c}
-        described = {"encode": name, "scales": list(self.scales), "parameters": _plain(parameters)}
-        return described | found
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
@@ -353,18 +319,6 @@ class Experiment:
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
 
-    def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
-        """Return the settings for results.json, with facts about the network that was used."""
-        settings = asdict(self) | {"scales": list(self.scales), "C": "cv" if self.C is None else self.C}
-        del settings["store"]  # it does not change any result
-        settings["input_sides"] = list(extractor.input_sides_)
-        settings["weights"] = weights_source(self.weights)
-        settings["weights_fingerprint"] = extractor.weights_fingerprint_
-        settings["engine"] = extractor.engine_
-        settings["ranges"] = extractor.ranges_ if self.dtype == "int8" else None
-        settings["available_backends"] = available_backends()
-        return settings
-
 
 def calibration_images(dataset: ImageFolder) -> list[Path]:
     """Return the images that the ranges of int8 are measured on: training images, sorted by path.
@@ -381,6 +335,61 @@ def calibration_images(dataset: ImageFolder) -> list[Path]:
     splits = dataset.splits
     wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
     return sorted((dataset.paths[i] for i in wanted), key=str)
+
+
+def _check_settings(experiment: Experiment) -> None:
+    """Raise InputError if a setting is out of range, whatever the data set."""
+    if experiment.C is not None:
+        check_positive_float(experiment.C, "C")
+    check_interval(experiment.recipe.power, "power", 0.0, 1.0)
+    if experiment.calibration is not None:
+        check_choice(experiment.calibration, "the calibration", tuple(METHODS))
+    check_n_threads(experiment.n_threads)
+    check_positive_int(experiment.folds, "folds")
+    if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
+        raise InputError(
+            f"folds={experiment.folds} is too few to choose C or to calibrate: use folds=2 or more"
+        )
+    check_seed(experiment.seed)
+    get_backend(experiment.backend)
+
+
+def _result(
+    experiment: Experiment,
+    name: str,
+    encoder: Any,
+    dataset: ImageFolder,
+    decided: HeldOut,
+    extract_seconds: float,
+) -> dict[str, Any]:
+    """Return the entry of results.json for one encoding."""
+    found = held_out_metrics(
+        dataset,
+        decided,
+        positive=experiment.positive,
+        random_state=experiment.seed,
+        adapt_threshold=_has_two_class_test(dataset) and experiment.adapt_threshold is not False,
+    )
+    found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
+    parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
+    chosen_c = {"C": "cv"} if experiment.C is None else {}
+    parameters |= {"classify": experiment._classifier().get_params() | chosen_c}
+    described = {"encode": name, "scales": list(experiment.scales), "parameters": _plain(parameters)}
+    return described | found
+
+
+def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, Any]:
+    """Return the settings for results.json, with facts about the network that was used."""
+    settings = asdict(experiment) | {"scales": list(experiment.scales)}
+    settings["C"] = "cv" if experiment.C is None else experiment.C
+    del settings["store"]  # it does not change any result
+    settings["input_sides"] = list(extractor.input_sides_)
+    settings["weights"] = weights_source(experiment.weights)
+    settings["weights_fingerprint"] = extractor.weights_fingerprint_
+    settings["engine"] = extractor.engine_
+    settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
+    settings["available_backends"] = available_backends()
+    return settings
 
 
 def _check_parts(dataset: ImageFolder) -> None:

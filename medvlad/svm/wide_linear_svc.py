@@ -194,7 +194,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             for problem in problems:
                 while not problem.converged and problem.n_iter < max_iter:
                     problem.step()
-            self._warn(problems, classes)
+            _warn(problems, classes, max_iter)
             weights = form.weights(np.stack([problem.p for problem in problems]))
             target.classes_ = classes
             target.coef_ = np.ascontiguousarray(weights[:, :-1])
@@ -221,22 +221,6 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
                 f"got {factors[bad][0]}"
             )
         return factors
-
-    def _warn(self, problems: list[Problem], classes: NDArray[Any]) -> None:
-        """Warn about each class whose weights are not the exact minimiser."""
-        for name, problem in zip(classes[-len(problems) :], problems, strict=True):
-            if problem.singular:
-                warn_caller(
-                    f"the solution for class {name!s} is only approximate, because C times the squared "
-                    "length of the rows of X is beyond double precision: scale X or lower C",
-                    ConvergenceWarning,
-                )
-            elif not problem.converged:
-                warn_caller(
-                    f"class {name!s} has not reached its minimum after max_iter={self.max_iter} steps: raise "
-                    "max_iter, or scale X or lower C",
-                    ConvergenceWarning,
-                )
 
     def decision_function(self, X: ArrayLike) -> Vector:
         """Return the decision values. `X` is not copied to float64 as a whole.
@@ -298,3 +282,20 @@ def _curvatures(
             raise InputError(f"C={big_c} times the weights is beyond float64: lower C or the weights")
         found.append((k, curvature))
     return found
+
+
+def _warn(problems: list[Problem], classes: NDArray[Any], max_iter: int) -> None:
+    """Warn about each class whose weights are not the exact minimiser."""
+    for name, problem in zip(classes[-len(problems) :], problems, strict=True):
+        if problem.singular:
+            warn_caller(
+                f"the solution for class {name!s} is only approximate, because C times the squared "
+                "length of the rows of X is beyond double precision: scale X or lower C",
+                ConvergenceWarning,
+            )
+        elif not problem.converged:
+            warn_caller(
+                f"class {name!s} has not reached its minimum after max_iter={max_iter} steps: raise "
+                "max_iter, or scale X or lower C",
+                ConvergenceWarning,
+            )
