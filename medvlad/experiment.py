@@ -347,9 +347,7 @@ def _check_settings(experiment: Experiment) -> None:
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
     if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
-        raise InputError(
-            f"folds={experiment.folds} is too few to choose C or to calibrate: use folds=2 or more"
-        )
+        raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
     get_backend(experiment.backend)
 

@@ -32,7 +32,7 @@ def three_classes(tmp_path):
         ({"recipe": Recipe(power=float("inf"))}, "power must"),
         ({"calibration": "beta"}, "the calibration must be one of platt, isotonic, got 'beta'"),
         ({"folds": 0}, "folds must be an integer of at least 1, got 0"),
-        ({"folds": 1, "C": None}, "folds=1 is too few to choose C or to calibrate: use folds=2 or more"),
+        ({"folds": 1, "C": None}, "folds=1 is too few to choose C or calibrate: use folds=2 or more"),
         ({"folds": 1, "calibration": "platt"}, "folds=1 is too few"),
         ({"seed": -1}, "seed must be an integer"),
         ({"n_threads": 0}, "n_threads must be"),
