@@ -1,7 +1,7 @@
-"""The main job: a folder of images in, a tested classifier out.
+"""Evaluate and train a classifier on a folder of images.
 
-Ties the rooms together, in the order data moves: dataset, extraction, encoding, classifier. The command line
-calls nothing else for `evaluate`, `train` and `predict`.
+An experiment runs all steps in order: data set, extraction, encoding, classifier, metrics. The commands
+`evaluate` and `train` do their work here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
-from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import (
     InputError,
     check_choice,
@@ -30,47 +29,47 @@ from medvlad._util.validate import (
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
 from medvlad.datasets.folders import ImageFolder, load_image_folder
-from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
+from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
-from medvlad.evaluation.metrics import compare_decisions, figures
-from medvlad.explain import evidence_map, evidence_picture, largest_evidence
+from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
-from medvlad.images.read import list_frames
-from medvlad.images.write import png
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Evaluation", "Experiment", "calibration_images", "predict_images"]
+__all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images"]
 
 logger = logging.getLogger(__name__)
 
-#: A C that is to be chosen is one of these.
+#: Values of C from which cross-validation chooses.
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-_IN_MEMORY = 1 << 30  # bytes of descriptors; more than that stay in the store, where there is one
+# Bytes. Descriptors from a store are loaded into memory if they take no more than this.
+_IN_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :meth:`Experiment.evaluate` found.
+    """Result of :meth:`Experiment.evaluate`.
 
     Attributes
     ----------
     results : dict
-        results (one dict an encoding), comparisons (of the first with each other one, see
-        :func:`medvlad.evaluation.bootstrap.compare`), dataset, settings, versions, skipped: ready for JSON.
+        Content of results.json: results (one dict for each encoding), comparisons (of the first encoding with
+        each other one, see :func:`medvlad.evaluation.bootstrap.compare`), dataset, settings, versions and
+        skipped.
     dataset : ImageFolder
-        Without the images that were skipped.
+        The images that were used, without skipped ones.
     descriptors : Descriptors or StoredDescriptors
-        Of its images.
+        Descriptors of these images.
     extractor : CNNDescriptors
+        The extractor that made the descriptors.
     decided : dict of str to HeldOut
-        By encoding.
+        Held-out predictions of each encoding.
     """
 
     results: dict[str, Any]
@@ -82,31 +81,36 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Every setting of a run; all of them are written into its result.
+    """All settings of a run. They are written into its results, except for `store`.
 
     Attributes
     ----------
     model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, on_error, store
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
-        The way from descriptors to vectors.
+        Steps from descriptors to vectors.
     backend, n_threads
-        See :class:`medvlad.VLAD`; the threads are those of extraction, too.
-    C, class_weight
-        See :class:`medvlad.WideLinearSVC`; a C of None is chosen from
-        :data:`medvlad.experiment.PENALTIES` by cross-validation inside the training images, see
-        :mod:`medvlad.evaluation.cross_validation`.
+        See :class:`medvlad.VLAD`. The extraction uses the same number of threads.
+    C : float or None
+        See :class:`medvlad.WideLinearSVC`. None: chosen from :data:`medvlad.experiment.PENALTIES` by
+        cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`.
+    class_weight : dict, "balanced" or None
+        See :class:`medvlad.WideLinearSVC`.
     calibration : {"platt", "isotonic"} or None
-        See :mod:`medvlad.evaluation.calibration`.
+        See :mod:`medvlad.evaluation.calibration`. None: no probabilities.
     layout : str
-        How the folder is read: a key of `medvlad.datasets.published.LAYOUTS`.
+        Layout of the folder, a key of `medvlad.datasets.published.LAYOUTS`.
     group_pattern : str or None
-        See :func:`medvlad.load_image_folder`.
+        Regular expression for the patient in a file name, see :func:`medvlad.load_image_folder`.
     seed : int
-        Of k-means and of every random split.
-    folds, positive, adapt_threshold : int, str or None, bool or None
-        See :func:`medvlad.evaluation.cross_validation.held_out` and
-        :func:`medvlad.evaluation.metrics.figures`. None: adapt where there is a test part of two classes.
+        Seed of k-means and of every random split.
+    folds : int
+        Number of folds, see :func:`medvlad.evaluation.cross_validation.held_out`.
+    positive : str or None
+        See :func:`medvlad.evaluation.metrics.scores`.
+    adapt_threshold : bool or None
+        See :func:`medvlad.evaluation.held_out_metrics.held_out_metrics`. None: True if the data set has two
+        classes and a test part.
     """
 
     model: str = "vgg19"
@@ -134,49 +138,55 @@ class Experiment:
     adapt_threshold: bool | None = False
 
     def load(self, root: str | Path) -> ImageFolder:
-        """Check the settings and list the images under `root`; quick, and before anything that takes long.
+        """Check the settings and list the images under `root`.
+
+        This is fast, so mistakes are found before the extraction.
+
+        Parameters
+        ----------
+        root : path
+            Folder of images.
+
+        Returns
+        -------
+        ImageFolder
 
         Raises
         ------
         InputError
-            If a setting is out of its range or the folder does not have the layout.
+            If a setting is out of range, or the folder does not have the layout.
         """
-        if self.C is not None:
-            check_positive_float(self.C, "C")
-        check_interval(self.recipe.power, "power", 0.0, 1.0)
-        if self.calibration is not None:
-            check_choice(self.calibration, "the calibration", tuple(METHODS))
-        check_n_threads(self.n_threads)
-        check_positive_int(self.folds, "folds")
-        if self.folds < 2 and (self.C is None or self.calibration is not None):
-            raise InputError(f"choosing C and calibration take at least 2 folds, got {self.folds}: give more")
-        check_seed(self.seed)
-        get_backend(self.backend)
+        _check_settings(self)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
         if self.group_pattern is None:
             dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
         elif layout == "folder":
             dataset = load_image_folder(Path(root), group_pattern=self.group_pattern)
         else:
-            raise InputError(f"the layout {layout} knows its own patients: leave the pattern of theirs out")
+            raise InputError(
+                f"the layout {layout} already defines the patients: leave the pattern for patients out"
+            )
         if self.positive is not None:
             if len(dataset.class_names) != 2:
-                raise InputError(f"a positive class needs two classes, here are {len(dataset.class_names)}")
+                raise InputError(
+                    f"positive={self.positive!r} needs a data set with two classes, this one has "
+                    f"{len(dataset.class_names)}: leave it out"
+                )
             check_choice(self.positive, "the positive class", dataset.class_names)
         if self.adapt_threshold and not _has_two_class_test(dataset):
             raise InputError(
-                "a threshold is adapted to a test part of two classes: leave --adapt-threshold out"
+                "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
             )
         return dataset
 
     def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
-        """Score encodings of the images of a data set.
+        """Measure how well encodings classify the images of a data set.
 
         Parameters
         ----------
         dataset : ImageFolder
         encodings : sequence of str
-            Names that :meth:`medvlad.encoders.recipe.Recipe.encoder` knows.
+            Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`.
 
         Returns
         -------
@@ -185,51 +195,33 @@ class Experiment:
         Raises
         ------
         InputError
-            On any mistake in images or settings, before the long work where possible.
+            If the images or settings are wrong. Most mistakes are found before the extraction.
         """
         extractor = self._extractor()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
-        if dataset.splits is not None:
-            for part, other in (("train", "test"), ("test", "train")):
-                if not (dataset.splits == part).any():
-                    raise InputError(
-                        f"there is a {other} part but no {part} part: add one, or give the folder of "
-                        "the classes itself for cross-validation"
-                    )
+        _check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped = _extract(extractor, dataset)
         _warn_of_absent_classes(dataset)
         results, comparisons = [], []
         all_decided: dict[str, HeldOut] = {}
-        classifier = self._classifier()
         for name, encoder in encoders.items():
             logger.info("evaluating %s", name)
             decided = held_out(
                 descriptors,
                 dataset,
                 encoder,
-                classifier,
+                self._classifier(),
                 folds=self.folds,
                 random_state=self.seed,
                 penalties=PENALTIES if self.C is None else None,
                 calibration=self.calibration,
             )
-            found = figures(
-                dataset,
-                decided,
-                positive=self.positive,
-                random_state=self.seed,
-                adapt_threshold=_has_two_class_test(dataset) and self.adapt_threshold is not False,
-            )
-            found["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | found["seconds"]
-            parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
-            learnt = {"C": "cv"} if self.C is None else {}
-            parameters = _plain(parameters | {"classify": classifier.get_params() | learnt})
-            results.append({"encode": name, "scales": list(self.scales), "parameters": parameters} | found)
+            results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
                 first, decided_first = next(iter(all_decided.items()))
-                against = compare_decisions(dataset, decided_first, decided, random_state=self.seed)
+                against = compare_held_out(dataset, decided_first, decided, random_state=self.seed)
                 comparisons.append({"first": first, "second": name} | against)
             all_decided[name] = decided
         report = {
@@ -240,34 +232,47 @@ class Experiment:
                 "class_names": dataset.class_names,
                 "n_groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
             },
-            "settings": self._settings(extractor),
+            "settings": _settings(self, extractor),
             "versions": versions(),
             "skipped": skipped,
         }
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
-        """Fit a classifier on the images of a data set, on their training part if they have one.
+        """Fit a classifier on the training part of a data set, or on all images if it has no parts.
+
+        Parameters
+        ----------
+        dataset : ImageFolder
+        encoding : str
+            Name for :meth:`medvlad.encoders.recipe.Recipe.encoder`.
 
         Returns
         -------
         pipeline : sklearn.pipeline.Pipeline
-            Predicts class names from image paths or arrays.
+            Predicts class names from image paths or arrays. Its extractor has no store, so predicting does
+            not add new images to the training store.
         skipped : list of dict
             image and reason.
         n_images : int
-            Images trained on.
+            Number of training images.
+
+        Raises
+        ------
+        InputError
+            If the images or settings are wrong, or a class has no usable training image.
         """
         extractor, classifier = self._extractor(), self._classifier()
         encoder = self._encoder(encoding, extractor)
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped = _extract(extractor, dataset)
-        extractor.set_params(output="host")  # few images are predicted at a time
-        missing = set(range(len(dataset.class_names))) - set(dataset.labels.tolist())
+        extractor.set_params(output="host", store=None)
+        missing = absent_classes(dataset.labels, dataset.class_names)
         if missing:
-            names = ", ".join(dataset.class_names[k] for k in sorted(missing))
-            raise InputError(f"no usable training image is left of: {names}; add some or remove the class")
+            raise InputError(
+                f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
+            )
         if self.C is None:
             inner = inner_folds(
                 descriptors,
@@ -303,37 +308,108 @@ class Experiment:
         )
 
     def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
-        where: dict[str, Any] = {}
+        layout: dict[str, Any] = {}
         if self.recipe.tiles:
             extractor.build()
-            where = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
+            layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
         return self.recipe.encoder(
-            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **where
+            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **layout
         )
 
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
 
-    def _settings(self, extractor: CNNDescriptors) -> dict[str, Any]:
-        settings = asdict(self) | {"scales": list(self.scales), "C": "cv" if self.C is None else self.C}
-        del settings["store"]  # where descriptors lie changes no number
-        settings["input_sides"] = list(extractor.input_sides_)
-        settings["weights"] = weights_source(self.weights)
-        settings["weights_fingerprint"] = extractor.weights_fingerprint_
-        settings["engine"] = extractor.engine_
-        settings["ranges"] = extractor.ranges_ if self.dtype == "int8" else None
-        settings["available_backends"] = available_backends()
-        return settings
+
+def calibration_images(dataset: ImageFolder) -> list[Path]:
+    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
+
+    Parameters
+    ----------
+    dataset : ImageFolder
+        If it has no parts, all images are used.
+
+    Returns
+    -------
+    list of Path
+    """
+    splits = dataset.splits
+    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
+    return sorted((dataset.paths[i] for i in wanted), key=str)
+
+
+def _check_settings(experiment: Experiment) -> None:
+    """Raise InputError if a setting is out of range, whatever the data set."""
+    if experiment.C is not None:
+        check_positive_float(experiment.C, "C")
+    check_interval(experiment.recipe.power, "power", 0.0, 1.0)
+    if experiment.calibration is not None:
+        check_choice(experiment.calibration, "the calibration", tuple(METHODS))
+    check_n_threads(experiment.n_threads)
+    check_positive_int(experiment.folds, "folds")
+    if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
+        raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
+    check_seed(experiment.seed)
+    get_backend(experiment.backend)
+
+
+def _result(
+    experiment: Experiment,
+    name: str,
+    encoder: Any,
+    dataset: ImageFolder,
+    decided: HeldOut,
+    extract_seconds: float,
+) -> dict[str, Any]:
+    """Return the entry of results.json for one encoding."""
+    found = held_out_metrics(
+        dataset,
+        decided,
+        positive=experiment.positive,
+        random_state=experiment.seed,
+        adapt_threshold=_has_two_class_test(dataset) and experiment.adapt_threshold is not False,
+    )
+    found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
+    parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
+    chosen_c = {"C": "cv"} if experiment.C is None else {}
+    parameters |= {"classify": experiment._classifier().get_params() | chosen_c}
+    described = {"encode": name, "scales": list(experiment.scales), "parameters": _plain(parameters)}
+    return described | found
+
+
+def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, Any]:
+    """Return the settings for results.json, with facts about the network that was used."""
+    settings = asdict(experiment) | {"scales": list(experiment.scales)}
+    settings["C"] = "cv" if experiment.C is None else experiment.C
+    del settings["store"]  # it does not change any result
+    settings["input_sides"] = list(extractor.input_sides_)
+    settings["weights"] = weights_source(experiment.weights)
+    settings["weights_fingerprint"] = extractor.weights_fingerprint_
+    settings["engine"] = extractor.engine_
+    settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
+    settings["available_backends"] = available_backends()
+    return settings
+
+
+def _check_parts(dataset: ImageFolder) -> None:
+    """Raise InputError if a data set with parts lacks the train or the test part."""
+    if dataset.splits is None:
+        return
+    for part, other in (("train", "test"), ("test", "train")):
+        if not (dataset.splits == part).any():
+            raise InputError(
+                f"there is a {other} part but no {part} part: add one, or give the folder of the classes "
+                "itself for cross-validation"
+            )
 
 
 def _warn_of_absent_classes(dataset: ImageFolder) -> None:
+    """Log a warning if a class has no test image."""
     if dataset.splits is None:
         return
-    there = set(dataset.labels[dataset.splits == "test"].tolist())
-    absent = [name for k, name in enumerate(dataset.class_names) if k not in there]
+    absent = absent_classes(dataset.labels[dataset.splits == "test"], dataset.class_names)
     if absent:
         logger.warning(
-            "the test part has no image of %s: figures that need some are left out", ", ".join(absent)
+            "the test part has no image of %s: metrics that need such images are left out", ", ".join(absent)
         )
 
 
@@ -341,84 +417,8 @@ def _has_two_class_test(dataset: ImageFolder) -> bool:
     return len(dataset.class_names) == 2 and dataset.splits is not None
 
 
-def calibration_images(dataset: ImageFolder) -> list[Path]:
-    """Images whose pixels may say how large numbers get, for int8: without a test part all of them."""
-    splits = dataset.splits
-    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
-    return sorted((dataset.paths[i] for i in wanted), key=str)
-
-
-def predict_images(
-    pipeline: Pipeline,
-    images: Sequence[str],
-    *,
-    on_error: str = "raise",
-    explain: Path | None = None,
-    names: Pseudonyms | None = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """Classify image files.
-
-    Parameters
-    ----------
-    pipeline : sklearn.pipeline.Pipeline
-        From :meth:`Experiment.train` or :func:`medvlad.load_model`.
-    images : sequence of str
-        Paths; of a file of several images, all of them are classified.
-    on_error : {"raise", "skip"}, default="raise"
-    explain : Path or None
-        Folder for a picture an image: where the evidence for its label is, see :mod:`medvlad.explain`.
-    names : Pseudonyms or None
-        What images and pictures are called; None: by their paths.
-
-    Returns
-    -------
-    predictions : list of dict
-        image, label, scores (class name to decision value; the largest wins), and with `explain` the file
-        name of the picture, evidence.
-    skipped : list of dict
-        image and reason.
-    """
-    extractor = pipeline.steps[0][1]
-    extractor.set_params(on_error=on_error)
-    listed = [(image, list_frames(image)) for image in images]
-    # One name stays as it was given, "./a.png" for example.
-    images = [str(path) for image, paths in listed for path in (paths if paths != [Path(image)] else [image])]
-    descriptors = extractor.transform(list(images))
-    skipped = dict(extractor.skipped_)
-    decision = pipeline[1:].decision_function(descriptors)
-    if decision.ndim == 1:
-        decision = np.column_stack([-decision, decision])
-    classes = [str(name) for name in pipeline.classes_]
-    predictions: list[dict[str, Any]] = [
-        {
-            "image": image if names is None else names.image(image),
-            "label": classes[int(values.argmax())],
-            "scores": dict(zip(classes, map(float, values), strict=True)),
-        }
-        for i, (image, values) in enumerate(zip(images, decision, strict=True))
-        if i not in skipped
-    ]
-    if explain is not None:
-        seen = [i for i in range(len(images)) if i not in skipped]
-        steps = [step for _, step in pipeline.steps[1:]]
-        maps = [
-            evidence_map(extractor, steps, descriptors[i : i + 1], int(decision[i].argmax())) for i in seen
-        ]
-        largest = largest_evidence(maps)
-        for i, own, prediction in zip(seen, maps, predictions, strict=True):
-            name = f"{i:0{len(str(len(images) - 1))}d}_{Path(images[i]).stem[:80]}.png"
-            if names is not None:
-                name = f"{names.image(images[i])}.png"
-            write_file(explain / name, png(evidence_picture(images[i], own, largest)), "picture")
-            prediction["evidence"] = name
-    left_out = [(images[i], reason) for i, reason in skipped.items()]
-    if names is not None:
-        left_out = [(names.image(image), names.reason(reason, image)) for image, reason in left_out]
-    return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
-
-
 def _plain(value: Any) -> Any:
-    """Turn estimators among parameters into what JSON can hold."""
+    """Return `value` with estimators replaced by dicts of their parameters, for JSON."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
@@ -431,7 +431,7 @@ def _plain(value: Any) -> Any:
 def _extract(
     extractor: CNNDescriptors, dataset: ImageFolder
 ) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]]]:
-    """Descriptors of the readable images, the data set without the others, and the list of those."""
+    """Return the descriptors of the readable images, the data set of these images, and the skipped ones."""
     descriptors = extractor.fit(calibration_images(dataset)).transform(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in extractor.skipped_]
     if skipped:
@@ -443,6 +443,7 @@ def _extract(
             )
         descriptors, dataset = descriptors.take(kept), dataset.take(kept)
     if isinstance(descriptors, StoredDescriptors) and descriptors.nbytes <= _IN_MEMORY:
-        with suppress(MemoryError):  # then they stay where they are
-            descriptors = descriptors.load()  # the same numbers, and quicker to come back to
+        # Memory is only faster: without enough of it, the descriptors stay in the store.
+        with suppress(MemoryError):
+            descriptors = descriptors.load()
     return descriptors, dataset, skipped

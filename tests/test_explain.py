@@ -1,4 +1,4 @@
-"""Evidence maps: sums that must be the decision value, and a planted patch that must hold the evidence."""
+"""Evidence maps: terms add up to the decision value, and a planted patch holds the evidence."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evide
 from medvlad.extraction.weights import find_weights
 
 
-def images(rng, n=40, width=12, *, empty=True):
-    """Ragged, sparse and not negative, as a network's are; one without descriptors."""
+def descriptors_of(rng, n=40, width=12, *, empty=True):
+    """Return ragged, sparse, non-negative descriptors like those of a network; one image has none."""
     lengths = rng.integers(1, 30, n)
     if empty:
         lengths[3] = 0
@@ -60,8 +60,9 @@ BETWEEN = {
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_terms_and_bias_are_the_decision_value(rng, encoder, between, n_classes):
-    # Residuals add up to nothing over all images, so an empty one is the mean, whose direction is rounding.
-    x = images(rng, empty=encoder != "vlad without L2")
+    # Residuals add up to 0 over all images, so PCA centres an empty image to rounding errors. A
+    # normalisation would enlarge them.
+    x = descriptors_of(rng, empty=encoder != "vlad without L2")
     steps = make_pipeline(ENCODERS[encoder], *BETWEEN[between], WideLinearSVC())
     steps.fit(x, np.arange(len(x)) % n_classes)
     found = evidence(x, *[step for _, step in steps.steps])
@@ -74,7 +75,7 @@ def test_terms_and_bias_are_the_decision_value(rng, encoder, between, n_classes)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("between", BETWEEN)
 @pytest.mark.parametrize("encoder", TILED)
-def test_terms_of_tiles(rng, encoder, between, weighted):
+def test_terms_of_tiles_and_bias_are_the_decision_value(rng, encoder, between, weighted):
     x = Descriptors.from_list([rng.normal(size=(0 if i == 2 else 14, 6)) for i in range(12)])
     if weighted:
         x = x.weighted(rng.integers(0, 3, len(x.values)))
@@ -84,9 +85,9 @@ def test_terms_of_tiles(rng, encoder, between, weighted):
 
 
 @given(st.integers(0, 2**31 - 1), st.sampled_from([0.3, 0.5, 1.0]), st.booleans())
-def test_first_order_sums(seed, power, intra_norm):
+def test_first_order_terms_add_up_to_power_times_the_decision_value(seed, power, intra_norm):
     rng = np.random.default_rng(seed)
-    x = images(rng, 12, 6)
+    x = descriptors_of(rng, 12, 6)
     encoder = VLAD(3, power=power, intra_norm=intra_norm, random_state=0).fit(x)
     svm = WideLinearSVC().fit(encoder.transform(x), np.arange(12) % 2)
     found = first_order_evidence(x, encoder, svm)
@@ -94,9 +95,9 @@ def test_first_order_sums(seed, power, intra_norm):
     np.testing.assert_allclose(found.decision()[:, 0] - found.bias[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_first_order_is_a_derivative(rng):
-    """Against finite differences of the share of one descriptor, norms held as nothing is normalised."""
-    x = images(rng, 6, 5, empty=False)
+def test_a_first_order_term_is_a_derivative(rng):
+    """Compare with finite differences in the share of one descriptor, without any normalisation."""
+    x = descriptors_of(rng, 6, 5, empty=False)
     encoder = VLAD(3, power=0.5, l2_norm=False, random_state=0).fit(x)
     svm = WideLinearSVC().fit(encoder.transform(x), np.arange(6) % 2)
     found = first_order_evidence(x, encoder, svm)
@@ -115,42 +116,67 @@ def test_first_order_is_a_derivative(rng):
         assert found.terms[i, 0] == pytest.approx(slope, rel=1e-4, abs=1e-6)
 
 
-def test_power_is_refused_by_name(rng):
-    x = images(rng)
+def test_a_signed_power_has_no_exact_evidence(rng):
+    x = descriptors_of(rng)
     encoder = VLAD(3, power=0.5, random_state=0).fit(x)
     svm = WideLinearSVC().fit(encoder.transform(x), np.arange(len(x)) % 2)
     with pytest.raises(InputError, match="first_order_evidence"):
         evidence(x, encoder, svm)
 
 
-def test_what_is_no_sum_is_refused(rng):
-    x = images(rng)
-    y = np.arange(len(x)) % 2
-    gem = GlobalPool("gem").fit(x)
-    svm = WideLinearSVC().fit(gem.transform(x), y)
+@pytest.fixture
+def gem(rng):
+    """Descriptors, a fitted encoder that is no sum over descriptors, and a classifier behind it."""
+    x = descriptors_of(rng)
+    encoder = GlobalPool("gem").fit(x)
+    return x, encoder, WideLinearSVC().fit(encoder.transform(x), np.arange(len(x)) % 2)
+
+
+def test_an_encoder_that_is_no_sum_is_refused(gem):
     with pytest.raises(InputError, match="'gem' is not a sum"):
-        evidence(x, gem, svm)
-    with pytest.raises(InputError, match="linear classifier"):
-        evidence(x, gem)
-    with pytest.raises(InputError, match="Normalizer is not a sum"):
+        evidence(*gem)
+
+
+def test_another_classifier_than_the_svm_is_refused(gem):
+    with pytest.raises(InputError, match="needs a WideLinearSVC as the last step, got no step"):
+        evidence(*gem[:2])
+    with pytest.raises(InputError, match="needs a WideLinearSVC as the last step, got Normalizer"):
+        evidence(*gem[:2], Normalizer())
+
+
+def test_another_normalisation_than_l2_is_refused(gem):
+    x, _, svm = gem
+    with pytest.raises(InputError, match=r"Normalizer between encoder .* use PCA or Normalizer\('l2'\)"):
         evidence(x, GlobalPool().fit(x), Normalizer("l1"), svm)
 
 
-@pytest.mark.parametrize("coarse", [(7, 7), (17, 17), (3, 5)])
-def test_spread_keeps_the_total_and_the_place(rng, coarse):
+@pytest.fixture(params=[(7, 7), (17, 17), (3, 5)], ids=str)
+def coarse(request):
+    """Sides of a grid that is coarser than (27, 29)."""
+    return request.param
+
+
+def test_spreading_keeps_the_total(rng, coarse):
     values = rng.normal(size=(*coarse, 2))
     fine = spread(values, (27, 29))
     np.testing.assert_allclose(fine.sum(axis=(0, 1)), values.sum(axis=(0, 1)))
+
+
+def test_spreading_keeps_the_place(coarse):
     corner = np.zeros(coarse)
     corner[0, 0] = 1
     fine = spread(corner, (27, 29))
     assert fine[0, 0] == pytest.approx(fine.max())
     assert not fine[-(-27 // coarse[0]) :].any()
+
+
+def test_spreading_over_the_same_grid_changes_nothing(rng, coarse):
+    values = rng.normal(size=(*coarse, 2))
     np.testing.assert_allclose(spread(values, coarse), values)
 
 
 def scene(rng, patch_at=None):
-    """Smooth grey noise, with a patch of stripes where one is wanted; (224, 224, 3)."""
+    """Return smooth grey noise (224, 224, 3), with a patch of stripes if a place is given."""
     small = rng.normal(128, 12, (8, 8)).clip(0, 255).astype(np.uint8)
     pixels = np.array(Image.fromarray(small).resize((224, 224), Image.Resampling.BICUBIC))
     if patch_at is not None:
@@ -165,8 +191,8 @@ def scene(rng, patch_at=None):
     [GlobalPool("avg"), VLAD(8, random_state=0), VLAD(8, intra_norm=True, random_state=0)],
     ids=["avg", "vlad", "intra"],
 )
-def test_planted_patch_holds_the_evidence(rng, encoder):
-    """What tells the classes apart is a patch: its evidence lies there, wherever it is."""
+def test_a_planted_patch_holds_the_evidence(rng, encoder):
+    """Only a patch distinguishes the classes, so the evidence lies there, wherever the patch is."""
     pytest.importorskip("keras", reason="needs the extra tensorflow")
     if find_weights()["bundled"] != "vgg16":
         pytest.skip("needs the extra offline")
@@ -174,7 +200,7 @@ def test_planted_patch_holds_the_evidence(rng, encoder):
     neutral = network.transform([scene(rng) for _ in range(12)])
     places = [tuple(map(int, rng.integers(0, 161, 2))) for _ in range(12)]
     planted = network.transform([scene(rng, at) for at in places])
-    encoder.fit(neutral)  # a codebook that knows the patch leaves no residual there
+    encoder.fit(neutral)  # a codebook fitted on the patch would leave no residual there
     vectors = np.concatenate([encoder.transform(neutral), encoder.transform(planted)])
     svm = WideLinearSVC().fit(vectors, np.repeat([0, 1], 12))
     corners = [(0, 0), (0, 160), (160, 0), (80, 80)]
@@ -184,7 +210,7 @@ def test_planted_patch_holds_the_evidence(rng, encoder):
     for i, (top, left) in enumerate(corners):
         (shown,) = evidence_maps(found, i, network.grids_)
         assert shown.shape == (14, 14)
-        # One cell more on each side: the network looks around.
+        # One more cell on each side, because the network sees the surroundings of a cell.
         down = (middles >= top - 16) & (middles < top + 80)
         across = (middles >= left - 16) & (middles < left + 80)
         inside = down[:, None] & across
@@ -193,7 +219,7 @@ def test_planted_patch_holds_the_evidence(rng, encoder):
         assert shown[inside].mean() > 5 * np.abs(shown[~inside]).mean()
 
 
-def test_evidence_of_a_mirror_image_is_where_it_comes_from(rng):
+def test_evidence_of_a_mirror_image_is_mirrored_back(rng):
     terms = rng.normal(size=(12, 1))
     found = Evidence(terms, np.zeros((1, 1)), np.array([0, 12]))
     (shown,) = evidence_maps(found, 0, [(2, 3), (2, 3)], mirrored=[False, True])
@@ -201,21 +227,38 @@ def test_evidence_of_a_mirror_image_is_where_it_comes_from(rng):
 
 
 def test_maps_of_other_descriptors_are_refused(rng):
-    x = images(rng)
+    x = descriptors_of(rng)
     pool = GlobalPool().fit(x)
     svm = WideLinearSVC().fit(pool.transform(x), np.arange(len(x)) % 2)
-    with pytest.raises(InputError, match="image 0 has"):
+    with pytest.raises(InputError, match=r"image 0 has \d+ descriptors, but the grids \(7, 7\) have 49"):
         evidence_maps(evidence(x, pool, svm), 0, [(7, 7)])
 
 
-def test_overlay():
-    """Red where the evidence is for the class, blue where it is against; the image itself beside it."""
+def test_an_overlay_is_red_for_the_class_and_blue_against_it():
     pixels = np.full((30, 60, 3), 100, np.uint8)
     shown = np.asarray(overlay(pixels, np.array([[1.0, 0.0, -1.0]]), side=120)).astype(int)
-    assert shown.shape == (60, 248, 3)
-    np.testing.assert_array_equal(shown[:, :120], 100)
     picture = shown[:, 128:]
     assert picture[30, 5, 0] > 150 > picture[30, 5, 2]
     assert picture[30, -5, 2] > 150 > picture[30, -5, 0]
     np.testing.assert_allclose(picture[30, 60], 100, atol=5)
+
+
+def test_an_overlay_shows_the_image_next_to_the_evidence():
+    pixels = np.full((30, 60, 3), 100, np.uint8)
+    shown = np.asarray(overlay(pixels, np.array([[1.0, 0.0, -1.0]]), side=120))
+    assert shown.shape == (60, 248, 3)
+    np.testing.assert_array_equal(shown[:, :120], 100)
+
+
+def test_an_overlay_without_evidence_is_the_image_in_grey():
+    pixels = np.full((30, 60, 3), 100, np.uint8)
     np.testing.assert_array_equal(np.asarray(overlay(pixels, np.zeros((2, 2))))[:, -5:], 100)
+
+
+def test_maps_with_a_common_scale_have_the_same_colour_for_the_same_value():
+    pixels = np.full((30, 60, 3), 100, np.uint8)
+    weak, strong = (np.full((2, 2), value) for value in (0.5, 1.0))
+    drawn = [np.asarray(overlay(pixels, one, largest=1.0))[100, -5].astype(int) for one in (weak, strong)]
+    assert drawn[1][0] > drawn[0][0] + 20
+    alone = np.asarray(overlay(pixels, weak))[100, -5]
+    np.testing.assert_array_equal(alone, drawn[1])

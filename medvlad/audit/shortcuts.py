@@ -45,7 +45,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 
@@ -53,6 +52,9 @@ from medvlad._util.blas_threads import single_threaded_blas
 from medvlad.audit.finding import Finding, ReadImages, Severity, finding
 from medvlad.audit.images import THUMB_SIDE, ImageFacts
 from medvlad.evaluation.bootstrap import bootstrap_intervals
+from medvlad.evaluation.class_counts import units_per_class
+from medvlad.evaluation.metrics import balanced_accuracy, class_aucs
+from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["FEATURES", "shift_findings", "shortcut_findings"]
@@ -271,7 +273,7 @@ def _some(index: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]
 
 
 def _cross_validated(task: _Task, random_state: int) -> dict[str, Any] | str:
-    smallest = _fewest_units(task.y, task.units, task.n_classes)
+    smallest = int(units_per_class(task.y, task.units, task.n_classes).min())
     if smallest < _LEAST_UNITS:
         return f"not tried: the smallest class has {smallest} independent images, {_LEAST_UNITS} are needed"
     splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=random_state)
@@ -282,7 +284,7 @@ def _cross_validated(task: _Task, random_state: int) -> dict[str, Any] | str:
     for name, x in task.x.items():
         decision = np.empty((len(task.y), task.n_classes))
         for train, test in folds:
-            decision[test] = _decide(x[train], task.y[train], x[test], task.n_classes)
+            decision[test] = _decide(x[train], task.y[train], x[test])
         results[name] = _figures(task.y, decision, task.units, random_state)
     return results
 
@@ -293,14 +295,15 @@ def _tested(
     n_classes = task.n_classes
     # Patients and copies in both parts are a finding of their own. Here they would look like a shortcut.
     apart = ~np.isin(task.units, units)
-    if len(np.unique(task.y[apart])) < n_classes or _fewest_units(labels, units, n_classes) < _LEAST_UNITS:
+    smallest = int(units_per_class(labels, units, n_classes).min())
+    if len(np.unique(task.y[apart])) < n_classes or smallest < _LEAST_UNITS:
         return (
             f"not tried: a class has no training image or fewer than {_LEAST_UNITS} independent test images"
         )
     return {
         name: _figures(
             labels,
-            _decide(task.x[name][apart], task.y[apart], x[name][len(task.y) :], n_classes),
+            _decide(task.x[name][apart], task.y[apart], x[name][len(task.y) :]),
             units,
             random_state,
         )
@@ -308,44 +311,30 @@ def _tested(
     }
 
 
-def _fewest_units(y: NDArray[np.int64], units: NDArray[np.int64], n_classes: int) -> int:
-    pairs = np.unique(np.column_stack([y, units]), axis=0)
-    return int(np.bincount(pairs[:, 0], minlength=n_classes).min())
-
-
-def _decide(x: Matrix, y: NDArray[np.int64], unseen: Matrix, n_classes: int) -> NDArray[np.float64]:
+def _decide(x: Matrix, y: NDArray[np.int64], unseen: Matrix) -> NDArray[np.float64]:
     scaler, shrink = StandardScaler().fit(x), np.float32(x.shape[1] ** -0.5)
     # Matrices of this size gain little from several threads of BLAS, and lose much on a busy machine.
     with single_threaded_blas():
         svm = WideLinearSVC(class_weight="balanced").fit(scaler.transform(x) * shrink, y)
         values = svm.decision_function(scaler.transform(unseen) * shrink)
-    return np.column_stack([-values, values]) if n_classes == 2 else values
+    return decision_columns(values)
 
 
 def _figures(
     labels: NDArray[np.int64], decision: NDArray[np.float64], units: NDArray[np.int64], random_state: int
 ) -> dict[str, Any]:
-    n_classes = decision.shape[1]
     intervals = bootstrap_intervals(
         labels, decision, groups=units, n_resamples=_N_RESAMPLES, random_state=random_state
     )
-    members = [labels == k for k in range(n_classes)]
-    recalls = [(decision[own].argmax(axis=1) == k).mean() for k, own in enumerate(members)]
-    aucs = [_auc(own, decision[:, k]) for k, own in enumerate(members)]
+    aucs = [auc for auc in class_aucs(labels, decision) if auc is not None]
     return {
         "n_images": len(labels),
-        "balanced_accuracy": float(np.mean(recalls)),
+        "balanced_accuracy": balanced_accuracy(labels, decision.argmax(axis=1)),
         "balanced_accuracy_ci95": intervals["balanced_accuracy"],
         "auc": float(np.mean(aucs)),
         "auc_ci95": intervals["auc"],
-        "chance": 1 / n_classes,
+        "chance": 1 / decision.shape[1],
     }
-
-
-def _auc(own: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    """Area under the curve, by the sum of ranks (Mann & Whitney 1947)."""
-    n, rest = int(own.sum()), int((~own).sum())
-    return float((rankdata(scores)[own].sum() - n * (n + 1) / 2) / (n * rest))
 
 
 def _skill(figures: dict[str, Any]) -> float:

@@ -153,9 +153,9 @@ def predict(
     anonymise_key: Path | None,
 ) -> int:
     """Classify each IMAGE with a model that `medvlad train` wrote."""
-    from medvlad.experiment import predict_images
     from medvlad.explain import is_additive
     from medvlad.models.model_file import check_readable, load_model
+    from medvlad.predict import predict_images
     from medvlad.report.evaluation import explain_page
 
     check_readable(model, of_images=True)

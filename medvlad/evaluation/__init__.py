@@ -5,21 +5,26 @@ intervals and paired comparisons.
 """
 
 from medvlad.evaluation.bootstrap import bootstrap_intervals, compare
-from medvlad.evaluation.calibration import calibration_figures
+from medvlad.evaluation.calibration import calibration_metrics
 from medvlad.evaluation.compare_runs import compare_runs
 from medvlad.evaluation.cross_validation import HeldOut, held_out
-from medvlad.evaluation.metrics import figures, score_table, scores
+from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
+from medvlad.evaluation.metrics import balanced_accuracy, class_aucs, score_table, scores, wilson_interval
 from medvlad.evaluation.threshold import mixture_threshold
 
 __all__ = [
     "HeldOut",
+    "balanced_accuracy",
     "bootstrap_intervals",
-    "calibration_figures",
+    "calibration_metrics",
+    "class_aucs",
     "compare",
+    "compare_held_out",
     "compare_runs",
-    "figures",
     "held_out",
+    "held_out_metrics",
     "mixture_threshold",
     "score_table",
     "scores",
+    "wilson_interval",
 ]

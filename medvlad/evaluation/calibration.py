@@ -1,18 +1,26 @@
-r"""From decision values to probabilities, learnt on decisions about images that were not trained on.
+r"""Probabilities from decision values, learned on images that were not used for training.
 
-::
+For each class against the others, with the decision value :math:`s`:
 
-    platt      p = 1 / (1 + exp(a s + b)), a and b by maximum likelihood      (Platt 1999)
-    isotonic   the non-decreasing step function of s nearest to the labels    (Zadrozny & Elkan, KDD 2002)
+- platt: :math:`p = 1 / (1 + e^{a s + b})`, with :math:`a` and :math:`b` by maximum likelihood (Platt 1999)
+- isotonic: the non-decreasing step function of :math:`s` closest to the labels (Zadrozny & Elkan, KDD 2002)
 
-for each class against the rest, then divided by their sum. How well probabilities p_ik of n images hold, y_ik
-being 1 for the true class and 0 elsewhere::
+The values of all classes are then divided by their sum.
 
-    Brier score                  (1/n) sum_i sum_k (p_ik - y_ik)^2, of two classes one      (Brier 1950)
-    log loss                     -(1/n) sum_i log p_i,true
-    expected calibration error   sum over bins of (its images / n) |share that is right - mean confidence|,
-                                 confidence being the largest p_ik, in ten bins of as many images each
-                                 (Naeini, Cooper & Hauskrecht, AAAI 2015; bins of equal width there)
+The quality of probabilities :math:`p_{ik}` of :math:`n` images is measured as follows, with
+:math:`y_{ik} = 1` for the true class and 0 for the others.
+
+.. math::
+
+   \text{Brier score} &= \frac{1}{n} \sum_i \sum_k (p_{ik} - y_{ik})^2
+
+   \text{log loss} &= -\frac{1}{n} \sum_i \sum_k y_{ik} \log p_{ik}
+
+   \text{expected calibration error} &= \sum_b \frac{n_b}{n} \, |\text{accuracy}_b - \text{confidence}_b|
+
+With two classes, the Brier score counts one of them (Brier 1950). The confidence of an image is its largest
+:math:`p_{ik}`. The calibration error sorts the images by confidence into ten bins :math:`b` of equal size
+:math:`n_b` (Naeini, Cooper & Hauskrecht, AAAI 2015, with bins of equal width).
 """
 
 from __future__ import annotations
@@ -29,9 +37,9 @@ from sklearn.metrics import log_loss
 
 from medvlad._util.validate import check_choice
 
-__all__ = ["METHODS", "calibration_figures", "calibrator"]
+__all__ = ["METHODS", "calibration_metrics", "calibrator"]
 
-#: Our names -> scikit-learn's.
+#: Calibration methods: name in medvlad -> name in scikit-learn.
 METHODS = {"platt": "sigmoid", "isotonic": "isotonic"}
 
 _BINS = 10
@@ -39,8 +47,8 @@ _BINS = 10
 Matrix = NDArray[np.float64]
 
 
-class _Decided(ClassifierMixin, BaseEstimator):
-    """A classifier whose input is its decision values."""
+class _DecisionValues(ClassifierMixin, BaseEstimator):
+    """A classifier whose input is its own decision values (n, n_classes)."""
 
     def fit(self, X: Matrix, y: NDArray[np.int64]) -> Self:
         self.classes_ = np.unique(y)
@@ -54,44 +62,48 @@ class _Decided(ClassifierMixin, BaseEstimator):
 
 
 def calibrator(method: str, decision: Matrix, labels: NDArray[np.int64]) -> Callable[[Matrix], Matrix]:
-    """Learn probabilities from decisions about images that were not trained on.
+    """Learn a function from decision values to probabilities.
 
     Parameters
     ----------
     method : {"platt", "isotonic"}
     decision : ndarray of float, shape (n, n_classes)
+        Decision values on images that the classifier was not trained on.
     labels : ndarray of int, shape (n,)
-        From 0 to n_classes - 1, each of them there.
+        From 0 to n_classes - 1. Every class must be present.
 
     Returns
     -------
     callable
-        From decision values (m, n_classes) to probabilities (m, n_classes), rows of which add up to 1.
+        From decision values (m, n_classes) to probabilities (m, n_classes). Rows add up to 1.
 
     Raises
     ------
     InputError
-        If there is no such method.
+        If `method` is unknown.
     """
     check_choice(method, "the calibration", tuple(METHODS))
-    decided = FrozenEstimator(_Decided().fit(decision, labels))
-    # What is frozen is not fitted, so two folds, the fewest, say nothing but which images: all of them.
+    decided = FrozenEstimator(_DecisionValues().fit(decision, labels))
+    # A frozen estimator is not fitted again. All images are used for calibration, whatever the folds are, and
+    # 2 is the smallest number of folds that scikit-learn accepts.
     fitted = CalibratedClassifierCV(decided, method=METHODS[method], cv=2).fit(decision, labels)
     return lambda values: np.asarray(fitted.predict_proba(values), np.float64)
 
 
-def calibration_figures(labels: NDArray[np.int64], probability: Matrix) -> dict[str, Any]:
-    """Say how well probabilities hold.
+def calibration_metrics(labels: NDArray[np.int64], probability: Matrix) -> dict[str, Any]:
+    """Return the quality of probabilities; the module docstring has the formulas.
 
     Parameters
     ----------
     labels : ndarray of int, shape (n,)
+        From 0 to n_classes - 1.
     probability : ndarray of float, shape (n, n_classes)
 
     Returns
     -------
     dict
-        brier, log_loss, expected_calibration_error, and bins: of each confidence (mean), right (share), n.
+        brier, log_loss, expected_calibration_error, and bins: a list of dicts with confidence (mean), right
+        (share of correct decisions) and n.
     """
     n_classes = probability.shape[1]
     truth = np.eye(n_classes)[labels]

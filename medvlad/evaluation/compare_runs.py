@@ -1,29 +1,37 @@
-"""Two runs compared on the same test images: presets, networks, scales, whatever differs between them.
+"""Compare two runs of ``medvlad evaluate --out`` on the same test images.
 
-The statistics stand in :mod:`medvlad.evaluation.bootstrap`.
+The runs may differ in anything: preset, network, scales, encoding. The statistics are in
+:mod:`medvlad.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, check_seed
+from medvlad._util.validate import InputError, check_seed, one_line
 from medvlad.datasets.pseudonyms import is_pseudonym
 from medvlad.evaluation.bootstrap import compare
 
 __all__ = ["compare_runs"]
 
+_COLUMNS = ("encode", "image", "patient", "truth")
+_DECISION = "decision "  # followed by the name of a class
+_AGAIN = "run 'medvlad evaluate --out' again"
+
 
 @dataclass(frozen=True)
-class _Decisions:
-    """Decisions of one run, images in the order of their names."""
+class _Predictions:
+    """Predictions of one encoding of one run, sorted by image name."""
 
     images: list[str]
     patients: list[str]
@@ -39,27 +47,27 @@ def compare_runs(
     encodings: tuple[str | None, str | None] = (None, None),
     random_state: int = 0,
 ) -> dict[str, Any]:
-    """Whether one of two runs of ``medvlad evaluate --out`` is better.
+    """Compare two runs of ``medvlad evaluate --out``.
 
     Parameters
     ----------
     first, second : path
-        Their folders.
+        Folders of the two runs, each with a predictions.csv.
     encodings : (str or None, str or None)
-        Which encoding of each; None: the only one.
+        Encoding to compare from each run. None: the only one.
     random_state : int, default=0
         Seed of the bootstrap.
 
     Returns
     -------
     dict
-        n_images, n_patients (None where they are unknown), and what
-        :func:`medvlad.evaluation.bootstrap.compare` finds.
+        n_images, n_patients (None if patients are unknown), and the dict of
+        :func:`medvlad.evaluation.bootstrap.compare`.
 
     Raises
     ------
     InputError
-        If a folder holds no decisions, or they are not about the same images and classes.
+        If a folder has no valid predictions.csv, or the runs have different test images or classes.
     """
     check_seed(random_state, "random_state")
     for run in (first, second):
@@ -68,52 +76,136 @@ def compare_runs(
                 f"{run} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
             )
     one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
-    if (one.images, one.truth, one.class_names) != (other.images, other.truth, other.class_names):
-        if any(is_pseudonym(run.images[0]) for run in (one, other)):
-            raise InputError(
-                f"{first} and {second} do not name the same images alike: what is anonymised compares with "
-                "runs that were given the same --anonymise-key"
-            )
-        raise InputError(
-            f"{first} and {second} are about other test images or classes: compare runs on the same "
-            "data set with the same split"
-        )
-    labels = np.array([one.class_names.index(name) for name in one.truth])
+    _check_same_images(first, second, one, other)
     known = all(one.patients)
-    return {
-        "n_images": len(labels),
-        "n_patients": len(set(one.patients)) if known else None,
-    } | compare(
-        labels,
+    found = compare(
+        np.array([one.class_names.index(name) for name in one.truth]),
         one.decision,
         other.decision,
         groups=np.array(one.patients) if known else None,
         random_state=random_state,
     )
+    return {
+        "n_images": len(one.images),
+        "n_patients": len(set(one.patients)) if known else None,
+    } | found
 
 
-def _read(folder: Path, encode: str | None) -> _Decisions:
-    path = folder / "predictions.csv"
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = list(csv.DictReader(file))
-        found = sorted({row["encode"] for row in rows})
-        if encode is None and len(found) > 1:
-            raise InputError(f"{folder} holds several encodings, {', '.join(found)}: say which (--encode)")
-        chosen = [row for row in rows if encode in (None, row["encode"])]
-        if not chosen:
-            raise InputError(f"{folder} holds no encoding {encode!r}, only {', '.join(found)}")
-        chosen.sort(key=lambda row: row["image"])
-        names = [column.removeprefix("decision ") for column in chosen[0] if column.startswith("decision ")]
-        values = [[float(row[f"decision {name}"]) for name in names] for row in chosen]
-        return _Decisions(
-            [row["image"] for row in chosen],
-            [row["patient"] for row in chosen],
-            [row["truth"] for row in chosen],
-            names,
-            np.array(values, np.float64),
+def _check_same_images(
+    first: str | os.PathLike[str], second: str | os.PathLike[str], one: _Predictions, other: _Predictions
+) -> None:
+    """Raise InputError unless both runs have the same classes, test images and true classes."""
+    if one.class_names != other.class_names:
+        raise InputError(
+            f"{first} has the classes {', '.join(one.class_names)} and {second} has "
+            f"{', '.join(other.class_names)}: compare runs on the same data set"
         )
-    except InputError:
-        raise
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise InputError(f"{path} is damaged ({error}): run 'medvlad evaluate --out' again") from error
+    if one.images != other.images:
+        if any(is_pseudonym(run.images[0]) for run in (one, other)):
+            raise InputError(
+                f"{first} and {second} do not name the same images alike: compare anonymised runs only with "
+                "runs that used the same --anonymise-key"
+            )
+        example = min(set(one.images) ^ set(other.images))
+        raise InputError(
+            f"{second} has other test images than {first}, for example {example!r} is only in one of them: "
+            "compare runs on the same data set with the same split"
+        )
+    for image, truth, other_truth in zip(one.images, one.truth, other.truth, strict=True):
+        if truth != other_truth:
+            raise InputError(
+                f"image {image!r} has the true class {truth!r} in {first} and {other_truth!r} in {second}: "
+                "compare runs on the same data set"
+            )
+
+
+def _read(folder: Path, encode: str | None) -> _Predictions:
+    """Read the predictions of one encoding from the folder of a run."""
+    path = folder / "predictions.csv"
+    header, rows = _read_table(path)
+    class_names = [name.removeprefix(_DECISION) for name in header if name.startswith(_DECISION)]
+    found = sorted({row["encode"] for _, row in rows})
+    if encode is None and len(found) > 1:
+        raise InputError(f"{folder} holds several encodings, {', '.join(found)}: name the one to compare")
+    chosen = [(number, row) for number, row in rows if encode in (None, row["encode"])]
+    if not chosen:
+        raise InputError(f"{folder} holds no encoding {encode!r}, only {', '.join(found)}: name one of these")
+    chosen.sort(key=lambda numbered: numbered[1]["image"])
+    _check_unique(path, chosen)
+    return _Predictions(
+        [row["image"] for _, row in chosen],
+        [row["patient"] for _, row in chosen],
+        [_truth(path, number, row, class_names) for number, row in chosen],
+        class_names,
+        np.array([list(_decision(path, number, row, class_names)) for number, row in chosen], np.float64),
+    )
+
+
+def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return the header and the rows of a table, each with its number. The header is row 1."""
+    try:
+        # Spreadsheet programs write a byte order mark. File names may be bytes that are not UTF-8.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({one_line(error)}): {_AGAIN}") from error
+    missing = [name for name in _COLUMNS if name not in header]
+    if not any(name.startswith(_DECISION) for name in header):
+        missing.append(f"{_DECISION}CLASS")
+    if missing:
+        raise InputError(
+            f"{path} has no column {', '.join(map(repr, missing))} in its first row: it must be separated by "
+            f"commas and have the columns of 'medvlad evaluate --out'; {_AGAIN}"
+        )
+    twice = [name for name in dict.fromkeys(header) if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path} has the column {twice[0]!r} twice: remove one, or {_AGAIN}")
+    rows = []
+    for number, cells in enumerate(lines, start=2):
+        if not cells:  # an empty line
+            continue
+        if len(cells) != len(header):
+            raise InputError(
+                f"{path}, row {number} has {len(cells)} cells, but the header has {len(header)}: "
+                f"correct the row, or {_AGAIN}"
+            )
+        rows.append((number, dict(zip(header, cells, strict=True))))
+    if not rows:
+        raise InputError(f"{path} has no predictions, only a header: {_AGAIN}")
+    return header, rows
+
+
+def _check_unique(path: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
+    """Raise InputError if an image occurs twice in rows that are sorted by image."""
+    for (number, row), (next_number, next_row) in pairwise(rows):
+        if row["image"] == next_row["image"]:
+            raise InputError(
+                f"{path}, row {next_number} repeats image {row['image']!r} of row {number} with the same "
+                f"encoding: remove one of them, or {_AGAIN}"
+            )
+
+
+def _truth(path: Path, number: int, row: dict[str, str], class_names: list[str]) -> str:
+    """Return the true class of a row, which must have a column of decision values."""
+    if row["truth"] not in class_names:
+        raise InputError(
+            f"{path}, row {number} has the truth {row['truth']!r}, which is not one of the classes "
+            f"{', '.join(class_names)}: correct it, or {_AGAIN}"
+        )
+    return row["truth"]
+
+
+def _decision(path: Path, number: int, row: dict[str, str], class_names: list[str]) -> Iterator[float]:
+    """Yield the decision value of each class, which must be a finite number."""
+    for name in class_names:
+        text = row[f"{_DECISION}{name}"]
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InputError(
+                f"{path}, row {number} has {text!r} in column {_DECISION + name!r} instead of a finite "
+                f"number: correct it, or {_AGAIN}"
+            )
+        yield value

@@ -1,18 +1,19 @@
-"""Decisions on images that were not trained on.
+"""Held-out predictions by cross-validation or on a test part, with a nested choice of C and calibration.
 
-Where the images come with a test part (root/train, root/test) everything is fitted on the training part and
-the test part is decided once. Elsewhere it is stratified k-fold cross-validation. Whatever is fitted (PCA,
-codebook, penalty, SVM, calibration) is fitted inside the training images of a fold, and images of one patient
-never stand on both sides of a fold; of a train and a test part that share patients there is a warning.
+If the data set has a test part (root/train, root/test), everything is fitted on the training part and the
+test part is decided once. Otherwise the images are decided by stratified k-fold cross-validation. Every
+fitted step (PCA, codebook, C, SVM, calibration) is fitted on the training images of a fold only. Images of
+one patient are never on both sides of a fold. If a given train and test part share patients, a warning is
+logged.
 
-**Penalty.** A C that is to be chosen is chosen by cross-validation inside the training images, by balanced
-accuracy, patients kept together. The codebook is fitted anew in each inner fold: centres are means of the
-descriptors they were made from, so images that a codebook has seen have shorter residuals than others, and
-with few images an SVM learns that. Of several C the smallest is taken whose mean over the folds is within one
-standard error of the best (Breiman, Friedman, Olshen & Stone 1984, section 3.4.3): in doubt the wider margin.
+**Choice of C.** C is chosen by cross-validation inside the training images, by balanced accuracy, with the
+images of a patient kept together. The codebook is fitted again in each inner fold. The reason: centres are
+means of the descriptors that they were fitted on, so these images have shorter residuals than others, and
+with few images an SVM learns this difference. The chosen C is the smallest one whose mean over the inner
+folds is within one standard error of the best (Breiman, Friedman, Olshen & Stone 1984, section 3.4.3).
 
-**Calibration.** The same inner folds give decisions on training images that did not see them; a calibrator
-learns from these what a decision value is worth as a probability; see :mod:`medvlad.evaluation.calibration`.
+**Calibration.** The same inner folds give held-out decision values on the training images. A calibrator
+learns probabilities from them, see :mod:`medvlad.evaluation.calibration`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.calibration import calibrator
+from medvlad.evaluation.class_counts import absent_classes, units_per_class
+from medvlad.evaluation.metrics import balanced_accuracy
 from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["FittedFold", "HeldOut", "InnerFolds", "Stopwatch", "held_out", "inner_folds"]
@@ -45,7 +49,13 @@ Part = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 @dataclass
 class Stopwatch:
-    """Adds up wall-clock seconds by stage."""
+    """Add up wall-clock seconds by stage.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Seconds of each stage so far.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -61,15 +71,16 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class FittedFold:
-    """What was fitted on the training images of a fold.
+    """The steps that were fitted on the training images of one fold.
 
     Attributes
     ----------
     train, test : ndarray of int
-        Indices into the data set.
+        Indices of the images in the data set.
     encoder : estimator
-        From descriptors to vectors.
+        Fitted; from descriptors to vectors.
     classifier : WideLinearSVC
+        Fitted; its classes are indices into the class names.
     """
 
     train: NDArray[np.intp]
@@ -80,25 +91,26 @@ class FittedFold:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Decisions on images that were not trained on.
+    """Held-out predictions: decisions on images that were not used for training.
 
     Attributes
     ----------
     tested : ndarray of int, shape (n,)
-        Indices into the data set.
+        Indices of the test images in the data set.
     decision : ndarray of float, shape (n, n_classes)
-        Of these images.
+        Decision values of the test images. The largest of a row is the decided class.
     probability : ndarray of float, shape (n, n_classes), or None
-        Calibrated, where that was asked for; rows add up to 1.
+        Calibrated probabilities. Rows add up to 1. None: without calibration.
     penalties : list of float
         C of each fold.
     inner_balanced_accuracy : list of float, or None
-        Of each fold with that C, inside the training images, where that was looked at.
+        Balanced accuracy of each fold with that C inside the training images. None: without inner folds.
     fitted : list of FittedFold
-        One a fold.
+        One for each fold.
     protocol : str
-    seconds : dict
-        Of each stage.
+        "train and test part" or, for example, "5-fold cross-validation".
+    seconds : dict of str to float
+        Seconds of each stage.
     """
 
     tested: NDArray[np.intp]
@@ -113,16 +125,16 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class InnerFolds:
-    """What cross-validation inside training images found.
+    """Result of the cross-validation inside the training images.
 
     Attributes
     ----------
     penalty : float
-        The C that was chosen.
+        The chosen C.
     balanced_accuracy : float
-        With it, mean over the inner folds.
+        Mean over the inner folds with that C.
     decision : ndarray of float, shape (n, n_classes)
-        Of each image, with that C, by a classifier that did not see it.
+        Held-out decision values of the training images with that C.
     """
 
     penalty: float
@@ -141,32 +153,32 @@ def held_out(
     penalties: Sequence[float] | None = None,
     calibration: str | None = None,
 ) -> HeldOut:
-    """Fit one encoder and classifier on training images and decide on the others.
+    """Return held-out predictions of one encoder and classifier.
 
     Parameters
     ----------
     descriptors : Descriptors or StoredDescriptors
-        Of the images of `dataset`, in its order.
+        Descriptors of the images of `dataset`, in the same order.
     dataset : ImageFolder
-        With a test part, or without: then cross-validation.
+        With a test part, or without one for cross-validation.
     encoder : estimator
-        From descriptors to vectors. Cloned, never fitted itself.
+        From descriptors to vectors. It is cloned before it is fitted.
     classifier : WideLinearSVC
-        Cloned, never fitted itself.
+        It is cloned before it is fitted.
     folds : int, default=5
-        Folds of the cross-validation, and of that inside the training images.
+        Number of folds of the cross-validation, and of the inner one.
     random_state : int, default=0
         Seed of the folds.
     penalties : sequence of float, or None
-        The C to choose from; None: that of `classifier`.
+        Values of C to choose from. None: use the C of `classifier`.
     calibration : {"platt", "isotonic"} or None
-        See :mod:`medvlad.evaluation.calibration`.
+        Calibration method, see :mod:`medvlad.evaluation.calibration`. None: no probabilities.
 
     Returns
     -------
     HeldOut
-        Over all test images, those of all folds pooled: where folds chose another C each, their decision
-        values are of other scales, which makes a pooled AUC a little too low.
+        Predictions for all test images, with the folds pooled. If the folds chose different C, their decision
+        values have different scales, which makes a pooled AUC slightly too low.
 
     Raises
     ------
@@ -179,10 +191,9 @@ def held_out(
         _check_part(dataset, train, test)
     shape = (len(dataset.labels), len(dataset.class_names))
     decision, probability = np.full(shape, np.nan), np.full(shape, np.nan)
-    chosen, inside, folded = [], [], []
+    chosen, inside, fitted = [], [], []
     for train, test in parts:
-        train_images, test_images = descriptors.take(train), descriptors.take(test)
-        labels = dataset.labels[train]
+        train_images, labels = descriptors.take(train), dataset.labels[train]
         fold_classifier, inner = clone(classifier), None
         if penalties is not None or calibration is not None:
             with watch.stage("inner_folds"):
@@ -199,15 +210,9 @@ def held_out(
             fold_classifier.set_params(C=inner.penalty)
             inside.append(inner.balanced_accuracy)
         chosen.append(float(fold_classifier.C))
-        with watch.stage("fit_encoder"):
-            fitted = clone(encoder).fit(train_images)
-        with watch.stage("encode"):
-            x_train, x_test = fitted.transform(train_images), fitted.transform(test_images)
-        with watch.stage("fit_classifier"):
-            svm = fold_classifier.fit(x_train, labels)
-        with watch.stage("predict"):
-            decision[test] = _columns(svm.decision_function(x_test))
-        folded.append(FittedFold(train, test, fitted, svm))
+        fold = FittedFold(train, test, clone(encoder), fold_classifier)
+        decision[test] = _fit_and_decide(fold, train_images, labels, descriptors.take(test), watch)
+        fitted.append(fold)
         if inner is not None and calibration is not None:
             probability[test] = calibrator(calibration, inner.decision, labels)(decision[test])
     tested = np.concatenate([test for _, test in parts])
@@ -217,10 +222,28 @@ def held_out(
         None if calibration is None else probability[tested],
         chosen,
         inside or None,
-        folded,
+        fitted,
         "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation",
         watch.seconds,
     )
+
+
+def _fit_and_decide(
+    fold: FittedFold,
+    train_images: Descriptors | StoredDescriptors,
+    labels: NDArray[np.int64],
+    test_images: Descriptors | StoredDescriptors,
+    watch: Stopwatch,
+) -> NDArray[np.float64]:
+    """Fit the steps of a fold and return the decision values of its test images."""
+    with watch.stage("fit_encoder"):
+        fold.encoder.fit(train_images)
+    with watch.stage("encode"):
+        x_train, x_test = fold.encoder.transform(train_images), fold.encoder.transform(test_images)
+    with watch.stage("fit_classifier"):
+        fold.classifier.fit(x_train, labels)
+    with watch.stage("predict"):
+        return decision_columns(fold.classifier.decision_function(x_test))
 
 
 def inner_folds(
@@ -234,23 +257,24 @@ def inner_folds(
     folds: int = 5,
     random_state: int = 0,
 ) -> InnerFolds:
-    """Choose C by cross-validation, and decide on each image without having seen it.
+    """Choose C by cross-validation, and return held-out decision values for that C.
 
     Parameters
     ----------
     descriptors : Descriptors or StoredDescriptors
-        Of training images, n of them.
+        Descriptors of n training images.
     labels : ndarray of int, shape (n,)
-        From 0 to n_classes - 1, each of them there.
+        From 0 to n_classes - 1. Every class must be present.
     groups : ndarray of shape (n,), or None
-        Patient of each image.
+        Patient of each image. None: patients are unknown.
     encoder, classifier : estimators
-        Cloned, never fitted themselves.
+        They are cloned before they are fitted.
     penalties : sequence of float
-        The C to choose from.
+        Values of C to choose from.
     folds : int, default=5
-        Fewer, where a class has fewer images or patients.
+        Maximum number of folds. It is reduced to the number of images (patients) of the smallest class.
     random_state : int, default=0
+        Seed of the folds.
 
     Returns
     -------
@@ -259,34 +283,34 @@ def inner_folds(
     Raises
     ------
     InputError
-        If a class has fewer than two images or patients.
+        If there is no C, if a class has fewer than two images (patients), or if a fold leaves a class without
+        training images.
     """
     if len(penalties) == 0:
         raise InputError("there is no C to choose from: give at least one")
     ordered = sorted(penalties)
-    n_folds = min(folds, _smallest_class(labels, groups))
+    n_classes = int(labels.max()) + 1
+    n_folds = min(folds, int(units_per_class(labels, groups, n_classes).min()))
     if n_folds < 2:
         raise InputError(
-            "choosing C and calibration take two folds, and two training images (or patients) of each class: "
-            "give more folds or images, or a number for C and no calibration"
+            "choosing C and calibration need folds=2 or more, and at least 2 training images (patients, if "
+            "known) of each class: use more folds or images, or use a number for C and calibration=None"
         )
-    decision = np.empty((len(ordered), len(labels), int(labels.max()) + 1))
+    decision = np.empty((len(ordered), len(labels), n_classes))
     scores = np.empty((n_folds, len(ordered)))
     for fold, (train, test) in enumerate(_folds(labels, groups, n_folds, random_state)):
-        if len(np.unique(labels[train])) < decision.shape[2]:
+        if len(np.unique(labels[train])) < n_classes:
             raise InputError(
-                "a fold inside the training images leaves a class without images, as one patient has most of "
-                "them: give a number for C and no calibration"
+                "a fold inside the training images has no image of one class, because folds keep the images "
+                "of a patient together: use a number for C and calibration=None"
             )
         own = descriptors.take(train)
         fitted = clone(encoder).fit(own)
         path = classifier.fit_path(fitted.transform(own), labels[train], ordered)
         x_test = fitted.transform(descriptors.take(test))
         for i, svm in enumerate(path):
-            decision[i, test] = _columns(svm.decision_function(x_test))
-            predicted = decision[i, test].argmax(axis=1)
-            right = predicted == labels[test]
-            scores[fold, i] = np.mean([right[labels[test] == k].mean() for k in np.unique(labels[test])])
+            decision[i, test] = decision_columns(svm.decision_function(x_test))
+            scores[fold, i] = balanced_accuracy(labels[test], decision[i, test].argmax(axis=1))
     means = scores.mean(axis=0)
     best = int(means.argmax())
     error = float(scores[:, best].std(ddof=1)) / np.sqrt(n_folds)
@@ -302,61 +326,57 @@ def inner_folds(
     return InnerFolds(float(ordered[chosen]), float(means[chosen]), decision[chosen])
 
 
-def _columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Decision values (n, n_classes), of two classes as well."""
-    return np.column_stack([-values, values]) if values.ndim == 1 else values
-
-
-def _smallest_class(labels: NDArray[np.int64], groups: NDArray[Any] | None, n_classes: int = 0) -> int:
-    """Images, or patients where they are known, of the class that has fewest."""
-    units = labels
-    if groups is not None:
-        _, patients = np.unique(groups.astype(str), return_inverse=True)
-        units = np.unique(np.column_stack([labels, patients]), axis=0)[:, 0]
-    return int(np.bincount(units, minlength=n_classes).min())
-
-
 def _folds(
     labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int, random_state: int
 ) -> Iterator[Part]:
+    """Yield indices (train, test) of stratified folds. Images of a patient stay together."""
     splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
     folded = splitter(folds, shuffle=True, random_state=random_state)
     yield from folded.split(np.zeros(len(labels)), labels, groups)
 
 
 def _parts(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part]:
-    """Yield indices of training and test images."""
+    """Yield indices (train, test): of the given parts, or of each fold."""
     if dataset.splits is not None:
         train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
         yield train, test
         return
-    check_positive_int(folds, "folds")
-    smallest = _smallest_class(dataset.labels, dataset.groups, len(dataset.class_names))
-    if not 2 <= folds <= smallest:
+    if check_positive_int(folds, "folds") < 2:
+        raise InputError(f"folds={folds} must be at least 2, or give a train and a test folder")
+    counts = units_per_class(dataset.labels, dataset.groups, len(dataset.class_names))
+    smallest = int(counts.min())
+    if folds > smallest:
         what = "images" if dataset.groups is None else "patients"
+        advice = f"use folds={smallest} or fewer" if smallest >= 2 else f"add {what}"
         raise InputError(
-            f"folds={folds} must be at least 2 and at most the {what} of the smallest class, {smallest}: "
-            "choose fewer folds or give a train and a test folder"
+            f"folds={folds} needs at least {folds} {what} in every class, but class "
+            f"{dataset.class_names[int(counts.argmin())]!r} has {smallest}: {advice}, or give a train and a "
+            "test folder"
         )
     yield from _folds(dataset.labels, dataset.groups, folds, random_state)
 
 
 def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
-    """Raise InputError unless every class can be learnt and something tested; warn of shared patients."""
-    missing = sorted(set(range(len(dataset.class_names))) - set(dataset.labels[train].tolist()))
+    """Raise InputError unless every class has a training image and there is a test image.
+
+    Patients in both parts are a warning.
+    """
+    missing = ", ".join(absent_classes(dataset.labels[train], dataset.class_names))
+    if missing and dataset.splits is not None:
+        raise InputError(f"the train part has no usable image of {missing}: add some or remove the class")
     if missing:
-        absent = ", ".join(dataset.class_names[k] for k in missing)
-        where = "the train part has" if dataset.splits is not None else "one fold leaves"
         raise InputError(
-            f"{where} no training image of: {absent}; add images, use other folds, or remove the class"
+            f"one fold has no training image of {missing}, because folds keep the images of a patient "
+            "together: use another number of folds, add patients or remove the class"
         )
     if len(test) == 0:
-        raise InputError("the test part has no usable image: add some, or give a folder without test part")
+        raise InputError("the test part has no usable image: add some, or give a folder without a test part")
     if dataset.groups is not None:
         shared = set(dataset.groups[train]) & set(dataset.groups[test])
         if shared:
             logger.warning(
-                "%d patients (such as %s) are in both the training and the test part: expect optimism",
+                "%d patients (such as %s) are in both the training and the test part, so the metrics are too "
+                "optimistic: move each patient to one part",
                 len(shared),
                 min(shared),
             )

@@ -1,63 +1,86 @@
-"""How well a representation classifies: figures of merit of decisions on images not trained on.
+r"""Metrics of decisions on images that were not used for training.
 
-The decisions come from :mod:`medvlad.evaluation.cross_validation`. accuracy_ci95 takes images for
-independent. It is Wilson's score interval of a proportion p = k / n, z = 1.96::
+`accuracy_ci95` and the other intervals of proportions are Wilson's score interval (Wilson, JASA 1927). For
+:math:`k` successes out of :math:`n` independent images, :math:`p = k / n` and :math:`z = 1.96`, it is
 
-    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)        (Wilson, JASA 1927)
+.. math::
 
-bootstrap_ci95 draws patients where they are known; see :mod:`medvlad.evaluation.bootstrap`.
+   \frac{p + \frac{z^2}{2n} \pm z \sqrt{\frac{p (1 - p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}} .
+
+Images of one patient are not independent. The intervals named `bootstrap_ci95` take this into account, see
+:mod:`medvlad.evaluation.bootstrap`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    roc_auc_score,
-)
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, confusion_matrix, recall_score, roc_auc_score
 
+from medvlad._util.text_table import text_table
 from medvlad._util.validate import check_choice
-from medvlad.datasets.folders import ImageFolder
-from medvlad.evaluation.bootstrap import bootstrap_intervals, compare
-from medvlad.evaluation.calibration import calibration_figures
-from medvlad.evaluation.cross_validation import HeldOut
-from medvlad.evaluation.threshold import mixture_threshold
 
-__all__ = [
-    "compare_decisions",
-    "figures",
-    "score_table",
-    "scores",
-    "wilson_interval",
-]
-
-_Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+__all__ = ["balanced_accuracy", "class_aucs", "score_table", "scores", "wilson_interval"]
 
 
 def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
-    """95 % interval of a proportion.
+    """Return the 95 % interval of a proportion.
 
     Parameters
     ----------
-    n_correct, n : int
-        Successes out of `n` >= 1 trials.
+    n_correct : int
+        Number of successes.
+    n : int
+        Number of trials, at least 1.
 
     Returns
     -------
     low, high : float
-        Within [0, 1].
+        Ends of the interval, within [0, 1].
     """
-    p = n_correct / n
-    center = p + _Z95**2 / (2 * n)
-    half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2))
-    scale = 1 + _Z95**2 / n
-    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+    interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def balanced_accuracy(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the mean over classes of the share of images that are predicted correctly.
+
+    Parameters
+    ----------
+    labels, predicted : ndarray of int, shape (n,)
+        True and predicted classes. Classes without an image in `labels` do not count.
+
+    Returns
+    -------
+    float
+    """
+    return float(recall_score(labels, predicted, labels=np.unique(labels), average="macro"))
+
+
+def class_aucs(labels: NDArray[np.int64], decision: NDArray[np.float64]) -> list[float | None]:
+    """Return the area under the ROC curve of each class against the others.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        From 0 to n_classes - 1.
+    decision : ndarray of float, shape (n, n_classes)
+        Larger values mean that the class is more likely.
+
+    Returns
+    -------
+    list of float or None
+        One for each class. None if all images belong to the class, or none does.
+    """
+    members = [labels == k for k in range(decision.shape[1])]
+    return [
+        float(roc_auc_score(own, decision[:, k])) if own.any() and not own.all() else None
+        for k, own in enumerate(members)
+    ]
 
 
 def scores(
@@ -68,166 +91,119 @@ def scores(
     *,
     positive: str | None = None,
 ) -> dict[str, Any]:
-    """Figures of merit of predictions on images not trained on.
+    """Return the metrics of predictions on images that were not used for training.
 
     Parameters
     ----------
     labels, predicted : ndarray of int, shape (n,)
-        Indices into `class_names`.
+        True and predicted classes, indices into `class_names`.
     decision : ndarray of float, shape (n, n_classes)
-        Larger means more likely that class.
+        Larger values mean that the class is more likely.
     class_names : list of str
     positive : str or None
-        With two classes, the one whose detection sensitivity and specificity speak of; None: the last.
+        With two classes, the class that sensitivity and specificity refer to. None: the last class.
 
     Returns
     -------
     dict
-        accuracy, accuracy_ci95, balanced_accuracy, auc, average_precision (area under precision over recall),
-        sensitivity, specificity (with two classes those of positive_class; all of these with more classes the
-        mean of one against the rest), per_class (n, sensitivity, specificity, precision, their 95 %
-        intervals of Wilson as sensitivity_ci95, ..., auc, average_precision),
-        confusion_matrix (rows: truth). A figure that is undefined because a class has no test image, or is
-        the only one, is None.
+        accuracy, accuracy_ci95, balanced_accuracy, auc, average_precision (area under the curve of precision
+        over recall), sensitivity, specificity, per_class and confusion_matrix (rows: true class).
+
+        With two classes, sensitivity and specificity are those of positive_class, with their intervals. With
+        more classes, they, auc and average_precision are means over classes, each against the others.
+
+        per_class has, by class name, n, sensitivity, specificity, precision, their 95 % intervals (Wilson)
+        such as sensitivity_ci95, auc and average_precision.
+
+        A metric is None if it is undefined because a class has no test image or is the only one.
+
+    Raises
+    ------
+    InputError
+        If `positive` is not one of the two classes.
     """
     n_classes = len(class_names)
     table = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
     correct, n = int(np.trace(table)), int(table.sum())
-    per_class: dict[str, dict[str, Any]] = {}
-    for k, name in enumerate(class_names):
-        own, others = int(table[k].sum()), n - int(table[k].sum())
-        found, said = int(table[k, k]), int(table[:, k].sum())
-        per_class[name] = {"n": own}
-        for figure, n_correct, of in (
-            ("sensitivity", found, own),
-            ("specificity", others - (said - found), others),
-            ("precision", found, said),
-        ):
-            per_class[name][figure] = n_correct / of if of else None
-            per_class[name][f"{figure}_ci95"] = list(wilson_interval(n_correct, of)) if of else None
-        per_class[name] |= {
-            "auc": float(roc_auc_score(labels == k, decision[:, k])) if own and others else None,
-            "average_precision": float(average_precision_score(labels == k, decision[:, k])) if own else None,
+    aucs = class_aucs(labels, decision)
+    per_class = {
+        name: _class_scores(table, k)
+        | {
+            "auc": aucs[k],
+            "average_precision": (
+                float(average_precision_score(labels == k, decision[:, k])) if table[k].any() else None
+            ),
         }
-    aucs, precisions = ([c[name] for c in per_class.values()] for name in ("auc", "average_precision"))
+        for k, name in enumerate(class_names)
+    }
     result: dict[str, Any] = {
         "accuracy": correct / n,
         "accuracy_ci95": list(wilson_interval(correct, n)),
-        "balanced_accuracy": float(
-            np.mean([table[k, k] / row for k, row in enumerate(table.sum(axis=1)) if row])
-        ),
-        "auc": None if None in aucs else sum(aucs) / n_classes,
-        "average_precision": None if None in precisions else sum(precisions) / n_classes,
+        "balanced_accuracy": balanced_accuracy(labels, predicted),
+        "auc": _mean(aucs),
+        "average_precision": _mean([one["average_precision"] for one in per_class.values()]),
     }
     chosen = class_names
     if n_classes == 2:
         chosen = [check_choice(positive or class_names[-1], "the positive class", class_names)]
         result["positive_class"] = chosen[0]
-    for figure in ("sensitivity", "specificity"):
-        values = [per_class[name][figure] for name in chosen]
-        result[figure] = None if None in values else sum(values) / len(values)
+    for metric in ("sensitivity", "specificity"):
+        result[metric] = _mean([per_class[name][metric] for name in chosen])
         if n_classes == 2:
-            result[f"{figure}_ci95"] = per_class[chosen[0]][f"{figure}_ci95"]
+            result[f"{metric}_ci95"] = per_class[chosen[0]][f"{metric}_ci95"]
     result["per_class"] = per_class
     result["confusion_matrix"] = table.tolist()
     return result
 
 
-def figures(
-    dataset: ImageFolder,
-    decided: HeldOut,
-    *,
-    positive: str | None = None,
-    random_state: int = 0,
-    adapt_threshold: bool = False,
-) -> dict[str, Any]:
-    """Figures of merit of decisions.
-
-    Parameters
-    ----------
-    dataset : ImageFolder
-    decided : HeldOut
-    positive : str or None
-        See :func:`scores`.
-    random_state : int, default=0
-        Seed of the bootstrap.
-    adapt_threshold : bool, default=False
-        For two classes: whether to decide besides by a threshold found in the test images' decision values,
-        without their labels; see :mod:`medvlad.evaluation.threshold`.
-
-    Returns
-    -------
-    dict
-        What :func:`scores` returns over all test images (those of all folds pooled), with bootstrap_ci95 (see
-        :func:`medvlad.evaluation.bootstrap.bootstrap_intervals`) and what it draws, C and
-        inner_balanced_accuracy of
-        each fold, n_train, n_test, protocol and seconds by stage; with probabilities also calibration, see
-        :func:`medvlad.evaluation.calibration.calibration_figures`; with `adapt_threshold` also adapted:
-        threshold (None where there is none) and, for it, the same figures.
-    """
-    labels, groups = dataset.labels[decided.tested], _groups_of(dataset, decided)
-    result = scores(
-        labels, decided.decision.argmax(axis=1), decided.decision, dataset.class_names, positive=positive
-    )
-    result["bootstrap_ci95"] = bootstrap_intervals(
-        labels, decided.decision, groups=groups, random_state=random_state
-    )
-    result["bootstrap_of"] = "images" if groups is None else "patients"
-    if adapt_threshold:
-        cut = mixture_threshold(decided.decision[:, 1], random_state=random_state)
-        result["adapted"] = {"threshold": cut}
-        if cut is not None:
-            moved = (decided.decision[:, 1] - cut)[:, None] * [-1, 1]
-            result["adapted"] |= scores(
-                labels, moved.argmax(axis=1), moved, dataset.class_names, positive=positive
-            )
-            result["adapted"]["bootstrap_ci95"] = bootstrap_intervals(
-                labels, moved, groups=groups, random_state=random_state
-            )
-    if decided.probability is not None:
-        result["calibration"] = calibration_figures(labels, decided.probability)
-    result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy
-    result["n_test"], result["n_train"] = len(labels), len(decided.fitted[0].train)
-    result["protocol"] = decided.protocol
-    result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}
+def _class_scores(table: NDArray[np.int64], k: int) -> dict[str, Any]:
+    """Return n and the proportions of class `k` with their intervals, from a confusion matrix."""
+    own, n = int(table[k].sum()), int(table.sum())
+    others = n - own
+    found, said = int(table[k, k]), int(table[:, k].sum())
+    result: dict[str, Any] = {"n": own}
+    for metric, n_correct, total in (
+        ("sensitivity", found, own),
+        ("specificity", others - (said - found), others),
+        ("precision", found, said),
+    ):
+        result[metric] = n_correct / total if total else None
+        result[f"{metric}_ci95"] = list(wilson_interval(n_correct, total)) if total else None
     return result
 
 
-def compare_decisions(
-    dataset: ImageFolder, first: HeldOut, second: HeldOut, *, random_state: int = 0
-) -> dict[str, Any]:
-    """Whether one of two is better on the same images: see :func:`medvlad.evaluation.bootstrap.compare`."""
-    return compare(
-        dataset.labels[first.tested],
-        first.decision,
-        second.decision,
-        groups=_groups_of(dataset, first),
-        random_state=random_state,
-    )
-
-
-def _groups_of(dataset: ImageFolder, decided: HeldOut) -> NDArray[Any] | None:
-    return None if dataset.groups is None else dataset.groups[decided.tested]
+def _mean(values: list[float | None]) -> float | None:
+    """Return the mean, or None if a value is undefined."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if len(defined) == len(values) else None
 
 
 def score_table(results: list[Mapping[str, Any]]) -> str:
-    """Plain-text table of the results of several encoders, one line each."""
-    two_classes = all("positive_class" in r for r in results)
-    header = ["encode", "scale", "accuracy", "95 % interval", "balanced"]
-    header += ["sensitivity", "specificity"] if two_classes else []
-    rows = [[*header, "AUC"]]
-    for r in results:
-        low, high = r["accuracy_ci95"]
+    """Return a plain-text table with one line for each result.
+
+    Parameters
+    ----------
+    results : list of dict
+        The `results` of :meth:`medvlad.experiment.Experiment.evaluate`.
+
+    Returns
+    -------
+    str
+        Columns: encode, scale, accuracy and its 95 % interval, balanced accuracy, AUC. If every result has
+        two classes, also sensitivity and specificity. An undefined metric is shown as "-".
+    """
+    two_classes = all("positive_class" in one for one in results)
+    named = ["sensitivity", "specificity"] if two_classes else []
+    header = ["encode", "scale", "accuracy", "95 % interval", "balanced", *named, "AUC"]
+    rows = []
+    for one in results:
+        low, high = one["accuracy_ci95"]
         row = [
-            str(r["encode"]),
-            ",".join(map(str, r["scales"])),
-            f"{r['accuracy']:.3f}",
+            one["encode"],
+            ",".join(map(str, one["scales"])),
+            f"{one['accuracy']:.3f}",
             f"{low:.3f} to {high:.3f}",
-            f"{r['balanced_accuracy']:.3f}",
+            f"{one['balanced_accuracy']:.3f}",
         ]
-        figures = ["sensitivity", "specificity", "auc"] if two_classes else ["auc"]
-        row += ["-" if r[name] is None else f"{r[name]:.3f}" for name in figures]
-        rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+        rows.append(row + [None if one[name] is None else f"{one[name]:.3f}" for name in [*named, "auc"]])
+    return text_table(header, rows)

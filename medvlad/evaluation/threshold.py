@@ -1,15 +1,19 @@
-"""Where to cut decision values of images that come from elsewhere, without a label of theirs.
+r"""A decision threshold for new images, found without their labels.
 
-A linear SVM decides at 0, which is right where new images are like those it was trained on. Where one class
-has moved (other apparatus, other patients), ranks often survive and the cut does not. Two classes seen in
-unlabelled decision values s are two humps::
+A linear SVM decides at 0. This is right if the new images are like the training images. If one class has
+shifted (other equipment, other patients), the order of the decision values often remains useful, but 0 is the
+wrong threshold. The unlabelled decision values :math:`s` of two classes form two humps, fitted by expectation
+maximisation as a mixture of two normal distributions:
 
-    p(s) = pi_0 N(s; mu_0, sd_0^2) + pi_1 N(s; mu_1, sd_1^2),  mu_0 < mu_1,  by expectation maximisation
+.. math::
 
-and the cut is where both terms are equal, between mu_0 and mu_1. This also follows a change of how frequent
-the classes are. Whether sd_0 = sd_1 is assumed, and whether there are two humps at all, the Bayesian
-information criterion decides; one hump gives no cut. It needs a batch of images from where the classifier is
-to be used, both classes among them.
+   p(s) = \pi_0 \, N(s; \mu_0, \sigma_0^2) + \pi_1 \, N(s; \mu_1, \sigma_1^2), \qquad \mu_0 < \mu_1 .
+
+The threshold lies between :math:`\mu_0` and :math:`\mu_1`, at the value where both terms are equal. It also
+follows a change in how frequent the classes are. The Bayesian information criterion decides whether
+:math:`\sigma_0 = \sigma_1` is assumed, and whether there are two humps. With one hump there is no threshold.
+
+The method needs a batch of images from the new source, with both classes among them.
 """
 
 from __future__ import annotations
@@ -26,34 +30,38 @@ from medvlad._util.validate import InputError
 
 __all__ = ["mixture_threshold"]
 
-_FEWEST = 20  # images; five parameters are estimated
+_MIN_IMAGES = 20  # the mixture has five parameters
 
 
 def mixture_threshold(values: ArrayLike, *, random_state: int = 0) -> float | None:
-    """Cut between the two humps of decision values.
+    """Return the threshold between the two humps of decision values.
 
     Parameters
     ----------
     values : array-like of shape (n,)
         Decision values of a two-class classifier on unlabelled images.
     random_state : int, default=0
+        Seed of the starts of expectation maximisation.
 
     Returns
     -------
     float or None
-        Values above it belong to the second class. None where there are fewer than 20 values or one hump, or
-        the humps do not cross between their means.
+        Values above it belong to the second class. None if there are fewer than 20 values, if there is only
+        one hump, or if the two terms are not equal anywhere between the means.
 
     Raises
     ------
     InputError
-        If `values` is not one finite number an image.
+        If `values` is not a 1-D array of finite numbers.
     """
     s = np.asarray(values, np.float64)
     if s.ndim != 1 or not np.isfinite(s).all():
-        raise InputError(f"decision values must be finite and of shape (n,), got shape {s.shape}")
+        raise InputError(
+            "decision values must be finite and of shape (n,), got "
+            + (f"shape {s.shape}" if s.ndim != 1 else f"{s[~np.isfinite(s)][0]}")
+        )
     spread = s.std() if len(s) else 0.0
-    if len(s) < _FEWEST or spread == 0:
+    if len(s) < _MIN_IMAGES or spread == 0:
         return None
     column = ((s - s.mean()) / spread)[:, None]
     with warnings.catch_warnings():
@@ -69,11 +77,12 @@ def mixture_threshold(values: ArrayLike, *, random_state: int = 0) -> float | No
         return None
     low, high = np.argsort(two.means_[:, 0])
 
-    def more_likely_high(value: float) -> float:
+    def excess(value: float) -> float:
+        """Return how much more probable the upper hump is at a standardised value."""
         share = two.predict_proba([[value]])[0]
         return float(share[high] - share[low])
 
     ends = float(two.means_[low, 0]), float(two.means_[high, 0])
-    if not more_likely_high(ends[0]) < 0 < more_likely_high(ends[1]):
+    if not excess(ends[0]) < 0 < excess(ends[1]):
         return None
-    return float(brentq(more_likely_high, *ends) * spread + s.mean())
+    return float(brentq(excess, *ends) * spread + s.mean())

@@ -144,7 +144,7 @@ def explain_page(
     Parameters
     ----------
     predictions : sequence of dict
-        With the key evidence; see :func:`medvlad.experiment.predict_images`.
+        With the key evidence; see :func:`medvlad.predict.predict_images`.
     folder : Path
         Folder of the pictures.
     how : str

@@ -187,7 +187,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> bytes:
     Parameters
     ----------
     bins : sequence of dict
-        confidence, right, n; see :func:`medvlad.evaluation.calibration.calibration_figures`.
+        confidence, right, n; see :func:`medvlad.evaluation.calibration.calibration_metrics`.
 
     Returns
     -------

@@ -1,133 +1,109 @@
-"""The solver behind WideLinearSVC: an exact Newton method in the smaller of two forms.
+r"""The solver of WideLinearSVC: an exact Newton method.
 
-For one binary problem with labels y_i = ±1, weights C_i > 0 and rows x_i (the last entry of each being
-the constant intercept_scaling s, so the intercept is a weight like any other and is penalised), let
-f_i = w·x_i and minimise::
+**Problem.** One binary problem has labels :math:`y_i = \pm 1`, loss weights :math:`C_i > 0` and rows
+:math:`x_i`. The last entry of each row is the constant `intercept_scaling`, called :math:`s`. So the
+intercept is a weight like any other and is penalised. With the scores :math:`f_i = w \cdot x_i`, minimise
 
-    P(w) = 1/2 |w|² + Σ_i C_i max(0, 1 - y_i f_i)².
+.. math::
 
-**Newton.** P is strictly convex, once differentiable, and quadratic wherever the active set
-A = {i : y_i f_i < 1} stays the same, with (y_i² = 1, so y_i (1 - y_i f_i) = y_i - f_i)::
+   P(w) = \tfrac{1}{2} |w|^2 + \sum_i C_i \max(0,\; 1 - y_i f_i)^2 .
 
-    ∇P = w - 2 Σ_A C_i (y_i - f_i) x_i,        ∇²P = I + 2 Σ_A C_i x_i x_iᵀ = H_A.
+**Newton steps.** :math:`P` is strictly convex and once differentiable. It is quadratic as long as the active
+set :math:`A = \{i : y_i f_i < 1\}` does not change. Because :math:`y_i^2 = 1`,
 
-The Newton point of A minimises the quadratic of A. If its own active set is A, then ∇P = 0 there: it is
-*the* minimiser. If not, go to the minimiser of P on the segment towards it: P'(t) on the segment is
-continuous, increasing and piecewise linear with a break where some 1 - y_i f_i(t) = 0, so its root is
-found exactly by bisection among the sorted breaks. P falls at each step and w tends to the minimiser w*.
-Near w* the active set can differ from that of w* only in rows with y_i f_i(w*) = 1, which add nothing to
-∇P(w*): the Newton point of every such set is w* itself, so the search ends at w* after finitely many steps
-(Keerthi & DeCoste, JMLR 6, 2005; Chapelle, Neural Computation 19, 2007), in practice 1 to 15.
+.. math::
 
-**The same point in two forms**, whichever matrix is smaller:
+   \nabla P = w - 2 \sum_{i \in A} C_i (y_i - f_i) x_i, \qquad
+   \nabla^2 P = H_A = I + 2 \sum_{i \in A} C_i x_i x_i^T .
 
-* n_features <= n_samples: H_A w = 2 Σ_A C_i y_i x_i. From one step to the next H_A changes only by the
-  rows that enter or leave A.
-* n_features > n_samples: ∇P = 0 reads w = Σ_A a_i x_i with a_i = 2 C_i (y_i - f_i). Put f = G a with the
-  Gram matrix G = X Xᵀ + s²; then (G_AA + diag(1 / 2C_A)) a_A = y_A and a = 0 elsewhere. Along the segment
-  f and w·w' = a·f' need nothing but G, and w = Xᵀ a is formed once, at the end.
+The Newton point of :math:`A` minimises the quadratic that belongs to :math:`A`. If the active set of that
+point is :math:`A` again, then :math:`\nabla P = 0` there, and the point is the minimiser of :math:`P`.
+Otherwise the next iterate is the minimiser of :math:`P` on the segment towards the Newton point. On the
+segment the derivative of :math:`P` is continuous, increasing and piecewise linear. It has a break where some
+:math:`y_i f_i` equals 1, so bisection among the sorted breaks finds its root exactly.
 
-**Precision.** G and H are summed in float64 from blocks of columns or rows, and each Newton point gets one
-step of iterative refinement; in the first form its residual comes from X itself, not from H, so that the
-rounding of H (which squares the condition of X) drops out. A Newton step d with dᵀ H_A d <= 1e-24 · 2 P(w),
-twice what it can gain, is rounding and ends the search too: that settles rows whose margin is exactly one.
-Where ``C |x|²`` beyond about 1e7 makes rounding larger than that, the search ends when it finds nothing to
-gain along a step, and a ConvergenceWarning says so if that step is above 1e-12 · 2 P(w).
+**The search is finite.** :math:`P` falls in each step and :math:`w` tends to the minimiser :math:`w^*`. Near
+:math:`w^*` the active set can differ from that of :math:`w^*` only in rows with :math:`y_i f_i(w^*) = 1`.
+These rows add nothing to :math:`\nabla P(w^*)`, so the Newton point of every such set is :math:`w^*` itself.
+The search therefore ends at :math:`w^*` after finitely many steps, in practice 1 to 15 (Keerthi & DeCoste,
+JMLR 6, 2005; Chapelle, Neural Computation 19, 2007).
+
+**Two forms.** The same Newton point can be computed from either of two matrices; the smaller one is used.
+
+*If n_features <= n_samples*, solve
+
+.. math::
+
+   H_A w = 2 \sum_{i \in A} C_i y_i x_i .
+
+From one step to the next, only the rows that enter or leave :math:`A` change :math:`H_A`.
+
+*If n_features > n_samples*, :math:`\nabla P = 0` means that :math:`w = \sum_{i \in A} a_i x_i` with
+:math:`a_i = 2 C_i (y_i - f_i)`. With the Gram matrix :math:`G = X X^T + s^2` the scores are :math:`f = G a`,
+and it remains to solve
+
+.. math::
+
+   \left( G_{AA} + \mathrm{diag}(1 / 2 C_A) \right) a_A = y_A, \qquad a_i = 0 \text{ if } i \notin A .
+
+Along the segment, :math:`f` and :math:`w \cdot w' = a \cdot f'` need only :math:`G`. The weights
+:math:`w = X^T a` are formed once, at the end.
+
+**Precision.** :math:`G` and :math:`H` are summed in float64 from blocks of columns or rows, and each Newton
+point gets one step of iterative refinement. In the first form the residual of the refinement is computed from
+:math:`X`, not from :math:`H`, because :math:`H` squares the condition number of :math:`X`; the rounding of
+:math:`H` then drops out.
+
+A Newton step :math:`d` can lower :math:`P` by at most :math:`\tfrac{1}{2} d^T H_A d`. If
+:math:`d^T H_A d \le 10^{-24} \cdot 2 P(w)`, the step is rounding and the search ends. This settles rows whose
+margin is exactly 1. If :math:`C |x|^2` is above about :math:`10^7`, rounding can be larger than that bound.
+The search then ends when a step gains nothing, and a ConvergenceWarning is given if
+:math:`d^T H_A d > 10^{-12} \cdot 2 P(w)`.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsymv, dsyrk
+from scipy.linalg.blas import dsymv
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from medvlad._util.validate import InputError
+from medvlad.svm.blocks import (
+    GRAM_BLOCK,
+    PASS_BLOCK,
+    Vector,
+    add_product,
+    block_entries,
+    blocks,
+    times,
+    transposed_times,
+)
 
-__all__ = ["Problem", "Vector", "make_form", "times"]
+__all__ = ["Problem", "make_form"]
 
-Vector = NDArray[np.float64]
-
-_GRAM_BLOCK = 1 << 23  # entries of a float64 block for dsyrk: 64 MiB
-_PASS_BLOCK = 1 << 21  # entries of one for a product with a few vectors: 16 MiB
-_LEAST_BLOCK = 1 << 17
+# Bounds on the size of a step relative to sqrt(2 P(w)); see "Precision" above.
 _ENERGY_TOLERANCE = 1e-12
 _STALL_TOLERANCE = 1e-6
-_DRIFT = 1e-6  # bound on the rounding error that updates may leave in H, whose eigenvalues are >= 1
-
-
-def _block_entries(x: NDArray[Any], limit: int) -> int:
-    """Entries of a float64 block of `x`: at most `limit` and an eighth of `x`, unless `x` is tiny."""
-    return max(_LEAST_BLOCK, min(limit, x.size // 8))
-
-
-def _is_fortran(x: NDArray[Any]) -> bool:
-    return x.flags.f_contiguous and not x.flags.c_contiguous
-
-
-def _blocks(x: NDArray[Any], axis: int, limit: int) -> Iterator[tuple[slice, Vector]]:
-    """Yield (slice along `axis`, that part of `x` as contiguous float64), reusing one buffer."""
-    length, other = x.shape[axis], x.shape[1 - axis]
-    step = min(length, max(1, _block_entries(x, limit) // other))
-    buffer: Vector | None = None
-    for start in range(0, length, step):
-        where = slice(start, min(start + step, length))
-        part = x[where] if axis == 0 else x[:, where]
-        if part.dtype == np.float64 and part.flags.forc:
-            yield where, part
-            continue
-        if buffer is None:
-            buffer = np.empty(step * other)
-        flat = buffer[: part.size]
-        block = flat.reshape(part.shape[::-1]).T if _is_fortran(x) else flat.reshape(part.shape)
-        np.copyto(block, part)
-        yield where, block
-
-
-def times(x: NDArray[Any], w: Vector) -> Vector:
-    """Return ``x @ w`` in float64 for `w` of shape (n_features, k), `x` converted block by block."""
-    out = np.zeros((x.shape[0], w.shape[1]))
-    if _is_fortran(x):
-        for columns, block in _blocks(x, 1, _PASS_BLOCK):
-            out += block @ w[columns]
-    else:
-        for rows, block in _blocks(x, 0, _PASS_BLOCK):
-            out[rows] = block @ w
-    return out
-
-
-def _transposed_times(x: NDArray[Any], v: Vector) -> Vector:
-    """Return ``x.T @ v`` in float64 for `v` of shape (n_samples, k), `x` converted block by block."""
-    out = np.zeros((x.shape[1], v.shape[1]))
-    if _is_fortran(x):
-        for columns, block in _blocks(x, 1, _PASS_BLOCK):
-            out[columns] = block.T @ v
-    else:
-        for rows, block in _blocks(x, 0, _PASS_BLOCK):
-            out += block.T @ v[rows]
-    return out
-
-
-def _add_product(c: Vector, block: Vector, outer: bool, alpha: float = 1.0) -> Vector:
-    """Add ``alpha * block @ block.T`` (or ``block.T @ block``) to Fortran `c` in place, lower half only."""
-    # dsyrk wants Fortran order; a C-ordered block is its own transpose there, so nothing is copied.
-    a, trans = (block, not outer) if block.flags.f_contiguous else (block.T, outer)
-    result: Vector = dsyrk(alpha, a, beta=1.0, c=c, trans=int(trans), lower=1, overwrite_c=1)
-    return result
+# Bound on the rounding error that updates may leave in H, whose eigenvalues are at least 1.
+_DRIFT = 1e-6
 
 
 class _Form(ABC):
-    """One of the two forms: its unknowns p, scores f and the cached factor of the last active set."""
+    """One of the two forms of the problem.
+
+    It maps unknowns p to scores f, and keeps the Cholesky factor of the last active set.
+    """
 
     def __init__(self, x: NDArray[Any], scale: float) -> None:
         self.x = x
         self.scale = scale
-        self.singular = False  # whether the last factor needed a larger diagonal than it had
+        self.singular = False  # True if the last factorisation needed a larger diagonal
         self._key: Vector | None = None
         self._factor: Vector
 
@@ -138,26 +114,40 @@ class _Form(ABC):
 
     @abstractmethod
     def scores(self, p: Vector) -> Vector:
-        """Return f of p."""
+        """Return the scores f of the unknowns p."""
 
     @abstractmethod
     def dot(self, p: Vector, other_p: Vector, other_f: Vector) -> float:
-        """Return w·w' of p and p'."""
+        """Return w·w', the inner product of the weights of p and p'."""
 
     @abstractmethod
     def weights(self, p: Vector) -> Vector:
-        """Return w as rows (k, n_features + 1) of unknowns (k, size); the last column is the constant's."""
+        """Return weights (k, n_features + 1) of unknowns (k, size).
+
+        The last column holds the weight of the constant feature.
+        """
 
     @abstractmethod
     def _assemble(self, curvature: Vector) -> Callable[[], Vector]:
-        """Return a builder of a fresh copy of the matrix to factor, for 2C on A and 0 elsewhere."""
+        """Return a function that builds a new copy of the matrix to factorise.
+
+        `curvature` is 2C on the active set and 0 elsewhere.
+        """
 
     @abstractmethod
     def _correct(self, curvature: Vector, y: Vector, p: Vector, f: Vector) -> Vector:
-        """Return p plus the factor's solution of the residual at (p, f)."""
+        """Return p plus the solution for the residual at (p, f): one step of refinement."""
 
     def newton_point(self, curvature: Vector, y: Vector) -> tuple[Vector, Vector]:
-        """Return (p, f) of the minimiser of the quadratic with weights `curvature` = 2C on A, 0 elsewhere."""
+        """Return (p, f) of the Newton point of an active set.
+
+        `curvature` is 2C on the active set and 0 elsewhere.
+
+        Raises
+        ------
+        InputError
+            If the matrix overflows float64.
+        """
         if self._key is None or not np.array_equal(curvature, self._key):
             self._key = None
             build = self._assemble(curvature)
@@ -170,14 +160,16 @@ class _Form(ABC):
         return p, f
 
     def _factorise(self, build: Callable[[], Vector]) -> None:
-        self._factor = np.empty((0, 0))  # let go of the old one before the new one is made
+        """Compute the Cholesky factor, with a larger diagonal if the matrix is not positive definite."""
+        self._factor = np.empty((0, 0))  # frees the old factor before the new one is allocated
         ridge = 0.0
         while True:
             matrix = build()
             diagonal = np.diag_indices_from(matrix)
             if ridge > 1.0 or not np.isfinite(matrix[diagonal]).all():
                 raise InputError(
-                    "the squares of X times C add up to more than float64 holds: divide X by its largest"
+                    "the squares of X times C are beyond the range of float64: divide X by its largest "
+                    "absolute value"
                 )
             if ridge:
                 matrix[diagonal] *= 1.0 + ridge
@@ -194,14 +186,14 @@ class _Form(ABC):
 
 
 class _WideForm(_Form):
-    """n_features > n_samples: the unknowns are a, the matrix is the Gram matrix."""
+    """The form for n_features > n_samples: the unknowns are a, the matrix is the Gram matrix."""
 
     def __init__(self, x: NDArray[Any], scale: float) -> None:
         super().__init__(x, scale)
         n = x.shape[0]
         self._gram = np.full((n, n), scale * scale, order="F")
-        for _, block in _blocks(x, 1, _GRAM_BLOCK):
-            self._gram = _add_product(self._gram, block, outer=True)
+        for _, block in blocks(x, 1, GRAM_BLOCK):
+            self._gram = add_product(self._gram, block, outer=True)
 
     @property
     def size(self) -> int:
@@ -216,7 +208,7 @@ class _WideForm(_Form):
 
     def weights(self, p: Vector) -> Vector:
         w = np.empty((len(p), self.x.shape[1] + 1))
-        w[:, :-1] = _transposed_times(self.x, p.T).T
+        w[:, :-1] = transposed_times(self.x, p.T).T
         w[:, -1] = self.scale * p.sum(axis=1)
         return w
 
@@ -224,7 +216,8 @@ class _WideForm(_Form):
         active = np.flatnonzero(curvature)
 
         def build() -> Vector:
-            # The transpose is C-ordered, as is what np.ix_ takes from it: both hold the lower triangle.
+            # Indexing a C-ordered array gives a C-ordered array, so index the transpose and transpose back:
+            # the result is in Fortran order, and its lower triangle is that of the Gram matrix.
             matrix = self._gram.T[np.ix_(active, active)].T
             matrix[np.diag_indices_from(matrix)] += 1.0 / curvature[active]
             return matrix
@@ -241,15 +234,19 @@ class _WideForm(_Form):
 
 
 class _TallForm(_Form):
-    """n_features <= n_samples: the unknowns are w with the constant's weight last, the matrix is H."""
+    """The form for n_features <= n_samples: the unknowns are w, the matrix is H.
+
+    The weight of the constant feature is the last entry of w.
+    """
 
     def __init__(self, x: NDArray[Any], scale: float) -> None:
         super().__init__(x, scale)
         self._h = np.empty((0, 0))
-        self._h_curvature = np.zeros(x.shape[0])  # the weights that H holds now
-        self._mass = math.inf  # trace of all that went into H; eps times it bounds the rounding error
+        self._h_curvature = np.zeros(x.shape[0])  # the curvature for which H was summed
+        # Trace of everything that was added to H. Multiplied by eps, it bounds the rounding error of H.
+        self._mass = math.inf
         self._squares = np.full(x.shape[0], scale * scale)
-        for rows, block in _blocks(x, 0, _PASS_BLOCK):
+        for rows, block in blocks(x, 0, PASS_BLOCK):
             self._squares[rows] += np.einsum("ij,ij->i", block, block)
 
     @property
@@ -283,8 +280,8 @@ class _TallForm(_Form):
         return lambda: self._h.copy(order="F")
 
     def _add_rows(self, index: NDArray[np.intp], change: Vector, sign: float) -> None:
-        """Add ``change_i x_i x_iᵀ`` over the rows `index`, all of whose changes have that sign."""
-        step = max(1, _block_entries(self.x, _GRAM_BLOCK) // self.size)
+        """Add ``change_i x_i x_iᵀ`` for the rows `index`, whose changes all have the sign `sign`."""
+        step = max(1, block_entries(self.x, GRAM_BLOCK) // self.size)
         buffer = np.empty((min(step, len(index)), self.size))
         for start in range(0, len(index), step):
             rows = index[start : start + step]
@@ -292,25 +289,26 @@ class _TallForm(_Form):
             block[:, :-1] = self.x[rows]
             block[:, -1] = self.scale
             block *= np.sqrt(np.abs(change[rows]))[:, np.newaxis]
-            self._h = _add_product(self._h, block, outer=False, alpha=sign)
+            self._h = add_product(self._h, block, outer=False, alpha=sign)
 
     def _correct(self, curvature: Vector, y: Vector, p: Vector, f: Vector) -> Vector:
         pull = curvature * (y - f)
         residual = -p
-        residual[:-1] += _transposed_times(self.x, pull[:, np.newaxis])[:, 0]
+        residual[:-1] += transposed_times(self.x, pull[:, np.newaxis])[:, 0]
         residual[-1] += self.scale * pull.sum()
         return p + self._solve(residual)
 
 
 def _exact_step(slack: Vector, drop: Vector, curvature: Vector, along: float, length: float) -> float:
-    """Return the t > 0 that minimises P on the segment.
+    """Return the t > 0 that minimises P on the segment, 0 if P does not fall along it.
 
-    Row i has slack ``1 - y_i f_i = slack_i - t drop_i`` and weight `curvature` (2C for every row, active or
-    not), and 1/2 |w|² has the derivative ``along + t length``.
+    At t, row i has the slack ``1 - y_i f_i = slack_i - t drop_i``, and 1/2 |w|² has the derivative
+    ``along + t length``. `curvature` is 2C of every row, active or not.
     """
     weighted = curvature * drop
 
     def line(t: float) -> tuple[float, float]:
+        """Return (constant, slope) of the linear piece of P' at t."""
         active = slack - t * drop > 0
         pull = weighted[active]
         return along - float(pull @ slack[active]), length + float(pull @ drop[active])
@@ -318,7 +316,7 @@ def _exact_step(slack: Vector, drop: Vector, curvature: Vector, along: float, le
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         breaks = slack / drop
     breaks = np.unique(breaks[np.isfinite(breaks) & (breaks > 0) & (curvature > 0)])
-    low, high = 0, len(breaks)  # the first break at which P' >= 0
+    low, high = 0, len(breaks)  # bisection for the first break at which P' >= 0
     while low < high:
         middle = (low + high) // 2
         constant, slope = line(breaks[middle])
@@ -333,12 +331,33 @@ def _exact_step(slack: Vector, drop: Vector, curvature: Vector, along: float, le
 
 
 class Problem:
-    """One class against the rest: labels, weights and the state of its Newton iteration."""
+    """One binary problem and the state of its Newton iteration.
+
+    Parameters
+    ----------
+    form : _Form
+        See :func:`make_form`. Problems of the same rows share one.
+    y : ndarray of float64, shape (n_samples,)
+        Labels, +1 or -1.
+    curvature : ndarray of float64, shape (n_samples,)
+        2C of each row, 0 for rows without weight.
+
+    Attributes
+    ----------
+    p, f : ndarray of float64
+        Unknowns and scores of the current iterate.
+    n_iter : int
+        Number of steps taken.
+    converged : bool
+        True if the search has ended.
+    singular : bool
+        True if the solution is limited by rounding: the weights are only approximate.
+    """
 
     def __init__(self, form: _Form, y: Vector, curvature: Vector) -> None:
         self.form = form
         self.y = y
-        self.curvature = curvature  # 2C of every row
+        self.curvature = curvature
         self.p = np.zeros(form.size)
         self.f = np.zeros(len(y))
         self.n_iter = 0
@@ -346,7 +365,7 @@ class Problem:
         self.singular = False
 
     def begin_at(self, other: Problem) -> None:
-        """Begin at the solution of a problem of the same form, which is near where its weights are."""
+        """Start at the current iterate of a problem of the same form, to save steps if the two are close."""
         self.p, self.f = other.p, other.f
 
     def step(self) -> None:
@@ -368,7 +387,7 @@ class Problem:
             return
         t = _exact_step(slack, y * df, self.curvature, form.dot(self.p, dp, df), length)
         if t == 0.0:
-            # Nothing to gain: every further step would be this one. Is it small enough to be rounding?
+            # The step gains nothing, so every further step would be the same. Check that it is rounding.
             self.converged = True
             self.singular |= bool(moved > _STALL_TOLERANCE**2 * value)
             return
@@ -377,5 +396,18 @@ class Problem:
 
 
 def make_form(x: NDArray[Any], scale: float) -> _Form:
-    """Return the smaller form for rows `x` (n_samples, n_features) and the constant feature `scale`."""
+    """Return the form with the smaller matrix.
+
+    Parameters
+    ----------
+    x : ndarray of float32 or float64, shape (n_samples, n_features)
+        Rows, without the constant feature. They are not copied as a whole.
+    scale : float
+        Value of the constant feature, 0 for none.
+
+    Returns
+    -------
+    _Form
+        For use in :class:`Problem`, and for ``weights(p)``.
+    """
     return (_WideForm if x.shape[1] > x.shape[0] else _TallForm)(x, scale)

@@ -85,7 +85,7 @@ def test_evaluate_writes_everything(run, images, weights, tmp_path):
         *arguments[:1], images / "train", *arguments[2:], "--adapt-threshold", "--folds", "3"
     )
     assert status == 2
-    assert "leave --adapt-threshold out" in error
+    assert "needs a data set with two classes and a test part" in error
     run(*arguments[:-1], tmp_path / "again", "--seed", "3", "--positive", "upright")
     again = json.loads((tmp_path / "again" / "results.json").read_text())
     for one, two in zip(report["results"], again["results"], strict=True):
@@ -175,13 +175,13 @@ def test_patients_by_a_pattern(run, images, weights, tmp_path):
     assert report["dataset"]["n_groups"] == 3
     assert report["settings"]["group_pattern"] == "(case[0-9]+)x"
     # The same patients are in both parts, and that is kept with the results.
-    assert any("expect optimism" in warning for warning in report["warnings"])
+    assert any("too optimistic" in warning for warning in report["warnings"])
     if find_spec("matplotlib") is not None:
-        assert "expect optimism" in (tmp_path / "out" / "report.html").read_text()
+        assert "too optimistic" in (tmp_path / "out" / "report.html").read_text()
     status, _, error = run(*arguments, "--patient", "(case", "--layout", "folder")
     assert (status, "not a regular expression" in error) == (2, True)
     status, _, error = run(*arguments, "--patient", "(case)", "--layout", "chest-xray")
-    assert (status, "knows its own patients" in error) == (2, True)
+    assert (status, "already defines the patients" in error) == (2, True)
 
 
 def test_a_class_without_test_images_is_told(run, images, weights, caplog):
@@ -638,7 +638,7 @@ def test_positive_needs_two_classes(run, images, rng, monkeypatch):
         shutil.copytree(images / part / "lying", images / part / "third")
     status, _, error = run("evaluate", images, "--positive", "third")
     assert status == 2
-    assert "needs two classes, here are 3" in error
+    assert "needs a data set with two classes, this one has 3" in error
 
 
 def test_results_that_cannot_be_written_are_told_first(run, images, tmp_path, monkeypatch):

@@ -1,35 +1,16 @@
-"""WideLinearSVC against LIBLINEAR, its own two forms, its optimality conditions, its memory, its messages."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""WideLinearSVC finds the solution: compared with LIBLINEAR, between its two forms, and by its gradient."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from support.svm_problems import SHAPES, draw
 
-from medvlad._util.validate import InputError
-from medvlad.svm import newton as svm_solver
+from medvlad.svm import blocks, newton
 from medvlad.svm.wide_linear_svc import WideLinearSVC
-
-SHAPES = {"wide": (60, 200), "tall": (300, 20), "square": (50, 50), "one wider": (40, 41)}
-
-
-def draw(shape, n_classes, seed=0):
-    """Overlapping classes of rows about as long as one."""
-    rng = np.random.default_rng(seed)
-    n, d = shape
-    y = rng.permutation(np.arange(n) % (n_classes + 1) % n_classes)  # class 0 is twice as frequent
-    centres = rng.normal(size=(n_classes, d))
-    return (0.5 * centres[y] + rng.normal(size=shape)) / np.sqrt(d), y
 
 
 def liblinear(C, **params):
@@ -78,7 +59,7 @@ def test_equals_liblinear_with_sample_weight(shape, n_classes, params):
     X, y = draw(shape, n_classes, seed=1)
     weight = np.random.default_rng(2).choice([0.0, 0.5, 1.0, 3.0], size=len(y))
     if params.get("class_weight") == "balanced":
-        # Older scikit-learn ignores sample_weight when it balances: give the reference the factors.
+        # Older scikit-learn ignores sample_weight for "balanced", so give the reference the factors.
         totals = np.bincount(y, weight)
         theirs = liblinear(1.0, class_weight=dict(enumerate(weight.sum() / (len(totals) * totals))))
     else:
@@ -90,7 +71,7 @@ def test_equals_liblinear_with_sample_weight(shape, n_classes, params):
 @pytest.mark.parametrize("C", [0.05, 1.0])
 @pytest.mark.parametrize("shape", [(60, 200), (300, 20)])
 def test_equals_dual_liblinear_closely(shape, C):
-    """Coordinate descent left to run until rounding; LIBLINEAR's Newton method stops at about 1e-7."""
+    """Compare with coordinate descent run until rounding; LIBLINEAR's Newton method stops at about 1e-7."""
     X, y = draw(shape, 3)
     theirs = LinearSVC(C=C, dual=True, tol=1e-14, max_iter=2_000, random_state=0)
     assert_same(WideLinearSVC(C), theirs, X, tol=1e-10, y=y)
@@ -98,12 +79,19 @@ def test_equals_dual_liblinear_closely(shape, C):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_float32_is_read_in_place(shape, order, tmp_path):
+def test_float32_gives_the_solution_of_float64(shape, order):
     X64, y = draw(shape, 3)
     X = np.asarray(X64, np.float32, order=order)
     assert_same(WideLinearSVC(10.0), liblinear(10.0), X, y=y)
     exact = WideLinearSVC(10.0).fit(X.astype(np.float64), y)
     np.testing.assert_allclose(WideLinearSVC(10.0).fit(X, y).coef_, exact.coef_, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_memory_map_gives_the_solution_of_an_array(shape, order, tmp_path):
+    X64, y = draw(shape, 3)
+    X = np.asarray(X64, np.float32, order=order)
     X.tofile(tmp_path / "x.bin") if order == "C" else X.T.tofile(tmp_path / "x.bin")
     mapped = np.memmap(tmp_path / "x.bin", np.float32, mode="r", shape=shape, order=order)
     np.testing.assert_array_equal(
@@ -116,12 +104,14 @@ def test_float32_is_read_in_place(shape, order, tmp_path):
     "make", [np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2]]
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_blocks_do_not_matter(shape, make, dtype, monkeypatch):
+def test_the_size_of_blocks_does_not_change_the_solution(shape, make, dtype, monkeypatch):
     X, y = draw(shape, 3)
     X = X.astype(dtype)
     whole = WideLinearSVC(30.0, class_weight="balanced").fit(X, y)
-    for name, entries in [("_GRAM_BLOCK", 1100), ("_PASS_BLOCK", 1700), ("_LEAST_BLOCK", 1)]:
-        monkeypatch.setattr(svm_solver, name, entries)
+    for module in (blocks, newton):
+        monkeypatch.setattr(module, "GRAM_BLOCK", 1100)
+        monkeypatch.setattr(module, "PASS_BLOCK", 1700)
+    monkeypatch.setattr(blocks, "_LEAST_BLOCK", 1)
     split = WideLinearSVC(30.0, class_weight="balanced").fit(make(X), y)
     np.testing.assert_allclose(split.coef_, whole.coef_, rtol=0, atol=1e-11)
     np.testing.assert_allclose(split.intercept_, whole.intercept_, rtol=0, atol=1e-11)
@@ -132,16 +122,16 @@ def test_blocks_do_not_matter(shape, make, dtype, monkeypatch):
 
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("shape", [(40, 200), (200, 20)])
-def test_repeated_and_zero_rows(shape, C):
+def test_equals_liblinear_with_repeated_and_zero_rows(shape, C):
     X, y = draw(shape, 3)
     X = np.concatenate([X, X, X[:10], np.zeros((6, shape[1]))])
     y = np.concatenate([y, y, (y[:10] + 1) % 3, [0, 0, 1, 1, 2, 2]])  # ten rows with two labels each
-    # LIBLINEAR's Newton method stops at 5e-5 on these, its coordinate descent goes on.
+    # LIBLINEAR's Newton method stops at 5e-5 on these rows. Its coordinate descent is exact enough.
     theirs = LinearSVC(C=C, dual=True, tol=1e-8, max_iter=1_000_000, random_state=0)
     assert_same(WideLinearSVC(C), theirs, X, y=y)
 
 
-def test_no_signal_at_all():
+def test_rows_of_zeros_give_zero_weights():
     y = np.array([0, 1, 1])
     model = WideLinearSVC(fit_intercept=False).fit(np.zeros((3, 5)), y)
     assert not model.coef_.any()
@@ -151,7 +141,7 @@ def test_no_signal_at_all():
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("params", [{}, {"class_weight": "balanced"}, {"fit_intercept": False}], ids=str)
 @pytest.mark.parametrize("C", [0.1, 10.0, 1e4])
-def test_both_forms_agree(n_classes, params, C):
+def test_both_forms_give_the_same_solution(n_classes, params, C):
     X, y = draw((120, 60), n_classes)
     tall = WideLinearSVC(C, **params).fit(X, y)
     wide = WideLinearSVC(C, **params).fit(np.pad(X, [(0, 0), (0, 100)]), y)
@@ -191,7 +181,7 @@ def problems(draw):
 
 @settings(deadline=None, max_examples=300)
 @given(problems())
-def test_gradient_vanishes(problem):
+def test_the_gradient_is_zero_at_the_solution(problem):
     X, y, weight, params = problem
     model = WideLinearSVC(**params).fit(X, y, weight)
     scale = params["intercept_scaling"] * params["fit_intercept"]
@@ -202,23 +192,37 @@ def test_gradient_vanishes(problem):
         sign = np.where(y == name, 1.0, -1.0)
         pull = 2 * params["C"] * weight * np.maximum(0.0, 1.0 - sign * (rows @ w)) * sign
         gradient = w - rows.T @ pull
-        # Rounding of a margin, a few eps, is multiplied by C: measure against what each term could be.
+        # C multiplies the rounding error of a margin, so compare with the largest possible terms.
         terms = np.abs(w).max() + (2 * params["C"] * weight * (1 + np.abs(rows) @ np.abs(w))) @ np.abs(rows)
         assert (np.abs(gradient) <= 1e-11 * terms).all()
 
 
-def test_string_labels_and_single_row_prediction():
+@pytest.fixture
+def tumours():
+    """A classifier with string labels, its rows and its labels."""
     X, y = draw((30, 80), 3)
     names = np.array(["glioma", "pituitary", "meningioma"])[y]
-    model = WideLinearSVC(100.0).fit(X, names)
+    return WideLinearSVC(100.0).fit(X, names), X, names
+
+
+def test_string_labels_are_predicted(tumours):
+    model, X, names = tumours
     assert model.classes_.tolist() == ["glioma", "meningioma", "pituitary"]
     assert (model.predict(X) == names).all()
+
+
+def test_one_row_is_predicted(tumours):
+    model, X, names = tumours
     assert model.predict(X[:1]).tolist() == [names[0]]
+
+
+def test_the_number_of_features_and_of_steps_is_kept(tumours):
+    model, _, _ = tumours
     assert model.n_features_in_ == 80
     assert 1 <= model.n_iter_ <= 15
 
 
-def test_class_without_weight_stays_a_class():
+def test_a_class_without_weight_is_kept_but_never_predicted():
     X, y = draw((60, 20), 3)
     model = WideLinearSVC().fit(X, y, (y != 1).astype(float))
     assert model.classes_.tolist() == [0, 1, 2]
@@ -226,144 +230,5 @@ def test_class_without_weight_stays_a_class():
 
 
 @parametrize_with_checks([WideLinearSVC()])
-def test_sklearn_checks(estimator, check):
+def test_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"C": 0.0}, r"C must be a finite number above 0, got 0\.0"),
-        ({"C": float("nan")}, "C must be a finite"),
-        ({"C": float("inf")}, "C must be a finite number above 0, got inf"),
-        ({"C": "1"}, "C must be a finite number above 0"),
-        ({"intercept_scaling": -1.0}, "intercept_scaling must be a finite"),
-        ({"max_iter": 0}, "max_iter must be an integer of at least 1"),
-        ({"class_weight": "equal"}, "class_weight must be a dict, 'balanced' or None, got 'equal'"),
-        ({"class_weight": {0: -1.0}}, "class_weight of class 0 must be a finite number of at least 0"),
-    ],
-)
-def test_parameters_out_of_range(params, message):
-    X, y = draw((10, 20), 2)
-    with pytest.raises(InputError, match=message):
-        WideLinearSVC(**params).fit(X, y)
-
-
-def test_one_class():
-    with pytest.raises(
-        InputError, match=r"y holds only one class, benign, and a classifier needs two: add rows"
-    ):
-        WideLinearSVC().fit(np.eye(3), ["benign"] * 3)
-    with pytest.raises(InputError, match=r"positive sample_weight holds only one class, 1,"):
-        WideLinearSVC().fit(np.eye(3), [0, 1, 1], [0, 1, 1])
-
-
-def test_bad_arrays():
-    X, y = draw((10, 20), 2)
-    with pytest.raises(ValueError, match="NaN"):
-        WideLinearSVC().fit(np.where(X > 0.3, np.nan, X), y)
-    with pytest.raises(ValueError, match="sample_weight"):
-        WideLinearSVC().fit(X, y, -np.ones(10))
-    with pytest.raises(NotFittedError):
-        WideLinearSVC().predict(X)
-    with pytest.raises(ValueError, match="19 features"):
-        WideLinearSVC().fit(X, y).predict(X[:, :19])
-
-
-@pytest.mark.parametrize("shape", [(10, 20), (20, 10)])
-def test_overflow_is_named(shape):
-    X, y = draw(shape, 2)
-    with pytest.raises(InputError, match="squares of X"):
-        WideLinearSVC().fit(X * 1e200, y)
-
-
-def test_too_few_steps_warn_and_name_the_class():
-    X, y = draw((50, 50), 2)
-    with pytest.warns(ConvergenceWarning, match=r"class 1 .*max_iter=1 steps: raise max_iter"):
-        model = WideLinearSVC(100.0, max_iter=1).fit(X, y)
-    assert model.n_iter_ == 1
-    assert clone(model).set_params(max_iter=100).fit(X, y).n_iter_ > 1
-
-
-@pytest.mark.parametrize("pad", [0, 100])
-def test_beyond_double_precision_warns(pad):
-    rng = np.random.default_rng(0)
-    X = np.pad(np.repeat(rng.normal(size=(60, 2)), 2, axis=1), [(0, 0), (0, pad)])
-    with pytest.warns(ConvergenceWarning, match="beyond double precision"):
-        WideLinearSVC(1e12).fit(1e4 * X, rng.integers(0, 2, 60))
-
-
-MEASURE = """
-import json, sys, time
-import numpy as np
-from medvlad.classify import WideLinearSVC
-
-def kib(field):
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith(field))
-
-n, d, dtype = int(sys.argv[1]), int(sys.argv[2]), np.float32
-WideLinearSVC().fit(np.eye(3, 5, dtype=dtype), [0, 1, 2])
-before = kib("VmRSS:")
-rng = np.random.default_rng(0)
-X = np.empty((n, d), dtype)
-y = np.arange(n) % 3
-for row, label in zip(X, y):
-    rng.standard_normal(out=row, dtype=dtype)
-    row[: d // 8] += 0.1 * (label - 1)
-    row /= np.linalg.norm(row)
-start = time.perf_counter()
-model = WideLinearSVC(float(sys.argv[3])).fit(X, y)
-middle = time.perf_counter()
-accuracy = float((model.predict(X) == y).mean())
-end = time.perf_counter()
-# VmHWM begins at exec; ru_maxrss would inherit the peak of the process that started this one.
-print(json.dumps({"peak": 1024 * (kib("VmHWM:") - before), "input": X.nbytes, "fit_s": middle - start,
-                  "predict_s": end - middle, "n_iter": model.n_iter_, "accuracy": accuracy}))
-"""
-
-
-def measure(n, d, C=1.0):
-    root = str(Path(svm_solver.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-c", MEASURE, str(n), str(d), str(C)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, check=True, capture_output=True, text=True
-    )
-    result = json.loads(done.stdout)
-    print(f"{n} x {d}: {result} peak / input = {result['peak'] / result['input']:.2f}")  # noqa: T201
-    return result
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc"
-)
-
-
-@needs_proc
-def test_memory_stays_below_three_inputs():
-    result = measure(640, 65_536)
-    assert result["input"] <= result["peak"] < 3 * result["input"]
-
-
-def available_gb():
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 / 1e9
-    return 0.0
-
-
-@pytest.mark.slow
-@needs_proc
-@pytest.mark.skipif(os.environ.get("MEDVLAD_SLOW") != "1", reason="takes minutes: set MEDVLAD_SLOW=1")
-def test_full_size_memory():
-    if available_gb() < 14:
-        pytest.skip(f"needs 14 GB of free memory, {available_gb():.1f} GB are available")
-    result = measure(6_400, 131_072)
-    assert result["input"] <= result["peak"] < 3 * result["input"]
-    assert result["accuracy"] > 0.99
-
-
-def test_c_beyond_float64():
-    with pytest.raises(InputError, match="beyond float64"):
-        WideLinearSVC(C=1.7e308).fit([[0.0], [1.0]], [0, 1])

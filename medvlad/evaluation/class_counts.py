@@ -1,0 +1,53 @@
+"""Number of independent images of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["absent_classes", "units_per_class"]
+
+
+def units_per_class(
+    labels: NDArray[np.int64], groups: NDArray[Any] | None, n_classes: int
+) -> NDArray[np.int64]:
+    """Return the number of patients of each class, or of images if the patients are unknown.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        From 0 to n_classes - 1.
+    groups : ndarray of shape (n,), or None
+        Patient of each image. A patient with images of several classes counts in each of them. None: patients
+        are unknown.
+    n_classes : int
+        Number of classes.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_classes,)
+    """
+    if groups is not None:
+        _, patients = np.unique(groups.astype(str), return_inverse=True)
+        labels = np.unique(np.column_stack([labels, patients]), axis=0)[:, 0]
+    return np.bincount(labels, minlength=n_classes)
+
+
+def absent_classes(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
+    """Return the names of the classes that no label stands for, in their order.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        Indices into `class_names`.
+    class_names : sequence of str
+
+    Returns
+    -------
+    list of str
+    """
+    present = set(labels.tolist())
+    return [name for k, name in enumerate(class_names) if k not in present]

@@ -1,0 +1,135 @@
+"""Predict the classes of image files with a trained pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sklearn.pipeline import Pipeline
+
+from medvlad._util.atomic_file import write_file
+from medvlad._util.validate import InputError
+from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.images.read import list_frames
+from medvlad.images.write import png
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.decision import decision_columns
+
+__all__ = ["predict_images"]
+
+
+def predict_images(
+    pipeline: Pipeline,
+    images: Sequence[str],
+    *,
+    on_error: str = "raise",
+    explain: Path | None = None,
+    names: Pseudonyms | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Predict the classes of image files.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        A fitted pipeline with CNNDescriptors as its first step, from
+        :meth:`medvlad.experiment.Experiment.train` or :func:`medvlad.load_model`. Its parameters do not
+        change.
+    images : sequence of str
+        Paths. If a file holds several images, all of them are predicted.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with an unreadable image. It replaces the pipeline's own `on_error` in this call.
+    explain : Path or None
+        Existing folder for one picture of each image with the evidence for its label, see
+        :mod:`medvlad.explain`. All pictures share one colour scale. None: no pictures.
+    names : Pseudonyms or None
+        Names of images and pictures in the result. None: paths.
+
+    Returns
+    -------
+    predictions : list of dict
+        image, label and scores (class name to decision value; the largest wins). With `explain` also
+        evidence, the file name of the picture.
+    skipped : list of dict
+        image and reason.
+
+    Raises
+    ------
+    InputError
+        If the pipeline has no CNNDescriptors, or an image cannot be read and `on_error` is "raise".
+    """
+    extractor = _extractor(pipeline, on_error)
+    paths = _all_frames(images)
+    descriptors = extractor.transform(paths)
+    skipped = dict(extractor.skipped_)
+    decision = decision_columns(pipeline[1:].decision_function(descriptors))
+    classes = [str(name) for name in pipeline.classes_]
+    predictions: list[dict[str, Any]] = []
+    for i, path in enumerate(paths):
+        if i in skipped:
+            continue
+        prediction = {
+            "image": path if names is None else names.image(path),
+            "label": classes[int(decision[i].argmax())],
+            "scores": dict(zip(classes, map(float, decision[i]), strict=True)),
+        }
+        predictions.append(prediction)
+    if explain is not None:
+        seen = [i for i in range(len(paths)) if i not in skipped]
+        file_names = [_picture_name(i, paths, names) for i in seen]
+        steps = [step for _, step in pipeline.steps[1:]]
+        maps = [
+            evidence_map(extractor, steps, _in_memory(descriptors[i : i + 1]), int(decision[i].argmax()))
+            for i in seen
+        ]
+        largest = largest_evidence(maps)
+        for i, name, own_map, prediction in zip(seen, file_names, maps, predictions, strict=True):
+            write_file(explain / name, png(evidence_picture(paths[i], own_map, largest)), "picture")
+            prediction["evidence"] = name
+    left_out = [(paths[i], reason) for i, reason in skipped.items()]
+    if names is not None:
+        left_out = [(names.image(path), names.reason(reason, path)) for path, reason in left_out]
+    return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
+
+
+def _extractor(pipeline: Pipeline, on_error: str) -> CNNDescriptors:
+    """Return a CNNDescriptors with this `on_error` that shares the network of the pipeline's first step."""
+    steps = getattr(pipeline, "steps", None) or [("", pipeline)]
+    own = steps[0][1]
+    if not isinstance(own, CNNDescriptors):
+        raise InputError(
+            "predict_images reads image files, so the first step of the pipeline must be CNNDescriptors, got "
+            f"{type(own).__name__}: put the extractor first, or call pipeline.predict with descriptors"
+        )
+    if own.on_error == on_error:
+        return own
+    own.build()
+    # Neither sklearn.base.clone nor copy.copy keeps the network that is built.
+    twin = own.__class__.__new__(own.__class__)
+    twin.__dict__.update(own.__dict__)
+    twin.set_params(on_error=on_error)
+    return twin
+
+
+def _in_memory(descriptors: Descriptors | StoredDescriptors) -> Descriptors:
+    return descriptors.load() if isinstance(descriptors, StoredDescriptors) else descriptors
+
+
+def _all_frames(images: Sequence[str]) -> list[str]:
+    """Return the paths of all images in the files. The path of a file with one image stays as given."""
+    paths: list[str] = []
+    for image in images:
+        frames = list_frames(image)
+        paths += [str(image)] if frames == [Path(image)] else map(str, frames)
+    return paths
+
+
+def _picture_name(index: int, paths: Sequence[str], names: Pseudonyms | None) -> str:
+    """Return the file name of a picture: the pseudonym, or the index and the name of the image."""
+    if names is not None:
+        return f"{names.image(paths[index])}.png"
+    width = len(str(len(paths) - 1))
+    return f"{index:0{width}d}_{Path(paths[index]).stem[:80]}.png"

@@ -1,0 +1,101 @@
+"""Products of large matrices in float64, block by block.
+
+The rows of an SVM can be float32, in Fortran order, or a memory map. Each function converts one block at a
+time, so no float64 copy of the whole matrix is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk
+
+__all__ = [
+    "GRAM_BLOCK",
+    "PASS_BLOCK",
+    "Vector",
+    "add_product",
+    "block_entries",
+    "blocks",
+    "times",
+    "transposed_times",
+]
+
+Vector = NDArray[np.float64]
+
+# Numbers of float64 entries in a block.
+GRAM_BLOCK = 1 << 23  # for dsyrk: 64 MiB
+PASS_BLOCK = 1 << 21  # for a product with a few vectors: 16 MiB
+_LEAST_BLOCK = 1 << 17
+
+
+def block_entries(x: NDArray[Any], limit: int) -> int:
+    """Return the number of entries of a float64 block of `x`.
+
+    At most `limit`, and at most an eighth of `x` unless `x` is tiny.
+    """
+    return max(_LEAST_BLOCK, min(limit, x.size // 8))
+
+
+def _is_fortran(x: NDArray[Any]) -> bool:
+    return x.flags.f_contiguous and not x.flags.c_contiguous
+
+
+def blocks(x: NDArray[Any], axis: int, limit: int) -> Iterator[tuple[slice, Vector]]:
+    """Yield (slice along `axis`, that part of `x` as contiguous float64).
+
+    Converted parts share one buffer, so a part is valid only until the next one is yielded.
+    """
+    length, other = x.shape[axis], x.shape[1 - axis]
+    step = min(length, max(1, block_entries(x, limit) // other))
+    buffer: Vector | None = None
+    for start in range(0, length, step):
+        where = slice(start, min(start + step, length))
+        part = x[where] if axis == 0 else x[:, where]
+        if part.dtype == np.float64 and part.flags.forc:
+            yield where, part
+            continue
+        if buffer is None:
+            buffer = np.empty(step * other)
+        flat = buffer[: part.size]
+        block = flat.reshape(part.shape[::-1]).T if _is_fortran(x) else flat.reshape(part.shape)
+        np.copyto(block, part)
+        yield where, block
+
+
+def times(x: NDArray[Any], w: Vector) -> Vector:
+    """Return ``x @ w`` in float64 for `w` of shape (n_features, k). `x` is converted block by block."""
+    out = np.zeros((x.shape[0], w.shape[1]))
+    if _is_fortran(x):
+        for columns, block in blocks(x, 1, PASS_BLOCK):
+            out += block @ w[columns]
+    else:
+        for rows, block in blocks(x, 0, PASS_BLOCK):
+            out[rows] = block @ w
+    return out
+
+
+def transposed_times(x: NDArray[Any], v: Vector) -> Vector:
+    """Return ``x.T @ v`` in float64 for `v` of shape (n_samples, k). `x` is converted block by block."""
+    out = np.zeros((x.shape[1], v.shape[1]))
+    if _is_fortran(x):
+        for columns, block in blocks(x, 1, PASS_BLOCK):
+            out[columns] = block.T @ v
+    else:
+        for rows, block in blocks(x, 0, PASS_BLOCK):
+            out += block.T @ v[rows]
+    return out
+
+
+def add_product(c: Vector, block: Vector, outer: bool, alpha: float = 1.0) -> Vector:
+    """Add ``alpha * block @ block.T`` to the lower triangle of the Fortran array `c`, in place.
+
+    If not `outer`, add ``alpha * block.T @ block`` instead.
+    """
+    # dsyrk takes Fortran order. A C-ordered block is passed as its transpose, so nothing is copied.
+    a, trans = (block, not outer) if block.flags.f_contiguous else (block.T, outer)
+    result: Vector = dsyrk(alpha, a, beta=1.0, c=c, trans=int(trans), lower=1, overwrite_c=1)
+    return result
