@@ -40,7 +40,7 @@ a term for each), and for the lengths and masses that residuals are divided by.
 - PCA after the encoder, with or without whitening: it is affine, so it goes into :math:`w` and :math:`b`. An
   L2 normalisation after it is one more factor of :math:`s`.
 - Steps before the encoder transform each descriptor alone. Pass the descriptors as they are after these
-steps.
+  steps.
 
 **Signed power.** The normalisation :math:`\operatorname{sign}(v) |v|^p` is not additive, so no split of it is
 exact. The first-order form is its derivative, with all norms held. The term of a descriptor is the rate at
