@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ def _with_value(option: click.Option, name: str, text: str) -> str:
 
 
 def _joined(value: Any) -> str:
-    """Return a value as the command line takes it: (0, 1) is 0,1, and ((1, 1), (2, 2)) is 1x1,2x2."""
+    """Return a value as a shell takes it: (0, 1) is 0,1, and ((1, 1), (2, 2)) is 1x1,2x2."""
     if not isinstance(value, tuple):
-        return str(value)
+        return shlex.quote(str(value))
     return ",".join("x".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in value)

@@ -1,37 +1,51 @@
-"""X."""
+"""The command doctor, and the version."""
 
 import json
 import subprocess
 import sys
 
 import pytest
-from support.striped_images import write_striped_images
+from support.in_this_process import run_command
 
 from medvlad import __version__
 from medvlad.cli.doctor import diagnose
 
 
-@pytest.fixture
-def images(tmp_path, rng):
-    return write_striped_images(tmp_path / "images", rng)
-
-
-def test_python_m_medvlad():
+def test_python_m_medvlad_prints_the_version():
     command = [sys.executable, "-m", "medvlad", "--version"]
     assert __version__ in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_doctor(run):
-    status, printed, _ = run("doctor")
-    assert status == 0
-    status, as_json, _ = run("doctor", "--json")
-    found = json.loads(as_json)
+@pytest.fixture(scope="module")
+def found():
+    return json.loads(run_command("doctor", "--json")[1])
+
+
+def test_doctor_answers_every_question(found):
     assert found["backends"]["reference"] == "ok"
     assert found["threads"] >= 1
     assert found.keys() >= {"versions", "backends", "instruction_set", "threads", "gpu", "weights"}
-    assert found["versions"]["numpy"] in printed
+
+
+def test_doctor_lists_the_extras_of_users(found):
     extras = "tensorflow openvino medical offline onnx distributed demo report fetch"
     assert " ".join(found["extras"]) == extras
+
+
+def test_doctor_prints_text(run, found):
+    status, printed, _ = run("doctor")
+    assert status == 0
+    assert found["versions"]["numpy"] in printed
+
+
+def test_a_question_that_fails_does_not_stop_the_others(monkeypatch):
+    def broken():
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr("medvlad.cli.doctor._gpu", broken)
+    found = diagnose()
+    assert found["gpu"] == "unknown (RuntimeError: no such device)"
+    assert found["backends"]["reference"] == "ok"
 
 
 def test_doctor_names_missing_extras(monkeypatch):

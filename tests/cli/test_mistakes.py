@@ -1,4 +1,4 @@
-"""X."""
+"""Mistakes of the user, warnings and too little memory: one line on standard error, status 2."""
 
 import os
 import subprocess
@@ -56,13 +56,13 @@ MISTAKES = {
     "one class": (["evaluate", "{images}/train/upright"], "class"),
     "unknown option": (["evaluate", "{images}", "--speed", "9"], "--speed"),
     "no command": (["classify"], "classify"),
-    "seed": (["evaluate", "{images}", "--seed", "-1"], "seed must be"),
+    "seed": (["evaluate", "{images}", "--seed", "-1"], "--seed must be"),
     "threads": (["evaluate", "{images}", "--threads", "99999999999"], "99999999999"),
     "folds": (["evaluate", "{images}", "--folds", "0"], "folds"),
     "power is not a number": (["evaluate", "{images}", "--power", "nan"], "power"),
     "batch size": (
         ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--batch-size", "0"],
-        "batch_size",
+        "--batch-size must",
     ),
 }
 
@@ -71,23 +71,22 @@ MISTAKES = {
 def test_mistakes_end_in_one_sentence(run, images, small_weights, mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, named = MISTAKES[mistake]
-    arguments = [a.format(images=images, small_weights=small_weights) for a in arguments]
+    arguments = [a.format(images=images, weights=small_weights) for a in arguments]
     status, printed, error = run(*arguments)
     assert status == 2, error
     assert named in error
     assert "Traceback" not in printed + error
-    if "Usage:" not in error:
-        assert error.startswith("medvlad: ")
-        assert error.count("\n") == 1, error
+    assert error.startswith("medvlad: ")
+    assert error.count("\n") == 1, error
 
 
-def test_c_is_a_number_or_cv(run, images, small_weights):
-    status, _, error = run("evaluate", images, *NETWORK, "--weights", small_weights, "--C", "much")
+def test_c_is_a_number_or_cv(run, images):
+    status, _, error = run("evaluate", images, *NETWORK, "--C", "much")
     assert status == 2
     assert "--C takes a number above 0, or cv, got 'much'" in error
 
 
-def test_unknown_keras_backend(tmp_path, images):
+def test_an_unknown_backend_of_keras_is_told(tmp_path, images):
     pytest.importorskip("keras", reason="needs the extra tensorflow")
     done = subprocess.run(
         [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", str(images)],
@@ -103,8 +102,8 @@ def test_unknown_keras_backend(tmp_path, images):
 
 
 @pytest.mark.filterwarnings("always:the clusters")
-def test_warnings_are_one_line(run, images, monkeypatch):
-    """The reader sees what is the matter, not where in the code."""
+def test_a_warning_is_one_line(run, images, monkeypatch):
+    """It does not name the place in the code."""
 
     def warn(*args):
         warnings.warn("the clusters are few", UserWarning, stacklevel=1)
@@ -116,7 +115,7 @@ def test_warnings_are_one_line(run, images, monkeypatch):
     assert error.splitlines() == ["medvlad: the clusters are few", "medvlad: enough"]
 
 
-def test_out_of_memory_is_told(run, images, monkeypatch):
+def test_too_little_memory_is_told(run, images, monkeypatch):
     def exhausted(*args, **kwargs):
         raise MemoryError("Unable to allocate 9 TiB")
 
@@ -126,8 +125,8 @@ def test_out_of_memory_is_told(run, images, monkeypatch):
     assert error.startswith("medvlad: not enough memory (Unable to allocate 9 TiB)")
 
 
-def test_as_a_process(tmp_path):
-    """The installed command, from another folder: plain output, no traceback, the right status."""
+def test_the_installed_command_ends_with_one_line(tmp_path):
+    """It runs in another folder: plain output, no traceback, the right status."""
     done = subprocess.run(
         [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", "nowhere"],
         cwd=tmp_path,
