@@ -122,7 +122,7 @@ def test_every_dependency_has_a_lower_bound_and_is_used():
 
 #: What holds a download against what was expected, by the file whose code makes it.
 CHECKED_BY = {
-    "fetch.py": "pooch and the publisher's SHA-256, where one is stated",
+    "download.py": "pooch and the publisher's SHA-256, where one is stated",
     "weights.py": "Keras' own digests of its files of weights, and our fingerprint in each result and model",
 }
 

@@ -434,7 +434,7 @@ def importing_a_module(seconds):
     print("did not end")
 
 def as_keras_does():
-    medvlad.extraction.network.import_keras = lambda: importing_a_module(20)
+    medvlad.extraction.keras_startup.import_keras = lambda: importing_a_module(20)
     start_keras()
 
 class Object:
