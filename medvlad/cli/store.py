@@ -66,7 +66,9 @@ def store_verify(
     again, with the settings of each section that holds them.
     """
     if (recompute is None) != (not images):
-        raise click.UsageError("--recompute N and --images FOLDER need each other: give both or neither")
+        raise click.UsageError(
+            "--recompute N needs images: add --images FOLDER; and --images needs --recompute N"
+        )
     n_images, damage = 0, []
     for section in _sections(folder):
         n_images += len(section)

@@ -135,8 +135,8 @@ def test_results_do_not_depend_on_the_store(run, images, small_weights, tmp_path
         (["extract", "{images}", "--store", "{images}/.."], "is a folder of something else"),
         (["store", "ls", "{images}/none"], "is no descriptor store"),
         (["store", "verify", "{images}"], "is no descriptor store"),
-        (["store", "verify", "{images}", "--recompute", "2"], "need each other"),
-        (["store", "verify", "{images}", "--images", "{images}"], "need each other"),
+        (["store", "verify", "{images}", "--recompute", "2"], "--images needs --recompute N"),
+        (["store", "verify", "{images}", "--images", "{images}"], "--images needs --recompute N"),
     ],
 )
 def test_a_mistake_about_a_store_is_one_sentence(run, images, arguments, sentence):
