@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from support.folders import touch
-from support.striped_images import small_experiment, write_stripes
+from support.striped_images import small_experiment, write_striped_images
 
 from medvlad import Descriptors, InputError
 from medvlad.encoders.recipe import Recipe
@@ -76,7 +76,9 @@ def test_int8_is_calibrated_on_all_images_without_a_test_part(two_classes):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with images of two classes in a train and a test part."""
-    return write_stripes(tmp_path_factory.mktemp("experiment") / "images", {"train": 4, "test": 2})
+    return write_striped_images(
+        tmp_path_factory.mktemp("experiment") / "images", np.random.default_rng(0), train=4, test=2
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,9 @@ def test_a_store_does_not_change_what_is_trained(trained):
 @pytest.fixture(scope="module")
 def chosen(small_weights, tmp_path_factory):
     """Result of training with a choice of C on a folder with an unreadable image, and that image."""
-    root = write_stripes(tmp_path_factory.mktemp("chosen") / "images", {"train": 3, "test": 1})
+    root = write_striped_images(
+        tmp_path_factory.mktemp("chosen") / "images", np.random.default_rng(0), train=3, test=1
+    )
     bad = root / "train" / "lying" / "bad.png"
     bad.write_bytes(b"no image")
     experiment = small_experiment(small_weights, C=None, folds=2, on_error="skip")

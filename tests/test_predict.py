@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.pipeline import Pipeline, make_pipeline
-from support.striped_images import small_experiment, write_stripes
+from support.striped_images import small_experiment, write_striped_images
 
 from medvlad import Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.datasets.pseudonyms import Pseudonyms
@@ -16,7 +16,9 @@ from medvlad.predict import predict_images
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with images of two classes and a file that is no image."""
-    root = write_stripes(tmp_path_factory.mktemp("predict") / "images", {"train": 4, "test": 2})
+    root = write_striped_images(
+        tmp_path_factory.mktemp("predict") / "images", np.random.default_rng(0), train=4, test=2
+    )
     (root / "bad.png").write_bytes(b"no image")
     return root
 

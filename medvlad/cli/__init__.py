@@ -1,96 +1,86 @@
 """The command `medvlad`: options in, one call into the library, a table or JSON out.
 
-Exit status: 0 done, 1 done with images skipped, 2 an error, 130 after Ctrl-C. An error is a mistake of the
-user, a full disk, output that cannot be written, or too little memory: one sentence on standard error.
+Exit status: 0 done, 1 done with images skipped, 2 an error, 130 after Ctrl-C. An error is one sentence on
+standard error. It is a mistake of the user, a full disk, output that cannot be written, or too little memory.
+
+One module for each command. They share `options` (declarations), `settings` (from options to the library),
+`console` (messages), `spelling` (parameters as options) and `streams` (standard output and error).
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import sys
 import warnings
-from typing import Any
 
 import click
+import cloup
 
-from medvlad._util.memory import OutOfMemory
-from medvlad._util.validate import InputError, MissingExtraError
-from medvlad.cli.audit import audit
-from medvlad.cli.compare import compare
-from medvlad.cli.evaluate import demo, evaluate, predict, train
-from medvlad.cli.export import export, show
-from medvlad.cli.fetch import fetch
-from medvlad.cli.paper import paper
-from medvlad.cli.store import extract, store
+from medvlad.cli import (
+    audit,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    extract,
+    fetch,
+    paper,
+    predict,
+    show,
+    store,
+    train,
+)
+from medvlad.cli.console import say, sentence_of, show_warning, start_log
 from medvlad.cli.streams import finish_output, open_streams
-from medvlad.images.dicom import quiet_pydicom
 
 __all__ = ["cli", "main"]
+
+_SECTIONS = [
+    cloup.Section("Begin here", [demo.demo, doctor.doctor]),
+    cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare]),
+    cloup.Section("Models", [train.train, predict.predict, show.show, export.export]),
+    cloup.Section("Descriptors on disk", [extract.extract, store.store]),
+    cloup.Section("Published data sets", [fetch.fetch, paper.paper]),
+]
+
+
+@cloup.group(
+    sections=_SECTIONS,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "formatter_settings": cloup.HelpFormatter.settings(col1_max_width=20),
+    },
+    no_args_is_help=True,
+)
+@cloup.version_option(package_name="medvlad")
+@cloup.option("-v", "--verbose", is_flag=True, help="Log each step on standard error.")
+def cli(verbose: bool) -> None:
+    """Classify medical images with frozen CNN descriptors, VLAD and a linear SVM."""
+    start_log(verbose)
 
 
 def main() -> None:
     """Run the command line and exit."""
-    # TensorFlow announces itself on standard error unless told not to before it is imported.
+    # TensorFlow writes to standard error unless this is set before it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     open_streams()
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            quiet_pydicom()
+            warnings.showwarning = show_warning
             status = cli.main(prog_name="medvlad", standalone_mode=False)
         finish_output()
     except click.Abort:
-        click.echo("medvlad: interrupted", err=True)
+        say("interrupted")
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
-    except (InputError, MissingExtraError, OutOfMemory) as error:
-        message = str(error)
-    except OSError as error:
-        what = f"{error.filename}: " if error.filename else ""
-        message = f"{what}{error.strerror or error}"
-    except MemoryError as error:
-        message = f"not enough memory ({error}): give fewer images or a smaller scale"
-    else:
-        sys.exit(status or 0)
-    click.echo(f"medvlad: {message}", err=True)
-    sys.exit(2)
-
-
-def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-    """Print a warning as one line, without the place in the code that raised it."""
-    click.echo(f"medvlad: {message}", err=True)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="medvlad")
-@click.option("-v", "--verbose", is_flag=True, help="Log what is being done.")
-def cli(verbose: bool) -> None:
-    """Classify medical images with frozen CNN descriptors, VLAD and a linear SVM."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="medvlad: %(message)s")
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> None:
-    """Say what is installed, what can run here, and what is missing."""
-    from medvlad.cli.doctor import diagnose
-
-    found = diagnose()
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    for title, value in found.items():
-        if isinstance(value, dict):
-            click.echo(f"{title}:")
-            for name, text in value.items():
-                click.echo(f"  {name:<14} {text}")
-        else:
-            click.echo(f"{title}: {value}")
-
-
-for _command in (evaluate, compare, train, predict, paper, audit, fetch, extract, store, show, export, demo):
-    cli.add_command(_command)
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        say(sentence)
+        sys.exit(2)
+    sys.exit(status or 0)

@@ -1,4 +1,4 @@
-"""The command audit: what is wrong with a data set before anything is trained on it."""
+"""The command audit."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ import json
 from pathlib import Path
 
 import click
+import cloup
 
-from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import check_output_file, make_output_folder
-from medvlad.cli.options import PATH, anonymise_options, layout_option, pseudonyms_of
+from medvlad.cli import options
+from medvlad.cli.console import Command
+from medvlad.cli.settings import pseudonyms_of
 
 __all__ = ["audit"]
 
 
-@click.command()
-@click.argument("directory", metavar="DIR", type=PATH)
-@layout_option
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of folds and draws.")
-@click.option("--threads", type=int, help="Threads of this machine [default: all processors].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--out", type=PATH, help="Folder for audit.json and audit.html.")
-@click.option(
-    "--pictures/--no-pictures",
-    default=None,
-    help="Pictures of images in audit.html [default: yes, but with --anonymise no].",
+@cloup.command(
+    cls=Command,
+    examples=[
+        "medvlad audit chest_xray --out audit",
+        "medvlad audit chest_xray --patient '(person[0-9]+)_' --json",
+    ],
 )
-@anonymise_options
+@options.DIRECTORY
+@cloup.option_group(
+    "Most used",
+    cloup.option("--out", type=options.PATH, metavar="FOLDER", help="Folder for audit.json and audit.html."),
+    options.JSON,
+    options.LAYOUT,
+    options.PATIENT,
+)
+@cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Advanced", options.SEED, options.THREADS)
 def audit(
     directory: Path,
     layout: str,
@@ -39,8 +44,10 @@ def audit(
     anonymise: bool,
     anonymise_key: Path | None,
 ) -> int:
-    """Look for leaks, copies, shortcuts and other defects of the images in DIR."""
-    from medvlad.audit import audit as look
+    """Find leaks, copies, shortcuts and other defects of images."""
+    from medvlad._util.atomic_file import write_file
+    from medvlad._util.validate import check_output_file, make_output_folder
+    from medvlad.audit import audit as audit_images
     from medvlad.audit import audit_summary
     from medvlad.experiment import Experiment
     from medvlad.report.audit import audit_page
@@ -50,7 +57,7 @@ def audit(
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
     dataset = Experiment(layout=layout, group_pattern=group_pattern, seed=seed).load(directory)
-    found = look(dataset, random_state=seed, n_threads=threads, names=names)
+    found = audit_images(dataset, random_state=seed, n_threads=threads, names=names)
     if names is not None and anonymise_key is not None:
         names.write(anonymise_key)
     text = json.dumps(found, indent=2, allow_nan=False)
@@ -60,5 +67,5 @@ def audit(
         shown = names is None if pictures is None else pictures
         page = audit_page(found, names=names, pictures=shown).write(out / "audit.html")
         if not as_json:
-            click.echo(f"Everything: {out / 'audit.json'}; to look at: {page}")
+            click.echo(f"All findings: {out / 'audit.json'}; report: {page}")
     return 1 if found["n_read"] < found["n_images"] else 0

@@ -1,4 +1,4 @@
-"""The command compare: two runs on the same images."""
+"""The command compare."""
 
 from __future__ import annotations
 
@@ -6,30 +6,53 @@ import json
 from pathlib import Path
 
 import click
+import cloup
 
-from medvlad._util.validate import InputError
-from medvlad.cli.options import PATH
+from medvlad.cli import options
+from medvlad.cli.console import Command
 
 __all__ = ["compare"]
 
 
-@click.command()
-@click.argument("first", type=PATH)
-@click.argument("second", type=PATH)
-@click.option("--encode", help="Encoding of both, or of each: avg,vlad64 [default: the only one].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the bootstrap.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare(first: Path, second: Path, encode: str | None, seed: int, as_json: bool) -> None:
-    """Say whether the run in SECOND is better than that in FIRST (folders of evaluate --out)."""
+def _read_encodings(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[str | None, str | None]:
+    """Read one encoding for both runs, or one for each."""
+    if text is None:
+        return None, None
+    first, _, second = text.partition(",")
+    if not first or "," in second:
+        raise click.UsageError(f"--encode takes one encoding, or two separated by a comma, got {text!r}")
+    return first, second or first
+
+
+@cloup.command(
+    cls=Command,
+    examples=[
+        "medvlad compare results/vgg results/resnet",
+        "medvlad compare results results --encode avg,vlad64",
+    ],
+)
+@cloup.argument("first", type=options.PATH, help="Folder of the first run (evaluate --out).")
+@cloup.argument("second", type=options.PATH, help="Folder of the second run.")
+@cloup.option(
+    "--encode",
+    metavar="NAME[,NAME]",
+    callback=_read_encodings,
+    help="Encoding of both runs, or one for each: avg,vlad64.  [default: the only one]",
+)
+@options.JSON
+@cloup.option("--seed", type=int, metavar="N", default=0, help="Seed of the bootstrap.")
+def compare(
+    first: Path, second: Path, encode: tuple[str | None, str | None], seed: int, as_json: bool
+) -> None:
+    """Test if one run is better than another on the same images.
+
+    FIRST and SECOND are folders that 'medvlad evaluate --out' has written.
+    """
     from medvlad.evaluation.compare_runs import compare_runs
 
-    encodings: tuple[str | None, str | None] = (None, None)
-    if encode is not None:
-        one, _, other = encode.partition(",")
-        if not one or other.count(","):
-            raise InputError(f"--encode takes one encoding, or two with a comma between, got {encode!r}")
-        encodings = one, other or one
-    found = compare_runs(first, second, encodings=encodings, random_state=seed)
+    found = compare_runs(first, second, encodings=encode, random_state=seed)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
@@ -40,6 +63,6 @@ def compare(first: Path, second: Path, encode: str | None, seed: int, as_json: b
         if value is not None and ends is not None:
             click.echo(f"{name.replace('_', ' ')} {value:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})")
     click.echo(
-        f"right alone: {found['only_second']} and {found['only_first']} images, McNemar's p "
-        f"{found['mcnemar_p']:.2g}"
+        f"images that only one run classifies correctly: {found['only_second']} by the second, "
+        f"{found['only_first']} by the first; McNemar's p {found['mcnemar_p']:.2g}"
     )

@@ -1,14 +1,120 @@
-"""What happens around the work of a command: warnings are collected, skipped images are listed."""
+"""Messages of the command: errors, warnings, the log, and the list of skipped images.
+
+Each message is one line on standard error that begins with ``medvlad:``.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from inspect import cleandoc
+from typing import Any
 
 import click
+import cloup
 
-__all__ = ["collected_warnings", "list_skipped"]
+from medvlad.cli.spelling import as_options
+
+__all__ = [
+    "Command",
+    "collected_warnings",
+    "list_skipped",
+    "say",
+    "sentence_of",
+    "show_warning",
+    "start_log",
+]
+
+_parameters: list[click.Parameter] = []  # of the command that runs
+
+
+class Command(cloup.Command):
+    """A command with examples in its help. In its messages, parameters are spelled as its options.
+
+    Parameters
+    ----------
+    examples : sequence of str, default=()
+        Command lines.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
+        if examples:  # click keeps the line breaks of a paragraph that begins with "\b"
+            lines = "\n".join(f"  {line}" for line in examples)
+            self.help = f"{cleandoc(self.help or '')}\n\n\b\nExamples:\n{lines}"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the parameters, then read the arguments."""
+        _parameters[:] = self.params
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Messages of pydicom are dropped, because they may name patients."""
+        from medvlad.images.dicom import quiet_pydicom
+
+        quiet_pydicom()
+        return super().invoke(ctx)
+
+
+def say(message: object) -> None:
+    """Print one line on standard error."""
+    click.echo(f"medvlad: {as_options(str(message), _parameters)}", err=True)
+
+
+def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    """Print a warning without the place in the code that raised it."""
+    say(message)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return as_options(super().format(record), _parameters)
+
+
+def start_log(verbose: bool) -> None:
+    """Print warnings of the library; with `verbose` also what it is doing."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("medvlad: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+
+
+def sentence_of(error: Exception) -> str | None:
+    """Return what to tell the user about an error; None if the error is a defect of the program."""
+    # Imported here: these modules import NumPy, which --help does not need.
+    from medvlad._util.memory import OutOfMemory
+    from medvlad._util.validate import InputError, MissingExtraError
+
+    if isinstance(error, click.ClickException):
+        return _usage_sentence(error)
+    if isinstance(error, InputError | MissingExtraError | OutOfMemory):
+        return str(error)
+    if isinstance(error, OSError):
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error}): give fewer images or a smaller scale"
+    return None
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    """Return click's message. If a name is wrong or missing, add the closest name and a hint at --help."""
+    if isinstance(error, click.NoSuchOption):
+        sentence = f"{error.message}{_closest(error.option_name, error.possibilities)}"
+    elif isinstance(error, click.exceptions.NoSuchCommand):
+        sentence = f"{error.message}{_closest(error.command_name, error.possibilities)}"
+    elif isinstance(error, click.MissingParameter):
+        sentence = error.format_message()
+    else:
+        return error.format_message()
+    return sentence if error.ctx is None else f"{sentence} See '{error.ctx.command_path} --help'."
+
+
+def _closest(name: str, possibilities: Sequence[str] | None) -> str:
+    close = get_close_matches(name, possibilities or (), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 class _Collector(logging.Handler):
@@ -22,7 +128,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collected_warnings() -> Iterator[list[logging.LogRecord]]:
-    """Context whose value becomes a list of what the package warns of, which is shown all the same."""
+    """Collect the warnings that the package logs. They are printed as well."""
     collector, package = _Collector(), logging.getLogger("medvlad")
     package.addHandler(collector)
     try:
@@ -32,9 +138,9 @@ def collected_warnings() -> Iterator[list[logging.LogRecord]]:
 
 
 def list_skipped(skipped: list[dict[str, str]]) -> int:
-    """List skipped images on standard error; the exit status."""
+    """List skipped images on standard error, and return the exit status."""
     for item in skipped:
-        # A copy of another image has the other's reason.
+        # The reason of a copied image names the first copy.
         name = "" if item["image"] in item["reason"] else f"{item['image']}: "
         click.echo(f"medvlad: skipped: {name}{item['reason']}", err=True)
     return 1 if skipped else 0

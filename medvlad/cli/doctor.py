@@ -1,55 +1,91 @@
-"""What ``medvlad doctor`` tells: what is installed, what can run here, and what is missing."""
+"""The command doctor: what is installed, what can run here, and what is missing."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from medvlad._util.validate import check_n_threads
-from medvlad._util.versions import versions
-from medvlad.backends import available_backends
-from medvlad.extraction.weights import find_weights
+import click
+import cloup
 
-__all__ = ["diagnose"]
+from medvlad.cli import options
+from medvlad.cli.console import Command
+
+__all__ = ["diagnose", "doctor"]
 
 _NOT_FOR_USERS = {"cuda12", "cuda13", "test", "fuzz", "docs", "bench", "dev"}
+
+
+@cloup.command(cls=Command)
+@options.JSON
+def doctor(as_json: bool) -> None:
+    """Show what is installed, what can run here, and what is missing."""
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for title, value in found.items():
+        if isinstance(value, dict):
+            click.echo(f"{title}:")
+            for name, text in value.items():
+                click.echo(f"  {name:<14} {text}")
+        else:
+            click.echo(f"{title}: {value}")
 
 
 def diagnose() -> dict[str, Any]:
     """Describe this installation and machine.
 
+    A question that cannot be answered does not stop the others: its answer is the error.
+
     Returns
     -------
     dict
-        versions, extras, platform, backends, instruction_set, threads, gpu, weights, environment: text, or
-        dicts of text.
+        Text, numbers, or dicts of text for versions, extras, platform, backends, instruction_set, threads,
+        gpu, weights and environment.
     """
-    backends = available_backends()
-    return {
-        "versions": versions(),
-        "extras": _extras(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "backends": backends,
-        "instruction_set": backends["native"].removeprefix("ok: "),
-        "threads": check_n_threads(None),
-        "gpu": _gpu(),
-        "weights": find_weights(),
-        "environment": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith("MEDVLAD_") or name == "KERAS_BACKEND"
-        },
+    from medvlad._util.validate import check_n_threads
+    from medvlad._util.versions import versions
+    from medvlad.backends import available_backends
+    from medvlad.extraction.weights import find_weights
+
+    questions: dict[str, Callable[[], Any]] = {
+        "versions": versions,
+        "extras": _extras,
+        "platform": lambda: f"{platform.system()} {platform.machine()}",
+        "backends": available_backends,
+        "instruction_set": lambda: available_backends()["native"].removeprefix("ok: "),
+        "threads": lambda: check_n_threads(None),
+        "gpu": _gpu,
+        "weights": find_weights,
+        "environment": _environment,
     }
+    return {name: _answer(question) for name, question in questions.items()}
+
+
+def _answer(question: Callable[[], Any]) -> Any:
+    try:
+        return question()
+    except Exception as error:
+        return f"unknown ({type(error).__name__}: {error})"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment variables that change what medvlad does."""
+    names = sorted(name for name in os.environ if name.startswith("MEDVLAD_") or name == "KERAS_BACKEND")
+    return {name: os.environ[name] for name in names}
 
 
 def _extras() -> dict[str, str]:
-    """Which extras are installed, in whatever versions; CuPy's are what the backend cuda tells of."""
+    """Say which extras are installed, in any version. Those of CuPy are part of the backend cuda."""
     missing: dict[str, list[str]] = {}
     for requirement in metadata.requires("medvlad") or []:
         name = re.match(r"[\w.-]+", requirement)
@@ -60,19 +96,25 @@ def _extras() -> dict[str, str]:
         if before is not None and sys.version_info[:2] >= (int(before[1]), int(before[2])):
             continue
         lacking = missing.setdefault(extra[1], [])
-        try:
-            metadata.version(name[0])
-        except metadata.PackageNotFoundError:
-            if find_spec(name[0].replace("-", "_").replace(".", "_")) is None:  # tensorflow-cpu, for one
-                lacking.append(name[0])
+        if not _is_installed(name[0]):
+            lacking.append(name[0])
     return {
         extra: f"without {', '.join(lacking)}: pip install 'medvlad[{extra}]'" if lacking else "installed"
         for extra, lacking in missing.items()
     }
 
 
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        # Another distribution may bring the module: tensorflow-cpu, for example.
+        return find_spec(distribution.replace("-", "_").replace(".", "_")) is not None
+    return True
+
+
 def _gpu() -> str:
-    """Names of the CUDA devices, asked of the driver itself so that no Python package is needed."""
+    """Return the names of the CUDA devices. They come from the driver, so no Python package is needed."""
     library = "nvcuda.dll" if platform.system() == "Windows" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(library)
@@ -81,7 +123,7 @@ def _gpu() -> str:
     count = ctypes.c_int(0)
     status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if status != 0:
-        return f"the CUDA driver answers with error {status}"
+        return f"the CUDA driver reports error {status}"
     if count.value == 0:
         return "a CUDA driver, but no device"
     names = []

@@ -1,37 +1,37 @@
-"""The commands show and export: what a trained model is, and the same as ONNX."""
+"""The command export."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+import cloup
 
-from medvlad._util.validate import check_output_file
-from medvlad.cli.options import PATH
-from medvlad.extraction.keras_startup import start_keras
+from medvlad.cli import options
+from medvlad.cli.console import Command
 
-__all__ = ["export", "show"]
-
-
-@click.command()
-@click.argument("model", type=PATH)
-def show(model: Path) -> None:
-    """Print what MODEL is, as JSON: steps, classes, versions, what it was trained on."""
-    from medvlad.models.model_file import model_card
-
-    click.echo(json.dumps(model_card(model), indent=2))
+__all__ = ["export"]
 
 
-@click.command()
-@click.argument("model", type=PATH)
-@click.argument("output", metavar="OUT.onnx", type=PATH)
-@click.option("--weights", help="Where the network's weights are on this machine.")
-@click.option(
-    "--from-features", is_flag=True, help="Begin at descriptors (B, n, D), for networks other than VGG."
+@cloup.command(
+    cls=Command,
+    examples=["medvlad export xray.model xray.onnx", "medvlad export xray.model xray.onnx --from-features"],
+)
+@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@cloup.argument("output", metavar="OUT.onnx", type=options.PATH, help="ONNX file to write.")
+@options.WEIGHTS_OF_MODEL
+@cloup.option(
+    "--from-features",
+    is_flag=True,
+    help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG.",
 )
 def export(model: Path, output: Path, weights: str | None, from_features: bool) -> None:
-    """Write MODEL, which `medvlad train` made, as one ONNX graph from pixels to scores (extra onnx)."""
+    """Write a model as one ONNX graph from pixels to decision values.
+
+    Needs the extra 'onnx'.
+    """
+    from medvlad._util.validate import check_output_file
+    from medvlad.extraction.keras_startup import start_keras
     from medvlad.models.model_file import check_readable, load_model
     from medvlad.models.onnx_export import export_onnx
 
@@ -40,4 +40,4 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     start_keras()
     inputs = export_onnx(load_model(model, weights=weights), output, from_features=from_features)
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())
-    click.echo(f"wrote {output}: from {shapes} to scores and label; classes are in its metadata")
+    click.echo(f"wrote {output}: from {shapes} to scores and label; its metadata names the classes")

@@ -1,309 +1,353 @@
-"""Options that several commands share, and what they are in the library."""
+"""Options that several commands share.
+
+This module imports no other room, because ``medvlad --help`` must be fast. Lists of choices are therefore
+repeated here. A test compares them with the library's.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
-from click.core import ParameterSource
-
-from medvlad._util.validate import InputError, check_output_file
-
-if TYPE_CHECKING:
-    from medvlad.datasets.pseudonyms import Pseudonyms
+import cloup
 
 __all__ = [
+    "ANONYMISE",
+    "ANONYMISE_KEY",
+    "CLASS_WEIGHT",
+    "DIRECTORY",
+    "ENGINE",
+    "FOLDS",
+    "JSON",
+    "LAYER",
+    "LAYOUT",
+    "MODEL",
+    "ON_ERROR",
     "PATH",
-    "anonymise_options",
-    "check_store",
-    "encodings_of",
-    "layout_option",
-    "learning_options",
-    "network_options",
-    "numbers",
-    "on_error_of",
-    "on_error_option",
-    "pseudonyms_of",
-    "scale_option",
-    "settings_of",
+    "PATIENT",
+    "PENALTY",
+    "PICTURES",
+    "PRESET",
+    "SCALE",
+    "SEED",
+    "STORE",
+    "THREADS",
+    "WEIGHTS",
+    "WEIGHTS_OF_MODEL",
+    "Choice",
+    "advanced_group",
+    "encoding_group",
+    "network_group",
+    "read_scales",
+    "switch",
 ]
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
 
+Decorator = Callable[[Any], Any]
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
+
+class Choice(click.Choice):  # type: ignore[type-arg]
+    """One of several words. The error message suggests the word that was probably meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """List the words, and name the one that is close to `value`."""
+        close = get_close_matches(str(value), self.choices, n=1)
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        return f"must be one of {', '.join(self.choices)}, got {value!r}{hint}"
+
+
+def switch(names: str, *, help: str, name: str | None = None) -> Decorator:
+    """Return an option that is on or off, and off by default: ``--mirror/--no-mirror``."""
+    declarations = [names] if name is None else [names, name]
+    return cloup.option(*declarations, default=False, show_default=False, help=help)
+
+
+def read_scales(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
     """Read whole numbers separated by commas."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(
-            f"{option} takes whole numbers separated by commas, such as 0 or 0,1, got {text!r}"
+        raise click.UsageError(
+            f"{option.opts[0]} takes whole numbers separated by commas, such as 0 or 0,1, got {text!r}"
         ) from None
 
 
-def network_options(command: Command) -> Command:
-    """Add the options that say how an image becomes descriptors."""
-    options = [
-        click.option("--model", default="vgg19", show_default=True, help="Any keras.applications network."),
-        click.option("--layer", default="block5_pool", show_default=True, help="Where the network is cut."),
-        click.option(
-            "--weights",
-            default="imagenet",
-            show_default=True,
-            help="imagenet (download), bundled (VGG16, extra 'offline'), or a file: .h5, .keras, .npz.",
+def _read_penalty(context: click.Context, option: click.Parameter, text: str) -> float | str:
+    """Read a number, or cv."""
+    try:
+        return "cv" if text == "cv" else float(text)
+    except ValueError:
+        raise click.UsageError(f"--C takes a number above 0, or cv, got {text!r}") from None
+
+
+def _read_tiles(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[tuple[int, int], ...]:
+    """Read levels such as 1x1,2x2."""
+    if not text:
+        return ()
+    levels = [re.fullmatch(r"([1-9][0-9]?)x([1-9][0-9]?)", level) for level in text.split(",")]
+    if None in levels:
+        raise click.UsageError(f"--tiles takes levels such as 1x1,2x2, up to 99x99, got {text!r}")
+    return tuple((int(level[1]), int(level[2])) for level in levels if level)
+
+
+# ------------------------------------------------------------------------------------------- data
+
+DIRECTORY = cloup.argument(
+    "directory",
+    metavar="DIR",
+    type=PATH,
+    help="Folder of images: DIR/CLASS/*, or DIR/train/CLASS/* and DIR/test/CLASS/*.",
+)
+
+LAYOUT = cloup.option(
+    "--layout",
+    type=Choice(["folder", "mit-indoor", "mini-mit", "chest-xray", "kvasir-v2"]),
+    metavar="NAME",
+    default="folder",
+    help="Layout of DIR: folder, mit-indoor, mini-mit, chest-xray or kvasir-v2.",
+)
+PATIENT = cloup.option(
+    "--patient",
+    "group_pattern",
+    metavar="REGEX",
+    help="Part of a file path that names the patient, such as '(person[0-9]+)_'. Images of a patient stay "
+    "together.  [default: patterns of known data sets]",
+)
+ON_ERROR = cloup.option(
+    "--on-error",
+    type=Choice(["stop", "skip"]),
+    default="stop",
+    help="Stop at an unreadable image, or skip and list it.",
+)
+
+# ---------------------------------------------------------------------------------------- network
+
+MODEL = cloup.option("--model", metavar="NAME", default="vgg19", help="Network of keras.applications.")
+LAYER = cloup.option(
+    "--layer", metavar="NAME", default="block5_pool", help="Layer whose output gives the descriptors."
+)
+WEIGHTS = cloup.option(
+    "--weights",
+    metavar="NAME|FILE",
+    default="imagenet",
+    help="Weights: imagenet (downloaded), bundled (VGG16, extra 'offline'), or a .h5, .keras or .npz file.",
+)
+WEIGHTS_OF_MODEL = cloup.option(
+    "--weights",
+    metavar="NAME|FILE",
+    help="Weights of the network, if they have moved since training.  [default: as in training]",
+)
+SCALE = cloup.option(
+    "--scale",
+    metavar="S,...",
+    default="0",
+    callback=read_scales,
+    help="Input size: scale s is 224 + 320 s pixels; 0,1 pools the descriptors of both.",
+)
+STORE = cloup.option(
+    "--store",
+    metavar="FOLDER",
+    help="Folder that keeps descriptors for the next run.",
+)
+ENGINE = cloup.option(
+    "--engine",
+    type=Choice(["auto", "keras", "native", "openvino"]),
+    metavar="NAME",
+    default="auto",
+    help="Software that runs the network: keras, native, openvino, or auto for the fastest one here.",
+)
+
+
+def network_group(*first: Decorator) -> Decorator:
+    """Add the options of the network that few people need, after the options `first`."""
+    return cloup.option_group(
+        "Network",
+        *first,
+        switch(
+            "--mirror/--no-mirror",
+            help="Use the descriptors of the mirrored image as well.",
         ),
-        click.option("--mirror/--no-mirror", default=False, help="Descriptors of the mirror image as well."),
-        click.option("--resize", default="bilinear", show_default=True, help="Pillow's resize filter."),
-        click.option(
-            "--batch-size", type=int, help="Images a batch [default: as many as fit a fixed memory]."
+        cloup.option(
+            "--resize",
+            type=Choice(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+            metavar="FILTER",
+            default="bilinear",
+            help="Resize filter: nearest, bilinear, bicubic, lanczos, box or hamming.",
         ),
-        click.option(
+        cloup.option(
+            "--batch-size",
+            type=int,
+            metavar="N",
+            help="Number of images in a batch.  [default: limited by memory]",
+        ),
+        cloup.option(
             "--dtype",
+            type=Choice(["float32", "bfloat16", "int8"]),
+            metavar="TYPE",
             default="float32",
-            show_default=True,
-            help="Of the network's arithmetic: float32, bfloat16 or int8 (extra 'openvino').",
+            help="Arithmetic of the network: float32, bfloat16 or int8 (extra 'openvino').",
         ),
-        click.option(
-            "--engine",
-            default="auto",
-            show_default=True,
-            help="What runs the network: keras, native, openvino, or auto, the fastest here.",
-        ),
-        click.option("--threads", type=int, help="Threads of this machine [default: all processors]."),
-        click.option("--store", help="Folder where descriptors are kept, and found again."),
-    ]
-    return _add(command, options)
-
-
-def scale_option(command: Command) -> Command:
-    """Add the option that says at which sizes an image is looked at."""
-    option = click.option(
-        "--scale",
-        default="0",
-        show_default=True,
-        help="Scale s is an input of 224 + 320 s pixels; 0,1 pools the descriptors of both.",
+        ENGINE,
     )
-    return option(command)
 
 
-def layout_option(command: Command) -> Command:
-    """Add the options that say how a folder is read."""
-    options = [
-        click.option(
-            "--layout",
-            default="folder",
-            show_default=True,
-            help="folder (DIR/[train|test/]CLASS/*), mit-indoor, mini-mit, chest-xray or kvasir-v2.",
-        ),
-        click.option(
-            "--patient",
-            "group_pattern",
-            metavar="REGEX",
-            help="What in a file's path names the patient, in parentheses: '(case[0-9]+)_' [default: what is "
-            "usual in well-known sets].",
-        ),
-    ]
-    return _add(command, options)
+# --------------------------------------------------------------------------- encoding and classifier
+
+PRESET = cloup.option(
+    "--preset",
+    type=Choice(["paper", "best"]),
+    help="Defaults: those of the paper, or the best ones found (docs/results.md).  [default: paper]",
+)
+PENALTY = cloup.option(
+    "--C",
+    "C",
+    metavar="NUMBER|cv",
+    default="1",
+    callback=_read_penalty,
+    help="Penalty of the linear SVM. cv: chosen by cross-validation inside the training images.",
+)
+CLASS_WEIGHT = cloup.option(
+    "--class-weight",
+    type=Choice(["none", "balanced"]),
+    default="none",
+    help="Weight of a class. balanced: rare classes count more.",
+)
 
 
-def learning_options(command: Command) -> Command:
-    """Add the options that say how descriptors become a decision."""
-    options = [
-        click.option(
-            "--preset",
-            type=click.Choice(["paper", "best"]),
-            help="Settings taken together, each of which may be given besides: the paper's [default], or the "
-            "best ones found; see docs/results.md.",
+def encoding_group() -> Decorator:
+    """Add the options of the encoding that few people need."""
+    return cloup.option_group(
+        "Encoding",
+        switch(
+            "--l2-descriptors/--no-l2-descriptors",
+            name="descriptor_norm",
+            help="Scale each descriptor to unit length.",
         ),
-        click.option(
-            "--C",
-            "C",
-            default="1",
-            show_default=True,
-            help="Penalty of the linear SVM; cv: chosen by cross-validation inside the training images.",
+        cloup.option(
+            "--pca",
+            "n_components",
+            type=int,
+            metavar="N",
+            help="Number of principal components kept of each descriptor.  [default: no PCA]",
         ),
-        click.option(
-            "--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True
-        ),
-        click.option(
+        cloup.option(
             "--assignment",
-            type=click.Choice(["hard", "soft"]),
+            type=Choice(["hard", "soft"]),
             default="hard",
-            show_default=True,
-            help="VLAD: in one cell, or in several by distance.",
+            help="VLAD: assign a descriptor to the nearest centre, or to several by distance.",
         ),
-        click.option(
-            "--nearest", "n_nearest", type=int, help="VLAD, soft: in how many cells [default: all]."
+        cloup.option(
+            "--nearest",
+            "n_nearest",
+            type=int,
+            metavar="N",
+            help="VLAD with --assignment soft: number of centres of a descriptor.  [default: all]",
         ),
-        click.option(
+        cloup.option(
             "--power",
             type=float,
+            metavar="P",
             default=1.0,
-            show_default=True,
-            help="VLAD, fisher, second-order: signed power; 0.5 is usual.",
+            help="VLAD, fisher, second-order: exponent of the signed power; 0.5 is usual.",
         ),
-        click.option("--mass-norm/--no-mass-norm", default=False, help="VLAD: mean residuals, not sums."),
-        click.option(
-            "--local-axes/--no-local-axes", default=False, help="VLAD: principal axes of each cell (LCS)."
+        switch(
+            "--mass-norm/--no-mass-norm",
+            help="VLAD: average residuals instead of summing them.",
         ),
-        click.option("--intra-norm/--no-intra-norm", default=False, help="VLAD: unit length for each cell."),
-        click.option(
-            "--residual-norm/--no-residual-norm", default=False, help="VLAD: unit length for each residual."
+        switch(
+            "--local-axes/--no-local-axes",
+            help="VLAD: rotate the residuals of each cell to their principal axes (LCS).",
         ),
-        click.option(
+        switch(
+            "--intra-norm/--no-intra-norm",
+            help="VLAD: scale each cell to unit length.",
+        ),
+        switch(
+            "--residual-norm/--no-residual-norm",
+            help="VLAD: scale each residual to unit length.",
+        ),
+        cloup.option(
+            "--vocabularies",
+            type=int,
+            metavar="N",
+            default=1,
+            help="VLAD: number of codebooks whose vectors are joined.",
+        ),
+        cloup.option(
             "--tiles",
-            default="",
             metavar="RxC,...",
-            help="Encode by tiles of the image: 1x1,2x2 for the whole and its quarters [default: the whole].",
+            callback=_read_tiles,
+            help="Tiles that are encoded separately: 1x1,2x2 is the whole image and its quarters.  "
+            "[default: the whole image]",
         ),
-        click.option(
-            "--vocabularies", type=int, default=1, show_default=True, help="VLAD: codebooks side by side."
+        cloup.option(
+            "--reduce",
+            type=int,
+            metavar="N",
+            help="Number of principal components kept of an image's vector.  [default: no PCA]",
         ),
-        click.option(
-            "--l2-descriptors/--no-l2-descriptors",
-            "descriptor_norm",
-            default=False,
-            help="Unit length for descriptors.",
+        switch(
+            "--whiten/--no-whiten",
+            help="Scale the components of --reduce to unit variance.",
         ),
-        click.option("--pca", "n_components", type=int, help="PCA of descriptors to so many numbers."),
-        click.option("--reduce", type=int, help="PCA of an image's vector to so many numbers."),
-        click.option("--whiten/--no-whiten", default=False, help="Unit variance for those."),
-        click.option(
-            "--seed", type=int, default=0, show_default=True, help="Seed of k-means and of every split."
-        ),
-        click.option("--backend", default="auto", show_default=True, help="See 'medvlad doctor'."),
-    ]
-    return _add(command, options)
-
-
-def on_error_option(command: Command) -> Command:
-    """Add the option that says what an unreadable image does."""
-    return _add(
-        command,
-        [
-            click.option(
-                "--on-error",
-                type=click.Choice(["stop", "skip"]),
-                default="stop",
-                show_default=True,
-                help="What an unreadable image does: end the run, or be left out and listed.",
-            )
-        ],
     )
 
 
-def anonymise_options(command: Command) -> Command:
-    """Add the options that say whether files and patients are named."""
-    options = [
-        click.option(
-            "--anonymise",
-            is_flag=True,
-            help="Name files and patients by digests whose key is not kept, and leave pictures of images out "
-            "of reports.",
+# ------------------------------------------------------------------------------ evaluation and output
+
+FOLDS = cloup.option(
+    "--folds",
+    type=int,
+    metavar="N",
+    default=5,
+    help="Number of folds, if DIR has no test part.",
+)
+JSON = cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+PICTURES = cloup.option(
+    "--pictures/--no-pictures",
+    default=None,
+    help="Show images in the HTML report.  [default: yes, but no with --anonymise]",
+)
+ANONYMISE = cloup.option(
+    "--anonymise",
+    is_flag=True,
+    help="Replace names of files and patients by random digests, and leave images out of reports.",
+)
+ANONYMISE_KEY = cloup.option(
+    "--anonymise-key",
+    type=PATH,
+    metavar="FILE",
+    help="Like --anonymise, but FILE keeps the key and the real names. It is made if it is missing.",
+)
+
+# ---------------------------------------------------------------------------------------- advanced
+
+SEED = cloup.option(
+    "--seed", type=int, metavar="N", default=0, help="Seed of k-means and of every random split."
+)
+THREADS = cloup.option(
+    "--threads", type=int, metavar="N", help="Number of threads.  [default: all processors]"
+)
+
+
+def advanced_group() -> Decorator:
+    """Add seed, threads and backend."""
+    return cloup.option_group(
+        "Advanced",
+        SEED,
+        THREADS,
+        cloup.option(
+            "--backend",
+            type=Choice(["auto", "reference", "native", "cuda"]),
+            metavar="NAME",
+            default="auto",
+            help="Backend of k-means and VLAD: auto, reference, native or cuda; see 'medvlad doctor'.",
         ),
-        click.option(
-            "--anonymise-key",
-            type=PATH,
-            metavar="FILE",
-            help="--anonymise, with the key in FILE and a table of what each digest stands for; made if it "
-            "is not there.",
-        ),
-    ]
-    return _add(command, options)
-
-
-def pseudonyms_of(anonymise: bool, key_file: Path | None, *folders: Path | None) -> Pseudonyms | None:
-    """Return the names to be used in what is written into `folders`, which must be empty then; or None."""
-    from medvlad.datasets.pseudonyms import Pseudonyms
-
-    if not anonymise and key_file is None:
-        return None
-    for folder in folders:
-        if folder is None:
-            continue
-        if any(folder.iterdir()):
-            raise InputError(
-                f"{folder} holds files, which may name images: with --anonymise give a new or an empty folder"
-            )
-        if key_file is not None and key_file.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"--anonymise-key {key_file} lies in {folder}, and would be passed on with it")
-    if key_file is None:
-        return Pseudonyms()
-    check_output_file(key_file, "key")
-    return Pseudonyms.read(key_file) if key_file.exists() else Pseudonyms()
-
-
-def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def settings_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Turn command-line texts into the fields of an Experiment, "encode" taken out before.
-
-    What a preset sets goes before an option's default, and after what the user gave.
-    """
-    from medvlad.encoders.recipe import PRESETS, Recipe
-
-    context = click.get_current_context()
-    preset = PRESETS[options.pop("preset") or "paper"]
-    for field, setting in preset.items():
-        name, value = ("scale", ",".join(map(str, setting))) if field == "scales" else (field, setting)
-        if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
-            options[name] = value
-    options["C"] = _penalty(options["C"])
-    options["tiles"] = _tiles(options["tiles"])
-    if options.get("calibration") == "none":
-        options["calibration"] = None
-    options["recipe"] = Recipe(**{f.name: options.pop(f.name) for f in fields(Recipe)})
-    options["scales"] = numbers(options.pop("scale"), "--scale")
-    options["class_weight"] = None if options["class_weight"] == "none" else options["class_weight"]
-    options["on_error"] = on_error_of(options["on_error"])
-    options["n_threads"] = options.pop("threads")
-    return options
-
-
-def _penalty(text: str) -> float | None:
-    if text == "cv":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"--C takes a number above 0, or cv, got {text!r}") from None
-
-
-def _tiles(text: str) -> tuple[tuple[int, int], ...]:
-    found = [re.fullmatch(r"([1-9][0-9]?)x([1-9][0-9]?)", level) for level in text.split(",") if text]
-    if None in found:
-        raise InputError(f"--tiles takes levels such as 1x1,2x2, up to 99x99, got {text!r}")
-    return tuple((int(level[1]), int(level[2])) for level in found if level)
-
-
-def encodings_of(options: dict[str, Any]) -> list[str]:
-    """Take the encodings out of the options: those given, or those of the preset."""
-    from medvlad.encoders.recipe import PRESETS
-
-    encode = options.pop("encode")
-    if encode is None:
-        encode = PRESETS[options["preset"] or "paper"]["encode"]
-    return str(encode).split(",")
-
-
-def check_store(store: str | None, directory: Path) -> None:
-    """Refuse a store among the images."""
-    if store is not None and Path(store).resolve().is_relative_to(directory.resolve()):
-        raise InputError(
-            f"--store {store} lies in {directory}, whose folders and images are read: name one elsewhere"
-        )
-
-
-def on_error_of(choice: str) -> str:
-    """Return what the library calls that choice."""
-    return "raise" if choice == "stop" else choice
+    )

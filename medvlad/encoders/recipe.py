@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Self
 
 import numpy as np
@@ -186,8 +187,10 @@ class Recipe:
             return [(short, SecondOrderPool(power=self.power))]
         counted = re.fullmatch(r"(vlad|fisher|bow)([1-9][0-9]*)", short)
         if counted is None:
+            close = get_close_matches(short, (*POOL, "second-order", "vlad64", "fisher64", "bow1024"), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise InputError(
-                f"unknown encoding {short!r}: use {_names()}, or several joined by + (avg+vlad64)"
+                f"unknown encoding {short!r}: use {_names()}, or several joined by + (avg+vlad64){hint}"
             )
         kind, n = counted[1], int(counted[2])
         if kind == "fisher":

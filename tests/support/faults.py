@@ -27,6 +27,7 @@ from sklearn.pipeline import Pipeline
 import medvlad.__main__
 import medvlad.cli
 import medvlad.extraction.cnn_descriptors
+import medvlad.extraction.keras_startup
 import medvlad.models.model_file
 from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
 from medvlad.images.read import load_image
@@ -81,8 +82,7 @@ def light_network(patch):
     patch(medvlad.extraction.cnn_descriptors, "fingerprint", lambda _: "0" * 64)
     patch(medvlad.extraction.cnn_descriptors, "choose_engine", lambda *_, **__: "light")
     patch(medvlad.extraction.cnn_descriptors, "make_engine", lambda *_, **__: compute)
-    for command in ("evaluate", "store"):  # modules and commands have the same names
-        patch(sys.modules[f"medvlad.cli.{command}"], "start_keras", lambda: None)
+    patch(medvlad.extraction.keras_startup, "start_keras", lambda: None)
 
 
 def write_images(root, n=6):

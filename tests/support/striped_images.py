@@ -5,8 +5,9 @@ from PIL import Image
 
 from medvlad.experiment import Experiment
 
-#: Settings of the network of the fixture `small_weights`.
+#: Settings of the network of the fixture `small_weights`, and the same as options.
 SMALL_NETWORK = {"model": "mobilenetv2", "layer": "out_relu"}
+NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu"]
 
 
 def stripes(rng, upright):
@@ -16,10 +17,9 @@ def stripes(rng, upright):
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def write_stripes(root, parts, seed=0):
-    """Write a folder of images with these parts, for example {"train": 6, "test": 4} images of each class."""
-    rng = np.random.default_rng(seed)
-    for part, n in parts.items():
+def write_striped_images(root, rng, **parts):
+    """Write images of each class into a folder for each part, 6 to train and 4 to test by default."""
+    for part, n in ({"train": 6, "test": 4} | parts).items():
         for name, upright in (("lying", False), ("upright", True)):
             folder = root / part / name
             folder.mkdir(parents=True)

@@ -1,0 +1,138 @@
+"""Evaluation as the commands evaluate and demo run it: score, print a summary, write the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medvlad.cli.console import collected_warnings, list_skipped
+
+if TYPE_CHECKING:
+    from medvlad.datasets.pseudonyms import Pseudonyms
+    from medvlad.experiment import Evaluation, Experiment
+
+__all__ = ["run_evaluation"]
+
+
+def run_evaluation(
+    experiment: Experiment,
+    directory: Path,
+    encodings: list[str],
+    out: Path | None,
+    preset: str | None = None,
+    *,
+    names: Pseudonyms | None = None,
+    pictures: bool = True,
+) -> int:
+    """Evaluate encodings of the images in a folder.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        All settings.
+    directory : Path
+        Folder of images.
+    encodings : list of str
+        Names of encodings, such as "avg" and "vlad64".
+    out : Path or None
+        Folder for results.json, predictions.csv and report.html. None: nothing is written.
+    preset : str or None
+        Name of the preset, for the results. None: no preset.
+    names : Pseudonyms or None
+        Pseudonyms of files and patients. None: the real names are written.
+    pictures : bool, default=True
+        Show images in the report.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    from medvlad._util.validate import check_output_file, make_output_folder
+    from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
+    from medvlad.extraction.keras_startup import start_keras
+
+    if out is not None:
+        make_output_folder(out, "--out", directory)
+        check_output_file(out / "results.json", "results")
+    with collected_warnings() as warned:
+        dataset = experiment.load(directory)
+        start_keras()
+        evaluation = experiment.evaluate(dataset, encodings)
+    report = evaluation.results
+    report["dataset"]["root"] = str(directory)
+    report["settings"]["preset"] = preset
+    report["warnings"] = [one.getMessage() for one in warned]
+    if names is not None:
+        anonymise_results(report, names)
+        report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
+    for line in _summary(report, has_test_part=dataset.splits is not None):
+        click.echo(line)
+    if out is not None:
+        _write(evaluation, out, names, pictures)
+    return list_skipped(report["skipped"])
+
+
+def _write(evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures: bool) -> None:
+    from medvlad._util.atomic_file import write_file
+    from medvlad._util.validate import MissingExtraError
+    from medvlad.report.evaluation import write_predictions, write_report
+
+    path, table = out / "results.json", out / "predictions.csv"
+    write_file(path, (json.dumps(evaluation.results, indent=2, allow_nan=False) + "\n").encode(), "results")
+    write_predictions(evaluation, table, names=names)
+    click.echo(f"Results, settings, versions and times: {path}; held-out predictions: {table}")
+    try:
+        click.echo(f"Report: {write_report(evaluation, out, names=names, pictures=pictures)}")
+    except MissingExtraError as error:
+        click.echo(f"No report.html was written: {error}")
+
+
+def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
+    """Table of metrics, and what a reader must know about them."""
+    from medvlad.evaluation.metrics import score_table
+
+    yield score_table(report["results"])
+    first = report["results"][0]
+    n_train, n_test = first["n_train"], first["n_test"]
+    n_patients = report["dataset"]["n_groups"]
+    known = "" if n_patients is None else f" of {n_patients} patients"
+    if has_test_part:
+        counted = f"{n_train} training and {n_test} test images{known} ({first['protocol']})"
+    else:
+        protocol = f"{first['protocol']}, {n_train} training images a fold"
+        counted = f"{n_test} images{known}, each tested once ({protocol})"
+    yield f"{counted}; fitted on training images only. Intervals in the table: Wilson."
+    if "positive_class" in first:
+        yield f"Sensitivity is that of {first['positive_class']}."
+    yield from (_adapted(one) for one in report["results"] if "adapted" in one)
+    for pair in report["comparisons"]:
+        low, high = pair["difference_ci95"]["accuracy"]
+        yield (
+            f"{pair['second']} against {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
+            f"({low:+.3f} to {high:+.3f}, 95 %), "
+            f"McNemar's p {pair['mcnemar_p']:.2g}"
+        )
+    if n_patients is None:
+        yield "No patients are known: each image counts as a patient of its own."
+
+
+def _adapted(found: dict[str, Any]) -> str:
+    """Metrics with the threshold that was found without labels."""
+    adapted = found["adapted"]
+    if adapted["threshold"] is None:
+        return (
+            f"{found['encode']}: no threshold in the unlabelled test images, because they are too few or "
+            "their decision values have no two peaks"
+        )
+    low, high = adapted["accuracy_ci95"]
+    return (
+        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of the unlabelled test images: "
+        f"accuracy {adapted['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
+        f"balanced {adapted['balanced_accuracy']:.3f}, sensitivity {adapted['sensitivity']:.3f}, "
+        f"specificity {adapted['specificity']:.3f}"
+    )

@@ -1,0 +1,107 @@
+"""The command extract."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from medvlad.cli import options
+from medvlad.cli.console import Command, list_skipped, say
+from medvlad.cli.settings import check_store, on_error_of
+
+__all__ = ["extract"]
+
+logger = logging.getLogger(__name__)
+
+
+@cloup.command(
+    cls=Command,
+    examples=[
+        "medvlad extract chest_xray --store descriptors",
+        "medvlad extract chest_xray --store descriptors --workers 4",
+    ],
+)
+@cloup.argument("directory", metavar="DIR", type=options.PATH, help="Folder of images, with any subfolders.")
+@cloup.option_group(
+    "Most used",
+    options.STORE,
+    options.MODEL,
+    options.LAYER,
+    options.WEIGHTS,
+    options.SCALE,
+    options.ON_ERROR,
+    options.THREADS,
+    cloup.option(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Number of worker processes on this machine (extra 'distributed').  [default: 1, without Dask]",
+    ),
+    cloup.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Address of a Dask scheduler whose workers extract (extra 'distributed').",
+    ),
+)
+@options.network_group()
+def extract(
+    directory: Path,
+    scale: tuple[int, ...],
+    store: str | None,
+    on_error: str,
+    scheduler: str | None,
+    workers: int | None,
+    threads: int | None,
+    **network: Any,
+) -> int:
+    """Put the descriptors of images into a store on disk.
+
+    If the command is stopped, the same command continues.
+    """
+    from medvlad.datasets.folders import list_images
+    from medvlad.extraction.cnn_descriptors import CNNDescriptors
+    from medvlad.extraction.keras_startup import start_keras
+    from medvlad.store.store import DescriptorStore
+
+    if store is None:
+        raise click.UsageError("extract needs --store FOLDER, the folder that keeps the descriptors")
+    check_store(store, directory)
+    DescriptorStore(store)  # a wrong folder is reported before the long work
+    paths = list_images(directory)
+    start_keras()
+    features = CNNDescriptors(
+        **network, scales=scale, n_threads=threads, store=store, on_error=on_error_of(on_error)
+    )
+    try:
+        features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
+        if scheduler is None and workers is None:
+            n_new = features.extract(paths)
+        else:
+            from medvlad.distributed import extract_distributed
+
+            n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
+    except KeyboardInterrupt:
+        say(f"interrupted; what was extracted is in {store}, and the same command continues")
+        return 130
+    click.echo(f"{len(paths)} images, {n_new} of them extracted now; store: {store}")
+    return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
+
+
+def _calibration_images(directory: Path, paths: list[str]) -> list[Path]:
+    """Return the images that `evaluate` calibrates int8 on, so that it finds the same descriptors.
+
+    If DIR has no folders of classes, return all images.
+    """
+    from medvlad._util.validate import InputError
+    from medvlad.datasets.folders import load_image_folder
+    from medvlad.experiment import calibration_images
+
+    try:
+        return calibration_images(load_image_folder(directory))
+    except InputError as error:
+        logger.info("int8 is calibrated on all images: %s", error)
+        return [Path(path) for path in sorted(paths)]

@@ -1,0 +1,100 @@
+"""The command predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from medvlad.cli import options
+from medvlad.cli.console import Command, list_skipped
+from medvlad.cli.settings import on_error_of, pseudonyms_of
+
+__all__ = ["predict"]
+
+
+@cloup.command(
+    cls=Command,
+    examples=[
+        "medvlad predict xray.model new/*.png",
+        "medvlad predict xray.model new/*.png --json --explain maps",
+    ],
+)
+@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@cloup.argument("images", metavar="IMAGE...", nargs=-1, required=True, help="Image files.")
+@cloup.option_group(
+    "Most used",
+    cloup.option(
+        "--explain",
+        type=options.PATH,
+        metavar="FOLDER",
+        help="Folder for one picture an image that shows the evidence for its label.",
+    ),
+    options.JSON,
+    options.ON_ERROR,
+    options.WEIGHTS_OF_MODEL,
+)
+@cloup.option_group("Output", options.ANONYMISE, options.ANONYMISE_KEY)
+def predict(
+    model: Path,
+    images: tuple[str, ...],
+    weights: str | None,
+    on_error: str,
+    as_json: bool,
+    explain: Path | None,
+    anonymise: bool,
+    anonymise_key: Path | None,
+) -> int:
+    """Classify images with a trained model.
+
+    Prints the label of each IMAGE and the decision value of each class. The label
+    is the class with the largest value.
+    """
+    from medvlad._util.validate import make_output_folder
+    from medvlad.extraction.keras_startup import start_keras
+    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.predict import predict_images
+
+    check_readable(model, of_images=True)
+    start_keras()
+    pipeline = load_model(model, weights=weights)
+    if explain is not None:
+        make_output_folder(explain, "--explain")
+    names = pseudonyms_of(anonymise, anonymise_key, explain)
+    predictions, skipped = predict_images(
+        pipeline, images, on_error=on_error_of(on_error), explain=explain, names=names
+    )
+    if names is not None and anonymise_key is not None:
+        names.write(anonymise_key)
+    if as_json:
+        click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
+    else:
+        _print_table(predictions)
+    if explain is not None:
+        # Under pseudonyms the order of the images would tell which is which.
+        shown = predictions if names is None else sorted(predictions, key=lambda one: one["image"])
+        line = _write_evidence(pipeline, shown, explain)
+        if not as_json:
+            click.echo(line)
+    return list_skipped(skipped)
+
+
+def _print_table(predictions: list[dict[str, Any]]) -> None:
+    width = max((len(one["image"]) for one in predictions), default=0)
+    for one in predictions:
+        values = "  ".join(f"{name} {value:+.3f}" for name, value in one["scores"].items())
+        click.echo(f"{one['image']:<{width}}  {one['label']}  ({values})")
+
+
+def _write_evidence(pipeline: Any, predictions: list[dict[str, Any]], folder: Path) -> str:
+    """Write the page of all pictures; return a line about them."""
+    from medvlad.explain import is_additive
+    from medvlad.report.evaluation import explain_page
+
+    additive = is_additive(pipeline.named_steps["encode"])
+    how = "exactly" if additive else "to first order, because a signed power cannot be split exactly"
+    page = explain_page(predictions, folder, f"split over its places {how}")
+    return f"Evidence, split over the image {how}: {len(predictions)} pictures; report: {page}"

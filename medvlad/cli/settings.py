@@ -1,0 +1,100 @@
+"""From options of the command line to settings of the library."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from medvlad.datasets.pseudonyms import Pseudonyms
+
+__all__ = ["check_store", "encodings_of", "on_error_of", "one_encoding_of", "pseudonyms_of", "settings_of"]
+
+
+def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Turn options into the fields of an Experiment; "encode" must have been taken out.
+
+    A value of the preset replaces an option's default, but not a value that the user gave.
+    """
+    from medvlad.encoders.recipe import PRESETS, Recipe
+
+    context = click.get_current_context()
+    preset = PRESETS[options.pop("preset") or "paper"]
+    for field, value in preset.items():
+        name = "scale" if field == "scales" else field
+        if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
+            options[name] = value
+    options["C"] = None if options["C"] == "cv" else options["C"]
+    if options.get("calibration") == "none":
+        options["calibration"] = None
+    options["recipe"] = Recipe(**{f.name: options.pop(f.name) for f in fields(Recipe)})
+    options["scales"] = options.pop("scale")
+    options["class_weight"] = None if options["class_weight"] == "none" else options["class_weight"]
+    options["on_error"] = on_error_of(options["on_error"])
+    options["n_threads"] = options.pop("threads")
+    return options
+
+
+def encodings_of(options: dict[str, Any]) -> list[str]:
+    """Take the encodings out of the options: those given, or those of the preset."""
+    from medvlad.encoders.recipe import PRESETS
+
+    encode = options.pop("encode")
+    if encode is None:
+        encode = PRESETS[options["preset"] or "paper"]["encode"]
+    return str(encode).split(",")
+
+
+def one_encoding_of(options: dict[str, Any]) -> str:
+    """Take the one encoding out of the options: the one given, or the last one of the preset."""
+    given = options["encode"]
+    if given is not None and "," in given:
+        raise click.UsageError(
+            f"--encode takes one encoding here, got {given!r}: '+' instead of ',' joins their vectors"
+        )
+    return encodings_of(options)[-1]
+
+
+def on_error_of(choice: str) -> str:
+    """Return the library's word for a choice of --on-error."""
+    return "raise" if choice == "stop" else choice
+
+
+def check_store(store: str | None, directory: Path) -> None:
+    """Refuse a store inside the folder of images."""
+    if store is not None and Path(store).resolve().is_relative_to(directory.resolve()):
+        raise click.UsageError(
+            f"--store {store} lies in {directory}, whose folders and images are read: name a folder elsewhere"
+        )
+
+
+def pseudonyms_of(anonymise: bool, key_file: Path | None, *folders: Path | None) -> Pseudonyms | None:
+    """Return the pseudonyms for everything that is written into `folders`; None if none are wanted.
+
+    The folders must be empty, because older files may name images.
+    """
+    from medvlad._util.validate import check_output_file
+    from medvlad.datasets.pseudonyms import Pseudonyms
+
+    if not anonymise and key_file is None:
+        return None
+    for folder in folders:
+        if folder is None:
+            continue
+        if any(folder.iterdir()):
+            raise click.UsageError(
+                f"{folder} holds files, which may name images: with --anonymise give a new or an empty folder"
+            )
+        if key_file is not None and key_file.resolve().is_relative_to(folder.resolve()):
+            raise click.UsageError(
+                f"--anonymise-key {key_file} lies in {folder}, and would be passed on with it: "
+                "name a file elsewhere"
+            )
+    if key_file is None:
+        return Pseudonyms()
+    check_output_file(key_file, "key")
+    return Pseudonyms.read(key_file) if key_file.exists() else Pseudonyms()

@@ -1,0 +1,83 @@
+"""The command train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from medvlad.cli import options
+from medvlad.cli.console import Command, list_skipped
+from medvlad.cli.settings import check_store, one_encoding_of, settings_of
+
+__all__ = ["train"]
+
+
+@cloup.command(
+    cls=Command,
+    examples=[
+        "medvlad train chest_xray -o xray.model",
+        "medvlad train chest_xray --preset best --store descriptors -o xray.model",
+    ],
+)
+@options.DIRECTORY
+@cloup.option_group(
+    "Most used",
+    cloup.option(
+        "-o", "--output", type=options.PATH, metavar="MODEL", required=True, help="Model file to write."
+    ),
+    options.PRESET,
+    cloup.option(
+        "--encode",
+        metavar="NAME",
+        help="Encoding: avg, max, gem, vlad64, fisher64, bow1024, second-order, avg+vlad64, ...  "
+        "[default: vlad64]",
+    ),
+    options.MODEL,
+    options.WEIGHTS,
+    options.SCALE,
+    options.PENALTY,
+    options.CLASS_WEIGHT,
+    options.STORE,
+    options.ON_ERROR,
+)
+@cloup.option_group("Data", options.LAYOUT, options.PATIENT)
+@options.network_group(options.LAYER)
+@options.encoding_group()
+@cloup.option_group(
+    "Output",
+    cloup.option("--anonymise", is_flag=True, help="Leave the folder's name out of the model file."),
+)
+@options.advanced_group()
+def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> int:
+    """Train a classifier on images and save it.
+
+    If DIR has the folders train/ and test/, only train/ is used.
+    """
+    from medvlad._util.validate import check_output_file
+    from medvlad.experiment import Experiment
+    from medvlad.extraction.keras_startup import start_keras
+    from medvlad.models.model_file import save_model
+
+    replaced = check_output_file(output, "model").exists()
+    check_store(settings["store"], directory)
+    encode = one_encoding_of(settings)
+    experiment = Experiment(**settings_of(settings))
+    dataset = experiment.load(directory)
+    start_keras()
+    pipeline, skipped, n_images = experiment.train(dataset, encode)
+    card = {
+        "images": None if anonymise else directory.resolve().name,
+        "n_images": n_images,
+        "n_skipped": len(skipped),
+        "seed": experiment.seed,
+        "encode": encode,
+        "C": float(pipeline.steps[-1][1].C),
+        "class_weight": experiment.class_weight,
+    }
+    save_model(pipeline, output, card=card)
+    wrote = "replaced" if replaced else "wrote"
+    click.echo(f"trained on {n_images} images; {wrote} {output}")
+    return list_skipped(skipped)

@@ -1,0 +1,140 @@
+"""Mistakes of the user, warnings and too little memory: one line on standard error, status 2."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+from support.striped_images import NETWORK, write_striped_images
+
+from medvlad import InputError
+
+
+@pytest.fixture
+def images(tmp_path, rng):
+    return write_striped_images(tmp_path / "images", rng)
+
+
+MISTAKES = {
+    "no folder": (["evaluate", "nowhere"], "nowhere"),
+    "no model": (["predict", "missing.model", "a.png"], "missing.model"),
+    "model is a folder": (["predict", ".", "a.png"], "folder"),
+    "unknown encoding": (["evaluate", "{images}", "--encode", "fisher"], "fisher"),
+    "unknown model": (["evaluate", "{images}", "--model", "vgg18"], "vgg18"),
+    "unknown layer": (
+        ["evaluate", "{images}", *NETWORK[:2], "--layer", "block9", "--weights", "{weights}"],
+        "block9",
+    ),
+    "no weights file": (["evaluate", "{images}", *NETWORK, "--weights", "gone.h5"], "gone.h5"),
+    "weights of another network": (
+        ["evaluate", "{images}", "--model", "vgg16", "--weights", "{weights}"],
+        "mobilenetv2",
+    ),
+    "scale": (["evaluate", "{images}", "--scale", "big"], "big"),
+    "negative scale": (["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--scale", "-1"], "-1"),
+    "C": (["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--C", "0"], "C must"),
+    "power": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--power", "2", "--encode", "vlad2"],
+        "power",
+    ),
+    "resize": (["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--resize", "magic"], "magic"),
+    "backend": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--backend", "gpu", "--encode", "vlad2"],
+        "gpu",
+    ),
+    "layout": (["evaluate", "{images}", "--layout", "tree"], "tree"),
+    "positive class": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--positive", "sitting"],
+        "sitting",
+    ),
+    "too many clusters": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--encode", "vlad9999"],
+        "9999",
+    ),
+    "no folder for the model": (["train", "{images}", "-o", "no/such/model"], "no/such"),
+    "one class": (["evaluate", "{images}/train/upright"], "class"),
+    "unknown option": (["evaluate", "{images}", "--speed", "9"], "--speed"),
+    "no command": (["classify"], "classify"),
+    "seed": (["evaluate", "{images}", "--seed", "-1"], "--seed must be"),
+    "threads": (["evaluate", "{images}", "--threads", "99999999999"], "99999999999"),
+    "folds": (["evaluate", "{images}", "--folds", "0"], "folds"),
+    "power is not a number": (["evaluate", "{images}", "--power", "nan"], "power"),
+    "batch size": (
+        ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--batch-size", "0"],
+        "--batch-size must",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_end_in_one_sentence(run, images, small_weights, mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments, named = MISTAKES[mistake]
+    arguments = [a.format(images=images, weights=small_weights) for a in arguments]
+    status, printed, error = run(*arguments)
+    assert status == 2, error
+    assert named in error
+    assert "Traceback" not in printed + error
+    assert error.startswith("medvlad: ")
+    assert error.count("\n") == 1, error
+
+
+def test_c_is_a_number_or_cv(run, images):
+    status, _, error = run("evaluate", images, *NETWORK, "--C", "much")
+    assert status == 2
+    assert "--C takes a number above 0, or cv, got 'much'" in error
+
+
+def test_an_unknown_backend_of_keras_is_told(tmp_path, images):
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
+    done = subprocess.run(
+        [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", str(images)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"KERAS_BACKEND": "foo"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("medvlad: Keras cannot start")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.filterwarnings("always:the clusters")
+def test_a_warning_is_one_line(run, images, monkeypatch):
+    """It does not name the place in the code."""
+
+    def warn(*args):
+        warnings.warn("the clusters are few", UserWarning, stacklevel=1)
+        raise InputError("enough")
+
+    monkeypatch.setattr("medvlad.experiment.Experiment.load", warn)
+    status, _, error = run("evaluate", images)
+    assert status == 2
+    assert error.splitlines() == ["medvlad: the clusters are few", "medvlad: enough"]
+
+
+def test_too_little_memory_is_told(run, images, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr("medvlad.experiment.Experiment.load", exhausted)
+    status, _, error = run("evaluate", images)
+    assert status == 2
+    assert error.startswith("medvlad: not enough memory (Unable to allocate 9 TiB)")
+
+
+def test_the_installed_command_ends_with_one_line(tmp_path):
+    """It runs in another folder: plain output, no traceback, the right status."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from medvlad.cli import main; main()", "evaluate", "nowhere"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("medvlad: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,208 @@
+"""The commands train, predict, export and show."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.in_this_process import run_command
+from support.striped_images import NETWORK, write_striped_images
+
+
+@pytest.fixture
+def images(tmp_path, rng):
+    return write_striped_images(tmp_path / "images", rng)
+
+
+@pytest.mark.slow
+def test_a_model_of_preset_best_explains_to_first_order(run, images, small_weights, tmp_path):
+    model = tmp_path / "model"
+    arguments = [
+        "train",
+        images,
+        *NETWORK,
+        "--weights",
+        small_weights,
+        "--preset",
+        "best",
+        "--encode",
+        "vlad3",
+    ]
+    status, _, error = run(*arguments, "--pca", "4", "--vocabularies", "2", "--mirror", "-o", model)
+    assert status == 0, error
+    status, printed, _ = run(
+        "predict", model, images / "test" / "upright" / "0.png", "--explain", tmp_path / "maps"
+    )
+    assert status == 0
+    assert "to first order" in printed
+    assert "Predictions and their evidence" in (tmp_path / "maps" / "explain.html").read_text()
+    assert (tmp_path / "maps" / "0_0.png").is_file()
+
+
+def test_a_model_with_tiles_explains_exactly(run, images, small_weights, tmp_path):
+    model = tmp_path / "model"
+    arguments = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    status, _, error = run(*arguments, "--tiles", "1x1,2x2", "--mirror", "-o", model)
+    assert status == 0, error
+    image = images / "test" / "upright" / "0.png"
+    status, printed, error = run("predict", model, image, "--explain", tmp_path / "maps")
+    assert status == 0, error
+    assert "split over the image exactly" in printed
+
+
+@pytest.mark.parametrize("wrong", ["2y2", "0x1", "1x1,,2"])
+def test_wrong_tiles_are_told(run, images, tmp_path, wrong):
+    status, _, error = run("train", images, *NETWORK, "--tiles", wrong, "-o", tmp_path / "model")
+    assert status == 2
+    assert f"--tiles takes levels such as 1x1,2x2, up to 99x99, got '{wrong}'" in error
+
+
+def test_train_takes_one_encoding(run, images, tmp_path):
+    status, _, error = run("train", images, *NETWORK, "--encode", "avg, vlad3", "-o", tmp_path / "model")
+    assert status == 2
+    assert "--encode takes one encoding here, got 'avg, vlad3': '+' instead of ',' joins their" in error
+
+
+@pytest.fixture(
+    scope="module", params=[("avg", "1", "exactly"), ("vlad3", "0.5", "to first order")], ids=["avg", "vlad3"]
+)
+def trained(request, tmp_path_factory, small_weights):
+    """A model, its test images, and the kind of its explanations."""
+    encode, power, how = request.param
+    folder = tmp_path_factory.mktemp("trained")
+    images = write_striped_images(folder / "images", np.random.default_rng(6))
+    model = folder / "model.medvlad"
+    learning = ["--encode", encode, "--power", power]
+    done = run_command("train", images, *NETWORK, "--weights", small_weights, *learning, "-o", model)
+    return SimpleNamespace(
+        model=model, files=sorted((images / "test").rglob("*.png")), how=how, status=done[0], printed=done[1]
+    )
+
+
+@pytest.fixture(scope="module")
+def predictions(trained):
+    """Predictions of all test images."""
+    status, printed, error = run_command("predict", trained.model, *trained.files, "--json")
+    assert (status, error) == (0, "")
+    return json.loads(printed)["predictions"]
+
+
+@pytest.mark.slow
+def test_train_says_how_many_images_it_used(trained):
+    assert trained.status == 0
+    assert "trained on 12 images" in trained.printed
+
+
+@pytest.mark.slow
+def test_predictions_are_in_the_order_of_the_images(trained, predictions):
+    assert [one["image"] for one in predictions] == [str(file) for file in trained.files]
+
+
+@pytest.mark.slow
+def test_the_label_has_the_largest_decision_value(predictions):
+    for one in predictions:
+        assert one["scores"].keys() == {"lying", "upright"}
+        assert one["label"] == max(one["scores"], key=one["scores"].get)
+
+
+@pytest.mark.slow
+def test_most_predictions_are_right(predictions):
+    assert sum(one["label"] in one["image"] for one in predictions) >= 6
+
+
+@pytest.mark.slow
+def test_weights_may_have_moved(run, trained, predictions, small_weights, tmp_path):
+    moved = tmp_path / "elsewhere.weights.h5"
+    shutil.copy(small_weights, moved)
+    status, table, _ = run("predict", trained.model, trained.files[0], "--weights", moved)
+    assert status == 0
+    assert f"{trained.files[0]}  {predictions[0]['label']}" in table
+
+
+@pytest.mark.slow
+def test_explain_writes_a_picture_of_each_image(run, trained, tmp_path):
+    maps, files = tmp_path / "maps" / "new", trained.files[:2]
+    status, table, _ = run("predict", trained.model, *files, "--explain", maps)
+    assert status == 0
+    assert f"split over the image {trained.how}" in table
+    pictures = sorted(maps.glob("*.png"))
+    assert [one.name for one in pictures] == [f"{i}_{files[i].stem}.png" for i in range(2)]
+    with Image.open(pictures[0]) as picture:
+        assert picture.size[0] > 2 * 400
+
+
+@pytest.mark.slow
+def test_json_names_the_pictures(run, trained, tmp_path):
+    _, printed, _ = run("predict", trained.model, *trained.files[:2], "--explain", tmp_path, "--json")
+    named = [one["evidence"] for one in json.loads(printed)["predictions"]]
+    assert named == sorted(path.name for path in tmp_path.glob("*.png"))
+
+
+@pytest.mark.slow
+def test_explain_must_not_be_a_file(run, trained, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, error = run("predict", trained.model, trained.files[0], "--explain", tmp_path / "file")
+    assert status == 2
+    assert "file" in error
+    assert "Traceback" not in error
+
+
+def test_weights_of_another_training_are_refused(run, images, small_weights, tmp_path):
+    keras = pytest.importorskip("keras")
+    model = tmp_path / "model.medvlad"
+    run("train", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "-o", model)
+    keras.utils.set_random_seed(1)
+    other = tmp_path / "other.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(other)
+    status, _, error = run("predict", model, next(images.rglob("*.png")), "--weights", other)
+    assert status == 2
+    assert "are not those that" in error
+
+
+@pytest.fixture(scope="module")
+def vlad_model(tmp_path_factory, small_weights):
+    """A model of VLAD, trained on 12 images."""
+    folder = tmp_path_factory.mktemp("vlad")
+    images = write_striped_images(folder / "images", np.random.default_rng(7))
+    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "vlad3"]
+    assert run_command("train", *arguments, "-o", folder / "model")[0] == 0
+    return folder / "model"
+
+
+def test_a_network_other_than_vgg_is_exported_from_features_only(run, vlad_model, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    status, _, error = run("export", vlad_model, tmp_path / "model.onnx")
+    assert status == 2
+    assert "--from-features" in error
+
+
+def test_export_writes_a_graph(run, vlad_model, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    status, printed, _ = run("export", vlad_model, tmp_path / "model.onnx", "--from-features")
+    assert status == 0
+    assert "from descriptors (batch, n, " in printed
+    assert (tmp_path / "model.onnx").stat().st_size > 1000
+
+
+def test_show_prints_the_card_of_a_model(run, vlad_model):
+    status, printed, _ = run("show", vlad_model)
+    assert status == 0
+    found = json.loads(printed)
+    assert found["classes"] == ["lying", "upright"]
+    assert found["card"] == {
+        "images": "images",
+        "n_images": 12,
+        "n_skipped": 0,
+        "seed": 0,
+        "encode": "vlad3",
+        "C": 1.0,
+        "class_weight": None,
+    }
+
+
+def test_a_folder_is_no_model(run, tmp_path):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    status, _, error = run("export", tmp_path, tmp_path / "model.onnx")
+    assert (status, "is a folder" in error) == (2, True)
