@@ -103,8 +103,8 @@ def extract_distributed(
 
     Notes
     -----
-    A file with weights must have the same path on every machine. A script that starts its own workers must make
-    the call under ``if __name__ == "__main__":``, because the worker processes import the script.
+    A file with weights must have the same path on every machine. A script that starts its own workers must
+    make the call under ``if __name__ == "__main__":``, because the worker processes import the script.
     """
     run = _Run(features, X, scheduler, n_workers, chunk)
     missing = run.missing()
