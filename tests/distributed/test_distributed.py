@@ -123,7 +123,7 @@ def check_descriptors(features, paths, expected, monkeypatch, *, one_alone=False
 
 def networks(client):
     """Identity of the network that each worker process keeps."""
-    return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features._network))
+    return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features.network_))
 
 
 @pytest.mark.slow
@@ -171,18 +171,18 @@ def test_a_poison_image(features, pictures, client, tmp_path):
     ) as error:
         extract_distributed(features, [poison, *pictures], scheduler=client, chunk=8)
     assert "\n" not in str(error.value)
-    assert len(features._section()) >= N_IMAGES + 1 - 8 - 5, paths
+    assert len(features.store_section()) >= N_IMAGES + 1 - 8 - 5, paths
 
 
 @pytest.mark.slow
 def test_damage_is_mended(features, pictures, alone, scheduler, monkeypatch):
     extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8)
-    (shard,) = features._section().path.glob("*.shard")
+    (shard,) = features.store_section().path.glob("*.shard")
     content = bytearray(shard.read_bytes())
     content[-3] ^= 1
     shard.write_bytes(content)
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 1
-    features._section().gc()
+    features.store_section().gc()
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 0
     check_store(features, 8)
     # The damaged one went through the network in a batch of its own.
@@ -419,7 +419,7 @@ def test_command_line(features, pictures, alone, small_weights, scheduler, monke
     assert error.splitlines()[-1].startswith("medvlad: interrupted; what was extracted is in ")
     assert "Traceback" not in error
     wait_for_the_end_of(process.pid)
-    done = len(clone(features).fit()._section())
+    done = len(clone(features).fit().store_section())
     assert 0 < done < N_IMAGES
     monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments), "--scheduler", scheduler])
     with pytest.raises(SystemExit) as end:
@@ -463,9 +463,9 @@ def test_real_images_and_a_killed_worker(data_dir, vgg16_weights, tmp_path, monk
     features = clone(local).set_params(store=tmp_path / "store")
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_a_worker, tmp_path / "store", 5)
-        assert extract_distributed(features, paths, n_workers=2) == len(local._section())
+        assert extract_distributed(features, paths, n_workers=2) == len(local.store_section())
         assert killed.result()
-    check_store(features, len(local._section()))
+    check_store(features, len(local.store_section()))
     check_descriptors(features, paths, expected, monkeypatch)
     encoder = VLAD(16, random_state=0).fit(expected)
     encoded = encode_distributed(encoder, features, paths, n_workers=2)
