@@ -18,7 +18,7 @@ images through it, and :mod:`medvlad.extraction.store_filling` keeps the results
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Self
@@ -41,6 +41,7 @@ from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
+
 
 class CNNDescriptors(ImageTransformer):
     """Extract local descriptors from images with a frozen convolutional network.
@@ -99,7 +100,7 @@ class CNNDescriptors(ImageTransformer):
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
-        Both of these numbers, from one and the same call.
+        `skipped` and `n_extracted` of the call that ended last.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
@@ -183,7 +184,7 @@ class CNNDescriptors(ImageTransformer):
         source = weights_source(self.weights)
         network: FrozenNetwork | None = getattr(self, "network_", None)
         if network is None or not network.is_for(self.model, self.layer, source):
-            self._kept_engine = None
+            self._kept_engine: tuple[Any, Engine] | None = None
             network = self.network_ = build_network(self.model, self.layer, self.weights)
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
@@ -380,9 +381,7 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     return descriptors, ExtractionReport(skipped, len(images) - len(skipped))
 
 
-def _batches(
-    features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any
-) -> Iterator[Batch]:
+def _batches(features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any) -> Iterator[Batch]:
     """Extract images. The engine is made only if there are any."""
     if not wanted:
         return iter(())
@@ -395,7 +394,7 @@ def _engine(features: CNNDescriptors) -> Engine:
     ranges = _ranges(features) or None
     settings = (features.engine_, features.dtype, features.output, n_threads)
     key = (network, *settings, None if ranges is None else tuple(ranges.items()))
-    kept: tuple[Any, Callable[[Any], Any]] | None = getattr(features, "_kept_engine", None)
+    kept = features._kept_engine
     if kept is None or kept[0] != key:
         engine, dtype, output, n_threads = settings
         made = make_engine(
@@ -428,8 +427,6 @@ def _ranges(features: CNNDescriptors) -> dict[str, float] | None:
     if features.dtype != "int8":
         return None
     if getattr(features, "_calibrated_for", None) not in (None, _calibration_key(features)):
-        raise InputError(
-            "dtype='int8' was calibrated for another network, scales or resize: call fit again"
-        )
+        raise InputError("dtype='int8' was calibrated for another network, scales or resize: call fit again")
     ranges: dict[str, float] = getattr(features, "ranges_", {})
     return ranges

@@ -29,8 +29,8 @@ class ExtractionReport:
 class ImageTransformer(TransformerMixin, BaseEstimator):
     """Base class of an estimator that takes images, needs no `fit` and reports on its calls.
 
-    A call ends with a single assignment to `report_`. So `skipped_` and `n_extracted_` belong to the same call
-    even if several threads use the estimator.
+    A call ends with a single assignment to `report_`. So `skipped_` and `n_extracted_` belong to the same
+    call, even if several threads use the estimator.
 
     Attributes
     ----------

@@ -154,7 +154,7 @@ def _build(
     cut = keras.Model(network.input, network.get_layer(layer).output, name=network.name)
     if len(cut.output_shape) not in (2, 4):
         raise InputError(
-            f"layer {layer!r} of {name} has shape {cut.output_shape}: choose a layer of shape (h, w, D) or (D,)"
+            f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of shape (h, w, D) or (D,)"
         )
     for part in _layers_in(cut):
         if part.compute_dtype != "float32":

@@ -1,9 +1,9 @@
 """Change a setting of the whole process for a time, from any number of threads.
 
-A setting such as Keras' floatx or TensorFlow's permission to use TF32 belongs to the process, not to a thread.
-If each thread saved the setting, changed it and restored it, then two threads that overlap could leave it
-changed for good: the second thread saves the value that the first one has set. Here the first thread to enter
-saves the value, and the last thread to leave restores it.
+Keras' floatx is such a setting, and TensorFlow's permission to use TF32 is another. If each thread saved the
+setting, changed it and restored it, then two threads that overlap could leave it changed for good: the second
+thread would save the value that the first one has set. Here the first thread to enter saves the value, and
+the last thread to leave restores it.
 """
 
 from __future__ import annotations

@@ -195,7 +195,9 @@ class _Graph:
 def _network(graph: _Graph, features: CNNDescriptors) -> tuple[str, dict[str, tuple[Any, ...]]]:
     """Descriptors (B, n, D) of all scales and views, and the inputs."""
     features.build()
-    layers = layers_of(features.network_.keras_model) if features.model.lower() in ("vgg16", "vgg19") else None
+    layers = (
+        layers_of(features.network_.keras_model) if features.model.lower() in ("vgg16", "vgg19") else None
+    )
     if layers is None:
         raise InputError(
             f"the ONNX export writes the convolutions of VGG16 and VGG19, not {features.model} cut at "

@@ -119,7 +119,7 @@ def publish(folder: Path, content: bytes) -> Path:
             file.write(content)
     except OSError as error:
         raise InputError(
-            f"the store {folder} cannot be written: {error.strerror or error}; no image in it is lost"
+            f"the store {folder} cannot be written: {error.strerror or error}; what is in it stays"
         ) from error
     return target
 

@@ -75,12 +75,16 @@ class DescriptorStore:
         self.path = Path(path)
         marker = self.path / "format.json"
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is not a folder: give the folder of a descriptor store, or a new one")
+            raise InputError(
+                f"{self.path} is not a folder: give the folder of a descriptor store, or a new one"
+            )
         # Another process that makes the store writes the marker first, under a temporary name.
         if self.path.is_dir():
             others = [file for file in self.path.iterdir() if file.suffix != ".part"]
             if others and not marker.exists():
-                raise InputError(f"{self.path} is a folder, but not a descriptor store: give an empty folder or a new one")
+                raise InputError(
+                    f"{self.path} is a folder of something else: give an empty folder or a new one"
+                )
         if marker.exists():
             try:
                 found = json.loads(marker.read_text(encoding="utf-8"))
@@ -389,8 +393,8 @@ def _changed_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     if folder.name == _section_name(settings):
         return []
     return [
-        f"{folder / 'settings.json'} does not match the name of its folder: the settings were changed, or the "
-        "folder was renamed. Remove the file; a run with the right settings writes it again"
+        f"{folder / 'settings.json'} does not match the name of its folder: the settings were changed, or "
+        "the folder was renamed. Remove the file; a run with the right settings writes it again"
     ]
 
 
@@ -403,5 +407,5 @@ def _write_once(file: Path, text: str) -> None:
                 content.write(text.encode())
     except OSError as error:
         raise InputError(
-            f"the store {file.parent} cannot be written: {error.strerror or error}; no image in it is lost"
+            f"the store {file.parent} cannot be written: {error.strerror or error}; what is in it stays"
         ) from error

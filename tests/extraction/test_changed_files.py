@@ -39,13 +39,13 @@ def write_deep_pages(path, rng):
 
 
 def write_dicom(path, rng):
-    from test_medical import write_dicom
+    from support.medical_files import write_dicom
 
     return write_dicom(path, rng.integers(0, 4096, (40, 50), dtype=np.uint16))
 
 
 def write_frames(path, rng):
-    from test_medical import write_dicom
+    from support.medical_files import write_dicom
 
     write_dicom(path, rng.integers(0, 4096, (3, 40, 50), dtype=np.uint16), frames=3)
     return path.with_name(f"{path.name}#1")

@@ -29,11 +29,11 @@ import medvlad.cli
 import medvlad.extraction.cnn_descriptors
 import medvlad.models.model_file
 from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
+from medvlad.extraction.network import FrozenNetwork
+from medvlad.extraction.weights import weights_source
 from medvlad.images.read import load_image
 from medvlad.models.model_file import load_model
 from medvlad.store import shard
-from medvlad.extraction.network import FrozenNetwork
-from medvlad.extraction.weights import weights_source
 from medvlad.store.store import DescriptorStore
 
 SETTINGS = {"model": "vgg16", "scales": [0]}

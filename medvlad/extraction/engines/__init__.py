@@ -6,8 +6,8 @@ An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to featu
     native     networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
     openvino   OpenVINO's graph of such a network (extra openvino); bfloat16 and int8
 
-``engine="auto"`` takes keras if Keras computes on a GPU. Otherwise it takes the fastest engine on this machine
-whose results agree with the Keras model. In float32 they differ by less than 1e-4 of the largest descriptor.
+``engine="auto"`` takes keras if Keras computes on a GPU. Otherwise it takes the fastest engine on this
+machine whose results agree with the Keras model. In float32 they differ by less than 1e-4 of the largest descriptor.
 
 `dtype` says how exact the arithmetic must be. "float32" is the most exact. "bfloat16" allows the engine to
 round factors to 8 bits if this processor is faster with them. "int8" rounds weights and activations to 256
@@ -60,7 +60,9 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
     check_choice(engine, "engine", ENGINES)
     check_choice(dtype, "dtype", DTYPES)
     if output == "gpu" and (engine not in ("auto", "keras") or dtype == "int8"):
-        raise InputError(f"output='gpu' works with engine='keras' only, not with engine={engine!r} and dtype={dtype!r}")
+        raise InputError(
+            f"output='gpu' works with engine='keras' only, not with engine={engine!r} and dtype={dtype!r}"
+        )
     plain = is_plain(network)
     if dtype == "int8" and engine not in ("auto", "openvino"):
         raise InputError(f"engine={engine!r} does not compute in int8: use engine='openvino'")

@@ -1,4 +1,4 @@
-"""Run a plain network with this package's own convolutions. See :mod:`medvlad.extraction.engines.winograd`."""
+"""Run a plain network with medvlad's own convolutions. See :mod:`medvlad.extraction.engines.winograd`."""
 
 from __future__ import annotations
 

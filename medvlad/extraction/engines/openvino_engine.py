@@ -8,10 +8,10 @@ number p from -127 to 127:
     x \approx \frac{r}{255}\, q, \qquad w \approx \frac{\max |w|}{127}\, p
 
 The maximum runs over the weights of one output channel. r is the largest magnitude of the activations in an
-image, as a mean over the calibration images. Larger activations are clipped to r. The network's input has both
-signs, so its q runs from -128 to 127 with a step of r / 127. Products of whole numbers are summed exactly in
-32 bits. The graph contains the rounding as FakeQuantize nodes, and OpenVINO replaces them by integer
-arithmetic.
+image, as a mean over the calibration images. Larger activations are clipped to r. The network's input has
+both signs, so its q runs from -128 to 127 with a step of r / 127. Products of whole numbers are summed
+exactly in 32 bits. The graph contains the rounding as FakeQuantize nodes, and OpenVINO replaces them by
+integer arithmetic.
 """
 
 from __future__ import annotations

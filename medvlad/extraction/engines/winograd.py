@@ -106,7 +106,9 @@ class ConvNet:
             if bias.shape != kernel.shape[3:]:
                 raise InputError(f"layer {i}: bias must be {kernel.shape[3:]}, got {bias.shape}")
             if kernel.dtype != np.float32 or bias.dtype != np.float32:
-                raise InputError(f"layer {i}: kernel and bias must be float32, got {kernel.dtype} and {bias.dtype}")
+                raise InputError(
+                    f"layer {i}: kernel and bias must be float32, got {kernel.dtype} and {bias.dtype}"
+                )
             if n_channels is None:
                 n_channels = kernel.shape[2]
             elif kernel.shape[2] != width:
