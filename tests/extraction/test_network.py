@@ -6,6 +6,7 @@ import pytest
 
 from medvlad.extraction.network import FrozenNetwork, build_network
 from medvlad.extraction.scales import check_sides, input_side
+from medvlad.extraction.weights import fingerprint
 
 
 def network(output_shape, input_side=None, strides=32):
@@ -15,7 +16,9 @@ def network(output_shape, input_side=None, strides=32):
     model = SimpleNamespace(
         output_shape=output_shape,
         input_shape=(None, input_side, input_side, 3),
-        compute_output_shape=lambda s: (s[0], s[1] // strides, s[2] // strides, width) if maps else (s[0], width),
+        compute_output_shape=lambda s: (
+            (s[0], s[1] // strides, s[2] // strides, width) if maps else (s[0], width)
+        ),
     )
     return FrozenNetwork("vgg16", "block5_pool", "imagenet", model, lambda pixels: pixels, "0" * 64)
 
@@ -61,9 +64,14 @@ def test_a_network_does_not_change():
         network((None, 4096)).layer = "fc1"
 
 
-def test_a_built_network_knows_its_source_and_weights(small_weights):
-    built = build_network("MobileNetV2", "block_1_expand", small_weights)
-    assert built.is_for("MobileNetV2", "block_1_expand", small_weights)
-    assert len(built.fingerprint) == 64
-    assert built.grid(224) == (112, 112)
+def test_a_built_network_has_its_source_and_its_weights(monkeypatch, tmp_path):
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
+    from support import tiny_networks
+
+    weights = tmp_path / "tiny.weights.h5"
+    layer = tiny_networks.install("VGG16", monkeypatch.setattr, weights)
+    built = build_network("vgg16", layer, weights)
+    assert built.is_for("vgg16", layer, str(weights))
+    assert built.fingerprint == fingerprint(built.keras_model)
+    assert built.grid(224) == (56, 56)
     assert not built.keras_model.trainable

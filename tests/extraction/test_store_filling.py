@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from conftest import BATCH_TOLERANCE
 from sklearn.base import clone
+from support.faults import light_network
 from support.store_content import flip, shards
 
 import medvlad as mv
@@ -23,8 +24,9 @@ def pictures(rng):
 
 
 @pytest.fixture
-def network(small_weights, tmp_path):
-    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights, store=tmp_path / "store")
+def network(tmp_path, monkeypatch):
+    light_network(monkeypatch.setattr)
+    return CNNDescriptors("vgg16", store=tmp_path / "store")
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_edited_settings_are_found(tmp_path):
     file = section.path / "settings.json"
     file.write_text(file.read_text().replace("vgg16", "vgg19"))
     (found,) = DescriptorStore(tmp_path).sections()
-    assert [f"{file} is not what the name of its folder says" in said for said in found.verify()] == [True]
+    assert [f"{file} does not match the name of its folder" in said for said in found.verify()] == [True]
     file.unlink()
     fill(tmp_path, 2)
     (found,) = DescriptorStore(tmp_path).sections()
