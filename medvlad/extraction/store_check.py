@@ -74,8 +74,8 @@ def recompute(
         fresh = features.store_section()
         if fresh.path.name != section.path.name:
             raise InputError(
-                f"the section {section.path} was made with other weights than {str(weights)!r}, or by another "
-                "version of medvlad: give the weights that it was made with"
+                f"the section {section.path} was made with other weights than {str(weights)!r}, or by "
+                "another version of medvlad: give the weights that it was made with"
             )
         features.extract(chosen)
         fresh.refresh()

@@ -7,7 +7,8 @@ An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to featu
     openvino   OpenVINO's graph of such a network (extra openvino); bfloat16 and int8
 
 ``engine="auto"`` takes keras if Keras computes on a GPU. Otherwise it takes the fastest engine on this
-machine whose results agree with the Keras model. In float32 they differ by less than 1e-4 of the largest descriptor.
+machine whose results agree with the Keras model. In float32 they differ by less than 1e-4 of the largest
+number.
 
 `dtype` says how exact the arithmetic must be. "float32" is the most exact. "bfloat16" allows the engine to
 round factors to 8 bits if this processor is faster with them. "int8" rounds weights and activations to 256
@@ -22,7 +23,6 @@ from importlib.util import find_spec
 from typing import Any
 
 from medvlad._util.validate import InputError, check_choice, import_extra
-from medvlad.backends import available_backends
 from medvlad.extraction.engines.winograd import is_plain
 
 __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
@@ -76,9 +76,19 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
         engine = _fastest(plain, dtype, output)
     if engine == "openvino":
         import_extra("openvino", "openvino", "dtype='int8'" if dtype == "int8" else "engine='openvino'")
-    if engine == "native" and not (state := available_backends()["native"]).startswith("ok"):
+    if engine == "native" and not (state := _native_state()).startswith("ok"):
         raise InputError(f"engine='native' cannot run: {state}; use engine='keras'")
     return engine
+
+
+def _native_state() -> str:
+    """Return "ok: LEVEL", or why the native engine cannot run. No GPU is asked, so every call is cheap."""
+    try:
+        from medvlad.backends import native
+
+        return f"ok: {native.level()}"
+    except (ImportError, InputError) as error:
+        return str(error)
 
 
 def _fastest(plain: bool, dtype: str, output: str) -> str:
@@ -90,7 +100,7 @@ def _fastest(plain: bool, dtype: str, output: str) -> str:
     if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and find_spec("openvino") is not None:
         return "openvino"
     # Without vector instructions the native engine is slower than Keras' backends.
-    state = available_backends()["native"]
+    state = _native_state()
     return "native" if state.startswith("ok") and "portable" not in state else "keras"
 
 
