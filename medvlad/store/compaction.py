@@ -172,30 +172,29 @@ class Merger:
         except Damaged:
             self.remove(file, inode)
             return
-        good = []
-        for i, digest in enumerate(digests_of(shard.keys).tolist()):
-            try:
-                shard.parts(i)
-            except Damaged:
-                continue
-            if digest not in held:
-                held.add(digest)
-                good.append(i)
+        good = _good_images(shard, held)
         if not good:
             self.remove(file, inode)
             return
-        whole = len(good) == len(shard.keys) and shard.is_its_name()
+        is_complete = len(good) == len(shard.keys) and shard.is_its_name()
         size = sum(shard.shapes[i][0] * shard.shapes[i][1] for i in good) * shard.dtype.itemsize
-        if whole and (2 * len(good) >= shard_file.SHARD_IMAGES or 2 * size >= shard_file.SHARD_BYTES):
+        is_large = 2 * len(good) >= shard_file.SHARD_IMAGES or 2 * size >= shard_file.SHARD_BYTES
+        if is_complete and is_large:
             return
-        collected = list(self._images.values())
-        fits = len(collected) + len(good) <= shard_file.SHARD_IMAGES
-        fits &= sum(values.nbytes for values in collected) + size <= shard_file.SHARD_BYTES
-        if collected and not (fits and collected[0].dtype == shard.dtype):
+        if not self._has_room_for(len(good), size, shard.dtype):
             self.flush()
-        self._as_it_is = whole and not self._old
+        self._as_it_is = is_complete and not self._old
         self._images |= {shard.keys[i]: shard.read(i).astype(shard.dtype) for i in good}
         self._old.append((file, inode))
+
+    def _has_room_for(self, n_images: int, size: int, dtype: Any) -> bool:
+        """Return whether images go into the same new shard as the collected ones."""
+        collected = list(self._images.values())
+        return not collected or (
+            len(collected) + n_images <= shard_file.SHARD_IMAGES
+            and sum(values.nbytes for values in collected) + size <= shard_file.SHARD_BYTES
+            and collected[0].dtype == dtype
+        )
 
     def _send_home(self, file: Path, inode: int, found: Foreign) -> None:
         """Move an undamaged shard to the folder of its section. Remove a damaged one."""
@@ -231,3 +230,17 @@ class Merger:
                 self.freed += status.st_size
         except FileNotFoundError:
             pass
+
+
+def _good_images(shard: Shard, held: set[bytes]) -> list[int]:
+    """Return the positions of undamaged images that are not in `held`, and add them to it."""
+    good = []
+    for i, digest in enumerate(digests_of(shard.keys).tolist()):
+        try:
+            shard.parts(i)
+        except Damaged:
+            continue
+        if digest not in held:
+            held.add(digest)
+            good.append(i)
+    return good
