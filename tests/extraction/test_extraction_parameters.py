@@ -10,11 +10,15 @@ from medvlad import CNNDescriptors, InputError
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 
+from support import tiny_networks  # noqa: E402
+
 
 @pytest.fixture
-def small(small_weights):
-    """A cheap network: 49 descriptors of 1280 numbers at scale 0."""
-    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights)
+def small(monkeypatch, tmp_path):
+    """A tiny network in the place of MobileNetV2."""
+    weights = tmp_path / "tiny.weights.h5"
+    layer = tiny_networks.install("MobileNetV2", monkeypatch.setattr, weights)
+    return CNNDescriptors("MobileNetV2", layer, weights=weights)
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +46,20 @@ def pictures():
         ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
         ({"resize": "magic"}, "resize must be one of nearest, .*got 'magic'"),
         ({"on_error": "ignore"}, "on_error must be one of raise, skip, got 'ignore'"),
-        ({"layer": "predictions", "scales": (1,)}, "takes 224 x 224 pixels only"),
     ],
 )
-def test_a_wrong_parameter_is_refused_in_one_sentence(small, change, message, monkeypatch):
-    if "predictions" in change.values():
-        keras.utils.set_random_seed(0)
-        monkeypatch.setattr(
-            "medvlad.extraction.network.fill_network", lambda network, *a, include_top: network
-        )
+def test_a_wrong_parameter_is_refused_in_one_sentence(small, change, message):
     with pytest.raises(InputError, match=message) as error:
         small.set_params(**change).fit()
+    assert "\n" not in str(error.value)
+
+
+def test_a_layer_behind_fully_connected_ones_takes_one_side_only(monkeypatch):
+    keras.utils.set_random_seed(0)
+    monkeypatch.setattr("medvlad.extraction.network.fill_network", lambda network, *a, include_top: network)
+    top = CNNDescriptors("MobileNetV2", "predictions", scales=(1,))
+    with pytest.raises(InputError, match="takes 224 x 224 pixels only") as error:
+        top.fit()
     assert "\n" not in str(error.value)
 
 
