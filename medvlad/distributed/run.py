@@ -42,7 +42,7 @@ from medvlad.distributed.worker import (
     probe_of,
     what_decides_bits,
 )
-from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.cnn_descriptors import CNNDescriptors, ExtractionReport
 from medvlad.extraction.weights import weights_source
 from medvlad.images.dicom import is_dicom
 from medvlad.images.frames import split_frame
@@ -179,12 +179,12 @@ class _Run:
         features.build()
         self._versions = what_decides_bits(features.engine_, _readers(self._images))
         self._ranges: dict[str, float] | None = getattr(features, "ranges_", None)
-        self._section = features._section()
-        self._section.forget_damaged()
-        self._before = len(self._section)
+        self._section = features.store_section()
         self._skipped: dict[int, str] = {}
         self._digests: dict[Path, str] = {}
         self._keys = [self._key_of(i) for i in range(len(self._images))]
+        self._section.forget_damaged(self._keys)
+        self._before = len(self._section)
         self._send_files = False
 
     def _key_of(self, index: int) -> str | None:
@@ -272,7 +272,7 @@ class _Run:
                 self._skipped.setdefault(index, reasons[key])
                 self._keys[index] = None
         deadline = time.monotonic() + _STORE_SECONDS
-        self._section = self._features._section()
+        self._section = self._features.store_section()
         while (lacking := len(self.missing())) and time.monotonic() < deadline:
             time.sleep(0.5)
             self._section.refresh()
@@ -281,8 +281,9 @@ class _Run:
                 f"the workers extracted {lacking} images that are not in the store {self._features.store}: "
                 "check that its disk is not full, then run the same again"
             )
-        self._features.skipped_ = sorted(self._skipped.items())
-        return len(self._section) - self._before
+        n_extracted = len(self._section) - self._before
+        self._features.report_ = ExtractionReport(sorted(self._skipped.items()), n_extracted)
+        return n_extracted
 
     def encode(self, cluster: Cluster, encoder: Any) -> NDArray[np.float32]:
         """Encode all images from the store."""

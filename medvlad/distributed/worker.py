@@ -249,11 +249,11 @@ class Extraction:
             return made
         self._prepare(kept, folder / "store")
         try:
-            kept.features.extract([source for _, source in given])
+            report = kept.features.extract_with_report([source for _, source in given])
         except InputError as error:
             raise InputError(self._renamed(str(error), given)) from error
         told = set()
-        for position, reason in kept.features.skipped_:
+        for position, reason in report.skipped:
             image = given[position][0]
             told.add(image.key)
             made.skipped.append((image.index, self._renamed(reason, given)))
@@ -272,7 +272,7 @@ class Extraction:
                 kept.features.build()
             except InputError as error:
                 raise InputError(f"worker {_worker().address}: {error}") from error
-            if kept.features._section().settings == self.settings:
+            if kept.features.store_section().settings == self.settings:
                 return
             kept.features = CNNDescriptors()  # the weights file may have changed since the last task
         raise InputError(

@@ -1,137 +1,137 @@
-"""CNNDescriptors: a frozen ImageNet network, cut at a layer, turns images into local descriptors.
+"""CNNDescriptors: a frozen ImageNet network turns images into local descriptors.
 
 ::
 
     image --load--> (H, W, 3) --resize--> (s, s, 3) --preprocess, network--> (h, w, D) --> h * w descriptors
 
-    scale  0    1    2    ...      s = 224 + 320 * scale
-    VGG at block5_pool:  7 x 7, 17 x 17, 27 x 27 descriptors of 512 numbers
+    scale                 0        1         2
+    side s of the input   224      544       864        s = 224 + 320 * scale
+    VGG, block5_pool      7 x 7    17 x 17   27 x 27    descriptors of 512 numbers
 
-The network is any Keras application with its own preprocessing; what runs it is chosen in
-:mod:`medvlad.extraction.engines`. Threads read and resize ahead of it. Batches are cut by pixels, so
-memory is bounded at every scale.
+The network can be any Keras application. Its output at one layer is a grid of h * w descriptors.
 
-With ``output="gpu"`` descriptors stay on the GPU that Keras computes on: only the pixels go there, and only
-what is made of the descriptors comes back.
+This module holds the estimator. :mod:`medvlad.extraction.network` builds the network,
+:mod:`medvlad.extraction.engines` chooses the program that runs it, :mod:`medvlad.extraction.batches` puts
+images through it, and :mod:`medvlad.extraction.store_filling` keeps the results on disk.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import islice, product
-from pathlib import Path
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
 
-from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_choice, check_n_threads, check_positive_int
-from medvlad.descriptors.gpu_array import GpuArray, empty, first_not_finite, import_cupy
+from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.extraction.engines import calibrate, choose_engine, make_engine
-from medvlad.extraction.network import build_network, import_keras
-from medvlad.extraction.weights import fingerprint, weights_source
-from medvlad.images.hashed_file import image_key
-from medvlad.images.prefetch import as_sequence, load_squares
+from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
+from medvlad.extraction.engines import Engine, calibrate, choose_engine, make_engine
+from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer
+from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
+from medvlad.extraction.scales import check_scales, check_sides, input_side
+from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
+from medvlad.extraction.weights import weights_source
+from medvlad.images.prefetch import as_sequence
 from medvlad.images.resize import RESIZE_FILTERS
-from medvlad.store.store import DescriptorStore, Section, ShardWriter
+from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "input_side"]
-
-# Goes up when the same image and settings would give other descriptors.
-_PREPROCESSING = 1
-_BATCH_PIXELS = 8 * 224 * 224
-_BATCHES_WITHOUT_BAR = 4
-_CALIBRATION_IMAGES = 128
-_LOADERS = 16  # more than enough for any network, and each holds a decoded image
+__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
 
 
-def input_side(scale: int) -> int:
-    """Side in pixels of the square input of a scale: 224, 544, 864, ..."""
-    return 224 + 320 * scale
-
-
-_NOT_PICKLED = ("_network", "_preprocess", "_key", "_choice", "_made")
-
-
-class CNNDescriptors(TransformerMixin, BaseEstimator):
-    """Local descriptors of images by a frozen convolutional network.
+class CNNDescriptors(ImageTransformer):
+    """Extract local descriptors from images with a frozen convolutional network.
 
     Parameters
     ----------
     model : str, default="vgg19"
-        Any network of ``keras.applications``, in any case: "vgg16", "resnet50", "EfficientNetB0", ...
+        Name of a network of ``keras.applications``, in upper or lower case, such as "vgg16", "resnet50" or
+        "EfficientNetB0".
     layer : str, default="block5_pool"
-        Where the network is cut. A layer of shape (h, w, D) gives h * w descriptors of D numbers, row by row;
-        one of shape (D,), such as "fc1", gives one descriptor and needs ``scales=(0,)``.
+        Name of the layer whose output becomes the descriptors. A layer of shape (h, w, D) gives h * w
+        descriptors of D numbers, row by row. A layer of shape (D,), such as "fc1", gives one descriptor and
+        needs ``scales=(0,)``.
     scales : int or sequence of int, default=(0,)
-        Scale s means a square input of 224 + 320 s pixels. With several, an image's descriptors are those of
-        all its scales, in the order given.
+        Scales of the input, from 0 to 10. At scale s an image is resized to a square of 224 + 320 s pixels.
+        If there are several scales, an image has the descriptors of all of them, in the given order.
     mirror : bool, default=False
-        Whether an image's descriptors are also those of its left-right mirror image: at each scale, its own
-        and then the mirror's. It doubles the time. A mean over descriptors is then the mean over both.
+        Whether to add the descriptors of the left-right mirror image. They follow the image's own descriptors
+        at each scale. Extraction takes twice the time.
     weights : str or path, default="imagenet"
-        "imagenet", "bundled" or a file; see :mod:`medvlad.extraction.weights`.
+        Weights of the network: "imagenet", "bundled" or a file. See :mod:`medvlad.extraction.weights`.
     batch_size : int or None, default=None
-        Images a batch; None: as many as make about 400,000 pixels (8 at scale 0, 1 at the others).
+        Number of images in a batch. None: about 400,000 pixels, which is 8 images at scale 0 and 1 image at
+        the other scales.
     dtype : {"float32", "bfloat16", "int8"}, default="float32"
-        How exact the network's arithmetic must be; descriptors are float32. "bfloat16" may round factors to
-        8 bits where this processor is faster with them. "int8" rounds weights and activations to 256 steps,
-        needs `fit` with training images, and the extra openvino; see :mod:`medvlad.extraction.engines`.
+        Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
+        processors. "int8" is the least exact. It needs `fit` with training images, and the extra openvino.
+        See :mod:`medvlad.extraction.engines`.
     engine : {"auto", "keras", "native", "openvino"}, default="auto"
-        What runs the network; "auto": the fastest here, see :mod:`medvlad.extraction.engines`.
+        Program that runs the network. "auto": the fastest one on this machine. See
+        :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
-        Threads of reading and of the engines "native" and "openvino"; None: all processors.
+        Number of threads that read images and run the engines "native" and "openvino". None: one for each
+        processor.
     output : {"host", "gpu", "store"}, default="host"
-        Where the descriptors are wanted. "gpu" leaves them where Keras computed them, for VLAD to go on from
-        there; all of them must fit into the GPU's memory. "store" leaves them in the `store`, to be read
-        block by block, however many there are.
+        Place of the descriptors. "host": main memory. "gpu": the memory of the GPU on which Keras computes,
+        which must hold all descriptors. "store": the folder `store`, from which they are read block by block
+        when they are needed.
     store : path or None, default=None
-        Folder of a :class:`medvlad.store.store.DescriptorStore`: images that went through the same network
-        before are read from it, others are added. Several scales are put together from what it has of each.
+        Folder that keeps descriptors on disk. See :class:`medvlad.store.store.DescriptorStore`. Images that
+        it holds do not go through the network again. If it holds each of several scales by itself, they are
+        joined. None: no store.
     resize : str, default="bilinear"
-        Pillow's filter, antialiased: one of :data:`medvlad.images.resize.RESIZE_FILTERS`.
+        Filter that resizes images. One of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
-        What an unreadable image does. With "skip" it gets no descriptors and is listed in `skipped_`.
+        What to do with an image that cannot be read. "skip": it gets no descriptors and is listed in
+        `skipped_`.
     progress : bool or None, default=None
-        Progress bar on standard error; None: where that is a terminal and there are more than a few batches.
+        Whether to show a progress bar on standard error. None: if standard error is a terminal and there are
+        more than a few batches.
 
     Attributes
     ----------
     skipped_ : list of (int, str)
-        Index and reason of each image that the last `transform` skipped.
+        Index and reason of each image that the last call of `transform` or `extract` skipped.
     n_extracted_ : int
-        Images that the last call with a `store` put through the network.
+        Number of images that the last call of `transform` or `extract` put through the network.
+    report_ : ExtractionReport
+        `skipped` and `n_extracted` of the call that ended last.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
-        Sides in pixels, one a scale.
+        Side of the square input in pixels, one for each scale.
     grids_ : tuple of (int, int)
-        Height and width of the descriptors' grids in turn: one a scale, with `mirror` two; (1, 1) for a layer
-        without places.
+        Height and width of the grid of descriptors, one for each scale. With ``mirror=True`` each scale has
+        two grids. (1, 1) for a layer of shape (D,).
     mirrored_ : tuple of bool
-        Which of the grids are of the mirror image.
+        Whether each grid belongs to the mirror image.
+    network_ : FrozenNetwork
+        The network. See :class:`medvlad.extraction.network.FrozenNetwork`.
     weights_fingerprint_ : str
-        SHA-256 of the weights in use.
+        SHA-256 of the weights.
     engine_ : str
-        The engine in use.
+        Name of the engine that runs the network.
     ranges_ : dict of str to float
-        For "int8": the largest activations of training images, by layer.
+        Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
 
     Notes
     -----
-    The network is built when first needed and is not pickled.
+    The first call that needs the network builds it. A pickled estimator does not contain the network.
+
+    Several threads may share one estimator. The attributes describe the call that ended last. A thread gets
+    the report of its own call from :meth:`transform_with_report` and :meth:`extract_with_report`.
 
     References
     ----------
     Farhat, Sicre: CNNs for medical image transfer learning + VLAD aggregation.
     """
+
+    _not_pickled = ("network_", "_kept_engine")
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         self.progress = progress
 
     def build(self) -> Self:
-        """Check the parameters and build the network, unless there is one for them.
+        """Check the parameters, and build the network unless it was built with the same parameters.
 
         Returns
         -------
@@ -176,51 +176,36 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If a parameter or the weights do not fit.
+            If a parameter is wrong or the weights do not fit the network.
         MissingExtraError
             If Keras, its backend or the engine is not installed.
         """
-        scales = _check_scales(self.scales)
-        check_choice(self.output, "output", ("host", "gpu", "store"))
-        if self.store is not None and self.output == "gpu":
-            raise InputError("a store is on the host: use output='host' or 'store', or no store")
-        if self.store is None and self.output == "store":
-            raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
-        check_choice(self.resize, "resize", RESIZE_FILTERS)
-        check_choice(self.on_error, "on_error", ("raise", "skip"))
-        if self.batch_size is not None:
-            check_positive_int(self.batch_size, "batch_size")
-        key = (self.model, self.layer, weights_source(self.weights))
-        if getattr(self, "_key", None) != key:
-            self._network, self._preprocess = build_network(self.model, self.layer, self.weights)
-            self._key = key
-            self.__dict__.pop("_made", None)
-            self.weights_fingerprint_ = fingerprint(self._network)
-        self.n_features_out_ = int(self._network.output_shape[-1])
-        self.input_sides_ = tuple(input_side(scale) for scale in scales)
-        own_side = self._network.input_shape[1]
-        if own_side is not None and self.input_sides_ != (own_side,):
-            raise InputError(
-                f"layer {self.layer!r} of {self.model} comes after its fully connected part, which takes "
-                f"{own_side} x {own_side} pixels only: use scales=(0,) where that is 224, or another layer"
-            )
-        self.grids_ = tuple(self._grid(side) for side in self.input_sides_ for _ in self._views())
-        self.mirrored_ = self._views() * len(scales)
-        choice = (key, self.engine, self.dtype, self.output)
-        if getattr(self, "_choice", None) != choice:  # to look at a network takes time
-            self.engine_ = choose_engine(
-                self._network, engine=self.engine, dtype=self.dtype, output=self.output
-            )
-            self._choice = choice
+        scales = _check_parameters(self)
+        source = weights_source(self.weights)
+        network: FrozenNetwork | None = getattr(self, "network_", None)
+        if network is None or not network.is_for(self.model, self.layer, source):
+            self._kept_engine: tuple[Any, Engine] | None = None
+            network = self.network_ = build_network(self.model, self.layer, self.weights)
+        sides = tuple(input_side(scale) for scale in scales)
+        check_sides(network, sides)
+        views = _views(self.mirror)
+        self.weights_fingerprint_ = network.fingerprint
+        self.n_features_out_ = network.n_features
+        self.input_sides_ = sides
+        self.grids_ = tuple(network.grid(side) for side in sides for _ in views)
+        self.mirrored_ = views * len(sides)
+        self.engine_ = choose_engine(
+            network.keras_model, engine=self.engine, dtype=self.dtype, output=self.output
+        )
         return self
 
     def fit(self, X: object = None, y: object = None) -> Self:
-        """Build the network; images are looked at for ``dtype="int8"`` only.
+        """Build the network. If ``dtype="int8"``, also measure ranges of activations on images.
 
         Parameters
         ----------
         X : sequence of paths and arrays, or array (B, H, W, 3)
-            Training images; up to 128 of them, evenly spread, give the range of numbers for int8.
+            Training images for "int8". Up to 128 of them, spread evenly, are used.
         y : ignored
 
         Returns
@@ -230,357 +215,218 @@ class CNNDescriptors(TransformerMixin, BaseEstimator):
         Raises
         ------
         InputError, MissingExtraError
-            As :meth:`build`, or if there is no usable image for "int8".
+            As :meth:`build`, or if "int8" gets no image that can be read.
         """
         self.build()
         if self.dtype == "int8":
-            self.ranges_ = self._calibrate(X)
-            self._ranges_of = self._what_is_calibrated()
+            self.ranges_ = _calibrate(self, as_sequence(X))
+            self._calibrated_for = _calibration_key(self)
         return self
 
     def transform(self, X: Any) -> Descriptors | StoredDescriptors:
-        """Descriptors of each image.
+        """Return the descriptors of each image.
 
         Parameters
         ----------
         X : sequence of paths and arrays, or array (B, H, W, 3)
-            Files, or pixels that :func:`medvlad.images.read.load_image` takes.
+            Files, or pixels that :func:`medvlad.images.read.load_image` can read.
 
         Returns
         -------
-        Descriptors or, with ``output="store"``, StoredDescriptors
-            Of as many images as given, in their order.
+        Descriptors, or StoredDescriptors if ``output="store"``
+            Descriptors of each image, in the order of `X`. A skipped image has none.
 
         Raises
         ------
         InputError
-            If `X` is a single image, an image cannot be read (and ``on_error="raise"``), a descriptor is
-            not finite, or the GPU that is asked for is not there or too small.
+            If `X` is a single image, an image cannot be read and ``on_error="raise"``, a descriptor is not
+            finite, or there is no GPU with enough memory for ``output="gpu"``.
         """
-        X = as_sequence(X)
+        return self.transform_with_report(X)[0]
+
+    def transform_with_report(self, X: Any) -> tuple[Descriptors | StoredDescriptors, ExtractionReport]:
+        """Return the descriptors of each image, as :meth:`transform`, and the report of this very call."""
+        images = as_sequence(X)
         self.build()
-        self.skipped_: list[tuple[int, str]] = []
-        if self.output == "store":
-            section = self._section()
-            section.forget_damaged()  # so that no damage turns up halfway through reading
-            _, keys = self._fill_store(X, section)
-            return StoredDescriptors(section, keys, n_features=self.n_features_out_)
-        if self.store is not None:
-            return self._from_store(X, self._fill_store(X))
-        an_image = self._descriptors_an_image()
-        values = empty((len(X) * an_image, self.n_features_out_), self.output)
-        lengths = np.zeros(len(X), np.int64)
-        used = 0
-        for indices, block in self._extract(X, range(len(X)), values):
-            lengths[indices] = an_image
-            used += len(block) * an_image
-        used_values = values[:used]
-        if self.output == "gpu":
-            used_values = GpuArray(used_values, origin=import_keras().config.backend())
-        return Descriptors(used_values, np.concatenate([[0], np.cumsum(lengths)]))
+        descriptors, report = _transform(self, images)
+        self.report_ = report
+        return descriptors, report
 
     def extract(self, X: Any) -> int:
-        """Make sure that the store holds the descriptors of each image, intact; what it holds is left alone.
+        """Make sure that the store holds undamaged descriptors of each image.
 
-        However many the images, one batch of them is in memory. Stopped at any moment, it goes on from there
-        when called again.
+        One batch of images is in memory at a time. After an interruption the next call continues.
 
         Parameters
         ----------
         X : sequence of paths and arrays, or array (B, H, W, 3)
+            Images as for :meth:`transform`.
 
         Returns
         -------
         int
-            Images that had to go through the network.
+            Number of images that went through the network.
 
         Raises
         ------
         InputError
-            If there is no `store`, and as `transform`.
+            As :meth:`transform`, or if there is no `store`.
         """
+        return self.extract_with_report(X).n_extracted
+
+    def extract_with_report(self, X: Any) -> ExtractionReport:
+        """Fill the store, as :meth:`extract`, and return the report of this very call."""
         if self.store is None:
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
-        X = as_sequence(X)
-        self.build()
-        self.skipped_ = []
-        section = self._section()
-        section.forget_damaged()
-        self._fill_store(X, section)
-        return self.n_extracted_
+        images = as_sequence(X)
+        filled = _fill(self, images, self.store_section(), check=True)
+        self.report_ = report = ExtractionReport(filled.skipped, filled.n_extracted)
+        return report
 
-    def _section(self, scales: Sequence[int] | None = None) -> Section:
-        """Return the part of the store for these parameters, or for some of the scales alone."""
-        listed = _check_scales(self.scales if scales is None else scales)
-        settings: dict[str, Any] = {
-            "model": self.model.lower(),
-            "layer": self.layer,
-            "weights": self.weights_fingerprint_,
-            "scales": list(listed),
-            "resize": self.resize,
-            "preprocessing": _PREPROCESSING,
-            "dtype": self.dtype,
-        }
-        if self.dtype == "int8":
-            settings["ranges"] = self._ranges()
-        if self.mirror:
-            settings["mirror"] = True
-        settings["shape"] = [self._descriptors_an_image(listed), self.n_features_out_]
-        assert self.store is not None
-        return DescriptorStore(self.store).section(settings)
-
-    def _fill_store(self, X: Any, section: Section | None = None) -> tuple[Section, list[str | None]]:
-        """Extract what the store has not; return its section and each image's key, None if it is skipped.
-
-        Keys are needed to know what is missing, which may be hours before an image is decoded. A file that
-        has changed meanwhile is filed under the key of the bytes that were decoded, and has that key.
-        """
-        section = self._section() if section is None else section
-        digests: dict[Path, str] = {}
-        keys: list[str | None] = [self._key_of(X[i], i, digests) for i in range(len(X))]
-        self.n_extracted_ = 0
-        section.prepare()
-        done: set[int] = set()
-        # Once, and again for the copies of a file that has changed meanwhile.
-        while missing := _first_of_each(keys, section, done):
-            with section.writer() as writer:
-                absent = self._join_scales(writer, keys, missing)
-                decoded: dict[int, str] = {}
-                for indices, block in self._extract(X, absent, keys=decoded) if absent else ():
-                    self.n_extracted_ += len(indices)
-                    for i, values in zip(indices, block, strict=True):
-                        keys[i] = decoded[i]
-                        writer.add(decoded[i], values)
-            done.update(missing)
-            self._leave_out_skipped(keys)
-        self._leave_out_skipped(keys)
-        return section, keys
-
-    def _leave_out_skipped(self, keys: list[str | None]) -> None:
-        """Set the keys of skipped images and of their copies to None, and list the copies as well."""
-        reasons = {keys[i]: reason for i, reason in self.skipped_ if keys[i] is not None}
-        told = {i for i, _ in self.skipped_}
-        for i, key in enumerate(keys):
-            if key in reasons:
-                keys[i] = None
-                if i not in told:  # a copy of one that cannot be read
-                    self.skipped_.append((i, reasons[key]))
-        self.skipped_.sort()
-
-    def _join_scales(
-        self, writer: ShardWriter, keys: Sequence[str | None], missing: Sequence[int]
-    ) -> Sequence[int]:
-        """Write images of several scales whose scales the store has one by one; return the others."""
-        scales = _check_scales(self.scales)
-        if len(scales) == 1 or not missing:
-            return missing
-        sections = [self._section((scale,)) for scale in scales]
-        left = []
-        for i in missing:
-            parts = [section.get(str(keys[i])) for section in sections]
-            found = [part for part in parts if part is not None]
-            if len(found) == len(parts):
-                writer.add(str(keys[i]), np.concatenate(found))
-            else:
-                left.append(i)
-        return left
-
-    def _from_store(
-        self, X: Any, found: tuple[Section, list[str | None]], *, is_second: bool = False
-    ) -> Descriptors:
-        section, keys = found
-        an_image = self._descriptors_an_image()
-        values = np.empty((len(keys) * an_image, self.n_features_out_), np.float32)
-        lengths = np.zeros(len(keys), np.int64)
-        used = 0
-        damaged = False
-        for i, key in enumerate(keys):
-            if key is None:
-                continue
-            stored = section.get(key)
-            if stored is None:
-                damaged = True
-                continue
-            values[used : used + an_image] = stored
-            lengths[i] = an_image
-            used += an_image
-        if damaged:  # found out while reading: the store has forgotten them, so they are made again
-            if is_second:
-                raise InputError(f"the store {self.store} damages what is written into it: check its disk")
-            self.skipped_ = []
-            return self._from_store(X, self._fill_store(X, section), is_second=True)
-        return Descriptors(values[:used], np.concatenate([[0], np.cumsum(lengths)]))
-
-    def _key_of(self, image: Any, index: int, digests: dict[Path, str]) -> str | None:
-        try:
-            return image_key(image, digests)
-        except InputError as error:
-            if self.on_error == "raise":
-                raise
-            self.skipped_.append((index, str(error)))
-            return None
-
-    def _extract(
-        self, X: Any, wanted: Sequence[int], values: Any = None, keys: dict[int, str] | None = None
-    ) -> Iterator[tuple[list[int], Any]]:
-        """Yield indices of images and their descriptors (m, n, D), batch by batch, without the unreadable.
-
-        They are made in `values` (at least the images' rows, D), one after another, where it is given. `keys`
-        gets the keys of what was decoded.
-        """
-        scales = _check_scales(self.scales)
-        sides = [input_side(scale) for scale in scales]
-        views = self._views()
-        batches = [self.batch_size or max(1, _BATCH_PIXELS // side**2) for side in sides]
-        n_images, an_image, d = len(wanted), self._descriptors_an_image(), self.n_features_out_
-        if not n_images:
-            return
-        compute = self._engine()
-        used, chunk = 0, max(batches)
-        shown = self.progress
-        if shown is None and n_images <= _BATCHES_WITHOUT_BAR * chunk:
-            shown = False
-        n_threads = check_n_threads(self.n_threads)
-        n_loaders = min(n_threads, _LOADERS)
-        loaded = load_squares(X, wanted, sides, self.resize, n_threads=n_loaders, keys=keys)
-        with (
-            closing(loaded),
-            progress_bar(n_images, "descriptors", shown) as bar,
-        ):
-            while taken := list(islice(loaded, chunk)):
-                indices, images = [], []
-                for index, squares in taken:
-                    if isinstance(squares, InputError):
-                        self._skip(X[index], index, squares)
-                    else:
-                        indices.append(index)
-                        images.append(squares)
-                rows = len(indices) * an_image
-                own = np.empty((rows, d), np.float32) if values is None else values[used : used + rows]
-                block = own.reshape(len(indices), an_image, d)
-                start = 0
-                for (k, batch), mirrored in product(enumerate(batches), views):
-                    h, w = self.grids_[k * len(views)]
-                    for at in range(0, len(indices), batch):
-                        part = np.stack([squares[k] for squares in images[at : at + batch]])
-                        part = part[:, :, ::-1] if mirrored else part
-                        maps = compute(self._preprocess(part.astype(np.float32, order="C")))
-                        block[at : at + batch, start : start + h * w] = maps.reshape(len(part), h * w, -1)
-                        if self.output == "gpu":  # the maps' memory is Keras' again after this
-                            import_cupy().cuda.get_current_stream().synchronize()
-                    start += h * w
-                row = first_not_finite(own)
-                if row is not None:
-                    index = indices[row // an_image]
-                    raise InputError(
-                        f"the network gives numbers that are not finite for {_name(X[index], index)}: "
-                        "check its weights"
-                    )
-                used += rows
-                yield indices, block
-                bar.update(len(taken))
-
-    def _skip(self, image: Any, index: int, error: InputError) -> None:
-        """Note an image that cannot be read, or raise where that is wanted."""
-        reason = str(error) if isinstance(image, str | os.PathLike) else f"image {index}: {error}"
-        if self.on_error == "raise":
-            raise InputError(reason) from error
-        self.skipped_.append((index, reason))
-
-    def _engine(self) -> Callable[[NDArray[np.float32]], Any]:
-        """Return what runs the network, made when first needed."""
-        settings = (self.engine_, self.dtype, self.output, check_n_threads(self.n_threads))
-        key = (*settings, tuple(self._ranges().items()))
-        if "_made" not in self.__dict__ or self._made[0] != key:
-            engine, dtype, output, n_threads = settings
-            made = make_engine(
-                self._network,
-                engine=engine,
-                dtype=dtype,
-                output=output,
-                n_threads=n_threads,
-                ranges=self._ranges() or None,
-            )
-            self._made: tuple[Any, Callable[[Any], Any]] = key, made
-        return self._made[1]
-
-    def _ranges(self) -> dict[str, float]:
-        if self.dtype != "int8":
-            return {}
-        if getattr(self, "_ranges_of", None) not in (None, self._what_is_calibrated()):
-            raise InputError(
-                "the network or the scales are not those that int8 was calibrated for: call fit again"
-            )
-        return getattr(self, "ranges_", {})
-
-    def _what_is_calibrated(self) -> tuple[Any, ...]:
-        return self.model, self.layer, self.weights_fingerprint_, _check_scales(self.scales), self.resize
-
-    def _calibrate(self, X: Any) -> dict[str, float]:
-        """Ranges of activations on images spread evenly over `X`."""
-        X = as_sequence(X)
-        chosen = np.unique(np.linspace(0, len(X) - 1, min(len(X), _CALIBRATION_IMAGES)).astype(int))
-        n_threads = check_n_threads(self.n_threads)
-        sides = self.input_sides_
-        loaded = load_squares(X, chosen.tolist(), sides, self.resize, n_threads=min(n_threads, _LOADERS))
-
-        def batches() -> Iterator[NDArray[np.float32]]:
-            for _, squares in loaded:
-                if not isinstance(squares, InputError):
-                    for square in squares:
-                        yield self._preprocess(square[None].astype(np.float32))
-
-        with closing(loaded):
-            return calibrate(self._network, batches(), n_threads=n_threads)
-
-    def _descriptors_an_image(self, scales: Sequence[int] | None = None) -> int:
-        """Return how many descriptors an image has, at some of the scales or at all."""
-        if scales is None:
-            return sum(h * w for h, w in self.grids_)
-        return sum(math.prod(self._grid(input_side(scale))) for scale in scales) * len(self._views())
-
-    def _views(self) -> tuple[bool, ...]:
-        """Whether each view of a square is mirrored."""
-        return (False, True) if self.mirror else (False,)
-
-    def _grid(self, side: int) -> tuple[int, int]:
-        shape = self._network.compute_output_shape((1, side, side, 3))
-        return (int(shape[1]), int(shape[2])) if len(shape) == 4 else (1, 1)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.requires_fit = False
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what is pickled: not the network, which is built again when needed."""
-        state: dict[str, Any] = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in _NOT_PICKLED}
+    def store_section(self) -> Section:
+        """Return the section of the `store` for these parameters. The network is built if necessary."""
+        if self.store is None:
+            raise InputError("there is no store: CNNDescriptors(..., store='FOLDER')")
+        return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
-def _check_scales(scales: int | Sequence[int]) -> tuple[int, ...]:
-    listed = tuple(scales) if np.iterable(scales) else (scales,)
-    for scale in listed:
-        if isinstance(scale, bool) or not isinstance(scale, int | np.integer) or not 0 <= scale <= 10:
-            raise InputError(f"scales must be integers from 0 to 10, got {scale!r}")
-    if not listed or len(set(listed)) != len(listed):
-        raise InputError(f"scales must be at least one integer, none of them twice, got {scales!r}")
-    return tuple(int(scale) for scale in listed)
+def _check_parameters(features: CNNDescriptors) -> tuple[int, ...]:
+    """Check the parameters that need no network. Return the scales."""
+    scales = check_scales(features.scales)
+    check_choice(features.output, "output", ("host", "gpu", "store"))
+    if features.store is not None and features.output == "gpu":
+        raise InputError("a store is not on the GPU: use output='host' or output='store', or no store")
+    if features.store is None and features.output == "store":
+        raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
+    check_choice(features.resize, "resize", RESIZE_FILTERS)
+    check_choice(features.on_error, "on_error", ("raise", "skip"))
+    if features.batch_size is not None:
+        check_positive_int(features.batch_size, "batch_size")
+    return scales
 
 
-def _first_of_each(keys: Sequence[str | None], section: Section, done: Set[int]) -> list[int]:
-    """Return the first image of each key that the section lacks, without those that are done."""
-    first: dict[str, int] = {}
-    for i, key in enumerate(keys):
-        if key is not None and i not in done and key not in section:
-            first.setdefault(key, i)
-    return list(first.values())
+def _views(mirror: bool) -> tuple[bool, ...]:
+    """Return whether each view of a square is mirrored."""
+    return (False, True) if mirror else (False,)
 
 
-def _name(image: Any, index: int) -> str:
-    return str(Path(image)) if isinstance(image, str | os.PathLike) else f"image {index}"
+def _batch_settings(features: CNNDescriptors) -> BatchSettings:
+    return BatchSettings(
+        preprocess=features.network_.preprocess,
+        sides=features.input_sides_,
+        grids=features.grids_,
+        views=_views(features.mirror),
+        n_features=features.n_features_out_,
+        batch_size=features.batch_size,
+        resize=features.resize,
+        on_error=features.on_error,
+        n_threads=check_n_threads(features.n_threads),
+        progress=features.progress,
+        on_gpu=features.output == "gpu",
+    )
+
+
+def _settings_of(features: CNNDescriptors, scale: int | None = None) -> dict[str, Any]:
+    """Return the settings of the section in the store, or of the section of one scale."""
+    return section_settings(
+        features.network_,
+        check_scales(features.scales if scale is None else scale),
+        mirror=features.mirror,
+        resize=features.resize,
+        dtype=features.dtype,
+        ranges=_ranges(features),
+    )
+
+
+def _transform(
+    features: CNNDescriptors, images: Any
+) -> tuple[Descriptors | StoredDescriptors, ExtractionReport]:
+    if features.store is None:
+        return _extract_to_memory(features, images)
+    section = features.store_section()
+    stored: Descriptors | StoredDescriptors
+    if features.output == "store":
+        # Damage is looked for now, because nobody can repair it while the descriptors are read.
+        filled = _fill(features, images, section, check=True)
+        stored = StoredDescriptors(section, filled.keys, n_features=features.n_features_out_)
+    else:
+        stored, filled = fill_and_read(partial(_fill, features, images, section, check=False), section)
+    return stored, ExtractionReport(filled.skipped, filled.n_extracted)
+
+
+def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: bool) -> Filled:
+    scales = check_scales(features.scales)
+    return fill_section(
+        images,
+        section,
+        partial(_batches, features, images, with_keys=True),
+        single_scales=[_settings_of(features, scale) for scale in scales] if len(scales) > 1 else [],
+        on_error=features.on_error,
+        check=check,
+    )
+
+
+def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descriptors, ExtractionReport]:
+    n = sum(h * w for h, w in features.grids_)
+    values = empty((len(images) * n, features.n_features_out_), features.output)
+    lengths = np.zeros(len(images), np.int64)
+    skipped: list[tuple[int, str]] = []
+    for batch in _batches(features, images, range(len(images)), out=values):
+        lengths[batch.indices] = n
+        skipped += batch.skipped
+    used = values[: int(lengths.sum())]
+    if features.output == "gpu":
+        used = GpuArray(used, origin=import_keras().config.backend())
+    descriptors = Descriptors(used, np.concatenate([[0], np.cumsum(lengths)]))
+    return descriptors, ExtractionReport(skipped, len(images) - len(skipped))
+
+
+def _batches(features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any) -> Iterator[Batch]:
+    """Extract images. The engine is made only if there are any."""
+    if not wanted:
+        return iter(())
+    return extract_batches(images, wanted, _engine(features), _batch_settings(features), **options)
+
+
+def _engine(features: CNNDescriptors) -> Engine:
+    """Return the engine. It is kept until another one is needed."""
+    network, n_threads = features.network_, check_n_threads(features.n_threads)
+    ranges = _ranges(features) or None
+    settings = (features.engine_, features.dtype, features.output, n_threads)
+    key = (network, *settings, None if ranges is None else tuple(ranges.items()))
+    kept = features._kept_engine
+    if kept is None or kept[0] != key:
+        engine, dtype, output, n_threads = settings
+        made = make_engine(
+            network.keras_model,
+            engine=engine,
+            dtype=dtype,
+            output=output,
+            n_threads=n_threads,
+            ranges=ranges,
+        )
+        kept = features._kept_engine = (key, made)
+    return kept[1]
+
+
+def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:
+    """Measure ranges of activations for int8 on some of the images."""
+    settings = _batch_settings(features)
+    with closing(calibration_pixels(images, settings)) as pixels:
+        return calibrate(features.network_.keras_model, pixels, n_threads=settings.n_threads)
+
+
+def _calibration_key(features: CNNDescriptors) -> tuple[Any, ...]:
+    """Return what the ranges of activations depend on, apart from the images."""
+    scales = check_scales(features.scales)
+    return features.model, features.layer, features.weights_fingerprint_, scales, features.resize
+
+
+def _ranges(features: CNNDescriptors) -> dict[str, float] | None:
+    """Return the ranges of activations. None unless ``dtype="int8"``; empty if there are none yet."""
+    if features.dtype != "int8":
+        return None
+    if getattr(features, "_calibrated_for", None) not in (None, _calibration_key(features)):
+        raise InputError("dtype='int8' was calibrated for another network, scales or resize: call fit again")
+    ranges: dict[str, float] = getattr(features, "ranges_", {})
+    return ranges

@@ -1,4 +1,4 @@
-"""Start Keras without the announcements of its backend."""
+"""Start Keras without the messages that its backend prints."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def start_keras() -> None:
-    """Import Keras and wake its backend, keeping what TensorFlow's C++ side announces off standard error.
+    """Import Keras and start its backend. Messages of TensorFlow's C++ code go to the log.
 
-    TensorFlow prints it past Python and past TF_CPP_MIN_LOG_LEVEL, on file descriptor 2 itself.
+    TensorFlow writes them to file descriptor 2 directly. Neither ``sys.stderr`` nor TF_CPP_MIN_LOG_LEVEL has
+    an effect on them.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile("w+") as announcements:

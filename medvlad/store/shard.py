@@ -1,18 +1,18 @@
-"""A shard: descriptors of some hundred images in one file that never changes.
+"""A shard: one file with the descriptors of a few hundred images. It never changes.
 
-Descriptors behind a rectifier are mostly zeros. A shard (safetensors) keeps a bit a number, and numbers that
-are not zero::
+Most numbers behind ReLU are zero. A shard is a safetensors file that keeps one bit for each number, and the
+numbers that are not zero::
 
-    marks    bits, most significant first, of all numbers of all images, each image begins a byte
-    numbers  float32 or float16, those whose bit is set
+    marks    one bit for each number, most significant bit first; 1: not zero; each image begins a new byte
+    numbers  float32 or float16; the numbers whose bit is 1
 
-and in its header, for each image, its key, shape, how many numbers, and the CRC-32 of all of these. The
-header also holds the name of the section, which is the folder's name: a shard that was copied into another
-section is refused. The name of a shard is the SHA-256 of its bytes; it is written beside, flushed to the disk
-and renamed.
+For each image, the header holds its key, its shape, the number of its non-zero numbers, and the CRC-32 of all
+of these. The header also holds the name of the section, which is the name of the folder. A shard that was
+copied into another section is refused. The name of the file is the SHA-256 of its content. It is written
+atomically.
 
-It is read with plain reads, not through a map as safetensors does: where the disk fails or somebody cuts the
-file short, a map ends the process by a signal.
+Shards are read with plain reads, not with the memory map of safetensors. If the disk fails or the file is cut
+short, reading from a map ends the process with a signal.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ __all__ = [
 ]
 
 SHARD_IMAGES = 256
-SHARD_BYTES = 64 << 20  # of descriptors in memory
+SHARD_BYTES = 64 << 20  # size of the descriptors in memory
 DIGEST = "S16"
 _DTYPES = {name: np.dtype(kind) for name, kind in {"F32": "f4", "F16": "f2", "U8": "u1"}.items()}
-_LARGEST = np.iinfo(np.int32).max  # of what an index holds
+_LARGEST = np.iinfo(np.int32).max  # largest number in the index
 
 
 class Damaged(Exception):
-    """A shard, or an image in it, is not what was written; the message says which."""
+    """A shard, or an image in it, is not what was written. The message says which one."""
 
 
 class Foreign(Damaged):
-    """A shard of another section, whose name is `section`."""
+    """A shard belongs to another section. `section` is the name of that section."""
 
     def __init__(self, message: str, section: str) -> None:
         super().__init__(message)
@@ -67,30 +67,43 @@ class Foreign(Damaged):
 
 
 def digests_of(keys: Collection[str | None]) -> NDArray[np.bytes_]:
-    """Sixteen bytes for each key, by which an index in memory knows its image; none for None."""
+    """Return a digest of 16 bytes for each key. The digest of None is empty."""
     digests = (b"" if key is None else hashlib.blake2b(key.encode(), digest_size=16).digest() for key in keys)
     return np.fromiter(digests, DIGEST, len(keys))
 
 
 def write_shard(folder: Path, images: Mapping[str, NDArray[Any]]) -> Path:
-    """Write a shard and return its path."""
+    """Write a shard.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the section.
+    images : mapping of str to ndarray (n, D), float32 or float16
+        Descriptors of each image by key.
+
+    Returns
+    -------
+    Path
+        File of the shard.
+    """
     from safetensors.numpy import save
 
     marks, numbers, rows = [], [], []
     for key, values in images.items():
-        is_there = values.view(f"u{values.itemsize}") != 0  # not even -0.0 is lost
+        is_there = values.view(f"u{values.itemsize}") != 0  # as bits, so that -0.0 is kept
         packed, kept = np.packbits(is_there), values[is_there]
         marks.append(packed)
         numbers.append(kept)
         rows.append([key, *values.shape, kept.size, _checksum(key, values.shape, packed, kept)])
     tensors = {"marks": np.concatenate(marks), "numbers": np.concatenate(numbers)}
-    # One entry: safetensors writes several in any order, and the same images must give the same bytes.
+    # One entry, because safetensors writes several in any order and the same images must give the same bytes.
     about = {"images": rows, "section": folder.name}
     return publish(folder, save(tensors, {"shard": json.dumps(about)}))
 
 
 def section_of(content: bytes) -> str | None:
-    """Return the section's name in the header of a shard's bytes; None if they are no shard."""
+    """Return the section in the header of a shard's content. None: the content is not a shard."""
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return str(json.loads(header["__metadata__"]["shard"])["section"])
@@ -99,7 +112,7 @@ def section_of(content: bytes) -> str | None:
 
 
 def publish(folder: Path, content: bytes) -> Path:
-    """Write a shard's content to the disk under its name; return its path."""
+    """Write the content of a shard atomically. Return its path."""
     target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
     try:
         with atomic_file(target) as file:
@@ -112,14 +125,27 @@ def publish(folder: Path, content: bytes) -> Path:
 
 
 class Shard:
-    """A shard that is read image by image.
+    """A shard that is open for reading, image by image.
+
+    Parameters
+    ----------
+    file : Path
+
+    Attributes
+    ----------
+    keys : list of str
+        Key of each image.
+    shapes : list of (int, int)
+        Shape (n, D) of each image.
+    dtype : dtype
+        Number format on disk.
 
     Raises
     ------
     Foreign
-        If the header names another section than the folder of the file.
+        If the header holds another section than the folder of the file.
     Damaged
-        If the file is not a whole shard.
+        If the file is not a complete shard.
     """
 
     def __init__(self, file: Path) -> None:
@@ -127,8 +153,8 @@ class Shard:
         try:
             self._descriptor = open_for_reading(file)
         except FileNotFoundError:
-            if os.path.lexists(file):  # a link to nowhere
-                raise self._unreadable("it is a link to nothing") from None
+            if os.path.lexists(file):  # a broken link
+                raise self._unreadable("it is a link to a file that does not exist") from None
             raise
         except OSError as error:
             raise self._unreadable(error.strerror) from error
@@ -143,7 +169,7 @@ class Shard:
             self._checks = [int(row[4]) for row in rows]
             sizes = [size for row in rows for size in (int(row[1]), int(row[2]), int(row[3]))]
             if not all(0 <= size <= _LARGEST for size in sizes):
-                raise ValueError("a size that no image has")
+                raise ValueError("an image has an impossible size")
             self._marks = np.cumsum([0, *((n * d + 7) // 8 for n, d in self.shapes)])
             self._numbers = np.cumsum([0, *(int(row[3]) for row in rows)])
             tensors = header["marks"], header["numbers"]
@@ -156,13 +182,13 @@ class Shard:
         if section != file.parent.name:
             raise Foreign(f"{file} belongs to another section: {section[:64]!r}", section)
         if lengths != [self._marks[-1], self._numbers[-1]] or self._dtypes[0] != np.uint8:
-            raise Damaged(f"{file} is damaged (its parts are of other lengths than its header says)")
+            raise Damaged(f"{file} is damaged (the lengths of its parts differ from its header)")
         for begin, count, dtype in zip(self._begins, lengths, self._dtypes, strict=True):
             if not 0 <= begin <= begin + count * dtype.itemsize <= os.fstat(self._descriptor).st_size:
                 raise Damaged(f"{file} is damaged (it is cut short)")
 
     def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """Return marks and numbers of an image, as they were written."""
+        """Return marks and numbers of an image. Raise Damaged if they are not what was written."""
         shape = self.shapes[index]
         marks = self._part(0, int(self._marks[index]), int(self._marks[index + 1]))
         numbers = self._part(1, int(self._numbers[index]), int(self._numbers[index + 1]))
@@ -171,7 +197,7 @@ class Shard:
         return marks, numbers
 
     def read(self, index: int) -> NDArray[np.float32]:
-        """Descriptors (n, D) of an image."""
+        """Return the descriptors (n, D) of an image."""
         shape = self.shapes[index]
         marks, numbers = self.parts(index)
         values = np.zeros(shape[0] * shape[1], np.float32)
@@ -184,7 +210,7 @@ class Shard:
         return np.frombuffer(self._bytes(begin, (last - first) * dtype.itemsize), dtype)
 
     def _bytes(self, begin: int, length: int) -> bytes:
-        """Read so many bytes, all of which must be there."""
+        """Read bytes. Raise Damaged if the file is too short."""
         try:
             if not 0 <= begin <= begin + length <= os.fstat(self._descriptor).st_size:
                 raise Damaged(f"{self.file} is damaged (it is cut short)")
@@ -196,7 +222,7 @@ class Shard:
         return content
 
     def is_its_name(self) -> bool:
-        """Whether the file is, byte for byte, what was written."""
+        """Return whether the file is, byte for byte, what was written."""
         return is_its_name(self.file)
 
     def _unreadable(self, reason: str | None) -> InputError:
@@ -204,18 +230,18 @@ class Shard:
 
 
 def is_its_name(file: Path) -> bool:
-    """Whether a shard is, byte for byte, what was written; also true if it is gone."""
+    """Return whether a shard is, byte for byte, what was written. True if the file does not exist."""
     try:
         with file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest() == file.stem
-    except FileNotFoundError:  # the gc of another process
+    except FileNotFoundError:  # removed by the gc of another process
         return True
     except OSError as error:
         raise _unreadable(file, error.strerror) from error
 
 
 def _unreadable(file: Path, reason: str | None) -> InputError:
-    """Say so: what a network file system withholds for a moment must not be taken for damaged."""
+    """Return an error. A file that cannot be read now is not damaged: its network may be down."""
     return InputError(
         f"the shard {file} cannot be opened or read ({reason}): check its permissions and disk, or remove it"
     )

@@ -1,24 +1,30 @@
-"""The descriptor store: what a network made of an image, on disk, so that it is never made twice.
+"""The descriptor store: descriptors on disk, so that no image goes through the same network twice.
 
 ::
 
-    STORE/format.json                what this folder is, and its version
-    STORE/SECTION/settings.json      network, layer, weights, scales, ...: one section for each choice of them
-    STORE/SECTION/CONTENT.shard      descriptors of some hundred images (safetensors), named by its SHA-256
-    STORE/SECTION/.*.part            a shard that is being written
+    STORE/format.json                marks the folder as a store, and holds the version of its format
+    STORE/SECTION/settings.json      settings of the section: network, layer, weights, scales, ...
+    STORE/SECTION/CONTENT.shard      descriptors of a few hundred images; the name is the SHA-256 of the file
+    STORE/SECTION/.*.part            a shard that a writer has not finished
 
-Images are known by the SHA-256 of their bytes, so names and folders do not matter and two copies are stored
-once. A section is named by the hash of its settings: another layer, scale or filter never meets
-these numbers. Each shard's header holds that name, and a shard found in another section is not used. If the
-settings hold "shape", every image of the section has that shape (n, D).
+A section holds the descriptors that one choice of settings gives. Its name is the hash of the settings, so
+descriptors of another layer, scale or filter never get into it. Each shard also holds that name. A shard that
+was copied into another section is not used. If the settings have a "shape", every image of the section has
+that shape (n, D).
 
-A shard is described in :mod:`medvlad.store.shard`, its merging in :mod:`medvlad.store.compaction`.
+The key of an image is the SHA-256 of its content. Names and folders of images do not matter, and two copies
+of an image are stored once.
 
-Shards are written beside, flushed to the disk and renamed: whoever is killed loses the shard in hand and
-nothing else. They never change, so any number of processes may read and write one store; an image that two of
-them wrote is there twice until `gc`. A damaged image is as good as none: it is told, and extracted again.
+A writer writes a shard under a temporary name, flushes it to the disk and renames it. A writer that is killed
+loses the shard that it has not finished, and nothing else. A shard never changes, so any number of processes
+may read and write one store. Two processes may store the same image twice; `gc` removes the second copy.
+Damaged entries are logged and extracted again.
 
-`gc` never leaves an image without a shard; whoever finds a shard gone looks where its images are now.
+While `gc` moves images to other shards, every image is in at least one of them. A reader that misses a shard
+looks for its images in the new ones.
+
+See also :mod:`medvlad.store.shard` for the file format, :mod:`medvlad.store.index` for the index in memory,
+and :mod:`medvlad.store.compaction` for `gc`.
 """
 
 from __future__ import annotations
@@ -28,137 +34,119 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.atomic_file import atomic_file, is_abandoned
+from medvlad._util.atomic_file import atomic_file
 from medvlad._util.validate import InputError, check_choice
-from medvlad.descriptors.checks import check_finite
-from medvlad.store import shard as shard_file
-from medvlad.store.compaction import Merger, only_one
-from medvlad.store.shard import DIGEST, Damaged, Shard, digests_of, publish, section_of, write_shard
+from medvlad.store.compaction import collect_garbage, damage_in
+from medvlad.store.index import Index, Place
+from medvlad.store.shard import Damaged, Shard, digests_of, publish, section_of
+from medvlad.store.writer import ShardWriter
 
-__all__ = ["DescriptorStore", "Section", "ShardWriter"]
+__all__ = ["DescriptorStore", "Section"]
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = {"format": "medvlad descriptor store", "version": 2}
-_FIND_IMAGES = 1 << 14  # looked up at a time
-_RECENT_IMAGES = 1 << 14  # added before they are sorted into the index, which takes a look at all of it
-
-# Where an image is: the number of its shard and its own in there; and its shape (n, D).
-_PLACE = np.dtype([("shard", np.int32), ("number", np.int32), ("rows", np.int32), ("width", np.int32)])
+_RECENT_IMAGES = 1 << 14  # sorted into the index together, because that copies the whole index
 
 
 class DescriptorStore:
-    """A folder of descriptors.
+    """A folder that keeps descriptors on disk.
 
     Parameters
     ----------
     path : path
-        Made when something is written.
+        Folder of the store. The first write makes it.
 
     Raises
     ------
     InputError
-        If the path is a file, or a folder of something else.
+        If the path is a file, a folder that is not a store, or a store of another version.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         marker = self.path / "format.json"
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is not a folder: name one for the descriptor store")
-        # Others may be at its making: their unfinished files are nothing yet; then comes the marker.
+            raise InputError(
+                f"{self.path} is not a folder: give the folder of a descriptor store, or a new one"
+            )
+        # Another process that makes the store writes the marker first, under a temporary name.
         if self.path.is_dir():
             others = [file for file in self.path.iterdir() if file.suffix != ".part"]
             if others and not marker.exists():
-                raise InputError(f"{self.path} is a folder of something else: name an empty or a new one")
+                raise InputError(
+                    f"{self.path} is a folder of something else: give an empty folder or a new one"
+                )
         if marker.exists():
             try:
                 found = json.loads(marker.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise InputError(f"{marker} cannot be read ({error}): is this a descriptor store?") from error
             if found != _FORMAT:
-                raise InputError(f"{self.path} is a store of another version: {found}, this is {_FORMAT}")
+                raise InputError(
+                    f"{self.path} is a store of another version ({found}, expected {_FORMAT}): give another "
+                    "folder, or install the medvlad that made it"
+                )
 
     def section(self, settings: Mapping[str, Any]) -> Section:
-        """Return the part of the store for these settings, JSON values all of them."""
+        """Return the section for these settings.
+
+        Parameters
+        ----------
+        settings : mapping of str to JSON value
+
+        Returns
+        -------
+        Section
+            Empty if the store has no such section.
+        """
         return Section(self.path / _section_name(settings), dict(settings), self)
 
     def sections(self) -> list[Section]:
-        """Return every section that is there."""
+        """Return all sections.
+
+        Raises
+        ------
+        InputError
+            If a file of settings is damaged.
+        """
         found = []
         for file in sorted(self.path.glob("*/settings.json")):
             try:
                 settings = dict(json.loads(file.read_text(encoding="utf-8")))
             except (OSError, ValueError, TypeError) as error:
                 raise InputError(
-                    f"{file} is damaged ({error}): remove it, a run with the same settings writes it anew"
+                    f"{file} is damaged ({error}): remove it; a run with the same settings writes it again"
                 ) from error
             found.append(Section(file.parent, settings, self))
         return found
 
     def prepare(self) -> None:
-        """Make the folder and say what it is."""
+        """Make the folder and mark it as a store."""
         _write_once(self.path / "format.json", json.dumps(_FORMAT) + "\n")
 
 
-@dataclass(frozen=True)
-class _Index:
-    """Places of images by a digest of their keys, sorted: 32 bytes an image."""
-
-    digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, DIGEST))
-    places: NDArray[np.void] = field(default_factory=lambda: np.empty(0, _PLACE))
-
-    def joined(self, found: list[_Index]) -> _Index:
-        """Return an index with the images of others besides, which are let go of; the first place counts."""
-        found.insert(0, self)
-        digests = np.concatenate([index.digests for index in found])
-        places = np.concatenate([index.places for index in found])
-        found.clear()
-        order = np.argsort(digests, kind="stable")
-        digests = digests[order]
-        doubles = np.flatnonzero(digests[1:] == digests[:-1]) + 1
-        if len(doubles):
-            order, digests = np.delete(order, doubles), np.delete(digests, doubles)
-        return _Index(digests, places[order])
-
-    def without(self, digest: bytes) -> _Index:
-        """Return an index without an image."""
-        kept = self.digests != digest
-        return _Index(self.digests[kept], self.places[kept])
-
-    def find(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
-        """Places of images (B,); a shard of -1 for those that are not there."""
-        places = np.full(len(digests), np.array((-1, -1, 0, 0), _PLACE))
-        for start in range(0, len(digests) if len(self.digests) else 0, _FIND_IMAGES):
-            part = digests[start : start + _FIND_IMAGES]
-            found = np.minimum(np.searchsorted(self.digests, part), len(self.digests) - 1)
-            known = self.digests[found] == part
-            places[start : start + _FIND_IMAGES][known] = self.places[found[known]]
-        return places
-
-    def place(self, digest: bytes) -> tuple[int, int, int, int] | None:
-        """As `find`, of one image, and quick."""
-        at = int(np.searchsorted(self.digests, digest))
-        if at == len(self.digests) or self.digests[at] != digest:
-            return None
-        place: tuple[int, int, int, int] = self.places[at].item()
-        return place
-
-
 class Section:
-    """Descriptors made with one choice of settings: a mapping from image key to an array (n, D).
+    """Descriptors that one choice of settings gives: a mapping from image key to an array (n, D).
 
-    It holds 32 bytes an image in memory. Any number of threads may use it at once.
+    A section needs 32 bytes of memory for each image. Any number of threads may use it at the same time.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the section.
+    settings : dict
+        Settings of the section.
+    store : DescriptorStore
+        Store of the section.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], store: DescriptorStore) -> None:
@@ -166,8 +154,8 @@ class Section:
         self.settings = settings
         self._store = store
         self._lock = threading.RLock()
-        self._index = _Index()
-        self._recent: dict[bytes, tuple[int, int, int, int]] = {}  # added, not yet sorted into the index
+        self._index = Index()
+        self._recent: dict[bytes, Place] = {}  # added, and not yet sorted into the index
         self._shards: list[Path] = []
         self._open: tuple[Path, Shard] | None = None
         self.refresh()
@@ -176,22 +164,22 @@ class Section:
         return Section, (self.path, self.settings, self._store)
 
     def refresh(self) -> None:
-        """Look for shards that others have written or replaced."""
+        """Look for shards that other processes have written or replaced."""
         with self._lock:
             self._settle()
             while not self._refreshed():
                 pass
 
     def _refreshed(self) -> bool:
-        """Read the headers of new shards; whether none of them vanished meanwhile."""
+        """Read the headers of new shards. False if one of them vanished meanwhile."""
         files = set(self.path.glob("*.shard"))
-        if not files.issuperset(self._shards):  # another shard, passed over so far, may hold these images
-            self._index, self._shards, self._open = _Index(), [], None
-        shards, found = list(self._shards), list[_Index]()
+        if not files.issuperset(self._shards):  # another shard may hold the images of the missing one
+            self._index, self._shards, self._open = Index(), [], None
+        shards, found = list(self._shards), list[Index]()
         for file in sorted(files.difference(shards)):
             try:
                 shard = self._checked(Shard(file))
-                found.append(_indexed(len(shards), shard.keys, shard.shapes))
+                found.append(Index.of_shard(len(shards), shard.keys, shard.shapes))
             except FileNotFoundError:
                 return False
             except Damaged as damage:
@@ -204,16 +192,16 @@ class Section:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """Shape (n, D) of each image; None if the settings do not say."""
+        """Shape (n, D) of each image. None: the settings have no shape."""
         shape = self.settings.get("shape")
         return None if shape is None else (int(shape[0]), int(shape[1]))
 
     def _checked(self, shard: Shard) -> Shard:
-        """Return the shard; refuse one with an image that has not the section's shape."""
+        """Return the shard. Raise Damaged if one of its images does not have the section's shape."""
         wanted = self.shape
         if wanted is not None:
             for shape in set(shard.shapes) - {wanted}:
-                raise Damaged(f"{shard.file} has an image of shape {shape}, and this section is of {wanted}")
+                raise Damaged(f"{shard.file} has an image of shape {shape}, and this section needs {wanted}")
         return shard
 
     def __len__(self) -> int:
@@ -235,107 +223,94 @@ class Section:
             yield from (keys[i] for i in np.flatnonzero(here))
 
     def get(self, key: str) -> NDArray[np.float32] | None:
-        """Descriptors (n, D) of an image; None where there are none, or they are damaged."""
+        """Return the descriptors (n, D) of an image. None: the section lacks them, or they are damaged."""
         return self.read(digests_of([key])[0])
 
     def read(self, digest: bytes) -> NDArray[np.float32] | None:
-        """As `get`, of the image whose key has this digest."""
+        """Return the descriptors of the image whose key has this digest. See :meth:`get`."""
         values: NDArray[np.float32] | None = self._look(digest, Shard.read)
         return values
 
     def places(self, digests: NDArray[np.bytes_]) -> NDArray[np.void]:
-        """Shard, number, rows, width of images, shape (B,); a shard of -1 where there is no such image."""
+        """Return the places of images. See :meth:`medvlad.store.index.Index.find`."""
         return self._settle().find(digests)
 
-    def forget_damaged(self) -> None:
-        """Read everything, so that what is damaged counts as missing."""
-        index = self._settle()
-        for position in np.argsort(index.places, order=("shard", "number")):
-            self._look(index.digests[position], Shard.parts)
+    def forget_damaged(self, keys: Collection[str | None]) -> None:
+        """Read some images, so that damaged ones count as missing. No other image is read.
+
+        Parameters
+        ----------
+        keys : collection of str or None
+            Keys of the images. None is left out.
+        """
+        digests = np.unique(digests_of([key for key in keys if key is not None]))
+        places = self._settle().find(digests)
+        for position in np.argsort(places, order=("shard", "number")):  # each shard is opened once
+            self._look(digests[position], Shard.parts)
 
     def prepare(self) -> None:
-        """Make the folder and say what is in it."""
+        """Make the folder and write its settings."""
         self._store.prepare()
         _write_once(self.path / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
 
     def writer(self, dtype: str = "float32") -> ShardWriter:
-        """Return what adds images to this section."""
+        """Return a context manager that adds images to this section.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float16"}, default="float32"
+            Number format on disk.
+        """
         self.prepare()
         return ShardWriter(self, check_choice(dtype, "dtype", ("float32", "float16")))
 
+    def sibling(self, settings: Mapping[str, Any]) -> Section:
+        """Return the section of the same store with other settings."""
+        return self._store.section(settings)
+
     def n_bytes(self) -> int:
-        """Size on disk."""
+        """Return the size on disk in bytes."""
         total = 0
         for file in self.path.glob("*.shard"):
-            with suppress(FileNotFoundError):  # the gc of another process
+            with suppress(FileNotFoundError):  # removed by the gc of another process
                 total += file.stat().st_size
         return total
 
     def verify(self) -> list[str]:
-        """Read everything; return one sentence for each damaged shard or image, and for wrong settings."""
-        found = []
-        if self.path.name != _section_name(self.settings):
-            found.append(
-                f"{self.path / 'settings.json'} is not what the name of its folder says: it was changed, or "
-                "the folder was renamed. Remove it; a run with the right settings writes it again"
-            )
-        for file in sorted(self.path.glob("*.shard")):
-            try:
-                shard = self._checked(Shard(file))
-            except FileNotFoundError:  # the gc of another process
-                continue
-            except Damaged as damage:
-                found.append(str(damage))
-                continue
-            before = len(found)
-            for index in range(len(shard.keys)):
-                try:
-                    shard.parts(index)
-                except Damaged as damage:
-                    found.append(str(damage))
-            if len(found) == before and not shard.is_its_name():
-                found.append(f"{file} is not what its name says")
-        return found
+        """Read all images.
+
+        Returns
+        -------
+        list of str
+            One sentence for each damaged shard or image, and for settings that were changed.
+        """
+        return _changed_settings(self.path, self.settings) + damage_in(self.path, self._checked)
 
     def gc(self) -> int:
-        """Remove what is damaged, double, or left by processes that are gone; join small shards.
+        """Remove damaged entries, second copies and files of processes that have ended; join small shards.
 
-        Good images of a shard that cannot stay as it is are on the disk in another before it goes, so being
-        killed loses none. A whole shard of another section is not removed but moved to the folder of its
-        section. Other processes may read and write meanwhile.
+        Undamaged images of a shard are written to another one before the shard is removed, so a killed `gc`
+        loses no image. An undamaged shard of another section is moved to the folder of its section. Other
+        processes may read and write at the same time.
 
         Returns
         -------
         int
-            Bytes freed.
+            Number of bytes that were freed.
 
         Raises
         ------
         InputError
-            If another `gc` is at work here, or the folder cannot be read or written.
+            If another `gc` works in this section, or the folder cannot be read or written.
         """
         if not self.path.is_dir():
             return 0
-        merger, held = Merger(self.path, self._checked), set[bytes]()
-        try:
-            with only_one(self.path / "gc.lock"):
-                for file in sorted(self.path.glob("*.shard")):
-                    merger.look_at(file, held)
-                merger.flush()
-                for file in self.path.glob("*.part"):
-                    with suppress(FileNotFoundError):  # it has got its name
-                        inode = file.stat().st_ino
-                        if is_abandoned(file):
-                            merger.remove(file, inode)
-        except OSError as error:
-            raise InputError(
-                f"the store {self.path} cannot be tidied: {error.strerror or error}; no image in it is lost"
-            ) from error
+        freed = collect_garbage(self.path, self._checked)
         self.refresh()
-        return merger.freed
+        return freed
 
     def adopt(self, content: bytes) -> None:
-        """Write a shard that was made elsewhere, byte for byte.
+        """Write a shard that another process has made. `content` is its file.
 
         Raises
         ------
@@ -345,42 +320,41 @@ class Section:
         made_for = section_of(content)
         if made_for != self.path.name:
             raise InputError(
-                f"a shard made elsewhere is not of the section {self.path.name} but of {made_for}: it is not "
-                "put into the store. Install the same medvlad on all machines"
+                f"a shard that another process made belongs to the section {made_for}, not to "
+                f"{self.path.name}, and was not stored: install the same medvlad on all machines"
             )
         self.prepare()
         file = publish(self.path, content)
         with self._lock:
             self._settle()
-            if file in self._shards:  # it has taken the place of a damaged one
-                self._index, self._shards, self._open = _Index(), [], None
+            if file in self._shards:  # it has replaced a damaged one
+                self._index, self._shards, self._open = Index(), [], None
         self.refresh()
 
     def add(self, file: Path, images: Mapping[str, NDArray[Any]]) -> None:
-        """Remember a shard that was written."""
+        """Add the images of a shard that was written to the index."""
         with self._lock:
             for i, (digest, values) in enumerate(zip(digests_of(images), images.values(), strict=True)):
                 self._recent[digest] = (len(self._shards), i, len(values), values.shape[1])
             self._shards.append(file)
-            self._open = None  # it may have taken the place of a damaged one
+            self._open = None  # the new file may have replaced a damaged one
             if len(self._recent) >= _RECENT_IMAGES:
                 self._settle()
 
-    def _settle(self) -> _Index:
-        """Sort what was added into the index, and return that."""
+    def _settle(self) -> Index:
+        """Sort the images that were added into the index, and return the index."""
         with self._lock:
             if self._recent:
-                digests = np.fromiter(self._recent, DIGEST, len(self._recent))
-                places = np.array(list(self._recent.values()), _PLACE)
-                self._index, self._recent = self._index.joined([_Index(digests, places)]), {}
+                recent = Index.of_places(self._recent)
+                self._index, self._recent = self._index.joined([recent]), {}
             return self._index
 
-    def _place(self, digest: bytes) -> tuple[int, int, int, int] | None:
+    def _place(self, digest: bytes) -> Place | None:
         with self._lock:
             return self._recent.get(digest) or self._index.place(digest)
 
     def _look(self, digest: bytes, read: Callable[[Shard, int], Any]) -> Any:
-        """Return what `read` makes of an image; None where there is none, or one found to be damaged."""
+        """Return ``read(shard, number)`` for an image. None: the section lacks it, or it is damaged."""
         while True:
             with self._lock:
                 place = self._place(digest)
@@ -391,7 +365,7 @@ class Section:
                     if self._open is None or self._open[0] != file:
                         self._open = file, self._checked(Shard(file))
                     shard = self._open[1]
-                except FileNotFoundError:  # a gc has put its images elsewhere
+                except FileNotFoundError:  # a gc has moved its images to another shard
                     self.refresh()
                     continue
                 except Damaged as damage:
@@ -402,72 +376,30 @@ class Section:
                 return self._forget(digest, damage)
 
     def _forget(self, digest: bytes, damage: Damaged) -> None:
+        """Log a damaged image and remove it from the index."""
         logger.warning("%s: it will be extracted again", damage)
         with self._lock:
             self._index = self._settle().without(digest)
 
 
-class ShardWriter:
-    """Collects images and writes a shard whenever there are enough; the rest on leaving the context."""
-
-    def __init__(self, section: Section, dtype: str) -> None:
-        self._section, self._dtype = section, np.dtype(dtype)
-        self._images: dict[str, NDArray[np.float32]] = {}
-        self._bytes = 0
-
-    def add(self, key: str, values: NDArray[np.float32]) -> None:
-        """Take descriptors (n, D) of an image.
-
-        Raises
-        ------
-        InputError
-            If they are not finite numbers, or beyond the dtype of this writer, or not of the section's shape.
-        """
-        if self._section.shape not in (None, np.shape(values)):
-            raise InputError(
-                f"descriptors of the image {key} have shape {np.shape(values)}, and the section "
-                f"{self._section.path} is of {self._section.shape}"
-            )
-        if key in self._images or key in self._section:
-            return
-        with np.errstate(over="ignore"):
-            kept = np.array(values, self._dtype)
-        check_finite(kept, name=f"descriptors of the image {key} as {self._dtype}")
-        self._images[key] = kept
-        self._bytes += self._images[key].nbytes
-        if len(self._images) >= shard_file.SHARD_IMAGES or self._bytes >= shard_file.SHARD_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has been collected."""
-        if not self._images:
-            return
-        self._section.add(write_shard(self._section.path, self._images), self._images)
-        self._images, self._bytes = {}, 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.flush()
-
-
 def _section_name(settings: Mapping[str, Any]) -> str:
-    """Return the name of a section's folder: the first 16 digits of the hash of its settings."""
+    """Return the name of a section's folder: the first 16 digits of the SHA-256 of its settings."""
     text = json.dumps(dict(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _indexed(shard: int, keys: Collection[str], shapes: Sequence[tuple[int, int]]) -> _Index:
-    """Index of the images of a shard, in their order."""
-    rows = [(shard, number, *shape) for number, shape in enumerate(shapes)]
-    return _Index(digests_of(keys), np.array(rows, _PLACE))
+def _changed_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if the settings of a section are not those of the name of its folder."""
+    if folder.name == _section_name(settings):
+        return []
+    return [
+        f"{folder / 'settings.json'} does not match the name of its folder: the settings were changed, or "
+        "the folder was renamed. Remove the file; a run with the right settings writes it again"
+    ]
 
 
 def _write_once(file: Path, text: str) -> None:
-    """Write a small file in one step, unless it is there."""
+    """Write a small file atomically, unless it exists."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if not file.exists():

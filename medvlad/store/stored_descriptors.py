@@ -1,17 +1,18 @@
-"""Descriptors that stay in the store: read image by image, block by block, never all of them at once.
+"""Descriptors that stay in the store and are read block by block.
 
 ::
 
-    images as listed     a b c d e f ...          shards of the store   | c a b | f d | e ...
-    blocks() yields      (0 1 2), descriptors of a b c; then (3 5), those of d f; ...
+    listed images        a b c d e f ...
+    shards of the store  | c a b | f d | e ...
+    blocks()             images (0, 1, 2) with the descriptors of a, b, c; then images (3, 5) with d, f; ...
 
-An image costs 24 bytes here, 16 more while blocks are read, and 32 in the section's index; its descriptors,
-some kilobytes, stay on the disk.
-Each shard is read once, from its beginning to its end, in the order in which the images need them: images
-listed in the order in which they were extracted come in that order.
+An image needs 24 bytes of memory, 16 more bytes while blocks are read, and 32 bytes in the index of the
+section. Its descriptors, some kilobytes, stay on the disk. Each shard is read once, from its beginning to its
+end. Shards come in the order of the first image that needs them, so images that are listed in the order of
+their extraction come in that order.
 
-Sampling.  How many descriptors each image has stands in the headers of the shards, so rows are drawn by their
-number and only they are kept. No reservoir is needed, which would have to read every descriptor.
+Samples are drawn by row number, because the headers of the shards hold the number of descriptors of each
+image. Only the images with a drawn row are read.
 """
 
 from __future__ import annotations
@@ -35,28 +36,29 @@ _BLOCK_BYTES = 16 << 20
 
 
 class StoredDescriptors(Sequence[NDArray[np.float32]]):
-    """A ragged batch of local descriptors in a store; estimators take it where they take Descriptors.
+    """A ragged batch of local descriptors in a store. Estimators accept it in place of Descriptors.
 
     Parameters
     ----------
     section : Section
-        Of a :class:`medvlad.store.store.DescriptorStore`.
+        Section of a :class:`medvlad.store.store.DescriptorStore`.
     keys : sequence of str or None
-        Key of each image, as :func:`medvlad.images.hashed_file.image_key` makes them; None: an image without
+        Key of each image. See :func:`medvlad.images.hashed_file.image_key`. None: the image has no
         descriptors.
-    n_features : int, optional
-        Width D; needed only where no image has descriptors.
+    n_features : int or None, default=None
+        Width D of a descriptor. Needed only if no image has descriptors.
 
     Attributes
     ----------
     offsets : ndarray of int64, shape (B + 1,)
-        Image `i` has the descriptors number ``offsets[i]`` to ``offsets[i + 1]`` of all.
+        Image `i` has the descriptors ``offsets[i]`` to ``offsets[i + 1] - 1``.
     n_features : int
+        Width D of a descriptor.
 
     Raises
     ------
     InputError
-        If the store has no such image, images are of different width, or the width is unknown.
+        If the section lacks an image, images have different widths, or the width is unknown.
     """
 
     __slots__ = ("_digests", "_section", "n_features", "offsets")
@@ -88,7 +90,7 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all descriptors in memory."""
+        """Size in bytes that all descriptors would have in memory."""
         return 4 * self.n_features * int(self.offsets[-1])
 
     def __len__(self) -> int:
@@ -99,17 +101,17 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
     @overload
     def __getitem__(self, index: slice) -> StoredDescriptors: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | StoredDescriptors:
-        """Descriptors (n_i, D) of image `index`, read now; or a run of images, which are not read."""
+        """Read the descriptors (n_i, D) of one image, or return a range of images without reading them."""
         if isinstance(index, slice):
             return self.take(range(*index.indices(len(self))))
         return self._read(range(len(self))[index])
 
     def take(self, indices: Sequence[int] | NDArray[np.integer | np.bool_]) -> StoredDescriptors:
-        """Return the images at `indices`, in that order; nothing is read.
+        """Return the images at `indices`, in that order, without reading them.
 
         Parameters
         ----------
-        indices : sequence of int, or of bool of shape (n_images,)
+        indices : sequence of int, or of bool with shape (n_images,)
 
         Returns
         -------
@@ -118,7 +120,7 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
         Raises
         ------
         InputError
-            If they are neither, or outside.
+            If `indices` are neither, or out of range.
         """
         index = check_indices(indices, len(self))
         taken = StoredDescriptors.__new__(StoredDescriptors)
@@ -134,19 +136,19 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
         Parameters
         ----------
         max_bytes : int, default=16,777,216
-            Of the descriptors of a block; an image that is larger is a block by itself.
+            Maximum size of the descriptors in a block. A larger image is a block of its own.
 
         Yields
         ------
         indices : ndarray of int64, shape (b,)
-            Which images these are.
+            Indices of the images in this block.
         descriptors : Descriptors
-            Theirs, in that order.
+            Descriptors of these images, in the same order.
 
         Raises
         ------
         InputError
-            If an image has been damaged.
+            If the entry of an image is damaged.
         """
         limit = check_positive_int(max_bytes, "max_bytes") // (4 * self.n_features)
         order = self._in_order_of_shards(np.arange(len(self)))
@@ -163,13 +165,14 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
             first, begin = last, int(ends[last - 1])
 
     def sample(self, n: int, random_state: Any = None) -> NDArray[np.float32]:
-        """Draw descriptors, each equally likely, none twice; in memory are those drawn and one image.
+        """Draw descriptors uniformly without replacement. The sample and one image are in memory.
 
         Parameters
         ----------
         n : int
-            How many; all of them, where there are no more.
+            Number of descriptors. All of them are returned if there are not more.
         random_state : int, RandomState or None, default=None
+            Seed of the draw. None: a different sample at each call.
 
         Returns
         -------
@@ -184,18 +187,18 @@ class StoredDescriptors(Sequence[NDArray[np.float32]]):
             values[part] = self._read(i)[rows[part] - self.offsets[i]]
         return values
 
-    @memory_for("all descriptors", "leave them in the store, estimators read them block by block")
+    @memory_for("all descriptors", "leave them in the store; estimators read them block by block")
     def load(self) -> Descriptors:
-        """Read everything into memory."""
+        """Read all descriptors into memory."""
         values = np.empty((int(self.offsets[-1]), self.n_features), np.float32)
         for i in self._in_order_of_shards(np.arange(len(self))):
             values[self.offsets[i] : self.offsets[i + 1]] = self._read(i)
         return Descriptors(values, self.offsets)
 
     def _in_order_of_shards(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sort images so that those of one shard are together, shards by the first image that needs them."""
+        """Sort images by shard. Shards come in the order of the first image that needs them."""
         shards = self._section.places(self._digests[images])["shard"]
-        # An image that is in no shard goes with the one before it.
+        # An image without descriptors stays behind the image before it.
         shards = shards[np.maximum.accumulate(np.where(shards >= 0, np.arange(len(shards)), 0))]
         first = np.full(shards.max(initial=-1) + 2, len(shards))
         np.minimum.at(first, shards, np.arange(len(shards)))

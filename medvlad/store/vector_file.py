@@ -1,7 +1,7 @@
-"""Encoded images in a ``.npy`` file, written as they come and whole under its name or not there at all.
+"""Write encoded images to a ``.npy`` file, block by block and atomically.
 
-Plain writes, not a memory map: written pages of a map count as this process's memory until the system takes
-them back, and a full disk would end the process by a signal. See :mod:`medvlad._util.atomic_file`.
+The file is written with plain writes, not with a memory map. Written pages of a map count as memory of this
+process, and a full disk would end the process with a signal. See :mod:`medvlad._util.atomic_file`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ _Write = Callable[[NDArray[np.int64], NDArray[np.float32]], None]
 
 @contextmanager
 def new_vector_file(path: str | os.PathLike[str], n_rows: int, width: int) -> Iterator[_Write]:
-    """Open a float32 matrix (n_rows, width) for writing; the context's end gives it its name.
+    """Open a float32 matrix (n_rows, width) for writing. The file appears when the context ends.
 
     Parameters
     ----------
     path : path
-        A file there is replaced.
+        File to write. An existing file is replaced.
     n_rows, width : int
+        Shape of the matrix.
 
     Yields
     ------
     callable
-        Writes rows (n, width) to the row numbers (n,) it is given.
+        Function of row numbers (n,), int64, and rows (n, width), float32, that writes these rows.
 
     Raises
     ------
     InputError
-        If the file cannot be written or the disk has no room for all of it.
+        If the file cannot be written, or the disk does not have enough space for all of it.
     """
     with new_file(path, "file of encoded images") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (n_rows, width)}
         np.lib.format.write_array_header_1_0(file, header)
         begin, row = file.tell(), 4 * width
         file.flush()
-        if n_rows and hasattr(os, "posix_fallocate"):  # a disk too small is told now, not after hours
+        if n_rows and hasattr(os, "posix_fallocate"):  # reserve the space now, not after hours of work
             os.posix_fallocate(file.fileno(), 0, begin + n_rows * row)
 
         def write(rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:

@@ -82,7 +82,7 @@ def client(scheduler):
 
 def networks(client):
     """Return the identity of the network that each worker keeps."""
-    return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features._network))
+    return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features.network_))
 
 
 @pytest.mark.slow
@@ -132,18 +132,18 @@ def test_an_image_that_kills_every_worker_is_named(features, pictures, client, t
     ) as error:
         extract_distributed(features, [poison, *pictures], scheduler=client, chunk=8)
     assert "\n" not in str(error.value)
-    assert len(features._section()) >= N_IMAGES + 1 - 8 - 5, paths
+    assert len(features.store_section()) >= N_IMAGES + 1 - 8 - 5, paths
 
 
 @pytest.mark.slow
 def test_damaged_entries_are_extracted_again(features, pictures, alone, scheduler, monkeypatch):
     extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8)
-    (shard,) = features._section().path.glob("*.shard")
+    (shard,) = features.store_section().path.glob("*.shard")
     content = bytearray(shard.read_bytes())
     content[-3] ^= 1
     shard.write_bytes(content)
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 1
-    features._section().gc()
+    features.store_section().gc()
     assert extract_distributed(features, pictures[:8], scheduler=scheduler, chunk=8) == 0
     check_store(features, 8)
     # The damaged image went through the network in a batch of its own.
@@ -309,7 +309,7 @@ def test_a_run_that_ctrl_c_stopped_is_finished_by_the_next(
     assert error.splitlines()[-1].startswith("medvlad: interrupted; what was extracted is in ")
     assert "Traceback" not in error
     wait_for_the_end_of(process.pid)
-    done = len(clone(features).fit()._section())
+    done = len(clone(features).fit().store_section())
     assert 0 < done < N_IMAGES
     monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments), "--scheduler", scheduler])
     with pytest.raises(SystemExit) as end:

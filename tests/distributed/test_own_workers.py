@@ -65,9 +65,9 @@ def test_killing_a_worker_on_real_images_loses_nothing(data_dir, vgg16_weights, 
     features = clone(local).set_params(store=tmp_path / "store")
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_a_worker, tmp_path / "store", 5)
-        assert extract_distributed(features, paths, n_workers=2) == len(local._section())
+        assert extract_distributed(features, paths, n_workers=2) == len(local.store_section())
         assert killed.result()
-    check_store(features, len(local._section()))
+    check_store(features, len(local.store_section()))
     check_descriptors(features, paths, expected, monkeypatch)
     encoder = VLAD(16, random_state=0).fit(expected)
     encoded = encode_distributed(encoder, features, paths, n_workers=2)

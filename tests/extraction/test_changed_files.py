@@ -1,11 +1,12 @@
-"""Files that change between hashing and decoding: descriptors are filed under what was decoded."""
+"""Files that change between hashing and decoding: descriptors get the key of the content that was decoded."""
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.faults import light_network
+from support.store_content import flip, shards
 
-import medvlad.extraction.cnn_descriptors
+import medvlad.extraction.batches
 import medvlad.images.hashed_file
 import medvlad.images.read
 from medvlad import CNNDescriptors, InputError
@@ -75,7 +76,7 @@ of_each_size = pytest.mark.parametrize("size", ["small", "large"])
 
 @pytest.fixture
 def limit(request, monkeypatch, size):
-    """Files are read into memory, or are too large for that."""
+    """Let files be read into memory, or be too large for that."""
     if size == "large":
         monkeypatch.setattr(medvlad.images.hashed_file, "_IN_MEMORY", 0)
 
@@ -87,15 +88,15 @@ def network(tmp_path, monkeypatch):
 
 
 def before_loading(monkeypatch, change):
-    """Have `change` done once, after the keys are known and before an image is opened."""
-    load_squares, changes = medvlad.extraction.cnn_descriptors.load_squares, [change]
+    """Call `change` once, after the keys are known and before an image is opened."""
+    load_squares, changes = medvlad.extraction.batches.load_squares, [change]
 
     def changed(*arguments, **options):
         if changes:
             changes.pop()()
         return load_squares(*arguments, **options)
 
-    monkeypatch.setattr(medvlad.extraction.cnn_descriptors, "load_squares", changed)
+    monkeypatch.setattr(medvlad.extraction.batches, "load_squares", changed)
 
 
 def alone(path):
@@ -104,7 +105,9 @@ def alone(path):
 
 @of_each_kind
 @of_each_size
-def test_a_file_that_is_replaced_before_it_is_decoded(tmp_path, network, monkeypatch, rng, name, size, limit):
+def test_a_file_that_is_replaced_before_it_is_decoded_gets_its_new_key(
+    tmp_path, network, monkeypatch, rng, name, size, limit
+):
     image = KINDS[name](tmp_path / name, rng)
     old_key = image_key(image)
     before_loading(monkeypatch, lambda: KINDS[name](tmp_path / name, rng))
@@ -119,8 +122,8 @@ def test_a_file_that_is_replaced_before_it_is_decoded(tmp_path, network, monkeyp
     assert network.extract([image]) == 0
 
 
-def test_the_copies_of_a_file_that_is_replaced(tmp_path, network, monkeypatch, rng):
-    """They had one key; now each has that of what it holds."""
+def test_copies_of_a_file_that_is_replaced_keep_their_own_descriptors(tmp_path, network, monkeypatch, rng):
+    """All had the same key. Then each has the key of its own content."""
     first, second, third = (tmp_path / f"{i}.png" for i in range(3))
     write_png(first, rng)
     for copy in (second, third):
@@ -134,7 +137,7 @@ def test_the_copies_of_a_file_that_is_replaced(tmp_path, network, monkeypatch, r
     assert set(section) == {image_key(first), image_key(second)}
 
 
-def test_a_file_that_is_no_image_any_more(tmp_path, network, monkeypatch, rng):
+def test_a_file_that_is_no_image_any_more_is_skipped(tmp_path, network, monkeypatch, rng):
     image = write_png(tmp_path / "a.png", rng)
     before_loading(monkeypatch, lambda: image.write_bytes(b"no image"))
     assert len(network.set_params(on_error="skip").transform([image])[0]) == 0
@@ -143,7 +146,7 @@ def test_a_file_that_is_no_image_any_more(tmp_path, network, monkeypatch, rng):
     assert len(section) == 0
 
 
-def test_pixels_that_change(tmp_path, network, monkeypatch, rng):
+def test_pixels_that_change_get_the_key_of_what_was_decoded(tmp_path, network, monkeypatch, rng):
     pixels = [rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)]
 
     def change():
@@ -157,7 +160,7 @@ def test_pixels_that_change(tmp_path, network, monkeypatch, rng):
 
 
 def after_hashing(monkeypatch, change):
-    """Have `change` done between the hashing of an open file and its decoding."""
+    """Call `change` between the hashing of an open file and its decoding."""
     decode = medvlad.images.read._from_open_file
 
     def changed(*arguments):
@@ -169,8 +172,10 @@ def after_hashing(monkeypatch, change):
 
 @of_each_kind
 @of_each_size
-def test_a_file_that_is_replaced_after_it_is_hashed(tmp_path, monkeypatch, rng, name, size, limit):
-    """What was opened is decoded, whatever has that name by now."""
+def test_a_file_that_is_replaced_after_it_is_hashed_is_decoded_as_it_was(
+    tmp_path, monkeypatch, rng, name, size, limit
+):
+    """The file that was opened is decoded, not the file that has its name now."""
     image = KINDS[name](tmp_path / name, rng)
     key, pixels = image_key(image), load_image(image)
     KINDS[name](tmp_path / f"other-{name}", rng)
@@ -184,8 +189,10 @@ def test_a_file_that_is_replaced_after_it_is_hashed(tmp_path, monkeypatch, rng, 
 
 @of_each_kind
 @of_each_size
-def test_a_file_that_is_written_to_after_it_is_hashed(tmp_path, monkeypatch, rng, name, size, limit):
-    """The copy in memory is right; a file too large for one is refused."""
+def test_a_file_that_is_written_to_after_it_is_hashed_gives_no_wrong_pixels(
+    tmp_path, monkeypatch, rng, name, size, limit
+):
+    """A small file is decoded from its copy in memory. A large one is refused."""
     image = KINDS[name](tmp_path / name, rng)
     key, pixels = image_key(image), load_image(image)
     KINDS[name](tmp_path / f"other-{name}", rng)
@@ -198,3 +205,14 @@ def test_a_file_that_is_written_to_after_it_is_hashed(tmp_path, monkeypatch, rng
         found, found_key = load_image_and_key(image)
         assert found_key == key
         np.testing.assert_array_equal(found, pixels)
+
+
+def test_a_damaged_entry_under_the_new_key_is_replaced(tmp_path, network, monkeypatch, rng):
+    """The new content is in the store already, and damaged there."""
+    image, other = write_png(tmp_path / "a.png", rng), write_png(tmp_path / "other.png", rng)
+    network.extract([other])
+    (shard,) = shards(network.store_section())
+    flip(shard)
+    before_loading(monkeypatch, lambda: image.write_bytes(other.read_bytes()))
+    found = network.set_params(output="store").transform([image])
+    np.testing.assert_array_equal(found[0], alone(image))

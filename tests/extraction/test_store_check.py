@@ -1,11 +1,10 @@
-"""Images of a store extracted again: wrong numbers are found, right ones are not reported."""
+"""Some images of a store are extracted again: wrong numbers are found, right ones are not reported."""
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 from support.faults import light_network, write_images
 
-import medvlad.extraction.cnn_descriptors
 from medvlad import CNNDescriptors, InputError
 from medvlad.datasets.folders import list_images
 from medvlad.extraction.store_check import TOLERANCE, recompute, recompute_store
@@ -30,19 +29,19 @@ def network(tmp_path):
 
 
 def spoilt(network, images, wrong, factor):
-    """Return a section whose numbers of some images are all `factor` times what they should be."""
+    """Return a section in which all numbers of the images `wrong` are multiplied by `factor`."""
     values = clone(network).set_params(store=None).transform(images)
-    section = network.build()._section()
+    section = network.build().store_section()
     with section.writer() as writer:
         for i, image in enumerate(images):
             writer.add(image_key(image), values[i] * np.float32(factor if i in wrong else 1))
     return section
 
 
-def test_a_right_store_is_right(network, images):
+def test_right_numbers_are_not_reported(network, images):
     network.extract(images)
-    assert recompute(network._section(), images, 100) == (12, [])
-    assert recompute(network._section(), images, 5) == (5, [])
+    assert recompute(network.store_section(), images, 100) == (12, [])
+    assert recompute(network.store_section(), images, 5) == (5, [])
 
 
 @pytest.mark.parametrize("factor", [1 + 3e-3, 1 - 3e-3, 0, -1])
@@ -74,16 +73,16 @@ def test_images_that_the_section_lacks_are_left_out(network, images):
     assert recompute(section, images[4:], 4) == (0, [])
 
 
-def test_other_weights_are_told(network, images, monkeypatch):
+def test_other_weights_are_an_error(network, images, monkeypatch):
     network.extract(images)
-    section = network._section()
-    monkeypatch.setattr(medvlad.extraction.cnn_descriptors, "fingerprint", lambda _: "1" * 64)
+    section = network.store_section()
+    light_network(monkeypatch.setattr, fingerprint="1" * 64)
     with pytest.raises(InputError, match="made with other weights than 'imagenet'"):
         recompute(section, images, 2)
 
 
-def test_a_store_of_several_sections(network, images, tmp_path):
-    """The one of something else is told and does not hide the others."""
+def test_every_section_of_a_store_is_checked(network, images, tmp_path):
+    """A section that CNNDescriptors did not make is named, and the others are checked."""
     spoilt(network, images, {0}, 2)
     with DescriptorStore(tmp_path / "store").section({"of": "others"}).writer() as writer:
         writer.add(image_key(images[0]), np.ones((2, 2), np.float32))
@@ -95,7 +94,7 @@ def test_a_store_of_several_sections(network, images, tmp_path):
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(1, 0), (2, 2)])
-def test_the_command(network, images, tmp_path, run, factor, expected):
+def test_the_command_reports_what_it_finds(network, images, tmp_path, run, factor, expected):
     spoilt(network, images, {5}, factor)
     status, printed, told = run(
         *("store", "verify", tmp_path / "store", "--recompute", 12),

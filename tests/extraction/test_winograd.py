@@ -1,8 +1,8 @@
-"""Convolutions by Winograd's method against float64, on every instruction set this machine can run.
+"""Convolutions by Winograd's method agree with float64, on every instruction set of this machine.
 
-Tolerance: products and sums are rounded like anybody's; what the method adds is that B^T, G and A^T make
-numbers larger before they cancel. Measured on random layers the largest error is 2e-6 of the largest number,
-and 2.4e-6 on VGG16 with its real weights and images; eight times as much is allowed.
+Tolerance: the transforms B^T, G and A^T make numbers larger before they cancel, which adds to the rounding of
+products and sums. The largest error is 2e-6 of the largest number on random layers, and 2.4e-6 with VGG16's
+weights and real images. Eight times as much is allowed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ native = pytest.importorskip("medvlad.backends.native", reason="native was not b
 
 #: Largest error of a few random layers, relative to the largest number.
 TOLERANCE = 2e-5
-#: The same for VGG16 with its real weights: the promise that is made for it.
+#: Largest promised error of VGG16 with its real weights, relative to the largest number.
 PROMISED = 1e-4
 
 SIDES = [(2, 2), (4, 4), (5, 7), (19, 3), (8, 9), (17, 18)]
@@ -41,7 +41,7 @@ def level(request, monkeypatch):
 
 
 def expected(layers, images):
-    """The network in float64, as it is written."""
+    """Compute the network in float64, by its definition."""
     x = images.astype(np.float64)
     for layer in layers:
         _, h, w, _ = x.shape
@@ -72,7 +72,7 @@ def check(layers, images, n_threads=2, tolerance=TOLERANCE):
 
 @pytest.mark.parametrize("n_out", [1, 5, 64, 70])
 @pytest.mark.parametrize("n_in", [1, 3, 5, 17, 64, 70])
-def test_one_convolution(level, rng, n_in, n_out):
+def test_one_convolution_agrees_with_float64(level, rng, n_in, n_out):
     layers = chain(rng, n_in, n_out)
     for h, w in SIDES:
         check(layers, pictures(rng, 2, h, w, n_in))
@@ -81,29 +81,29 @@ def test_one_convolution(level, rng, n_in, n_out):
 @pytest.mark.parametrize(
     "widths", [(3, 16, 0), (3, 0, 7, 33, 0), (20, 24, 0, 40, 0), (5, 3, 0, 0, 4), (300, 65, 0)]
 )
-def test_pooling(level, rng, widths):
+def test_poolings_agree_with_float64(level, rng, widths):
     layers = chain(rng, *widths)
     for h, w in [(4, 4), (5, 7), (19, 6), (13, 18)]:
         check(layers, pictures(rng, 3, h, w, widths[0]))
 
 
-def test_every_size(rng):
+def test_every_size_agrees_with_float64(rng):
     layers = chain(rng, 16, 16)
     for h, w in itertools.product(range(1, 20), repeat=2):
         check(layers, pictures(rng, 1, h, w, 16))
 
 
-def test_no_relu(level, rng):
+def test_without_relu_numbers_may_be_negative(level, rng):
     layers = [convolution(rng, 3, 20, relu=False), convolution(rng, 20, 20, relu=False), Pooling()]
     assert check(layers, pictures(rng, 2, 9, 9, 3)).min() < 0
 
 
-def test_no_image(level, rng):
+def test_no_images_give_no_maps(level, rng):
     assert ConvNet(chain(rng, 3, 17, 0)).run(pictures(rng, 0, 8, 6, 3)).shape == (0, 4, 3, 17)
 
 
 def test_threads_and_batches_change_no_bit(level, rng):
-    # Few channels go another way than many: csrc/core/convnet.hpp.
+    # Few channels are computed in another way than many: csrc/core/convnet.hpp.
     for widths, side in [((3, 64, 64, 0, 128), 37), ((64, 300, 320, 0, 256), 13), ((512, 512), 40)]:
         layers = chain(rng, *widths)
         net = ConvNet(layers)
@@ -130,7 +130,7 @@ def test_fused_levels_agree_to_the_bit(rng, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_stays_so(level, rng, value):
+def test_numbers_that_are_not_finite_stay_so(level, rng, value):
     layers = chain(rng, 3, 16, 16, 0, 32, 0, 0)
     net = ConvNet(layers)
     for y, x in [(0, 0), (7, 8), (15, 15)]:
@@ -141,7 +141,7 @@ def test_what_is_not_finite_stays_so(level, rng, value):
         assert not np.isfinite(got[1]).all()
 
 
-def test_nan_in_any_place_of_a_pooling(level, rng):
+def test_a_nan_at_any_place_passes_a_pooling(level, rng):
     for widths in [(16, 16, 0), (16, 16, 0, 0), (3, 16, 0)]:
         net = ConvNet(chain(rng, *widths))
         for y, x in itertools.product(range(8), repeat=2):
@@ -169,35 +169,54 @@ def test_weights_are_copied(rng):
         ((3, 3, 3, 4), (3,), r"layer 0: bias must be \(4,\), got \(3,\)"),
     ],
 )
-def test_wrong_layers(kernel, bias, message):
+def test_arrays_of_a_wrong_shape_are_refused(kernel, bias, message):
     with pytest.raises(InputError, match=message):
         ConvNet([Convolution(np.zeros(kernel, np.float32), np.zeros(bias, np.float32))])
 
 
-def test_layers_that_do_not_fit(rng):
-    with pytest.raises(InputError, match="layer 2 takes 5 channels, and the one before gives 4"):
+def test_layers_that_do_not_follow_on_each_other_are_refused(rng):
+    with pytest.raises(InputError, match="layer 2 takes 5 channels, and the layer before it returns 4"):
         ConvNet([convolution(rng, 3, 4), Pooling(), convolution(rng, 5, 4)])
-    with pytest.raises(InputError, match="needs a convolution"):
+
+
+def test_layers_without_a_convolution_are_refused():
+    with pytest.raises(InputError, match="no convolution: a network needs at least one"):
         ConvNet([Pooling()])
+
+
+def test_weights_of_another_dtype_are_refused():
     doubles = Convolution(np.zeros((3, 3, 1, 1)), np.zeros(1))
-    with pytest.raises(InputError, match="layer 0: numbers must be float32, got float64"):
+    with pytest.raises(InputError, match="layer 0: kernel and bias must be float32, got float64"):
         ConvNet([doubles])
 
 
-def test_wrong_images(rng):
-    net = ConvNet(chain(rng, 3, 4, 0, 0))
-    good = pictures(rng, 1, 8, 8, 3)
+@pytest.fixture
+def small_net(rng):
+    """A network with two poolings, and an image for it."""
+    return ConvNet(chain(rng, 3, 4, 0, 0)), pictures(rng, 1, 8, 8, 3)
+
+
+def test_images_of_a_wrong_kind_are_refused(small_net):
+    net, good = small_net
     for bad in (good[0], good.astype(np.float64), good[:, ::2], good[..., :2].copy(), good.tolist()):
         with pytest.raises(InputError, match="images must be a C-contiguous float32 array"):
             net.run(bad)
+
+
+def test_images_that_are_too_small_are_refused(small_net, rng):
+    net, _ = small_net
     with pytest.raises(InputError, match="at least 4 x 4 pixels for 2 poolings, got 8 x 3"):
         net.run(pictures(rng, 1, 8, 3, 3))
+
+
+def test_a_wrong_number_of_threads_is_refused(small_net):
+    net, good = small_net
     for n_threads in (0, -1, 1.5):
         with pytest.raises(InputError, match="n_threads"):
             net.run(good, n_threads=n_threads)
 
 
-def test_no_memory():
+def test_too_little_memory_is_an_error():
     layers = [Convolution(np.zeros((3, 3, 1, 1 << 19), np.float32), np.zeros(1 << 19, np.float32))]
     net = ConvNet(layers)
     image = np.broadcast_to(np.float32(0), (1, 1 << 10, 1 << 13, 1)).copy()
@@ -205,77 +224,10 @@ def test_no_memory():
         net.run(image)
 
 
-class TestKeras:
-    @pytest.fixture(autouse=True)
-    def _keras(self):
-        self.keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
-        self.keras.utils.set_random_seed(3)
-
-    def model(self, *layers, side=12):
-        return self.keras.Sequential([self.keras.Input((side, side, 3)), *layers])
-
-    def check(self, model, images, tolerance=TOLERANCE):
-        layers = layers_of(model)
-        assert layers is not None
-        maps = self.keras.ops.convert_to_numpy(model(images))
-        got = ConvNet(layers).run(images, n_threads=2)
-        assert np.abs(maps).max() > 0
-        np.testing.assert_allclose(got, maps, rtol=0, atol=tolerance * np.abs(maps).max())
-
-    def test_sequential(self, rng):
-        conv, pool = self.keras.layers.Conv2D, self.keras.layers.MaxPooling2D
-        model = self.model(
-            conv(7, 3, padding="same", activation="relu", bias_initializer="normal"),
-            pool(),
-            conv(5, 3, padding="same"),
-        )
-        self.check(model, pictures(rng, 2, 12, 12, 3))
-
-    def test_vgg16_and_a_cut_of_it(self, rng):
-        network = self.keras.applications.VGG16(weights=None, include_top=False)
-        images = 50 * pictures(rng, 2, 64, 96, 3)
-        self.check(network, images)
-        cut = self.keras.Model(network.input, network.get_layer("block3_conv2").output)
-        self.check(cut, images)
-
-    def test_what_it_cannot_do(self):
-        k = self.keras.layers
-        same = {"padding": "same"}
-        for other in (
-            k.Conv2D(4, 5, **same),
-            k.Conv2D(4, 3),
-            k.Conv2D(4, 3, strides=2, **same),
-            k.Conv2D(4, 3, dilation_rate=2, **same),
-            k.Conv2D(3, 3, groups=3, **same),
-            k.Conv2D(4, 3, use_bias=False, **same),
-            k.Conv2D(4, 3, activation="gelu", **same),
-            k.Conv2D(4, 3, activation=k.LeakyReLU(), **same),
-            k.Conv2D(4, 3, dtype="float16", **same),
-            k.MaxPooling2D(3),
-            k.MaxPooling2D(2, strides=1),
-            k.MaxPooling2D(2, padding="same"),
-            k.AveragePooling2D(2),
-            k.BatchNormalization(),
-        ):
-            assert layers_of(self.model(k.Conv2D(3, 3, activation="relu", **same), other)) is None
-        assert layers_of(self.model(k.MaxPooling2D())) is None
-        assert layers_of("a model") is None
-
-    def test_branches_and_layers_used_twice(self):
-        k, model = self.keras.layers, self.keras.Model
-        inputs = self.keras.Input((8, 8, 3))
-        first = k.Conv2D(3, 3, padding="same")
-        maps = first(inputs)
-        assert layers_of(model(inputs, k.Add()([maps, inputs]))) is None
-        assert layers_of(model(inputs, [maps, k.MaxPooling2D()(maps)])) is None
-        assert layers_of(model(inputs, first(maps))) is None
-        assert layers_of(self.keras.applications.MobileNetV2(weights=None, include_top=False)) is None
-
-
 @pytest.mark.data
 @pytest.mark.slow
-def test_vgg16_with_its_own_weights(data_dir, vgg16_weights, record_property):
-    """Features of real images against float64: the promise, and what is reached."""
+def test_vgg16_with_its_own_weights_agrees_with_float64(data_dir, vgg16_weights, record_property):
+    """The error on real images stays below the promise, and is recorded."""
     keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
     from medvlad.images.read import load_image
     from medvlad.images.resize import resize_square

@@ -1,4 +1,4 @@
-"""Images that stay in the store: the same bits as in memory, in blocks, whatever their order."""
+"""Descriptors that stay in the store are the same bits as in memory, in whatever order they are read."""
 
 import pickle
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import medvlad as mv
+import medvlad.store.store
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, KMeansCodebook, StoredDescriptors
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import draw_rows
@@ -56,26 +56,38 @@ def equal(a, b):
 
 
 class TestReading:
-    def test_one_by_one_and_all(self, both):
+    def test_sizes_are_those_in_memory(self, both):
         stored, inside = both
         assert len(stored) == len(inside)
         assert stored.n_features == inside.n_features
         assert stored.nbytes == inside.values.nbytes
         equal(stored.offsets, inside.offsets)
+
+    def test_each_image_is_read_by_its_index(self, both):
+        stored, inside = both
         for a, b in zip(stored, inside, strict=True):
             equal(a, b)
         equal(stored[-1], inside[-1])
-        equal(stored.load().values, inside.values)
-        equal(stored[2:9].load().values, inside[2:9].values)
-        equal(stored.take([4, 0, 4]).load().values, inside.take([4, 0, 4]).values)
-        some = np.arange(len(inside)) % 2 == 0
-        equal(stored.take(some).load().values, inside.take(some).values)
-        equal(stored.take([-1]).load().values, inside[-1])
         with pytest.raises(IndexError):
             stored[len(inside)]
 
+    def test_all_images_are_loaded(self, both):
+        stored, inside = both
+        equal(stored.load().values, inside.values)
+
+    def test_a_range_of_images_is_loaded(self, both):
+        stored, inside = both
+        equal(stored[2:9].load().values, inside[2:9].values)
+
+    def test_chosen_images_are_loaded(self, both):
+        stored, inside = both
+        some = np.arange(len(inside)) % 2 == 0
+        equal(stored.take([4, 0, 4]).load().values, inside.take([4, 0, 4]).values)
+        equal(stored.take(some).load().values, inside.take(some).values)
+        equal(stored.take([-1]).load().values, inside[-1])
+
     @pytest.mark.parametrize("max_bytes", [1, 4 * WIDTH * 40, 1 << 30])
-    def test_blocks(self, both, max_bytes):
+    def test_blocks_hold_every_image_once(self, both, max_bytes):
         stored, inside = both
         seen = []
         for indices, block in stored.blocks(max_bytes):
@@ -86,11 +98,11 @@ class TestReading:
         assert sorted(seen) == list(range(len(inside)))
 
     def test_each_shard_is_opened_once(self, both, monkeypatch):
-        """Whatever the order of the images, and as listed where that is how they were written."""
+        """In any order of the images. Images that are listed as they were written come in that order."""
         stored, inside = both
-        stored = pickle.loads(pickle.dumps(stored))  # with nothing open
+        stored = pickle.loads(pickle.dumps(stored))  # no shard is open
         opened = []
-        real = mv.store.Shard
+        real = medvlad.store.store.Shard
 
         class Counted(real):
             def __init__(self, file):
@@ -103,12 +115,12 @@ class TestReading:
         if len(inside) == len(LENGTHS):
             assert order.tolist() == list(range(len(inside)))
 
-    def test_pickled(self, both):
+    def test_a_pickled_copy_reads_the_same_descriptors(self, both):
         stored, inside = both
         equal(pickle.loads(pickle.dumps(stored)).load().values, inside.values)
 
-    def test_other_writers_and_gc_do_not_matter(self, both, section, monkeypatch):
-        """The list was made before its shards were joined and removed by another process."""
+    def test_gc_of_another_process_changes_nothing(self, both, section, monkeypatch):
+        """The other process joins and removes the shards after the list was made."""
         stored, inside = both
         blocks = stored.blocks(1)
         first, _ = next(blocks)
@@ -120,19 +132,23 @@ class TestReading:
         assert sorted(np.concatenate([first, *rest])) == list(range(len(inside)))
         equal(stored.load().values, inside.values)
 
-    def test_mistakes(self, section):
+    def test_an_image_that_the_store_lacks_is_named(self, section):
         with pytest.raises(InputError, match=r"no descriptors of image 1 \(other\): extract it first"):
             StoredDescriptors(section, ["key 0", "other"])
+
+    def test_without_descriptors_the_width_must_be_given(self, section):
         with pytest.raises(InputError, match="width is unknown: give n_features"):
             StoredDescriptors(section, [None])
         assert StoredDescriptors(section, [None], n_features=3).load().values.shape == (0, 3)
         assert list(StoredDescriptors(section, [], n_features=3).blocks()) == []
+
+    def test_images_of_another_width_are_refused(self, section):
         with section.writer() as writer:
             writer.add("narrow", np.ones((2, 3), np.float32))
         with pytest.raises(InputError, match="must come from the same layer"):
             StoredDescriptors(section, ["key 0", "narrow"])
 
-    def test_damage_is_told(self, section):
+    def test_damage_is_an_error(self, section):
         stored = StoredDescriptors(section, [f"key {i}" for i in range(len(LENGTHS))])
         for shard in section.path.glob("*.shard"):
             content = bytearray(shard.read_bytes())
@@ -143,11 +159,11 @@ class TestReading:
 
 
 class TestSample:
-    def test_all_of_them(self, both):
+    def test_a_large_sample_is_everything(self, both):
         stored, inside = both
         equal(stored.sample(10_000, 0), inside.values)
 
-    def test_same_as_in_memory(self, both):
+    def test_a_sample_is_the_same_as_in_memory(self, both):
         stored, inside = both
         n = len(inside.values)
         for wanted in (1, 5, n // 2, n - 1):
@@ -168,12 +184,16 @@ class TestSample:
         assert np.abs(np.diag(pairs) / trials - alone).max() < 4 * np.sqrt(alone / trials)
         assert np.abs(pairs[off] / trials - together).max() < 5 * np.sqrt(together / trials)
 
-    def test_rows_of_very_many(self):
+    def test_few_of_very_many_rows_are_drawn(self):
         rows = draw_rows(10**12, 1000, 0)
         assert len(np.unique(rows)) == 1000
         assert rows.max() > 9 * 10**11
         equal(rows, draw_rows(10**12, 1000, 0))
+
+    def test_all_rows_are_drawn_in_order(self):
         equal(draw_rows(5, 5, 0), np.arange(5))
+
+    def test_no_rows_cannot_be_drawn(self):
         with pytest.raises(InputError, match="must be an integer of at least 1, got 0"):
             draw_rows(5, 0, 0)
 
@@ -189,7 +209,7 @@ ENCODERS = [
 
 @pytest.mark.parametrize("encoder", ENCODERS, ids=str)
 class TestEncoders:
-    def test_same_bits_as_in_memory(self, encoder, both, monkeypatch, tmp_path):
+    def test_encodings_are_the_same_bits_as_in_memory(self, encoder, both, monkeypatch, tmp_path):
         stored, inside = both
         expected = encoder.fit_transform(inside)
         for block_bytes, vector_bytes in ((1, 1), (4 * WIDTH * 40, 1000), (1 << 25, 1 << 25)):
@@ -205,14 +225,14 @@ class TestEncoders:
                 equal(np.load(tmp_path / "encoded.npy"), expected)
         assert [file.name for file in tmp_path.iterdir() if file.name != "store"] == ["encoded.npy"]
 
-    def test_width_is_checked(self, encoder, section):
+    def test_another_width_is_refused(self, encoder, section):
         encoder.fit(np.ones((40, 3), np.float32) * np.arange(40)[:, None])
         with pytest.raises(InputError, match="descriptors have 16 features"):
             encoder.transform(StoredDescriptors(section, ["key 0"]))
 
 
 class TestCodebook:
-    def test_fit(self, both):
+    def test_a_codebook_is_the_same_as_in_memory(self, both):
         stored, inside = both
         for options in ({}, {"max_samples": None}, {"max_samples": 30}):
             a = KMeansCodebook(3, random_state=2, **options).fit(stored)
@@ -221,20 +241,20 @@ class TestCodebook:
             equal(a.labels_, b.labels_)
             assert len(a.labels_) == min(len(inside.values), options.get("max_samples") or 10_000)
 
-    def test_a_sample_on_every_backend(self, both, backend):
+    def test_a_codebook_of_a_sample_is_the_same_on_every_backend(self, both, backend):
         _, inside = both
         expected = KMeansCodebook(3, random_state=2, max_samples=30, backend="reference").fit(inside)
         found = KMeansCodebook(3, random_state=2, max_samples=30, backend=backend).fit(inside)
         equal(found.cluster_centers_, expected.cluster_centers_)
 
-    def test_a_sample_of_what_is_on_a_gpu(self, both, cuda_on_host):
+    def test_a_codebook_of_a_sample_on_the_gpu_is_the_same(self, both, cuda_on_host):
         _, inside = both
         on_gpu = Descriptors(GpuArray(cuda_on_host.asarray(inside.values)), inside.offsets)
         expected = KMeansCodebook(3, random_state=2, max_samples=30).fit(inside)
         found = KMeansCodebook(3, random_state=2, max_samples=30).fit(on_gpu)
         equal(found.cluster_centers_, expected.cluster_centers_)
 
-    def test_partial_fit_takes_block_after_block(self, both, monkeypatch):
+    def test_partial_fit_takes_one_block_after_another(self, both, monkeypatch):
         stored, inside = both
         monkeypatch.setattr(StoredDescriptors.blocks, "__defaults__", (4 * WIDTH * 40,))
         stored_fit, by_hand = KMeansCodebook(3, random_state=2), KMeansCodebook(3, random_state=2)
@@ -247,34 +267,36 @@ class TestCodebook:
         equal(VLAD(3, random_state=2).partial_fit(stored).cluster_centers_, by_hand.cluster_centers_)
         assert stored_fit.n_iter_ > 1
 
-    def test_mistakes(self, section):
+    def test_too_few_descriptors_are_refused(self, section):
         with pytest.raises(InputError, match="n_clusters=3 is more than the number of descriptors"):
             KMeansCodebook(3).fit(StoredDescriptors(section, [None, None], n_features=4))
-        for bad in (0, 2.5, "all"):
-            with pytest.raises(InputError, match="max_samples must be an integer of at least 1"):
-                KMeansCodebook(3, max_samples=bad).fit(np.eye(5))
+
+    @pytest.mark.parametrize("bad", [0, 2.5, "all"])
+    def test_a_wrong_size_of_the_sample_is_refused(self, bad):
+        with pytest.raises(InputError, match="max_samples must be an integer of at least 1"):
+            KMeansCodebook(3, max_samples=bad).fit(np.eye(5))
 
 
 class TestFile:
-    def test_an_error_leaves_what_was_there(self, section, tmp_path):
+    def test_an_error_leaves_the_old_file(self, section, tmp_path):
         pool = GlobalPool().fit(StoredDescriptors(section, ["key 0"]))
         target = tmp_path / "out.npy"
         target.write_text("old")
         stored = StoredDescriptors(section, ["key 0", "key 6"])
         for shard in section.path.glob("*.shard"):
             shard.write_bytes(b"damaged")
-        section._open = None
+        stored = pickle.loads(pickle.dumps(stored))  # no shard is open
         with pytest.raises(InputError, match="damaged or gone"):
             pool.transform_to_file(stored, target)
         assert target.read_text() == "old"
         assert not list(tmp_path.glob("*.part"))
 
-    def test_no_place(self, section, tmp_path):
+    def test_a_folder_that_does_not_exist_is_an_error(self, section, tmp_path):
         pool = GlobalPool().fit(StoredDescriptors(section, ["key 0"]))
         with pytest.raises(InputError, match=r"the folder .* does not exist"):
             pool.transform_to_file(StoredDescriptors(section, ["key 0"]), tmp_path / "none" / "out.npy")
 
-    def test_a_disk_too_small_is_told_before_the_work(self, section, tmp_path, monkeypatch):
+    def test_a_disk_that_is_too_small_is_an_error_before_the_work(self, section, tmp_path, monkeypatch):
         def full(*_):
             raise OSError(28, "No space left on device")
 
@@ -285,7 +307,7 @@ class TestFile:
             pool.transform_to_file(StoredDescriptors(section, ["key 0"]), tmp_path / "out.npy")
         assert not list(tmp_path.glob(".*.part"))
 
-    def test_no_image(self, section, tmp_path):
+    def test_no_images_give_an_empty_file(self, section, tmp_path):
         stored = StoredDescriptors(section, [], n_features=WIDTH)
         pool = GlobalPool().fit(stored)
         assert pool.transform(stored).shape == (0, WIDTH)
@@ -294,7 +316,7 @@ class TestFile:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path):
-    """Four times the images, through processes of their own: made, opened, fitted, encoded into files."""
+    """Other processes make, open, fit and encode stores of which one has four times the images."""
     script = Path(__file__).parents[2] / "benchmarks" / "scale.py"
     options = ["--images", "600,2400", "--max-samples", "20000", "--folder", tmp_path]
     done = subprocess.run([sys.executable, script, *options], capture_output=True, text=True)

@@ -30,6 +30,8 @@ import medvlad.extraction.cnn_descriptors
 import medvlad.extraction.keras_startup
 import medvlad.models.model_file
 from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
+from medvlad.extraction.network import FrozenNetwork
+from medvlad.extraction.weights import weights_source
 from medvlad.images.read import load_image
 from medvlad.models.model_file import load_model
 from medvlad.store import shard
@@ -65,7 +67,7 @@ def fitted():
     )
 
 
-def light_network(patch):
+def light_network(patch, fingerprint="0" * 64):
     """Replace the network by block means. `patch` is setattr, or that of MonkeyPatch."""
     network = SimpleNamespace(
         output_shape=(None, None, None, 12),
@@ -78,8 +80,11 @@ def light_network(patch):
         means = images.reshape(b, h // 32, 32, w // 32, 32, 3).mean(axis=(2, 4)) / 255
         return np.concatenate([means, means**2, np.abs(means - 0.5), means > 0.4], axis=3).astype(np.float32)
 
-    patch(medvlad.extraction.cnn_descriptors, "build_network", lambda *_: (network, lambda pixels: pixels))
-    patch(medvlad.extraction.cnn_descriptors, "fingerprint", lambda _: "0" * 64)
+    def build(model, layer, weights):
+        source = weights_source(weights)
+        return FrozenNetwork(model, layer, source, network, lambda pixels: pixels, fingerprint)
+
+    patch(medvlad.extraction.cnn_descriptors, "build_network", build)
     patch(medvlad.extraction.cnn_descriptors, "choose_engine", lambda *_, **__: "light")
     patch(medvlad.extraction.cnn_descriptors, "make_engine", lambda *_, **__: compute)
     patch(medvlad.extraction.keras_startup, "start_keras", lambda: None)

@@ -1,17 +1,18 @@
-"""What runs the network: the only place that chooses.
+"""Choose and make the engine that runs the network. No other module makes this choice.
 
-An engine is a callable from preprocessed pixels (b, s, s, 3) float32 to feature maps (b, h, w, D)::
+An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to feature maps (b, h, w, D)::
 
-    keras      the Keras model as it is, on tensorflow, jax or torch, on a GPU too; any network
-    native     networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, by Winograd's algorithm
-    openvino   OpenVINO's graph of such a network (extra openvino); bfloat16, and the only one for int8
+    keras      the Keras model itself on TensorFlow, JAX or PyTorch, also on a GPU; runs any network
+    native     networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
+    openvino   OpenVINO's graph of such a network (extra openvino); bfloat16 and int8
 
-"auto" takes keras where Keras computes on a GPU, and else the fastest on this machine whose numbers are those
-of the Keras model: within 1e-4 of the largest descriptor in float32 (tests/test_engines.py).
+``engine="auto"`` takes keras if Keras computes on a GPU. Otherwise it takes the fastest engine on this
+machine whose results agree with the Keras model. In float32 they differ by less than 1e-4 of the largest
+number.
 
-dtype says how exact the arithmetic must be: "float32"; "bfloat16" may round factors to 8 bits (about 1 % of
-the largest descriptor) where that is faster on this processor; "int8" rounds weights and activations to 256
-steps, whose size comes from images (calibration).
+`dtype` says how exact the arithmetic must be. "float32" is the most exact. "bfloat16" allows the engine to
+round factors to 8 bits if this processor is faster with them. "int8" rounds weights and activations to 256
+steps. Training images determine the size of the steps (calibration).
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from medvlad._util.validate import InputError, check_choice, import_extra
-from medvlad.backends import available_backends
-from medvlad.extraction.engines.winograd import layers_of
+from medvlad.extraction.engines.winograd import is_plain
 
 __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
 
@@ -34,42 +34,61 @@ DTYPES = ("float32", "bfloat16", "int8")
 
 
 def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
-    """Name of the engine that runs `network`.
+    """Return the name of the engine that runs `network`. No weights are read.
 
     Parameters
     ----------
     network : keras.Model
     engine : {"auto", "keras", "native", "openvino"}
+        Wanted engine. "auto": the fastest one on this machine.
     dtype : {"float32", "bfloat16", "int8"}
+        Arithmetic of the network.
     output : {"host", "gpu", "store"}
+        Place of the descriptors.
+
+    Returns
+    -------
+    {"keras", "native", "openvino"}
 
     Raises
     ------
     InputError
-        If the engine cannot run this network, or not in this arithmetic.
+        If the engine cannot run this network or does not have this arithmetic.
     MissingExtraError
-        If it is not installed.
+        If the engine is not installed.
     """
     check_choice(engine, "engine", ENGINES)
     check_choice(dtype, "dtype", DTYPES)
     if output == "gpu" and (engine not in ("auto", "keras") or dtype == "int8"):
-        raise InputError(f"output='gpu' is for engine='keras', not for {engine!r} with dtype={dtype!r}")
-    plain = layers_of(network) is not None
+        raise InputError(
+            f"output='gpu' works with engine='keras' only, not with engine={engine!r} and dtype={dtype!r}"
+        )
+    plain = is_plain(network)
     if dtype == "int8" and engine not in ("auto", "openvino"):
         raise InputError(f"engine={engine!r} does not compute in int8: use engine='openvino'")
     if not plain and (engine in ("native", "openvino") or dtype == "int8"):
         what = "dtype='int8'" if dtype == "int8" else f"engine={engine!r}"
         raise InputError(
-            f"{what} is for networks of 3x3 convolutions and 2x2 pooling, such as vgg16 and vgg19 up to "
-            f"block5_pool, not for {network.name}: use engine='keras'"
+            f"{what} needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up to "
+            f"block5_pool, and {network.name} is another: use engine='keras' and dtype='float32'"
         )
     if engine == "auto":
         engine = _fastest(plain, dtype, output)
     if engine == "openvino":
         import_extra("openvino", "openvino", "dtype='int8'" if dtype == "int8" else "engine='openvino'")
-    if engine == "native" and not (state := available_backends()["native"]).startswith("ok"):
+    if engine == "native" and not (state := _native_state()).startswith("ok"):
         raise InputError(f"engine='native' cannot run: {state}; use engine='keras'")
     return engine
+
+
+def _native_state() -> str:
+    """Return "ok: LEVEL", or why the native engine cannot run. No GPU is asked, so every call is cheap."""
+    try:
+        from medvlad.backends import native
+
+        return f"ok: {native.level()}"
+    except (ImportError, InputError) as error:
+        return str(error)
 
 
 def _fastest(plain: bool, dtype: str, output: str) -> str:
@@ -80,8 +99,8 @@ def _fastest(plain: bool, dtype: str, output: str) -> str:
         return "keras"
     if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and find_spec("openvino") is not None:
         return "openvino"
-    # Without vectors of its own, Winograd's way is no match for what Keras' backends have for a processor.
-    state = available_backends()["native"]
+    # Without vector instructions the native engine is slower than Keras' backends.
+    state = _native_state()
     return "native" if state.startswith("ok") and "portable" not in state else "keras"
 
 
@@ -94,7 +113,7 @@ def make_engine(
     n_threads: int,
     ranges: Mapping[str, float] | None = None,
 ) -> Engine:
-    """Make the engine that :func:`choose_engine` named.
+    """Make the engine that :func:`choose_engine` has named.
 
     Parameters
     ----------
@@ -103,15 +122,16 @@ def make_engine(
     dtype, output
         See :func:`choose_engine`.
     n_threads : int
-        Of "native" and "openvino"; Keras' backends have settings of their own.
-    ranges : dict of str to float, or None
-        For int8: see :func:`calibrate`.
+        Number of threads of "native" and "openvino". Keras' backends have their own settings.
+    ranges : dict of str to float, or None, default=None
+        Result of :func:`calibrate`. Used by "int8" only.
 
     Returns
     -------
     callable
-        From pixels (b, s, s, 3) float32 to feature maps (b, h, w, D) or (b, D), float32: a NumPy array, or a
-        :class:`medvlad.descriptors.gpu_array.GpuArray`'s for ``output="gpu"``.
+        Function from pixels (b, s, s, 3), float32, to feature maps (b, h, w, D) or (b, D), float32. The
+        result is a NumPy array, or the array of a :class:`medvlad.descriptors.gpu_array.GpuArray` for
+        ``output="gpu"``.
     """
     module = importlib.import_module(f"medvlad.extraction.engines.{engine}_engine")
     made: Engine = module.make(network, dtype=dtype, output=output, n_threads=n_threads, ranges=ranges)
@@ -119,7 +139,7 @@ def make_engine(
 
 
 def calibrate(network: Any, batches: Any, *, n_threads: int) -> dict[str, float]:
-    """Ranges of a network's activations, for int8.
+    """Measure the ranges of a network's activations for int8.
 
     Parameters
     ----------
@@ -127,11 +147,17 @@ def calibrate(network: Any, batches: Any, *, n_threads: int) -> dict[str, float]
     batches : iterable of ndarray (b, s, s, 3), float32
         Preprocessed pixels of training images.
     n_threads : int
+        Number of threads.
 
     Returns
     -------
     dict of str to float
-        For the input and each convolution, by name: the mean over images of the largest magnitude.
+        Largest magnitude in the input and in the output of each convolution, by name, as a mean over images.
+
+    Raises
+    ------
+    InputError
+        If `batches` is empty.
     """
     module = importlib.import_module("medvlad.extraction.engines.openvino_engine")
     ranges: dict[str, float] = module.calibrate(network, batches, n_threads=n_threads)

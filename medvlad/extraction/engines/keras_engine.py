@@ -1,7 +1,8 @@
-"""The Keras model itself, compiled once a shape by whatever backend Keras was told to use (KERAS_BACKEND).
+"""Run the Keras model itself, compiled once for each input size by the backend that KERAS_BACKEND names.
 
-``network.predict`` would trace anew for each size of batch and copies its result to the host; so each backend
-is asked by itself. TF32 is a GPU's default for what it calls float32, and is switched off meanwhile.
+``network.predict`` traces the network again for each batch size and copies its result to the host. So this
+module calls TensorFlow, JAX or PyTorch directly. A GPU computes float32 in TF32 by default, with 10 bits
+after the point instead of 23. TF32 is switched off while the network runs.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ from medvlad._util.validate import InputError
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.gpu_array import on_gpu as array_on_gpu
 from medvlad.extraction.network import float32_arithmetic, import_keras
+from medvlad.extraction.process_setting import ProcessSetting
 
-__all__ = ["make", "on_gpu"]
+__all__ = ["has_fast_bfloat16", "make", "on_gpu"]
+
+_TENSORFLOW_TF32 = ProcessSetting(False)
+_CUDNN_TF32 = ProcessSetting(False)
+_MATMUL_TF32 = ProcessSetting(False)
 
 
 def on_gpu() -> bool:
-    """Whether Keras computes on a GPU here."""
+    """Return whether Keras computes on a GPU."""
     keras_backend = import_keras().config.backend()
     if keras_backend == "torch":
         return bool(importlib.import_module("torch").cuda.is_available())
@@ -37,7 +43,7 @@ def on_gpu() -> bool:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in tiles; else float32 is faster."""
+    """Return whether this processor multiplies tiles of bfloat16 (AMX). If not, float32 is faster."""
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -45,19 +51,20 @@ def has_fast_bfloat16() -> bool:
 
 
 def make(network: Any, *, dtype: str, output: str, **_: Any) -> Callable[[NDArray[np.float32]], Any]:
-    """See :func:`medvlad.extraction.engines.make_engine`."""
+    """Make the engine. See :func:`medvlad.extraction.engines.make_engine`."""
     if dtype == "bfloat16" and (on_gpu() or has_fast_bfloat16()):
         with float32_arithmetic():
             network = _in_bfloat16(network)
     keras_backend = import_keras().config.backend()
     if keras_backend not in _COMPILERS:
         raise InputError(
-            f"engine='keras' needs Keras on {', '.join(_COMPILERS)}: set KERAS_BACKEND, now {keras_backend}"
+            f"engine='keras' cannot use the Keras backend {keras_backend}: set KERAS_BACKEND to one of "
+            f"{', '.join(_COMPILERS)}"
         )
     compute = _COMPILERS[keras_backend](network)
 
     def on_host(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        with float32_arithmetic():  # a graph is built when it is first run
+        with float32_arithmetic():  # the first call builds a graph
             maps = compute(pixels)
         return np.asarray(maps.cpu() if keras_backend == "torch" else maps, np.float32)
 
@@ -75,7 +82,7 @@ def make(network: Any, *, dtype: str, output: str, **_: Any) -> Callable[[NDArra
 
 
 def _in_bfloat16(network: Any) -> Any:
-    """Return a copy of the network that computes in bfloat16 and gives float32."""
+    """Return a copy of the network that computes in bfloat16 and returns float32."""
     keras = import_keras()
 
     def converted(layer: Any) -> Any:
@@ -95,23 +102,22 @@ def _tensorflow(network: Any) -> Callable[[NDArray[np.float32]], Any]:
 
     def compute(pixels: NDArray[np.float32]) -> Any:
         side = pixels.shape[1]
-        if side not in graphs:  # for any number of images
+        if side not in graphs:  # one graph serves any number of images
             signature = [tf.TensorSpec((None, side, side, 3), tf.float32)]
             graphs[side] = tf.function(partial(network, training=False), input_signature=signature)
-        with _without_tf32(tf.config.experimental):
+        with _without_tensorflow_tf32(tf):
             return graphs[side](tf.constant(pixels))
 
     return compute
 
 
 @contextmanager
-def _without_tf32(settings: Any) -> Iterator[None]:
-    allowed = settings.tensor_float_32_execution_enabled()
-    settings.enable_tensor_float_32_execution(False)
-    try:
+def _without_tensorflow_tf32(tf: Any) -> Iterator[None]:
+    """Switch TF32 off in TensorFlow until the context ends. No other flag changes."""
+    flags = tf.config.experimental
+    read, write = flags.tensor_float_32_execution_enabled, flags.enable_tensor_float_32_execution
+    with _TENSORFLOW_TF32.held(read, write):
         yield
-    finally:
-        settings.enable_tensor_float_32_execution(allowed)
 
 
 def _jax(network: Any) -> Callable[[NDArray[np.float32]], Any]:
@@ -119,13 +125,14 @@ def _jax(network: Any) -> Callable[[NDArray[np.float32]], Any]:
     stateless = jax.jit(partial(network.stateless_call, training=False))
 
     def compute(pixels: NDArray[np.float32]) -> Any:
-        # Compiled for 1, 2, 4, 8, ... images: a graph for each size of a last batch takes longer than it.
+        # Batches are padded to 1, 2, 4, 8, ... images: JAX compiles anew for each size, which takes longer
+        # than the network needs for the padding.
         size = 1 << (len(pixels) - 1).bit_length()
         padded = np.zeros((size, *pixels.shape[1:]), np.float32)
         padded[: len(pixels)] = pixels
         weights = [v.value for v in network.trainable_variables]
         others = [v.value for v in network.non_trainable_variables]
-        with jax.default_matmul_precision("float32"):
+        with jax.default_matmul_precision("float32"):  # applies to this thread only
             return stateless(weights, others, padded)[0][: len(pixels)]
 
     return compute
@@ -135,10 +142,22 @@ def _torch(network: Any) -> Callable[[NDArray[np.float32]], Any]:
     torch = importlib.import_module("torch")
 
     def compute(pixels: NDArray[np.float32]) -> Any:
-        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.no_grad(), _without_torch_tf32(torch):
             return network(pixels, training=False)
 
     return compute
+
+
+@contextmanager
+def _without_torch_tf32(torch: Any) -> Iterator[None]:
+    """Switch TF32 off in PyTorch until the context ends. No other flag changes."""
+
+    def flag_of(owner: Any) -> tuple[Callable[[], bool], Callable[[bool], None]]:
+        return (lambda: bool(owner.allow_tf32)), (lambda value: setattr(owner, "allow_tf32", value))
+
+    convolutions, products = flag_of(torch.backends.cudnn), flag_of(torch.backends.cuda.matmul)
+    with _CUDNN_TF32.held(*convolutions), _MATMUL_TF32.held(*products):
+        yield
 
 
 _COMPILERS: dict[str, Callable[[Any], Callable[[NDArray[np.float32]], Any]]] = {

@@ -1,4 +1,4 @@
-"""A plain network by this package's own convolutions; see :mod:`medvlad.extraction.engines.winograd`."""
+"""Run a plain network with medvlad's own convolutions. See :mod:`medvlad.extraction.engines.winograd`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["make"]
 
 
 def make(network: Any, *, n_threads: int, **_: Any) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """See :func:`medvlad.extraction.engines.make_engine`."""
+    """Make the engine. See :func:`medvlad.extraction.engines.make_engine`."""
     layers = layers_of(network)
     assert layers is not None
     net = ConvNet(layers)

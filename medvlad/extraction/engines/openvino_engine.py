@@ -1,13 +1,17 @@
-"""A plain network as OpenVINO's graph: float32, bfloat16, or int8 with ranges from calibration.
+r"""Run a plain network as a graph of OpenVINO, in float32, bfloat16 or int8.
 
-int8: activations behind a rectifier become whole numbers q from 0 to 255, weights from -127 to 127,
+In int8, an activation x behind ReLU becomes a whole number q from 0 to 255, and a weight w becomes a whole
+number p from -127 to 127:
 
-    x = s q,  s = r / 255        w = t p,  t = max |w| / 127, for each output channel
+.. math::
 
-and products of whole numbers are summed exactly in 32 bits. r is the mean over calibration images of an
-activation's largest magnitude there; what is beyond is cut off. The input has both signs: q from -128 to 127,
-with s = r / 127. The rounding is put into the graph as FakeQuantize nodes, which OpenVINO turns into
-whole-number arithmetic.
+    x \approx \frac{r}{255}\, q, \qquad w \approx \frac{\max |w|}{127}\, p
+
+The maximum runs over the weights of one output channel. r is the largest magnitude of the activations in an
+image, as a mean over the calibration images. Larger activations are clipped to r. The network's input has
+both signs, so its q runs from -128 to 127 with a step of r / 127. Products of whole numbers are summed
+exactly in 32 bits. The graph contains the rounding as FakeQuantize nodes, and OpenVINO replaces them by
+integer arithmetic.
 """
 
 from __future__ import annotations
@@ -30,10 +34,12 @@ _PRECISION = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 def make(
     network: Any, *, dtype: str, n_threads: int, ranges: Mapping[str, float] | None = None, **_: Any
 ) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """See :func:`medvlad.extraction.engines.make_engine`."""
+    """Make the engine. See :func:`medvlad.extraction.engines.make_engine`."""
     ov = import_extra("openvino", "openvino", "engine='openvino'")
     if dtype == "int8" and ranges is None:
-        raise InputError("dtype='int8' needs the range of numbers in training images: call fit with them")
+        raise InputError(
+            "dtype='int8' needs the ranges of activations on training images: call fit with such images"
+        )
     model = _graph(network, ranges if dtype == "int8" else None)
     core = ov.Core()
     requests: dict[int, Any] = {}
@@ -42,7 +48,7 @@ def make(
         side = pixels.shape[1]
         if side not in requests:
             requests[side] = _compile(core, model, side, dtype, n_threads).create_infer_request()
-        # One image at a time is as fast as several, and needs one graph a size.
+        # One image at a time is as fast as several, and one graph then serves all batches of this side.
         maps = [requests[side].infer([pixels[i : i + 1]])[0].copy() for i in range(len(pixels))]
         return np.concatenate(maps)
 
@@ -50,7 +56,7 @@ def make(
 
 
 def calibrate(network: Any, batches: Iterable[NDArray[np.float32]], *, n_threads: int) -> dict[str, float]:
-    """See :func:`medvlad.extraction.engines.calibrate`."""
+    """Measure ranges. See :func:`medvlad.extraction.engines.calibrate`."""
     ov = import_extra("openvino", "openvino", "dtype='int8'")
     model = _graph(network, None, every_layer=True)
     core = ov.Core()
@@ -67,7 +73,7 @@ def calibrate(network: Any, batches: Iterable[NDArray[np.float32]], *, n_threads
     if not largest:
         raise InputError("dtype='int8' needs at least one readable training image: call fit with some")
     names = [_INPUT, *(layer.name for layer in layers_of(network) or () if isinstance(layer, Convolution))]
-    # A float32 and its text in a model file are the same number.
+    # As float32, so that the decimal text in a model file is read back as the same number.
     means = np.mean(largest, axis=0).astype(np.float32).tolist()
     return dict(zip(names, means, strict=True))
 
@@ -84,7 +90,7 @@ def _compile(core: Any, model: Any, side: int, dtype: str, n_threads: int) -> An
 
 
 def _graph(network: Any, ranges: Mapping[str, float] | None, *, every_layer: bool = False) -> Any:
-    """OpenVINO's graph from (1, s, s, 3) to (1, h, w, D), or to what leaves each convolution."""
+    """Return the graph from (1, s, s, 3) to (1, h, w, D), or to the output of each convolution."""
     ov = import_extra("openvino", "openvino", "engine='openvino'")
     op = ov.opset13
     layers = layers_of(network)
@@ -115,7 +121,7 @@ def _graph(network: Any, ranges: Mapping[str, float] | None, *, every_layer: boo
 
 
 def _rounded(op: Any, x: Any, low: Any, high: Any, levels: int) -> Any:
-    """Round to `levels` steps from `low` to `high`; a channel without weights keeps its zeros."""
+    """Round to `levels` steps from `low` to `high`. A channel of zeros stays zero."""
     high = np.maximum(np.asarray(high, np.float32), np.float32(1e-30))
     low = np.minimum(np.asarray(low, np.float32), np.float32(0))
     ends = [op.constant(low), op.constant(high)]

@@ -1,0 +1,67 @@
+"""What scikit-learn must know about an estimator of images, and the report of one of its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.base import BaseEstimator, TransformerMixin
+
+__all__ = ["ExtractionReport", "ImageTransformer"]
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """Report of one call of `transform` or `extract`.
+
+    Parameters
+    ----------
+    skipped : list of (int, str)
+        Index and reason of each skipped image, in the order of the images.
+    n_extracted : int
+        Number of images that went through the network. The others came from the store or were skipped.
+    """
+
+    skipped: list[tuple[int, str]]
+    n_extracted: int
+
+
+class ImageTransformer(TransformerMixin, BaseEstimator):
+    """Base class of an estimator that takes images, needs no `fit` and reports on its calls.
+
+    A call ends with a single assignment to `report_`. So `skipped_` and `n_extracted_` belong to the same
+    call, even if several threads use the estimator.
+
+    Attributes
+    ----------
+    report_ : ExtractionReport
+        Report of the call that ended last.
+    """
+
+    report_: ExtractionReport
+    _not_pickled: tuple[str, ...] = ()
+
+    @property
+    def skipped_(self) -> list[tuple[int, str]]:
+        """Index and reason of each image that the last call skipped."""
+        return self.report_.skipped
+
+    @property
+    def n_extracted_(self) -> int:
+        """Number of images that the last call put through the network."""
+        return self.report_.n_extracted
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.requires_fit = False
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes to pickle, without those that are built again when they are needed."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in self._not_pickled}
