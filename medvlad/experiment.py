@@ -432,10 +432,10 @@ def _extract(
     extractor: CNNDescriptors, dataset: ImageFolder
 ) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]]]:
     """Return the descriptors of the readable images, the data set of these images, and the skipped ones."""
-    descriptors = extractor.fit(calibration_images(dataset)).transform(dataset.paths)
-    skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in extractor.skipped_]
+    descriptors, report = extractor.fit(calibration_images(dataset)).transform_with_report(dataset.paths)
+    skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
     if skipped:
-        bad = {i for i, _ in extractor.skipped_}
+        bad = {i for i, _ in report.skipped}
         kept = np.array([i for i in range(len(dataset.paths)) if i not in bad], dtype=np.intp)
         if len(kept) == 0:
             raise InputError(

@@ -63,8 +63,8 @@ def predict_images(
     """
     extractor = _extractor(pipeline, on_error)
     paths = _all_frames(images)
-    descriptors = extractor.transform(paths)
-    skipped = dict(extractor.skipped_)
+    descriptors, report = extractor.transform_with_report(paths)
+    skipped = dict(report.skipped)
     decision = decision_columns(pipeline[1:].decision_function(descriptors))
     classes = [str(name) for name in pipeline.classes_]
     predictions: list[dict[str, Any]] = []
@@ -104,14 +104,7 @@ def _extractor(pipeline: Pipeline, on_error: str) -> CNNDescriptors:
             "predict_images reads image files, so the first step of the pipeline must be CNNDescriptors, got "
             f"{type(own).__name__}: put the extractor first, or call pipeline.predict with descriptors"
         )
-    if own.on_error == on_error:
-        return own
-    own.build()
-    # Neither sklearn.base.clone nor copy.copy keeps the network that is built.
-    twin = own.__class__.__new__(own.__class__)
-    twin.__dict__.update(own.__dict__)
-    twin.set_params(on_error=on_error)
-    return twin
+    return own.build().with_parameters(on_error=on_error)
 
 
 def _in_memory(descriptors: Descriptors | StoredDescriptors) -> Descriptors:

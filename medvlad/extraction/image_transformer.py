@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from sklearn.base import BaseEstimator, TransformerMixin
 
@@ -50,6 +50,13 @@ class ImageTransformer(TransformerMixin, BaseEstimator):
     def n_extracted_(self) -> int:
         """Number of images that the last call put through the network."""
         return self.report_.n_extracted
+
+    def with_parameters(self, **parameters: Any) -> Self:
+        """Return a copy with other parameters. It shares everything that is built, such as the network."""
+        twin = self.__class__.__new__(self.__class__)
+        twin.__dict__.update(self.__dict__)
+        twin.set_params(**parameters)
+        return twin
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
