@@ -103,7 +103,9 @@ def test_a_truncated_volume_is_refused(tmp_path, good):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("text.nii", b"text" * 200), ("empty.nii.gz", gzip.compress(b""))]
+    ("name", "content"),
+    [("text.nii", b"text" * 200), ("empty.nii.gz", gzip.compress(b"", mtime=0))],
+    ids=["text", "empty archive"],
 )
 def test_a_file_that_is_not_nifti_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

@@ -8,7 +8,7 @@ from PIL import Image
 from medvlad import Descriptors, GlobalPool, WideLinearSVC
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.cross_validation import held_out
-from medvlad.evaluation.metrics import figures
+from medvlad.evaluation.held_out_metrics import held_out_metrics
 from medvlad.experiment import Evaluation
 
 GRID = SimpleNamespace(grids_=((2, 2),), mirrored_=(False,))
@@ -43,7 +43,7 @@ def make_evaluation(rng, folder, class_names=("a", "b"), n=40, encoders=None, fo
     }
     scored = [
         {"encode": name, "scales": [0], "parameters": {"encode": {"mode": "avg"}, "classify": {"C": 1.0}}}
-        | figures(data, one)
+        | held_out_metrics(data, one)
         for name, one in decided.items()
     ]
     results = {
