@@ -127,12 +127,13 @@ def summary():
         named = {preset: row["measured"] for preset, row in preset_rows(found)}
         best = named["best"]
         cells = [figure(named["paper, average pooling"], "accuracy"), figure(best, "accuracy")]
-        rows.append([found["name"], *cells, figure(best.get("adapted"), "accuracy"), figure(best, "auc")])
+        name = f"{found['name']} (not medical)" if name == "rooms" else found["name"]
+        rows.append([name, *cells, figure(best.get("adapted"), "accuracy") or "-", figure(best, "auc")])
     header = [
         "Data",
         "Accuracy, average pooling",
         "Accuracy, `--preset best`",
-        "the same, adapted",
+        "`--preset best --adapt-threshold`",
         "AUC, best",
     ]
     return table(header, rows)

@@ -133,8 +133,8 @@ FEATURES: dict[str, Callable[[Sequence[ImageFacts]], Matrix]] = {
 """Functions from facts to the features of the linear classifier, by name."""
 
 _IN_WORDS = {
-    "border": "the border of the image alone (it may show a part of the subject)",
-    "corners": "the corners of the image alone (they may show a part of the subject)",
+    "border": "the border alone (it may show a part of the subject)",
+    "corners": "the corners alone (they may show a part of the subject)",
     "file": "facts about the file alone (width, height, format, bits, compression)",
     "bytes": "the number of bytes of the file alone (sharp and busy pictures take more)",
 }
@@ -208,7 +208,7 @@ def shortcut_findings(
         low, high = figures["balanced_accuracy_ci95"]
         whole = results[protocol]["whole"]["balanced_accuracy"]
         sentence = (
-            f"the class can be told from {_IN_WORDS[name]}: balanced accuracy "
+            f"the class can be predicted from {_IN_WORDS[name]}: balanced accuracy "
             f"{figures['balanced_accuracy']:.2f} ({low:.2f} to {high:.2f}, {protocol}), chance "
             f"{figures['chance']:.2f}, the whole thumbnail {whole:.2f}"
         )

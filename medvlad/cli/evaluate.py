@@ -29,14 +29,15 @@ __all__ = ["evaluate"]
         "--out",
         type=options.PATH,
         metavar="FOLDER",
-        help="Folder for the results and an HTML report.",
+        help="Folder for results and an HTML report; created if missing.  [default: only print a table]",
     ),
     options.PRESET,
     cloup.option(
         "--encode",
         metavar="NAME,...",
-        help="Encodings: avg, max, gem, vlad64, fisher64, bow1024, second-order, avg+vlad64, ...  "
-        "[default: avg,vlad64; with --preset best: vlad64]",
+        help="Encodings to compare: avg, max, gem, vlad64, fisher64, bow1024, second-order. vlad64: 64 "
+        "centres. "
+        "avg+vlad64: both joined.  [default: avg,vlad64; with --preset best: vlad64]",
     ),
     options.MODEL,
     options.WEIGHTS,
@@ -56,17 +57,18 @@ __all__ = ["evaluate"]
         "--calibration",
         type=options.Choice(["none", "platt", "isotonic"]),
         default="none",
-        help="Method for probabilities, fitted on training images.",
+        show_default=False,
+        help="Method that turns scores into probabilities.  [default: none; with --preset best: platt]",
     ),
     cloup.option(
         "--positive",
         metavar="CLASS",
-        help="The class to detect, if there are two.  [default: the last class]",
+        help="Positive class of two.  [default: the last in alphabetical order]",
     ),
     options.switch(
         "--adapt-threshold/--no-adapt-threshold",
         help="Also report metrics at a threshold found in the test images without their labels. Needs two "
-        "classes and a test part.",
+        "classes and a test part.  [default: no; with --preset best: yes if possible]",
     ),
 )
 @cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
@@ -79,7 +81,7 @@ def evaluate(
     anonymise_key: Path | None,
     **settings: Any,
 ) -> int:
-    """Measure how well images are classified, on held-out images."""
+    """Train classifiers and measure their accuracy on held-out images."""
     from medvlad._util.validate import make_output_folder
     from medvlad.experiment import Experiment
 

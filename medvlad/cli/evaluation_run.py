@@ -106,19 +106,18 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     else:
         protocol = f"{first['protocol']}, {n_train} training images a fold"
         counted = f"{n_test} images{known}, each tested once ({protocol})"
-    yield f"{counted}; fitted on training images only. Intervals in the table: Wilson."
+    yield f"{counted}; fitted on training images only. The table shows Wilson intervals."
     if "positive_class" in first:
         yield f"Sensitivity is that of {first['positive_class']}."
     yield from (_adapted(one) for one in report["results"] if "adapted" in one)
     for pair in report["comparisons"]:
         low, high = pair["difference_ci95"]["accuracy"]
         yield (
-            f"{pair['second']} against {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
-            f"({low:+.3f} to {high:+.3f}, 95 %), "
-            f"McNemar's p {pair['mcnemar_p']:.2g}"
+            f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
+            f"(95 % interval {low:+.3f} to {high:+.3f}), McNemar's p {pair['mcnemar_p']:.2g}"
         )
     if n_patients is None:
-        yield "No patients are known: each image counts as a patient of its own."
+        yield "No patients were found: each image counts as a separate patient. Use --patient to name them."
 
 
 def _adapted(found: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
     options.MODEL,
     options.LAYER,
     options.WEIGHTS,
-    options.SCALE,
+    options.SCALE_WITHOUT_PRESET,
     options.ON_ERROR,
     options.THREADS,
     cloup.option(

@@ -33,6 +33,7 @@ __all__ = [
     "PICTURES",
     "PRESET",
     "SCALE",
+    "SCALE_WITHOUT_PRESET",
     "SEED",
     "STORE",
     "THREADS",
@@ -117,8 +118,9 @@ PATIENT = cloup.option(
     "--patient",
     "group_pattern",
     metavar="REGEX",
-    help="Part of a file path that names the patient, such as '(person[0-9]+)_'. Images of a patient stay "
-    "together.  [default: patterns of known data sets]",
+    help="Regular expression for file paths; its group is the patient, such as '(person[0-9]+)_'. "
+    "Images of a "
+    "patient stay in one part or fold.  [default: patterns of known data sets]",
 )
 ON_ERROR = cloup.option(
     "--on-error",
@@ -129,7 +131,9 @@ ON_ERROR = cloup.option(
 
 # ---------------------------------------------------------------------------------------- network
 
-MODEL = cloup.option("--model", metavar="NAME", default="vgg19", help="Network of keras.applications.")
+MODEL = cloup.option(
+    "--model", metavar="NAME", default="vgg19", help="Name of a network in keras.applications."
+)
 LAYER = cloup.option(
     "--layer", metavar="NAME", default="block5_pool", help="Layer whose output gives the descriptors."
 )
@@ -144,17 +148,26 @@ WEIGHTS_OF_MODEL = cloup.option(
     metavar="NAME|FILE",
     help="Weights of the network, if they have moved since training.  [default: as in training]",
 )
-SCALE = cloup.option(
-    "--scale",
-    metavar="S,...",
-    default="0",
-    callback=read_scales,
-    help="Input size: scale s is 224 + 320 s pixels; 0,1 pools the descriptors of both.",
-)
+
+
+def _scale_option(default: str) -> Decorator:
+    return cloup.option(
+        "--scale",
+        metavar="S,...",
+        default="0",
+        callback=read_scales,
+        show_default=False,
+        help="Scales of the input, 0 to 10. At scale s the side is 224 + 320*s pixels. 0,1 uses the "
+        f"descriptors of both.  [default: {default}]",
+    )
+
+
+SCALE = _scale_option("0; with --preset best: 0,1")
+SCALE_WITHOUT_PRESET = _scale_option("0")
 STORE = cloup.option(
     "--store",
     metavar="FOLDER",
-    help="Folder that keeps descriptors for the next run.",
+    help="Folder that keeps descriptors, so that the next run skips the network.  [default: none]",
 )
 ENGINE = cloup.option(
     "--engine",
@@ -172,7 +185,7 @@ def network_group(*first: Decorator) -> Decorator:
         *first,
         switch(
             "--mirror/--no-mirror",
-            help="Use the descriptors of the mirrored image as well.",
+            help="Also use the descriptors of the mirrored image.  [default: no]",
         ),
         cloup.option(
             "--resize",
@@ -185,7 +198,8 @@ def network_group(*first: Decorator) -> Decorator:
             "--batch-size",
             type=int,
             metavar="N",
-            help="Number of images in a batch.  [default: limited by memory]",
+            help="Number of images in a batch.  [default: about 400,000 pixels: 8 images at scale 0, 1 "
+            "at others]",
         ),
         cloup.option(
             "--dtype",
@@ -203,7 +217,9 @@ def network_group(*first: Decorator) -> Decorator:
 PRESET = cloup.option(
     "--preset",
     type=Choice(["paper", "best"]),
-    help="Defaults: those of the paper, or the best ones found (docs/results.md).  [default: paper]",
+    help="Set of defaults: paper, or best (two scales, L2, power 0.5, chosen C; see docs/results.md). "
+    "Options "
+    "that you give override it.  [default: paper]",
 )
 PENALTY = cloup.option(
     "--C",
@@ -211,13 +227,18 @@ PENALTY = cloup.option(
     metavar="NUMBER|cv",
     default="1",
     callback=_read_penalty,
-    help="Penalty of the linear SVM. cv: chosen by cross-validation inside the training images.",
+    show_default=False,
+    help="Penalty of the linear SVM. cv: chosen by cross-validation inside the training images.  "
+    "[default: 1; with "
+    "--preset best: cv]",
 )
 CLASS_WEIGHT = cloup.option(
     "--class-weight",
     type=Choice(["none", "balanced"]),
     default="none",
-    help="Weight of a class. balanced: rare classes count more.",
+    show_default=False,
+    help="Weight of a class. balanced: rare classes count more.  [default: none; with --preset best: "
+    "balanced]",
 )
 
 
@@ -228,7 +249,7 @@ def encoding_group() -> Decorator:
         switch(
             "--l2-descriptors/--no-l2-descriptors",
             name="descriptor_norm",
-            help="Scale each descriptor to unit length.",
+            help="Scale each descriptor to unit length.  [default: no; with --preset best: yes]",
         ),
         cloup.option(
             "--pca",
@@ -241,44 +262,49 @@ def encoding_group() -> Decorator:
             "--assignment",
             type=Choice(["hard", "soft"]),
             default="hard",
-            help="VLAD: assign a descriptor to the nearest centre, or to several by distance.",
+            help="VLAD: hard assigns a descriptor to the nearest centre; soft to several, weighted by "
+            "distance.",
         ),
         cloup.option(
             "--nearest",
             "n_nearest",
             type=int,
             metavar="N",
-            help="VLAD with --assignment soft: number of centres of a descriptor.  [default: all]",
+            help="VLAD with --assignment soft: number of nearest centres for each descriptor.  "
+            "[default: all]",
         ),
         cloup.option(
             "--power",
             type=float,
             metavar="P",
             default=1.0,
-            help="VLAD, fisher, second-order: exponent of the signed power; 0.5 is usual.",
+            show_default=False,
+            help="VLAD, fisher, second-order: exponent p of sign(v) |v|^p; 0.5 is usual.  [default: "
+            "1.0; with --preset "
+            "best: 0.5]",
         ),
         switch(
             "--mass-norm/--no-mass-norm",
-            help="VLAD: average residuals instead of summing them.",
+            help="VLAD: average residuals instead of summing them.  [default: no]",
         ),
         switch(
             "--local-axes/--no-local-axes",
-            help="VLAD: rotate the residuals of each cell to their principal axes (LCS).",
+            help="VLAD: rotate the residuals of each cell to their principal axes.  [default: no]",
         ),
         switch(
             "--intra-norm/--no-intra-norm",
-            help="VLAD: scale each cell to unit length.",
+            help="VLAD: scale each cell's sum of residuals to unit length.  [default: no]",
         ),
         switch(
             "--residual-norm/--no-residual-norm",
-            help="VLAD: scale each residual to unit length.",
+            help="VLAD: scale each residual to unit length before the sum.  [default: no]",
         ),
         cloup.option(
             "--vocabularies",
             type=int,
             metavar="N",
             default=1,
-            help="VLAD: number of codebooks whose vectors are joined.",
+            help="VLAD: number of codebooks. Their vectors are concatenated.",
         ),
         cloup.option(
             "--tiles",
@@ -295,7 +321,7 @@ def encoding_group() -> Decorator:
         ),
         switch(
             "--whiten/--no-whiten",
-            help="Scale the components of --reduce to unit variance.",
+            help="Scale the components of --reduce to unit variance.  [default: no]",
         ),
     )
 
@@ -313,18 +339,19 @@ JSON = cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 PICTURES = cloup.option(
     "--pictures/--no-pictures",
     default=None,
-    help="Show images in the HTML report.  [default: yes, but no with --anonymise]",
+    help="Show images in the HTML report.  [default: yes; with --anonymise: no]",
 )
 ANONYMISE = cloup.option(
     "--anonymise",
     is_flag=True,
-    help="Replace names of files and patients by random digests, and leave images out of reports.",
+    help="Replace names of files and patients by pseudonyms. Reports show images only with --pictures.",
 )
 ANONYMISE_KEY = cloup.option(
     "--anonymise-key",
     type=PATH,
     metavar="FILE",
-    help="Like --anonymise, but FILE keeps the key and the real names. It is made if it is missing.",
+    help="Like --anonymise, but save the key and the real names in FILE, so that later runs use the same "
+    "pseudonyms. FILE is created if missing.",
 )
 
 # ---------------------------------------------------------------------------------------- advanced

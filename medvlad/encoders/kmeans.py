@@ -75,28 +75,28 @@ logger = logging.getLogger(__name__)
 
 
 class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin, BaseEstimator):
-    """k-means centres of descriptors.
+    """Learn centres from descriptors by k-means.
 
     Parameters
     ----------
     n_clusters : int, default=64
         Number K of centres.
     init : "k-means++" or array-like of shape (K, D), default="k-means++"
-        Method that chooses the first centres, or these centres.
+        Initial centres: "k-means++" chooses them among the descriptors. An array gives them.
     n_init : int, default=1
         Number of runs from different starts. The run with the lowest inertia is kept. An array as `init`
         gives a single run.
     max_iter : int, default=100
         Maximum number of Lloyd steps in `fit`.
     tol : float, default=1e-4
-        Threshold of the stopping rule, 0 or more: squared movement of the centres, relative to the mean
-        variance of a feature.
+        Tolerance of the stopping rule, 0 or more. `fit` stops if the squared movement of the centres is at
+        most `tol` times the mean variance of a feature.
     backend : str, default="auto"
         Name of a backend, see :func:`medvlad.available_backends`.
     n_threads : int or None, default=None
         Number of threads. None: all processors that this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of the subsample and of the start.
+        Seed of the subsample and of the initial centres. None: results differ between fits.
     max_samples : int or None, default=500_000
         Maximum number of descriptors used by `fit`. Larger inputs are subsampled, and every descriptor is
         equally likely. 500,000 descriptors of 512 numbers take 1 GB. None: all.
@@ -112,7 +112,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     n_iter_ : int
         Number of Lloyd steps of `fit`, or of batches given to `partial_fit`.
     counts_ : ndarray of int64, shape (K,)
-        Number of descriptors of which each centre is the mean.
+        Number of descriptors assigned to each centre.
     n_features_in_ : int
         Width D of a descriptor.
 

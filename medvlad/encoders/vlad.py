@@ -40,12 +40,12 @@ __all__ = ["VLAD"]
 
 
 class VLAD(Encoder):
-    """Vector of locally aggregated descriptors: summed residuals to k-means centres.
+    """Encode descriptors as sums of residuals to k-means centres (vector of locally aggregated descriptors).
 
     Parameters
     ----------
     n_clusters : int, default=64
-        Number K of centres. The paper tries 64 and 256.
+        Number K of centres. Farhat and Sicre use 64 and 256.
     assignment : {"hard", "soft"}, default="hard"
         "hard": a descriptor belongs to the cell of its nearest centre. "soft": it belongs to several cells,
         see :mod:`medvlad.encoders.memberships`.
@@ -54,15 +54,17 @@ class VLAD(Encoder):
     alpha : float or None, default=None
         Decay of the weights with squared distance, for "soft". None: learnt from the training descriptors.
     power : float in (0, 1], default=1.0
-        Exponent of the signed power. 1: no power.
+        Exponent p of the signed power sign(v) |v|^p, applied to each number of the vector. 1: no change. 0.5
+        is usual.
     residual_norm : bool, default=False
-        Scale each descriptor's residual to unit length.
+        Scale each descriptor's residual to unit length before the sum.
     mass_norm : bool, default=False
-        Divide each cell's residual by the number of descriptors in it (the sum of their weights).
+        Divide each cell's sum of residuals by the number of its descriptors (by the sum of their weights).
     local_axes : bool, default=False
-        Rotate each cell's residual into the principal axes of that cell. This learns K * D * D more numbers.
+        Rotate each cell's sum of residuals into the principal axes of that cell. This learns K * D * D more
+        numbers.
     intra_norm : bool, default=False
-        Scale each cell's residual to unit length.
+        Scale each cell's sum of residuals to unit length.
     l2_norm : bool, default=True
         Scale the whole vector to unit length.
     backend : str, default="auto"
@@ -70,11 +72,15 @@ class VLAD(Encoder):
     n_threads : int or None, default=None
         Number of threads. None: all processors that this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of k-means.
+        Seed of the subsample and of k-means. None: results differ between fits.
     centers : array-like of shape (K, D) or None, default=None
-        Precomputed centres. If given, k-means is skipped.
-    n_init, max_iter, tol
-        Number of k-means runs and their stopping rules, see :class:`KMeansCodebook`.
+        Precomputed centres, `n_clusters` of them. If given, k-means is skipped.
+    n_init : int, default=1
+        Number of k-means runs from different starts. The run with the lowest inertia is kept.
+    max_iter : int, default=100
+        Maximum number of Lloyd steps.
+    tol : float, default=1e-4
+        Tolerance of the stopping rule of :class:`KMeansCodebook`.
     max_samples : int or None, default=500_000
         Maximum number of descriptors used by k-means. Larger inputs are subsampled. None: all.
 
@@ -87,22 +93,27 @@ class VLAD(Encoder):
     rotations_ : ndarray of float32, shape (K, D, D)
         Principal axes of each cell, one per row. Exists with `local_axes` only.
     residual_centers_ : ndarray of float32, shape (K, D)
-        Points that residuals start from. Exists after `adapt` only.
+        Origins of the residuals, recomputed by :meth:`adapt`. Exists after `adapt` only.
     codebook_ : KMeansCodebook
         The fitted k-means. Does not exist if `centers` were given.
     n_iter_ : int
-        Number of Lloyd steps.
+        Number of Lloyd steps. 0 if `centers` were given.
     n_features_in_ : int
         Width D of a descriptor.
 
     Notes
     -----
-    `transform` returns vectors (B, K * D), cell after cell. Descriptors on a GPU give an array of the same
-    library on that GPU. Soft assignment, normalisation of residuals and mass, local axes, descriptor weights
-    and adaptation are computed on the host, and their results stay in host memory.
+    `fit` and `transform` take the descriptors of B images: Descriptors, StoredDescriptors, a list of arrays
+    (n_i, D), or an array (B, n, D). `transform` returns float32 vectors (B, K * D), cell after cell. The
+    normalisations are applied in this order: residual, mass, local axes, power, intra, L2.
+
+    If the descriptors are on a GPU, the result is an array of the same library on that GPU. Soft assignment,
+    `residual_norm`, `mass_norm`, `local_axes`, descriptor weights and `adapt` are exceptions: they are
+    computed on the CPU and return NumPy arrays.
 
     References
     ----------
+    Farhat, Sicre: CNNs for medical image transfer learning + VLAD aggregation.
     Jegou, Douze, Schmid, Perez: Aggregating local descriptors into a compact image representation. CVPR 2010.
     Arandjelovic, Zisserman: All about VLAD. CVPR 2013.
     Delhumeau, Gosselin, Jegou, Perez: Revisiting the VLAD image representation. ACM Multimedia 2013.

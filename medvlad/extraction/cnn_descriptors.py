@@ -54,7 +54,7 @@ class CNNDescriptors(ImageTransformer):
     layer : str, default="block5_pool"
         Name of the layer whose output becomes the descriptors. A layer of shape (h, w, D) gives h * w
         descriptors of D numbers, row by row. A layer of shape (D,), such as "fc1", gives one descriptor and
-        needs ``scales=(0,)``.
+        needs ``scales=(0,)``. block5_pool exists in VGG16 and VGG19 only.
     scales : int or sequence of int, default=(0,)
         Scales of the input, from 0 to 10. At scale s an image is resized to a square of 224 + 320 s pixels.
         If there are several scales, an image has the descriptors of all of them, in the given order.
@@ -74,24 +74,24 @@ class CNNDescriptors(ImageTransformer):
         Program that runs the network. "auto": the fastest one on this machine. See
         :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
-        Number of threads that read images and run the engines "native" and "openvino". None: one for each
-        processor.
+        Number of threads that read images and run the engines "native" and "openvino". None: all
+        processors that this process may use.
     output : {"host", "gpu", "store"}, default="host"
-        Place of the descriptors. "host": main memory. "gpu": the memory of the GPU on which Keras computes,
-        which must hold all descriptors. "store": the folder `store`, from which they are read block by block
-        when they are needed.
+        Where the descriptors are kept. "host": main memory. "gpu": the memory of the GPU on which Keras
+        computes, which must hold all descriptors. "store": on disk in the folder `store`, which must be
+        given. They are read block by block when they are needed.
     store : path or None, default=None
         Folder that keeps descriptors on disk. See :class:`medvlad.store.store.DescriptorStore`. Images that
-        it holds do not go through the network again. If it holds each of several scales by itself, they are
-        joined. None: no store.
+        it holds do not go through the network again. Scales that were stored in separate runs are combined.
+        None: no store.
     resize : str, default="bilinear"
         Filter that resizes images. One of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
-        What to do with an image that cannot be read. "skip": it gets no descriptors and is listed in
-        `skipped_`.
+        What to do with an image that cannot be read. "raise": raise an InputError. "skip": the image keeps
+        its place, has no descriptors, and is listed in `skipped_`.
     progress : bool or None, default=None
-        Whether to show a progress bar on standard error. None: if standard error is a terminal and there are
-        more than a few batches.
+        Whether to show a progress bar on standard error. None: show it if standard error is a terminal and
+        there are more than 4 batches.
 
     Attributes
     ----------
@@ -100,14 +100,14 @@ class CNNDescriptors(ImageTransformer):
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
-        `skipped` and `n_extracted` of the call that ended last.
+        Report of the last call: its attributes `skipped` and `n_extracted`.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
         Side of the square input in pixels, one for each scale.
     grids_ : tuple of (int, int)
-        Height and width of the grid of descriptors, one for each scale. With ``mirror=True`` each scale has
-        two grids. (1, 1) for a layer of shape (D,).
+        Height and width of each grid of descriptors: one for each scale, or with ``mirror=True`` two for each
+        scale, first the image's own. (1, 1) for a layer of shape (D,).
     mirrored_ : tuple of bool
         Whether each grid belongs to the mirror image.
     network_ : FrozenNetwork
@@ -121,7 +121,9 @@ class CNNDescriptors(ImageTransformer):
 
     Notes
     -----
-    The first call that needs the network builds it. A pickled estimator does not contain the network.
+    `transform` takes paths or arrays of pixels and returns :class:`medvlad.Descriptors`: float32 numbers,
+    with the descriptors of the images one after another. The first call that needs the network builds it. A
+    pickled estimator does not contain the network.
 
     Several threads may share one estimator. The attributes describe the call that ended last. A thread gets
     the report of its own call from :meth:`transform_with_report` and :meth:`extract_with_report`.

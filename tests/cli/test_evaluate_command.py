@@ -81,7 +81,7 @@ def test_each_encoding_is_compared_with_the_first(evaluated):
 
 
 def test_the_output_says_what_its_numbers_are_of(evaluated):
-    assert "No patients are known" in evaluated[1]
+    assert "No patients were found" in evaluated[1]
     assert "Sensitivity is that of upright" in evaluated[1]
 
 
