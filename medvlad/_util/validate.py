@@ -26,6 +26,7 @@ __all__ = [
     "check_n_threads",
     "check_non_negative_float",
     "check_output_file",
+    "check_outside",
     "check_positive_float",
     "check_positive_int",
     "check_seed",
@@ -224,6 +225,21 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
     return target
 
 
+def check_outside(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
+    """Return `path`. Raise InputError if it lies in one of the folders `images`.
+
+    The next run would read it as a class or as images. `name` is what the message calls it.
+    """
+    target = Path(path)
+    for root in images:
+        if target.resolve().is_relative_to(Path(root).resolve()):
+            raise InputError(
+                f"{name} {target} lies in the image folder {root}, so the next run would read it as images: "
+                "choose a folder outside"
+            )
+    return target
+
+
 def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
     """Create an output folder and its parents, and return its path.
 
@@ -243,13 +259,7 @@ def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | o
     InputError
         If `path` lies in one of `images`, is a file, or cannot be created.
     """
-    target = Path(path)
-    for root in images:
-        if target.resolve().is_relative_to(Path(root).resolve()):
-            raise InputError(
-                f"{name} {target} lies in the image folder {root}, so the next run would read it as images: "
-                "choose a folder outside"
-            )
+    target = check_outside(path, name, *images)
     if target.exists() and not target.is_dir():
         raise InputError(f"{name} {target} is a file: give the path of a folder")
     try:

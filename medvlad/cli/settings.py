@@ -66,10 +66,10 @@ def on_error_of(choice: str) -> str:
 
 def check_store(store: str | None, directory: Path) -> None:
     """Refuse a store inside the folder of images."""
-    if store is not None and Path(store).resolve().is_relative_to(directory.resolve()):
-        raise click.UsageError(
-            f"--store {store} lies in {directory}, whose folders and images are read: name a folder elsewhere"
-        )
+    from medvlad._util.validate import check_outside
+
+    if store is not None:
+        check_outside(store, "--store", directory)
 
 
 def pseudonyms_of(anonymise: bool, key_file: Path | None, *folders: Path | None) -> Pseudonyms | None:

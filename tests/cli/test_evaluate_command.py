@@ -205,14 +205,17 @@ def test_a_pattern_names_the_patients(runs_with_patients):
 
 def test_patients_in_both_parts_are_a_warning_in_the_results(runs_with_patients):
     results, _, page = runs_with_patients[1]
-    assert any("expect optimism" in warning for warning in results["warnings"])
+    assert any("too optimistic" in warning for warning in results["warnings"])
     if find_spec("matplotlib") is not None:
-        assert "expect optimism" in page
+        assert "too optimistic" in page
 
 
 @pytest.mark.parametrize(
     ("pattern", "layout", "told"),
-    [("(case", "folder", "not a regular expression"), ("(case)", "chest-xray", "knows its own patients")],
+    [
+        ("(case", "folder", "not a regular expression"),
+        ("(case)", "chest-xray", "already defines the patients"),
+    ],
 )
 def test_a_wrong_pattern_of_patients_is_told(run, images, pattern, layout, told):
     status, _, error = run("evaluate", images, "--patient", pattern, "--layout", layout)
@@ -248,7 +251,7 @@ def test_positive_needs_two_classes(run, images, rng, monkeypatch):
         shutil.copytree(images / part / "lying", images / part / "third")
     status, _, error = run("evaluate", images, "--positive", "third")
     assert status == 2
-    assert "needs two classes, here are 3" in error
+    assert "needs a data set with two classes, this one has 3" in error
 
 
 @pytest.mark.parametrize(

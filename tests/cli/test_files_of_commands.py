@@ -35,7 +35,7 @@ def test_nothing_is_written_among_the_images(run, images, command):
     before = sorted(images.rglob("*"))
     status, _, error = run(*(word.format(images=images) for word in command))
     assert status == 2
-    assert f"lies in {images}" in error
+    assert f"lies in the image folder {images}" in error
     assert sorted(images.rglob("*")) == before
 
 

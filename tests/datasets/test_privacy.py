@@ -176,7 +176,7 @@ def test_a_download_fails_in_one_sentence(everything):
     [
         ("used folder", "out holds files, which may name images: with --anonymise give a new or an empty"),
         ("key inside", "--anonymise-key new/key.json lies in new, and would be passed on with it"),
-        ("other key", "compares with runs that were given the same --anonymise-key"),
+        ("other key", "runs that used the same --anonymise-key"),
     ],
 )
 def test_a_mistake_with_anonymise_is_told_in_the_last_line(everything, name, part):
