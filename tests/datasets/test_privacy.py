@@ -168,7 +168,7 @@ def test_a_download_fails_in_one_sentence(everything):
     line = done["error"].splitlines()[-1]
     assert "Traceback" not in done["error"]
     assert line.startswith("medvlad: the ImageNet weights of VGG19 could not be downloaded (")
-    assert "check the network, or give a file of weights" in line
+    assert "check the internet connection, or give a file of weights" in line
 
 
 @pytest.mark.parametrize(
