@@ -99,10 +99,10 @@ def _extractor(pipeline: Pipeline, on_error: str) -> CNNDescriptors:
     """Return a CNNDescriptors with this `on_error` that shares the network of the pipeline's first step."""
     steps = getattr(pipeline, "steps", None) or [("", pipeline)]
     own = steps[0][1]
-    if not isinstance(own, CNNDescriptors):
+    if not isinstance(own, CNNDescriptors) or len(steps) < 2:
         raise InputError(
-            "predict_images reads image files, so the first step of the pipeline must be CNNDescriptors, got "
-            f"{type(own).__name__}: put the extractor first, or call pipeline.predict with descriptors"
+            "predict_images reads files, so it needs a fitted pipeline whose first step is CNNDescriptors, "
+            f"got {type(own).__name__}: put the extractor first, or use pipeline.predict"
         )
     return own.build().with_parameters(on_error=on_error)
 

@@ -10,6 +10,7 @@ from support.striped_images import small_experiment, write_striped_images
 from medvlad import Descriptors, InputError
 from medvlad.encoders.recipe import Recipe
 from medvlad.experiment import PENALTIES, Experiment, calibration_images
+from medvlad.extraction.cnn_descriptors import ExtractionReport
 
 
 @pytest.fixture
@@ -169,9 +170,9 @@ class UnreadableExtractor:
     def fit(self, paths):
         return self
 
-    def transform(self, paths):
-        self.skipped_ = [(i, "it is empty") for i, path in enumerate(paths) if self.part in str(path)]
-        return Descriptors.from_list([np.ones((1, 2))] * len(paths))
+    def transform_with_report(self, paths):
+        skipped = [(i, "it is empty") for i, path in enumerate(paths) if self.part in str(path)]
+        return Descriptors.from_list([np.ones((1, 2))] * len(paths)), ExtractionReport(skipped, len(paths))
 
     def set_params(self, **params):
         return self

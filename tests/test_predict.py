@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from support.striped_images import small_experiment, write_striped_images
 
+import medvlad.extraction.cnn_descriptors
 from medvlad import Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.predict import predict_images
@@ -131,7 +133,9 @@ def of_descriptors(rng):
 
 
 def test_a_pipeline_without_an_extractor_is_refused(of_descriptors, files):
-    with pytest.raises(InputError, match="must be CNNDescriptors, got GlobalPool: put the extractor first"):
+    with pytest.raises(
+        InputError, match="first step is CNNDescriptors, got GlobalPool: put the extractor first"
+    ):
         predict_images(of_descriptors, files)
 
 
@@ -197,3 +201,22 @@ def test_pseudonyms_name_images_pictures_and_reasons(pipeline, files, folder, tm
     assert predictions[0]["evidence"] == f"{names.image(files[0])}.png"
     assert skipped[0]["image"] == names.image(bad)
     assert bad not in skipped[0]["reason"]
+
+
+def test_calls_with_another_on_error_share_one_engine(pipeline, files, monkeypatch):
+    made, make = [], medvlad.extraction.cnn_descriptors.make_engine
+
+    def counted(*arguments, **options):
+        made.append(options["engine"])
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(medvlad.extraction.cnn_descriptors, "make_engine", counted)
+    fresh = Pipeline([("features", clone(pipeline.steps[0][1])), *pipeline.steps[1:]])
+    for on_error in ("raise", "skip", "skip"):
+        predict_images(fresh, files[:1], on_error=on_error)
+    assert len(made) == 1
+
+
+def test_an_extractor_alone_is_refused(pipeline, files):
+    with pytest.raises(InputError, match="needs a fitted pipeline whose first step is CNNDescriptors"):
+        predict_images(pipeline.steps[0][1], files)

@@ -31,7 +31,7 @@ def kmeans(x, k, seed, n_iter, n_threads, start=None):
     from medvlad.encoders import kmeans as codebook
 
     seconds = {}
-    seed_centers = getattr(codebook, "_seed", None)
+    seed_centers = codebook.seed_centers
 
     def timed_seed(*args):
         begin = time.perf_counter()
@@ -40,8 +40,7 @@ def kmeans(x, k, seed, n_iter, n_threads, start=None):
         timed_seed.centers = seeds
         return seeds
 
-    if seed_centers is not None:
-        codebook._seed = timed_seed
+    codebook.seed_centers = timed_seed
     try:
         begin = time.perf_counter()
         own = {} if start is None else {"init": start}
@@ -50,8 +49,8 @@ def kmeans(x, k, seed, n_iter, n_threads, start=None):
         ).fit(x)
         seconds["total"] = time.perf_counter() - begin
     finally:
-        if seed_centers is not None:
-            codebook._seed = seed_centers
-    if "seeding" in seconds:
-        seconds["lloyd"] = seconds["total"] - seconds["seeding"]
-    return seconds, fitted.cluster_centers_, getattr(timed_seed, "centers", None)
+        codebook.seed_centers = seed_centers
+    if start is not None:
+        return seconds, fitted.cluster_centers_, None
+    seconds["lloyd"] = seconds["total"] - seconds["seeding"]  # a KeyError if the fit chose no seeds
+    return seconds, fitted.cluster_centers_, timed_seed.centers

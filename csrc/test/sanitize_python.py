@@ -1,7 +1,7 @@
 """Build the extension modules with sanitizers, outside the checkout, and run their Python tests.
 
     python csrc/test/sanitize_python.py address,undefined thread
-    python csrc/test/sanitize_python.py address,undefined --levels portable -k "TestBindingsRefuse"
+    python csrc/test/sanitize_python.py address,undefined --levels portable -k test_bindings
 
 The compiler is CXX (default c++, which must be GCC). The headers of pybind11 are needed. The interpreter and
 its packages stay unchanged; the sanitizer's library is preloaded. Before the tests, deliberate defects show
@@ -29,6 +29,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 ROOT = SOURCE.parent
 TESTS = (
     "backends/test_backends.py",
+    "backends/test_bindings.py",
     "backends/test_levels.py",
     "encoders/test_memberships.py",
     "extraction/test_winograd.py",

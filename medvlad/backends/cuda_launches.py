@@ -29,7 +29,6 @@ from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 
 __all__ = ["DeviceCenters", "encode_block", "encode_resident", "halves", "label", "upload"]
 
-_WARP = 32
 _ASSIGN_ROWS = 128  # rows of a block of assign.cu, if one warp is enough for the centres
 _DECIDE_ROWS = 128  # rows of a block of decide.cu
 _CELLS_OF_A_BLOCK = 8

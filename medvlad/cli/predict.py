@@ -96,5 +96,7 @@ def _write_evidence(pipeline: Any, predictions: list[dict[str, Any]], folder: Pa
 
     additive = is_additive(pipeline.named_steps["encode"])
     how = "exactly" if additive else "to first order, because a signed power cannot be split exactly"
-    page = explain_page(predictions, folder, f"split over its places {how}")
+    page = explain_page(
+        predictions, folder, f"split over its places {how}", grids=pipeline.steps[0][1].grids_
+    )
     return f"Evidence, split over the image {how}: {len(predictions)} pictures; report: {page}"

@@ -6,6 +6,5 @@ pixels are read here.
 
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.pseudonyms import Pseudonyms
-from medvlad.datasets.published import LAYOUTS
 
-__all__ = ["LAYOUTS", "ImageFolder", "Pseudonyms", "load_image_folder"]
+__all__ = ["ImageFolder", "Pseudonyms", "load_image_folder"]

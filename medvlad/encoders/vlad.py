@@ -107,9 +107,8 @@ class VLAD(Encoder):
     (n_i, D), or an array (B, n, D). `transform` returns float32 vectors (B, K * D), cell after cell. The
     normalisations are applied in this order: residual, mass, local axes, power, intra, L2.
 
-    If the descriptors are on a GPU, the result is an array of the same library on that GPU. Soft assignment,
-    `residual_norm`, `mass_norm`, `local_axes`, descriptor weights and `adapt` are exceptions: they are
-    computed on the CPU and return NumPy arrays.
+    If the descriptors are on a GPU, the result is an array of the same library on that GPU. Exceptions: soft
+    assignment, `residual_norm`, `mass_norm`, `local_axes`, weights and `adapt` give NumPy arrays.
 
     References
     ----------
@@ -193,12 +192,8 @@ class VLAD(Encoder):
         if self.centers is None:
             _take_centers(self, _codebook(self).fit(descriptors))
         else:
-            self.cluster_centers_ = check_vocabulary(
-                on_host_from_anywhere(self.centers, "centers"),
-                self.n_clusters,
-                self.n_features_in_,
-                "centers",
-            )
+            given = on_host_from_anywhere(self.centers, "centers")
+            self.cluster_centers_ = check_vocabulary(given, self.n_clusters, self.n_features_in_, "centers")
             self.n_iter_ = 0
             self.__dict__.pop("codebook_", None)
         self.__dict__.pop("residual_centers_", None)
@@ -282,14 +277,9 @@ class VLAD(Encoder):
         ).encode(descriptors.to_host())
 
     def _memberships(self, *, residual_norm: bool) -> Memberships:
-        return Memberships(
-            self.cluster_centers_,
-            n_nearest=self._check_parameters(),
-            alpha=self.alpha_ if self.assignment == "soft" else None,
-            origins=self.residual_origins if residual_norm else None,
-            backend=get_backend(self.backend),
-            n_threads=check_n_threads(self.n_threads),
-        )
+        alpha = self.alpha_ if self.assignment == "soft" else None
+        origins = self.residual_origins if residual_norm else None
+        return _memberships(self, self._check_parameters(), alpha, origins)
 
     def _check_parameters(self) -> int:
         """Check the settings of assignment and normalisation. Return the number of cells of a descriptor."""
@@ -299,6 +289,19 @@ class VLAD(Encoder):
     @property
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.size)
+
+
+def _memberships(
+    vlad: VLAD, n_nearest: int, alpha: float | None, origins: NDArray[np.float32] | None
+) -> Memberships:
+    return Memberships(
+        vlad.cluster_centers_,
+        n_nearest=n_nearest,
+        alpha=alpha,
+        origins=origins,
+        backend=get_backend(vlad.backend),
+        n_threads=check_n_threads(vlad.n_threads),
+    )
 
 
 def _codebook(vlad: VLAD) -> KMeansCodebook:
@@ -339,12 +342,5 @@ def _learn_alpha_and_axes(vlad: VLAD, descriptors: Descriptors | StoredDescripto
     if learns_alpha:
         vlad.alpha_ = softness(x, vlad.cluster_centers_)
     if vlad.local_axes:
-        memberships = Memberships(
-            vlad.cluster_centers_,
-            n_nearest=1,
-            alpha=None,
-            origins=None,
-            backend=get_backend(vlad.backend),
-            n_threads=check_n_threads(vlad.n_threads),
-        )
-        vlad.rotations_ = principal_axes(x, memberships, residual_norm=vlad.residual_norm)
+        nearest = _memberships(vlad, 1, None, None)
+        vlad.rotations_ = principal_axes(x, nearest, residual_norm=vlad.residual_norm)

@@ -29,7 +29,7 @@ from medvlad._util.validate import InputError, check_choice, check_n_threads, ch
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
-from medvlad.extraction.engines import Engine, calibrate, choose_engine, make_engine
+from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_engine, make_engine
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer
 from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
 from medvlad.extraction.scales import check_scales, check_sides, input_side
@@ -133,7 +133,7 @@ class CNNDescriptors(ImageTransformer):
     Farhat, Sicre: CNNs for medical image transfer learning + VLAD aggregation.
     """
 
-    _not_pickled = ("network_", "_kept_engine")
+    _not_pickled = ("network_", "_last_engine")
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class CNNDescriptors(ImageTransformer):
         source = weights_source(self.weights)
         network: FrozenNetwork | None = getattr(self, "network_", None)
         if network is None or not network.is_for(self.model, self.layer, source):
-            self._kept_engine: tuple[Any, Engine] | None = None
+            self._last_engine = LastEngine()
             network = self.network_ = build_network(self.model, self.layer, self.weights)
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
@@ -395,20 +395,19 @@ def _engine(features: CNNDescriptors) -> Engine:
     network, n_threads = features.network_, check_n_threads(features.n_threads)
     ranges = _ranges(features) or None
     settings = (features.engine_, features.dtype, features.output, n_threads)
-    key = (network, *settings, None if ranges is None else tuple(ranges.items()))
-    kept = features._kept_engine
-    if kept is None or kept[0] != key:
-        engine, dtype, output, n_threads = settings
-        made = make_engine(
+    key = (network, settings, None if ranges is None else tuple(ranges.items()))
+
+    def make() -> Engine:
+        return make_engine(
             network.keras_model,
-            engine=engine,
-            dtype=dtype,
-            output=output,
+            engine=features.engine_,
+            dtype=features.dtype,
+            output=features.output,
             n_threads=n_threads,
             ranges=ranges,
         )
-        kept = features._kept_engine = (key, made)
-    return kept[1]
+
+    return features._last_engine.get(key, make)
 
 
 def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:

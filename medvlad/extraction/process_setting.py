@@ -8,6 +8,7 @@ the last thread to leave restores it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,16 @@ class ProcessSetting(Generic[T]):
         self._lock = threading.Lock()
         self._n_holders = 0
         self._before = value
+        self._write: Callable[[T], object] | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_holders)
+
+    def _forget_holders(self) -> None:
+        """Restore the setting in a forked process: the threads that hold it do not exist there."""
+        self._lock = threading.Lock()
+        if self._n_holders > 0 and self._write is not None:
+            self._n_holders = 0
+            self._write(self._before)
 
     @contextmanager
     def held(self, read: Callable[[], T], write: Callable[[T], object]) -> Iterator[None]:
@@ -46,13 +57,13 @@ class ProcessSetting(Generic[T]):
         """
         with self._lock:
             if self._n_holders == 0:
-                self._before = read()
+                self._before, self._write = read(), write
                 write(self._value)
             self._n_holders += 1
         try:
             yield
         finally:
             with self._lock:
-                self._n_holders -= 1
+                self._n_holders = max(0, self._n_holders - 1)  # 0 already in a process forked meanwhile
                 if self._n_holders == 0:
                     write(self._before)

@@ -11,9 +11,7 @@ decoded at a time.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from threading import BoundedSemaphore
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
 from medvlad.images.hashed_file import image_key
@@ -88,19 +87,7 @@ def load_squares(
         return [resize_square(pixels, side, method) for side in sides]
 
     ahead = max(2 * n_threads, _PIXELS_AHEAD // sum(side * side for side in sides))
-    waiting: deque[tuple[int, Future[Squares | InputError]]] = deque()
-    threads = ThreadPoolExecutor(n_threads, "medvlad-load")
-    try:
-        for index in wanted:
-            waiting.append((index, threads.submit(load, index)))
-            if len(waiting) > ahead:
-                first, squares = waiting.popleft()
-                yield first, squares.result()
-        while waiting:
-            first, squares = waiting.popleft()
-            yield first, squares.result()
-    finally:  # also if the caller stops early, or on Ctrl-C
-        threads.shutdown(wait=True, cancel_futures=True)
+    yield from read_ahead(load, wanted, n_threads=n_threads, n_ahead=ahead, name="medvlad-load")
 
 
 def _is_large(image: Any) -> bool:

@@ -160,16 +160,16 @@ def test_a_large_image_among_small_ones_changes_no_bit(way, rng):
 @pytest.mark.slow
 @pytest.mark.parametrize("level", native.LEVELS)
 def test_the_common_suite_passes_at_each_level(level, tmp_path):
-    """Run test_backends.py at the levels that are not in use."""
+    """Run test_backends.py and test_bindings.py at the levels that are not in use."""
     skip_unless_here(level)
     if level == native.level():
-        pytest.skip(f"{level} is the level in use: test_backends.py has run with it")
+        pytest.skip(f"{level} is the level in use: these tests have run with it")
     # In another folder, so that the installed package is imported.
     where = {"cwd": tmp_path, "capture_output": True, "text": True}
     environment = {**os.environ, "MEDVLAD_SIMD": level, "MEDVLAD_REQUIRE": "native"}
-    suite = str(Path(__file__).with_name("test_backends.py"))
+    suite = [str(Path(__file__).with_name(name)) for name in ("test_backends.py", "test_bindings.py")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "native", suite],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "native or bindings", *suite],
         env=environment,
         check=False,
         **where,

@@ -37,7 +37,9 @@ def test_a_model_of_preset_best_explains_to_first_order(run, images, small_weigh
     )
     assert status == 0
     assert "to first order" in printed
-    assert "Predictions and their evidence" in (tmp_path / "maps" / "explain.html").read_text()
+    page = (tmp_path / "maps" / "explain.html").read_text()
+    assert "Predictions and their evidence" in page
+    assert "A map is a 7 x 7 grid" in page
     assert (tmp_path / "maps" / "0_0.png").is_file()
 
 

@@ -1,5 +1,7 @@
 """Settings of the process are restored by the last thread that needs them; other flags are left alone."""
 
+import os
+import subprocess
 import sys
 import threading
 from contextlib import nullcontext
@@ -157,3 +159,27 @@ def test_the_engine_runs_the_network_without_tf32(name, tensorflow, torch, monke
     pixels = SimpleNamespace(shape=(1, 8, 8, 3))
     assert keras_engine._COMPILERS[name](network)(pixels) is pixels
     assert seen == [(False, False)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_the_setting_of_before_and_may_hold_it_again():
+    """Another thread holds the setting when the process forks. It does not exist in the child."""
+    code = (
+        "import os, threading, time\n"
+        "from medvlad.extraction.process_setting import ProcessSetting\n"
+        "setting, flags = ProcessSetting('held'), {'value': 'before'}\n"
+        "read, write = (lambda: flags['value']), (lambda value: flags.update(value=value))\n"
+        "inside, forked = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with setting.held(read, write):\n"
+        "        inside.set(); forked.wait(60)\n"
+        "threading.Thread(target=hold).start(); inside.wait(60)\n"
+        "if os.fork() == 0:\n"
+        "    seen = [flags['value']]\n"
+        "    with setting.held(read, write): seen.append(flags['value'])\n"
+        "    os._exit(0 if [*seen, flags['value']] == ['before', 'held', 'before'] else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1])); forked.set()\n"
+    )
+    command = [sys.executable, "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert done.stdout == "0\n"

@@ -140,7 +140,7 @@ def test_a_loaded_vlad_cannot_go_on_learning(features, arrays, tmp_path):
     fitted = Pipeline(steps).fit(arrays, ["a", "b", "c"] * 3)
     save_model(fitted, tmp_path / "m")
     vlad = load_model(tmp_path / "m").named_steps["encode"]
-    with pytest.raises(InputError, match="no counts to go on from"):
+    with pytest.raises(InputError, match="has no counts, so partial_fit cannot go on"):
         vlad.partial_fit([np.ones((5, 1280))])
 
 

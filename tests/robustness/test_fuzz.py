@@ -166,7 +166,7 @@ def test_damaged_models_decide_with_numbers_or_are_an_error(data, tmp_path_facto
 @given(data=st.data())
 def test_damaged_stores_give_the_written_numbers_or_none(data, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "store"
-    check_store(folder, data.draw(damaged_safetensors([store_sample()[1]], "images")))
+    check_store(folder, data.draw(damaged_safetensors([store_sample()[1]], "shard")))
 
 
 numbers = st.one_of(

@@ -26,7 +26,7 @@ def lines(call, level=None):
         environment["MEDVLAD_SIMD"] = level
     # The scenarios fork processes with threads on purpose.
     quiet = ["-W", "ignore:.*multi-threaded:DeprecationWarning"]
-    code = f"import in_processes; in_processes.{call}"
+    code = f"from support import in_processes; in_processes.{call}"
     command = [sys.executable, *quiet, "-c", code]
     done = subprocess.run(
         command, env=environment, timeout=TIMEOUT, capture_output=True, text=True, check=False

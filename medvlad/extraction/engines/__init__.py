@@ -33,6 +33,23 @@ ENGINES = ("auto", "keras", "native", "openvino")
 DTYPES = ("float32", "bfloat16", "int8")
 
 
+class LastEngine:
+    """The engine that was made last, kept until another one is needed.
+
+    Copies of an estimator share it, so that none of them makes the engine again.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[object, Engine] | None = None
+
+    def get(self, key: object, make: Callable[[], Engine]) -> Engine:
+        """Return the kept engine if it was made for `key`; otherwise make one and keep it."""
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            kept = self._kept = (key, make())
+        return kept[1]
+
+
 def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
     """Return the name of the engine that runs `network`. No weights are read.
 

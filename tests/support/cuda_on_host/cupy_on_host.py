@@ -18,7 +18,6 @@ from types import SimpleNamespace
 import numpy as np
 
 HERE = Path(__file__).parent
-KERNELS = HERE.parents[2] / "medvlad" / "backends" / "kernels"
 FLAGS = ("-O2", "-std=c++20", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 FLAGS = (*FLAGS, "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE")
 COMPILER = shutil.which("g++") or shutil.which("c++")
