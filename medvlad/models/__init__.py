@@ -4,7 +4,7 @@ In: a fitted scikit-learn Pipeline that ends in WideLinearSVC. Out: a model file
 only, the pipeline that it describes, or an ONNX file.
 """
 
-from medvlad.models.model_file import check_readable, load_model, model_card, save_model
+from medvlad.models.model_file import load_model, model_card, save_model
 from medvlad.models.onnx_export import export_onnx
 
-__all__ = ["check_readable", "export_onnx", "load_model", "model_card", "save_model"]
+__all__ = ["export_onnx", "load_model", "model_card", "save_model"]
