@@ -1,15 +1,7 @@
-r"""Normalisation of residuals, in float64: the specification that the C++ and CUDA code follows.
+"""Normalisation of summed residuals, in float64: the specification that the C++ and CUDA code follows.
 
-The steps have one order, and each is optional. :math:`V_k` is the summed residual of cell k of an image,
-:math:`m_k` the sum of the weights of the descriptors in that cell, and :math:`v` one number:
-
-.. math::
-
-    V_k &\leftarrow V_k / m_k  \quad\text{(mass)} \\
-    v &\leftarrow \operatorname{sign}(v) \, |v|^{p}  \quad\text{(signed power)} \\
-    V_k &\leftarrow V_k / \|V_k\|  \quad\text{(intra-normalisation)} \\
-    V &\leftarrow V / \|V\|  \quad\text{(L2, of the whole vector)}
-
+:mod:`medvlad.backends.reference` has the formulas. These are its steps 2 (mass) and 4 to 6 (signed power,
+intra, L2).
 A mass or a norm below 1e-12 leaves zeros.
 """
 
