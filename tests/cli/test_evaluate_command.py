@@ -123,55 +123,6 @@ def test_a_threshold_is_adapted_to_a_test_part_only(run, images):
     assert "adapt-threshold" in error
 
 
-@pytest.mark.slow
-def test_preset_best_sets_what_the_user_did_not_give(run, images, small_weights, tmp_path):
-    """The settings of the preset, what the user gave instead of them, and a report."""
-    out = tmp_path / "out"
-    arguments = [
-        "evaluate",
-        images,
-        *NETWORK,
-        "--weights",
-        small_weights,
-        "--preset",
-        "best",
-        "--encode",
-        "vlad3,avg",
-    ]
-    status, printed, error = run(*arguments, "--class-weight", "none", "--out", out)
-    assert status == 0, error
-    report = json.loads((out / "results.json").read_text())
-    vlad = report["results"][0]
-    assert [vlad["parameters"]["encode"][name] for name in ("power", "intra_norm")] == [0.5, False]
-    assert vlad["scales"] == report["settings"]["scales"] == [0, 1]
-    assert vlad["parameters"]["descriptors"]["l2_norm"] is True
-    assert vlad["parameters"]["classify"]["class_weight"] is None
-    assert len(vlad["C"]) == len(vlad["inner_balanced_accuracy"]) == 1
-    assert vlad["parameters"]["classify"]["C"] == report["settings"]["C"] == "cv"
-    assert report["settings"]["preset"] == "best"
-    for figure in ("sensitivity", "specificity"):
-        low, high = vlad[f"{figure}_ci95"]
-        assert low <= vlad[figure] <= high
-    assert 0 <= vlad["calibration"]["brier"] <= 2
-    assert vlad["adapted"].keys() >= {"threshold"}
-    rows = (out / "predictions.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2 * 8
-    assert rows[0].startswith("encode,image,patient,truth,decided,decision lying")
-    if find_spec("matplotlib") is None:
-        assert "No report.html was written" in printed
-        return
-    page = (out / "report.html").read_text()
-    for part in ("Confusion matrix", "ROC", "Calibration", "What the clusters look like", "Versions"):
-        assert part in page
-    assert {path.name for path in (out / "figures").iterdir()} >= {
-        "vlad3-roc.png",
-        "vlad3-clusters.png",
-        "avg-roc.png",
-    }
-    assert run(*arguments[:-1], "max", "--out", out)[0] == 0
-    assert all(path.name.startswith("max-") for path in (out / "figures").iterdir())
-
-
 @pytest.fixture(scope="module")
 def runs_with_patients(tmp_path_factory, small_weights):
     """Results, output and page of two runs: the pattern of patients is unknown, then given."""

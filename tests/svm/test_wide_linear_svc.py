@@ -47,7 +47,7 @@ PARAMS = [
 @pytest.mark.parametrize("C", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_equals_liblinear(shape, n_classes, C, params):
+def test_the_solution_equals_that_of_liblinear(shape, n_classes, C, params):
     X, y = draw(shape, n_classes)
     assert_same(WideLinearSVC(C, **params), liblinear(C, **params), X, y=y)
 
