@@ -20,8 +20,8 @@ GUARDS := --max-worker-restart 0 $(HANGS)
 SANITIZERS ?= none address,undefined thread
 # Duration of `make fuzz`.
 FUZZ_SECONDS ?= 600
-# `make test` measures line coverage and fails below this percentage. COVERAGE=0 turns it off. From Python 3.12 on
-# it costs nothing that can be measured (sys.monitoring); on 3.11 it makes the tests about a fifth slower.
+# `make test` measures line coverage, by the first case of each test, and fails below this percentage. COVERAGE=0
+# turns it off.
 LEAST_COVERAGE ?= 90
 COVERAGE ?= 1
 COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')

@@ -54,6 +54,16 @@ VGG16_WEIGHTS = DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"
 BACKEND_NAMES = ["reference", "native", pytest.param("cuda", marks=pytest.mark.gpu), "cuda_on_host"]
 
 
+def pytest_collection_modifyitems(items):
+    """Measure coverage by the first case of each test. Further cases run the same lines, and tracing is slow."""
+    seen = set()
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if name in seen:
+            item.add_marker("no_cover")
+        seen.add(name)
+
+
 @contextmanager
 def cuda_compiled_for_the_host():
     """Run the cuda backend with kernels compiled for the host and a CuPy with arrays in host memory."""
