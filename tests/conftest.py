@@ -55,7 +55,7 @@ BACKEND_NAMES = ["reference", "native", pytest.param("cuda", marks=pytest.mark.g
 
 
 def pytest_collection_modifyitems(items):
-    """Measure coverage by the first case of each test. Further cases run the same lines, and tracing is slow."""
+    """Measure coverage by the first case of each test, because further cases run the same lines."""
     seen = set()
     for item in items:
         name = item.nodeid.partition("[")[0]
