@@ -74,7 +74,7 @@ def _plain(app: Any, context: Any, lines: list[str]) -> None:
     """Help texts are no reStructuredText: a star is a star, and two hyphens are two."""
     for i, line in enumerate(lines):
         if not line.lstrip().startswith((".. ", ":")):
-            lines[i] = re.sub(r"(?<![\w`-])--[a-z][\w-]*", r"``\g<0>``", line.replace("*", r"\*"))
+            lines[i] = re.sub(r"(?<![\w`-])--[a-z][\w-]*", r"``\g<0>``", re.sub(r"[*|]", r"\\\g<0>", line))
 
 
 def setup(app: Any) -> None:

@@ -54,8 +54,8 @@ class VLAD(Encoder):
     alpha : float or None, default=None
         Decay of the weights with squared distance, for "soft". None: learnt from the training descriptors.
     power : float in (0, 1], default=1.0
-        Exponent p of the signed power sign(v) |v|^p, applied to each number of the vector. 1: no change. 0.5
-        is usual.
+        Exponent p of the signed power ``sign(v) |v|^p`` of each number v of the vector. 1: no change. 0.5 is
+        usual.
     residual_norm : bool, default=False
         Scale each descriptor's residual to unit length before the sum.
     mass_norm : bool, default=False
