@@ -39,7 +39,7 @@ def test_a_model_of_preset_best_explains_to_first_order(run, images, small_weigh
     assert "to first order" in printed
     page = (tmp_path / "maps" / "explain.html").read_text()
     assert "Predictions and their evidence" in page
-    assert "A map is a 7 x 7 grid" in page
+    assert "A map is a 17 x 17 grid" in page  # the finer of scales 0 and 1
     assert (tmp_path / "maps" / "0_0.png").is_file()
 
 
