@@ -199,8 +199,10 @@ def follow(page, reader):
 
 #: Pages with a test of their own, below.
 OWN_TEST = {"docs/tutorial.md", "docs/howto/gpu.md", "docs/howto/other_networks.md"}
+#: Pages whose examples take more than about ten seconds.
+LONG = {"docs/howto/choosing.md", "docs/howto/images.md", "docs/howto/network.md"}
 FOLLOWED = [
-    page
+    pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in LONG else [])
     for page in PAGES
     if examples(page) and name_of(page) not in OWN_TEST | REAL_DATA | {"docs/readme.md"}
 ]

@@ -86,6 +86,7 @@ def test_a_damaged_image_is_extracted_again_and_cleaned(run, extracted, damaged)
     assert run("store", "verify", damaged)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
 def test_evaluate_finds_what_extract_calibrated(run, images, tmp_path, monkeypatch):
     """The ranges of int8 are a setting of the store. Both commands take them from the same images."""

@@ -111,7 +111,9 @@ def test_nobody_reads_standard_output(shell, store):
             assert shell("", *arguments, stdout=pipe) == (2, None, NOT_READ)
 
 
-@pytest.mark.parametrize("name", ["evaluate", "extract", "train", "audit"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("evaluate", marks=pytest.mark.slow), "extract", "train", "audit"]
+)
 def test_work_is_kept_although_standard_output_is_full(shell, tmp_path, name):
     """What the command has computed is in its files."""
     write_images(tmp_path / "images", 4)

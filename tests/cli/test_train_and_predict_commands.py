@@ -43,6 +43,7 @@ def test_a_model_of_preset_best_explains_to_first_order(run, images, small_weigh
     assert (tmp_path / "maps" / "0_0.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_model_with_tiles_explains_exactly(run, images, small_weights, tmp_path):
     model = tmp_path / "model"
     arguments = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]

@@ -166,7 +166,7 @@ def test_large_arrays_are_converted_block_by_block(rng, name):
         vlad.transform(x)
 
 
-@pytest.mark.parametrize("beyond", [2**31, 2**32])
+@pytest.mark.parametrize("beyond", [2**31, pytest.param(2**32, marks=pytest.mark.slow)])
 def test_descriptors_beyond_32_bit_indices_are_read(beyond):
     """Only a few rows are not zero, so a 32-bit index would read zeros.
 

@@ -150,6 +150,7 @@ def test_damaged_entries_are_extracted_again(features, pictures, alone, schedule
     check_descriptors(features, pictures[:8], alone[:8], monkeypatch, one_alone=True)
 
 
+@pytest.mark.slow
 def test_workers_need_not_see_the_images_or_the_store(features, pictures, alone, scheduler, monkeypatch):
     """The client sends the files and writes the shards."""
     absolute = run._absolute
@@ -166,6 +167,7 @@ def test_workers_need_not_see_the_images_or_the_store(features, pictures, alone,
     assert encoded.tobytes() == encoder.transform(alone).tobytes()
 
 
+@pytest.mark.slow
 def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, monkeypatch):
     """Workers that do not see it get it once per chunk, not once per image."""
     pages = [
@@ -202,6 +204,7 @@ def test_arrays_are_extracted_and_named_by_index(features, pictures, alone, sche
         extract_distributed(features, arrays, scheduler=scheduler)
 
 
+@pytest.mark.slow
 def test_skipped_images_are_those_of_one_process(features, pictures, scheduler, tmp_path):
     """Index and reason are the same, for copies and missing files as well."""
     bad, copy = tmp_path / "bad.png", tmp_path / "copy.png"

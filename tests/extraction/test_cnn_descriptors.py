@@ -65,6 +65,7 @@ def test_descriptors_are_those_of_the_network_by_hand(vgg19, vgg19_weights, pict
     np.testing.assert_allclose(got.values.reshape(2, 49, 512), expected, rtol=0, atol=BATCH_TOLERANCE * scale)
 
 
+@pytest.mark.slow
 def test_scales_come_in_the_given_order(vgg19_weights, pictures):
     got = CNNDescriptors(weights=vgg19_weights, scales=(1, 0)).transform(pictures[:2])
     assert got.offsets.tolist() == [0, 289 + 49, 2 * (289 + 49)]
@@ -97,7 +98,9 @@ def test_the_largest_scale_of_the_paper_works(vgg19_weights, pictures):
     assert transformer.input_sides_ == (864,)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize(
+    "batch_size", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_the_batch_size_changes_nothing(small, pictures, batch_size):
     whole = small.transform(pictures)
     cut = clone(small).set_params(batch_size=batch_size).transform(pictures)
@@ -196,6 +199,7 @@ def test_numbers_that_are_not_finite_are_refused(small, pictures, monkeypatch):
         small.transform(pictures)
 
 
+@pytest.mark.slow
 def test_a_fully_connected_layer_gives_one_descriptor(tmp_path, pictures):
     keras.utils.set_random_seed(0)
     path = tmp_path / "top.weights.h5"
@@ -231,6 +235,7 @@ def test_fc1_and_fc2_of_vgg16_are_those_by_hand(vgg16_with_top, pictures, layer)
     np.testing.assert_allclose(got.values, expected, atol=BATCH_TOLERANCE * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_a_layer_of_resnet50_gives_a_grid(tmp_path, pictures):
     keras.utils.set_random_seed(0)
     keras.applications.ResNet50(weights=None, include_top=False).save_weights(tmp_path / "r.weights.h5")

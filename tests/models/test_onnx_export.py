@@ -121,6 +121,7 @@ def test_second_order_pooling_without_a_root_gives_the_same_scores(rng, tmp_path
     np.testing.assert_allclose(run(tmp_path / "a.onnx", descriptors=x)[0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_graph_from_pixels_gives_the_same_scores(rng, tmp_path, vgg16_file, mirror):
     features = CNNDescriptors("vgg16", "block2_pool", weights=vgg16_file, scales=(1, 0), mirror=mirror)
