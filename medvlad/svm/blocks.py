@@ -28,6 +28,7 @@ Vector = NDArray[np.float64]
 
 # Numbers of float64 entries in a block.
 GRAM_BLOCK = 1 << 23  # for dsyrk: 64 MiB
+_BLAS_WORK = 4 << 20  # bytes; more than OpenBLAS allocates in dsyrk for its threads
 PASS_BLOCK = 1 << 21  # for a product with a few vectors: 16 MiB
 _LEAST_BLOCK = 1 << 17
 
@@ -95,6 +96,8 @@ def add_product(c: Vector, block: Vector, outer: bool, alpha: float = 1.0) -> Ve
 
     If not `outer`, add ``alpha * block.T @ block`` instead.
     """
+    # OpenBLAS ends the process if it cannot allocate its work arrays, so a MemoryError is raised before.
+    np.empty(_BLAS_WORK, np.uint8)
     # dsyrk takes Fortran order. A C-ordered block is passed as its transpose, so nothing is copied.
     a, trans = (block, not outer) if block.flags.f_contiguous else (block.T, outer)
     result: Vector = dsyrk(alpha, a, beta=1.0, c=c, trans=int(trans), lower=1, overwrite_c=1)
