@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 # test_array_api.py needs scikit-learn's array-API dispatch. SciPy reads this variable only when imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# A shell starts background jobs with Ctrl-C ignored, and programs started by tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Programs started by tests import the installed package, not the sources in the current folder.
 os.environ["PYTHONSAFEPATH"] = "1"
 

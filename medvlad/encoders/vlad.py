@@ -3,8 +3,8 @@ r"""VLAD as a scikit-learn transformer: it learns centres by k-means and encodes
 :mod:`medvlad.backends.reference` explains the mathematics of VLAD, :mod:`medvlad.encoders.memberships` soft
 assignment, and :mod:`medvlad.encoders.local_axes` local axes.
 
-**Vocabulary adaptation.** The centres may come from images unlike those to be encoded. `adapt` then keeps the
-cells, but takes residuals to the means of the new images' descriptors in each cell:
+**Vocabulary adaptation.** Use `adapt` if the centres were learnt from a different kind of image. It
+recomputes the residual origins from the new images. Cell assignments do not change:
 
 .. math::
 
@@ -50,16 +50,15 @@ class VLAD(Encoder):
         "hard": a descriptor belongs to the cell of its nearest centre. "soft": it belongs to several cells,
         see :mod:`medvlad.encoders.memberships`.
     n_nearest : int or None, default=None
-        Number of nearest cells of a descriptor, for "soft". None: all cells, as in NetVLAD.
+        Number of nearest cells of a descriptor, for "soft" only. None: all cells, as in NetVLAD.
     alpha : float or None, default=None
-        Decay of the weights with squared distance, for "soft". None: learnt from the training descriptors.
+        Decay of the weights with squared distance, for "soft" only. None: learnt by `fit`.
     power : float in (0, 1], default=1.0
-        Exponent p of the signed power ``sign(v) |v|^p`` of each number v of the vector. 1: no change. 0.5 is
-        usual.
+        Exponent p of the signed power ``sign(v) |v|^p`` of each number v. 1: no change. 0.5 is usual.
     residual_norm : bool, default=False
         Scale each descriptor's residual to unit length before the sum.
     mass_norm : bool, default=False
-        Divide each cell's sum of residuals by the number of its descriptors (by the sum of their weights).
+        Divide each cell's sum of residuals by the number of its descriptors, or by their summed weights.
     local_axes : bool, default=False
         Rotate each cell's sum of residuals into the principal axes of that cell. This learns K * D * D more
         numbers.
@@ -68,7 +67,7 @@ class VLAD(Encoder):
     l2_norm : bool, default=True
         Scale the whole vector to unit length.
     backend : str, default="auto"
-        Name of a backend, see :func:`medvlad.available_backends`.
+        Name of a backend, see :func:`medvlad.available_backends`. "auto": the fastest one.
     n_threads : int or None, default=None
         Number of threads. None: all processors that this process may use. Results do not depend on it.
     random_state : int, RandomState or None, default=None
@@ -93,22 +92,22 @@ class VLAD(Encoder):
     rotations_ : ndarray of float32, shape (K, D, D)
         Principal axes of each cell, one per row. Exists with `local_axes` only.
     residual_centers_ : ndarray of float32, shape (K, D)
-        Origins of the residuals, recomputed by :meth:`adapt`. Exists after `adapt` only.
+        Residual origins computed by :meth:`adapt`. Exists after `adapt` only.
     codebook_ : KMeansCodebook
         The fitted k-means. Does not exist if `centers` were given.
     n_iter_ : int
-        Number of Lloyd steps. 0 if `centers` were given.
+        Number of Lloyd steps of `fit`. Each batch of `partial_fit` adds 1. 0 if `centers` is given.
     n_features_in_ : int
         Width D of a descriptor.
 
     Notes
     -----
     `fit` and `transform` take the descriptors of B images: Descriptors, StoredDescriptors, a list of arrays
-    (n_i, D), or an array (B, n, D). `transform` returns float32 vectors (B, K * D), cell after cell. The
-    normalisations are applied in this order: residual, mass, local axes, power, intra, L2.
+    (n_i, D), or an array (B, n, D) or (B, D). `transform` returns float32 vectors (B, K * D), cell by cell.
+    The normalisations are applied in this order: residual, mass, local axes, power, intra, L2.
 
-    If the descriptors are on a GPU, the result is an array of the same library on that GPU. Exceptions: soft
-    assignment, `residual_norm`, `mass_norm`, `local_axes`, weights and `adapt` give NumPy arrays.
+    Descriptors on a GPU give an array of the same library on that GPU. They give a NumPy array with soft
+    assignment, `residual_norm`, `mass_norm`, `local_axes` or weights, and after `adapt`.
 
     References
     ----------
@@ -184,7 +183,7 @@ class VLAD(Encoder):
 
         Raises
         ------
-        ValueError
+        InputError
             If there are fewer descriptors than clusters, or a descriptor is not finite.
         """
         self._check_parameters()
@@ -201,9 +200,9 @@ class VLAD(Encoder):
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:
-        """Move the centres by one batch of images; see :meth:`KMeansCodebook.partial_fit`.
+        """Update the centres with one batch of images; see :meth:`KMeansCodebook.partial_fit`.
 
-        alpha is learnt from the first batch and stays.
+        alpha is learnt from the first batch only. `local_axes` and `centers` are refused with an InputError.
         """
         self._check_parameters()
         _check_partial_fit(self)
@@ -235,7 +234,7 @@ class VLAD(Encoder):
         return self
 
     def memberships(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """Return the cells of each descriptor and its weight in each, residual normalisation included.
+        """Return the cells of each descriptor and its weights in them.
 
         Parameters
         ----------
@@ -245,6 +244,7 @@ class VLAD(Encoder):
         Returns
         -------
         cells : ndarray of int32, shape (N, r)
+            r is 1 for hard assignment, otherwise `n_nearest` or K.
         weights : ndarray of float64, shape (N, r)
         """
         check_is_fitted(self)
@@ -252,7 +252,7 @@ class VLAD(Encoder):
 
     @property
     def residual_origins(self) -> NDArray[np.float32]:
-        """Points (K, D) that residuals start from: the centres, or the adapted centres after `adapt`."""
+        """Residual origins, float32 of shape (K, D): the centres, or `residual_centers_` after `adapt`."""
         origins: NDArray[np.float32] = getattr(self, "residual_centers_", self.cluster_centers_)
         return origins
 

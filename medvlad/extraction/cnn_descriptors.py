@@ -2,17 +2,17 @@
 
 ::
 
-    image --load--> (H, W, 3) --resize--> (s, s, 3) --preprocess, network--> (h, w, D) --> h * w descriptors
+    image --load--> (H, W, 3) --resize--> (side, side, 3) --network--> (h, w, D) --> h * w descriptors
 
     scale                 0        1         2
-    side s of the input   224      544       864        s = 224 + 320 * scale
+    side of the input     224      544       864        side = 224 + 320 * scale
     VGG, block5_pool      7 x 7    17 x 17   27 x 27    descriptors of 512 numbers
 
 The network can be any Keras application. Its output at one layer is a grid of h * w descriptors.
 
 This module holds the estimator. :mod:`medvlad.extraction.network` builds the network,
-:mod:`medvlad.extraction.engines` chooses the program that runs it, :mod:`medvlad.extraction.batches` puts
-images through it, and :mod:`medvlad.extraction.store_filling` keeps the results on disk.
+:mod:`medvlad.extraction.engines` chooses the engine that runs it, :mod:`medvlad.extraction.batches` forms
+batches of images, and :mod:`medvlad.extraction.store_filling` writes the descriptors to the store.
 """
 
 from __future__ import annotations
@@ -54,36 +54,37 @@ class CNNDescriptors(ImageTransformer):
     layer : str, default="block5_pool"
         Name of the layer whose output becomes the descriptors. A layer of shape (h, w, D) gives h * w
         descriptors of D numbers, row by row. A layer of shape (D,), such as "fc1", gives one descriptor and
-        needs ``scales=(0,)``. block5_pool exists in VGG16 and VGG19 only.
+        needs ``scales=(0,)``. block5_pool exists in VGG16 and VGG19 only: for another model, give one of its
+        layers.
     scales : int or sequence of int, default=(0,)
-        Scales of the input, from 0 to 10. At scale s an image is resized to a square of 224 + 320 s pixels.
+        Scales of the input, different integers from 0 to 10. The module docstring gives the side in pixels.
         If there are several scales, an image has the descriptors of all of them, in the given order.
     mirror : bool, default=False
         Whether to add the descriptors of the left-right mirror image. They follow the image's own descriptors
         at each scale. Extraction takes twice the time.
     weights : str or path, default="imagenet"
-        Weights of the network: "imagenet", "bundled" or a file. See :mod:`medvlad.extraction.weights`.
+        Weights of the network: "imagenet" (downloaded by Keras), "bundled" (VGG16 only) or a file. See
+        :mod:`medvlad.extraction.weights`.
     batch_size : int or None, default=None
-        Number of images in a batch. None: about 400,000 pixels, which is 8 images at scale 0 and 1 image at
-        the other scales.
+        Number of images in a batch. None: 8 at scale 0, 1 at larger scales.
     dtype : {"float32", "bfloat16", "int8"}, default="float32"
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
-        processors. "int8" is the least exact. It needs `fit` with training images, and the extra openvino.
+        processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with training
+        images and the extra openvino.
         See :mod:`medvlad.extraction.engines`.
     engine : {"auto", "keras", "native", "openvino"}, default="auto"
-        Program that runs the network. "auto": the fastest one on this machine. See
+        Engine that runs the network. "auto": the fastest one on this machine. See
         :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
         Number of threads that read images and run the engines "native" and "openvino". None: all
         processors that this process may use.
     output : {"host", "gpu", "store"}, default="host"
-        Where the descriptors are kept. "host": main memory. "gpu": the memory of the GPU on which Keras
-        computes, which must hold all descriptors. "store": on disk in the folder `store`, which must be
-        given. They are read block by block when they are needed.
+        Where the descriptors are kept. "host": main memory. "gpu": memory of the GPU that Keras uses; all
+        descriptors must fit, and `store` must be None. "store": the folder `store`, which is required;
+        descriptors are read in blocks when they are needed.
     store : path or None, default=None
         Folder that keeps descriptors on disk. See :class:`medvlad.store.store.DescriptorStore`. Images that
-        it holds do not go through the network again. Scales that were stored in separate runs are combined.
-        None: no store.
+        it holds do not go through the network again, even if separate runs stored their scales.
     resize : str, default="bilinear"
         Filter that resizes images. One of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}, default="raise"
@@ -100,7 +101,7 @@ class CNNDescriptors(ImageTransformer):
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
-        Report of the last call: its attributes `skipped` and `n_extracted`.
+        Report of the last call of `transform` or `extract`, with `skipped` and `n_extracted`.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
@@ -121,9 +122,9 @@ class CNNDescriptors(ImageTransformer):
 
     Notes
     -----
-    `transform` takes paths or arrays of pixels and returns :class:`medvlad.Descriptors`: float32 numbers,
-    with the descriptors of the images one after another. The first call that needs the network builds it. A
-    pickled estimator does not contain the network.
+    `transform` takes image paths or pixel arrays. It returns :class:`medvlad.Descriptors` of float32, or
+    StoredDescriptors if ``output="store"``, in the order of the images. The first call that needs the network
+    builds it. A pickled estimator does not contain the network.
 
     Several threads may share one estimator. The attributes describe the call that ended last. A thread gets
     the report of its own call from :meth:`transform_with_report` and :meth:`extract_with_report`.
@@ -206,8 +207,9 @@ class CNNDescriptors(ImageTransformer):
 
         Parameters
         ----------
-        X : sequence of paths and arrays, or array (B, H, W, 3)
-            Training images for "int8". Up to 128 of them, spread evenly, are used.
+        X : sequence of paths and arrays, array (B, H, W, 3) or None, default=None
+            Training images. Used only if ``dtype="int8"``, which needs them. Up to 128 of them, spread
+            evenly, are used.
         y : ignored
 
         Returns
@@ -217,7 +219,7 @@ class CNNDescriptors(ImageTransformer):
         Raises
         ------
         InputError, MissingExtraError
-            As :meth:`build`, or if "int8" gets no image that can be read.
+            For the reasons given in :meth:`build`, or if "int8" gets no image that can be read.
         """
         self.build()
         if self.dtype == "int8":
@@ -231,7 +233,7 @@ class CNNDescriptors(ImageTransformer):
         Parameters
         ----------
         X : sequence of paths and arrays, or array (B, H, W, 3)
-            Files, or pixels that :func:`medvlad.images.read.load_image` can read.
+            Files, or pixels: uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3).
 
         Returns
         -------
@@ -240,14 +242,15 @@ class CNNDescriptors(ImageTransformer):
 
         Raises
         ------
-        InputError
-            If `X` is a single image, an image cannot be read and ``on_error="raise"``, a descriptor is not
-            finite, or there is no GPU with enough memory for ``output="gpu"``.
+        InputError, MissingExtraError
+            For the reasons given in :meth:`build`. Also if `X` is a single image; if an image cannot be read
+            and ``on_error="raise"``; if a descriptor is not finite; or if ``output="gpu"`` finds no GPU or
+            too little GPU memory.
         """
         return self.transform_with_report(X)[0]
 
     def transform_with_report(self, X: Any) -> tuple[Descriptors | StoredDescriptors, ExtractionReport]:
-        """Return the descriptors of each image, as :meth:`transform`, and the report of this very call."""
+        """Return what :meth:`transform` returns, and the report of this call."""
         images = as_sequence(X)
         self.build()
         descriptors, report = _transform(self, images)
@@ -272,12 +275,12 @@ class CNNDescriptors(ImageTransformer):
         Raises
         ------
         InputError
-            As :meth:`transform`, or if there is no `store`.
+            For the reasons given in :meth:`transform`, or if there is no `store`.
         """
         return self.extract_with_report(X).n_extracted
 
     def extract_with_report(self, X: Any) -> ExtractionReport:
-        """Fill the store, as :meth:`extract`, and return the report of this very call."""
+        """Fill the store as :meth:`extract` does, and return the report of this call."""
         if self.store is None:
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
         images = as_sequence(X)

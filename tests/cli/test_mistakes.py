@@ -83,7 +83,7 @@ def test_mistakes_end_in_one_sentence(run, images, small_weights, mistake, tmp_p
 def test_c_is_a_number_or_cv(run, images):
     status, _, error = run("evaluate", images, *NETWORK, "--C", "much")
     assert status == 2
-    assert "--C takes a number above 0, or cv, got 'much'" in error
+    assert "--C must be a number above 0 or the word cv, got 'much'" in error
 
 
 def test_an_unknown_backend_of_keras_is_told(tmp_path, images):

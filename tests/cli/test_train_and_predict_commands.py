@@ -59,7 +59,7 @@ def test_a_model_with_tiles_explains_exactly(run, images, small_weights, tmp_pat
 def test_wrong_tiles_are_told(run, images, tmp_path, wrong):
     status, _, error = run("train", images, *NETWORK, "--tiles", wrong, "-o", tmp_path / "model")
     assert status == 2
-    assert f"--tiles takes levels such as 1x1,2x2, up to 99x99, got '{wrong}'" in error
+    assert f"--tiles must be grids of at most 99x99, got '{wrong}'" in error
 
 
 def test_train_takes_one_encoding(run, images, tmp_path):
