@@ -94,9 +94,8 @@ def check_frame(frame: int | None, n_frames: int, name: str) -> None:
             "medvlad.images.list_frames"
         )
     if frame is not None and frame >= n_frames:
-        raise InputError(
-            f"{name} does not exist: the file holds {n_frames} images, and the last is #{n_frames - 1}"
-        )
+        images = "1 image" if n_frames == 1 else f"{n_frames} images"
+        raise InputError(f"{name} does not exist: the file holds {images}, and the last is #{n_frames - 1}")
 
 
 def choose_page(image: Image.Image, frame: int | None, name: str) -> None:
