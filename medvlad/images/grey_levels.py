@@ -1,7 +1,12 @@
-"""Map numbers of more than 8 bits to grey levels from 0 to 255."""
+"""Map numbers to grey levels from 0 to 255, and keep an image from becoming one colour without a word.
+
+Headers can be wrong. A window, a lookup table, a palette or a display range that belongs to other data turns a
+picture into one colour. `keep_contrast` is the check for it. Every reader calls it after its last step.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -10,10 +15,14 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
 
-__all__ = ["rounded", "stretch"]
+__all__ = ["is_lost", "keep_contrast", "rounded", "stretch"]
+
+_log = logging.getLogger(__name__)
+
+_ALIKE = 2  # levels; a picture whose levels differ by no more shows nothing
 
 
-def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def stretch(values: NDArray[Any], name: str, *, inverted: bool = False) -> NDArray[np.uint8]:
     """Map the range of `values` linearly to 0..255. A constant image becomes zeros.
 
     Parameters
@@ -21,6 +30,8 @@ def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     values : ndarray of any shape, integer or floating point
     name : str
         How errors name the image.
+    inverted : bool, default False
+        Map the largest value to 0 and the smallest to 255. The result equals that of the negated values.
 
     Returns
     -------
@@ -36,15 +47,86 @@ def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, np.uint8)
-    scale = 255.0 / (high - low)
-    if not 0 < scale < math.inf:
+    span = high - low
+    if not (math.isfinite(255.0 * span) and math.isfinite(255.0 / span)):
         raise InputError(
             f"{name} holds pixels from {low} to {high}, a range that is too large or too small: scale them"
         )
-    return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
+    levels = values.astype(np.float64)
+    if inverted:
+        np.subtract(high, levels, out=levels)
+    else:
+        levels -= low
+    # Multiply first. For integers the product is exact, so a level halfway between two integers is rounded in
+    # the same way in every encoding of a picture.
+    levels *= 255.0
+    levels /= span
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
     """Round levels to uint8 after clipping them to 0..255."""
     grey: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
     return grey
+
+
+def keep_contrast(
+    pixels: NDArray[np.uint8], stored: NDArray[Any], name: str, step: str, *, inverted: bool = False
+) -> NDArray[np.uint8]:
+    """Return `pixels`, or the range of `stored` if a step has turned a varying picture into one colour.
+
+    The second is logged as a warning.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W) or (H, W, 3), uint8
+        Result of the step.
+    stored : ndarray of shape (H, W)
+        Numbers before the step, without padding.
+    name : str
+        How the warning names the image.
+    step : str
+        What the warning blames, such as "the window".
+    inverted : bool, default False
+        Whether a large stored number is dark.
+
+    Returns
+    -------
+    ndarray of shape (H, W) or (H, W, 3), uint8
+
+    Raises
+    ------
+    InputError
+        If the range of `stored` cannot be scaled.
+    """
+    if not is_lost(pixels, stored):
+        return pixels
+    _log.warning(
+        "%s: %s turns pixels that vary into one colour, so it is ignored, and the minimum and maximum of the "
+        "image become 0 and 255: correct the header",
+        name,
+        step,
+    )
+    return stretch(stored, name, inverted=inverted)
+
+
+def is_lost(pixels: NDArray[np.uint8], stored: NDArray[Any]) -> bool:
+    """Return whether `pixels` are practically of one colour and show less than `stored`.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (H, W) or (H, W, C), uint8
+    stored : ndarray of shape (H, W) or (H, W, C)
+    """
+    colours, numbers = _rows(pixels), _rows(stored)
+    # Differences of uint8 cannot overflow here, because the maximum comes first.
+    if (colours.max(axis=0) - colours.min(axis=0)).max() > _ALIKE:
+        return False
+    if (numbers == numbers[0]).all():
+        return False
+    return len(np.unique(numbers, axis=0)) > len(np.unique(colours, axis=0))
+
+
+def _rows(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the pixels of an image as rows of channels."""
+    return pixels.reshape(-1, 1 if pixels.ndim == 2 else pixels.shape[2])

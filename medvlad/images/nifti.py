@@ -2,7 +2,8 @@
 
 Slices are axial: they are cut across the array axis nearest to the axis of the body, and numbered from the
 feet up. As in radiology, the patient's right is on the left and the front at the top. The display range in
-the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is.
+the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is. So it
+is, with a warning, if the display range belongs to other data, which shows a varying slice as black or white.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
-from medvlad.images.grey_levels import rounded, stretch
+from medvlad.images.grey_levels import keep_contrast, rounded, stretch
 
 __all__ = ["NIFTI_SUFFIXES", "count_nifti", "read_nifti"]
 
@@ -183,9 +184,10 @@ def _to_grey(header: Any, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite voxels: repair them")
     low, high = float(header["cal_min"]), float(header["cal_max"])
-    if np.isfinite([low, high]).all() and low < high:
-        levels = (values.astype(np.float64) - low) * (255 / (high - low))
-        return rounded(levels)
+    scale = 255 / (high - low) if low < high else math.nan
+    if math.isfinite(scale) and scale > 0:
+        levels = (values.astype(np.float64) - low) * scale
+        return keep_contrast(rounded(levels), values, name, f"the display range {low:g} to {high:g}")
     return stretch(values, name)
 
 
