@@ -8,6 +8,7 @@ other way round. It is compared in the sign of the stored numbers.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ def stored_range(header: Any, stored: NDArray[Any]) -> tuple[float, float]:
     header : pydicom.Dataset
         BitsStored is read.
     stored : ndarray
-        Its dtype tells the sign. A number outside BitsStored widens the range. Floating point has the range of
-        its numbers.
+        Its dtype tells the sign. A number outside BitsStored widens the range. The range of floating point
+        is that of its numbers.
 
     Returns
     -------
@@ -70,14 +71,20 @@ def _find_integers(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | Non
         return None
     low, high = stored_range(header, stored)
     bits = _bits(header, stored)
-    ends = sorted(_in_sign(int(end), low, high, bits) for end in (value, value if limit is None else limit))
-    return (stored >= ends[0]) & (stored <= ends[1])
+    first = _in_sign(int(value), low, high, bits)
+    return _between(stored, first, first if limit is None else _in_sign(int(limit), low, high, bits))
+
+
+def _between(stored: NDArray[Any], first: Any, last: Any) -> NDArray[np.bool_]:
+    """Return which numbers lie between two ends, which may come in any order."""
+    found: NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
+    return found
 
 
 def _in_sign(value: int, low: float, high: float, bits: int) -> int:
-    """Return a padding value, which may have been written in the wrong sign, in that of the stored numbers."""
+    """Return a padding value in the sign of the stored numbers. It may have been written in the other."""
     word = 1 << 16
-    others = (value - word, value - (1 << bits)) if low < 0 else (value + word,)
+    others: tuple[int, ...] = (value - word, value - (1 << bits)) if low < 0 else (value + word,)
     for candidate in (value, *others):
         if low <= candidate <= high:
             return candidate
@@ -90,13 +97,13 @@ def _find_floats(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
         value = _number(header, f"{kind}PixelPaddingValue")
         if value is None:
             continue
-        if np.isnan(value):
-            return np.isnan(stored)
+        if math.isnan(value):
+            missing: NDArray[np.bool_] = np.isnan(stored)
+            return missing
         limit = _number(header, f"{kind}PixelPaddingRangeLimit")
-        with np.errstate(over="ignore"):  # float64 numbers that float32 cannot hold are not equal to the value
+        with np.errstate(over="ignore"):  # numbers that float32 cannot hold are not equal to the value
             numbers = stored.astype(dtype, copy=False)
-        ends = sorted([dtype(value), dtype(value if limit is None else limit)])
-        return (numbers >= ends[0]) & (numbers <= ends[1])
+        return _between(numbers, dtype(value), dtype(value if limit is None else limit))
     return None
 
 
@@ -105,4 +112,5 @@ def _number(header: Any, tag: str) -> float | None:
     value = header.get(tag)
     if value is None or isinstance(value, bytes | str):
         return None
-    return value if isinstance(value, int | float) else value[0] if len(value) else None
+    numbers = [value] if isinstance(value, int | float) else list(value)
+    return numbers[0] if numbers else None

@@ -1,17 +1,17 @@
 """Lookup tables and palettes of DICOM, read by what they hold (extra medical).
 
-A table is stored as three numbers and a list of entries. The three numbers, the descriptor, are the number of
-entries, the number that the first entry belongs to, and the bits of an entry. Devices write all three wrongly,
-so two of them are not believed:
+A table is stored as a descriptor and a list of entries. The descriptor has three numbers: the number of
+entries, the number that the first entry belongs to, and the bits of an entry. Devices often write the second
+and the third wrongly, so they are not believed:
 
-- *The bits of an entry.* A table may claim 16 bits and hold numbers of 12, or claim 8 and store each number in
-  16 bits, in the low or the high byte. The largest entry decides.
+- *The bits of an entry.* A table may claim 16 bits and hold numbers of 12, or claim 8 and store each number
+  in 16 bits, in the low or the high byte. The largest entry decides.
 - *The sign of the first number.* It has 16 bits and is signed only if the numbers that are looked up can be
   negative. The value representation that a file states, or that a reader of implicit files guesses, can be
   wrong. The numbers that the step before can put out decide.
 
-The entries of a table of 8 bits may be packed, two to a word of 16 bits. Numbers below the first one belong to
-the first entry, and numbers above the last one to the last.
+The entries of a table of 8 bits may be packed, two to a word of 16 bits. Numbers below the first one belong
+to the first entry, and numbers above the last one to the last.
 """
 
 from __future__ import annotations

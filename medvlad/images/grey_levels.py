@@ -1,7 +1,7 @@
 """Map numbers to grey levels from 0 to 255, and keep an image from becoming one colour without a word.
 
-Headers can be wrong. A window, a lookup table, a palette or a display range that belongs to other data turns a
-picture into one colour. `keep_contrast` is the check for it. Every reader calls it after its last step.
+Headers can be wrong. A window, a lookup table, a palette or a display range that belongs to other data turns
+a picture into one colour. `keep_contrast` is the check for it. Every reader calls it after its last step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["is_lost", "keep_contrast", "rounded", "stretch"]
 
 _log = logging.getLogger(__name__)
 
-_ALIKE = 2  # levels; a picture whose levels differ by no more shows nothing
+_ALIKE = 2  # grey levels; a grey picture whose levels differ by no more shows nothing
 
 
 def stretch(values: NDArray[Any], name: str, *, inverted: bool = False) -> NDArray[np.uint8]:
@@ -86,7 +86,7 @@ def keep_contrast(
     name : str
         How the warning names the image.
     step : str
-        What the warning blames, such as "the window".
+        What the warning blames, such as "the window". It must not hold text of the file.
     inverted : bool, default False
         Whether a large stored number is dark.
 
@@ -102,16 +102,15 @@ def keep_contrast(
     if not is_lost(pixels, stored):
         return pixels
     _log.warning(
-        "%s: %s turns pixels that vary into one colour, so it is ignored, and the minimum and maximum of the "
-        "image become 0 and 255: correct the header",
+        f"%s: {step} turns pixels that vary into one colour, so it is ignored, and the minimum and maximum "
+        "of the image become 0 and 255: correct the header",
         name,
-        step,
     )
     return stretch(stored, name, inverted=inverted)
 
 
 def is_lost(pixels: NDArray[np.uint8], stored: NDArray[Any]) -> bool:
-    """Return whether `pixels` are practically of one colour and show less than `stored`.
+    """Return whether `pixels` have one colour, or nearly one grey level, and show less than `stored`.
 
     Parameters
     ----------
@@ -120,7 +119,7 @@ def is_lost(pixels: NDArray[np.uint8], stored: NDArray[Any]) -> bool:
     """
     colours, numbers = _rows(pixels), _rows(stored)
     # Differences of uint8 cannot overflow here, because the maximum comes first.
-    if (colours.max(axis=0) - colours.min(axis=0)).max() > _ALIKE:
+    if (colours.max(axis=0) - colours.min(axis=0)).max() > (_ALIKE if pixels.ndim == 2 else 0):
         return False
     if (numbers == numbers[0]).all():
         return False

@@ -2,8 +2,9 @@
 
 Slices are axial: they are cut across the array axis nearest to the axis of the body, and numbered from the
 feet up. As in radiology, the patient's right is on the left and the front at the top. The display range in
-the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is. So it
-is, with a warning, if the display range belongs to other data, which shows a varying slice as black or white.
+the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is. The
+same happens, with a warning, if the display range belongs to other data and turns a varying slice into one
+grey level.
 """
 
 from __future__ import annotations

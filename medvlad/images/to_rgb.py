@@ -124,7 +124,7 @@ def to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if image.mode in _PALETTE_MODES:
         return _with_palette(image, pixels, name)
-    if image.mode in _CONVERTED_MODES and (pixels == pixels[0, 0]).all() and is_lost(pixels, np.asarray(image)):
+    if image.mode in _CONVERTED_MODES and is_lost(pixels, np.asarray(image)):
         raise InputError(
             f"{name} is of one colour as RGB, although its {image.mode} numbers vary: convert it to RGB with "
             "the program that made it"
@@ -135,8 +135,8 @@ def to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
 def _with_palette(image: Image.Image, pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """Return the colours of an image with a palette, of which Pillow has made `pixels`.
 
-    The colour map of a TIFF has entries of 16 bits. Some programs store 8 bits in them, in the low byte. Pillow
-    uses the high byte only.
+    The colour map of a TIFF has entries of 16 bits. Some programs store 8 bits in the low byte of them, and
+    Pillow uses the high byte only.
     """
     indices = np.asarray(image)
     if indices.ndim == 3:  # the second channel is transparency

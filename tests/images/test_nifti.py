@@ -76,6 +76,30 @@ def test_the_display_range_of_the_header_holds_for_every_slice(tmp_path, two_sli
     assert [grey(f).max() for f in list_frames(path)] == [64, 255]
 
 
+SLICE = np.array([0, 0.2, 0.4, 1]).reshape(2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "ends", [(0, 2000), (100, 200), (-200, -100), (0, 600), (-1e30, 1e30)], ids="{0[0]}..{0[1]}".format
+)
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_a_display_range_of_other_data_is_ignored_with_a_warning(tmp_path, caplog, ends, kind):
+    values = (SLICE * (1 if kind is np.float32 else 5)).astype(kind)
+    path = write_nifti(tmp_path / "a.nii", values, cal_min=ends[0], cal_max=ends[1])
+    assert sorted(grey(f"{path}#0").ravel().tolist()) == [0, 51, 102, 255]
+    (record,) = caplog.records
+    assert f"{path}#0" in record.getMessage()
+    assert "the display range" in record.getMessage()
+
+
+@pytest.mark.filterwarnings("error")  # a NaN cast to a grey level
+def test_a_display_range_too_small_to_scale_is_ignored(tmp_path):
+    image = nibabel.Nifti2Image(SLICE, np.eye(4))
+    image.header["cal_min"], image.header["cal_max"] = 0, 1e-320
+    nibabel.save(image, tmp_path / "a.nii")
+    assert sorted(grey(tmp_path / "a.nii#0").ravel().tolist()) == [0, 51, 102, 255]
+
+
 @pytest.mark.filterwarnings("ignore")  # so that a NaN cast to a grey level would pass
 @pytest.mark.parametrize("ends", [(-1.7e308, 1.7e308), (0, 1e-320)])
 def test_a_range_that_cannot_be_scaled_is_refused(tmp_path, ends):
