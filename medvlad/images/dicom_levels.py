@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
 from medvlad.images.dicom_padding import find_padding, stored_range
-from medvlad.images.dicom_tables import LookupTable, palette_colours, read_table
+from medvlad.images.dicom_tables import LookupTable, find_table, palette_colours, read_table
 from medvlad.images.grey_levels import keep_contrast, rounded, stretch
 
 __all__ = ["to_eight_bits"]
@@ -109,7 +109,7 @@ def _grey(
         raise InputError(f"{name} holds NaN or infinite pixels: repair them")
     falling = inverted != modality.falling
     display = _display(header, index)
-    table = None if display is None else _first_item(display.get("VOILUTSequence"))
+    table = None if display is None else find_table(display, "VOILUTSequence")
     window = None if display is None or table is not None else _window(pydicom, display)
     if table is not None:
         levels = _read_table(header, table, modality.low, modality.high).as_levels().look_up(values)
@@ -134,18 +134,12 @@ def _read_table(header: Any, item: Any, low: float, high: float) -> LookupTable:
     return read_table(item, low, high, little_endian=_is_little_endian(header))
 
 
-def _first_item(sequence: Any) -> Any:
-    """Return the first item of a sequence. None: it is missing or empty."""
-    return sequence[0] if sequence else None
-
-
 def _places(header: Any, index: int, group: str) -> list[Any]:
     """Return where to look for an element: the frame's functional group, the shared group, the file."""
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     shared = header.get("SharedFunctionalGroupsSequence") or []
     groups = ([frames[index]] if index < len(frames) else []) + list(shared[:1])
-    items = [_first_item(one.get(group)) for one in groups]
-    return [item for item in items if item is not None] + [header]
+    return [one.get(group)[0] for one in groups if one.get(group)] + [header]
 
 
 def _found(header: Any, index: int, group: str, tag: str) -> Any:
@@ -177,7 +171,7 @@ class _Modality(NamedTuple):
 def _apply_modality(header: Any, stored: NDArray[Any], index: int, name: str) -> _Modality:
     """Apply the modality lookup table, or the slope and intercept of the frame."""
     low, high = stored_range(header, stored)
-    item = _first_item(header.get("ModalityLUTSequence"))
+    item = find_table(header, "ModalityLUTSequence")
     if item is not None:
         table = _read_table(header, item, low, high)
         values = table.look_up(stored)
@@ -197,7 +191,7 @@ def _apply_modality(header: Any, stored: NDArray[Any], index: int, name: str) ->
 def _display(header: Any, index: int) -> Any:
     """Return the data set with the VOI lookup table or the window of a frame. None: there is neither."""
     for place in _places(header, index, "FrameVOILUTSequence"):
-        if place.get("VOILUTSequence") or place.get("WindowCenter") is not None:
+        if find_table(place, "VOILUTSequence") is not None or place.get("WindowCenter") is not None:
             return place
     return None
 

@@ -101,9 +101,10 @@ def _find_floats(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
             missing: NDArray[np.bool_] = np.isnan(stored)
             return missing
         limit = _number(header, f"{kind}PixelPaddingRangeLimit")
+        end = value if limit is None or math.isnan(limit) else limit
         with np.errstate(over="ignore"):  # numbers that float32 cannot hold are not equal to the value
             numbers = stored.astype(dtype, copy=False)
-        return _between(numbers, dtype(value), dtype(value if limit is None else limit))
+        return _between(numbers, dtype(value), dtype(end))
     return None
 
 

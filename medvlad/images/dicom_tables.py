@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LookupTable", "palette_colours", "read_table"]
+__all__ = ["LookupTable", "find_table", "palette_colours", "read_table"]
 
 _COLOURS = ("Red", "Green", "Blue")
 
@@ -42,8 +42,12 @@ class LookupTable(NamedTuple):
 
     def look_up(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the entries that belong to `values`, which are rounded to integers."""
-        positions = np.rint(values.astype(np.float64)) - self.first
-        found: NDArray[Any] = self.entries[positions.clip(0, len(self.entries) - 1).astype(np.intp)]
+        positions = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+        if values.dtype.kind == "f":
+            np.rint(positions, out=positions)
+        positions -= self.first
+        np.clip(positions, 0, len(self.entries) - 1, out=positions)
+        found: NDArray[Any] = self.entries[positions.astype(np.intp, copy=False)]
         return found
 
     def as_levels(self) -> LookupTable:
@@ -60,6 +64,23 @@ def _without_empty_byte(entries: NDArray[Any]) -> tuple[NDArray[Any], int]:
     if entries.max() > 255 and not (entries & 255).any():
         entries = entries >> 8
     return entries, (1 << max(8, int(entries.max()).bit_length())) - 1
+
+
+def find_table(place: Any, sequence: str) -> Any:
+    """Return the item of a lookup table.
+
+    Parameters
+    ----------
+    place : pydicom.Dataset
+    sequence : {"ModalityLUTSequence", "VOILUTSequence"}
+
+    Returns
+    -------
+    pydicom.Dataset or None
+        The first item. None: there is none, or it holds no table.
+    """
+    items = place.get(sequence) or [{}]
+    return None if items[0].get("LUTDescriptor") is None or not items[0].get("LUTData") else items[0]
 
 
 def read_table(item: Any, low: float, high: float, *, little_endian: bool) -> LookupTable:

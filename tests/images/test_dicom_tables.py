@@ -68,6 +68,13 @@ def test_the_first_number_has_the_sign_of_what_can_be_looked_up(low, high, numbe
     assert read_table(item, low, high, little_endian=True).first == first
 
 
+def test_an_item_without_a_table_leaves_the_window(tmp_path):
+    item = table(CURVE, 8, 8)
+    item[0].LUTData = None
+    path = write_dicom(tmp_path / "a.dcm", FOUR, VOILUTSequence=item, WindowCenter=10, WindowWidth=1)
+    assert grey(path).ravel().tolist() == [0, 0, 255, 255]
+
+
 def _groups(*lookups):
     frames = []
     for one in lookups:

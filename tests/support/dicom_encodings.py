@@ -304,12 +304,12 @@ def float64_and_monochrome1(path, picture, padding):
     return write_floats(path, values, "DoubleFloatPixelData", DoubleFloatPixelPaddingValue=1e300, **FALLING)
 
 
-def _enhanced(path, picture, padding, **voi):
+def _enhanced(path, picture, padding, change=from_1000, **voi):
     frame, group = pydicom.Dataset(), pydicom.Dataset()
     for keyword, value in voi.items():
         setattr(group, keyword, value)
     frame.FrameVOILUTSequence = [group]
-    pixels = stored(picture, padding, 5000, change=from_1000)[np.newaxis]
+    pixels = stored(picture, padding, 5000, change=change)[np.newaxis]
     groups = {"PerFrameFunctionalGroupsSequence": [frame]}
     return write_dicom(path, pixels, frames=1, PixelPaddingValue=5000, **groups)
 
@@ -321,7 +321,8 @@ def window_of_a_frame(path, picture, padding):
 
 @encoding
 def voi_table_of_a_frame(path, picture, padding):
-    return _enhanced(path, picture, padding, VOILUTSequence=table(TWELVE, first=1000, bits=12))
+    falling = table(TWELVE[::-1], first=0, bits=12)
+    return _enhanced(path, picture, padding, negative, VOILUTSequence=falling)
 
 
 def palette(entries, bits, order="<"):
