@@ -114,9 +114,10 @@ def _table(
     if not isinstance(data, bytes):  # numbers of 16 bits, which pydicom has read
         numbers = [data] if isinstance(data, int) else list(data or [])
         data, little_endian = np.asarray(numbers, "<u2").tobytes(), True
-    return LookupTable(
-        _entries(data, n_entries, little_endian, is_ob=is_ob), _first(descriptor[1], n_entries, low, high)
-    )
+    entries = _entries(data, n_entries, little_endian, is_ob=is_ob)
+    if descriptor[2] <= 8:
+        entries, _ = _without_empty_byte(entries)
+    return LookupTable(entries, _first(descriptor[1], n_entries, low, high))
 
 
 def _entries(data: bytes, n_entries: int, little_endian: bool, *, is_ob: bool) -> NDArray[Any]:

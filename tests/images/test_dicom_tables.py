@@ -28,6 +28,12 @@ def test_entries_of_8_bits_in_the_high_byte_are_read(tmp_path):
     assert grey(path).ravel().tolist() == CURVE
 
 
+def test_a_modality_table_of_8_bits_in_the_high_byte_has_the_units_of_the_window(tmp_path):
+    tables = {"ModalityLUTSequence": table(np.array(CURVE) << 8, 8, 8)}
+    window = {"WindowCenter": 127.5, "WindowWidth": 255, "VOILUTFunction": "LINEAR_EXACT"}
+    assert grey(write_dicom(tmp_path / "a.dcm", FOUR, **tables, **window)).ravel().tolist() == CURVE
+
+
 @pytest.mark.parametrize("order", [lambda path: path, implicit, big_endian])
 @pytest.mark.parametrize("entries", [CURVE, [*CURVE, 255]], ids=["even", "odd"])
 def test_entries_of_8_bits_may_be_packed(tmp_path, order, entries):
