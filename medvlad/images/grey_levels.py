@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
 
-__all__ = ["is_lost", "keep_contrast", "rounded", "stretch"]
+__all__ = ["is_lost", "keep_contrast", "own_range", "rounded", "stretch"]
 
 _log = logging.getLogger(__name__)
 
-_ALIKE = 2  # grey levels; a grey picture whose levels differ by no more shows nothing
+_ALIKE = 2  # grey levels that the eye cannot tell apart
 
 
 def stretch(values: NDArray[Any], name: str, *, inverted: bool = False) -> NDArray[np.uint8]:
@@ -99,11 +99,14 @@ def keep_contrast(
     InputError
         If the range of `stored` cannot be scaled.
     """
-    if not is_lost(pixels, stored):
-        return pixels
+    return own_range(stored, name, step, inverted=inverted) if is_lost(pixels, stored) else pixels
+
+
+def own_range(stored: NDArray[Any], name: str, step: str, *, inverted: bool = False) -> NDArray[np.uint8]:
+    """Return the range of `stored` in place of the result of a step, with the warning of `keep_contrast`."""
     _log.warning(
-        f"%s: {step} turns pixels that vary into one colour, so it is ignored, and the minimum and maximum "
-        "of the image become 0 and 255: correct the header",
+        f"%s: {step} turns pixels that vary into one colour, or almost one, so it is ignored, and the minimum "
+        "and maximum of the image become 0 and 255: correct the header",
         name,
     )
     return stretch(stored, name, inverted=inverted)
