@@ -105,8 +105,8 @@ def keep_contrast(
 def own_range(stored: NDArray[Any], name: str, step: str, *, inverted: bool = False) -> NDArray[np.uint8]:
     """Return the range of `stored` in place of the result of a step, with the warning of `keep_contrast`."""
     _log.warning(
-        f"%s: {step} turns pixels that vary into one colour, or almost one, so it is ignored, and the minimum "
-        "and maximum of the image become 0 and 255: correct the header",
+        f"%s: {step} turns pixels that vary into one colour, or almost one, so it is ignored, and the "
+        "minimum and maximum of the image become 0 and 255: correct the header",
         name,
     )
     return stretch(stored, name, inverted=inverted)
