@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from medvlad._util.validate import InputError
-from medvlad.images.grey_levels import stretch
+from medvlad.images.grey_levels import is_lost, keep_contrast, stretch
 
 __all__ = [
     "GREY_MODES",
@@ -31,9 +31,11 @@ GREY_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's names for grey of more than 8 bits."""
 
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_COLOUR_MAP, _TIFF_SAMPLE_FORMAT = 258, 262, 320, 339
 _TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
 _TIFF_MIN_IS_WHITE = 0
+_PALETTE_MODES = ("P", "PA")
+_CONVERTED_MODES = ("CMYK", "LAB", "YCbCr")
 
 
 def check_header(image: Image.Image, name: str) -> None:
@@ -115,12 +117,35 @@ def to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
             if unsigned and values.dtype == np.int32:
                 values = values.view(np.uint32)
             inverted = _tiff_tag(image, _TIFF_PHOTOMETRIC, 1) == _TIFF_MIN_IS_WHITE
-        grey = stretch(values, name)
-        return as_three_channels(255 - grey if inverted else grey)
+        return as_three_channels(stretch(values, name, inverted=inverted))
     # Transparency is dropped. Without this line, convert warns about a palette with several transparent
     # entries.
     image.info.pop("transparency", None)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode in _PALETTE_MODES:
+        return _with_palette(image, pixels, name)
+    if image.mode in _CONVERTED_MODES and is_lost(pixels, np.asarray(image)):
+        raise InputError(
+            f"{name} is of one colour as RGB, although its {image.mode} numbers vary: convert it to RGB with "
+            "the program that made it"
+        )
+    return pixels
+
+
+def _with_palette(image: Image.Image, pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Return the colours of an image with a palette, of which Pillow has made `pixels`.
+
+    The colour map of a TIFF has entries of 16 bits. Some programs store 8 bits in the low byte of them, and
+    Pillow uses the high byte only.
+    """
+    indices = np.asarray(image)
+    if indices.ndim == 3:  # the second channel is transparency
+        indices = indices[..., 0]
+    colour_map = np.asarray(getattr(image, "tag_v2", {}).get(_TIFF_COLOUR_MAP, ()))
+    if image.format == "TIFF" and 0 < colour_map.max(initial=0) < 256:
+        colours = colour_map.reshape(3, -1).T.astype(np.uint8)
+        pixels = colours[np.minimum(indices, len(colours) - 1)]
+    return as_three_channels(keep_contrast(pixels, indices, name, "the palette"))
 
 
 def as_three_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
