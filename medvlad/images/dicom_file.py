@@ -3,7 +3,7 @@
 A data set is written in one of three encodings: implicit VR, explicit VR, or explicit VR in big endian. The
 file meta information names the encoding, but archives and scanners also write files without it, or with a
 wrong byte order. So the elements at the beginning are followed in each encoding. Their tags must ascend,
-their types must exist, and their lengths must stay inside the file. Only one encoding can pass all three tests.
+their types must exist, and their lengths must stay inside the file. Only one encoding can pass these tests.
 If none passes, the file is refused. Its encoding is never guessed.
 """
 
@@ -122,7 +122,7 @@ def open_dicom(pydicom: ModuleType, file: BinaryIO, tags: list[str] | None = Non
     meta = reader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = meta.get("TransferSyntaxUID") or None
     if syntax is not None and syntax.is_private:
-        raise ValueError(f"the private transfer syntax {syntax.name} is not supported")
+        raise ValueError("private transfer syntaxes are not supported")
     if syntax is not None and syntax.is_deflated:
         file = _inflated(file)
     reader.read_dataset(file, True, True, stop_when=lambda tag, *_: tag >> 16 != 0)  # a command set

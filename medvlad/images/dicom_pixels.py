@@ -33,7 +33,7 @@ from medvlad.images.dicom_stream import Stream, describe
 __all__ = ["count_frames", "decode_frame", "stated_frames"]
 
 _ITEM, _ITEM_END = 0xFFFEE000, 0xFFFEE0DD
-_HEADER_BYTES = 1 << 16  # of a compressed frame that are read to recognise it
+_HEADER_BYTES = 1 << 12  # of a compressed frame that are read to recognise it
 _PLUGINS = {
     "JPEG": "pylibjpeg pylibjpeg-libjpeg",
     "JPEG Lossless": "pylibjpeg pylibjpeg-libjpeg",
@@ -41,6 +41,7 @@ _PLUGINS = {
     "JPEG 2000": "pylibjpeg pylibjpeg-openjpeg",
 }
 _COLOURS = {"RGB": "RGB", "YBR_FULL": "YBR", "YBR_FULL_422": "YBR", "YBR_ICT": "RGB", "YBR_RCT": "RGB"}
+_RETIRED = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -164,7 +165,9 @@ def decode_frame(
         header.PixelRepresentation = int(cells.dtype.kind == "i")
         return cells
     if not colour:
-        raise InputError(f"{name} has colours of the kind {_photometric(opened)}: convert it to RGB")
+        kind = _photometric(opened)
+        known = kind if kind in _RETIRED else "that its header names"  # other text may identify somebody
+        raise InputError(f"{name} has colours of the kind {known}, which is not supported: convert it to RGB")
     bits = min(bits, int(header.get("BitsStored") or bits))
     if bits > 8 and colour == "YBR":
         raise InputError(f"{name} has YBR colours of {bits} bits: convert it to RGB")
@@ -277,7 +280,8 @@ def _signed(cells: NDArray[Any], header: Any, stream: Stream) -> NDArray[Any]:
             return cells
         return min(cells, _reread(cells, stream.precision, signed=wants_sign), key=_jumps)
     stored = int(header.get("BitsStored") or stream.precision)
-    if stream.kind != "JPEG-LS" and stored < stream.precision:  # whole cells, with the bits above BitsStored
+    # Whole cells, with the bits above BitsStored. Near-lossless numbers of JPEG-LS may exceed BitsStored.
+    if stored < stream.precision and (wants_sign or stream.kind != "JPEG-LS"):
         return _stored(cells.view(f"{'ui'[wants_sign]}{cells.itemsize}"), header)
     return _reread(cells, stream.precision, signed=wants_sign)
 
@@ -343,6 +347,9 @@ def _by_pydicom(pydicom: ModuleType, opened: DicomFile, frame: bytes, stream: St
     options.pop("extended_offsets", None)
     if stream.kind == "RLE":
         syntax = uid.RLELossless
+        samples = int(opened.header.get("SamplesPerPixel") or 1)
+        if stream.segments % samples == 0:
+            options["bits_allocated"] = 8 * stream.segments // samples
     else:
         syntax = {
             "JPEG": uid.JPEGExtended12Bit,

@@ -37,6 +37,8 @@ class Stream:
         Colour that libjpeg takes the components for.
     high_throughput : bool
         JPEG 2000 of part 15.
+    segments : int
+        Number of RLE's segments: one for each byte of a pixel.
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class Stream:
     colour: str = ""
     assumed: str = "YBR"
     high_throughput: bool = False
+    segments: int = 0
 
 
 def describe(frame: bytes) -> Stream | None:
@@ -71,7 +74,7 @@ def describe(frame: bytes) -> Stream | None:
     if len(frame) > 64:
         n_segments, first = struct.unpack_from("<II", frame)
         if 1 <= n_segments <= 15 and first == 64:
-            return Stream("RLE")
+            return Stream("RLE", segments=n_segments)
     return None
 
 
@@ -95,8 +98,8 @@ def _jpeg(frame: bytes) -> Stream | None:
     ids = tuple(content[6 : 6 + 3 * n : 3])
     sampling = tuple(content[7 : 6 + 3 * n : 3])
     kind: Kind = "JPEG-LS" if marker == 0xF7 else "JPEG Lossless" if marker in (0xC3, 0xCB) else "JPEG"
-    # libjpeg takes JFIF for the strongest sign, then Adobe's marker, then the IDs.
-    assumed = "RGB" if not is_jfif and (adobe == 0 or (adobe is None and ids in _RGB_IDS)) else "YBR"
+    # libjpeg takes JFIF for the strongest sign, then Adobe's marker, then the IDs in capital letters.
+    assumed = "RGB" if not is_jfif and (adobe == 0 or (adobe is None and ids == _RGB_IDS[0])) else "YBR"
     colour = ""
     if ids in _RGB_IDS:
         colour = "RGB"
