@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from support.dicom_encodings import (
+from support.medical_files import grey
+from support.unusual_dicom import (
     BIG,
     EXPLICIT,
     image_of,
@@ -14,7 +15,6 @@ from support.dicom_encodings import (
     write,
     write_frames,
 )
-from support.medical_files import grey
 
 from medvlad import InputError
 from medvlad.images.read import load_image

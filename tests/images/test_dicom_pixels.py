@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from support.dicom_encodings import (
+from support.medical_files import grey
+from support.unusual_dicom import (
     BIG,
     EXPLICIT,
     IMPLICIT,
@@ -16,7 +17,6 @@ from support.dicom_encodings import (
     write,
     write_frames,
 )
-from support.medical_files import grey
 
 from medvlad import InputError
 from medvlad.images.read import list_frames, load_image

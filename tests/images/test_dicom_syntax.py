@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from support.dicom_encodings import (
+from support.medical_files import grey
+from support.unusual_dicom import (
     BIG,
     EXPLICIT,
     IMPLICIT,
@@ -19,7 +20,6 @@ from support.dicom_encodings import (
     smooth_colours,
     write,
 )
-from support.medical_files import grey
 
 from medvlad import InputError
 from medvlad.datasets.folders import list_images

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.dicom_encodings import BIG, EXPLICIT, IMPLICIT, body, image_of, pydicom, write
+from support.unusual_dicom import BIG, EXPLICIT, IMPLICIT, body, image_of, pydicom, write
 
 from medvlad import InputError, load_image_folder
 from medvlad.datasets.folders import list_images
