@@ -39,8 +39,9 @@ _log = logging.getLogger(__name__)
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
-_COUNTED = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
-_COUNTED += ["PhotometricInterpretation", "ExtendedOffsetTable"]
+_FRAME_TAGS = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
+_FRAME_TAGS += ["PhotometricInterpretation", "ExtendedOffsetTable"]
+_IMAGE_TAGS = ["Rows", "Columns", "SOPClassUID", "DirectoryRecordSequence"]
 
 # How files of other formats begin. They are not DICOM, whatever their name says.
 _OTHER_FORMATS = (
@@ -85,10 +86,19 @@ def holds_an_image(path: Path) -> bool:
         with path.open("rb") as file:
             if not begins_like_dicom(file):
                 return True
-            opened = open_dicom(_pydicom(), file, ["Rows", "Columns"])
+            return _has_image(open_dicom(_pydicom(), file, _IMAGE_TAGS))
     except Exception:  # damaged files make pydicom raise almost anything
         return True
-    return opened.pixels_at is not None or bool(opened.header.get("Rows") and opened.header.get("Columns"))
+
+
+def _has_image(opened: DicomFile) -> bool:
+    """Return whether a file holds an image, or held one before its header was cut off."""
+    header = opened.header
+    if opened.pixels_at is not None or (header.get("Rows") and header.get("Columns")):
+        return True
+    if opened.sop_class is None:
+        return "DirectoryRecordSequence" not in header
+    return "Image" in opened.sop_class.name
 
 
 def _pydicom() -> ModuleType:
@@ -113,7 +123,7 @@ def count_dicom(path: Path) -> int:
     """
     pydicom = _pydicom()
     with path.open("rb") as file:
-        opened = open_dicom(pydicom, file, _COUNTED)
+        opened = open_dicom(pydicom, file, _FRAME_TAGS)
         n_frames = _n_frames(pydicom, opened, path)
         stated = stated_frames(opened)
     if n_frames > stated:
@@ -212,6 +222,8 @@ def read_dicom(
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:
+        if _has_image(opened):
+            raise _damaged(name, ValueError("Rows or Columns is missing"))
         raise InputError(f"{name} is DICOM without an image: remove it")
     check_frame(frame, n_frames, name)
     if max_pixels is not None and size[0] * size[1] > max_pixels:

@@ -65,6 +65,8 @@ class DicomFile:
         Transfer syntax that the file names. None: it names none.
     encoding : Encoding
         Encoding of the data set.
+    sop_class : pydicom.uid.UID or None
+        Kind of object that the file holds. None: it does not say, or SOPClassUID was not read.
     file : binary file
         Holds the data set. It is in memory if the file is deflated.
     pixels_at : int or None
@@ -78,6 +80,7 @@ class DicomFile:
     header: Any
     syntax: Any
     encoding: Encoding
+    sop_class: Any
     file: BinaryIO
     pixels_at: int | None = None
     n_bytes: int | None = None
@@ -139,7 +142,8 @@ def open_dicom(pydicom: ModuleType, file: BinaryIO, tags: list[str] | None = Non
     if not encoding.little:
         _swap_words(header)
     _tidy_photometric(header)
-    return _with_pixels(DicomFile(header, syntax, encoding, file))
+    sop_class = header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or None
+    return _with_pixels(DicomFile(header, syntax, encoding, sop_class, file))
 
 
 def _encoding(file: BinaryIO, syntax: Any) -> Encoding:

@@ -72,11 +72,18 @@ def test_samples_of_pydicom_with_an_image(name):
 
 
 def test_what_cannot_be_read_is_listed_so_that_reading_reports_the_reason(tmp_path):
-    header_only, text, missing = tmp_path / "a.dcm", tmp_path / "b.dcm", tmp_path / "c.dcm"
-    header_only.write_bytes(body(image_of(RAMP))[:-50])
+    content = body(image_of(RAMP))
+    for length in (len(content) - 50, content.index(b"\x28\0\x10\0"), 100):
+        path = tmp_path / f"{length}.dcm"
+        path.write_bytes(content[:length])
+        assert holds_an_image(path)
+        with pytest.raises(InputError, match="damaged, or not DICOM"):
+            load_image(path)
+    text, missing = tmp_path / "b.dcm", tmp_path / "c.dcm"
     text.write_text("no image at all")
     missing.symlink_to(tmp_path / "nowhere")
-    assert all(holds_an_image(path) for path in (header_only, text, missing))
+    assert holds_an_image(text)
+    assert holds_an_image(missing)
 
 
 def test_files_without_an_image_are_left_out_of_a_data_set_and_counted(tmp_path, caplog):
