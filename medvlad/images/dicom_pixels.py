@@ -333,10 +333,11 @@ def _by_imagecodecs(frame: bytes, stream: Stream) -> NDArray[Any]:
     imagecodecs = import_extra("imagecodecs", "medical", f"{stream.kind} in DICOM")
     if stream.kind == "JPEG 2000":
         return np.asarray(imagecodecs.jpeg2k_decode(frame))
+    # libjpeg would make up the missing pixels, and CharLS was seen to search for them for ten seconds.
+    if not frame.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):
+        raise ValueError("the end of the frame is missing")
     if stream.kind == "JPEG-LS":
         return np.asarray(imagecodecs.jpegls_decode(frame))
-    if not frame.rstrip(b"\0\xff").endswith(_END_OF_IMAGE):  # libjpeg would make up the missing pixels
-        raise ValueError("the end of the frame is missing")
     colours = {"colorspace": "RGB", "outcolorspace": "RGB"} if stream.components == 3 else {}
     return np.asarray(imagecodecs.jpeg8_decode(frame, **colours))
 
