@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from support.unusual_dicom import (
 )
 
 from medvlad import InputError
+from medvlad.images.dicom_file import open_dicom
+from medvlad.images.dicom_pixels import decode_frame
 from medvlad.images.read import list_frames, load_image
 
 UNSIGNED = np.linspace(0, 4095, 16).astype(np.uint16).reshape(4, 4)
@@ -310,3 +313,41 @@ def test_pixels_that_are_too_few_are_refused(tmp_path, four):
     path = write(tmp_path / "a.dcm", data)
     with pytest.raises(InputError, match="its pixels have only 20 bytes"):
         load_image(path)
+
+
+# ---------------------------------------------------------------------- beside another decoder
+
+SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def stored(path):
+    """Return the stored numbers of the first frame of a file."""
+    with path.open("rb") as file:
+        opened = open_dicom(pydicom, file)
+        return decode_frame(pydicom, opened, 0, 1, path.name)
+
+
+@pytest.mark.parametrize(
+    "name", ["693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm", "JPEG2000.dcm", "MR_small_jp2klossless.dcm"]
+)
+def test_jpeg_2000_has_the_numbers_that_pydicom_decodes_with_pillow(name):
+    if not (SAMPLES / name).exists():
+        pytest.skip("not in this version of pydicom")
+    expected = pydicom.pixels.pixel_array(SAMPLES / name, decoding_plugin="pillow")
+    np.testing.assert_array_equal(stored(SAMPLES / name), expected)
+
+
+def test_lossless_jpeg_has_the_numbers_of_two_other_decoders():
+    path = SAMPLES / "SC_rgb_jpeg_gdcm.dcm"
+    if not path.exists():
+        pytest.skip("not in this version of pydicom")
+    frame = pydicom.encaps.get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
+    for other in (imagecodecs.ljpeg_decode, imagecodecs.jpegsof3_decode):
+        np.testing.assert_array_equal(stored(path), other(frame))
+
+
+def test_a_picture_has_the_same_numbers_uncompressed_and_as_jpeg_ls():
+    names = ("MR_small.dcm", "MR_small_jpeg_ls_lossless.dcm")
+    if not all((SAMPLES / name).exists() for name in names):
+        pytest.skip("not in this version of pydicom")
+    np.testing.assert_array_equal(*(stored(SAMPLES / name) for name in names))

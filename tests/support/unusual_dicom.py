@@ -24,7 +24,7 @@ def image_of(pixels, *, bits=None, photometric=None, value_type=None, encoding=E
     pixels = np.asarray(pixels)
     data = pydicom.Dataset()
     data.SOPClassUID, data.SOPInstanceUID = pydicom.uid.SecondaryCaptureImageStorage, "1.2.3"
-    data.Modality = "OT"
+    data.Modality = "CR"
     colour = pixels.ndim == 3 and "NumberOfFrames" not in tags and pixels.shape[2] == 3
     data.SamplesPerPixel = 3 if colour else 1
     data.PhotometricInterpretation = photometric or ("RGB" if colour else "MONOCHROME2")
