@@ -280,8 +280,10 @@ def _signed(cells: NDArray[Any], header: Any, stream: Stream) -> NDArray[Any]:
             return cells
         return min(cells, _reread(cells, stream.precision, signed=wants_sign), key=_jumps)
     stored = int(header.get("BitsStored") or stream.precision)
-    # Whole cells, with the bits above BitsStored. Near-lossless numbers of JPEG-LS may exceed BitsStored.
-    if stored < stream.precision and (wants_sign or stream.kind != "JPEG-LS"):
+    # Whole cells. Only lossy numbers may exceed BitsStored: those of JPEG, and unsigned ones of JPEG-LS.
+    if stored < stream.precision and (
+        stream.kind == "JPEG Lossless" or (stream.kind == "JPEG-LS" and wants_sign)
+    ):
         return _stored(cells.view(f"{'ui'[wants_sign]}{cells.itemsize}"), header)
     return _reread(cells, stream.precision, signed=wants_sign)
 
