@@ -32,7 +32,7 @@ from medvlad.images.dicom_stream import Stream, describe
 
 __all__ = ["count_frames", "decode_frame", "stated_frames"]
 
-_ITEM, _ITEM_END = 0xFFFEE000, 0xFFFEE0DD
+_ITEM = 0xFFFEE000
 _HEADER_BYTES = 1 << 12  # of a compressed frame that are read to recognise it
 _PLUGINS = {
     "JPEG": "pylibjpeg pylibjpeg-libjpeg",
