@@ -98,7 +98,8 @@ def _has_image(opened: DicomFile) -> bool:
         return True
     if opened.sop_class is None:
         return "DirectoryRecordSequence" not in header
-    return "Image" in opened.sop_class.name
+    name = opened.sop_class.name  # the UID itself if it is not known
+    return name == opened.sop_class or "Image" in name
 
 
 def _pydicom() -> ModuleType:

@@ -123,7 +123,7 @@ def open_dicom(pydicom: ModuleType, file: BinaryIO, tags: list[str] | None = Non
     reader.read_preamble(file, force=True)
     # Read up to the first element outside group 2, because the stated length of the group may be wrong.
     meta = reader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-    syntax = meta.get("TransferSyntaxUID") or None
+    syntax = _uid(pydicom, meta, "TransferSyntaxUID")
     if syntax is not None and syntax.is_private:
         raise ValueError("private transfer syntaxes are not supported")
     if syntax is not None and syntax.is_deflated:
@@ -142,7 +142,7 @@ def open_dicom(pydicom: ModuleType, file: BinaryIO, tags: list[str] | None = Non
     if not encoding.little:
         _swap_words(header)
     _tidy_photometric(header)
-    sop_class = header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or None
+    sop_class = _uid(pydicom, header, "SOPClassUID") or _uid(pydicom, meta, "MediaStorageSOPClassUID")
     return _with_pixels(DicomFile(header, syntax, encoding, sop_class, file))
 
 
@@ -226,12 +226,22 @@ def _swap_words(data: Any) -> None:
 
 def _tidy_photometric(header: Any) -> None:
     """Write PhotometricInterpretation as the standard does: files have it in lower case or with blanks."""
-    element = header.get_item("PhotometricInterpretation")
-    if element is None or element.value is None:
-        return
-    value = element.value
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    header.PhotometricInterpretation = text.strip(" \0").upper().replace("PALETTE_COLOR", "PALETTE COLOR")
+    text = _raw_text(header, "PhotometricInterpretation")
+    if text:
+        header.PhotometricInterpretation = text.upper().replace("PALETTE_COLOR", "PALETTE COLOR")
+
+
+def _uid(pydicom: ModuleType, data: Any, keyword: str) -> Any:
+    """Return a UID, or None."""
+    text = _raw_text(data, keyword)
+    return pydicom.uid.UID(text) if text else None
+
+
+def _raw_text(data: Any, keyword: str) -> str:
+    """Return the text of an element as it is stored: pydicom would quote an invalid one in a warning."""
+    element = data.get_item(keyword)
+    value = b"" if element is None else element.value or b""
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
 
 
 def _with_pixels(opened: DicomFile) -> DicomFile:
