@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
-from medvlad.images.dicom_file import DicomFile, begins_like_dicom, open_dicom
+from medvlad.images.dicom_file import DicomFile, UnsupportedSyntaxError, begins_like_dicom, open_dicom
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.dicom_pixels import count_frames, decode_frame, stated_frames
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
@@ -98,7 +98,8 @@ def _has_image(opened: DicomFile) -> bool:
         return True
     if opened.sop_class is None:
         return "DirectoryRecordSequence" not in header
-    return "Image" in opened.sop_class.name
+    name = opened.sop_class.name  # the UID itself if it is not known
+    return name == opened.sop_class or "Image" in name
 
 
 def _pydicom() -> ModuleType:
@@ -219,6 +220,11 @@ def read_dicom(
             n_frames = _n_frames(pydicom, opened, path)
     except InputError:
         raise
+    except UnsupportedSyntaxError as error:
+        raise InputError(
+            f"{name} is DICOM in a transfer syntax that is not supported, or its header is damaged: "
+            "convert it, or copy it again"
+        ) from error
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:

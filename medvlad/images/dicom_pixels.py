@@ -32,7 +32,7 @@ from medvlad.images.dicom_stream import Stream, describe
 
 __all__ = ["count_frames", "decode_frame", "stated_frames"]
 
-_ITEM, _ITEM_END = 0xFFFEE000, 0xFFFEE0DD
+_ITEM = 0xFFFEE000
 _HEADER_BYTES = 1 << 12  # of a compressed frame that are read to recognise it
 _PLUGINS = {
     "JPEG": "pylibjpeg pylibjpeg-libjpeg",
@@ -168,7 +168,9 @@ def decode_frame(
         kind = _photometric(opened)
         known = kind if kind in _RETIRED else "that its header names"  # other text may identify somebody
         raise InputError(f"{name} has colours of the kind {known}, which is not supported: convert it to RGB")
-    bits = min(bits, int(header.get("BitsStored") or bits))
+    stated = int(header.get("BitsStored") or bits)
+    if stated < bits and int(cells.max()) < 1 << stated:  # whole cells were compressed
+        bits = stated
     if bits > 8 and colour == "YBR":
         raise InputError(f"{name} has YBR colours of {bits} bits: convert it to RGB")
     if bits <= 8:
@@ -280,8 +282,10 @@ def _signed(cells: NDArray[Any], header: Any, stream: Stream) -> NDArray[Any]:
             return cells
         return min(cells, _reread(cells, stream.precision, signed=wants_sign), key=_jumps)
     stored = int(header.get("BitsStored") or stream.precision)
-    # Whole cells, with the bits above BitsStored. Near-lossless numbers of JPEG-LS may exceed BitsStored.
-    if stored < stream.precision and (wants_sign or stream.kind != "JPEG-LS"):
+    # Whole cells. Only lossy numbers may exceed BitsStored: those of JPEG, and unsigned ones of JPEG-LS.
+    if stored < stream.precision and (
+        stream.kind == "JPEG Lossless" or (stream.kind == "JPEG-LS" and wants_sign)
+    ):
         return _stored(cells.view(f"{'ui'[wants_sign]}{cells.itemsize}"), header)
     return _reread(cells, stream.precision, signed=wants_sign)
 

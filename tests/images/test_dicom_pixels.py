@@ -171,6 +171,16 @@ def test_jpeg_of_12_bits_is_read(tmp_path):
     assert np.abs(grey(path) - values * (255 / values.max())).max() <= 1
 
 
+@pytest.mark.parametrize(("bits", "stored"), [(8, 7), (12, 8), (12, 10)])
+def test_lossy_jpeg_of_more_bits_than_the_header_says_keeps_them(tmp_path, bits, stored):
+    y, x = np.mgrid[:32, :32]
+    values = ((y + x) * ((1 << bits) - 1) // 62).astype(np.uint8 if bits == 8 else np.uint16)
+    frame = imagecodecs.jpeg8_encode(values, level=100, bitspersample=bits)
+    data = image_of(values, bits=stored)
+    path = write_frames(tmp_path / "a.dcm", [frame], pydicom.uid.JPEGExtended12Bit, data)
+    assert np.abs(grey(path) - values * (255 / values.max())).max() <= 2
+
+
 def test_lossless_jpeg_in_colour_is_not_converted(tmp_path, rng):
     pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
     frame = imagecodecs.jpeg8_encode(pixels, lossless=True)
