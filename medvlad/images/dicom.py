@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
+from medvlad.images.signatures import image_kind
 
 __all__ = [
     "DICOM_SUFFIXES",
@@ -46,24 +47,24 @@ _PIECE = 1 << 20  # bytes read at a time
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM by its name or by its first bytes."""
+    """Return whether a file is DICOM by its first bytes, or by its name if they are not those of an image."""
     if not path.is_file():  # opening a named pipe would block
         return False
-    if path.name.lower().endswith(DICOM_SUFFIXES):
-        return True
     try:
         with path.open("rb") as file:
             return is_dicom_file(path, file)
     except OSError:
-        return False
+        return path.name.lower().endswith(DICOM_SUFFIXES)
 
 
 def is_dicom_file(path: Path, file: BinaryIO) -> bool:
     """Return what `is_dicom` returns, for an open file. Its position is then the beginning."""
     file.seek(0)
-    magic = file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:]
+    beginning = file.read(_PREAMBLE + len(_MAGIC))
     file.seek(0)
-    return magic == _MAGIC or path.name.lower().endswith(DICOM_SUFFIXES)
+    if beginning[_PREAMBLE:] == _MAGIC:
+        return True
+    return path.name.lower().endswith(DICOM_SUFFIXES) and image_kind(beginning) is None
 
 
 def _pydicom() -> ModuleType:
