@@ -83,5 +83,6 @@ def undo_alpha(colours: NDArray[Any], alpha: NDArray[Any], name: str) -> NDArray
     check_finite(colours, name)
     check_finite(alpha, name)
     opacity = alpha.astype(np.float64)
-    shares = np.divide(colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
-    return rounded(255 * shares)
+    with np.errstate(over="ignore"):  # infinity becomes 255
+        shares = np.divide(colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
+        return rounded(255 * shares)

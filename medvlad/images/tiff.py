@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.grey_levels import rounded, stretch, undo_alpha
@@ -50,7 +51,7 @@ _FILL_ORDER, _ORIENTATION, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING = 266, 2
 _DEPTH = 32997
 
 _PLANES = 2  # of PlanarConfiguration
-_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _MISSING = -1
 _PHOTOMETRICS = {
     -1: "numbers without PhotometricInterpretation",
@@ -143,9 +144,20 @@ class _Encoding:
         return self.format in (_UNSIGNED, _UNDEFINED) and max(self.bits) <= 8
 
     @property
+    def pillow_mode(self) -> str | None:
+        """Pillow's name of a colour that is not grey or RGB, and that it converts to RGB."""
+        if set(self.bits) != {8} or self.format != _UNSIGNED or self.extra or self.compression == _JPEG:
+            return None
+        if self.photometric == _YCBCR and self.subsampling == (1, 1) and len(self.bits) == 3:
+            return "YCbCr"
+        return "CMYK" if self.photometric == _CMYK and len(self.bits) == 4 else None
+
+    @property
     def n_colours(self) -> int:
-        """Number of channels of grey or RGB. 0: other colour, or channels that are no colours."""
+        """Number of channels that are colours. 0: they cannot be converted to RGB."""
         n_samples = len(self.bits)
+        if self.pillow_mode:
+            return n_samples
         grey = self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _MISSING)
         if grey and n_samples <= 2:
             return 1
@@ -318,8 +330,11 @@ def _to_rgb(values: NDArray[Any], stored: _Encoding, name: str) -> NDArray[np.ui
     """Return pixels of shape (H, W, channels) as RGB."""
     n_colours = stored.n_colours
     colours = values[..., :n_colours]
-    if _ASSOCIATED in stored.extra and stored.format != _SIGNED:
-        at = n_colours + stored.extra.index(_ASSOCIATED)
+    if stored.pillow_mode:
+        image = Image.frombytes(stored.pillow_mode, stored.size, np.ascontiguousarray(colours).tobytes())
+        return np.array(image.convert("RGB"))
+    at = n_colours + stored.extra.index(_ASSOCIATED) if _ASSOCIATED in stored.extra else len(stored.bits)
+    if at < len(stored.bits) and stored.format != _SIGNED:
         levels = undo_alpha(colours, values[..., at : at + 1], name)
     elif stored.is_bytes:
         largest = 2 ** stored.bits[0] - 1

@@ -167,6 +167,12 @@ def test_other_alpha_is_dropped(tmp_path, tifffile, extra, dtype, channels):
     check(tmp_path, content, np.repeat(expected, 3, axis=2) if expected.shape[2] == 1 else expected)
 
 
+def test_floats_that_alpha_makes_infinite_are_white(tmp_path, tifffile):
+    stored = np.ones((H, W, 2), np.float64)
+    stored[0, 0] = 1e300, 1e-300
+    assert (load_image(write(tmp_path, "a.tif", tiff_of(page(stored, 1, t338=[1])))) == 255).all()
+
+
 def test_signed_colours_with_associated_alpha_are_not_divided(tmp_path, tifffile):
     values = numbers("i2", 2)
     check(tmp_path, tiff_of(page(values, 1, t338=[1])), levels(values[..., :1]))
@@ -182,6 +188,20 @@ def test_ycbcr_becomes_rgb(tmp_path, compression):
     image = Image.fromarray(smooth).convert("YCbCr")
     options = {"compression": compression} if compression else {}
     check(tmp_path, encode(image, "TIFF", **options), smooth, within=8)
+
+
+@pytest.mark.parametrize(("mode", "photometric"), [("YCbCr", 6), ("CMYK", 5)])
+@pytest.mark.parametrize("packed", [None, zlib.compress])
+@pytest.mark.parametrize("in_planes", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_other_colour_of_8_bits_becomes_rgb(tmp_path, tifffile, mode, photometric, packed, in_planes, order):
+    colours = Image.fromarray(rgb()).convert(mode)
+    subsampling = {"t530": [1, 1]} if mode == "YCbCr" else {}
+    stored = page(
+        np.asarray(colours), photometric, in_planes=in_planes, t259=[8 if packed else 1], **subsampling
+    )
+    expected = np.asarray(colours.convert("RGB"))
+    check(tmp_path, tiff_of(stored, order=order, packed=packed), expected, within=2)
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
