@@ -5,11 +5,14 @@ here. None: no other decoder reads this encoding, or its rules for grey levels a
 """
 
 import io
+import re
 
 import numpy as np
 from PIL import Image
 
 _SIGNATURES = {
+    b"\0\0\0\x0cjP": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"GIF8": "GIF",
@@ -19,7 +22,8 @@ _SIGNATURES = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
-_NETPBM = (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"PF")
+_NETPBM = {b"P1": 1, b"P2": 1, b"P3": 3, b"P4": 1, b"P5": 1, b"P6": 3, b"Pf": 1, b"PF": 3}
+"""How a file begins -> number of channels."""
 
 
 def kind_of(path):
@@ -30,9 +34,11 @@ def kind_of(path):
         return "WebP"
     if head[:2] in _NETPBM and head[2:3].isspace():
         return "PGM/PPM"
+    if head[4:12] in (b"ftypavif", b"ftypavis"):
+        return "AVIF"
     if head[128:132] == b"DICM":
         return "DICOM"
-    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] == b"n+2\0":
+    if head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0":
         return "NIfTI"
     return next((kind for start, kind in _SIGNATURES.items() if head.startswith(start)), None)
 
@@ -77,18 +83,57 @@ def _upright(pixels, content):
     return np.asarray(Image.fromarray(pixels).transpose(turns[orientation]))
 
 
+def _netpbm(content):
+    """Return the numbers of a PBM, PGM, PPM or PFM file, by its description in netpbm's manual."""
+    magic, channels = content[:2], _NETPBM[content[:2]]
+    words = re.compile(rb"(?:\s|#[^\n]*\n)*([^\s#]+)")
+    position, header = 2, []
+    for _ in range(2 if magic in (b"P1", b"P4") else 3):
+        match = words.match(content, position)
+        header.append(float(match[1]))
+        position = match.end()
+    width, height, *rest = header
+    width, height, largest = int(width), int(height), rest[0] if rest else 1
+    body, n = content[position + 1 :], width * height * channels
+    if magic in (b"P1", b"P2", b"P3"):
+        text = re.sub(rb"#[^\n]*\n", b" ", content[position:])
+        pieces = re.findall(rb"[01]", text) if magic == b"P1" else text.split()
+        values = np.array(list(map(int, pieces[:n])))
+    elif magic == b"P4":
+        rows = np.frombuffer(body, np.uint8)[: (width + 7) // 8 * height].reshape(height, -1)
+        values = np.unpackbits(rows, axis=1)[:, :width]
+    elif magic in (b"Pf", b"PF"):
+        values = np.frombuffer(body, "<f4" if largest < 0 else ">f4", n)
+        return values.reshape(height, width, channels)[::-1]
+    else:
+        values = np.frombuffer(body, np.uint8 if largest < 256 else ">u2", n)
+    values = values.reshape(height, width, channels).astype(np.float64)
+    if magic in (b"P1", b"P4"):
+        values = 1 - values
+    if largest > 255 and channels == 1:
+        return values  # grey of more than 8 bits is stretched
+    return np.floor(values * 255 / largest + 0.5).astype(np.uint8)
+
+
 def decode_pixels(path, kind, frame):
-    """Return (H, W, 3) uint8 of PNG, JPEG, GIF, BMP, WebP or TIFF. Raise what the decoder raises."""
+    """Return (H, W, 3) uint8 of any format but DICOM and NIfTI. Raise what the decoder raises."""
     import imagecodecs
     import tifffile
 
     content = path.read_bytes()
+    if kind in ("GIF", "JPEG"):
+        with Image.open(path) as image:
+            if "transparency" in image.info or image.mode == "CMYK":
+                return None  # shown without transparency; CMYK has no exact formula
     decoders = {
         "PNG": imagecodecs.png_decode,
         "JPEG": imagecodecs.jpeg8_decode,
         "GIF": lambda content: imagecodecs.gif_decode(content, index=0),
         "BMP": imagecodecs.bmp_decode,
         "WebP": imagecodecs.webp_decode,
+        "AVIF": imagecodecs.avif_decode,
+        "JPEG 2000": imagecodecs.jpeg2k_decode,
+        "PGM/PPM": _netpbm,
     }
     if kind in decoders:
         return _upright(_rgb(decoders[kind](content)), content)
@@ -108,6 +153,10 @@ def decode_pixels(path, kind, frame):
             return (page.colormap.T[values] >> 8).astype(np.uint8)
         if page.planarconfig == 2 and values.ndim == 3:
             values = np.moveaxis(values, 0, -1)
+        if values.ndim == 3 and values.shape[2] > 3:
+            return None  # the header does not say what the further channels are
+        if page.bitspersample < 8 and values.dtype == np.uint8:
+            values = np.rint(values * (255 / (2**page.bitspersample - 1))).astype(np.uint8)
         pixels = _rgb(values, alpha=False)
         return 255 - pixels if page.photometric.name == "MINISWHITE" else pixels
 
