@@ -317,6 +317,11 @@ def _decode(file: BinaryIO, kind: str | None, frame: int | None, name: str) -> N
             raise InputError(
                 f"{name} is {unusual}, which is read inside DICOM only: convert it to a 16-bit PNG"
             ) from error
+        if kind == "TIFF":
+            raise InputError(
+                f"{name} is a TIFF that Pillow does not read, or its header is damaged: convert it, or copy "
+                "it again"
+            ) from error
         raise InputError(
             f"{name} is not an image or its beginning is damaged: replace it by a {FORMATS_IN_WORDS} file"
         ) from error

@@ -33,6 +33,7 @@ from medvlad.images.grey_levels import rounded, stretch, undo_alpha
 from medvlad.images.tiff_pages import (
     BITS,
     COMPRESSION,
+    DEPTH,
     HEIGHT,
     PHOTOMETRIC,
     PLANAR,
@@ -48,7 +49,6 @@ from medvlad.images.to_rgb import as_three_channels, check_size, too_many_pixels
 __all__ = ["pillow_reads", "read_tiff_image"]
 
 _FILL_ORDER, _ORIENTATION, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING = 266, 274, 338, 339, 530
-_DEPTH = 32997
 
 _PLANES = 2  # of PlanarConfiguration
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -72,7 +72,7 @@ _ASSOCIATED = 1  # a value of ExtraSamples: colour is multiplied by this alpha
 
 _NONE, _OLD_JPEG, _JPEG = 1, 6, 7
 # CCITT, LZW, JPEG, deflate, uncompressed in words, PackBits, LZMA, zstd. All of Pillow's wheels decode these.
-_PILLOW_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34925, 50000))
+_PILLOW_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32771, 32773, 32946, 34925, 50000))
 _COMPRESSIONS = {
     **{2: "CCITT RLE", 3: "CCITT fax 3", 4: "CCITT fax 4", 5: "LZW", 6: "old-style JPEG", 7: "JPEG"},
     **{8: "deflate", 32773: "PackBits", 32946: "deflate", 34925: "LZMA", 50000: "zstd", 50001: "WebP"},
@@ -126,13 +126,13 @@ class _Encoding:
             subsampling=page.numbers(_SUBSAMPLING),
             fill_order=page.number(_FILL_ORDER, 1),
             orientation=page.number(_ORIENTATION, 1),
-            depth=page.number(_DEPTH, 1),
+            depth=page.number(DEPTH, 1),
         )
 
     @property
     def is_uniform(self) -> bool:
         """Whether all samples have the same number format."""
-        return len(set(self.bits)) == 1 and len(self.formats) == 1 and self.depth == 1
+        return len(set(self.bits)) == 1 and len(self.formats) == 1
 
     @property
     def format(self) -> int:
@@ -178,6 +178,8 @@ class _Encoding:
 def pillow_reads(page: TiffDirectory) -> bool:
     """Return whether Pillow decodes the pixels of a page without loss."""
     stored = _Encoding.of(page)
+    if stored.compression == _OLD_JPEG:  # its headers leave much out
+        return True
     if not stored.is_uniform or stored.compression not in _PILLOW_COMPRESSIONS:
         return False
     if stored.is_big and stored.order == ">":
@@ -193,8 +195,6 @@ def _pillow_reads_bytes(stored: _Encoding) -> bool:
     if stored.bits[0] != 8:
         grey = (_MIN_IS_WHITE, _MIN_IS_BLACK, _PALETTE)
         return stored.bits[0] in (1, 2, 4) and n_samples == 1 and stored.photometric in grey
-    if stored.compression == _OLD_JPEG:
-        return True
     only_colours = not n_extra and not stored.in_planes
     match stored.photometric:
         case 0 | 3:
@@ -263,8 +263,8 @@ def read_tiff_image(
     """
     stored = _Encoding.of(image.page)
     _check(stored, name, max_pixels)
-    if image.position is None:
-        values = _read_with_tifffile(file, image.page, stored, name)
+    if image.position is None or stored.depth > 1:
+        values = _read_with_tifffile(file, image, stored, name)
     else:
         values = _read_from_stack(file, image.page, stored, image.position)
     return turn_upright(_to_rgb(values, stored, name), stored.orientation)
@@ -273,15 +273,13 @@ def read_tiff_image(
 def _check(stored: _Encoding, name: str, max_pixels: int | None) -> None:
     """Refuse what cannot become RGB, and what would fill the memory."""
     what = f"{name} is a TIFF of {stored}"
-    if stored.depth > 1:
-        raise InputError(f"{what}, a volume in one page: save its {stored.depth} slices as pages")
     if not stored.n_colours:
         raise InputError(f"{what}, which has no known colours in this form: convert it to RGB or to grey")
     if not stored.is_uniform or stored.bits[0] not in _BITS.get(stored.format, ()):
         raise InputError(f"{what}: convert it to unsigned numbers of 8 or 16 bits")
     width, height = stored.size
     check_size(width, height, name)
-    n_bytes = width * height * len(stored.bits) * max(1, stored.bits[0] // 8)
+    n_bytes = width * height * stored.depth * len(stored.bits) * max(1, stored.bits[0] // 8)
     if max_pixels is not None and (
         width * height > max_pixels
         or n_bytes > _BYTES_A_PIXEL * max_pixels
@@ -302,8 +300,8 @@ def _read_from_stack(file: BinaryIO, page: TiffDirectory, stored: _Encoding, pos
     return values.reshape(height, width, n_samples)
 
 
-def _read_with_tifffile(file: BinaryIO, page: TiffDirectory, stored: _Encoding, name: str) -> NDArray[Any]:
-    """Return the pixels of a page, of shape (H, W, channels)."""
+def _read_with_tifffile(file: BinaryIO, image: TiffImage, stored: _Encoding, name: str) -> NDArray[Any]:
+    """Return the pixels of a page, or of a slice of a volume, of shape (H, W, channels)."""
     what = f"{name} is a TIFF of {stored}"
     if any(importlib.util.find_spec(module) is None for module in ("imagecodecs", "tifffile")):
         raise InputError(
@@ -312,7 +310,7 @@ def _read_with_tifffile(file: BinaryIO, page: TiffDirectory, stored: _Encoding, 
         )
     tifffile = import_extra("tifffile", "medical", "TIFF")
     try:
-        with tifffile.TiffFile(with_first_page(file, page)) as opened:
+        with tifffile.TiffFile(with_first_page(file, image.page)) as opened:
             # One thread: images are read by several threads already.
             values = np.asarray(opened.pages[0].asarray(squeeze=False, maxworkers=1))
     except MemoryError:
@@ -323,7 +321,8 @@ def _read_with_tifffile(file: BinaryIO, page: TiffDirectory, stored: _Encoding, 
             raise InputError(f"{what}, for which there is no decoder ({reason}): convert it") from error
         raise InputError(f"{name} is corrupt or truncated ({reason}): copy it again or remove it") from error
     # tifffile's axes: planes, depth, height, width, channels
-    return values[:, 0, :, :, 0].transpose(1, 2, 0) if stored.in_planes else values[0, 0]
+    cut = values[:, image.position or 0]
+    return cut[..., 0].transpose(1, 2, 0) if stored.in_planes else cut[0]
 
 
 def _to_rgb(values: NDArray[Any], stored: _Encoding, name: str) -> NDArray[np.uint8]:

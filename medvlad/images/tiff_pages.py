@@ -6,7 +6,9 @@ A directory is the header of a page. Not every page is an image, and not every i
   are thumbnails in sub-directories. If a file has no other pages, the full-size images of its sub-directories
   are its images (camera files begin with a preview), or else the reduced copies.
 - ImageJ writes a stack of more than 4 GiB with one directory, and tifffile does the same on demand. The
-  description tells the number of images, which follow each other without compression.
+  description tells the number of images, which follow each other without compression. MetaMorph's stacks have
+  a tag for it.
+- A page may be a volume (ImageDepth). Each of its slices is an image.
 
 Pillow refuses the header of an image that it cannot decode, and tifffile is an extra. So the directories are
 read here, in one pass: Pillow's own pass takes a time that grows with the square of the number of pages.
@@ -35,6 +37,7 @@ _log = logging.getLogger(__name__)
 NEW_SUBFILE_TYPE, OLD_SUBFILE_TYPE, SUB_DIRECTORIES = 254, 255, 330
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_BYTES, PLANAR = 270, 273, 277, 279, 284
+DEPTH, METAMORPH_PLANES = 32997, 33629
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2
@@ -129,6 +132,10 @@ class TiffDirectory:
         found = self.numbers(tag)
         return found[0] if found else default
 
+    def count(self, tag: int) -> int:
+        """Return the number of values of a tag, 0 if it is missing."""
+        return int(self._entries.get(tag, (0, 0, b""))[1])
+
     def text(self, tag: int) -> bytes:
         """Return the bytes of a tag. Empty if it is missing or holds numbers."""
         kind, count, _ = self._entries.get(tag, (0, 0, b""))
@@ -167,7 +174,7 @@ class TiffImage:
     ----------
     page : TiffDirectory
     position : int or None
-        Number of the image in a stack without pages, from 0. None: the page is the image.
+        Number of the image in a stack without pages or in a volume, from 0. None: the page is the image.
     """
 
     page: TiffDirectory
@@ -288,8 +295,14 @@ def _directories(file: BinaryIO, name: str) -> Iterator[TiffDirectory]:
 
 
 def _stack_size(page: TiffDirectory, file: BinaryIO, name: str, *, is_alone: bool) -> int:
-    """Return the number of images that share a directory. ImageJ's have no other directory in the file."""
-    n_images = _described_images(page, is_alone)
+    """Return the number of images that share a directory.
+
+    `is_alone`: it is the only one in the file, as in stacks of ImageJ and MetaMorph.
+    """
+    depth = page.number(DEPTH, 1)
+    if depth > 1:
+        return depth
+    n_images = (page.count(METAMORPH_PLANES) if is_alone else 0) or _described_images(page, is_alone)
     place = stack_place(page) if n_images > 1 else None
     if place is None:
         return 1
@@ -299,10 +312,8 @@ def _stack_size(page: TiffDirectory, file: BinaryIO, name: str, *, is_alone: boo
     if room >= n_images:
         return n_images
     if room > 1:
-        raise ValueError(f"its description says {n_images} images, and it has room for {room}")
-    _log.warning(
-        "%s: its description says %d images, but it has room for one; only that is read", name, n_images
-    )
+        raise ValueError(f"its header says {n_images} images, and it has room for {room}")
+    _log.warning("%s: its header says %d images, but it has room for one; only that is read", name, n_images)
     return 1
 
 

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from support.image_bytes import H, W, encode, refusal, rgb, stretched, write
 
 from medvlad._util.validate import InputError
@@ -135,7 +135,15 @@ def test_a_gif_takes_its_own_palette_before_that_of_the_file(tmp_path, local):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("fmt", "options"),
-    [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        pytest.param(
+            "AVIF", {}, marks=pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks it")
+        ),
+    ],
 )
 def test_exif_orientation_is_applied_once(tmp_path, orientation, fmt, options):
     exif = Image.Exif()

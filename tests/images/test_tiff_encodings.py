@@ -277,7 +277,6 @@ def test_orientation_of_16_bits_and_of_a_second_page(
         (page(np.zeros((H, W), "u8"), t339=[6]), ["64-bit complex grey"]),
         (page(np.zeros((H, W, 3), "u1"), t258=[8, 16, 8]), ["8 and 16-bit RGB"]),
         (page(np.zeros((H, W), "u1"), t259=[4242]), ["compression 4242", "no decoder"]),
-        (page(np.zeros((H, W), "u1"), t32997=[3]), ["3 slices", "one page"]),
         (page(np.zeros((H, W), "u1"), 4), ["only masks"]),
         (page(np.zeros((H, W), "f4"), t258=[24]), ["24-bit floating-point grey"]),
     ],

@@ -134,9 +134,10 @@ def described(program, images):
     return json.dumps({"shape": list(images.shape), "truncated": True}).encode() + b"\0"
 
 
-def without_pages(images, program="ImageJ", order="<", photometric=1):
+def without_pages(images, program="ImageJ", order="<", photometric=1, **tags):
     """Return a TIFF of one directory, behind which the pixels of all images lie."""
-    content = bytearray(tiff_of(page(images[0], photometric, t270=described(program, images)), order=order))
+    tags = tags or {"t270": described(program, images)}
+    content = bytearray(tiff_of(page(images[0], photometric, **tags), order=order))
     offset_at = content.index(struct.pack(order + "HHI", 273, 4, 1)) + 8
     struct.pack_into(order + "I", content, offset_at, len(content))
     return bytes(content) + images.astype(images.dtype.newbyteorder(order)).tobytes()
@@ -164,6 +165,40 @@ def test_stacks_as_tifffile_writes_them(tmp_path, program, colour):
     with tifffile.TiffFile(io.BytesIO(file.getvalue())) as opened:
         assert len(opened.pages) == 1
     check(tmp_path, file.getvalue(), PICTURES if colour else shown(images, "u2"))
+
+
+def test_a_stack_of_metamorph_gives_all_images(tmp_path):
+    """The number of values of tag 33629 is the number of images."""
+    images = stack("u2")
+    content = without_pages(images, t33629=[7] * len(images))
+    check(tmp_path, content, shown(images, "u2"))
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16), (2, 16, 16)])
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_volume_in_one_page_gives_all_slices(tmp_path, tile, colour, compression):
+    tifffile = pytest.importorskip("tifffile", reason="needs the extra medical")
+    images = np.stack(PICTURES) if colour else stack("u2")
+    file = io.BytesIO()
+    kind = "rgb" if colour else "minisblack"
+    tifffile.imwrite(
+        file, images, volumetric=True, tile=tile, photometric=kind, compression=compression, metadata=None
+    )
+    check(tmp_path, file.getvalue(), PICTURES if colour else shown(images, "u2"))
+
+
+def test_a_volume_of_too_many_slices_is_refused(tmp_path):
+    content = tiff_of(page(PICTURES[0], t32997=[10_001]))
+    path = write(tmp_path, "a.tif", content)
+    assert list_frames(path) == [path]
+    refusal(path, "more than 10000 images")
+
+
+def test_a_volume_that_would_fill_the_memory_is_refused(tmp_path):
+    content = tiff_of(page(PICTURES[0], t256=[9000], t257=[9000], t32997=[1000]))
+    write(tmp_path, "a.tif", content)
+    refusal(f"{tmp_path / 'a.tif'}#3", "more pixels than are safe")
 
 
 def test_several_stacks_without_pages_in_one_file(tmp_path):
