@@ -4,9 +4,10 @@
 // these rules of ITU-T T.81 are checked:
 //
 //     every code exists; no run of zeros goes beyond the last coefficient; differences and coefficients have
-//     at most 11 and 10 bits; no DC coefficient is far outside of what 8-bit samples can give; blocks that
-//     end together do not reach beyond the end; restart markers come in their places; and the last code ends
-//     within the last byte before the next marker, filled up with equal bits.
+//     at most 11 and 10 bits; no DC coefficient is larger than 8-bit samples can make it, and in sequential
+//     coding no block of coefficients; blocks that end together do not reach beyond the end; restart markers
+//     come in their places; and the last code ends within the last byte before the next marker, filled up with
+//     equal bits.
 //
 // Checked are sequential and progressive Huffman coding of 8 bits: SOF0, SOF1 and SOF2. Other JPEG files are
 // not checked, and errors of headers are left to the decoder.

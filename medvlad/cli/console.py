@@ -20,6 +20,7 @@ from medvlad.cli.spelling import as_options
 __all__ = [
     "Command",
     "collected_warnings",
+    "list_damaged",
     "list_skipped",
     "say",
     "sentence_of",
@@ -137,10 +138,19 @@ def collected_warnings() -> Iterator[list[logging.LogRecord]]:
         package.removeHandler(collector)
 
 
+def list_damaged(damaged: list[dict[str, str]]) -> None:
+    """List damaged images that were used, on standard error."""
+    _list("damaged", damaged)
+
+
 def list_skipped(skipped: list[dict[str, str]]) -> int:
     """List skipped images on standard error, and return the exit status."""
-    for item in skipped:
+    _list("skipped", skipped)
+    return 1 if skipped else 0
+
+
+def _list(what: str, images: list[dict[str, str]]) -> None:
+    for item in images:
         # The reason of a copied image names the first copy.
         name = "" if item["image"] in item["reason"] else f"{item['image']}: "
-        click.echo(f"medvlad: skipped: {name}{item['reason']}", err=True)
-    return 1 if skipped else 0
+        click.echo(f"medvlad: {what}: {name}{item['reason']}", err=True)

@@ -25,9 +25,11 @@ Bytes after decompression   512 MiB for deflated DICOM; 4 GiB for .nii.gz, 64 Mi
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +37,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medvlad._util.validate import InputError, one_line
+from medvlad._util.validate import InputError, check_choice, one_line
+from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
+from medvlad.images.damage import ON_DAMAGE, damage_sentence, find_damage
 from medvlad.images.deep_colour import read_colour
 from medvlad.images.dicom import count_dicom, is_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, TIFF_SUFFIXES
@@ -55,7 +59,9 @@ from medvlad.images.to_rgb import (
     turn_upright,
 )
 
-__all__ = ["list_frames", "load_image", "load_image_and_key"]
+__all__ = ["ReadImage", "list_frames", "load_image", "read_image"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_FILE_BYTES = 1 << 30  # of one image; the decoders of some formats read the whole file into memory
 
@@ -107,7 +113,28 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     return [given.with_name(f"{given.name}#{i}") for i in range(n_frames)]
 
 
-def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class ReadImage:
+    """An image that was read.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (H, W, 3), uint8
+    key : str
+        The :func:`medvlad.images.hashed_file.image_key` of the bytes that were decoded, even if the file has
+        changed since then. Empty if it was not asked for.
+    damage : str
+        Sentence about damage of its JPEG data, see :mod:`medvlad.images.damage`. Empty if none was found.
+    """
+
+    pixels: NDArray[np.uint8]
+    key: str = ""
+    damage: str = ""
+
+
+def load_image(
+    source: str | os.PathLike[str] | NDArray[Any], *, on_damage: str = "warn", colour_profile: str = "ignore"
+) -> NDArray[np.uint8]:
     """Read an image as RGB pixels.
 
     Parameters
@@ -115,6 +142,13 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     source : path, or array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3)
         A JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM file, a DICOM or NIfTI file (extra medical), or grey or
         RGB pixels. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`.
+    on_damage : {"warn", "raise"}, default="warn"
+        What to do with an image whose JPEG data is damaged although it can be decoded, see
+        :mod:`medvlad.images.damage`. "warn": log a warning and return the pixels. "raise": raise an
+        InputError.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        What to do with the ICC profile of a file. "srgb": convert the colours to sRGB, see
+        :mod:`medvlad.images.colour_profile`.
 
     Returns
     -------
@@ -127,7 +161,8 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
         If the file is missing, a folder, unreadable, empty, not an image, corrupt or truncated, or exceeds a
         limit of :mod:`medvlad.images.read`. If it is an animation, or holds several images and none is named.
         If it holds colour of more than 8 bits a channel and the extra medical is not installed, NaN or
-        infinity, or less than 2 x 2 pixels. If an array has another dtype or shape.
+        infinity, or less than 2 x 2 pixels. If an array has another dtype or shape. If JPEG data is damaged
+        and ``on_damage="raise"``. If a colour profile cannot be used and ``colour_profile="srgb"``.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
 
@@ -148,36 +183,45 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     stretched together. :mod:`medvlad.images.dicom` and :mod:`medvlad.images.nifti` describe how their files
     become grey levels.
     """
+    check_choice(on_damage, "on_damage", ON_DAMAGE[:2])
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, str | os.PathLike):
-        return _from_file(source, hashed=False)[0]
-    raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+    image = read_image(source, hashed=False, colour_profile=colour_profile)
+    if image.damage and on_damage == "raise":
+        raise InputError(image.damage)
+    if image.damage:
+        logger.warning("%s", image.damage)
+    return image.pixels
 
 
-def load_image_and_key(source: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], str]:
-    """Read the image of a file, and the key of the bytes that were decoded.
+def read_image(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str = "ignore") -> ReadImage:
+    """Read the image of a file, the key of the bytes that were decoded, and what is wrong with them.
 
     Parameters
     ----------
     source : path
         As in `load_image`.
+    hashed : bool
+        Whether to compute the key.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        As in `load_image`.
 
     Returns
     -------
-    pixels : ndarray of shape (H, W, 3), uint8
-    key : str
-        The :func:`medvlad.images.hashed_file.image_key` of the decoded bytes, even if the file has changed
-        since then.
+    ReadImage
 
     Raises
     ------
     InputError
-        If `load_image` would raise one, or if a large file changes while it is read.
+        If `load_image` would raise one, except for damage; or if a large file changes while it is read and
+        `hashed` is true.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    return _from_file(source, hashed=True)
+    check_choice(colour_profile, "colour_profile", COLOUR_PROFILES)
+    return _from_file(source, hashed=hashed, colour_profile=colour_profile)
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -196,8 +240,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return as_three_channels(eight_bits)
 
 
-def _from_file(source: str | os.PathLike[str], *, hashed: bool) -> tuple[NDArray[np.uint8], str]:
-    """Return the pixels and the key of an image. The key is empty if `hashed` is false."""
+def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str) -> ReadImage:
     name = f"image {str(Path(source))!r}"
     try:
         path, frame = split_frame(source)
@@ -209,12 +252,18 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool) -> tuple[NDArray
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
         with path.open("rb") as opened:
-            if not hashed:
-                return _from_open_file(opened, path, frame, name), ""
-            content = HashedFile(opened)
-            pixels = _from_open_file(content.file, path, frame, name)
+            content = HashedFile(opened) if hashed else None
+            file = opened if content is None else content.file
+            pixels = _from_open_file(file, path, frame, name)
+            reason = find_damage(file, path, frame)
+            if colour_profile == "srgb":
+                pixels = to_srgb(file, frame, pixels, name)
+            damage = damage_sentence(name, reason) if reason else ""
+            if content is None:
+                return ReadImage(pixels, damage=damage)
             content.check_unchanged(name)
-            return pixels, content.digest if frame is None else f"{content.digest}#{frame}"
+            key = content.digest if frame is None else f"{content.digest}#{frame}"
+            return ReadImage(pixels, key, damage)
     except InputError:
         raise
     except MemoryError as error:
