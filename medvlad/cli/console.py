@@ -15,6 +15,7 @@ from typing import Any
 import click
 import cloup
 
+from medvlad._util.library_warnings import LibraryWarnings, is_reading, log_warning
 from medvlad.cli.spelling import as_options
 
 __all__ = [
@@ -66,8 +67,11 @@ def say(message: object) -> None:
 
 
 def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-    """Print a warning without the place in the code that raised it."""
-    say(message)
+    """Print a warning without the place in the code that raised it. The log names the file it is about."""
+    if is_reading():
+        log_warning(message)
+    else:
+        say(message)
 
 
 class _Formatter(logging.Formatter):
@@ -79,6 +83,7 @@ def start_log(verbose: bool) -> None:
     """Print warnings of the library; with `verbose` also what it is doing."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("medvlad: %(message)s"))
+    handler.addFilter(LibraryWarnings())
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 

@@ -32,7 +32,7 @@ except ImportError:  # as for the native backend: a checkout that was not built 
 __all__ = ["ON_DAMAGE", "damage_sentence", "find_damage", "jpeg_damage"]
 
 ON_DAMAGE = ("warn", "raise", "skip")
-"""What may be done with a damaged image."""
+"""What may be done with a damaged image of a data set."""
 
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

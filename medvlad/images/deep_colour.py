@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
+from medvlad.images.png_chunks import essential_png
 
 __all__ = ["read_colour"]
 
@@ -47,7 +48,7 @@ def read_colour(file: BinaryIO, page: int, kind: str, name: str) -> NDArray[Any]
     file.seek(0)
     try:
         if kind == "PNG":
-            values = np.asarray(reader.png_decode(file.read()))
+            values = np.asarray(reader.png_decode(essential_png(file.read())))
         else:
             values = np.asarray(reader.imread(file, key=page))
     except Exception as error:

@@ -37,9 +37,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from medvlad._util.library_warnings import reads_file
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
-from medvlad.images.damage import ON_DAMAGE, damage_sentence, find_damage
+from medvlad.images.damage import damage_sentence, find_damage
 from medvlad.images.deep_colour import read_colour
 from medvlad.images.dicom import count_dicom, is_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, TIFF_SUFFIXES
@@ -66,6 +67,7 @@ logger = logging.getLogger(__name__)
 _MAX_FILE_BYTES = 1 << 30  # of one image; the decoders of some formats read the whole file into memory
 
 
+@reads_file
 def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     """List the images of a file.
 
@@ -142,10 +144,10 @@ def load_image(
     source : path, or array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3)
         A JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM file, a DICOM or NIfTI file (extra medical), or grey or
         RGB pixels. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`.
-    on_damage : {"warn", "raise"}, default="warn"
+    on_damage : {"warn", "raise", "ignore"}, default="warn"
         What to do with an image whose JPEG data is damaged although it can be decoded, see
         :mod:`medvlad.images.damage`. "warn": log a warning and return the pixels. "raise": raise an
-        InputError.
+        InputError. "ignore": return the pixels, for pictures that a person looks at.
     colour_profile : {"ignore", "srgb"}, default="ignore"
         What to do with the ICC profile of a file. "srgb": convert the colours to sRGB, see
         :mod:`medvlad.images.colour_profile`.
@@ -183,7 +185,7 @@ def load_image(
     stretched together. :mod:`medvlad.images.dicom` and :mod:`medvlad.images.nifti` describe how their files
     become grey levels.
     """
-    check_choice(on_damage, "on_damage", ON_DAMAGE[:2])
+    check_choice(on_damage, "on_damage", ("warn", "raise", "ignore"))
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if not isinstance(source, str | os.PathLike):
@@ -191,7 +193,7 @@ def load_image(
     image = read_image(source, hashed=False, colour_profile=colour_profile)
     if image.damage and on_damage == "raise":
         raise InputError(image.damage)
-    if image.damage:
+    if image.damage and on_damage == "warn":
         logger.warning("%s", image.damage)
     return image.pixels
 
@@ -240,6 +242,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return as_three_channels(eight_bits)
 
 
+@reads_file
 def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str) -> ReadImage:
     name = f"image {str(Path(source))!r}"
     try:

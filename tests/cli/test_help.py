@@ -109,6 +109,8 @@ def test_the_examples_are_commands_with_options_that_exist(path):
         ("backend", ("auto", *BACKENDS)),
         ("preset", PRESETS),
         ("calibration", ("none", *METHODS)),
+        ("colour_profile", COLOUR_PROFILES),
+        ("on_damage", ["stop" if one == "raise" else one for one in ON_DAMAGE]),
     ],
 )
 def test_choices_are_those_of_the_library(option, choices):

@@ -134,3 +134,15 @@ def test_a_store_that_took_a_damaged_image_for_a_sound_one_is_found_out(tmp_path
     _, differences = recompute(section, [images[1]], 1, weights=features.weights)
     assert len(differences) == 1
     assert "as those of a sound image" in differences[0]
+
+
+# ------------------------------------------------------------------- colour profiles and the store's key
+
+
+def test_the_key_of_a_section_holds_the_profile_setting_only_if_it_is_on(tmp_path, network):
+    """So stores that were made before there was such a setting are found again."""
+    off = network(store=tmp_path / "store").store_section()
+    on = network(store=tmp_path / "store", colour_profile="srgb").store_section()
+    assert "colour_profile" not in off.settings
+    assert on.settings == off.settings | {"colour_profile": "srgb"}
+    assert on.path != off.path

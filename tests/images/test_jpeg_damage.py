@@ -129,7 +129,7 @@ def test_a_sound_file_gives_no_warning(tmp_path, rng, caplog):
 
 
 def test_a_wrong_choice_is_refused(damaged):
-    with pytest.raises(InputError, match="on_damage must be one of warn, raise, got 'skip'"):
+    with pytest.raises(InputError, match="on_damage must be one of warn, raise, ignore, got 'skip'"):
         load_image(damaged, on_damage="skip")
 
 
