@@ -1,8 +1,8 @@
 """Convert the colours of an image from its own ICC profile to sRGB.
 
 A file may hold an ICC profile, which says which colours its numbers stand for. The networks were trained on
-sRGB, mostly without looking at profiles. The same numbers mean more colourful colours in Display P3 or Adobe
-RGB: a level of sRGB differs by up to 78 and 92. Scanners and endoscopes write profiles of their own.
+sRGB, mostly without looking at profiles. The same numbers mean stronger colours in Display P3 or Adobe RGB:
+conversion changes a channel by up to 105 and 135 levels. Scanners and endoscopes write profiles of their own.
 
 The profile is ignored by default, as in the paper. Colour of more than 8 bits a channel is stretched, so a
 profile says nothing about the result and is not used; nor are profiles in DICOM.

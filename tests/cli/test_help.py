@@ -20,6 +20,8 @@ from medvlad.encoders.recipe import PRESETS
 from medvlad.evaluation.calibration import METHODS
 from medvlad.extraction.engines import DTYPES, ENGINES
 from medvlad.images import RESIZE_FILTERS
+from medvlad.images.colour_profile import COLOUR_PROFILES
+from medvlad.images.damage import ON_DAMAGE
 
 MOST_PEOPLE_USE = ["evaluate", "train", "predict", "extract", "audit"]
 
