@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
+#include "jpeg/blocks.hpp"
 #include "jpeg/huffman.hpp"
 
 namespace medvlad {
@@ -14,41 +13,17 @@ namespace {
 
 using jpeg::Bits;
 using jpeg::Codes;
+using jpeg::Component;
 using jpeg::Damage;
+using jpeg::kLast;
+using jpeg::Scan;
 
 constexpr int kSOF0 = 0xC0, kSOF1 = 0xC1, kSOF2 = 0xC2, kDHT = 0xC4, kRST0 = 0xD0, kRST7 = 0xD7, kSOI = 0xD8,
               kEOI = 0xD9, kSOS = 0xDA, kDQT = 0xDB, kDRI = 0xDD, kTEM = 0x01;
 constexpr int kMostScans = 1000;
-constexpr int kLast = 63;  // of the coefficients of a block
-// 8-bit samples give DC coefficients of -1024 to 1016. Approximate transforms go a little beyond.
-constexpr std::int64_t kLargestDC = 1024 + 16;
 
 // The file is of a kind that is not checked.
 struct NotChecked {};
-
-struct Component {
-  int id = 0, h = 0, v = 0, table = 0;
-  std::int64_t columns = 0, rows = 0;  // blocks that hold pixels
-  std::int64_t stride = 0;             // blocks of a row, including those that fill the last MCU
-  std::int64_t dc = 0;                 // of the block before
-  const Codes *dc_codes = nullptr, *ac_codes = nullptr;
-  std::vector<std::uint64_t> nonzero;         // progressive: a bit for each coefficient of each block
-  std::array<int, kLast + 1> bits_to_come{};  // progressive: lowest bit that was sent; -1: nothing was sent
-  bool seen = false;                          // there was a scan with its DC coefficients
-};
-
-struct Scan {
-  std::vector<Component*> components;
-  int first = 0, last = kLast, high = 0, low = 0;
-  std::int64_t end_of_bands = 0;  // number of blocks that have no further coefficients
-};
-
-// The value of `n` bits in which JPEG writes a coefficient.
-std::int64_t signed_value(std::uint32_t value, int n) {
-  if (n == 0) return 0;
-  const bool is_negative = value < (std::uint32_t{1} << (n - 1));
-  return std::int64_t{value} - (is_negative ? (std::int64_t{1} << n) - 1 : 0);
-}
 
 class File {
  public:
@@ -177,6 +152,7 @@ class File {
     }
     if (progressive_) {
       const std::uint8_t* parameters = data_ + begin + 1 + 2 * n;
+      scan.progressive = true;
       scan.first = parameters[0], scan.last = parameters[1];
       scan.high = parameters[2] >> 4, scan.low = parameters[2] & 15;
       check_progress(scan);
@@ -227,13 +203,13 @@ class File {
       }
       const std::int64_t row = mcu / columns, column = mcu % columns;
       if (!interleaved) {
-        read_block(scan, *scan.components[0], row * only.stride + column, bits);
+        read_block(scan, *scan.components[0], quanta_, row * only.stride + column, bits);
         continue;
       }
       for (Component* one : scan.components) {
         for (int y = 0; y < one->v; ++y) {
           for (int x = 0; x < one->h; ++x) {
-            read_block(scan, *one, (row * one->v + y) * one->stride + column * one->h + x, bits);
+            read_block(scan, *one, quanta_, (row * one->v + y) * one->stride + column * one->h + x, bits);
           }
         }
       }
@@ -259,132 +235,6 @@ class File {
     return at + 2;
   }
 
-  void read_block(Scan& scan, Component& one, std::int64_t block, Bits& bits) const {
-    if (!progressive_) {
-      read_dc(scan, one, bits);
-      read_ac(one, bits);
-      return;
-    }
-    if (scan.first == 0) {
-      if (scan.high == 0) {
-        read_dc(scan, one, bits);
-      } else {
-        bits.take(1);
-      }
-      return;
-    }
-    std::uint64_t& nonzero = one.nonzero[static_cast<std::size_t>(block)];
-    if (scan.high == 0) {
-      read_band(scan, *one.ac_codes, nonzero, bits);
-    } else {
-      refine_band(scan, *one.ac_codes, nonzero, bits);
-    }
-  }
-
-  void read_dc(const Scan& scan, Component& one, Bits& bits) const {
-    const int n = one.dc_codes->next(bits);
-    if (n > 11) throw Damage{"it holds a coefficient of too many bits"};
-    one.dc += signed_value(bits.take(n), n);
-    // The encoder rounded, and left out the lowest `low` bits by rounding down.
-    const std::int64_t quantum = quanta_[one.table][0], step = std::int64_t{1} << scan.low;
-    if (std::abs(one.dc) * step * quantum > kLargestDC + quantum / 2 + (step - 1) * quantum) {
-      throw Damage{"it holds a brightness that does not exist"};
-    }
-  }
-
-  // 64 samples of -128 to 127 have a norm of at most 1024, and so have their coefficients (Parseval).
-  // Rounding may have added one step to each. mozjpeg lets white areas overshoot by 31 beside edges.
-  static void check_norm(double squares, double rounding) {
-    const double largest = 1152 + std::sqrt(rounding);
-    if (squares > largest * largest) throw Damage{"it holds contrasts that do not exist"};
-  }
-
-  void read_ac(const Component& one, Bits& bits) const {
-    const Codes& codes = *one.ac_codes;
-    const int* quanta = quanta_[one.table];
-    double squares = 0, rounding = 0;
-    const auto add = [&](std::int64_t value, int quantum) {
-      const double height = static_cast<double>(value) * quantum, step = quantum;
-      squares += height * height, rounding += step * step;
-    };
-    add(one.dc, quanta[0]);
-    for (int k = 1; k <= kLast; ++k) {
-      const int code = codes.next(bits), run = code >> 4, n = code & 15;
-      if (n == 0) {
-        if (run == 0) return check_norm(squares, rounding);
-        if (run != 15) throw Damage{"it holds a code that is in none of its Huffman tables"};
-        k += 15;
-        if (k > kLast) throw Damage{kTooLong};
-        continue;
-      }
-      k += run;
-      check_coefficient(k, kLast, n);
-      add(signed_value(bits.take(n), n), quanta[k]);
-    }
-    check_norm(squares, rounding);
-  }
-
-  static void read_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& bits) {
-    if (scan.end_of_bands > 0) {
-      --scan.end_of_bands;
-      return;
-    }
-    for (int k = scan.first; k <= scan.last; ++k) {
-      const int code = codes.next(bits), run = code >> 4, n = code & 15;
-      if (n == 0 && run < 15) {
-        scan.end_of_bands = blocks_that_end(run, bits) - 1;
-        return;
-      }
-      k += run;
-      if (n == 0) {
-        if (k > scan.last) throw Damage{kTooLong};
-        continue;
-      }
-      check_coefficient(k, scan.last, n);
-      bits.take(n);
-      nonzero |= std::uint64_t{1} << k;
-    }
-  }
-
-  static void refine_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& bits) {
-    const std::uint64_t before = nonzero;
-    const auto was_sent = [&](int k) { return ((before >> k) & 1) != 0; };
-    int k = scan.first;
-    for (; scan.end_of_bands == 0 && k <= scan.last; ++k) {
-      const int code = codes.next(bits), n = code & 15;
-      int run = code >> 4;
-      if (n > 1) throw Damage{"it holds a coefficient of too many bits"};
-      if (n == 0 && run < 15) {
-        scan.end_of_bands = blocks_that_end(run, bits);
-        break;
-      }
-      if (n == 1) bits.take(1);
-      for (; k <= scan.last; ++k) {
-        if (was_sent(k)) {
-          bits.take(1);
-        } else if (--run < 0) {
-          break;
-        }
-      }
-      if (k > scan.last) throw Damage{kTooLong};
-      if (n == 1) nonzero |= std::uint64_t{1} << k;
-    }
-    if (scan.end_of_bands == 0) return;
-    for (; k <= scan.last; ++k) {
-      if (was_sent(k)) bits.take(1);
-    }
-    --scan.end_of_bands;
-  }
-
-  static std::int64_t blocks_that_end(int n, Bits& bits) {
-    return (std::int64_t{1} << n) + static_cast<std::int64_t>(bits.take(n));
-  }
-
-  static void check_coefficient(int k, int last, int n) {
-    if (k > last) throw Damage{kTooLong};
-    if (n > 10) throw Damage{"it holds a coefficient of too many bits"};
-  }
-
   void check_complete() const {
     for (const Component& one : components_) {
       if (!one.seen) throw Damage{"a colour channel is missing"};
@@ -394,8 +244,6 @@ class File {
   std::size_t word(std::size_t at) const {
     return (static_cast<std::size_t>(data_[at]) << 8) | data_[at + 1];
   }
-
-  static constexpr const char* kTooLong = "a run of zeros goes beyond the end of its block";
 
   const std::uint8_t* data_;
   std::size_t size_, at_ = 0;

@@ -6,8 +6,8 @@
 //     every code exists; no run of zeros goes beyond the last coefficient; differences and coefficients have
 //     at most 11 and 10 bits; no DC coefficient is larger than 8-bit samples can make it, and in sequential
 //     coding no block of coefficients; blocks that end together do not reach beyond the end; restart markers
-//     come in their places; and the last code ends within the last byte before the next marker, filled up with
-//     equal bits.
+//     come in their places; and the last code ends within the last byte before the next marker, filled up
+//     with equal bits.
 //
 // Checked are sequential and progressive Huffman coding of 8 bits: SOF0, SOF1 and SOF2. Other JPEG files are
 // not checked, and errors of headers are left to the decoder.

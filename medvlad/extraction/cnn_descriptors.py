@@ -8,7 +8,14 @@
     side of the input     224      544       864        side = 224 + 320 * scale
     VGG, block5_pool      7 x 7    17 x 17   27 x 27    descriptors of 512 numbers
 
-The network can be any Keras application. Its output at one layer is a grid of h * w descriptors.
+The network can be any Keras application. Its output at one layer is a grid of h * w descriptors. See Farhat
+and Sicre, CNNs for medical image transfer learning + VLAD aggregation.
+
+The first call that needs the network builds it. A pickled estimator does not contain the network.
+
+Several threads may share one estimator. Its attributes describe the call that ended last. A thread gets the
+report of its own call from :meth:`CNNDescriptors.transform_with_report` and
+:meth:`CNNDescriptors.extract_with_report`.
 
 This module holds the estimator. :mod:`medvlad.extraction.network` builds the network,
 :mod:`medvlad.extraction.engines` chooses the engine that runs it, :mod:`medvlad.extraction.batches` forms
@@ -91,12 +98,10 @@ class CNNDescriptors(ImageTransformer):
         What to do with an image that cannot be read. "raise": raise an InputError. "skip": the image keeps
         its place, has no descriptors, and is listed in `skipped_`.
     on_damage : {"warn", "raise", "skip"}, default="warn"
-        What to do with an image whose JPEG data is damaged although it can be decoded, see
-        :mod:`medvlad.images.damage`. "warn": use it, log a warning, and list it in `damaged_`. "raise" and
-        "skip": as for `on_error`. In a store its descriptors have a key of their own.
+        What to do with an image that :mod:`medvlad.images.damage` finds damaged. "warn": use it, log a
+        warning, and list it in `damaged_`. "raise", "skip": as for `on_error`.
     colour_profile : {"ignore", "srgb"}, default="ignore"
-        What to do with the ICC profiles of image files. "srgb": convert colours to sRGB, see
-        :mod:`medvlad.images.colour_profile`.
+        What to do with ICC profiles, see :mod:`medvlad.images.colour_profile`.
     progress : bool or None, default=None
         Whether to show a progress bar on standard error. None: show it if standard error is a terminal and
         there are more than 4 batches.
@@ -106,7 +111,7 @@ class CNNDescriptors(ImageTransformer):
     skipped_ : list of (int, str)
         Index and reason of each image that the last call of `transform` or `extract` skipped.
     damaged_ : list of (int, str)
-        Index and reason of each damaged image that this call used all the same.
+        Index and reason of each damaged image that it used.
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
@@ -128,19 +133,6 @@ class CNNDescriptors(ImageTransformer):
         Name of the engine that runs the network.
     ranges_ : dict of str to float
         Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
-
-    Notes
-    -----
-    `transform` takes image paths or pixel arrays. It returns :class:`medvlad.Descriptors` of float32, or
-    StoredDescriptors if ``output="store"``, in the order of the images. The first call that needs the network
-    builds it. A pickled estimator does not contain the network.
-
-    Several threads may share one estimator. The attributes describe the call that ended last. A thread gets
-    the report of its own call from :meth:`transform_with_report` and :meth:`extract_with_report`.
-
-    References
-    ----------
-    Farhat, Sicre: CNNs for medical image transfer learning + VLAD aggregation.
     """
 
     _not_pickled = ("network_", "_last_engine")
