@@ -78,7 +78,6 @@ class CNNDescriptors(ImageTransformer):
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
         processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with training
         images and the extra openvino.
-        See :mod:`medvlad.extraction.engines`.
     engine : {"auto", "keras", "native", "openvino"}, default="auto"
         Engine that runs the network. "auto": the fastest one on this machine. See
         :mod:`medvlad.extraction.engines`.
@@ -108,10 +107,9 @@ class CNNDescriptors(ImageTransformer):
 
     Attributes
     ----------
-    skipped_ : list of (int, str)
-        Index and reason of each image that the last call of `transform` or `extract` skipped.
-    damaged_ : list of (int, str)
-        Index and reason of each damaged image that it used.
+    skipped_, damaged_ : list of (int, str)
+        Index and reason of each image that the last call of `transform` or `extract` skipped, and that it
+        used although it is damaged.
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
