@@ -48,8 +48,17 @@ blas = Extension(
     extra_compile_args=["/std:c++17"] if MSVC else ["-std=c++17", "-O2"],
 )
 
+jpeg = Pybind11Extension(
+    "medvlad.images._jpeg",
+    ["csrc/jpeg_bindings.cpp", "csrc/jpeg/damage.cpp"],
+    depends=sorted(map(str, Path("csrc/jpeg").glob("*.hpp"))),
+    include_dirs=["csrc"],
+    extra_compile_args=FLAGS + WARNINGS,
+    cxx_std=17,
+)
+
 with ParallelCompile("MEDVLAD_BUILD_JOBS", default=0):
     setup(
-        ext_modules=[*(core(*level) for level in LEVELS.items()), *cythonize([blas], language_level=3)],
+        ext_modules=[*(core(*level) for level in LEVELS.items()), jpeg, *cythonize([blas], language_level=3)],
         cmdclass={"build_ext": build_ext},
     )

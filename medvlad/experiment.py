@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.data_set import extract_data_set
 from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
@@ -48,9 +48,6 @@ logger = logging.getLogger(__name__)
 #: Values of C from which cross-validation chooses.
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-# Bytes. Descriptors from a store are loaded into memory if they take no more than this.
-_IN_MEMORY = 1 << 30
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -60,8 +57,8 @@ class Evaluation:
     ----------
     results : dict
         Content of results.json: results (one dict for each encoding), comparisons (of the first encoding with
-        each other one, see :func:`medvlad.evaluation.bootstrap.compare`), dataset, settings, versions and
-        skipped.
+        each other one, see :func:`medvlad.evaluation.bootstrap.compare`), dataset, settings, versions,
+        skipped, and damaged (images that were used although their data is damaged).
     dataset : ImageFolder
         The images that were used, without skipped ones.
     descriptors : Descriptors or StoredDescriptors
@@ -85,7 +82,9 @@ class Experiment:
 
     Attributes
     ----------
-    model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, on_error, store
+    model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, store
+        See :class:`medvlad.CNNDescriptors`.
+    on_error, on_damage, colour_profile
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
         Steps from descriptors to vectors.
@@ -123,6 +122,8 @@ class Experiment:
     dtype: str = "float32"
     engine: str = "auto"
     on_error: str = "raise"
+    on_damage: str = "warn"
+    colour_profile: str = "ignore"
     store: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     backend: str = "auto"
@@ -202,7 +203,9 @@ class Experiment:
         _check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
-            descriptors, dataset, skipped = _extract(extractor, dataset)
+            descriptors, dataset, skipped, damaged = extract_data_set(
+                extractor, dataset, calibration_images(dataset)
+            )
         _warn_of_absent_classes(dataset)
         results, comparisons = [], []
         all_decided: dict[str, HeldOut] = {}
@@ -235,6 +238,7 @@ class Experiment:
             "settings": _settings(self, extractor),
             "versions": versions(),
             "skipped": skipped,
+            "damaged": damaged,
         }
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
@@ -266,7 +270,7 @@ class Experiment:
         encoder = self._encoder(encoding, extractor)
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
-        descriptors, dataset, skipped = _extract(extractor, dataset)
+        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
         extractor.set_params(output="host", store=None)
         missing = absent_classes(dataset.labels, dataset.class_names)
         if missing:
@@ -303,6 +307,8 @@ class Experiment:
             n_threads=self.n_threads,
             resize=self.resize,
             on_error=self.on_error,
+            on_damage=self.on_damage,
+            colour_profile=self.colour_profile,
             store=self.store,
             output="host" if self.store is None else "store",
         )
@@ -426,24 +432,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseEstimator):
         return {type(value).__name__: _plain(value.get_params(deep=False))}
     return value
-
-
-def _extract(
-    extractor: CNNDescriptors, dataset: ImageFolder
-) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]]]:
-    """Return the descriptors of the readable images, the data set of these images, and the skipped ones."""
-    descriptors, report = extractor.fit(calibration_images(dataset)).transform_with_report(dataset.paths)
-    skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
-    if skipped:
-        bad = {i for i, _ in report.skipped}
-        kept = np.array([i for i in range(len(dataset.paths)) if i not in bad], dtype=np.intp)
-        if len(kept) == 0:
-            raise InputError(
-                f"none of the {len(dataset.paths)} images could be read; the first: {skipped[0]['reason']}"
-            )
-        descriptors, dataset = descriptors.take(kept), dataset.take(kept)
-    if isinstance(descriptors, StoredDescriptors) and descriptors.nbytes <= _IN_MEMORY:
-        # Memory is only faster: without enough of it, the descriptors stay in the store.
-        with suppress(MemoryError):
-            descriptors = descriptors.load()
-    return descriptors, dataset, skipped

@@ -27,6 +27,7 @@ def predict_images(
     images: Sequence[str],
     *,
     on_error: str = "raise",
+    on_damage: str = "warn",
     explain: Path | None = None,
     names: Pseudonyms | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -42,6 +43,8 @@ def predict_images(
         Paths. If a file holds several images, all of them are predicted.
     on_error : {"raise", "skip"}, default="raise"
         What to do with an unreadable image. It replaces the pipeline's own `on_error` in this call.
+    on_damage : {"warn", "raise", "skip"}, default="warn"
+        The same for an image whose data is damaged although it can be decoded.
     explain : Path or None
         Existing folder for one picture of each image with the evidence for its label, see
         :mod:`medvlad.explain`. All pictures share one colour scale. None: no pictures.
@@ -51,20 +54,21 @@ def predict_images(
     Returns
     -------
     predictions : list of dict
-        image, label and scores (class name to decision value; the largest wins). With `explain` also
-        evidence, the file name of the picture.
+        image, label and scores (class name to decision value; the largest wins). A damaged image also has
+        damaged, the reason. With `explain` also evidence, the file name of the picture.
     skipped : list of dict
         image and reason.
 
     Raises
     ------
     InputError
-        If the pipeline has no CNNDescriptors, or an image cannot be read and `on_error` is "raise".
+        If the pipeline has no CNNDescriptors, if an image cannot be read and `on_error` is "raise", or if one
+        is damaged and `on_damage` is "raise".
     """
-    extractor = _extractor(pipeline, on_error)
+    extractor = _extractor(pipeline, on_error, on_damage)
     paths = _all_frames(images)
     descriptors, report = extractor.transform_with_report(paths)
-    skipped = dict(report.skipped)
+    skipped, damaged = dict(report.skipped), dict(report.damaged)
     decision = decision_columns(pipeline[1:].decision_function(descriptors))
     classes = [str(name) for name in pipeline.classes_]
     predictions: list[dict[str, Any]] = []
@@ -76,6 +80,8 @@ def predict_images(
             "label": classes[int(decision[i].argmax())],
             "scores": dict(zip(classes, map(float, decision[i]), strict=True)),
         }
+        if i in damaged:
+            prediction["damaged"] = damaged[i] if names is None else names.reason(damaged[i], path)
         predictions.append(prediction)
     if explain is not None:
         seen = [i for i in range(len(paths)) if i not in skipped]
@@ -95,8 +101,8 @@ def predict_images(
     return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
 
 
-def _extractor(pipeline: Pipeline, on_error: str) -> CNNDescriptors:
-    """Return a CNNDescriptors with this `on_error` that shares the network of the pipeline's first step."""
+def _extractor(pipeline: Pipeline, on_error: str, on_damage: str) -> CNNDescriptors:
+    """Return a CNNDescriptors with these parameters that shares the network of the pipeline's first step."""
     steps = getattr(pipeline, "steps", None) or [("", pipeline)]
     own = steps[0][1]
     if not isinstance(own, CNNDescriptors) or len(steps) < 2:
@@ -104,7 +110,7 @@ def _extractor(pipeline: Pipeline, on_error: str) -> CNNDescriptors:
             "predict_images reads files, so it needs a fitted pipeline whose first step is CNNDescriptors, "
             f"got {type(own).__name__}: put the extractor first, or use pipeline.predict"
         )
-    return own.build().with_parameters(on_error=on_error)
+    return own.build().with_parameters(on_error=on_error, on_damage=on_damage)
 
 
 def _in_memory(descriptors: Descriptors | StoredDescriptors) -> Descriptors:

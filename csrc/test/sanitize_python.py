@@ -33,6 +33,7 @@ TESTS = (
     "backends/test_levels.py",
     "encoders/test_memberships.py",
     "extraction/test_winograd.py",
+    "images/test_jpeg_damage.py",
 )
 #: Excluded: CUDA kernels on the host (they have their own test), Keras (it imports TensorFlow), and tests
 #: without memory (a sanitizer ends the process if an allocation fails).
@@ -117,6 +118,9 @@ def build_package(folder: Path, sanitizers: str, levels: dict[str, list[str]]) -
         for level, objects in made.items():
             module = backends / f"_native_{level}{suffix}"
             compile_shared(sanitizers, [*(one.result() for one in objects), "-o", str(module)])
+    jpeg = [SOURCE / "jpeg_bindings.cpp", *sorted(SOURCE.glob("jpeg/*.cpp"))]
+    module = folder / "medvlad" / "images" / f"_jpeg{suffix}"
+    compile_shared(sanitizers, [*includes, *map(str, jpeg), "-o", str(module)])
 
 
 def environment_of(folder: Path, sanitizers: str) -> dict[str, str]:

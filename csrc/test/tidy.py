@@ -29,7 +29,8 @@ def sources_of(level: str) -> list[Path]:
     core = sorted(SOURCE.glob("core/*.cpp"))
     own = SOURCE / f"simd/{level}.cpp"
     if level == "portable":
-        return [SOURCE / "bindings.cpp", *core, own, *sorted(SOURCE.glob("test/*.cpp"))]
+        jpeg = [SOURCE / "jpeg_bindings.cpp", *sorted(SOURCE.glob("jpeg/*.cpp"))]
+        return [SOURCE / "bindings.cpp", *core, *jpeg, own, *sorted(SOURCE.glob("test/*.cpp"))]
     return [own, *(path for path in core if '#include "lanes' in path.read_text())]
 
 

@@ -43,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medvlad._util.library_warnings import reads_file
 from medvlad._util.progress import progress_bar
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError, check_n_threads, one_line
@@ -185,6 +186,7 @@ def read_facts(
     return found
 
 
+@reads_file
 def _read(path: Path) -> ImageFacts | str:
     try:
         pixels = load_image(path)

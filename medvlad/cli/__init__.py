@@ -16,6 +16,7 @@ import warnings
 import click
 import cloup
 
+from medvlad._util.library_warnings import hear_every_file
 from medvlad.cli import (
     audit,
     compare,
@@ -69,6 +70,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
+            hear_every_file()
             status = cli.main(prog_name="medvlad", standalone_mode=False)
         finish_output()
     except click.Abort:

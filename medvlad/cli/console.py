@@ -15,11 +15,13 @@ from typing import Any
 import click
 import cloup
 
+from medvlad._util.library_warnings import LibraryWarnings, is_reading, log_warning
 from medvlad.cli.spelling import as_options
 
 __all__ = [
     "Command",
     "collected_warnings",
+    "list_damaged",
     "list_skipped",
     "say",
     "sentence_of",
@@ -65,8 +67,11 @@ def say(message: object) -> None:
 
 
 def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-    """Print a warning without the place in the code that raised it."""
-    say(message)
+    """Print a warning without the place in the code that raised it. The log names the file it is about."""
+    if is_reading():
+        log_warning(message)
+    else:
+        say(message)
 
 
 class _Formatter(logging.Formatter):
@@ -78,6 +83,7 @@ def start_log(verbose: bool) -> None:
     """Print warnings of the library; with `verbose` also what it is doing."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("medvlad: %(message)s"))
+    handler.addFilter(LibraryWarnings())
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
 
 
@@ -137,10 +143,19 @@ def collected_warnings() -> Iterator[list[logging.LogRecord]]:
         package.removeHandler(collector)
 
 
+def list_damaged(damaged: list[dict[str, str]]) -> None:
+    """List damaged images that were used, on standard error."""
+    _list("damaged", damaged)
+
+
 def list_skipped(skipped: list[dict[str, str]]) -> int:
     """List skipped images on standard error, and return the exit status."""
-    for item in skipped:
+    _list("skipped", skipped)
+    return 1 if skipped else 0
+
+
+def _list(what: str, images: list[dict[str, str]]) -> None:
+    for item in images:
         # The reason of a copied image names the first copy.
         name = "" if item["image"] in item["reason"] else f"{item['image']}: "
-        click.echo(f"medvlad: skipped: {name}{item['reason']}", err=True)
-    return 1 if skipped else 0
+        click.echo(f"medvlad: {what}: {name}{item['reason']}", err=True)

@@ -45,6 +45,7 @@ __all__ = ["evaluate"]
     options.FOLDS,
     options.STORE,
     options.ON_ERROR,
+    options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT)
 @options.network_group(options.LAYER)

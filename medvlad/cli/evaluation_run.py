@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from medvlad.cli.console import collected_warnings, list_skipped
+from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
 
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
@@ -74,6 +74,7 @@ def run_evaluation(
         click.echo(line)
     if out is not None:
         _write(evaluation, out, names, pictures)
+    list_damaged(report["damaged"])
     return list_skipped(report["skipped"])
 
 

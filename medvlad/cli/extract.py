@@ -10,7 +10,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.console import Command, list_skipped, say
+from medvlad.cli.console import Command, list_damaged, list_skipped, say
 from medvlad.cli.settings import check_store, on_error_of
 
 __all__ = ["extract"]
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
     options.WEIGHTS,
     options.SCALE_WITHOUT_PRESET,
     options.ON_ERROR,
+    options.ON_DAMAGE,
     options.THREADS,
     cloup.option(
         "--workers",
@@ -53,6 +54,7 @@ def extract(
     scale: tuple[int, ...],
     store: str,
     on_error: str,
+    on_damage: str,
     scheduler: str | None,
     workers: int | None,
     threads: int | None,
@@ -72,7 +74,12 @@ def extract(
     paths = list_images(directory)
     start_keras()
     features = CNNDescriptors(
-        **network, scales=scale, n_threads=threads, store=store, on_error=on_error_of(on_error)
+        **network,
+        scales=scale,
+        n_threads=threads,
+        store=store,
+        on_error=on_error_of(on_error),
+        on_damage=on_error_of(on_damage),
     )
     try:
         features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
@@ -86,6 +93,7 @@ def extract(
         say(f"interrupted; what was extracted is in {store}, and the same command continues")
         return 130
     click.echo(f"{len(paths)} images, {n_new} of them extracted now; store: {store}")
+    list_damaged([{"image": paths[i], "reason": reason} for i, reason in features.damaged_])
     return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "LAYER",
     "LAYOUT",
     "MODEL",
+    "ON_DAMAGE",
     "ON_ERROR",
     "PATH",
     "PATIENT",
@@ -133,6 +134,12 @@ ON_ERROR = cloup.option(
     default="stop",
     help="Stop at an unreadable image, or skip and list it.",
 )
+ON_DAMAGE = cloup.option(
+    "--on-damage",
+    type=Choice(["warn", "stop", "skip"]),
+    default="warn",
+    help="Use an image whose JPEG data is damaged and list it, stop at it, or skip and list it.",
+)
 
 # ---------------------------------------------------------------------------------------- network
 
@@ -208,6 +215,12 @@ def network_group(*first: Decorator) -> Decorator:
             metavar="FILTER",
             default="bilinear",
             help="Resize filter: nearest, bilinear, bicubic, lanczos, box or hamming.",
+        ),
+        cloup.option(
+            "--colour-profile",
+            type=Choice(["ignore", "srgb"]),
+            default="ignore",
+            help="ICC profiles in image files: ignore them, or convert colours to sRGB.",
         ),
         cloup.option(
             "--batch-size",

@@ -10,7 +10,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.console import Command, list_skipped
+from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import pseudonyms_of, settings_of
 
 __all__ = ["paper"]
@@ -47,6 +47,7 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
         "--like-kvasir-v2", type=options.PATH, metavar="DIR", help="Other images in place of Kvasir v2."
     ),
     options.ON_ERROR,
+    options.ON_DAMAGE,
 )
 @cloup.option_group(
     "Output",
@@ -121,5 +122,6 @@ def paper(
         write_file(path, (json.dumps(found, indent=2, allow_nan=False) + "\n").encode(), "results")
         page = paper_page(found).write(out / "paper.html")
         click.echo(f"Results, settings and versions: {path}; report: {page}")
+    list_damaged(list({one["image"]: one for run in found["runs"] for one in run["damaged"]}.values()))
     skipped = {one["image"]: one for run in found["runs"] for one in run["skipped"]}
     return list_skipped(list(skipped.values()))

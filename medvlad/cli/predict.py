@@ -10,7 +10,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.console import Command, list_skipped
+from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import on_error_of, pseudonyms_of
 
 __all__ = ["predict"]
@@ -35,6 +35,7 @@ __all__ = ["predict"]
     ),
     options.JSON,
     options.ON_ERROR,
+    options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
 @cloup.option_group("Output", options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
@@ -43,6 +44,7 @@ def predict(
     images: tuple[str, ...],
     weights: str | None,
     on_error: str,
+    on_damage: str,
     as_json: bool,
     explain: Path | None,
     anonymise: bool,
@@ -65,7 +67,12 @@ def predict(
         make_output_folder(explain, "--explain")
     names = pseudonyms_of(anonymise, anonymise_key, explain)
     predictions, skipped = predict_images(
-        pipeline, images, on_error=on_error_of(on_error), explain=explain, names=names
+        pipeline,
+        images,
+        on_error=on_error_of(on_error),
+        on_damage=on_error_of(on_damage),
+        explain=explain,
+        names=names,
     )
     if names is not None and anonymise_key is not None:
         names.write(anonymise_key)
@@ -79,6 +86,9 @@ def predict(
         line = _write_evidence(pipeline, shown, explain)
         if not as_json:
             click.echo(line)
+    list_damaged(
+        [{"image": one["image"], "reason": one["damaged"]} for one in predictions if "damaged" in one]
+    )
     return list_skipped(skipped)
 
 

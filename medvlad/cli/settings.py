@@ -34,7 +34,8 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     options["recipe"] = Recipe(**{f.name: options.pop(f.name) for f in fields(Recipe)})
     options["scales"] = options.pop("scale")
     options["class_weight"] = None if options["class_weight"] == "none" else options["class_weight"]
-    options["on_error"] = on_error_of(options["on_error"])
+    for name in ("on_error", "on_damage"):
+        options[name] = on_error_of(options[name])
     options["n_threads"] = options.pop("threads")
     return options
 
@@ -60,7 +61,7 @@ def one_encoding_of(options: dict[str, Any]) -> str:
 
 
 def on_error_of(choice: str) -> str:
-    """Return the library's word for a choice of --on-error."""
+    """Return the library's word for a choice of --on-error or --on-damage."""
     return "raise" if choice == "stop" else choice
 
 

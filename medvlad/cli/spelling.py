@@ -29,7 +29,7 @@ _OTHER_NAMES = {
 #: Parameters of the library that mean something else than the option of that name.
 _NO_OPTION = {"output"}
 #: Values of the library that the command line calls something else.
-_OTHER_VALUES = {("on_error", "raise"): "stop", ("C", None): "cv"}
+_OTHER_VALUES = {("on_error", "raise"): "stop", ("on_damage", "raise"): "stop", ("C", None): "cv"}
 
 _VALUE = r"""
     \((?:[^()]|\([^()]*\))*\)          # (0, 1) or ((1, 1), (2, 2))

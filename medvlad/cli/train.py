@@ -9,7 +9,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.console import Command, list_skipped
+from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import check_store, one_encoding_of, settings_of
 
 __all__ = ["train"]
@@ -42,6 +42,7 @@ __all__ = ["train"]
     options.CLASS_WEIGHT,
     options.STORE,
     options.ON_ERROR,
+    options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.PATIENT)
 @options.network_group(options.LAYER)
@@ -72,6 +73,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
         "n_skipped": len(skipped),
+        "n_damaged": len(pipeline.steps[0][1].damaged_),
         "seed": experiment.seed,
         "encode": encode,
         "C": float(pipeline.steps[-1][1].C),
@@ -80,4 +82,5 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     save_model(pipeline, output, card=card)
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
+    list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
     return list_skipped(skipped)

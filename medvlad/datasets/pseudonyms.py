@@ -157,8 +157,8 @@ def is_pseudonym(name: str) -> bool:
 def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
     """Replace file names in the results of an evaluation, in place.
 
-    Skipped images get pseudonyms. The file of weights keeps its name but not its folder. The folder of the
-    data set becomes None. Names of classes stay.
+    Skipped and damaged images get pseudonyms. The file of weights keeps its name but not its folder. The
+    folder of the data set becomes None. Names of classes stay.
 
     Parameters
     ----------
@@ -166,13 +166,14 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
         Results of :class:`medvlad.experiment.Evaluation`.
     names : Pseudonyms
     """
-    results["skipped"] = sorted(
-        (
-            {"image": names.image(one["image"]), "reason": names.reason(one["reason"], one["image"])}
-            for one in results["skipped"]
-        ),
-        key=lambda one: one["image"],
-    )
+    for kind in ("skipped", "damaged"):
+        results[kind] = sorted(
+            (
+                {"image": names.image(one["image"]), "reason": names.reason(one["reason"], one["image"])}
+                for one in results[kind]
+            ),
+            key=lambda one: one["image"],
+        )
     settings = results["settings"]
     settings["weights"] = Path(settings["weights"]).name
     results["dataset"]["root"] = None

@@ -43,6 +43,8 @@ from medvlad.distributed.worker import (
     what_decides_bits,
 )
 from medvlad.extraction.cnn_descriptors import CNNDescriptors, ExtractionReport
+from medvlad.extraction.damaged_images import DamagedImages
+from medvlad.extraction.image_transformer import log_damage
 from medvlad.extraction.weights import weights_source
 from medvlad.images.dicom import is_dicom
 from medvlad.images.frames import split_frame
@@ -183,6 +185,8 @@ class _Run:
         self._skipped: dict[int, str] = {}
         self._digests: dict[Path, str] = {}
         self._keys = [self._key_of(i) for i in range(len(self._images))]
+        self._damaged = DamagedImages(self._keys, features.on_damage)
+        self._damaged.look_up(self._images, self._section)
         self._section.forget_damaged(self._keys)
         self._before = len(self._section)
         self._send_files = False
@@ -262,6 +266,7 @@ class _Run:
             self._section.adopt(content)
         for index, reason in sorted(made.skipped):
             self._skip(index, reason)
+        self._damaged.add({key: reason for i, reason in made.damaged if (key := self._keys[i]) is not None})
         return self._resend(made.unseen)
 
     def finish(self) -> int:
@@ -282,7 +287,10 @@ class _Run:
                 "check that its disk is not full, then run the same again"
             )
         n_extracted = len(self._section) - self._before
-        self._features.report_ = ExtractionReport(sorted(self._skipped.items()), n_extracted)
+        skipped, damaged = self._skipped | self._damaged.skipped, self._damaged.used
+        report = ExtractionReport(sorted(skipped.items()), n_extracted, sorted(damaged.items()))
+        self._features.report_ = report
+        log_damage(report, len(self._images))
         return n_extracted
 
     def encode(self, cluster: Cluster, encoder: Any) -> NDArray[np.float32]:
@@ -312,6 +320,7 @@ class _Run:
             "engine": self._features.engine_,
             "n_threads": self._features.n_threads or (cluster.threads if cluster.own else None),
             "on_error": "skip",
+            "on_damage": "warn",  # the client decides
             "progress": False,
         }
 

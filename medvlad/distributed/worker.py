@@ -63,11 +63,14 @@ class Made:
         Images whose files the worker did not find, or found with other content.
     shards : list of bytes
         Shards that the client must write, because the worker does not see the store.
+    damaged : list of (int, str)
+        Images that are damaged, and how. Their descriptors have marked keys in the shards.
     """
 
     skipped: list[tuple[int, str]] = field(default_factory=list)
     unseen: list[int] = field(default_factory=list)
     shards: list[bytes] = field(default_factory=list)
+    damaged: list[tuple[int, str]] = field(default_factory=list)
 
 
 class Call:
@@ -257,6 +260,10 @@ class Extraction:
             image = given[position][0]
             told.add(image.key)
             made.skipped.append((image.index, self._renamed(reason, given)))
+        for position, reason in report.damaged:
+            image = given[position][0]
+            told.add(image.key)
+            made.damaged.append((image.index, self._renamed(reason, given)))
         (section,) = DescriptorStore(folder / "store").sections()
         made.unseen += [i.index for i, _ in given if i.key not in section and i.key not in told]
         made.shards = [file.read_bytes() for file in sorted(section.path.glob("*.shard"))]

@@ -201,7 +201,7 @@ def evidence_picture(image: Any, own_map: Matrix, largest: float) -> Image.Image
     PIL.Image.Image
         RGB, see :func:`overlay`.
     """
-    picture = overlay(load_image(image), own_map, largest=largest)
+    picture = overlay(load_image(image, on_damage="ignore"), own_map, largest=largest)
     size = (picture.height, _BAR_WIDTH)
     # The bar is drawn as a map of its own, so its colours are those of the maps.
     grey, ramp = np.full((*size, 3), _BAR_GREY, np.uint8), np.linspace(1, -1, picture.height)[:, None]

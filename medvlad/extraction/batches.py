@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,10 @@ class BatchSettings:
         Filter that resizes images. One of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     on_error : {"raise", "skip"}
         What to do with an image that cannot be read.
+    on_damage : {"warn", "raise", "skip"}
+        What to do with an image whose data is damaged although it can be decoded.
+    colour_profile : {"ignore", "srgb"}
+        What to do with ICC profiles.
     n_threads : int
         Number of threads that load images. At most 16 are used.
     progress : bool or None
@@ -76,6 +80,8 @@ class BatchSettings:
     batch_size: int | None
     resize: str
     on_error: str
+    on_damage: str
+    colour_profile: str
     n_threads: int
     progress: bool | None
     on_gpu: bool
@@ -109,13 +115,16 @@ class Batch:
     keys : list of str
         Key of the content that was decoded, one for each of these images. Empty unless keys were asked for.
     skipped : list of (int, str)
-        Index and reason of each image that could not be read.
+        Index and reason of each image that could not be read, or that is damaged and left out.
+    damaged : dict of int to str
+        Reason of each damaged image among `indices`.
     """
 
     indices: list[int]
     descriptors: Any
     keys: list[str]
     skipped: list[tuple[int, str]]
+    damaged: dict[int, str] = field(default_factory=dict)
 
 
 def extract_batches(
@@ -152,20 +161,29 @@ def extract_batches(
     Raises
     ------
     InputError
-        If an image cannot be read and ``on_error="raise"``, or a descriptor is NaN or infinite.
+        If an image cannot be read and ``on_error="raise"``, if one is damaged and ``on_damage="raise"``, or
+        if a descriptor is NaN or infinite.
     """
     chunk = max(settings.batch_sizes)
     shown = settings.progress
     if shown is None and len(wanted) <= _BATCHES_WITHOUT_BAR * chunk:
         shown = False
     keys: dict[int, str] | None = {} if with_keys else None
+    damage: dict[int, str] = {}
     n_descriptors, used = settings.n_descriptors, 0
     loaded = load_squares(
-        images, wanted, settings.sides, settings.resize, n_threads=settings.n_loaders, keys=keys
+        images,
+        wanted,
+        settings.sides,
+        settings.resize,
+        n_threads=settings.n_loaders,
+        keys=keys,
+        damage=damage,
+        colour_profile=settings.colour_profile,
     )
     with closing(loaded), progress_bar(len(wanted), "descriptors", shown) as bar:
         while taken := list(islice(loaded, chunk)):
-            readable, skipped = _separate(taken, images, settings.on_error)
+            readable, skipped = _separate(taken, images, damage, settings)
             indices = [index for index, _ in readable]
             n_rows = len(readable) * n_descriptors
             rows = (
@@ -177,23 +195,37 @@ def extract_batches(
             _compute([squares for _, squares in readable], engine, settings, block)
             _check_finite(rows, n_descriptors, indices, images)
             used += n_rows
-            yield Batch(indices, block, [keys.pop(i) for i in indices] if keys is not None else [], skipped)
+            yield Batch(
+                indices,
+                block,
+                [keys.pop(i) for i in indices] if keys is not None else [],
+                skipped,
+                {i: damage.pop(i) for i in indices if i in damage},
+            )
             bar.update(len(taken))
 
 
 def _separate(
-    taken: list[tuple[int, Squares | InputError]], images: Any, on_error: str
+    taken: list[tuple[int, Squares | InputError]],
+    images: Any,
+    damage: dict[int, str],
+    settings: BatchSettings,
 ) -> tuple[list[tuple[int, Squares]], list[tuple[int, str]]]:
-    """Separate images that were read from images that could not be read."""
+    """Separate images that are used from images that could not be read, or are damaged and left out."""
     readable: list[tuple[int, Squares]] = []
     skipped: list[tuple[int, str]] = []
     for index, squares in taken:
         if not isinstance(squares, InputError):
-            readable.append((index, squares))
+            if index not in damage or settings.on_damage == "warn":
+                readable.append((index, squares))
+            elif settings.on_damage == "raise":
+                raise InputError(damage[index])
+            else:
+                skipped.append((index, damage.pop(index)))
             continue
         is_path = isinstance(images[index], str | os.PathLike)
         reason = str(squares) if is_path else f"image {index}: {squares}"
-        if on_error == "raise":
+        if settings.on_error == "raise":
             raise InputError(f"{reason}; on_error='skip' leaves such images out and lists them") from squares
         skipped.append((index, reason))
     return readable, skipped
@@ -241,7 +273,14 @@ def calibration_pixels(images: Any, settings: BatchSettings) -> Generator[NDArra
     """
     n = min(len(images), _CALIBRATION_IMAGES)
     chosen = np.unique(np.linspace(0, len(images) - 1, n).astype(int)).tolist()
-    loaded = load_squares(images, chosen, settings.sides, settings.resize, n_threads=settings.n_loaders)
+    loaded = load_squares(
+        images,
+        chosen,
+        settings.sides,
+        settings.resize,
+        n_threads=settings.n_loaders,
+        colour_profile=settings.colour_profile,
+    )
     with closing(loaded):
         for _, squares in loaded:
             if not isinstance(squares, InputError):

@@ -8,7 +8,14 @@
     side of the input     224      544       864        side = 224 + 320 * scale
     VGG, block5_pool      7 x 7    17 x 17   27 x 27    descriptors of 512 numbers
 
-The network can be any Keras application. Its output at one layer is a grid of h * w descriptors.
+The network can be any Keras application. Its output at one layer is a grid of h * w descriptors. See Farhat
+and Sicre, CNNs for medical image transfer learning + VLAD aggregation.
+
+The first call that needs the network builds it. A pickled estimator does not contain the network.
+
+Several threads may share one estimator. Its attributes describe the call that ended last. A thread gets the
+report of its own call from :meth:`CNNDescriptors.transform_with_report` and
+:meth:`CNNDescriptors.extract_with_report`.
 
 This module holds the estimator. :mod:`medvlad.extraction.network` builds the network,
 :mod:`medvlad.extraction.engines` chooses the engine that runs it, :mod:`medvlad.extraction.batches` forms
@@ -25,18 +32,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from medvlad._util.validate import InputError, check_choice, check_n_threads, check_positive_int
+from medvlad._util.validate import InputError, check_n_threads
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
 from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_engine, make_engine
-from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer
+from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
 from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
+from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.scales import check_scales, check_sides, input_side
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
 from medvlad.extraction.weights import weights_source
 from medvlad.images.prefetch import as_sequence
-from medvlad.images.resize import RESIZE_FILTERS
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
@@ -71,7 +78,6 @@ class CNNDescriptors(ImageTransformer):
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
         processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with training
         images and the extra openvino.
-        See :mod:`medvlad.extraction.engines`.
     engine : {"auto", "keras", "native", "openvino"}, default="auto"
         Engine that runs the network. "auto": the fastest one on this machine. See
         :mod:`medvlad.extraction.engines`.
@@ -90,18 +96,24 @@ class CNNDescriptors(ImageTransformer):
     on_error : {"raise", "skip"}, default="raise"
         What to do with an image that cannot be read. "raise": raise an InputError. "skip": the image keeps
         its place, has no descriptors, and is listed in `skipped_`.
+    on_damage : {"warn", "raise", "skip"}, default="warn"
+        What to do with an image that :mod:`medvlad.images.damage` finds damaged. "warn": use it, log a
+        warning, and list it in `damaged_`. "raise", "skip": as for `on_error`.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        What to do with ICC profiles, see :mod:`medvlad.images.colour_profile`.
     progress : bool or None, default=None
         Whether to show a progress bar on standard error. None: show it if standard error is a terminal and
         there are more than 4 batches.
 
     Attributes
     ----------
-    skipped_ : list of (int, str)
-        Index and reason of each image that the last call of `transform` or `extract` skipped.
+    skipped_, damaged_ : list of (int, str)
+        Index and reason of each image that the last call of `transform` or `extract` skipped, and that it
+        used although it is damaged.
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
-        Report of the last call of `transform` or `extract`, with `skipped` and `n_extracted`.
+        Report of the last call of `transform` or `extract`, with `skipped`, `damaged` and `n_extracted`.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
@@ -119,19 +131,6 @@ class CNNDescriptors(ImageTransformer):
         Name of the engine that runs the network.
     ranges_ : dict of str to float
         Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
-
-    Notes
-    -----
-    `transform` takes image paths or pixel arrays. It returns :class:`medvlad.Descriptors` of float32, or
-    StoredDescriptors if ``output="store"``, in the order of the images. The first call that needs the network
-    builds it. A pickled estimator does not contain the network.
-
-    Several threads may share one estimator. The attributes describe the call that ended last. A thread gets
-    the report of its own call from :meth:`transform_with_report` and :meth:`extract_with_report`.
-
-    References
-    ----------
-    Farhat, Sicre: CNNs for medical image transfer learning + VLAD aggregation.
     """
 
     _not_pickled = ("network_", "_last_engine")
@@ -152,6 +151,8 @@ class CNNDescriptors(ImageTransformer):
         store: str | os.PathLike[str] | None = None,
         resize: str = "bilinear",
         on_error: str = "raise",
+        on_damage: str = "warn",
+        colour_profile: str = "ignore",
         progress: bool | None = None,
     ) -> None:
         self.model = model
@@ -167,6 +168,8 @@ class CNNDescriptors(ImageTransformer):
         self.store = store
         self.resize = resize
         self.on_error = on_error
+        self.on_damage = on_damage
+        self.colour_profile = colour_profile
         self.progress = progress
 
     def build(self) -> Self:
@@ -183,7 +186,7 @@ class CNNDescriptors(ImageTransformer):
         MissingExtraError
             If Keras, its backend or the engine is not installed.
         """
-        scales = _check_parameters(self)
+        scales = check_parameters(self)
         source = weights_source(self.weights)
         network: FrozenNetwork | None = getattr(self, "network_", None)
         if network is None or not network.is_for(self.model, self.layer, source):
@@ -244,13 +247,15 @@ class CNNDescriptors(ImageTransformer):
         ------
         InputError, MissingExtraError
             For the reasons given in :meth:`build`. Also if `X` is a single image; if an image cannot be read
-            and ``on_error="raise"``; if a descriptor is not finite; or if ``output="gpu"`` finds no GPU or
-            too little GPU memory.
+            and ``on_error="raise"``; if one is damaged and ``on_damage="raise"``; if a descriptor is not
+            finite; or if ``output="gpu"`` finds no GPU or too little GPU memory.
         """
-        return self.transform_with_report(X)[0]
+        descriptors, report = self.transform_with_report(X)
+        log_damage(report, len(X))
+        return descriptors
 
     def transform_with_report(self, X: Any) -> tuple[Descriptors | StoredDescriptors, ExtractionReport]:
-        """Return what :meth:`transform` returns, and the report of this call."""
+        """Return what :meth:`transform` returns, and the report of this call. Damage is not logged."""
         images = as_sequence(X)
         self.build()
         descriptors, report = _transform(self, images)
@@ -277,15 +282,17 @@ class CNNDescriptors(ImageTransformer):
         InputError
             For the reasons given in :meth:`transform`, or if there is no `store`.
         """
-        return self.extract_with_report(X).n_extracted
+        report = self.extract_with_report(X)
+        log_damage(report, len(X))
+        return report.n_extracted
 
     def extract_with_report(self, X: Any) -> ExtractionReport:
-        """Fill the store as :meth:`extract` does, and return the report of this call."""
+        """Fill the store as :meth:`extract` does, and return the report. Damage is not logged."""
         if self.store is None:
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
         images = as_sequence(X)
         filled = _fill(self, images, self.store_section(), check=True)
-        self.report_ = report = ExtractionReport(filled.skipped, filled.n_extracted)
+        self.report_ = report = ExtractionReport(filled.skipped, filled.n_extracted, filled.damaged)
         return report
 
     def store_section(self) -> Section:
@@ -293,21 +300,6 @@ class CNNDescriptors(ImageTransformer):
         if self.store is None:
             raise InputError("there is no store: CNNDescriptors(..., store='FOLDER')")
         return DescriptorStore(self.store).section(_settings_of(self.build()))
-
-
-def _check_parameters(features: CNNDescriptors) -> tuple[int, ...]:
-    """Check the parameters that need no network. Return the scales."""
-    scales = check_scales(features.scales)
-    check_choice(features.output, "output", ("host", "gpu", "store"))
-    if features.store is not None and features.output == "gpu":
-        raise InputError("a store is not on the GPU: use output='host' or output='store', or no store")
-    if features.store is None and features.output == "store":
-        raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
-    check_choice(features.resize, "resize", RESIZE_FILTERS)
-    check_choice(features.on_error, "on_error", ("raise", "skip"))
-    if features.batch_size is not None:
-        check_positive_int(features.batch_size, "batch_size")
-    return scales
 
 
 def _views(mirror: bool) -> tuple[bool, ...]:
@@ -325,6 +317,8 @@ def _batch_settings(features: CNNDescriptors) -> BatchSettings:
         batch_size=features.batch_size,
         resize=features.resize,
         on_error=features.on_error,
+        on_damage=features.on_damage,
+        colour_profile=features.colour_profile,
         n_threads=check_n_threads(features.n_threads),
         progress=features.progress,
         on_gpu=features.output == "gpu",
@@ -340,6 +334,7 @@ def _settings_of(features: CNNDescriptors, scale: int | None = None) -> dict[str
         resize=features.resize,
         dtype=features.dtype,
         ranges=_ranges(features),
+        colour_profile=features.colour_profile,
     )
 
 
@@ -356,7 +351,7 @@ def _transform(
         stored = StoredDescriptors(section, filled.keys, n_features=features.n_features_out_)
     else:
         stored, filled = fill_and_read(partial(_fill, features, images, section, check=False), section)
-    return stored, ExtractionReport(filled.skipped, filled.n_extracted)
+    return stored, ExtractionReport(filled.skipped, filled.n_extracted, filled.damaged)
 
 
 def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: bool) -> Filled:
@@ -367,6 +362,7 @@ def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: boo
         partial(_batches, features, images, with_keys=True),
         single_scales=[_settings_of(features, scale) for scale in scales] if len(scales) > 1 else [],
         on_error=features.on_error,
+        on_damage=features.on_damage,
         check=check,
     )
 
@@ -376,14 +372,16 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     values = empty((len(images) * n, features.n_features_out_), features.output)
     lengths = np.zeros(len(images), np.int64)
     skipped: list[tuple[int, str]] = []
+    damaged: list[tuple[int, str]] = []
     for batch in _batches(features, images, range(len(images)), out=values):
         lengths[batch.indices] = n
         skipped += batch.skipped
+        damaged += batch.damaged.items()
     used = values[: int(lengths.sum())]
     if features.output == "gpu":
         used = GpuArray(used, origin=import_keras().config.backend())
     descriptors = Descriptors(used, np.concatenate([[0], np.cumsum(lengths)]))
-    return descriptors, ExtractionReport(skipped, len(images) - len(skipped))
+    return descriptors, ExtractionReport(skipped, len(images) - len(skipped), damaged)
 
 
 def _batches(features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any) -> Iterator[Batch]:
@@ -423,7 +421,8 @@ def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:
 def _calibration_key(features: CNNDescriptors) -> tuple[Any, ...]:
     """Return what the ranges of activations depend on, apart from the images."""
     scales = check_scales(features.scales)
-    return features.model, features.layer, features.weights_fingerprint_, scales, features.resize
+    read = (features.resize, features.colour_profile)
+    return features.model, features.layer, features.weights_fingerprint_, scales, read
 
 
 def _ranges(features: CNNDescriptors) -> dict[str, float] | None:

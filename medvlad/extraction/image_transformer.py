@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator, TransformerMixin
 
-__all__ = ["ExtractionReport", "ImageTransformer"]
+__all__ = ["ExtractionReport", "ImageTransformer", "log_damage"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,24 @@ class ExtractionReport:
         Index and reason of each skipped image, in the order of the images.
     n_extracted : int
         Number of images that went through the network. The others came from the store or were skipped.
+    damaged : list of (int, str)
+        Index and reason of each damaged image that was used all the same, in the order of the images.
     """
 
     skipped: list[tuple[int, str]]
     n_extracted: int
+    damaged: list[tuple[int, str]] = field(default_factory=list)
+
+
+def log_damage(report: ExtractionReport, n_images: int) -> None:
+    """Log a warning if damaged images were used. Their names are in the report."""
+    if report.damaged:
+        logger.warning(
+            "%d of %d images have damaged JPEG data and were used all the same: look at them, or leave them "
+            "out with on_damage='skip'",
+            len(report.damaged),
+            n_images,
+        )
 
 
 class ImageTransformer(TransformerMixin, BaseEstimator):
@@ -45,6 +62,11 @@ class ImageTransformer(TransformerMixin, BaseEstimator):
     def skipped_(self) -> list[tuple[int, str]]:
         """Index and reason of each image that the last call skipped."""
         return self.report_.skipped
+
+    @property
+    def damaged_(self) -> list[tuple[int, str]]:
+        """Index and reason of each damaged image that the last call used all the same."""
+        return self.report_.damaged
 
     @property
     def n_extracted_(self) -> int:

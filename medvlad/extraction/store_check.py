@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.damaged_images import damaged_key
 from medvlad.images.hashed_file import image_key
 from medvlad.store.store import DescriptorStore, Section
 
@@ -83,6 +84,12 @@ def recompute(
         for image in chosen:
             key = image_key(image, digests)
             expected, stored = fresh.get(key), section.get(key)
+            if stored is not None and damaged_key(key) in fresh:
+                differences.append(
+                    f"{image} has damaged JPEG data, and {section.path} holds its descriptors as those of a "
+                    "sound image: remove that folder and extract again"
+                )
+                continue
             # None: the file has changed meanwhile, or its entry is damaged, which verify reports.
             if expected is not None and stored is not None:
                 error = _difference(stored, expected)
@@ -111,6 +118,7 @@ def _features_of(
             mirror=settings.get("mirror", False),
             resize=settings["resize"],
             dtype=settings["dtype"],
+            colour_profile=settings.get("colour_profile", "ignore"),
             weights=weights,
             engine=engine,
             n_threads=n_threads,

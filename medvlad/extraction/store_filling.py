@@ -8,8 +8,9 @@
                                                |
                                               no --> network --> store
 
-The key of an image is the hash of its content. An image that cannot be read has no key and is skipped. A
-damaged entry counts as missing.
+The key of an image is the hash of its content. An image that cannot be read has no key and is skipped. The
+key of a damaged image is marked, see :mod:`medvlad.extraction.damaged_images`. A damaged entry of the store
+counts as missing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from medvlad._util.validate import InputError
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch
+from medvlad.extraction.damaged_images import DamagedImages, damaged_key
 from medvlad.extraction.network import FrozenNetwork
 from medvlad.extraction.scales import input_side
 from medvlad.images.hashed_file import image_key
@@ -50,11 +52,14 @@ class Filled:
         Index and reason of each skipped image, in the order of the images.
     n_extracted : int
         Number of images that went through the network.
+    damaged : list of (int, str)
+        Index and reason of each damaged image that is used.
     """
 
     keys: list[str | None]
     skipped: list[tuple[int, str]]
     n_extracted: int
+    damaged: list[tuple[int, str]]
 
 
 def section_settings(
@@ -65,6 +70,7 @@ def section_settings(
     resize: str,
     dtype: str,
     ranges: dict[str, float] | None,
+    colour_profile: str = "ignore",
 ) -> dict[str, Any]:
     """Return the settings that decide the numbers in a section of the store.
 
@@ -76,6 +82,8 @@ def section_settings(
         Parameters of :class:`medvlad.extraction.cnn_descriptors.CNNDescriptors`.
     ranges : dict of str to float, or None
         Ranges of activations for ``dtype="int8"``. None for the other dtypes.
+    colour_profile : str
+        As `mirror`.
 
     Returns
     -------
@@ -95,6 +103,8 @@ def section_settings(
         settings["ranges"] = ranges
     if mirror:
         settings["mirror"] = True
+    if colour_profile != "ignore":
+        settings["colour_profile"] = colour_profile
     n = sum(math.prod(network.grid(input_side(scale))) for scale in scales) * (2 if mirror else 1)
     settings["shape"] = [n, network.n_features]
     return settings
@@ -107,6 +117,7 @@ def fill_section(
     *,
     single_scales: Sequence[dict[str, Any]],
     on_error: str,
+    on_damage: str,
     check: bool,
 ) -> Filled:
     """Extract the images that a section lacks, and write their descriptors to it.
@@ -125,6 +136,8 @@ def fill_section(
         Settings of the sections that hold one of the scales each. Empty if there is one scale.
     on_error : {"raise", "skip"}
         What to do with an image that cannot be read.
+    on_damage : {"warn", "raise", "skip"}
+        What to do with a damaged image. `extract` does the same.
     check : bool
         Whether to read the entries of `images`, so that damaged ones count as missing.
 
@@ -135,10 +148,13 @@ def fill_section(
     Raises
     ------
     InputError
-        If an image cannot be read and ``on_error="raise"``, or the store cannot be written.
+        If an image cannot be read and ``on_error="raise"``, if one is damaged and ``on_damage="raise"``, or
+        if the store cannot be written.
     """
     skipped: dict[int, str] = {}
     keys = _keys_of(images, skipped, on_error)
+    damaged = DamagedImages(keys, on_damage)
+    damaged.look_up(images, section)
     if check:
         section.forget_damaged(keys)
     section.prepare()
@@ -146,20 +162,26 @@ def fill_section(
     done: set[int] = set()
     # Once, and again for the copies of a file that changed after it was hashed.
     while missing := _first_of_each(keys, section, done):
+        found: dict[str, str] = {}
         with section.writer() as writer:
             absent = _join_scales(writer, section, keys, missing, single_scales)
             for batch in extract(absent) if absent else ():
                 n_extracted += len(batch.indices)
                 skipped.update(batch.skipped)
                 for i, key, values in zip(batch.indices, batch.keys, batch.descriptors, strict=True):
-                    if key != keys[i]:  # not checked before
-                        section.forget_damaged([key])
+                    name = damaged_key(key) if i in batch.damaged else key
+                    if name != keys[i]:  # not checked before
+                        section.forget_damaged([name])
                     keys[i] = key
-                    writer.add(key, values)
+                    writer.add(name, values)
+                    if i in batch.damaged:
+                        found[key] = batch.damaged[i]
+        damaged.add(found)
         done.update(missing)
         _leave_out_skipped(keys, skipped)
     _leave_out_skipped(keys, skipped)
-    return Filled(keys, sorted(skipped.items()), n_extracted)
+    skipped.update(damaged.skipped)
+    return Filled(keys, sorted(skipped.items()), n_extracted, sorted(damaged.used.items()))
 
 
 def fill_and_read(fill: Callable[[], Filled], section: Section) -> tuple[Descriptors, Filled]:

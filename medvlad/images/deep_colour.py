@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 
 from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.grey_levels import rounded
+from medvlad.images.png_chunks import essential_png
 
 __all__ = ["has_deep_colour", "jpeg2000_bits", "read_colour", "widen_levels"]
 
@@ -107,7 +108,9 @@ def _decoded(kind: str, file: BinaryIO) -> NDArray[Any]:
     codecs = import_extra("imagecodecs", "medical", f"{kind} of 16 bits")
     file.seek(0)
     content = file.read()
-    return np.asarray(codecs.png_decode(content) if kind == "PNG" else codecs.jpeg2k_decode(content))
+    if kind == "PNG":
+        return np.asarray(codecs.png_decode(essential_png(content)))
+    return np.asarray(codecs.jpeg2k_decode(content))
 
 
 def _ppm(image: Image.Image, file: BinaryIO) -> NDArray[Any]:

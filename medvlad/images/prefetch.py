@@ -23,7 +23,7 @@ from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
 from medvlad.images.hashed_file import image_key
-from medvlad.images.read import load_image, load_image_and_key
+from medvlad.images.read import load_image, read_image
 from medvlad.images.resize import resize_square
 
 __all__ = ["as_sequence", "load_squares"]
@@ -43,6 +43,8 @@ def load_squares(
     *,
     n_threads: int,
     keys: dict[int, str] | None = None,
+    damage: dict[int, str] | None = None,
+    colour_profile: str = "ignore",
 ) -> Generator[tuple[int, Squares | InputError], None, None]:
     """Yield images, in the order asked for, as squares of each size.
 
@@ -61,6 +63,10 @@ def load_squares(
     keys : dict of int to str, optional
         Filled with the :func:`~medvlad.images.hashed_file.image_key` of the bytes or pixels that were
         decoded, by index. They differ from earlier keys if a file has changed. None: keys are not computed.
+    damage : dict of int to str, optional
+        Filled with a sentence for each image whose data is damaged although it can be decoded, by index.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        As in :func:`medvlad.images.read.load_image`.
 
     Yields
     ------
@@ -75,13 +81,15 @@ def load_squares(
         turn: AbstractContextManager[Any] = few if _is_large(image) else nullcontext()
         try:
             with turn:
-                if keys is None:
-                    pixels = load_image(image)
-                elif isinstance(image, str | os.PathLike):
-                    pixels, keys[index] = load_image_and_key(image)
+                if isinstance(image, str | os.PathLike):
+                    read = read_image(image, hashed=keys is not None, colour_profile=colour_profile)
+                    pixels, key = read.pixels, read.key
+                    if damage is not None and read.damage:
+                        damage[index] = read.damage
                 else:
-                    pixels = load_image(image)
-                    keys[index] = image_key(image)
+                    pixels, key = load_image(image), "" if keys is None else image_key(image)
+                if keys is not None:
+                    keys[index] = key
         except InputError as error:
             return error
         return [resize_square(pixels, side, method) for side in sides]

@@ -30,9 +30,11 @@ Bytes after decompression   512 MiB for deflated DICOM; 4 GiB for .nii.gz, 64 Mi
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,7 +42,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medvlad._util.validate import InputError, one_line
+from medvlad._util.library_warnings import reads_file
+from medvlad._util.validate import InputError, check_choice, one_line
+from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
+from medvlad.images.damage import damage_sentence, find_damage
 from medvlad.images.deep_colour import has_deep_colour, jpeg2000_bits, read_colour, widen_levels
 from medvlad.images.dicom import count_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, unsupported
@@ -63,11 +68,14 @@ from medvlad.images.to_rgb import (
     turn_upright,
 )
 
-__all__ = ["frames_of_file", "list_frames", "load_image", "load_image_and_key"]
+__all__ = ["ReadImage", "frames_of_file", "list_frames", "load_image", "read_image"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_FILE_BYTES = 1 << 30  # of one image; the decoders of some formats read the whole file into memory
 
 
+@reads_file
 def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     """List the images of a file.
 
@@ -146,7 +154,28 @@ def frames_of_file(file: Path) -> list[Path]:
     return [frame_name(file, frame) for frame in range(n_frames)]
 
 
-def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class ReadImage:
+    """An image that was read.
+
+    Attributes
+    ----------
+    pixels : ndarray of shape (H, W, 3), uint8
+    key : str
+        The :func:`medvlad.images.hashed_file.image_key` of the bytes that were decoded, even if the file has
+        changed since then. Empty if it was not asked for.
+    damage : str
+        Sentence about damage of its JPEG data, see :mod:`medvlad.images.damage`. Empty if none was found.
+    """
+
+    pixels: NDArray[np.uint8]
+    key: str = ""
+    damage: str = ""
+
+
+def load_image(
+    source: str | os.PathLike[str] | NDArray[Any], *, on_damage: str = "warn", colour_profile: str = "ignore"
+) -> NDArray[np.uint8]:
     """Read an image as RGB pixels.
 
     Parameters
@@ -155,6 +184,13 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
         A JPEG, PNG, TIFF, BMP, GIF, WebP, PGM/PPM, JPEG 2000 or AVIF file, a DICOM or NIfTI file (extra
         medical), or grey or RGB pixels. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file,
         see `list_frames`.
+    on_damage : {"warn", "raise", "ignore"}, default="warn"
+        What to do with an image whose JPEG data is damaged although it can be decoded, see
+        :mod:`medvlad.images.damage`. "warn": log a warning and return the pixels. "raise": raise an
+        InputError. "ignore": return the pixels, for pictures that a person looks at.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        What to do with the ICC profile of a file. "srgb": convert the colours to sRGB, see
+        :mod:`medvlad.images.colour_profile`.
 
     Returns
     -------
@@ -167,7 +203,9 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
         If the file is missing, a folder, unreadable, empty, not an image, corrupt or truncated, or exceeds a
         limit of :mod:`medvlad.images.read`. If it is an animation, or holds several images and none is named.
         If it is of a format or encoding that is not read, or that needs the extra medical; the message names
-        it. If it holds NaN or infinity, or less than 2 x 2 pixels. If an array has another dtype or shape.
+        it. If it holds NaN or infinity, or less than 2 x 2 pixels. If an array has another dtype or shape. If
+        JPEG data is damaged and ``on_damage="raise"``. If a colour profile cannot be used and
+        ``colour_profile="srgb"``.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
 
@@ -187,36 +225,45 @@ def load_image(source: str | os.PathLike[str] | NDArray[Any]) -> NDArray[np.uint
     needed for PPM), and all channels are stretched together. :mod:`medvlad.images.tiff`,
     :mod:`medvlad.images.dicom` and :mod:`medvlad.images.nifti` describe how their files become grey levels.
     """
+    check_choice(on_damage, "on_damage", ("warn", "raise", "ignore"))
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, str | os.PathLike):
-        return _from_file(source, hashed=False)[0]
-    raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+    image = read_image(source, hashed=False, colour_profile=colour_profile)
+    if image.damage and on_damage == "raise":
+        raise InputError(image.damage)
+    if image.damage and on_damage == "warn":
+        logger.warning("%s", image.damage)
+    return image.pixels
 
 
-def load_image_and_key(source: str | os.PathLike[str]) -> tuple[NDArray[np.uint8], str]:
-    """Read the image of a file, and the key of the bytes that were decoded.
+def read_image(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str = "ignore") -> ReadImage:
+    """Read the image of a file, the key of the bytes that were decoded, and what is wrong with them.
 
     Parameters
     ----------
     source : path
         As in `load_image`.
+    hashed : bool
+        Whether to compute the key.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        As in `load_image`.
 
     Returns
     -------
-    pixels : ndarray of shape (H, W, 3), uint8
-    key : str
-        The :func:`medvlad.images.hashed_file.image_key` of the decoded bytes, even if the file has changed
-        since then.
+    ReadImage
 
     Raises
     ------
     InputError
-        If `load_image` would raise one, or if a large file changes while it is read.
+        If `load_image` would raise one, except for damage; or if a large file changes while it is read and
+        `hashed` is true.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    return _from_file(source, hashed=True)
+    check_choice(colour_profile, "colour_profile", COLOUR_PROFILES)
+    return _from_file(source, hashed=hashed, colour_profile=colour_profile)
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -235,8 +282,8 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     return as_three_channels(eight_bits)
 
 
-def _from_file(source: str | os.PathLike[str], *, hashed: bool) -> tuple[NDArray[np.uint8], str]:
-    """Return the pixels and the key of an image. The key is empty if `hashed` is false."""
+@reads_file
+def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str) -> ReadImage:
     name = f"image {str(Path(source))!r}"
     try:
         path, frame = split_frame(source)
@@ -250,12 +297,18 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool) -> tuple[NDArray
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
         with path.open("rb") as opened:
-            if not hashed:
-                return _from_open_file(opened, path, frame, name), ""
-            content = HashedFile(opened)
-            pixels = _from_open_file(content.file, path, frame, name)
+            content = HashedFile(opened) if hashed else None
+            file = opened if content is None else content.file
+            pixels = _from_open_file(file, path, frame, name)
+            reason = find_damage(file, path, frame)
+            if colour_profile == "srgb":
+                pixels = to_srgb(file, frame, pixels, name)
+            damage = damage_sentence(name, reason) if reason else ""
+            if content is None:
+                return ReadImage(pixels, damage=damage)
             content.check_unchanged(name)
-            return pixels, content.digest if frame is None else f"{content.digest}#{frame}"
+            key = content.digest if frame is None else f"{content.digest}#{frame}"
+            return ReadImage(pixels, key, damage)
     except InputError:
         raise
     except MemoryError as error:

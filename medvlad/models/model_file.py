@@ -47,7 +47,9 @@ FORMAT = "medvlad-model"
 FORMAT_VERSION = 3
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
-_NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype")
+_NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile")
+#: Values of parameters that older files do not have.
+_OLDER = {"colour_profile": "ignore"}
 
 #: Exceptions that an invalid header can cause.
 _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -235,7 +237,7 @@ def _build(
 def _network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors:
     """Make the network that a header describes, without building it."""
     # Only these parameters are read, so that a stranger's file cannot name a folder to write into.
-    settings = {name: header["features"][name] for name in _NETWORK}
+    settings = {name: (_OLDER | header["features"])[name] for name in _NETWORK}
     settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
     features = CNNDescriptors(**settings)
     if header.get("ranges") is not None:

@@ -103,7 +103,7 @@ def _pictures(examples: list[Any], root: str, names: Pseudonyms | None) -> Itera
         drawn = []
         for path in paths[:2]:
             try:
-                picture = Image.fromarray(load_image(path))
+                picture = Image.fromarray(load_image(path, on_damage="ignore"))
             except InputError:
                 continue
             picture.thumbnail((_SIDE, _SIDE))

@@ -400,5 +400,9 @@ def _settings(page: Page, results: dict[str, Any]) -> None:
     page.details("Parameters of each step", {r["encode"]: r["parameters"] for r in results["results"]})
     page.details("Versions", results["versions"])
     page.details("Seconds", {r["encode"]: r["seconds"] for r in results["results"]})
+    if results.get("damaged"):
+        page.details(
+            "Damaged images that were used", {one["image"]: one["reason"] for one in results["damaged"]}
+        )
     if results["skipped"]:
         page.details("Skipped images", {one["image"]: one["reason"] for one in results["skipped"]})

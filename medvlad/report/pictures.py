@@ -154,7 +154,8 @@ def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Ima
         for column, row in enumerate(rows[np.sort(firsts)][:_PATCHES].tolist()):
             image = int(owner[row])
             place = row - int(descriptors.offsets[image])
-            pixels = load_image(evaluation.dataset.paths[int(images[image])])
+            path = evaluation.dataset.paths[int(images[image])]
+            pixels = load_image(path, on_damage="ignore")
             drawn.paste(_patch(pixels, place, extractor), (_MARGIN + column * pitch, line * pitch))
     caption = f"Number of each cluster and its share of the descriptors of {len(images)} training images"
     return drawn, caption

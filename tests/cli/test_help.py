@@ -20,6 +20,8 @@ from medvlad.encoders.recipe import PRESETS
 from medvlad.evaluation.calibration import METHODS
 from medvlad.extraction.engines import DTYPES, ENGINES
 from medvlad.images import RESIZE_FILTERS
+from medvlad.images.colour_profile import COLOUR_PROFILES
+from medvlad.images.damage import ON_DAMAGE
 
 MOST_PEOPLE_USE = ["evaluate", "train", "predict", "extract", "audit"]
 
@@ -109,6 +111,8 @@ def test_the_examples_are_commands_with_options_that_exist(path):
         ("backend", ("auto", *BACKENDS)),
         ("preset", PRESETS),
         ("calibration", ("none", *METHODS)),
+        ("colour_profile", COLOUR_PROFILES),
+        ("on_damage", ["stop" if one == "raise" else one for one in ON_DAMAGE]),
     ],
 )
 def test_choices_are_those_of_the_library(option, choices):

@@ -110,7 +110,7 @@ def test_evaluate_finds_what_extract_calibrated(run, images, tmp_path, monkeypat
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_store(run, images, small_weights, tmp_path, monkeypatch):
     """Descriptors are read block by block, and one image cannot be read."""
-    monkeypatch.setattr("medvlad.experiment._IN_MEMORY", 0)
+    monkeypatch.setattr("medvlad.extraction.data_set._IN_MEMORY", 0)
     monkeypatch.setattr("medvlad.store.stored_descriptors.StoredDescriptors.blocks.__defaults__", (300_000,))
     (images / "train" / "lying" / "bad.png").write_bytes(b"no image")
     options = [*NETWORK, "--weights", small_weights, "--on-error", "skip"]

@@ -29,6 +29,8 @@ def settings():
         batch_size=2,
         resize="nearest",
         on_error="skip",
+        on_damage="warn",
+        colour_profile="ignore",
         n_threads=2,
         progress=False,
         on_gpu=False,

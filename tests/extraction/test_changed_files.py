@@ -11,7 +11,7 @@ import medvlad.images.hashed_file
 import medvlad.images.read
 from medvlad import CNNDescriptors, InputError
 from medvlad.images.hashed_file import image_key
-from medvlad.images.read import load_image, load_image_and_key
+from medvlad.images.read import load_image, read_image
 from medvlad.store.store import DescriptorStore
 
 
@@ -181,9 +181,9 @@ def test_a_file_that_is_replaced_after_it_is_hashed_is_decoded_as_it_was(
     KINDS[name](tmp_path / f"other-{name}", rng)
     with monkeypatch.context() as patch:
         after_hashing(patch, lambda: (tmp_path / f"other-{name}").replace(tmp_path / name))
-        found, found_key = load_image_and_key(image)
-    assert found_key == key
-    np.testing.assert_array_equal(found, pixels)
+        found = read_image(image, hashed=True)
+    assert found.key == key
+    np.testing.assert_array_equal(found.pixels, pixels)
     assert image_key(image) != key
 
 
@@ -200,11 +200,11 @@ def test_a_file_that_is_written_to_after_it_is_hashed_gives_no_wrong_pixels(
     after_hashing(monkeypatch, lambda: (tmp_path / name).write_bytes(content))
     if size == "large":
         with pytest.raises(InputError, match=f"{name}.* has changed while it was read"):
-            load_image_and_key(image)
+            read_image(image, hashed=True)
     else:
-        found, found_key = load_image_and_key(image)
-        assert found_key == key
-        np.testing.assert_array_equal(found, pixels)
+        found = read_image(image, hashed=True)
+        assert found.key == key
+        np.testing.assert_array_equal(found.pixels, pixels)
 
 
 def test_a_damaged_entry_under_the_new_key_is_replaced(tmp_path, network, monkeypatch, rng):

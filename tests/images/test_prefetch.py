@@ -100,20 +100,20 @@ def test_only_two_large_files_are_decoded_at_a_time(pictures, tmp_path, monkeypa
         paths.append(tmp_path / f"{i}.png")
         Image.fromarray(picture).save(paths[-1])
     now, most, lock = [0], [0], threading.Lock()
-    real = loading.load_image
+    real = loading.read_image
 
-    def slow(image):
+    def slow(image, **options):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
         time.sleep(0.02)
         try:
-            return real(image)
+            return real(image, **options)
         finally:
             with lock:
                 now[0] -= 1
 
-    monkeypatch.setattr(loading, "load_image", slow)
+    monkeypatch.setattr(loading, "read_image", slow)
     for size, expected in ((0, 2), (1 << 30, 6)):
         monkeypatch.setattr(loading, "_LARGE_FILE", size)
         most[0] = 0

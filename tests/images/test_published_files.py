@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from support.other_decoders import decode_dicom, decode_nifti, decode_pixels, kind_of
@@ -114,7 +115,11 @@ def test_published_files_are_right_or_refused_for_a_true_reason(project, tmp_pat
                 counts.setdefault(kind_of(path) or "another format", Counter())[found] += 1
             else:
                 wrong[str(image.relative_to(root))] = found
-    for kind, count in sorted(counts.items()):
-        print(f"| {project} | {kind} | {count['confirmed']} | {count['read']} | {count['refused']} |")
-    for name, what in wrong.items(): print(name, what)
     assert wrong == {}
+    if PIL.__version__ == PROJECTS["pillow"][0]:  # another version reads other files
+        rows = {
+            f"| {project} | {kind} | {count['confirmed']} | {count['read']} | {count['refused']} |"
+            for kind, count in counts.items()
+        }
+        documented = RELIABILITY.read_text(encoding="utf-8").splitlines()
+        assert rows == {line for line in documented if line.startswith(f"| {project} |")}

@@ -13,7 +13,7 @@ from medvlad.images import prefetch as loading
 from medvlad.store.store import Section
 
 # Dask executes a preloaded file twice, so the original functions are kept only once.
-_load = vars(loading).setdefault("undisturbed_load", loading.load_image_and_key)
+_load = vars(loading).setdefault("undisturbed_load", loading.read_image)
 _adopt = vars(loading).setdefault("undisturbed_adopt", Section.adopt)
 
 
@@ -28,11 +28,11 @@ def once(marker):
     return False
 
 
-def deadly_load(source):
+def deadly_load(source, **options):
     path = Path(source)
     if path.name.startswith("poison") or (path.name.startswith("fatal") and once(path.with_suffix(".alive"))):
         die()
-    return _load(source)
+    return _load(source, **options)
 
 
 def deadly_adopt(self, content):
@@ -41,4 +41,4 @@ def deadly_adopt(self, content):
         die()
 
 
-loading.load_image_and_key, Section.adopt = deadly_load, deadly_adopt
+loading.read_image, Section.adopt = deadly_load, deadly_adopt

@@ -53,5 +53,6 @@ def make_evaluation(rng, folder, class_names=("a", "b"), n=40, encoders=None, fo
         "settings": SETTINGS,
         "versions": {"medvlad": "0"},
         "skipped": [],
+        "damaged": [],
     }
     return Evaluation(results, data, descriptors, GRID, decided)

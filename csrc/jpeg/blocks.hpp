@@ -1,0 +1,169 @@
+// Blocks of 8 x 8 coefficients in a JPEG scan: their codes are read and checked, their values are not kept.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <vector>
+
+#include "jpeg/huffman.hpp"
+
+namespace medvlad::jpeg {
+
+constexpr int kLast = 63;  // of the coefficients of a block
+// 8-bit samples give DC coefficients of -1024 to 1016. Approximate transforms go a little beyond.
+constexpr std::int64_t kLargestDC = 1024 + 16;
+constexpr const char* kTooLong = "a run of zeros goes beyond the end of its block";
+
+// A colour channel.
+struct Component {
+  int id = 0, h = 0, v = 0, table = 0;
+  std::int64_t columns = 0, rows = 0;  // blocks that hold pixels
+  std::int64_t stride = 0;             // blocks of a row, including those that fill the last MCU
+  std::int64_t dc = 0;                 // of the block before
+  const Codes *dc_codes = nullptr, *ac_codes = nullptr;
+  std::vector<std::uint64_t> nonzero;         // progressive: a bit for each coefficient of each block
+  std::array<int, kLast + 1> bits_to_come{};  // progressive: lowest bit that was sent; -1: nothing was sent
+  bool seen = false;                          // there was a scan with its DC coefficients
+};
+
+// One pass over some of the channels.
+struct Scan {
+  bool progressive = false;
+  std::vector<Component*> components;
+  int first = 0, last = kLast, high = 0, low = 0;
+  std::int64_t end_of_bands = 0;  // number of blocks that have no further coefficients
+};
+
+// The value of `n` bits in which JPEG writes a coefficient.
+inline std::int64_t signed_value(std::uint32_t value, int n) {
+  if (n == 0) return 0;
+  const bool is_negative = value < (std::uint32_t{1} << (n - 1));
+  return std::int64_t{value} - (is_negative ? (std::int64_t{1} << n) - 1 : 0);
+}
+
+inline std::int64_t blocks_that_end(int n, Bits& bits) {
+  return (std::int64_t{1} << n) + static_cast<std::int64_t>(bits.take(n));
+}
+
+inline void check_coefficient(int k, int last, int n) {
+  if (k > last) throw Damage{kTooLong};
+  if (n > 10) throw Damage{"it holds a coefficient of too many bits"};
+}
+
+inline void read_dc(const Scan& scan, Component& one, const int* quanta, Bits& bits) {
+  const int n = one.dc_codes->next(bits);
+  if (n > 11) throw Damage{"it holds a coefficient of too many bits"};
+  one.dc += signed_value(bits.take(n), n);
+  // The encoder rounded, and left out the lowest `low` bits by rounding down.
+  const std::int64_t quantum = quanta[0], step = std::int64_t{1} << scan.low;
+  if (std::abs(one.dc) * step * quantum > kLargestDC + quantum / 2 + (step - 1) * quantum) {
+    throw Damage{"it holds a brightness that does not exist"};
+  }
+}
+
+// 64 samples of -128 to 127 have a norm of at most 1024, and so have their coefficients (Parseval).
+// Rounding may have added one step to each. mozjpeg lets white areas overshoot by 31 beside edges.
+inline void check_norm(double squares, double rounding) {
+  const double largest = 1152 + std::sqrt(rounding);
+  if (squares > largest * largest) throw Damage{"it holds contrasts that do not exist"};
+}
+
+inline void read_ac(const Component& one, const int* quanta, Bits& bits) {
+  const Codes& codes = *one.ac_codes;
+  double squares = 0, rounding = 0;
+  const auto add = [&](std::int64_t value, int quantum) {
+    const double height = static_cast<double>(value) * quantum, step = quantum;
+    squares += height * height, rounding += step * step;
+  };
+  add(one.dc, quanta[0]);
+  for (int k = 1; k <= kLast; ++k) {
+    const int code = codes.next(bits), run = code >> 4, n = code & 15;
+    if (n == 0) {
+      if (run == 0) return check_norm(squares, rounding);
+      if (run != 15) throw Damage{"it holds a code that is in none of its Huffman tables"};
+      k += 15;
+      if (k > kLast) throw Damage{kTooLong};
+      continue;
+    }
+    k += run;
+    check_coefficient(k, kLast, n);
+    add(signed_value(bits.take(n), n), quanta[k]);
+  }
+  check_norm(squares, rounding);
+}
+
+inline void read_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& bits) {
+  if (scan.end_of_bands > 0) {
+    --scan.end_of_bands;
+    return;
+  }
+  for (int k = scan.first; k <= scan.last; ++k) {
+    const int code = codes.next(bits), run = code >> 4, n = code & 15;
+    if (n == 0 && run < 15) {
+      scan.end_of_bands = blocks_that_end(run, bits) - 1;
+      return;
+    }
+    k += run;
+    if (n == 0) {
+      if (k > scan.last) throw Damage{kTooLong};
+      continue;
+    }
+    check_coefficient(k, scan.last, n);
+    bits.take(n);
+    nonzero |= std::uint64_t{1} << k;
+  }
+}
+
+inline void refine_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& bits) {
+  const std::uint64_t before = nonzero;
+  const auto was_sent = [&](int k) { return ((before >> k) & 1) != 0; };
+  int k = scan.first;
+  for (; scan.end_of_bands == 0 && k <= scan.last; ++k) {
+    const int code = codes.next(bits), n = code & 15;
+    int run = code >> 4;
+    if (n > 1) throw Damage{"it holds a coefficient of too many bits"};
+    if (n == 0 && run < 15) {
+      scan.end_of_bands = blocks_that_end(run, bits);
+      break;
+    }
+    if (n == 1) bits.take(1);
+    for (; k <= scan.last; ++k) {
+      if (was_sent(k)) {
+        bits.take(1);
+      } else if (--run < 0) {
+        break;
+      }
+    }
+    if (k > scan.last) throw Damage{kTooLong};
+    if (n == 1) nonzero |= std::uint64_t{1} << k;
+  }
+  if (scan.end_of_bands == 0) return;
+  for (; k <= scan.last; ++k) {
+    if (was_sent(k)) bits.take(1);
+  }
+  --scan.end_of_bands;
+}
+
+// Reads the codes of one block. `quanta`: the quantisation tables.
+inline void read_block(Scan& scan, Component& one, const int quanta[4][64], std::int64_t block, Bits& bits) {
+  if (scan.first == 0) {
+    if (scan.high == 0) {
+      read_dc(scan, one, quanta[one.table], bits);
+    } else {
+      bits.take(1);
+    }
+  }
+  if (!scan.progressive) return read_ac(one, quanta[one.table], bits);
+  if (scan.first == 0) return;
+  std::uint64_t& nonzero = one.nonzero[static_cast<std::size_t>(block)];
+  if (scan.high == 0) {
+    read_band(scan, *one.ac_codes, nonzero, bits);
+  } else {
+    refine_band(scan, *one.ac_codes, nonzero, bits);
+  }
+}
+
+}  // namespace medvlad::jpeg

@@ -1,0 +1,26 @@
+// Finds damage in the entropy-coded data of a JPEG file, without decoding pixels.
+//
+// JPEG has no checksum, but few random bits are a valid stream. The Huffman codes of all scans are read, and
+// these rules of ITU-T T.81 are checked:
+//
+//     every code exists; no run of zeros goes beyond the last coefficient; differences and coefficients have
+//     at most 11 and 10 bits; no DC coefficient is larger than 8-bit samples can make it, and in sequential
+//     coding no block of coefficients; blocks that end together do not reach beyond the end; restart markers
+//     come in their places; and the last code ends within the last byte before the next marker, filled up
+//     with equal bits.
+//
+// Checked are sequential and progressive Huffman coding of 8 bits: SOF0, SOF1 and SOF2. Other JPEG files are
+// not checked, and errors of headers are left to the decoder.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace medvlad {
+
+// Returns what is wrong with the JPEG data, or an empty text if nothing was found. Memory: one word for each
+// block of 8 x 8 coefficients, for progressive JPEG only. The caller limits the size of the image.
+std::string jpeg_damage(const std::uint8_t* data, std::size_t size);
+
+}  // namespace medvlad

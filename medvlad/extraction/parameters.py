@@ -1,0 +1,35 @@
+"""Check the parameters of CNNDescriptors that need no network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medvlad._util.validate import InputError, check_choice, check_positive_int
+from medvlad.extraction.scales import check_scales
+from medvlad.images.colour_profile import COLOUR_PROFILES
+from medvlad.images.damage import ON_DAMAGE
+from medvlad.images.resize import RESIZE_FILTERS
+
+__all__ = ["check_parameters"]
+
+
+def check_parameters(features: Any) -> tuple[int, ...]:
+    """Check the parameters of a CNNDescriptors, and return its scales.
+
+    Raises
+    ------
+    InputError
+    """
+    scales = check_scales(features.scales)
+    check_choice(features.output, "output", ("host", "gpu", "store"))
+    if features.store is not None and features.output == "gpu":
+        raise InputError("a store is not on the GPU: use output='host' or output='store', or no store")
+    if features.store is None and features.output == "store":
+        raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
+    check_choice(features.resize, "resize", RESIZE_FILTERS)
+    check_choice(features.on_error, "on_error", ("raise", "skip"))
+    check_choice(features.on_damage, "on_damage", ON_DAMAGE)
+    check_choice(features.colour_profile, "colour_profile", COLOUR_PROFILES)
+    if features.batch_size is not None:
+        check_positive_int(features.batch_size, "batch_size")
+    return scales
