@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvlad.cli.console import collected_warnings, list_skipped
+from medvlad.cli.dataset import load_dataset
 
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
@@ -60,7 +61,7 @@ def run_evaluation(
         make_output_folder(out, "--out", directory)
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
-        dataset = experiment.load(directory)
+        dataset = load_dataset(experiment, directory)
         start_keras()
         evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results

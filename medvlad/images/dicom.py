@@ -1,4 +1,4 @@
-"""Read one frame of a DICOM file (extra medical), and who its patient is.
+"""Read one frame of a DICOM file (extra medical), and what a listing needs to know of the file.
 
 :mod:`medvlad.images.dicom_levels` describes how stored numbers become grey levels. Colour of 8 bits is not
 changed.
@@ -6,13 +6,13 @@ changed.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
 import re
 import warnings
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -21,20 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
+from medvlad.images.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity_of
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
 
 __all__ = [
     "DICOM_SUFFIXES",
+    "DicomFacts",
     "count_dicom",
+    "dicom_facts",
     "is_dicom",
     "is_dicom_file",
-    "patient_of",
     "quiet_pydicom",
     "read_dicom",
 ]
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
+
+_FRAME_TAGS = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -112,9 +116,8 @@ def count_dicom(path: Path) -> int:
     MissingExtraError
         If pydicom is not installed.
     """
-    tags = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
     with path.open("rb") as file:
-        return _n_frames(_header(file, tags=tags), file, path)
+        return _n_frames(_header(file, tags=list(_FRAME_TAGS)), file, path)
 
 
 def _n_frames(header: Any, file: BinaryIO, path: Path) -> int:
@@ -131,42 +134,54 @@ def _n_frames(header: Any, file: BinaryIO, path: Path) -> int:
     return n_frames
 
 
-def patient_of(path: Path) -> str | None:
-    """Return a digest that identifies the patient of a DICOM file.
+@dataclass(frozen=True)
+class DicomFacts:
+    """What a listing needs to know of a DICOM file.
 
-    The digest is the first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or of
-    StudyInstanceUID if there is no ID. It keeps identifiers out of sight, but it is not a secret: anyone who
-    can list all possible IDs can find the one that fits.
+    Attributes
+    ----------
+    n_frames : int
+        Number of images. 1 also if it cannot be told, so that reading reports the reason.
+    has_image : bool
+        False: the file holds something else, such as a report, a PDF or a directory of files (DICOMDIR).
+    identity : DicomIdentity or None
+        Digests of the patient and the study. None: the header is damaged.
+    """
 
-    Returns
-    -------
-    str or None
-        None: the file has neither ID nor study, or is damaged.
+    n_frames: int
+    has_image: bool
+    identity: DicomIdentity | None
+
+
+def dicom_facts(file: BinaryIO, path: Path) -> DicomFacts:
+    """Return number of frames and identity of an open DICOM file, whose header is read once.
 
     Raises
     ------
     MissingExtraError
         If pydicom is not installed.
     """
-    tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
     try:
-        with path.open("rb") as file:
-            header = _header(file, tags=tags)
-        patient, issuer = (str(header.get(tag) or "").strip() for tag in tags[:2])
-        # The raw element: pydicom would quote an invalid value in a warning and in its log.
-        study = _text(header.get_item(tags[2]))
+        header = _header(file, tags=[*_FRAME_TAGS, *IDENTITY_TAGS, "SOPClassUID"])
+    except ImportError:
+        raise
     except Exception:  # damaged files make pydicom raise almost anything; reading the pixels reports it
-        return None
-    if not patient and not study:
-        return None
-    text = f"patient {patient} {issuer}" if patient else f"study {study}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return DicomFacts(1, True, None)
+    try:
+        n_frames, has_image = _n_frames(header, file, path), _has_image(header)
+    except Exception:
+        n_frames, has_image = 1, True
+    try:
+        identity = identity_of(header)
+    except Exception:
+        identity = None
+    return DicomFacts(n_frames, has_image, identity)
 
 
-def _text(element: Any) -> str:
-    """Return the text of a raw element."""
-    value = b"" if element is None else element.value or b""
-    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
+def _has_image(header: Any) -> bool:
+    """Return whether a header describes an image. If it is cut off, it may."""
+    kind = header.get("SOPClassUID") or getattr(header.file_meta, "MediaStorageSOPClassUID", None)
+    return kind is None or "Rows" in header or "Columns" in header
 
 
 def read_dicom(
