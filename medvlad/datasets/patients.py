@@ -29,7 +29,10 @@ UNKNOWN = ""
 
 FROM_NAMES = ("pattern", "file name")
 """Sources of patients that the names of files tell."""
-_DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[-_]?(?:0[1-9]|1[0-2])(?:[-_]?[0-3]\d)?)?(?!\d)")
+_MONTH, _DAY, _YEAR = r"(?:0[1-9]|1[0-2])", r"[0-3]\d", r"(?:19|20)\d\d"
+_DATE = re.compile(
+    rf"[A-Za-z]*[-_. ]?(?:{_YEAR}(?:[-_.]?{_MONTH}(?:[-_.]?{_DAY})?)?|{_DAY}[-_.]?{_MONTH}[-_.]?{_YEAR})"
+)
 
 # The named group of each pattern is the patient.
 _PATIENT_IN_FILE_NAME = (
@@ -161,7 +164,7 @@ def _warn_of_doubtful_names(found: list[ListedImage], patients: Mapping[str, str
     smallest = min(Counter(image.class_name for image in found if image.relative in patients).values())
     n_classes = len({image.class_name for image in found})
     in_all = sorted(patient for patient, own in classes.items() if len(own) == n_classes)
-    dates = [patient for patient in classes if _DATE.search(patient)]
+    dates = [patient for patient in classes if _DATE.fullmatch(patient)]
     if len(dates) == len(classes):
         why = "all of them look like years or dates"
     elif len(classes) == 1:

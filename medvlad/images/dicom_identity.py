@@ -22,7 +22,7 @@ IDENTITY_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInst
 
 #: What programs write in place of an ID, without punctuation. IDs such as "anon0012" are not meant.
 _STANDS_FOR_NOBODY = re.compile(
-    r"|anon|anonym\w*|deidentified|deid|unknown|unbekannt|inconnu|none|null|nan?|notavailable|notapplicable|empty|"
+    r"|anon|anonym[a-z]*|deidentified|deid|unknown|unbekannt|inconnu|none|null|nan?|notavailable|notapplicable|empty|"
     r"blank|removed|redacted|default|dummy|test|patient|patientid|id|x+"
 )
 _NUMBERED = re.compile(r"(?:patient|subject|pat|sub|case|person|id|p)?[ _.-]*(?P<number>\d+)")
