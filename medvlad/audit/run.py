@@ -38,6 +38,7 @@ from medvlad.audit.counts import (
 from medvlad.audit.duplicates import MAX_LISTED, duplicate_findings, find_copies
 from medvlad.audit.finding import ReadImages, plural
 from medvlad.audit.images import read_facts
+from medvlad.audit.listing import listing_findings
 from medvlad.audit.shortcuts import shift_findings, shortcut_findings
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.pseudonyms import Pseudonyms
@@ -123,6 +124,7 @@ def audit(
     shifted, shift_figures = shift_findings(images, facts, units, seed)
     found = [
         *unreadable_findings(unreadable, len(dataset)),
+        *listing_findings(dataset),
         *doubled,
         *patient_findings(images),
         *shortcuts,
@@ -154,7 +156,7 @@ def audit(
 
 
 _CHECKS = {
-    "unreadable files": ("unreadable",),
+    "unreadable files": ("unreadable", "files_left_out"),
     "identical images": ("identical_files", "identical_pixels"),
     "near duplicates": ("near_duplicates",),
     "shared patients": ("patient",),

@@ -111,7 +111,7 @@ def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> Pa
         patients = {relative: (name, "pattern") for relative, name in names.items() if name}
         if not patients:
             _log.warning(
-                "group_pattern %r matches no image, for example not %r: no patient groups are used",
+                "group_pattern=%r matches no image, for example not %r: no patient groups are used",
                 pattern.pattern,
                 found[0].relative,
             )

@@ -20,6 +20,7 @@ from medvlad.experiment import Evaluation
 from medvlad.explain import evidence_picture, is_additive, largest_evidence
 from medvlad.images.write import png
 from medvlad.report import plots
+from medvlad.report.dataset import add_dataset
 from medvlad.report.html import Page, Picture
 from medvlad.report.pictures import (
     N_CLUSTERS,
@@ -124,6 +125,7 @@ def write_report(
         if pictures:
             _errors(page, kept, evaluation, name, errors[name], largest)
             _clusters(page, kept, evaluation, name)
+    add_dataset(page, results["dataset"])
     _settings(page, results)
     had_one = (folder / "report.html").exists()
     written = page.write(folder / "report.html")
