@@ -95,13 +95,14 @@ def _write(evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures
 
 def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     """Table of metrics, and what a reader must know about them."""
+    from medvlad.datasets.describe import patients_in_words
     from medvlad.evaluation.metrics import score_table
 
     yield score_table(report["results"])
     first = report["results"][0]
     n_train, n_test = first["n_train"], first["n_test"]
-    n_patients = report["dataset"]["n_groups"]
-    known = "" if n_patients is None else f" of {n_patients} patients"
+    patients = patients_in_words(report["dataset"])
+    known = "" if patients is None else f" of {patients}"
     if has_test_part:
         counted = f"{n_train} training and {n_test} test images{known} ({first['protocol']})"
     else:
@@ -117,7 +118,7 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
             f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
             f"(95 % interval {low:+.3f} to {high:+.3f}), McNemar's p {pair['mcnemar_p']:.2g}"
         )
-    if n_patients is None:
+    if patients is None:
         yield "No patients were found: each image counts as a separate patient. Use --patient to name them."
 
 

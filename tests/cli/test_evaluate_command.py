@@ -190,6 +190,12 @@ def test_unknown_patients_are_in_the_results_and_the_report(run_with_unknown_pat
         assert told in page
 
 
+def test_unknown_patients_are_not_counted_as_known(run_with_unknown_patients):
+    results, page, _ = run_with_unknown_patients
+    assert (results["dataset"]["n_groups"], results["dataset"]["n_known_patients"]) == (20, 10)
+    assert page is None or "20 images of 10 patients and 10 files of unknown patients" in page
+
+
 def test_files_left_out_are_in_the_results_and_the_report(run_with_unknown_patients):
     results, page, _ = run_with_unknown_patients
     assert results["dataset"]["left_out"] == {"lying": {".svs": 1}}

@@ -7,7 +7,7 @@ import pytest
 from support.folders import refusal, relative, touch
 from support.medical_files import RAMP, write_dicom
 
-from medvlad.datasets.describe import describe_dataset
+from medvlad.datasets.describe import describe_dataset, patients_in_words
 from medvlad.datasets.folders import load_image_folder
 from medvlad.datasets.published import LAYOUTS
 from medvlad.experiment import Experiment
@@ -124,7 +124,8 @@ def test_volumes_without_a_patient_are_told_to_count_as_patients(tmp_path, caplo
 
 def test_the_description_counts_known_and_unknown_patients(mixed):
     described = describe_dataset(load_image_folder(mixed))
-    assert described["n_groups"] == 11
+    assert (described["n_groups"], described["n_known_patients"]) == (11, 6)
+    assert patients_in_words(described) == "6 patients and 5 files of unknown patients"
     assert described["patients"] == {
         "a": {".png": {"known": 0, "unknown": 2}, "DICOM": {"known": 3, "unknown": 0}},
         "b": {
@@ -133,6 +134,19 @@ def test_the_description_counts_known_and_unknown_patients(mixed):
             "DICOM": {"known": 3, "unknown": 0},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"n_groups": None, "n_known_patients": None}, None),
+        ({"n_groups": 7, "n_known_patients": 7}, "7 patients"),
+        ({"n_groups": 7, "n_known_patients": 0}, "7 files of unknown patients"),
+        ({"n_groups": 7}, "7 patients"),
+    ],
+)
+def test_the_number_of_patients_in_words(described, words):
+    assert patients_in_words(described) == words
 
 
 def test_the_description_counts_the_images_that_are_left(mixed):
