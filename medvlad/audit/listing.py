@@ -25,7 +25,7 @@ def listing_findings(dataset: ImageFolder) -> list[Finding]:
     if n_known and n_unknown:
         found.append(
             finding(
-                "patients_unknown",
+                "unknown_patients",
                 "warning",
                 f"the patient of {plural(n_unknown, 'image')} is not known, and that of {n_known} is "
                 f"({counts_in_words(unknown)})",

@@ -167,9 +167,9 @@ def _warn_of_doubtful_names(found: list[ListedImage], patients: Mapping[str, str
     dates = [patient for patient in classes if _DATE.fullmatch(patient)]
     if len(dates) == len(classes):
         why = "all of them look like years or dates"
-    elif len(classes) == 1:
+    elif len(classes) == 1 and in_all:
         why = "all images have the same"
-    elif len(classes) <= n_classes and smallest > 1:
+    elif len(classes) <= n_classes and smallest > 1 and len(patients) == len(found):
         why = "they are not more than the classes"
     elif len(classes) < smallest and in_all:
         why = "they are fewer than the images of the smallest class, and some are in all classes"

@@ -65,8 +65,16 @@ def test_few_patients_that_are_in_all_classes_are_told(tmp_path, caplog):
         [f"{label}/person{1998 + i}_virus_{i}.png" for label in "ab" for i in range(5)],
         ["a/patient1.png", "b/patient2.png"],
         ["a/patient2001.png", "b/other.png"],
+        ["a/patient1_1.png", "a/patient1_2.png", "b/other.png"],
     ],
-    ids=["several images of each", "as many as images", "numbers up to 2002", "one each", "a single one"],
+    ids=[
+        "several images of each",
+        "as many as images",
+        "numbers up to 2002",
+        "one each",
+        "a single one",
+        "one class",
+    ],
 )
 def test_plausible_patients_are_not_doubted(tmp_path, caplog, names):
     assert "may be none" not in told(tmp_path, caplog, names)

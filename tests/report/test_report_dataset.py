@@ -12,6 +12,7 @@ from support.medical_files import write_dicom
 from medvlad.audit import audit, audit_summary
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import load_image_folder
+from medvlad.report.audit import audit_page
 from medvlad.report.dataset import add_dataset
 from medvlad.report.html import Page
 
@@ -56,9 +57,11 @@ def test_a_report_of_known_patients_has_no_such_section(tmp_path):
 def test_an_audit_finds_unknown_patients_and_files_left_out(mixed):
     found = audit(mixed)
     by_kind = {one["kind"]: one for one in found["findings"]}
-    unknown, left_out = by_kind["patients_unknown"], by_kind["files_left_out"]
+    unknown, left_out = by_kind["unknown_patients"], by_kind["files_left_out"]
     assert (unknown["severity"], unknown["unknown"]) == ("warning", {"a": {".png": 2}, "b": {".png": 2}})
     assert (left_out["severity"], left_out["left_out"]) == ("warning", {"b": {".svs": 2}})
     summary = audit_summary(found)
     assert "warning: the patient of 4 images is not known, and that of 4 is (a: 2 .png; b: 2 .png)" in summary
+    assert "8 images, 2 classes, 4 patients and 4 files of unknown patients" in summary
+    assert "4 patients and 4 files of unknown patients" in audit_page(found).html()
     assert "warning: 2 files left out, in formats that are not read (b: 2 .svs)" in summary
