@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
-from medvlad.images.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity_of
+from medvlad.images.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity_of, raw_text
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
 
@@ -39,6 +39,9 @@ __all__ = [
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
 _FRAME_TAGS = ("NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+
+# Kinds of files with pixels whose names do not say so.
+_IMAGES_BY_OTHER_NAMES = ("Segmentation Storage", "RT Dose Storage", "Parametric Map Storage")
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -179,9 +182,12 @@ def dicom_facts(file: BinaryIO, path: Path) -> DicomFacts:
 
 
 def _has_image(header: Any) -> bool:
-    """Return whether a header describes an image. If it is cut off, it may."""
-    kind = header.get("SOPClassUID") or getattr(header.file_meta, "MediaStorageSOPClassUID", None)
-    return kind is None or "Rows" in header or "Columns" in header
+    """Return whether a header describes an image. If it ends too early, or its kind is not known, it may."""
+    if "Rows" in header or "Columns" in header:
+        return True
+    kind = raw_text(header, "SOPClassUID") or raw_text(header.file_meta, "MediaStorageSOPClassUID")
+    name = _pydicom().uid.UID(kind).name
+    return name == kind or "Image" in name or name in _IMAGES_BY_OTHER_NAMES
 
 
 def read_dicom(

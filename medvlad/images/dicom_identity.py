@@ -15,7 +15,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of"]
+__all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of", "raw_text"]
 
 IDENTITY_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID")
 """Elements that :func:`identity_of` needs."""
@@ -68,8 +68,7 @@ def identity_of(header: Any) -> DicomIdentity:
     written = str(header.get("PatientID") or "")
     issuer = str(header.get("IssuerOfPatientID") or "")
     accession = _folded(str(header.get("AccessionNumber") or ""))
-    # The raw element: pydicom would quote an invalid value in a warning and in its log.
-    study = _text(header.get_item("StudyInstanceUID"))
+    study = raw_text(header, "StudyInstanceUID")
     folded = _folded(written)
     return DicomIdentity(
         patient=_digest(f"patient {folded} ") if folded else None,
@@ -111,7 +110,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _text(element: Any) -> str:
-    """Return the text of a raw element."""
+def raw_text(header: Any, name: str) -> str:
+    """Return the text of an element as it is stored: pydicom would quote an invalid UID in a warning."""
+    element = header.get_item(name)
     value = b"" if element is None else element.value or b""
     return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()

@@ -128,6 +128,14 @@ def test_reports_and_directories_of_dicom_are_no_images(tmp_path):
     assert relative(load_image_folder(tmp_path), tmp_path) == ["a/0.png", "b/0.png"]
 
 
+@pytest.mark.parametrize("n_bytes", [150, 300, 400, 500])
+def test_a_truncated_image_is_not_taken_for_a_report(tmp_path, n_bytes):
+    """Wherever it ends, reading it reports the reason."""
+    path = write_dicom(two_classes(tmp_path) / "a" / "1.dcm", np.zeros((99, 99), np.uint16))
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    assert "a/1.dcm" in relative(load_image_folder(tmp_path), tmp_path)
+
+
 def test_readable_and_unreadable_endings_do_not_overlap():
     assert not [ending for ending in UNREAD_SUFFIXES if is_image_name(f"x{ending}")]
 
