@@ -29,7 +29,7 @@ __all__ = ["DicomFile", "join_patients"]
 
 _log = logging.getLogger(__name__)
 
-_MIN_FILES = 6  # with one ID, before the ID counts as one for everybody
+_MIN_FILES = 4  # with one ID or study, before it counts as one for everybody
 
 _Node = tuple[Literal["id", "name", "study"], str]
 _SOURCES = {"id": "PatientID", "name": "file name", "study": "StudyInstanceUID"}  # the best first
@@ -114,8 +114,22 @@ def join_patients(
         if nodes:
             kind, patient = min((joined.root(one) for one in nodes), key=_rank)
             patients[path] = patient, _SOURCES[kind]
+    _warn_of_one_study(files, patients)
     roots = {name: joined.root(("name", name)) for name in needed}
     return patients, {name: root[1] for name, root in roots.items() if root[0] == "id"}
+
+
+def _warn_of_one_study(files: Mapping[Path, DicomFile], patients: Mapping[Path, tuple[str, str]]) -> None:
+    """Log a warning if one study, in several classes, makes one patient of all files."""
+    several_classes = len({files[path].class_name for path in patients}) > 1
+    one = {patient for patient, _ in patients.values()}
+    studies = {source for _, source in patients.values()} == {_SOURCES["study"]}
+    if len(patients) >= _MIN_FILES and several_classes and len(one) == 1 and studies:
+        _log.warning(
+            "all %d DICOM files without a PatientID have the same StudyInstanceUID, so they count as one "
+            "patient: if they show several, name the patients with `group_pattern`",
+            len(patients),
+        )
 
 
 def _usable_ids(files: Mapping[Path, DicomFile]) -> dict[Path, str]:

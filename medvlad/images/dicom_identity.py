@@ -20,11 +20,14 @@ __all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of"
 IDENTITY_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID")
 """Elements that :func:`identity_of` needs."""
 
-#: What programs write in place of an ID, without punctuation. IDs such as "anon0012" are not meant.
-_STANDS_FOR_NOBODY = re.compile(
-    r"|anon|anonym[a-z]*|deidentified|deid|unknown|unbekannt|inconnu|none|null|nan?|notavailable|notapplicable|empty|"
-    r"blank|removed|redacted|default|dummy|test|patient|patientid|id|x+"
+#: What programs write in place of an ID, without punctuation. An ID such as "anon0012" is an ID.
+_STANDS_FOR_NOBODY = frozenset(
+    """
+    anon deid unbekannt inconnu unspecified undefined none null na nan noid noname notavailable notapplicable
+    missing empty blank removed redacted deleted hidden masked default dummy test patient patientid id
+    """.split()  # noqa: SIM905
 )
+_BEGINS_LIKE_NOBODY = re.compile("(?:anonym|deidentif|unknown)[a-z]*|x*")
 _NUMBERED = re.compile(r"(?:patient|subject|pat|sub|case|person|id|p)?[ _.-]*(?P<number>\d+)")
 _LABELLED = re.compile(r"sub-(?P<label>\w+)")
 
@@ -75,8 +78,7 @@ def identity_of(header: Any) -> DicomIdentity:
         written=_digest(f"written {written!r} {issuer!r}") if folded else None,
         numbered=digest_of_numbered(folded),
         study=_digest(f"study {study}") if study else None,
-        stands_for_nobody=bool(folded)
-        and _STANDS_FOR_NOBODY.fullmatch(re.sub(r"[\W_]", "", folded)) is not None,
+        stands_for_nobody=bool(folded) and _stands_for_nobody(folded),
         is_accession=bool(folded) and folded == accession,
     )
 
@@ -108,6 +110,11 @@ def _folded(text: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _stands_for_nobody(folded: str) -> bool:
+    word = re.sub(r"[\W_]", "", folded)
+    return word in _STANDS_FOR_NOBODY or _BEGINS_LIKE_NOBODY.fullmatch(word) is not None
 
 
 def raw_text(header: Any, name: str) -> str:

@@ -97,7 +97,8 @@ def test_a_study_of_everybody_joins_nobody(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "word", ["ANONYMIZED", "anonymous", "Anon.", "UNKNOWN", "N/A", "de-identified", "***", "XXXX"]
+    "word",
+    ["ANONYMIZED", "anonymous patient", "No ID", "Anon.", "UNKNOWN", "N/A", "de-identified", "***", "XXXX"],
 )
 def test_a_word_that_stands_for_nobody_is_no_patient(tmp_path, caplog, word):
     files = {
@@ -131,6 +132,12 @@ def test_one_id_for_everybody_without_studies_leaves_patients_unknown(tmp_path, 
             write_dicom(tmp_path / label / f"{i}.dcm", RAMP, bits=12, PatientID="ANONYMIZED")
     assert load_image_folder(tmp_path).groups is None
     assert "stands for nobody" in caplog.text
+
+
+def test_one_study_for_everybody_is_told(tmp_path, caplog):
+    files = {f"{label}/{i}.dcm": {"StudyInstanceUID": "1.2"} for label in "ab" for i in range(2)}
+    assert len(set(groups_of(tmp_path, files).values())) == 1
+    assert "all 4 DICOM files without a PatientID have the same StudyInstanceUID" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["ANON0001", "anonymous-17", "test12", "patient 5", "0"])
