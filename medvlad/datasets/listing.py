@@ -12,7 +12,7 @@ from pathlib import Path
 
 from medvlad._util.validate import InputError
 from medvlad.images.dicom_identity import DicomIdentity
-from medvlad.images.inspect_file import InspectedFile, inspect_file
+from medvlad.images.inspect_file import WITHOUT_IMAGE, InspectedFile, inspect_file
 
 __all__ = [
     "FoundImage",
@@ -101,6 +101,7 @@ class Listing:
 
     def __init__(self) -> None:
         self.n_skipped = 0
+        self.n_without_image = 0
         self.n_misplaced = 0
         self.n_joined = 0
         self.unread: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -136,7 +137,9 @@ class Listing:
     def inspect(self, path: Path, class_name: str = _NO_CLASS) -> InspectedFile:
         """Inspect a file, and count it if it is left out."""
         found = inspect_file(path)
-        if found.kind and not found.images:
+        if found.kind == WITHOUT_IMAGE:
+            self.n_without_image += 1
+        elif found.kind and not found.images:
             self.unread[class_name][found.kind] += 1
         elif not found.images:
             self.n_skipped += 1
@@ -145,10 +148,10 @@ class Listing:
     def misplaced(self, folder: Path, files: Iterable[str]) -> int:
         """Count the images among files that lie outside the class folders, and return their number."""
         found = (inspect_file(folder / name) for name in files)
-        states = [(bool(one.images), bool(one.kind)) for one in found]
-        n_images = sum(is_image or is_unread for is_image, is_unread in states)
+        is_image = [one.kind not in ("", WITHOUT_IMAGE) for one in found]
+        n_images = sum(is_image)
         self.n_misplaced += n_images
-        self.n_skipped += len(states) - n_images
+        self.n_skipped += len(is_image) - n_images
         return n_images
 
     def walk(
@@ -189,6 +192,7 @@ class Listing:
     def add(self, other: Listing) -> None:
         """Add the numbers of another listing."""
         self.n_skipped += other.n_skipped
+        self.n_without_image += other.n_without_image
         self.n_misplaced += other.n_misplaced
         self.n_joined += other.n_joined
         for class_name, counter in other.unread.items():
@@ -200,13 +204,18 @@ class Listing:
             _log.info("%s: the %d images of val are joined to train, as in the paper", root, self.n_joined)
         if self.n_skipped:
             _log.info("%s: %d files that are not images are left out", root, self.n_skipped)
+        if self.n_without_image:
+            _log.warning(
+                "%s: %d DICOM files without an image (directories, reports, PDF) are left out",
+                root,
+                self.n_without_image,
+            )
         if self.n_misplaced:
             _log.warning("%s: %d images outside the class folders are left out", root, self.n_misplaced)
         if self.unread:
             _log.warning(
                 "%s: %d images are left out, because their formats are not read (%s): convert them to PNG, "
-                "TIFF, "
-                "DICOM or NIfTI. If one class loses more images than another, results are biased",
+                "TIFF, DICOM or NIfTI. If one class loses more images than another, results are biased",
                 root,
                 sum(counter.total() for counter in self.unread.values()),
                 counts_in_words(self.unread),

@@ -15,7 +15,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of", "raw_text"]
+__all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of"]
 
 IDENTITY_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID")
 """Elements that :func:`identity_of` needs."""
@@ -71,7 +71,7 @@ def identity_of(header: Any) -> DicomIdentity:
     written = str(header.get("PatientID") or "")
     issuer = str(header.get("IssuerOfPatientID") or "")
     accession = _folded(str(header.get("AccessionNumber") or ""))
-    study = raw_text(header, "StudyInstanceUID")
+    study = _raw_text(header, "StudyInstanceUID")
     folded = _folded(written)
     return DicomIdentity(
         patient=_digest(f"patient {folded} ") if folded else None,
@@ -117,7 +117,7 @@ def _stands_for_nobody(folded: str) -> bool:
     return word in _STANDS_FOR_NOBODY or _BEGINS_LIKE_NOBODY.fullmatch(word) is not None
 
 
-def raw_text(header: Any, name: str) -> str:
+def _raw_text(header: Any, name: str) -> str:
     """Return the text of an element as it is stored: pydicom would quote an invalid UID in a warning."""
     element = header.get_item(name)
     value = b"" if element is None else element.value or b""

@@ -26,7 +26,10 @@ from medvlad.images.formats import NO_ENDING, UNREAD_SUFFIXES, ending_of, is_ima
 from medvlad.images.nifti import NIFTI_SUFFIXES
 from medvlad.images.read import list_frames
 
-__all__ = ["InspectedFile", "inspect_file"]
+__all__ = ["WITHOUT_IMAGE", "InspectedFile", "inspect_file"]
+
+WITHOUT_IMAGE = "DICOM without an image"
+"""Kind of a DICOM file that holds a report, a PDF, a directory or the like."""
 
 _HEAD = 160  # bytes; DICOM has its magic after 128
 
@@ -40,7 +43,7 @@ class InspectedFile:
     images : list of Path
         Its images. Empty: it is none that can be read.
     kind : str
-        "DICOM", "NIfTI" or the ending of an image, such as "
+        "DICOM", `WITHOUT_IMAGE`, "NIfTI" or the ending of an image, such as "
         "".png". For an unread image its ending or format. Empty:
         the file is no image.
     identity : DicomIdentity or None
@@ -70,12 +73,10 @@ def inspect_file(path: Path) -> InspectedFile:
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
     head, facts = _opened(path)
+    if facts is not None and not facts.has_image:
+        return InspectedFile([], WITHOUT_IMAGE)
     if facts is not None:
-        return (
-            InspectedFile(_numbered(path, facts.n_frames), "DICOM", facts.identity)
-            if facts.has_image
-            else _NONE
-        )
+        return InspectedFile(_numbered(path, facts.n_frames), "DICOM", facts.identity)
     named, content = is_image_name(path.name), picture_format(head)
     ending = ending_of(path.name)
     if path.name.lower().endswith(NIFTI_SUFFIXES):
