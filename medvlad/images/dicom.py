@@ -24,6 +24,7 @@ from medvlad.images.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.dicom_pixels import count_frames, decode_frame, stated_frames
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
+from medvlad.images.signatures import SIGNATURE_BYTES, image_kind
 
 __all__ = [
     "DICOM_SUFFIXES",
@@ -44,13 +45,6 @@ _FRAME_TAGS = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllo
 _FRAME_TAGS += ["PhotometricInterpretation", "ExtendedOffsetTable"]
 _IMAGE_TAGS = ["Rows", "Columns", "SOPClassUID", "DirectoryRecordSequence"]
 
-# How files of other formats begin. They are not DICOM, whatever their name says.
-_OTHER_FORMATS = (
-    *(b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF"),
-    *(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # TIFF and BigTIFF
-    *(b"P2", b"P3", b"P5", b"P6"),  # PGM and PPM
-)
-
 
 def is_dicom(path: Path) -> bool:
     """Return whether a file is DICOM: by its content, else by its name if no other format fits."""
@@ -67,9 +61,9 @@ def is_dicom_file(path: Path, file: BinaryIO) -> bool:
     """Return what `is_dicom` returns, for an open file. Its position is then the beginning."""
     if begins_like_dicom(file):
         return True
-    start = file.read(4)
+    beginning = file.read(SIGNATURE_BYTES)
     file.seek(0)
-    return path.name.lower().endswith(DICOM_SUFFIXES) and not start.startswith(_OTHER_FORMATS)
+    return path.name.lower().endswith(DICOM_SUFFIXES) and image_kind(beginning) is None
 
 
 @dataclass(frozen=True)

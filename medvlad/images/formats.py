@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+from PIL import features
 
 from medvlad.images.dicom import DICOM_SUFFIXES
 from medvlad.images.nifti import NIFTI_SUFFIXES
@@ -14,12 +15,10 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "NO_ENDING",
     "PILLOW_FORMATS",
-    "TIFF_SUFFIXES",
     "UNREAD_SUFFIXES",
-    "PictureFormat",
     "ending_of",
     "is_image_name",
-    "picture_format",
+    "unsupported",
 ]
 
 # Only formats that are tested. Pillow would pass an EPS to Ghostscript
@@ -32,6 +31,8 @@ _ENDINGS = {
     "GIF": (".gif",),
     "WEBP": (".webp",),
     "PPM": (".pgm", ".ppm"),
+    "JPEG2000": (".jp2", ".j2k", ".j2c", ".jpx"),
+    "AVIF": (".avif",),
 }
 
 PILLOW_FORMATS = tuple(_ENDINGS)
@@ -39,10 +40,39 @@ PILLOW_FORMATS = tuple(_ENDINGS)
 
 FORMATS_IN_WORDS = "JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM"
 
-TIFF_SUFFIXES = _ENDINGS["TIFF"]
+# Formats that not every build of Pillow reads: Pillow's name of the feature.
+_FEATURES = {"JPEG 2000": "jpg_2000", "AVIF": "avif", "WEBP": "webp"}
+# Formats that are recognised and not read, with what helps.
+_ADVICE = {
+    "HEIC": "convert it to JPEG or PNG, for example with heif-convert",
+    "JPEG XL": "convert it to PNG, for example with djxl",
+    "JPEG XR": "convert it to PNG or TIFF",
+    "JPEG-LS": "convert it to PNG, or wrap it in DICOM",
+    "Photoshop": "save it as PNG or TIFF",
+    "OpenEXR": "convert it to a TIFF of floating-point numbers",
+    "FITS": "convert it to a TIFF of floating-point numbers",
+    "NRRD": "convert it to NIfTI",
+    "MetaImage": "convert it to NIfTI",
+    "PDF": "save its pictures as PNG",
+}
 
 IMAGE_SUFFIXES = frozenset(chain.from_iterable(_ENDINGS.values()))
 """File name endings, in lower case, of images that need no extra."""
+
+
+def unsupported(kind: str | None) -> str | None:
+    """Say why a format of :func:`medvlad.images.signatures.image_kind` is not read here, and what helps.
+
+    None: it is read, or is not known.
+    """
+    if kind in _ADVICE:
+        return f"is {kind}, which medvlad does not read: {_ADVICE[kind]}"
+    if kind in _FEATURES and not features.check(_FEATURES[kind]):
+        return (
+            f"is {kind}, which this build of Pillow does not read: install a wheel of Pillow from PyPI "
+            "(pip install --force-reinstall pillow), or convert it to PNG"
+        )
+    return None
 
 
 def is_image_name(name: str) -> bool:
@@ -56,7 +86,7 @@ NO_ENDING = "no ending"
 
 _UNREAD = {
     "photographs and drawings": """
-        .heic .heif .avif .jxl .jp2 .j2k .j2c .jpc .jpx .jpf .jph .jls .jxr .wdp .apng .pbm .pnm .pam .pfm
+        .heic .heif .jxl .jpc .jpf .jph .jls .jxr .wdp .apng .pbm .pnm .pam .pfm
         .tga .pcx .ico .dds .exr .psd .xcf .svg .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf
     """,
     "volumes": """
@@ -73,46 +103,6 @@ UNREAD_SUFFIXES = frozenset(chain.from_iterable(endings.split() for endings in _
 """Endings, in lower case, of images that are not read. A file with DICOM content is read anyway."""
 
 _COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-
-
-@dataclass(frozen=True)
-class PictureFormat:
-    """A format that the first bytes of a file tell.
-
-    Attributes
-    ----------
-    name : str
-    is_read : bool
-        Whether this package reads it.
-    """
-
-    name: str
-    is_read: bool
-
-
-_MAGIC = (
-    (b"\xff\xd8\xff", PictureFormat("JPEG", True)),
-    (b"\x89PNG\r\n\x1a\n", PictureFormat("PNG", True)),
-    (b"GIF87a", PictureFormat("GIF", True)),
-    (b"GIF89a", PictureFormat("GIF", True)),
-    *((mark, PictureFormat("TIFF", True)) for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", PictureFormat("JPEG 2000", False)),
-    (b"\xff\x4f\xff\x51", PictureFormat("JPEG 2000", False)),
-    (b"\0\0\0\x0cJXL ", PictureFormat("JPEG XL", False)),
-)
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
-
-
-def picture_format(head: bytes) -> PictureFormat | None:
-    """Return the format of a file that begins with `head`, at least 16 bytes. None: it is not known."""
-    for mark, found in _MAGIC:
-        if head.startswith(mark) and head[128:132] != b"DICM":  # a DICOM file may begin like a TIFF
-            return found
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return PictureFormat("WebP", True)
-    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
-        return PictureFormat(_BRANDS[head[8:12]], False)
-    return None
 
 
 def ending_of(name: str) -> str:

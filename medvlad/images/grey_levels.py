@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
 
-__all__ = ["rounded", "stretch"]
+__all__ = ["check_finite", "rounded", "stretch", "undo_alpha"]
 
 
 def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -31,8 +31,7 @@ def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     InputError
         If a value is not finite, or if the range is too large or too small to be scaled.
     """
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite pixels: repair them or convert it to 16-bit integers")
+    check_finite(values, name)
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, np.uint8)
@@ -44,7 +43,46 @@ def stretch(values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     return np.rint((values.astype(np.float64) - low) * scale).astype(np.uint8)
 
 
+def check_finite(values: NDArray[Any], name: str) -> None:
+    """Refuse floating-point pixels that are NaN or infinite.
+
+    Raises
+    ------
+    InputError
+    """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinite pixels: repair them or convert it to 16-bit integers")
+
+
 def rounded(levels: NDArray[Any]) -> NDArray[np.uint8]:
     """Round levels to uint8 after clipping them to 0..255."""
     grey: NDArray[np.uint8] = np.rint(levels.clip(0, 255)).astype(np.uint8)
     return grey
+
+
+def undo_alpha(colours: NDArray[Any], alpha: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Divide colours by the alpha that they were multiplied with. Transparent pixels become black.
+
+    Parameters
+    ----------
+    colours : ndarray of shape (H, W, C), unsigned integer or floating point
+    alpha : ndarray of shape (H, W, 1)
+    name : str
+        How errors name the image.
+
+    Returns
+    -------
+    ndarray of shape (H, W, C), uint8
+        ``255 * colour / alpha``. The scale of the numbers is known, so they are not stretched.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite.
+    """
+    check_finite(colours, name)
+    check_finite(alpha, name)
+    opacity = alpha.astype(np.float64)
+    with np.errstate(over="ignore"):  # infinity becomes 255
+        shares = np.divide(colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
+        return rounded(255 * shares)

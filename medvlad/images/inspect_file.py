@@ -22,9 +22,11 @@ from pathlib import Path
 
 from medvlad.images.dicom import DicomFacts, dicom_facts, is_dicom_file
 from medvlad.images.dicom_identity import DicomIdentity
-from medvlad.images.formats import NO_ENDING, UNREAD_SUFFIXES, ending_of, is_image_name, picture_format
+from medvlad.images.formats import NO_ENDING, UNREAD_SUFFIXES, ending_of, is_image_name, unsupported
+from medvlad.images.frames import frame_name, warn_of_namesake
 from medvlad.images.nifti import NIFTI_SUFFIXES
-from medvlad.images.read import list_frames
+from medvlad.images.read import frames_of_file
+from medvlad.images.signatures import SIGNATURE_BYTES, image_kind
 
 __all__ = ["WITHOUT_IMAGE", "InspectedFile", "inspect_file"]
 
@@ -32,6 +34,24 @@ WITHOUT_IMAGE = "DICOM without an image"
 """Kind of a DICOM file that holds a report, a PDF, a directory or the like."""
 
 _HEAD = 160  # bytes; DICOM has its magic after 128
+
+#: Formats whose first bytes no text begins with by chance.
+_SURE = frozenset(
+    (
+        "JPEG",
+        "PNG",
+        "GIF",
+        "TIFF",
+        "WEBP",
+        "JPEG 2000",
+        "AVIF",
+        "HEIC",
+        "JPEG-LS",
+        "OpenEXR",
+        "Photoshop",
+        "NRRD",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -72,42 +92,44 @@ def inspect_file(path: Path) -> InspectedFile:
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    head, facts = _opened(path)
+    kind, facts = _opened(path)
     if facts is not None and not facts.has_image:
         return InspectedFile([], WITHOUT_IMAGE)
     if facts is not None:
         return InspectedFile(_numbered(path, facts.n_frames), "DICOM", facts.identity)
-    named, content = is_image_name(path.name), picture_format(head)
-    ending = ending_of(path.name)
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        return InspectedFile(list_frames(path), "NIfTI")
-    if named or (content and content.is_read and ending == NO_ENDING):
-        several = content is not None and content.name == "TIFF"
-        return InspectedFile(list_frames(path) if several else [path], ending)
+    ending, name = ending_of(path.name), path.name.lower()
+    is_sure = kind in _SURE
+    if kind is None and name.endswith(NIFTI_SUFFIXES):
+        return InspectedFile(frames_of_file(path), "NIfTI")
+    if is_image_name(name) or (is_sure and ending == NO_ENDING and unsupported(kind) is None):
+        several = kind == "TIFF" or "#" in name
+        return InspectedFile(frames_of_file(path) if several else [path], ending)
     if ending in UNREAD_SUFFIXES:
         return InspectedFile([], ending)
-    if content is not None:
-        return InspectedFile([], content.name)
-    return _NONE
+    return InspectedFile([], str(kind)) if is_sure else InspectedFile([], "")
 
 
-_NONE = InspectedFile([], "")
-
-
-def _opened(path: Path) -> tuple[bytes, DicomFacts | None]:
-    """Return the first bytes of a file, and what its header says if it is DICOM."""
+def _opened(path: Path) -> tuple[str | None, DicomFacts | None]:
+    """Return the format of a picture by its first bytes, and what its header says if the file is DICOM."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
-            return b"", None
+            return None, None
         with path.open("rb") as file:
             head = file.read(_HEAD)
-            # A picture may be named .dcm.
-            if picture_format(head) is None and is_dicom_file(path, file):
-                return head, dicom_facts(file, path)
-            return head, None
+            kind = image_kind(head[:SIGNATURE_BYTES])
+            # DICOM may begin like a TIFF, and a picture may be named .dcm.
+            if (kind is None or head[128:132] == b"DICM") and is_dicom_file(path, file):
+                return None, dicom_facts(file, path)
+            return kind, None
     except OSError:
-        return b"", None
+        return None, None
 
 
 def _numbered(path: Path, n_images: int) -> list[Path]:
-    return [path] if n_images == 1 else [path.with_name(f"{path.name}#{i}") for i in range(n_images)]
+    if "#" in path.name:  # the name may be that of an image in another file
+        return frames_of_file(path)
+    if n_images == 1:
+        return [path]
+    for i in range(n_images):
+        warn_of_namesake(path, i)
+    return [frame_name(path, i) for i in range(n_images)]

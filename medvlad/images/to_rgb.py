@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
 from medvlad._util.validate import InputError
-from medvlad.images.grey_levels import stretch
+from medvlad.images.grey_levels import stretch, undo_alpha
 
 __all__ = [
     "GREY_MODES",
     "as_three_channels",
-    "bits_a_channel",
     "check_header",
     "check_size",
     "exif_orientation",
+    "prepare",
     "to_rgb",
     "too_many_pixels",
     "turn_upright",
@@ -31,13 +31,13 @@ GREY_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's names for grey of more than 8 bits."""
 
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
-_TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
+_TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 262, 339
+_TIFF_UNSIGNED = 1
 _TIFF_MIN_IS_WHITE = 0
 
 
 def check_header(image: Image.Image, name: str) -> None:
-    """Refuse an image that is too large, too small or of signed bytes, before its pixels are decoded.
+    """Refuse an image that is too large or too small, before its pixels are decoded.
 
     Raises
     ------
@@ -49,10 +49,6 @@ def check_header(image: Image.Image, name: str) -> None:
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise too_many_pixels(name)
     check_size(width, height, name)
-    if image.mode in GREY_MODES:
-        return
-    if image.format == "TIFF" and _tiff_tag(image, _TIFF_SAMPLE_FORMAT, _TIFF_UNSIGNED) == _TIFF_SIGNED:
-        raise InputError(f"{name} is a TIFF of signed 8-bit numbers: convert it to unsigned or to 16 bits")
 
 
 def check_size(width: int, height: int, name: str) -> None:
@@ -76,14 +72,13 @@ def too_many_pixels(name: str) -> InputError:
     )
 
 
-def bits_a_channel(image: Image.Image) -> int:
-    """Return the stored bits a channel, in formats for which Pillow's 8-bit modes may hide more."""
-    if image.format == "TIFF":
-        return _tiff_tag(image, _TIFF_BITS, 1)
-    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile:
-        # The raw mode of a PNG, the last entry of its tile, names the depth: "RGB;16B".
-        return 16 if ";16" in str(image.tile[0][3]) else 8
-    return 8
+def prepare(image: Image.Image) -> None:
+    """Correct what Pillow gets wrong in a header, before the pixels are decoded.
+
+    Pillow does not use a GIF's own palette if it is a ramp of grey, but then takes the palette of the file.
+    """
+    if image.format == "GIF" and image.mode == "L":
+        image.palette = None
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
@@ -117,6 +112,9 @@ def to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
             inverted = _tiff_tag(image, _TIFF_PHOTOMETRIC, 1) == _TIFF_MIN_IS_WHITE
         grey = stretch(values, name)
         return as_three_channels(255 - grey if inverted else grey)
+    if image.mode == "La":  # grey that is multiplied by alpha; Pillow does not convert it to RGB
+        values = np.asarray(image)
+        return as_three_channels(undo_alpha(values[..., :1], values[..., 1:], name))
     # Transparency is dropped. Without this line, convert warns about a palette with several transparent
     # entries.
     image.info.pop("transparency", None)

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from support.image_bytes import encode, png, refusal, rgb, tiff, write
+from support.image_bytes import encode, refusal, rgb, tiff, write
 
 from medvlad._util.validate import InputError
 from medvlad.images.read import list_frames, load_image
@@ -203,19 +203,6 @@ def test_an_image_without_pixels_is_refused(tmp_path, width, height):
     refusal(write(tmp_path, "a.tif", with_tags(flat, t256=width, t257=height)), "a.tif")
     refusal(write(tmp_path, "a.png", png_chunks(width, height, (b"IDAT", zlib.compress(b"")))), "a.png")
     refusal(write(tmp_path, "a.pgm", f"P5\n{width} {height}\n255\n".encode() + bytes(16)), "a.pgm")
-
-
-@pytest.mark.parametrize("name", ["a.dcm", "a.tif", "a.gif"])
-def test_the_content_tells_the_format(tmp_path, name):
-    path = write(tmp_path, name, png(rgb(), 2, 8))
-    np.testing.assert_array_equal(load_image(path), rgb())
-
-
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_nifti_is_known_by_its_name(tmp_path, name):
-    path = write(tmp_path, name, png(rgb(), 2, 8))
-    pytest.importorskip("nibabel", reason="needs the extra medical")
-    refusal(path, name)
 
 
 # ------------------------------------------------------------------------------- DICOM and NIfTI

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import threading
 import warnings
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.pipeline import Pipeline
 from support.image_bytes import encode, pgm, png, rgb, tiff
+from support.tiff_files import page, tiff_of
 
 import medvlad as mv
 from medvlad import Descriptors, InputError, WideLinearSVC, load_model, save_model
@@ -100,6 +102,16 @@ def image_samples():
         "deep.tif": tiff(deep_colour),
         "float.tif": tiff(np.linspace(-1, 1, 120, dtype=np.float32).reshape(12, 10), sample_format=3),
         "pages.tif": encode(picture, "TIFF", **pages),
+        "pyramid.tif": tiff_of(page(rgb(12, 10)), page(rgb(6, 5), t254=[1]), below=[page(rgb(3, 4))]),
+        "preview.tif": tiff_of(page(rgb(6, 5), t254=[1]), below=[page(rgb(12, 10))], order=">", big=True),
+        "packed.tif": tiff_of(page(deep, bits=12), order=">"),
+        "half.tif": tiff_of(page(deep.astype(np.float16), t259=[8]), order=">", packed=zlib.compress),
+        "alpha.tif": tiff_of(page(np.dstack([deep, deep[::-1]]), 1, t338=[1])),
+        "planes.tif": tiff_of(page(deep_colour, in_planes=True)),
+        "stack.tif": tiff_of(page(deep, t270=b"ImageJ=1\nimages=2\n\0")) + bytes(500),
+        "deep.ppm": b"P6 10 12 4095\n" + deep_colour.astype(">u2").tobytes(),
+        "rgb.jp2": encode(picture, "JPEG2000"),
+        "rgb.avif": encode(picture, "AVIF"),
         "plain.bmp": encode(picture, "BMP"),
         "one.gif": encode(picture.quantize(9), "GIF"),
         "frames.gif": encode(picture, "GIF", **pages),
