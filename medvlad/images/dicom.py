@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
-from medvlad.images.dicom_file import DicomFile, begins_like_dicom, open_dicom
+from medvlad.images.dicom_file import DicomFile, UnsupportedSyntaxError, begins_like_dicom, open_dicom
 from medvlad.images.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity_of
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.dicom_pixels import count_frames, decode_frame, stated_frames
@@ -201,6 +201,11 @@ def read_dicom(
             n_frames = _n_frames(pydicom, opened, path)
     except InputError:
         raise
+    except UnsupportedSyntaxError as error:
+        raise InputError(
+            f"{name} is DICOM in a transfer syntax that is not supported, or its header is damaged: "
+            "convert it, or copy it again"
+        ) from error
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:

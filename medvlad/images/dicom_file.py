@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["DicomFile", "Encoding", "UnknownEncodingError", "begins_like_dicom", "open_dicom"]
+__all__ = ["DicomFile", "Encoding", "UnsupportedSyntaxError", "begins_like_dicom", "open_dicom"]
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -37,8 +37,8 @@ _UNDEFINED = 0xFFFFFFFF
 _PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 
 
-class UnknownEncodingError(ValueError):
-    """The bytes of a file show none of DICOM's encodings."""
+class UnsupportedSyntaxError(ValueError):
+    """A file names a transfer syntax that is private or unknown, so that its bytes could mean anything."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,11 @@ def open_dicom(pydicom: ModuleType, file: BinaryIO, tags: list[str] | None = Non
 
     Raises
     ------
-    UnknownEncodingError
-        If the file does not name a transfer syntax, and its bytes do not show one.
+    UnsupportedSyntaxError
+        If the file names a transfer syntax that is private or unknown.
     ValueError
-        If a deflated file would fill the memory. Damaged files make pydicom raise almost anything.
+        If the file does not name a transfer syntax, and its bytes do not show one. If a deflated file would
+        fill the memory. Damaged files make pydicom raise almost anything.
     """
     reader = pydicom.filereader
     file.seek(0)
@@ -124,8 +125,8 @@ def open_dicom(pydicom: ModuleType, file: BinaryIO, tags: list[str] | None = Non
     # Read up to the first element outside group 2, because the stated length of the group may be wrong.
     meta = reader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = _uid(pydicom, meta, "TransferSyntaxUID")
-    if syntax is not None and syntax.is_private:
-        raise ValueError("private transfer syntaxes are not supported")
+    if syntax is not None and (syntax.is_private or not syntax.is_transfer_syntax):
+        raise UnsupportedSyntaxError("the transfer syntax is not supported")
     if syntax is not None and syntax.is_deflated:
         file = _inflated(file)
     reader.read_dataset(file, True, True, stop_when=lambda tag, *_: tag >> 16 != 0)  # a command set
@@ -157,7 +158,7 @@ def _encoding(file: BinaryIO, syntax: Any) -> Encoding:
     if named is not None and (shown is None or shown.little == named.little):
         return named
     if shown is None:
-        raise UnknownEncodingError("it names no transfer syntax, and its bytes show none")
+        raise ValueError("it names no transfer syntax, and its bytes show none")
     return shown
 
 

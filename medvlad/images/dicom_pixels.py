@@ -168,7 +168,9 @@ def decode_frame(
         kind = _photometric(opened)
         known = kind if kind in _RETIRED else "that its header names"  # other text may identify somebody
         raise InputError(f"{name} has colours of the kind {known}, which is not supported: convert it to RGB")
-    bits = min(bits, int(header.get("BitsStored") or bits))
+    stated = int(header.get("BitsStored") or bits)
+    if stated < bits and int(cells.max()) < 1 << stated:  # whole cells were compressed
+        bits = stated
     if bits > 8 and colour == "YBR":
         raise InputError(f"{name} has YBR colours of {bits} bits: convert it to RGB")
     if bits <= 8:

@@ -129,6 +129,23 @@ def test_colour_of_8_bits_in_cells_of_16_does_not_change_as_rle(tmp_path, dtype)
     np.testing.assert_array_equal(load_image(path), DARK)
 
 
+@pytest.mark.parametrize("codec", ["jpeg2k", "jpegls", "jpeg8"])
+def test_colour_of_8_bits_does_not_change_in_compressed_cells_of_16(tmp_path, codec):
+    options = {"jpeg2k": {"level": 0, "reversible": True}, "jpegls": {}, "jpeg8": {"lossless": True}}[codec]
+    frame = getattr(imagecodecs, f"{codec}_encode")(DARK.astype(np.uint16), **options)
+    data = image_of(DARK.astype(np.uint16), bits=8)
+    path = write_frames(tmp_path / "a.dcm", [frame], pydicom.uid.JPEG2000Lossless, data)
+    np.testing.assert_array_equal(load_image(path), DARK)
+
+
+def test_colour_of_12_bits_is_not_cut_to_the_8_bits_of_the_header(tmp_path):
+    deep = RGB.astype(np.uint16) * 16
+    frame = imagecodecs.jpeg2k_encode(deep, level=0, codecformat="j2k", reversible=True, bitspersample=12)
+    path = write_frames(tmp_path / "a.dcm", [frame], pydicom.uid.JPEG2000Lossless, image_of(RGB))
+    expected = np.rint((deep - float(deep.min())) * (255 / float(np.ptp(deep))))
+    np.testing.assert_array_equal(load_image(path), expected)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_colour_of_12_bits_is_stretched_in_all_channels_together(tmp_path, compressed):
     deep = RGB.astype(np.uint16) * 10 + 100

@@ -96,10 +96,11 @@ def test_a_syntax_that_the_bytes_do_not_show_is_not_guessed(tmp_path):
         load_image(path)
 
 
-def test_a_private_syntax_is_refused(tmp_path):
+@pytest.mark.parametrize("syntax", ["1.2.840.113619.5.2", "1.2.840.10008.1.2.999", "1.2.840.10008.1.1"])
+def test_a_private_or_unknown_syntax_is_refused(tmp_path, syntax):
     path = tmp_path / "a.dcm"
-    path.write_bytes(meta("1.2.840.113619.5.2") + body(image_of(RAMP, bits=12), IMPLICIT))
-    with pytest.raises(InputError, match="private transfer syntaxes are not supported"):
+    path.write_bytes(meta(syntax) + body(image_of(RAMP, bits=12), IMPLICIT))
+    with pytest.raises(InputError, match="in a transfer syntax that is not supported"):
         load_image(path)
 
 
