@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support.folders import refusal, relative, touch
 from support.medical_files import RAMP, pydicom, write_dicom, write_nifti
+from support.unusual_dicom import body, image_of
 
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import list_images, load_image_folder
@@ -38,6 +39,16 @@ def test_dicom_is_an_image_whatever_its_ending(tmp_path, name):
     assert (data.kinds[i], data.patient_sources[i]) == ("DICOM", "PatientID")
     assert load_image(data.paths[i]).shape == (2, 3, 3)
     assert str(data.paths[i]) in list_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.IMA", "x", "x.dcm"])
+def test_dicom_without_meta_information_has_a_patient(tmp_path, name):
+    data = image_of(RAMP, bits=12, PatientID="P1")
+    (two_classes(tmp_path) / "a" / name).write_bytes(body(data))
+    write_dicom(tmp_path / "b" / "1.dcm", RAMP, bits=12, PatientID="p1 ")
+    found = load_image_folder(tmp_path)
+    patients = dict(zip(relative(found, tmp_path), found.groups.tolist(), strict=True))
+    assert patients[f"a/{name}"] == patients["b/1.dcm"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "GIF", "WEBP"])
