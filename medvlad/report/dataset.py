@@ -1,4 +1,4 @@
-"""Tables of a report about its data set: patients that are not known, and files that were left out."""
+"""What a report says about its data set: patients from file names, unknown patients, files left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ __all__ = ["add_dataset"]
 
 
 def add_dataset(page: Page, described: Mapping[str, Any]) -> None:
-    """Add what a reader must know of the data set. Nothing is added if all patients and files are known.
+    """Add what a reader must know of the data set.
+
+    Nothing is added if all patients are known from headers and all files are read.
 
     Parameters
     ----------
@@ -30,9 +32,13 @@ def add_dataset(page: Page, described: Mapping[str, Any]) -> None:
         for ending, n in by_ending.items()
     ]
     some_unknown = any(row[3] for row in patients)
-    if not some_unknown and not left_out:
+    examples = described.get("patient_examples", [])
+    if not some_unknown and not left_out and not examples:
         return
     page.heading("Patients and files")
+    if examples:
+        listed = ", ".join(f"{one['patient']} from {one['image']}" for one in examples)
+        page.paragraph(f"File names tell patients, such as {listed}.")
     if some_unknown:
         page.table(
             ["class", "file", "images of known patients", "of unknown patients"],

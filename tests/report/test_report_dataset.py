@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,12 +47,22 @@ def test_a_report_counts_unknown_patients_and_files_left_out(mixed):
     assert ["b", ".svs", "2"] in shown
 
 
-def test_a_report_of_known_patients_has_no_such_section(tmp_path):
-    touch(tmp_path, "a/patient1.png", "b/patient2.png")
+def test_a_report_of_known_patients_has_no_such_section(mixed):
     page = Page("x")
     before = page.html()
-    add_dataset(page, describe_dataset(load_image_folder(tmp_path)))
+    known = mixed.take(mixed.kinds == "DICOM")
+    add_dataset(page, describe_dataset(replace(known, left_out={})))
     assert page.html() == before
+
+
+def test_a_report_shows_examples_of_patients_that_names_tell(tmp_path):
+    touch(tmp_path, "a/patient1.png", "b/patient2.png")
+    page = Page("x")
+    add_dataset(page, describe_dataset(load_image_folder(tmp_path)))
+    told = (
+        f"such as patient1 from {tmp_path / 'a/patient1.png'}, patient2 from {tmp_path / 'b/patient2.png'}."
+    )
+    assert html.escape(told) in page.html()
 
 
 def test_an_audit_finds_unknown_patients_and_files_left_out(mixed):
