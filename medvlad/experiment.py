@@ -27,6 +27,7 @@ from medvlad._util.validate import (
 )
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
+from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
@@ -101,6 +102,8 @@ class Experiment:
         Layout of the folder, a key of `medvlad.datasets.published.LAYOUTS`.
     group_pattern : str or None
         Regular expression for the patient in a file name, see :func:`medvlad.load_image_folder`.
+    unknown_patients : {"own", "refuse", "drop"}
+        What to do with images whose patient is not known, see :func:`medvlad.load_image_folder`.
     seed : int
         Seed of k-means and of every random split.
     folds : int
@@ -133,6 +136,7 @@ class Experiment:
     calibration: str | None = None
     layout: str = "folder"
     group_pattern: str | None = None
+    unknown_patients: str = "own"
     seed: int = 0
     folds: int = 5
     positive: str | None = None
@@ -159,10 +163,11 @@ class Experiment:
         """
         _check_settings(self)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
+        unknown = {"unknown_patients": self.unknown_patients}
         if self.group_pattern is None:
-            dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
+            dataset = LAYOUTS[layout](Path(root), random_state=self.seed, **unknown)
         elif layout == "folder":
-            dataset = load_image_folder(Path(root), group_pattern=self.group_pattern)
+            dataset = load_image_folder(Path(root), group_pattern=self.group_pattern, **unknown)
         else:
             raise InputError(
                 f"the layout {layout} already defines the patients: leave the pattern for patients out"
@@ -230,11 +235,7 @@ class Experiment:
         report = {
             "results": results,
             "comparisons": comparisons,
-            "dataset": {
-                "n_images": len(dataset.labels),
-                "class_names": dataset.class_names,
-                "n_groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
-            },
+            "dataset": describe_dataset(dataset),
             "settings": _settings(self, extractor),
             "versions": versions(),
             "skipped": skipped,

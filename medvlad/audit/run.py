@@ -38,11 +38,13 @@ from medvlad.audit.counts import (
 from medvlad.audit.duplicates import MAX_LISTED, duplicate_findings, find_copies
 from medvlad.audit.finding import ReadImages, plural
 from medvlad.audit.images import read_facts
+from medvlad.audit.listing import listing_findings
 from medvlad.audit.shortcuts import shift_findings, shortcut_findings
+from medvlad.datasets.describe import describe_dataset, patients_in_words
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.pseudonyms import Pseudonyms
 
-__all__ = ["audit", "audit_summary"]
+__all__ = ["audit", "audit_summary", "patients_of_audit"]
 
 _SEVERITIES = ("error", "warning", "note")
 
@@ -74,7 +76,8 @@ def audit(
 
         - findings: list of dicts with kind, severity ("error", "warning" or "note"), sentence, counts and
           examples (at most 10, sorted); severe findings first
-        - n_images, n_read, n_patients
+        - n_images, n_read
+        - n_patients and n_known_patients; each file of an unknown patient counts in the first. None: unknown
         - root: the folder that holds all files
         - counts: number of images by part and class
         - sizes: ranges and medians of width and height
@@ -123,6 +126,7 @@ def audit(
     shifted, shift_figures = shift_findings(images, facts, units, seed)
     found = [
         *unreadable_findings(unreadable, len(dataset)),
+        *listing_findings(dataset),
         *doubled,
         *patient_findings(images),
         *shortcuts,
@@ -140,6 +144,7 @@ def audit(
             for part, counts in count_images(images).items()
         },
         "n_patients": None if images.patients is None else len(np.unique(images.patients)),
+        "n_known_patients": describe_dataset(chosen)["n_known_patients"],
         "findings": sorted(found, key=lambda one: _SEVERITIES.index(one["severity"])),
         "sizes": measure_sizes(images, facts),
         "unreadable": {
@@ -154,10 +159,10 @@ def audit(
 
 
 _CHECKS = {
-    "unreadable files": ("unreadable",),
+    "unreadable files": ("unreadable", "files_left_out"),
     "identical images": ("identical_files", "identical_pixels"),
     "near duplicates": ("near_duplicates",),
-    "shared patients": ("patient",),
+    "shared patients": ("patient", "unknown_patients"),
     "shortcuts": ("shortcut",),
     "parts that differ": ("parts_differ", "priors_differ", "class_absent"),
     "borders and boxes": ("blank", "uniform"),
@@ -185,7 +190,8 @@ def audit_summary(found: dict[str, Any]) -> str:
     parts = ", ".join(
         f"{sum(by_class.values())} {part}" for part, by_class in counts.items() if part != "all"
     )
-    patients = "" if found["n_patients"] is None else f", {plural(found['n_patients'], 'patient')}"
+    known = patients_of_audit(found)
+    patients = "" if known is None else f", {known}"
     classes = plural(len(next(iter(counts.values()))), "class", "classes")
     lines = [f"{plural(found['n_images'], 'image')}{f' ({parts})' if parts else ''}, {classes}{patients}"]
     for one in found["findings"]:
@@ -203,6 +209,14 @@ def audit_summary(found: dict[str, Any]) -> str:
     if clean:
         lines.append(f"nothing found: {', '.join(clean)}")
     return "\n".join(lines + [f"{name}: {text}" for name, text in _untried(found)])
+
+
+def patients_of_audit(found: dict[str, Any]) -> str | None:
+    """Return the number of patients of an audit in words. None: no patients are known."""
+    n, n_known = found["n_patients"], found.get("n_known_patients")
+    if n_known is None or n_known == n:
+        return None if n is None else plural(n, "patient")
+    return patients_in_words({"n_groups": n, "n_known_patients": n_known})
 
 
 def _untried(found: dict[str, Any]) -> list[tuple[str, str]]:

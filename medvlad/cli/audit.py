@@ -10,6 +10,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command
+from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import pseudonyms_of
 
 __all__ = ["audit"]
@@ -29,6 +30,7 @@ __all__ = ["audit"]
     options.JSON,
     options.LAYOUT,
     options.PATIENT,
+    options.UNKNOWN_PATIENTS,
 )
 @cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED, options.THREADS)
@@ -36,6 +38,7 @@ def audit(
     directory: Path,
     layout: str,
     group_pattern: str | None,
+    unknown_patients: str,
     seed: int,
     threads: int | None,
     as_json: bool,
@@ -56,7 +59,10 @@ def audit(
         make_output_folder(out, "--out", directory)
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
-    dataset = Experiment(layout=layout, group_pattern=group_pattern, seed=seed).load(directory)
+    experiment = Experiment(
+        layout=layout, group_pattern=group_pattern, unknown_patients=unknown_patients, seed=seed
+    )
+    dataset = load_dataset(experiment, directory)
     found = audit_images(dataset, random_state=seed, n_threads=threads, names=names)
     if names is not None and anonymise_key is not None:
         names.write(anonymise_key)

@@ -47,7 +47,7 @@ __all__ = ["evaluate"]
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
-@cloup.option_group("Data", options.LAYOUT)
+@cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group("Classifier", options.PENALTY, options.CLASS_WEIGHT)

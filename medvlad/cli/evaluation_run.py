@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
+from medvlad.cli.dataset import load_dataset
 
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
@@ -60,7 +61,7 @@ def run_evaluation(
         make_output_folder(out, "--out", directory)
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
-        dataset = experiment.load(directory)
+        dataset = load_dataset(experiment, directory)
         start_keras()
         evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results
@@ -95,13 +96,14 @@ def _write(evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures
 
 def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     """Table of metrics, and what a reader must know about them."""
+    from medvlad.datasets.describe import patients_in_words
     from medvlad.evaluation.metrics import score_table
 
     yield score_table(report["results"])
     first = report["results"][0]
     n_train, n_test = first["n_train"], first["n_test"]
-    n_patients = report["dataset"]["n_groups"]
-    known = "" if n_patients is None else f" of {n_patients} patients"
+    patients = patients_in_words(report["dataset"])
+    known = "" if patients is None else f" of {patients}"
     if has_test_part:
         counted = f"{n_train} training and {n_test} test images{known} ({first['protocol']})"
     else:
@@ -117,7 +119,7 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
             f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
             f"(95 % interval {low:+.3f} to {high:+.3f}), McNemar's p {pair['mcnemar_p']:.2g}"
         )
-    if n_patients is None:
+    if patients is None:
         yield "No patients were found: each image counts as a separate patient. Use --patient to name them."
 
 

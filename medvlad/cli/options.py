@@ -40,6 +40,7 @@ __all__ = [
     "SEED",
     "STORE",
     "THREADS",
+    "UNKNOWN_PATIENTS",
     "WEIGHTS",
     "WEIGHTS_OF_MODEL",
     "Choice",
@@ -127,6 +128,13 @@ PATIENT = cloup.option(
     metavar="REGEX",
     help="Regular expression for file paths; its group is the patient, such as '(person[0-9]+)_'. "
     "Images of a patient stay in one fold.  [default: patterns of known data sets]",
+)
+UNKNOWN_PATIENTS = cloup.option(
+    "--unknown-patients",
+    type=Choice(["own", "refuse", "drop"]),
+    default="own",
+    help="Images without a known patient: own counts each as a patient of its own, refuse stops, drop leaves "
+    "them out.",
 )
 ON_ERROR = cloup.option(
     "--on-error",

@@ -46,6 +46,7 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
     cloup.option(
         "--like-kvasir-v2", type=options.PATH, metavar="DIR", help="Other images in place of Kvasir v2."
     ),
+    options.UNKNOWN_PATIENTS,
     options.ON_ERROR,
     options.ON_DAMAGE,
 )

@@ -10,6 +10,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, one_encoding_of, settings_of
 
 __all__ = ["train"]
@@ -44,7 +45,7 @@ __all__ = ["train"]
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
-@cloup.option_group("Data", options.LAYOUT, options.PATIENT)
+@cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(
@@ -66,7 +67,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     check_store(settings["store"], directory)
     encode = one_encoding_of(settings)
     experiment = Experiment(**settings_of(settings))
-    dataset = experiment.load(directory)
+    dataset = load_dataset(experiment, directory)
     start_keras()
     pipeline, skipped, n_images = experiment.train(dataset, encode)
     card = {

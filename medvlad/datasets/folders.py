@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_indices
-from medvlad.datasets.listing import ListedImage, Listing, Root, check_root
-from medvlad.datasets.patients import compile_group_pattern, find_groups
-from medvlad.images.read import frames_of_file
+from medvlad.datasets.listing import ListedImage, Listing, Root, check_root, class_name_of, counts_in_words
+from medvlad.datasets.patients import Patients, compile_group_pattern, find_groups
+from medvlad.datasets.unknown_patients import check_unknown_patients, treat_unknown
 
 __all__ = ["ImageFolder", "load_image_folder"]
 
@@ -56,6 +57,13 @@ class ImageFolder:
         Patient of each image. None: the patients are not known.
     splits : ndarray of shape (n,), str, or None
         "train" or "test". None: the data set is not split.
+    patient_sources : ndarray of shape (n,), str, or None
+        Where the patient of each image is from: "pattern", "file name", "PatientID", "StudyInstanceUID", or
+        "" if the patient is not known. None: not recorded.
+    kinds : ndarray of shape (n,), str, or None
+        Kind of each file: "DICOM", "NIfTI" or an ending such as ".png". None: not recorded.
+    left_out : mapping of str to mapping of str to int
+        Number of files in formats that are not read, by class and ending. They are not in `paths`.
     """
 
     paths: list[Path]
@@ -63,6 +71,9 @@ class ImageFolder:
     class_names: list[str]
     groups: NDArray[np.str_] | None = None
     splits: NDArray[np.str_] | None = None
+    patient_sources: NDArray[np.str_] | None = None
+    kinds: NDArray[np.str_] | None = None
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -81,12 +92,19 @@ class ImageFolder:
             If `indices` is neither, or a position does not exist.
         """
         index = check_indices(indices, len(self))
-        return ImageFolder(
+
+        def taken(values: NDArray[np.str_] | None) -> NDArray[np.str_] | None:
+            return None if values is None else values[index]
+
+        return replace(
+            self,
             paths=[self.paths[i] for i in index],
             labels=self.labels[index],
             class_names=list(self.class_names),
-            groups=None if self.groups is None else self.groups[index],
-            splits=None if self.splits is None else self.splits[index],
+            groups=taken(self.groups),
+            splits=taken(self.splits),
+            patient_sources=taken(self.patient_sources),
+            kinds=taken(self.kinds),
         )
 
     def subset(self, split: str | None) -> ImageFolder:
@@ -117,7 +135,11 @@ class ImageFolder:
 
 
 def load_image_folder(
-    root: Root, *, split: str | None = None, group_pattern: str | re.Pattern[str] | None = None
+    root: Root,
+    *,
+    split: str | None = None,
+    group_pattern: str | re.Pattern[str] | None = None,
+    unknown_patients: str = "own",
 ) -> ImageFolder:
     """List a folder of images that has one sub-folder for each class.
 
@@ -125,10 +147,13 @@ def load_image_folder(
     named training, testing, valid and validation, in any case. The images of ``val`` are joined to train, as
     the paper did for its chest X-rays: Kaggle's copy keeps 16 of the 5,232 training images there.
 
-    All sub-folders of a class are read. Hidden files, ``__MACOSX`` and files that are not images by their
-    names (`medvlad.images.is_image_name`) are left out, and their number is logged. DICOM files without a
-    file name ending are recognised by their content. A file of several images is listed as ``FILE#0``,
-    ``FILE#1``, ...
+    All sub-folders of a class are read. Hidden files, ``__MACOSX`` and files that are not images are left
+    out, and their number is logged. Files are images by their ending; DICOM by its content, whatever its
+    ending; other pictures without an ending too. Images of formats that are not read (such as .heic or .svs)
+    are left out with a warning, and are counted in `left_out`. A file of several images is listed as
+    ``FILE#0``, ``FILE#1``, ...
+
+    Class folders whose names differ only in how Unicode spells an accent are one class.
 
     Parameters
     ----------
@@ -138,23 +163,31 @@ def load_image_folder(
         Return only this part. None: all images.
     group_pattern : str or compiled regular expression, optional
         Searched in the path relative to `root`, with slashes. Its group named "group", or else its first
-        group, is the patient. None: the patient comes from known names, then from DICOM headers, as a digest
-        of PatientID. Known are the file names ``personN_bacteria_M`` and ``personN_virus_M`` (different
+        group, is the patient. None: the patient comes from DICOM headers, as a digest of PatientID, and from
+        known names. Known are the file names ``personN_bacteria_M`` and ``personN_virus_M`` (different
         patients), ``IM-N-M`` and ``NORMAL2-IM-N-M`` of the paediatric chest X-rays. Known in file names and
         in folders below the class are ``sub-X`` (BIDS), ``patientN``, ``patient_N`` and ``patient-N``.
+        :mod:`medvlad.datasets.dicom_patients` tells which headers and names are one patient.
+    unknown_patients : {"own", "refuse", "drop"}, default="own"
+        What to do with an image whose patient is not known. own: each file counts as a patient of its own; if
+        other patients are known, a warning tells the numbers. refuse: raise InputError. drop: leave it out,
+        with a warning.
 
     Returns
     -------
     ImageFolder
-        `groups` is None if no patient is known. Otherwise an image without a known patient is a group of its
-        own, named by its relative path. Groups do not depend on `split`.
+        `groups` is None if no patient is known and no file has several images. Otherwise a file without a
+        known patient is a group of its own, named by its relative path. Groups do not depend on `split`.
 
     Raises
     ------
     InputError
         If `root` is missing, not a folder, unreadable or empty. If it has a single class, a class without
         images, a test class without training images, or no images of `split`. If `group_pattern` is not a
-        regular expression with a group.
+        regular expression with a group. If a patient is not known and `unknown_patients` is "refuse", or is
+        "drop" and no image of a class would be left.
+    MissingExtraError
+        If a file is DICOM or NIfTI and the extra medical is not installed.
 
     Examples
     --------
@@ -163,6 +196,7 @@ def load_image_folder(
     (5232, ['NORMAL', 'PNEUMONIA'])
     """
     check_split(split)
+    check_unknown_patients(unknown_patients)
     pattern = None if group_pattern is None else compile_group_pattern(group_pattern)
     root = check_root(root)
     listing = Listing()
@@ -176,8 +210,8 @@ def load_image_folder(
         _check_parts(found, parts)
     listing.report(root)
     _check_several_classes(root, found)
-    groups = find_groups(found, pattern)
-    return assemble(root, found, groups).subset(split)
+    found, patients = treat_unknown(found, find_groups(found, pattern), unknown_patients)
+    return assemble(root, found, patients, listing.unread).subset(split)
 
 
 def list_images(root: Root) -> list[str]:
@@ -187,15 +221,17 @@ def list_images(root: Root) -> list[str]:
     ------
     InputError
         If the folder is missing, cannot be read or holds no image.
+    MissingExtraError
+        If a file is DICOM or NIfTI and the extra medical is not installed.
     """
     folder, listing = check_root(root), Listing()
-    files = [folder.joinpath(*parts) for parts in listing.walk(folder)]
+    found = [str(image.path) for image in listing.walk(folder)]
     listing.report(folder)
-    if not files:
+    if not found:
         raise InputError(
             f"there is no image in {str(folder)!r}: give a folder of JPEG, PNG, TIFF, DICOM or NIfTI files"
         )
-    return [str(path) for file in files for path in frames_of_file(file)]
+    return found
 
 
 def check_split(split: object) -> None:
@@ -217,7 +253,7 @@ def check_split(split: object) -> None:
 def _find_parts(root: Path, listing: Listing) -> dict[str, Path] | None:
     """Return the folders of train, val and test. None: the classes lie in `root` itself."""
     here = Listing()
-    folders, images = here.read(root)
+    folders, files = here.read(root)
     parts: dict[str, Path] = {}
     others = []
     for name in folders:
@@ -229,35 +265,65 @@ def _find_parts(root: Path, listing: Listing) -> dict[str, Path] | None:
         else:
             parts[part] = root / name
     if not {"train", "test"} & parts.keys():
+        if parts and others:
+            _log.warning(
+                "%s: the folder %s is taken for a class, because there is no train and no test beside it: "
+                "move it, "
+                "or rename the other folders",
+                root,
+                parts["val"].name,
+            )
         return None
     # A single folder "train" without sub-folders, beside "bus", is the class of that name.
     if len(parts) == 1 and others and not any(Listing().read(folder)[0] for folder in parts.values()):
         return None
     if others:
         _log.warning("%s: folders beside train and test are left out: %s", root, ", ".join(others))
+    if "val" in parts and "test" not in parts:
+        _log.warning(
+            "%s: there is a folder %s but no test, and its images are joined to train: rename it to test if "
+            "it is "
+            "the part to test on",
+            root,
+            parts["val"].name,
+        )
     listing.n_skipped += here.n_skipped
-    listing.n_misplaced += len(images)
+    listing.misplaced(root, files)
     return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
 
 def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing) -> list[ListedImage]:
     """List the images of every class folder in `folder`."""
-    classes, misplaced = listing.read(folder)
-    if not classes:
-        why = "images but no class folders" if misplaced else "no class folders"
+    names, files = listing.read(folder)
+    n_misplaced = listing.misplaced(folder, files)
+    if not names:
+        why = "images but no class folders" if n_misplaced else "no class folders"
         raise InputError(f"folder {str(folder)!r} holds {why}: put the images of each class in a sub-folder")
-    listing.n_misplaced += len(misplaced)
+    spellings: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        spellings[class_name_of(name)].append(name)
     found = []
-    for class_name in classes:
+    for class_name, folders in spellings.items():
+        unread = Listing()
         images = [
-            ListedImage(split, class_name, parts, path, path.relative_to(root).as_posix())
-            for parts in listing.walk(folder / class_name)
-            for path in frames_of_file(folder.joinpath(class_name, *parts))
+            ListedImage(
+                split,
+                class_name,
+                image.parts,
+                image.path,
+                image.path.relative_to(root).as_posix(),
+                image.kind,
+                image.identity,
+            )
+            for name in folders
+            for image in unread.walk(folder / name, class_name)
         ]
         if not images:
-            raise InputError(
-                f"class folder {str(folder / class_name)!r} holds no images: add some or remove the folder"
-            )
+            left_out = counts_in_words({"": unread.unread[class_name]}) if unread.unread else ""
+            why = f"no images that can be read ({left_out} are left out)" if left_out else "no images"
+            what = "convert them to PNG, TIFF or DICOM" if left_out else "add some or remove the folder"
+            raise InputError(f"class folder {str(folder / folders[0])!r} holds {why}: {what}")
+        listing.add(unread)
         found += images
     if _PART_FOLDERS.get(folder.name.casefold()) == "val" and split == "train":
         listing.n_joined += len(found)
@@ -291,7 +357,12 @@ def _check_several_classes(root: Path, found: list[ListedImage]) -> None:
         )
 
 
-def assemble(root: Path, found: list[ListedImage], groups: Mapping[str, str] | None) -> ImageFolder:
+def assemble(
+    root: Path,
+    found: list[ListedImage],
+    patients: Patients | None,
+    left_out: Mapping[str, Mapping[str, int]] | None = None,
+) -> ImageFolder:
     """Make an `ImageFolder` of listed images, sorted by split, class and path.
 
     Parameters
@@ -299,18 +370,27 @@ def assemble(root: Path, found: list[ListedImage], groups: Mapping[str, str] | N
     root : Path
         Folder of the data set, for the log.
     found : list of ListedImage
-    groups : mapping of str to str, or None
-        Relative path to patient. None: the patients are not known.
+    patients : Patients or None
+        None: the patients are not known.
+    left_out : mapping or None
+        Files that are not read, by class and ending. None: there are none.
     """
     ordered = sorted(found, key=lambda i: (i.split == "test", i.class_name, i.relative))
     class_names = sorted({image.class_name for image in found})
     index = {name: i for i, name in enumerate(class_names)}
     splits = [image.split for image in ordered if image.split is not None]
     _log.info("%s: %d images of %d classes", root, len(ordered), len(class_names))
+
+    def texts(of: Mapping[str, str]) -> NDArray[np.str_]:
+        return np.array([of[image.relative] for image in ordered], np.str_)
+
     return ImageFolder(
         paths=[image.path for image in ordered],
         labels=np.array([index[image.class_name] for image in ordered], dtype=np.int64),
         class_names=class_names,
-        groups=None if groups is None else np.array([groups[image.relative] for image in ordered], np.str_),
+        groups=None if patients is None else texts(patients.groups),
         splits=np.array(splits, np.str_) if splits else None,
+        patient_sources=None if patients is None else texts(patients.sources),
+        kinds=np.array([image.kind for image in ordered], np.str_),
+        left_out={name: dict(by_ending) for name, by_ending in sorted((left_out or {}).items())},
     )

@@ -4,21 +4,55 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from medvlad._util.validate import InputError
-from medvlad.images.dicom import holds_an_image, is_dicom
-from medvlad.images.formats import is_image_name
+from medvlad.images.dicom_identity import DicomIdentity
+from medvlad.images.inspect_file import WITHOUT_IMAGE, InspectedFile, inspect_file
 
-__all__ = ["ListedImage", "Listing", "Root", "check_root"]
+__all__ = [
+    "FoundImage",
+    "ListedImage",
+    "Listing",
+    "NamesNobody",
+    "Root",
+    "check_root",
+    "class_name_of",
+    "counts_in_words",
+]
 
 _log = logging.getLogger(__name__)
 
 Root = str | os.PathLike[str]
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # of macOS archives, and thumbnails of Synology servers
+_NO_CLASS = ""
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One image below a folder.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Path of its file relative to the folder.
+    path : Path
+        The image: its file, or ``FILE#N``.
+    kind : str
+        "DICOM", "NIfTI", an ending such as ".png", or "no ending".
+    identity : DicomIdentity or None
+        Digests of the patient of a DICOM file.
+    """
+
+    parts: tuple[str, ...]
+    path: Path
+    kind: str
+    identity: DicomIdentity | None
 
 
 @dataclass(frozen=True)
@@ -31,10 +65,14 @@ class ListedImage:
         "train" or "test". None: the data set is not split.
     class_name : str
     below_class : tuple of str
-        Folders below the class folder, then the name of the file or of the image in it.
+        Folders below the class folder, then the name of the file.
     path : Path
     relative : str
         Path relative to the root of the data set, with slashes.
+    kind : str
+        Kind of file, see `FoundImage`. Empty: unknown.
+    identity : DicomIdentity or None
+        Digests of the patient of a DICOM file.
     """
 
     split: str | None
@@ -42,26 +80,43 @@ class ListedImage:
     below_class: tuple[str, ...]
     path: Path
     relative: str
+    kind: str = ""
+    identity: DicomIdentity | None = None
+
+
+class NamesNobody(str):
+    """Text of a message that names neither a file nor a patient, so that anonymised results may keep it."""
+
+    __slots__ = ()
 
 
 class Listing:
-    """Lists folders and counts the files that are left out."""
+    """Lists folders and counts the files that are left out.
+
+    Attributes
+    ----------
+    unread : dict of str to Counter
+        Number of images that cannot be read: by class, then by ending.
+    """
 
     def __init__(self) -> None:
         self.n_skipped = 0
         self.n_without_image = 0
         self.n_misplaced = 0
         self.n_joined = 0
+        self.unread: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def read(self, folder: Path) -> tuple[list[str], list[str]]:
-        """Return the names of the folders and of the images directly in `folder`, both sorted.
+        """Return the names of the folders and of the files directly in `folder`, both sorted.
+
+        Hidden files are counted, and hidden folders are left out.
 
         Raises
         ------
         InputError
             If the folder cannot be read.
         """
-        folders, images = [], []
+        folders, files = [], []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -69,28 +124,50 @@ class Listing:
                     if entry.is_dir():
                         if not hidden:
                             folders.append(entry.name)
-                    # A broken link counts as an image, so that reading it reports the missing file.
-                    elif not hidden and _is_image(folder / entry.name):
-                        if holds_an_image(folder / entry.name):
-                            images.append(entry.name)
-                        else:
-                            self.n_without_image += 1
+                    elif not hidden:
+                        files.append(entry.name)
                     else:
                         self.n_skipped += 1
         except OSError as error:
             raise InputError(
                 f"folder {str(folder)!r} cannot be read ({error.strerror}): check its permissions"
             ) from error
-        return sorted(folders), sorted(images)
+        return sorted(folders), sorted(files)
+
+    def inspect(self, path: Path, class_name: str = _NO_CLASS) -> InspectedFile:
+        """Inspect a file, and count it if it is left out."""
+        found = inspect_file(path)
+        if found.kind == WITHOUT_IMAGE:
+            self.n_without_image += 1
+        elif found.kind and not found.images:
+            self.unread[class_name][found.kind] += 1
+        elif not found.images:
+            self.n_skipped += 1
+        return found
+
+    def misplaced(self, folder: Path, files: Iterable[str]) -> int:
+        """Count the images among files that lie outside the class folders, and return their number."""
+        found = (inspect_file(folder / name) for name in files)
+        is_image = [one.kind not in ("", WITHOUT_IMAGE) for one in found]
+        n_images = sum(is_image)
+        self.n_misplaced += n_images
+        self.n_skipped += len(is_image) - n_images
+        return n_images
 
     def walk(
-        self, folder: Path, below: tuple[str, ...] = (), above: tuple[Path, ...] = ()
-    ) -> Iterable[tuple[str, ...]]:
-        """Yield the path of every image in `folder` and its sub-folders, relative to it and in parts.
+        self,
+        folder: Path,
+        class_name: str = _NO_CLASS,
+        below: tuple[str, ...] = (),
+        above: tuple[Path, ...] = (),
+    ) -> Iterable[FoundImage]:
+        """Yield every image in `folder` and its sub-folders.
 
         Parameters
         ----------
         folder : Path
+        class_name : str
+            Class of the images, to count those that cannot be read.
         below, above : tuple
             Used by the recursion: the path so far in parts, and the resolved folders on it.
 
@@ -104,11 +181,22 @@ class Listing:
             raise InputError(
                 f"folder {str(folder)!r} is a link to a folder that contains it: remove the link"
             )
-        folders, images = self.read(folder)
-        for name in images:
-            yield (*below, name)
+        folders, files = self.read(folder)
+        for name in files:
+            found = self.inspect(folder / name, class_name)
+            for path in found.images:
+                yield FoundImage((*below, name), path, found.kind, found.identity)
         for name in folders:
-            yield from self.walk(folder / name, (*below, name), (*above, real))
+            yield from self.walk(folder / name, class_name, (*below, name), (*above, real))
+
+    def add(self, other: Listing) -> None:
+        """Add the numbers of another listing."""
+        self.n_skipped += other.n_skipped
+        self.n_without_image += other.n_without_image
+        self.n_misplaced += other.n_misplaced
+        self.n_joined += other.n_joined
+        for class_name, counter in other.unread.items():
+            self.unread[class_name].update(counter)
 
     def report(self, root: Path) -> None:
         """Log the numbers of files that were left out or joined to train."""
@@ -124,11 +212,28 @@ class Listing:
             )
         if self.n_misplaced:
             _log.warning("%s: %d images outside the class folders are left out", root, self.n_misplaced)
+        if self.unread:
+            _log.warning(
+                "%s: %d images are left out, because their formats are not read (%s): convert them to PNG, "
+                "TIFF, DICOM or NIfTI. If one class loses more images than another, results are biased",
+                root,
+                sum(counter.total() for counter in self.unread.values()),
+                counts_in_words(self.unread),
+            )
 
 
-def _is_image(path: Path) -> bool:
-    """Return whether a file is an image by its name, or DICOM without a meaningful file name ending."""
-    return is_image_name(path.name) or (not path.suffix.strip(".0123456789") and is_dicom(path))
+def counts_in_words(counts: Mapping[str, Mapping[str, int]]) -> NamesNobody:
+    """Return numbers by class and kind of file, such as "benign: 3 .heic; malignant: 40 .svs, 1 .img"."""
+    listed = []
+    for class_name, by_kind in sorted(counts.items()):
+        numbers = ", ".join(f"{n} {kind}" for kind, n in sorted(by_kind.items()))
+        listed.append(f"{class_name}: {numbers}" if class_name else numbers)
+    return NamesNobody("; ".join(listed))
+
+
+def class_name_of(folder_name: str) -> str:
+    """Return the class of a folder. Unicode spells an accented letter in two ways, which are one class."""
+    return unicodedata.normalize("NFC", folder_name)
 
 
 def check_root(root: object) -> Path:

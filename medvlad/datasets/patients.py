@@ -1,4 +1,6 @@
-"""Find out which images show the same patient: from a pattern, from file names or from DICOM headers.
+"""Find out which images show the same patient: from a pattern, or from DICOM headers and file names.
+
+The ID of a DICOM header counts more than the name of its file, and the name counts more than the study.
 
 Images of one patient form a group, which cross-validation and bootstrap never divide.
 """
@@ -7,16 +9,30 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from medvlad._util.validate import InputError
+from medvlad.datasets.dicom_patients import DicomFile, join_patients
 from medvlad.datasets.listing import ListedImage
-from medvlad.images.dicom import is_dicom, patient_of
 from medvlad.images.frames import split_frame
 
-__all__ = ["compile_group_pattern", "find_groups"]
+__all__ = ["FROM_NAMES", "UNKNOWN", "Patients", "compile_group_pattern", "find_groups"]
 
 _log = logging.getLogger(__name__)
+
+UNKNOWN = ""
+"""Source of a patient that is not known."""
+
+FROM_NAMES = ("pattern", "file name")
+"""Sources of patients that the names of files tell."""
+_MONTH, _DAY, _YEAR = r"(?:0[1-9]|1[0-2])", r"[0-3]\d", r"(?:19|20)\d\d"
+_DATE = re.compile(
+    rf"[A-Za-z]*[-_. ]?(?:{_YEAR}(?:[-_.]?{_MONTH}(?:[-_.]?{_DAY})?)?|{_DAY}[-_.]?{_MONTH}[-_.]?{_YEAR})"
+)
 
 # The named group of each pattern is the patient.
 _PATIENT_IN_FILE_NAME = (
@@ -55,69 +71,133 @@ def compile_group_pattern(pattern: object) -> re.Pattern[str]:
     return compiled
 
 
-def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> dict[str, str] | None:
+@dataclass(frozen=True)
+class Patients:
+    """Patients of the images of a data set.
+
+    Attributes
+    ----------
+    groups : dict of str to str
+        Relative path of an image to its patient. An image without a known patient is a group of its own,
+        named by the relative path of its file.
+    sources : dict of str to str
+        Relative path to where the patient is from: "pattern", "file name", "PatientID", "StudyInstanceUID",
+        or "" if the patient is not known.
+    """
+
+    groups: dict[str, str]
+    sources: dict[str, str]
+
+
+def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> Patients | None:
     """Return the patient of each image.
 
     Parameters
     ----------
     found : list of ListedImage
     pattern : compiled regular expression or None
-        Searched in the relative path. None: use the known patterns of names, then DICOM headers.
+        Searched in the relative path. None: use DICOM headers and the known patterns of names.
 
     Returns
     -------
-    dict of str to str, or None
-        Relative path to patient. An image without a patient is a group of its own, named by its path. None:
-        no image has a patient.
+    Patients or None
+        None: no image has a patient, and no file has several images.
     """
-    patients = {
-        image.relative: _known_patient(image.below_class)
-        if pattern is None
-        else _searched_patient(image.relative, pattern)
-        for image in found
-    }
-    if pattern is not None and not any(patients.values()):
-        _log.warning(
-            "group_pattern %r matches no image, for example not %r: no patient groups are used",
-            pattern.pattern,
-            found[0].relative,
-        )
-    patients = _complete_from_files(found, patients, read_dicom=pattern is None)
-    n_unknown = sum(not patient for patient in patients.values())
-    if n_unknown == len(patients):
+    if pattern is None:
+        names = {image.relative: _known_patient(image) for image in found}
+        patients = _with_headers(found, names)
+    else:
+        names = {image.relative: _searched_patient(image.relative, pattern) for image in found}
+        patients = {relative: (name, "pattern") for relative, name in names.items() if name}
+        if not patients:
+            _log.warning(
+                "group_pattern=%r matches no image, for example not %r: no patient groups are used",
+                pattern.pattern,
+                found[0].relative,
+            )
+    _warn_of_doubtful_names(
+        found, {one: patient for one, (patient, how) in patients.items() if how in FROM_NAMES}
+    )
+    files = {image.relative: _relative_file(image) for image in found}
+    if not patients and all(file == relative for relative, file in files.items()):
         return None
-    if n_unknown:
-        _log.info("%d images whose names do not tell the patient are groups of their own", n_unknown)
-    return {relative: patient or relative for relative, patient in patients.items()}
+    return Patients(
+        {one: patients[one][0] if one in patients else files[one] for one in files},
+        {one: patients[one][1] if one in patients else UNKNOWN for one in files},
+    )
 
 
-def _complete_from_files(
-    found: list[ListedImage], patients: dict[str, str | None], *, read_dicom: bool
-) -> dict[str, str | None]:
-    """Fill in missing patients from DICOM headers. Images of one file always belong to one patient."""
-    in_file: dict[Path, str | None] = {}
+def _with_headers(found: list[ListedImage], names: Mapping[str, str | None]) -> dict[str, tuple[str, str]]:
+    """Return patient and source of each image whose file name or header tells the patient."""
+    files: dict[Path, DicomFile] = {}
+    of_others = set[str]()
     for image in found:
-        if patients[image.relative]:
-            continue
-        file, frame = split_frame(image.path)
-        if file not in in_file:
-            in_file[file] = patient_of(file) if read_dicom and is_dicom(file) else None
-        of_file = None if frame is None else image.relative.rpartition("#")[0]
-        patients[image.relative] = in_file[file] or of_file
+        name = names[image.relative]
+        if image.identity is not None:
+            files[split_frame(image.path)[0]] = DicomFile(image.identity, image.class_name, name)
+        elif name:
+            of_others.add(name)
+    in_headers, of_names = join_patients(files, of_others)
+    patients = {}
+    for image in found:
+        name = names[image.relative]
+        in_header = None if image.identity is None else in_headers.get(split_frame(image.path)[0])
+        if in_header is not None:
+            patients[image.relative] = in_header
+        elif name:
+            patients[image.relative] = of_names.get(name, name), "file name"
     return patients
 
 
+def _relative_file(image: ListedImage) -> str:
+    return image.relative if split_frame(image.path)[1] is None else image.relative.rpartition("#")[0]
+
+
+def _warn_of_doubtful_names(found: list[ListedImage], patients: Mapping[str, str]) -> None:
+    """Log a warning if what file names tell looks like dates or classes and not like patients."""
+    if len(patients) < 2:
+        return
+    classes: defaultdict[str, set[str]] = defaultdict(set)
+    for image in found:
+        if image.relative in patients:
+            classes[patients[image.relative]].add(image.class_name)
+    smallest = min(Counter(image.class_name for image in found if image.relative in patients).values())
+    n_classes = len({image.class_name for image in found})
+    in_all = sorted(patient for patient, own in classes.items() if len(own) == n_classes)
+    dates = [patient for patient in classes if _DATE.fullmatch(patient)]
+    if len(dates) == len(classes):
+        why = "all of them look like years or dates"
+    elif len(classes) == 1 and in_all:
+        why = "all images have the same"
+    elif len(classes) <= n_classes and smallest > 1 and len(patients) == len(found):
+        why = "they are not more than the classes"
+    elif len(classes) < smallest and in_all:
+        why = "they are fewer than the images of the smallest class, and some are in all classes"
+    else:
+        return
+    example = in_all[0] if in_all else min(classes)
+    _log.warning(
+        "the patients that file names tell may be none: %d images have %d patients, such as %s, and "
+        f"{why}. If they are no patients, give the right part of the names with `group_pattern`",
+        len(patients),
+        len(classes),
+        example,
+    )
+
+
 def _searched_patient(relative: str, pattern: re.Pattern[str]) -> str | None:
-    match = pattern.search(relative)
+    match = pattern.search(unicodedata.normalize("NFC", relative))
     return match.group("group" if "group" in pattern.groupindex else 1) if match else None
 
 
-def _known_patient(below_class: tuple[str, ...]) -> str | None:
-    stem = Path(below_class[-1]).stem
-    for known in _PATIENT_IN_FILE_NAME:
+def _known_patient(image: ListedImage) -> str | None:
+    *folders, file = (unicodedata.normalize("NFC", name) for name in image.below_class)
+    stem = Path(file).stem
+    # Viewers export DICOM as IM-0001-0001, where the first number is a series and not a patient.
+    for known in _PATIENT_IN_FILE_NAME if image.kind != "DICOM" else ():
         if match := known.match(stem):
             return match["group"]
-    for name in (*below_class[:-1], stem):
+    for name in (*folders, stem):
         for known in _PATIENT_IN_ANY_NAME:
             if match := known.search(name):
                 patient = match["group"]

@@ -25,6 +25,7 @@ from typing import Any
 from medvlad._util.atomic_file import new_file
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.listing import NamesNobody
 
 __all__ = ["Pseudonyms", "anonymise_results", "anonymise_warning", "is_pseudonym"]
 
@@ -157,8 +158,8 @@ def is_pseudonym(name: str) -> bool:
 def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
     """Replace file names in the results of an evaluation, in place.
 
-    Skipped and damaged images get pseudonyms. The file of weights keeps its name but not its folder. The
-    folder of the data set becomes None. Names of classes stay.
+    Skipped and damaged images and examples of patients get pseudonyms. The file of weights keeps its name but
+    not its folder. The folder of the data set becomes None. Names of classes stay.
 
     Parameters
     ----------
@@ -176,7 +177,12 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
         )
     settings = results["settings"]
     settings["weights"] = Path(settings["weights"]).name
-    results["dataset"]["root"] = None
+    dataset = results["dataset"]
+    dataset["root"] = None
+    dataset["patient_examples"] = [
+        {"image": names.image(one["image"]), "patient": names.patient(one["patient"])}
+        for one in dataset.get("patient_examples", [])
+    ]
 
 
 def anonymise_warning(message: str, arguments: Any, dataset: ImageFolder, names: Pseudonyms) -> str:
@@ -187,8 +193,8 @@ def anonymise_warning(message: str, arguments: Any, dataset: ImageFolder, names:
     message : str
         Message with %-placeholders.
     arguments : tuple
-        Values of the placeholders. Numbers and names of classes stay, patients become pseudonyms, and other
-        texts become "(left out)".
+        Values of the placeholders. Numbers, names of classes and `NamesNobody` stay, patients become
+        pseudonyms, and other texts become "(left out)".
     dataset : ImageFolder
         Images that the warning is about, for the names of patients and classes.
     names : Pseudonyms
@@ -201,7 +207,7 @@ def anonymise_warning(message: str, arguments: Any, dataset: ImageFolder, names:
     known = set(dataset.class_names)
 
     def shown(value: Any) -> Any:
-        if isinstance(value, numbers.Number):
+        if isinstance(value, numbers.Number | NamesNobody):
             return value
         text = str(value)
         if text in groups:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import SPLITS, ImageFolder, assemble, check_split, load_image_folder
 from medvlad.datasets.listing import ListedImage, Listing, Root, check_root
+from medvlad.datasets.unknown_patients import check_unknown_patients
 
 __all__ = ["LAYOUTS", "load_chest_xray", "load_kvasir_v2", "load_mini_mit", "load_mit_indoor"]
 
@@ -135,7 +137,7 @@ def load_mini_mit(root: Root, *, split: str | None = None, random_state: int = 0
     return _assemble_mit(root, drawn).subset(split)
 
 
-def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
+def load_chest_xray(root: Root, *, split: str | None = None, unknown_patients: str = "own") -> ImageFolder:
     """List the paediatric chest X-rays (Kermany, Zhang & Goldbaum 2018) with their official split.
 
     Kaggle's copy keeps 16 of the training images in a folder ``val``. They are joined to train, which gives
@@ -147,6 +149,8 @@ def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
         Folder with ``train``, ``test`` and optionally ``val``, each with ``NORMAL`` and ``PNEUMONIA``.
     split : {"train", "test"} or None
         Return only this part. None: all images.
+    unknown_patients : {"own", "refuse", "drop"}, default="own"
+        As in `load_image_folder`.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
         If `load_image_folder` would raise one, if the classes differ, or if train or test is missing.
     """
     check_split(split)
-    data = load_image_folder(root)
+    data = load_image_folder(root, unknown_patients=unknown_patients)
     _check_class_names(root, data, ("NORMAL", "PNEUMONIA"), "the chest X-rays have")
     counts = {part: 0 if data.splits is None else int((data.splits == part).sum()) for part in SPLITS}
     for part, count in counts.items():
@@ -178,7 +182,9 @@ def load_chest_xray(root: Root, *, split: str | None = None) -> ImageFolder:
     return data.subset(split)
 
 
-def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
+def load_kvasir_v2(
+    root: Root, *, split: str | None = None, random_state: int = 0, unknown_patients: str = "own"
+) -> ImageFolder:
     """List Kvasir v2 (Pogorelov et al. 2017), split 80 to 20 by a seeded draw in each class.
 
     The set has no official split. The paper has 6,400 + 1,600 images. A fifth of each class, rounded, becomes
@@ -195,6 +201,8 @@ def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 
         Return only this part. None: all images.
     random_state : int, default 0
         Seed of the split. It must be a number, so that one call for train and one for test draw the same.
+    unknown_patients : {"own", "refuse", "drop"}, default="own"
+        As in `load_image_folder`.
 
     Returns
     -------
@@ -208,7 +216,7 @@ def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 
     """
     check_split(split)
     rng = _seeded(random_state)
-    data = load_image_folder(root)
+    data = load_image_folder(root, unknown_patients=unknown_patients)
     _check_class_names(root, data, KVASIR_V2_CLASSES, "Kvasir v2 has")
     if data.splits is not None:
         raise InputError(
@@ -236,9 +244,7 @@ def load_kvasir_v2(root: Root, *, split: str | None = None, random_state: int = 
         order["train"] += sorted(shuffled[n_test:].tolist())
     ordered = data.take(order["train"] + order["test"])
     splits = np.repeat(SPLITS, [len(order[part]) for part in SPLITS])
-    return ImageFolder(ordered.paths, ordered.labels, ordered.class_names, ordered.groups, splits).subset(
-        split
-    )
+    return replace(ordered, splits=splits).subset(split)
 
 
 def _seeded(random_state: object) -> np.random.Generator:
@@ -332,7 +338,14 @@ def _assemble_mit(root: Path, chosen: Mapping[str, Iterable[_Name]]) -> ImageFol
 class Layout(Protocol):
     """Signature that all loaders in `LAYOUTS` share."""
 
-    def __call__(self, root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
+    def __call__(
+        self,
+        root: Root,
+        *,
+        split: str | None = None,
+        random_state: int = 0,
+        unknown_patients: str = "own",
+    ) -> ImageFolder:
         """List the data set in `root`."""
         ...
 
@@ -340,17 +353,34 @@ class Layout(Protocol):
 def _without_seed(loader: Callable[..., ImageFolder]) -> Layout:
     """Add the unused argument `random_state` to a loader that draws nothing."""
 
-    def load(root: Root, *, split: str | None = None, random_state: int = 0) -> ImageFolder:
+    def load(
+        root: Root, *, split: str | None = None, random_state: int = 0, unknown_patients: str = "own"
+    ) -> ImageFolder:
         del random_state
-        return loader(root, split=split)
+        return loader(root, split=split, unknown_patients=unknown_patients)
+
+    return load
+
+
+def _without_patients(loader: Callable[..., ImageFolder]) -> Callable[..., ImageFolder]:
+    """Add the argument `unknown_patients` to the loader of a data set that knows no patients."""
+
+    def load(*args: Any, unknown_patients: str = "own", **settings: Any) -> ImageFolder:
+        if check_unknown_patients(unknown_patients) != "own":
+            raise InputError(
+                f"this layout knows no patients, so unknown_patients={unknown_patients!r} would leave no "
+                "image: use "
+                "unknown_patients='own'"
+            )
+        return loader(*args, **settings)
 
     return load
 
 
 LAYOUTS: dict[str, Layout] = {
     "folder": _without_seed(load_image_folder),
-    "mit-indoor": _without_seed(load_mit_indoor),
-    "mini-mit": load_mini_mit,
+    "mit-indoor": _without_seed(_without_patients(load_mit_indoor)),
+    "mini-mit": _without_patients(load_mini_mit),
     "chest-xray": _without_seed(load_chest_xray),
     "kvasir-v2": load_kvasir_v2,
 }

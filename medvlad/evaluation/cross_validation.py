@@ -291,10 +291,16 @@ def inner_folds(
     ordered = sorted(penalties)
     n_classes = int(labels.max()) + 1
     n_folds = min(folds, int(units_per_class(labels, groups, n_classes).min()))
-    if n_folds < 2:
+    if folds < 2:
         raise InputError(
-            "choosing C and calibration need folds=2 or more, and at least 2 training images (patients, if "
-            "known) of each class: use more folds or images, or use a number for C and calibration=None"
+            f"choosing C and calibration need folds=2 or more, got {folds}: use a number for C and "
+            "calibration=None otherwise"
+        )
+    if n_folds < 2:
+        what = "images" if groups is None else "patients"
+        raise InputError(
+            f"choosing C and calibration need at least 2 training {what} of each class, but a class has one: "
+            f"{_more(groups)}, or use a number for C and calibration=None"
         )
     decision = np.empty((len(ordered), len(labels), n_classes))
     scores = np.empty((n_folds, len(ordered)))
@@ -347,13 +353,22 @@ def _parts(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part
     smallest = int(counts.min())
     if folds > smallest:
         what = "images" if dataset.groups is None else "patients"
-        advice = f"use folds={smallest} or fewer" if smallest >= 2 else f"add {what}"
+        advice = _more(dataset.groups)
+        if smallest >= 2:
+            advice = "use folds=2" if smallest == 2 else f"use folds={smallest} or fewer"
         raise InputError(
             f"folds={folds} needs at least {folds} {what} in every class, but class "
             f"{dataset.class_names[int(counts.argmin())]!r} has {smallest}: {advice}, or give a train and a "
             "test folder"
         )
     yield from _folds(dataset.labels, dataset.groups, folds, random_state)
+
+
+def _more(groups: NDArray[Any] | None) -> str:
+    """Return how to get more independent images of a class."""
+    if groups is None:
+        return "add images of it"
+    return "add patients of it, or name the patients with group_pattern=REGEX if the groups are none"
 
 
 def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
@@ -367,7 +382,7 @@ def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.
     if missing:
         raise InputError(
             f"one fold has no training image of {missing}, because folds keep the images of a patient "
-            "together: use another number of folds, add patients or remove the class"
+            "together: use another `random_state`, add patients of this class or remove the class"
         )
     if len(test) == 0:
         raise InputError("the test part has no usable image: add some, or give a folder without a test part")

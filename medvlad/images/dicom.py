@@ -1,4 +1,4 @@
-"""Read one frame of a DICOM file (extra medical), and who its patient is.
+"""Read one frame of a DICOM file (extra medical), and what a listing needs to know of the file.
 
 :mod:`medvlad.images.dicom_file` opens the file, :mod:`medvlad.images.dicom_pixels` decodes the frame, and
 :mod:`medvlad.images.dicom_levels` describes how stored numbers become grey levels. Colour of 8 bits is not
@@ -7,19 +7,20 @@ changed.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.dicom_file import DicomFile, UnsupportedSyntaxError, begins_like_dicom, open_dicom
+from medvlad.images.dicom_identity import IDENTITY_TAGS, DicomIdentity, identity_of
 from medvlad.images.dicom_levels import to_eight_bits
 from medvlad.images.dicom_pixels import count_frames, decode_frame, stated_frames
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
@@ -27,11 +28,11 @@ from medvlad.images.signatures import SIGNATURE_BYTES, image_kind
 
 __all__ = [
     "DICOM_SUFFIXES",
+    "DicomFacts",
     "count_dicom",
-    "holds_an_image",
+    "dicom_facts",
     "is_dicom",
     "is_dicom_file",
-    "patient_of",
     "quiet_pydicom",
     "read_dicom",
 ]
@@ -65,24 +66,48 @@ def is_dicom_file(path: Path, file: BinaryIO) -> bool:
     return path.name.lower().endswith(DICOM_SUFFIXES) and image_kind(beginning) is None
 
 
-def holds_an_image(path: Path) -> bool:
-    """Return whether a file may hold an image.
+@dataclass(frozen=True)
+class DicomFacts:
+    """What a listing needs to know of a DICOM file.
 
-    Returns
-    -------
-    bool
-        False only for a DICOM file of another kind: a directory (DICOMDIR), a report, a PDF, a plan, a
-        waveform. True for a damaged file, so that reading it reports the reason.
+    Attributes
+    ----------
+    n_frames : int
+        Number of images. 1 also if it cannot be told, so that reading reports the reason.
+    has_image : bool
+        False: the file holds something else: a directory (DICOMDIR), a report, a PDF, a plan, a waveform.
+    identity : DicomIdentity or None
+        Digests of the patient and the study. None: the header is damaged.
     """
-    if not path.is_file():
-        return True
+
+    n_frames: int
+    has_image: bool
+    identity: DicomIdentity | None
+
+
+def dicom_facts(file: BinaryIO, path: Path) -> DicomFacts:
+    """Return number of frames and identity of an open DICOM file, whose header is read once.
+
+    Raises
+    ------
+    MissingExtraError
+        If pydicom is not installed.
+    """
+    pydicom = _pydicom()
     try:
-        with path.open("rb") as file:
-            if not begins_like_dicom(file):
-                return True
-            return _has_image(open_dicom(_pydicom(), file, _IMAGE_TAGS))
-    except Exception:  # damaged files make pydicom raise almost anything
-        return True
+        opened = open_dicom(pydicom, file, [*_FRAME_TAGS, *_IMAGE_TAGS, *IDENTITY_TAGS])
+    except Exception:  # damaged files make pydicom raise almost anything; reading the pixels reports it
+        return DicomFacts(1, True, None)
+    try:
+        has_image = _has_image(opened)
+        n_frames = _counted(pydicom, opened, path) if has_image else 0
+    except Exception:
+        n_frames, has_image = 1, True
+    try:
+        identity = identity_of(opened.header)
+    except Exception:
+        identity = None
+    return DicomFacts(n_frames, has_image, identity)
 
 
 def _has_image(opened: DicomFile) -> bool:
@@ -100,10 +125,6 @@ def _pydicom() -> ModuleType:
     return import_extra("pydicom", "medical", "DICOM")
 
 
-def _header(file: BinaryIO, *, tags: list[str] | None = None) -> Any:
-    return open_dicom(_pydicom(), file, tags).header
-
-
 def count_dicom(path: Path) -> int:
     """Return the number of frames of a DICOM file. More frames than NumberOfFrames says are logged.
 
@@ -118,9 +139,13 @@ def count_dicom(path: Path) -> int:
     """
     pydicom = _pydicom()
     with path.open("rb") as file:
-        opened = open_dicom(pydicom, file, _FRAME_TAGS)
-        n_frames = _n_frames(pydicom, opened, path)
-        stated = stated_frames(opened)
+        return _counted(pydicom, open_dicom(pydicom, file, _FRAME_TAGS), path)
+
+
+def _counted(pydicom: ModuleType, opened: DicomFile, path: Path) -> int:
+    """Return the number of frames, and log it if the header says less."""
+    n_frames = _n_frames(pydicom, opened, path)
+    stated = stated_frames(opened)
     if n_frames > stated:
         _log.warning(
             "%s holds %d frames, but its NumberOfFrames is %d: all of them are used", path, n_frames, stated
@@ -133,44 +158,6 @@ def _n_frames(pydicom: ModuleType, opened: DicomFile, path: Path) -> int:
     if n_frames > max_frames():
         raise too_many_frames(str(path))
     return n_frames
-
-
-def patient_of(path: Path) -> str | None:
-    """Return a digest that identifies the patient of a DICOM file.
-
-    The digest is the first 16 hexadecimal digits of the SHA-256 of PatientID and IssuerOfPatientID, or of
-    StudyInstanceUID if there is no ID. It keeps identifiers out of sight, but it is not a secret: anyone who
-    can list all possible IDs can find the one that fits.
-
-    Returns
-    -------
-    str or None
-        None: the file has neither ID nor study, or is damaged.
-
-    Raises
-    ------
-    MissingExtraError
-        If pydicom is not installed.
-    """
-    tags = ["PatientID", "IssuerOfPatientID", "StudyInstanceUID"]
-    try:
-        with path.open("rb") as file:
-            header = _header(file, tags=tags)
-        patient, issuer = (str(header.get(tag) or "").strip() for tag in tags[:2])
-        # The raw element: pydicom would quote an invalid value in a warning and in its log.
-        study = _text(header.get_item(tags[2]))
-    except Exception:  # damaged files make pydicom raise almost anything; reading the pixels reports it
-        return None
-    if not patient and not study:
-        return None
-    text = f"patient {patient} {issuer}" if patient else f"study {study}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _text(element: Any) -> str:
-    """Return the text of a raw element."""
-    value = b"" if element is None else element.value or b""
-    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()
 
 
 def read_dicom(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 from PIL import features
 
@@ -12,7 +13,10 @@ from medvlad.images.nifti import NIFTI_SUFFIXES
 __all__ = [
     "FORMATS_IN_WORDS",
     "IMAGE_SUFFIXES",
+    "NO_ENDING",
     "PILLOW_FORMATS",
+    "UNREAD_SUFFIXES",
+    "ending_of",
     "is_image_name",
     "unsupported",
 ]
@@ -75,3 +79,36 @@ def is_image_name(name: str) -> bool:
     """Return whether a folder's file of this name is read as an image."""
     endings = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES)
     return name.lower().endswith(endings)
+
+
+NO_ENDING = "no ending"
+"""What :func:`ending_of` returns for "IM_0001" and "1.2.840.17"."""
+
+_UNREAD = {
+    "photographs and drawings": """
+        .heic .heif .jxl .jpc .jpf .jph .jls .jxr .wdp .apng .pbm .pnm .pam .pfm
+        .tga .pcx .ico .dds .exr .psd .xcf .svg .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf
+    """,
+    "volumes": """
+        .img .ima .mha .mhd .mgz .mgh .nrrd .nhdr .mnc .rec .fits .fit .fts .img.gz .dcm.gz .nii.bz2 .nii.xz
+        .nii.zst
+    """,
+    "microscopes and slides": """
+        .svs .ndpi .scn .mrxs .vms .vmu .bif .svslide .czi .lif .lsm .nd2 .oib .oif .vsi .stk .ims
+    """,
+    "videos": ".mp4 .avi .mov .mkv .mpg .mpeg .wmv .webm",
+}
+
+UNREAD_SUFFIXES = frozenset(chain.from_iterable(endings.split() for endings in _UNREAD.values()))
+"""Endings, in lower case, of images that are not read. A file with DICOM content is read anyway."""
+
+_COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+
+def ending_of(name: str) -> str:
+    """Return the ending of a file name in lower case: ".png", ".nii.gz", or `NO_ENDING`."""
+    path = Path(name.lower())
+    ending = path.suffix
+    if ending in _COMPRESSIONS:
+        ending = Path(path.stem).suffix + ending
+    return ending if ending.strip(".0123456789") else NO_ENDING

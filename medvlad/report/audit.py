@@ -10,6 +10,7 @@ from PIL import Image
 
 from medvlad._util.validate import InputError
 from medvlad.audit.finding import plural
+from medvlad.audit.run import patients_of_audit
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.images.frames import split_frame
 from medvlad.images.read import load_image
@@ -37,7 +38,7 @@ def audit_page(found: dict[str, Any], *, names: Pseudonyms | None = None, pictur
     -------
     Page
     """
-    patients = "patients unknown" if found["n_patients"] is None else plural(found["n_patients"], "patient")
+    patients = patients_of_audit(found) or "patients unknown"
     n_images = plural(found["n_images"], "image")
     page = Page(f"Audit of {Path(found['root']).name or 'images'}", f"{n_images}, {patients}.")
     page.heading("Findings")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import make_output_folder
+from medvlad.datasets.describe import patients_in_words
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.encoders.recipe import encoder_steps
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
@@ -20,6 +21,7 @@ from medvlad.experiment import Evaluation
 from medvlad.explain import evidence_picture, is_additive, largest_evidence
 from medvlad.images.write import png
 from medvlad.report import plots
+from medvlad.report.dataset import add_dataset
 from medvlad.report.html import Page, Picture
 from medvlad.report.pictures import (
     N_CLUSTERS,
@@ -124,6 +126,7 @@ def write_report(
         if pictures:
             _errors(page, kept, evaluation, name, errors[name], largest)
             _clusters(page, kept, evaluation, name)
+    add_dataset(page, results["dataset"])
     _settings(page, results)
     had_one = (folder / "report.html").exists()
     written = page.write(folder / "report.html")
@@ -230,7 +233,8 @@ class _Kept:
 
 def _first_lines(results: dict[str, Any]) -> Page:
     dataset, first = results["dataset"], results["results"][0]
-    patients = "" if dataset["n_groups"] is None else f" of {dataset['n_groups']} patients"
+    known = patients_in_words(dataset)
+    patients = "" if known is None else f" of {known}"
     page = Page(
         f"{results['settings']['model']} on {Path(dataset.get('root') or 'images').name}",
         f"{dataset['n_images']} images{patients}, {len(dataset['class_names'])} classes. "

@@ -106,7 +106,7 @@ def test_near_duplicates_are_in_the_summary(near):
 def test_near_duplicates_of_one_patient_are_a_note(rng, tmp_path):
     root = write_set(tmp_path, rng, n=2, parts=("",))
     copied(rng, root, "a/patient1_1.png", "a/patient1_2.jpg")
-    assert kinds_of(root) == {"near_duplicates": "note"}
+    assert kinds_of(root) == {"near_duplicates": "note", "unknown_patients": "warning"}
 
 
 def test_near_duplicates_of_two_patients_are_a_warning(rng, tmp_path):

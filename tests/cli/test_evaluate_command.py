@@ -154,6 +154,71 @@ def test_a_pattern_names_the_patients(runs_with_patients):
     assert results["settings"]["group_pattern"] == "(case[0-9]+)x"
 
 
+def test_patients_from_names_are_shown_by_three_examples(runs_with_patients):
+    results, _, _ = runs_with_patients[1]
+    examples = results["dataset"]["patient_examples"]
+    assert [one["patient"] for one in examples] == ["case0", "case1", "case2"]
+    assert all(f"/{one['patient']}x" in one["image"] for one in examples)
+
+
+@pytest.fixture(scope="module")
+def run_with_unknown_patients(tmp_path_factory, small_weights):
+    """Results, page and standard error of a run in which half of the training patients are unknown."""
+    folder = tmp_path_factory.mktemp("unknown")
+    images = write_striped_images(folder / "images", np.random.default_rng(1))
+    for path in list(images.rglob("*.png")):
+        if path.parent.name == "upright":
+            path.rename(path.with_name(f"patient{path.parent.parent.name == 'test':d}{path.name}"))
+    (images / "train" / "lying" / "slide.svs").touch()
+    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    out = folder / "out"
+    status, _, error = run_command(*arguments, "--out", out, "--anonymise")
+    assert status == 0
+    page = out / "report.html"
+    return json.loads((out / "results.json").read_text()), page.read_text() if page.exists() else None, error
+
+
+def test_unknown_patients_are_in_the_results_and_the_report(run_with_unknown_patients):
+    results, page, _ = run_with_unknown_patients
+    counts = results["dataset"]["patients"]
+    assert counts["lying"][".png"] == {"known": 0, "unknown": 10}
+    assert counts["upright"][".png"] == {"known": 10, "unknown": 0}
+    told = "the patient of 10 of 20 images is not known (lying: 10 of 10 .png; upright: 0 of 10 .png)"
+    assert any(told in warning for warning in results["warnings"])
+    if page is not None:
+        assert "images of known patients" in page
+        assert told in page
+
+
+def test_unknown_patients_are_not_counted_as_known(run_with_unknown_patients):
+    results, page, _ = run_with_unknown_patients
+    assert (results["dataset"]["n_groups"], results["dataset"]["n_known_patients"]) == (20, 10)
+    assert page is None or "20 images of 10 patients and 10 files of unknown patients" in page
+
+
+def test_files_left_out_are_in_the_results_and_the_report(run_with_unknown_patients):
+    results, page, _ = run_with_unknown_patients
+    assert results["dataset"]["left_out"] == {"lying": {".svs": 1}}
+    assert any("formats are not read (lying: 1 .svs)" in warning for warning in results["warnings"])
+    if page is not None:
+        assert ".svs" in page
+
+
+def test_examples_of_patients_are_shown_on_standard_error_only_by_name(run_with_unknown_patients):
+    results, page, error = run_with_unknown_patients
+    assert "file names tell patients, such as 'patient" in error
+    assert all(one["patient"].startswith("patient-") for one in results["dataset"]["patient_examples"])
+    assert all(one["image"].startswith("image-") for one in results["dataset"]["patient_examples"])
+    assert "patient0" not in json.dumps(results) + (page or "")
+
+
+def test_unknown_patients_can_be_refused(run, images):
+    status, _, error = run("evaluate", images, *NETWORK, "--unknown-patients", "refuse")
+    assert status == 2
+    assert "--unknown-patients refuse" in error
+    assert "--patient REGEX" in error
+
+
 def test_patients_in_both_parts_are_a_warning_in_the_results(runs_with_patients):
     results, _, page = runs_with_patients[1]
     assert any("too optimistic" in warning for warning in results["warnings"])

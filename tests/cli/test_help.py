@@ -16,6 +16,7 @@ from medvlad.backends import BACKENDS
 from medvlad.cli import cli
 from medvlad.cli.evaluate import evaluate
 from medvlad.datasets.published import LAYOUTS
+from medvlad.datasets.unknown_patients import UNKNOWN_PATIENTS
 from medvlad.encoders.recipe import PRESETS
 from medvlad.evaluation.calibration import METHODS
 from medvlad.extraction.engines import DTYPES, ENGINES
@@ -110,6 +111,7 @@ def test_the_examples_are_commands_with_options_that_exist(path):
         ("resize", RESIZE_FILTERS),
         ("backend", ("auto", *BACKENDS)),
         ("preset", PRESETS),
+        ("unknown_patients", UNKNOWN_PATIENTS),
         ("calibration", ("none", *METHODS)),
         ("colour_profile", COLOUR_PROFILES),
         ("on_damage", ["stop" if one == "raise" else one for one in ON_DAMAGE]),

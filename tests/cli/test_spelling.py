@@ -37,6 +37,8 @@ from medvlad.cli.train import train
         ("descriptor_norm=False", "--no-l2-descriptors"),
         ("tiles=((1, 1), (2, 2))", "--tiles 1x1,2x2"),
         ("group_pattern='(case[0-9]+)_'", "--patient '(case[0-9]+)_'"),
+        ("unknown_patients='drop'", "--unknown-patients drop"),
+        ("name them with group_pattern=REGEX, or stop", "name them with --patient REGEX, or stop"),
         ("(folds=2)", "(--folds 2)"),
         ("encodings=('avg', 'vlad64')", "--encode avg,vlad64"),
     ],

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from support.marked_dicom import DATE, ROOT, WORD, dicom, found_in
+from support.marked_dicom import DATE, ROOT, WORD, dicom, found_in, patient_of
 
 from medvlad.datasets.pseudonyms import Pseudonyms, is_pseudonym
-from medvlad.images.dicom import patient_of
 
 TESTS = Path(__file__).parents[1]
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu", "--weights", "net.weights.h5"]

@@ -80,8 +80,16 @@ def test_a_codebook_that_was_fitted_on_the_images_shortens_their_residuals(rng):
             3,
             "folds=3 needs at least 3 images in every class, but class 'class1' has 2",
         ),
-        ([0, 0, 0, 1, 1], None, 3, "use folds=2 or fewer"),
+        ([0, 0, 0, 1, 1], None, 3, r"has 2: use folds=2, or give"),
         ([0, 0, 0, 0, 1, 1, 1], list("aabbccc"), 2, "2 patients in every class, but class 'class1' has 1"),
+        (
+            [0, 0, 0, 0, 1, 1, 1],
+            list("aabbccc"),
+            2,
+            "add patients of it, or name the patients with group_pat",
+        ),
+        ([0] * 4 + [1] * 3, None, 4, "use folds=3 or fewer"),
+        ([0, 0, 0, 1], None, 2, "has 1: add images of it, or give a train"),
         ([0, 0, 1, 1], None, 1, "folds=1 must be at least 2"),
         ([0, 0, 1, 1], None, 0, "folds must be an integer of at least 1, got 0"),
     ],
@@ -105,6 +113,7 @@ def test_patients_of_several_classes_may_leave_a_fold_without_a_class():
         except InputError as error:
             refused += 1
             assert "one fold has no training image of class" in str(error)  # noqa: PT017
+            assert "use another `random_state`" in str(error)  # noqa: PT017  (other numbers are not allowed)
         else:
             assert len(decided.tested) == 13
     assert refused > 0

@@ -69,7 +69,7 @@ def test_without_a_c_to_choose_from_it_is_refused(few):
 def test_one_patient_of_a_class_is_refused(few):
     descriptors, labels = few
     alone = np.array(["one" if label else f"p{i}" for i, label in enumerate(labels)])
-    with pytest.raises(InputError, match=r"need folds=2 or more, and at least 2 training images \(patients"):
+    with pytest.raises(InputError, match=r"need at least 2 training patients of each class.*: add patients"):
         inner_folds(descriptors, labels, alone, GlobalPool(), WideLinearSVC(), [1.0])
 
 

@@ -7,10 +7,9 @@ import warnings
 
 import numpy as np
 import pytest
-from support.marked_dicom import DATE, ROOT, WORD, dicom, found_in
+from support.marked_dicom import DATE, ROOT, WORD, dicom, found_in, patient_of
 
 from medvlad import InputError
-from medvlad.images.dicom import patient_of
 from medvlad.images.read import list_frames, load_image
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")

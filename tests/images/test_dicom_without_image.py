@@ -10,11 +10,15 @@ from support.unusual_dicom import BIG, EXPLICIT, IMPLICIT, body, image_of, pydic
 
 from medvlad import InputError, load_image_folder
 from medvlad.datasets.folders import list_images
-from medvlad.images.dicom import holds_an_image
+from medvlad.images.inspect_file import inspect_file
 from medvlad.images.read import load_image
 
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
 RAMP = np.arange(16, dtype=np.uint16).reshape(4, 4)
+
+
+def holds_an_image(path):
+    return bool(inspect_file(path).images)
 
 
 def without_image(kind):

@@ -29,6 +29,7 @@ from support.tiff_files import page, tiff_of
 
 import medvlad as mv
 from medvlad import Descriptors, InputError, WideLinearSVC, load_model, save_model
+from medvlad.images.inspect_file import inspect_file
 from medvlad.images.read import list_frames, load_image
 from medvlad.models.model_file import model_card
 from medvlad.store.store import DescriptorStore
@@ -191,6 +192,7 @@ def check_image(folder, ending, content):
         with limited(f"image {ending}"):
             frames = list_frames(path)
             assert 1 <= len(frames) <= 10_000
+            assert len(inspect_file(path).images) <= 10_000
             for frame in (path, frames[0], frames[-1]):
                 try:
                     pixels = load_image(frame)

@@ -1,9 +1,14 @@
-"""DICOM files with markers in every element that may name somebody, and a search for the markers."""
+"""DICOM files with markers in every element that may name somebody, and a search for the markers.
+
+Also the digest of a file's patient.
+"""
 
 import base64
 import re
 
 import pytest
+
+from medvlad.images.dicom import dicom_facts
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra medical")
 
@@ -61,6 +66,13 @@ def dicom(path, pixels, patient):
         data.preamble = (WORD * 16).encode()
         data.save_as(path, enforce_file_format=True)
     return path
+
+
+def patient_of(path):
+    """Return the digest of the ID in a DICOM file, or else of its study, or None."""
+    with path.open("rb") as file:
+        identity = dicom_facts(file, path).identity
+    return None if identity is None else identity.patient or identity.study
 
 
 def forms(word):
