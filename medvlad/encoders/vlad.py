@@ -29,7 +29,7 @@ from medvlad.descriptors.array_api import on_host_from_anywhere
 from medvlad.descriptors.checks import check_vocabulary
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, blocks, drawn_rows, validated
-from medvlad.encoders.kmeans import KMeansCodebook
+from medvlad.encoders.kmeans import KMeansCodebook, find_centers
 from medvlad.encoders.local_axes import principal_axes
 from medvlad.encoders.memberships import Memberships, check_assignment, softness
 from medvlad.encoders.vlad_functions import encode_batch
@@ -191,7 +191,9 @@ class VLAD(Encoder):
         self._check_parameters()
         descriptors = validated(self, X, reset=True)
         if self.centers is None:
-            _take_centers(self, _codebook(self).fit(descriptors))
+            codebook = _codebook(self)
+            find_centers(codebook, descriptors)
+            _take_centers(self, codebook)
         else:
             given = on_host_from_anywhere(self.centers, "centers")
             self.cluster_centers_ = check_vocabulary(given, self.n_clusters, self.n_features_in_, "centers")
