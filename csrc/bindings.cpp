@@ -127,13 +127,18 @@ void encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, c
 }
 
 void encode_weighted(const Floats& x, const Offsets& offsets, const Floats& centers, const Labels& cells,
-                     const Doubles& weights, Floats& vectors, std::optional<Doubles> masses, double power,
-                     bool mass_norm, bool intra_norm, bool l2_norm, int n_threads) {
+                     const Doubles& weights, std::optional<Doubles> scales, Floats& vectors,
+                     std::optional<Doubles> masses, double power, bool mass_norm, bool intra_norm,
+                     bool l2_norm, int n_threads) {
   const auto batch = batch_of(x, &offsets, centers);
   const int threads = checked_threads(n_threads);
   if (cells.ndim() != 2 || cells.shape(0) != batch.n_rows || cells.shape(1) < 1 || cells.shape(1) > batch.k ||
       weights.ndim() != 2 || weights.shape(0) != cells.shape(0) || weights.shape(1) != cells.shape(1)) {
     throw py::value_error("cells and weights must be (N, r) with 1 <= r <= K");
+  }
+  if (scales &&
+      (scales->ndim() != 2 || scales->shape(0) != cells.shape(0) || scales->shape(1) != cells.shape(1))) {
+    throw py::value_error("scales must have the shape (N, r) of cells");
   }
   for (py::ssize_t i = 0; i < cells.size(); ++i) {
     if (cells.data()[i] < 0 || cells.data()[i] >= batch.k) throw py::value_error("cells must be in [0, K)");
@@ -142,7 +147,8 @@ void encode_weighted(const Floats& x, const Offsets& offsets, const Floats& cent
       output_of(vectors, batch.n_images * batch.k * batch.d, "vectors must be (B, K * D) or (B, K, D)")};
   double* masses_out =
       masses ? output_of(*masses, batch.n_images * batch.k, "masses must be (B, K)") : nullptr;
-  const medvlad::Memberships memberships{cells.data(), weights.data(), cells.shape(1)};
+  const medvlad::Memberships memberships{cells.data(), weights.data(), scales ? scales->data() : nullptr,
+                                         cells.shape(1)};
   const WithoutGil released;
   medvlad::encode_weighted(batch, memberships, threads, {power, intra_norm, l2_norm, mass_norm}, output,
                            masses_out);
@@ -245,9 +251,9 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
         "counts"_a.noconvert().none(true), "power"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a,
         "method"_a = "auto");
   m.def("encode_weighted", &encode_weighted, "x"_a.noconvert(), "offsets"_a.noconvert(),
-        "centers"_a.noconvert(), "cells"_a.noconvert(), "weights"_a.noconvert(), "vectors"_a.noconvert(),
-        "masses"_a.noconvert().none(true), "power"_a, "mass_norm"_a, "intra_norm"_a, "l2_norm"_a,
-        "n_threads"_a);
+        "centers"_a.noconvert(), "cells"_a.noconvert(), "weights"_a.noconvert(),
+        "scales"_a.noconvert().none(true), "vectors"_a.noconvert(), "masses"_a.noconvert().none(true),
+        "power"_a, "mass_norm"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a);
   m.def("squared_distances", &squared_distances, "x"_a.noconvert(), "centers"_a.noconvert(),
         "labels"_a.noconvert(), "distances"_a.noconvert(), "n_threads"_a);
   m.def("candidate_distances", &candidate_distances, "x"_a.noconvert(), "norms"_a.noconvert(),

@@ -1,6 +1,7 @@
 #include "cells.hpp"
 
 #include <cassert>
+#include <cmath>
 
 #include "lanes64.hpp"
 #include "size.hpp"
@@ -50,7 +51,7 @@ double finish(const float* const (&rows)[N], const double* from, double n, const
   return squared;
 }
 
-// v = sum of w (x - center) over the rows of a cell. Every term is rounded as in the reference. Returns
+// v = sum of w s (x - center) over the rows of a cell. Every term is rounded as in the reference. Returns
 // |v|^2.
 double weighted_residual(const Cells& cells, std::int64_t i, const float* x, const CenterSet& set,
                          double* v) {
@@ -59,14 +60,14 @@ double weighted_residual(const Cells& cells, std::int64_t i, const float* x, con
   const Lanes64 minus_one = broadcast(-1.0);
   for (std::int64_t at = 0; at < count; ++at) {
     const float* row = x + cells.rows(i)[at] * d;
-    const double weight = cells.weights(i)[at];
-    const Lanes64 weights = broadcast(weight);
+    const double factor = cells.factors(i)[at];
+    const Lanes64 factors = broadcast(factor);
     std::int64_t j = 0;
     for (; j + kDoubles <= d; j += kDoubles) {
       const Lanes64 from = at == 0 ? broadcast(0.0) : load(v + j);
-      store(from + weights * exact_multiply_add(minus_one, widen(center + j), widen(row + j)), v + j);
+      store(from + factors * exact_multiply_add(minus_one, widen(center + j), widen(row + j)), v + j);
     }
-    for (; j < d; ++j) v[j] = (at == 0 ? 0.0 : v[j]) + weight * (double{row[j]} - double{center[j]});
+    for (; j < d; ++j) v[j] = (at == 0 ? 0.0 : v[j]) + factor * (double{row[j]} - double{center[j]});
   }
   return squared_norm(v, d);
 }
@@ -74,11 +75,11 @@ double weighted_residual(const Cells& cells, std::int64_t i, const float* x, con
 }  // namespace
 
 void Cells::sort(const std::int32_t* labels, std::int64_t n, std::int64_t k) {
-  sort(labels, nullptr, n, 1, k);
+  sort(labels, nullptr, nullptr, n, 1, k);
 }
 
-void Cells::sort(const std::int32_t* labels, const double* weights, std::int64_t n, std::int64_t per_row,
-                 std::int64_t k) {
+void Cells::sort(const std::int32_t* labels, const double* weights, const double* scales, std::int64_t n,
+                 std::int64_t per_row, std::int64_t k) {
   // A counting sort keeps the order of rows within a cell.
   weighted_ = weights != nullptr;
   const std::int64_t n_entries = n * per_row;
@@ -97,21 +98,32 @@ void Cells::sort(const std::int32_t* labels, const double* weights, std::int64_t
     begin_.push_back(begin_.back() + count);
   }
   rows_.resize(size(begin_.back()));
-  if (weighted_) weights_.resize(rows_.size());
+  factors_.resize(weighted_ ? rows_.size() : 0);
+  weights_.resize(scales != nullptr ? rows_.size() : 0);
   for (std::int64_t row = 0; row < n; ++row) {
     for (std::int64_t entry = row * per_row; entry < (row + 1) * per_row; ++entry) {
       if (!is_member(entry)) continue;
       const std::int64_t at = next_[size(labels[entry])]++;
       rows_[size(at)] = row;
-      if (weights != nullptr) weights_[size(at)] = weights[entry];
+      if (weights == nullptr) continue;
+      factors_[size(at)] = scales == nullptr ? weights[entry] : weights[entry] * scales[entry];
+      if (scales != nullptr) weights_[size(at)] = weights[entry];
     }
   }
 }
 
 double Cells::mass(std::int64_t i) const {
   if (!weighted_) return static_cast<double>(count(i));
+  const double* weights = (weights_.empty() ? factors_ : weights_).data() + begin(i);
   double total = 0.0;
-  for (std::int64_t at = 0; at < count(i); ++at) total += weights(i)[at];
+  for (std::int64_t at = 0; at < count(i); ++at) total += weights[at];
+  return total;
+}
+
+double Cells::reach(std::int64_t i) const {
+  if (!weighted_) return static_cast<double>(count(i));
+  double total = 0.0;
+  for (std::int64_t at = 0; at < count(i); ++at) total += std::fabs(factors(i)[at]);
   return total;
 }
 

@@ -21,6 +21,7 @@ constexpr std::int64_t kRunRows = 128;      // a thread takes small images in ru
 constexpr std::int64_t kSmallImage = 8192;  // an image with more rows is always divided among threads
 constexpr std::int64_t kStreamedBytes = 4 << 20;  // a larger output is written past the cache
 constexpr double kNormFloor = 1e-12;
+constexpr double kCenterRounding = 0x1p-22;  // of a float32 centre, relative to its norm
 
 int threads_for(std::int64_t n_tasks, int n_threads) {
   return static_cast<int>(std::clamp<std::int64_t>(n_tasks, 1, n_threads));
@@ -51,9 +52,19 @@ struct EncodeJob {
   const float* rows_of(std::int64_t image) const { return batch.x + batch.offsets[image] * batch.d; }
   float* vector_of(std::int64_t image) const { return output.vectors + image * batch.k * batch.d; }
 
+  // Return the squared norm up to which the residual of a cell is rounding of its centre only.
+  double rounding(const Cells& cells, std::int64_t i) const {
+    const double reach = kCenterRounding * cells.reach(i);
+    return reach * reach * (2.0 * set.half_norms[size(cells.index[size(i)])]);
+  }
+
   // Write the residual of a cell, after mass, power and intra-normalisation, to v. Returns its squared norm.
   double cell_vector(const Cells& cells, std::int64_t i, const float* x, double* v) const {
     double squared = residual(cells, i, x, set, v);
+    if (how.intra && squared <= rounding(cells, i)) {
+      std::fill(v, v + batch.d, 0.0);
+      return 0.0;
+    }
     if (how.mass) {
       const double mass = cells.mass(i);
       const double scale = std::fabs(mass) < kNormFloor ? 0.0 : 1.0 / mass;
@@ -297,8 +308,9 @@ void encode_weighted(const Batch& batch, const Memberships& memberships, int n_t
   const EncodeJob job = job_of(batch, set, normalisation, output, n_threads);
   const auto sort = [&](Cells& cells, std::int64_t image) {
     const std::int64_t begin = batch.offsets[image], first = begin * memberships.per_row;
-    cells.sort(memberships.cells + first, memberships.weights + first, batch.offsets[image + 1] - begin,
-               memberships.per_row, batch.k);
+    const double* scales = memberships.scales == nullptr ? nullptr : memberships.scales + first;
+    cells.sort(memberships.cells + first, memberships.weights + first, scales,
+               batch.offsets[image + 1] - begin, memberships.per_row, batch.k);
     if (masses == nullptr) return;
     double* own = masses + image * batch.k;
     std::fill(own, own + batch.k, 0.0);

@@ -4,7 +4,7 @@
 //
 //   V_k = sum over x with k(x) = k of (x - c_k)           residuals
 //   V_k <- sign(V_k) |V_k|^power                          signed power, element by element
-//   V_k <- V_k / |V_k|                                    if intra
+//   V_k <- V_k / |V_k|                                    if intra; a V_k that is rounding only becomes zero
 //   V   <- V / |V|                                        if l2
 //
 // medvlad/backends/reference.py is the specification. The steps here are:
@@ -61,7 +61,7 @@ struct Normalisation {
   double power = 1.0;
   bool intra = false;
   bool l2 = true;
-  bool mass = false;  // first of all, divide each residual by the sum of its weights
+  bool mass = false;  // first of all, divide each cell's residual by the cell's mass
 };
 
 // Arrays for the results. labels and counts may be null.
@@ -79,16 +79,17 @@ void assign(const Batch& batch, const Execution& execution, std::int32_t* labels
 void encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
             const Output& output);
 
-// Given cells of each row and the weight of the row in each of them, both (n_rows, per_row). Entries of
-// weight 0 are ignored.
+// Given cells of each row, the weight w of the row in each of them, and the scale s of its residual, all
+// (n_rows, per_row). Entries of weight 0 are ignored. If `scales` is null, every scale is 1.
 struct Memberships {
   const std::int32_t* cells;
   const double* weights;
+  const double* scales;
   std::int64_t per_row;
 };
 
-// Like `encode`, with the residuals V_k = sum w (x - c_k). Only the vectors of the output are written. If
-// `masses` (n_images, k) is not null, it receives the sums of the weights.
+// Like `encode`, with the residuals V_k = sum w s (x - c_k). Only the vectors of the output are written. The
+// mass of a cell is the sum of its w, without s. If `masses` (n_images, k) is not null, it receives them.
 void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,
                      const Normalisation& normalisation, const Output& output, double* masses);
 

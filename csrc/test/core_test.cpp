@@ -176,18 +176,19 @@ void test(const Problem& problem, Method method, int n_threads) {
   }
 }
 
-// Rows in several cells, with small integers as weights, so that double precision is exact.
+// Rows in several cells, with small integers as weights and scales, so that double precision is exact.
 void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, unsigned seed) {
   const auto batch = problem.batch();
   const auto n = static_cast<std::size_t>(batch.n_rows), r = static_cast<std::size_t>(per_row);
   std::vector<std::int32_t> cells(n * r);
-  std::vector<double> weights(n * r);
+  std::vector<double> weights(n * r), scales(n * r);
   std::mt19937 random(seed);
   for (std::size_t row = 0; row < n; ++row) {
     const auto first = static_cast<std::int64_t>(random() % static_cast<unsigned>(batch.k));
     for (std::size_t j = 0; j < r; ++j) {
       cells[row * r + j] = static_cast<std::int32_t>((first + static_cast<std::int64_t>(j)) % batch.k);
       weights[row * r + j] = static_cast<double>(random() % 4);
+      scales[row * r + j] = static_cast<double>(random() % 3);
     }
   }
   const std::size_t size = static_cast<std::size_t>(batch.n_images * batch.k * batch.d);
@@ -202,14 +203,14 @@ void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, 
         mass[static_cast<std::size_t>(cell)] += weights[entry];
         for (std::int64_t l = 0; l < batch.d; ++l) {
           expected[problem.at(cell, l)] +=
-              weights[entry] *
+              weights[entry] * scales[entry] *
               (double{problem.x[problem.at(row, l)]} - double{problem.centers[problem.at(cells[entry], l)]});
         }
       }
     }
   }
   std::vector<float> vectors(size, NAN);
-  const medvlad::Memberships memberships{cells.data(), weights.data(), per_row};
+  const medvlad::Memberships memberships{cells.data(), weights.data(), scales.data(), per_row};
   medvlad::encode_weighted(batch, memberships, n_threads, {1.0, false, false}, {vectors.data()},
                            masses.data());
   const std::string name = "weighted, r=" + std::to_string(per_row) + " k=" + std::to_string(batch.k);
@@ -313,8 +314,8 @@ int test_no_memory() {
       n_failed += test_no_memory(
           out,
           [&] {
-            medvlad::encode_weighted(batch, {cells.data(), weights.data(), 1}, n_threads, {1.0, true, true},
-                                     {out.data()}, nullptr);
+            medvlad::encode_weighted(batch, {cells.data(), weights.data(), nullptr, 1}, n_threads,
+                                     {1.0, true, true}, {out.data()}, nullptr);
           },
           "weighted");
     }

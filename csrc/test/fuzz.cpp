@@ -261,16 +261,16 @@ void fuzz_weighted(Source& source) {
   const auto batch = problem.batch();
   const std::int64_t r = std::min<std::int64_t>(source.below(5) + 1, batch.k), kind = source.below(4);
   std::vector<std::int32_t> cells(size(batch.n_rows * r));
-  std::vector<double> weights(cells.size());
+  std::vector<double> weights(cells.size()), scales(cells.size(), 1.0);
   for (std::int64_t i = 0; i < batch.n_rows; ++i) {
     const std::int64_t first = source.below(batch.k);
     for (std::int64_t j = 0; j < r; ++j) {
       cells[size(i * r + j)] = static_cast<std::int32_t>((first + j) % batch.k);
-      const double raw = source.bits(1);
-      weights[size(i * r + j)] = weight_of(source, kind, raw);
+      weights[size(i * r + j)] = weight_of(source, kind, source.bits(1));
+      if (kind == 0) scales[size(i * r + j)] = source.bits(1) / 64.0;
     }
   }
-  const medvlad::Memberships memberships{cells.data(), weights.data(), r};
+  const medvlad::Memberships memberships{cells.data(), weights.data(), scales.data(), r};
   const auto encoded = [&](const medvlad::Normalisation& how, int n_threads, double* masses) {
     std::vector<float> vectors(size(batch.n_images * batch.k * batch.d), NAN);
     medvlad::encode_weighted(batch, memberships, n_threads, how, {vectors.data()}, masses);
@@ -285,10 +285,10 @@ void fuzz_weighted(Source& source) {
     for (std::int64_t i = first; i < last; ++i) {
       for (std::int64_t at = i * r; at < (i + 1) * r; ++at) {
         const std::int64_t cell = cells[size(at)];
-        const Real weight = weights[size(at)];
+        const Real weight = weights[size(at)], factor = weight * Real{scales[size(at)]};
         mass[size(cell)] += weight;
         for (std::int64_t j = 0; j < batch.d; ++j) {
-          const Real term = weight * (Real{problem.row(i)[j]} - Real{problem.center(cell)[j]});
+          const Real term = factor * (Real{problem.row(i)[j]} - Real{problem.center(cell)[j]});
           sums[size(cell * batch.d + j)] += term;
           magnitudes[size(cell * batch.d + j)] += std::fabs(term);
         }

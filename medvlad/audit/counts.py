@@ -1,7 +1,8 @@
 r"""Findings by counting: patients, classes, borders, boxes and sizes.
 
-*The priors of training and test part differ* if Pearson's chi-squared test of part against class has p < 0.01
-and the total variation distance of the class shares is at least 0.05. The distance is
+*The priors of training and test part differ* if a test of part against class, in which each patient counts
+once (:mod:`medvlad.audit.group_test`), has p < 0.01 and the total variation distance of the class shares is
+at least 0.05. The distance is
 
 .. math::
 
@@ -13,14 +14,14 @@ two classes differ by 0.1 or more. It is no finding if under 1 % of the images h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2_contingency
 
 from medvlad.audit.finding import Finding, ReadImages, Severity, finding, plural
+from medvlad.audit.group_test import group_p_value
 from medvlad.audit.images import ImageFacts
 
 __all__ = [
@@ -111,8 +112,12 @@ def count_images(images: ReadImages) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def class_findings(images: ReadImages) -> list[Finding]:
-    """Report classes that are absent, rare, or differ in their shares between the two parts."""
+def class_findings(images: ReadImages, units: NDArray[np.int64], random_state: int) -> list[Finding]:
+    """Report classes that are absent, rare, or differ in their shares between the two parts.
+
+    Images with the same number in `units` are of one patient, or copies. `random_state` is the seed of the
+    tests.
+    """
     found: list[Finding] = []
     counts = count_images(images)
     for part, by_class in counts.items():
@@ -128,17 +133,17 @@ def class_findings(images: ReadImages) -> list[Finding]:
             listed = ", ".join(f"{name} {n}" for name, n in zip(images.class_names, by_class, strict=True))
             sentence = f"classes{where} are unbalanced, {ratio:.1f} to 1 ({listed})"
             found.append(finding("class_imbalance", severity, sentence, part=part, ratio=ratio))
-    if len(counts) == 2:
-        found += _prior_findings(images.class_names, counts["train"], counts["test"])
+    if len(counts) == 2 and images.parts is not None:
+        p_value = group_p_value((images.parts == "test").astype(np.int64), images.labels, units, random_state)
+        found += _prior_findings(images.class_names, counts["train"], counts["test"], p_value)
     return found
 
 
 def _prior_findings(
-    class_names: list[str], train: NDArray[np.int64], test: NDArray[np.int64]
+    class_names: list[str], train: NDArray[np.int64], test: NDArray[np.int64], p_value: float
 ) -> list[Finding]:
     p_train, p_test = train / train.sum(), test / test.sum()
     distance = float(np.abs(p_train - p_test).sum() / 2)
-    p_value = _chi_squared(np.stack([train, test]))
     if p_value >= _PRIOR_P or distance < _PRIOR_DISTANCE:
         return []
     listed = ", ".join(
@@ -155,16 +160,13 @@ def _prior_findings(
     ]
 
 
-def _chi_squared(table: NDArray[Any]) -> float:
-    """Return the p-value of Pearson's test. It is 1 if a row, or every column but one, is empty."""
-    table = table[:, table.sum(axis=0) > 0]
-    if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
-        return 1.0
-    return float(chi2_contingency(table, correction=False).pvalue)
+def frame_findings(
+    images: ReadImages, facts: Sequence[ImageFacts], units: NDArray[np.int64], random_state: int
+) -> list[Finding]:
+    """Report images of a single colour, and borders and boxes of one colour.
 
-
-def frame_findings(images: ReadImages, facts: Sequence[ImageFacts]) -> list[Finding]:
-    """Report images of a single colour, and borders and boxes of one colour."""
+    `units` and `random_state` are those of :func:`class_findings`.
+    """
     found: list[Finding] = []
     blank = np.array([one.border[0] == 1 for one in facts])
     if blank.any():
@@ -173,17 +175,21 @@ def frame_findings(images: ReadImages, facts: Sequence[ImageFacts]) -> list[Find
         names = [images.names[i] for i in np.flatnonzero(blank)]
         found.append(finding("blank", "warning", sentence, names, n_images=n))
     widths = np.array([max(one.border) for one in facts])
+
+    def p_value(there: NDArray[np.bool_]) -> float:
+        return group_p_value(images.labels, there.astype(np.int64), units, random_state)
+
     for colour in ("black", "white", "one colour"):
         of_it = np.array([one.border_colour == colour for one in facts])
         there = (widths >= _BORDER_WIDTH) & ~blank & of_it
         what = f"a border of one colour, {_colour(colour)}"
-        found += _habit("uniform_border", what, images, there, widths, {"colour": colour})
+        found += _habit("uniform_border", what, images, there, widths, p_value, {"colour": colour})
     boxes = [{(box.place, box.colour): box.share for box in one.boxes} for one in facts]
     for place, colour in sorted({key for one in boxes for key in one}):
         areas = np.array([one.get((place, colour), 0.0) for one in boxes])
         what = f"a box of one colour, {_colour(colour)}, at the {place}"
         more = {"colour": colour, "place": place}
-        found += _habit("uniform_box", what, images, areas > 0, areas, more)
+        found += _habit("uniform_box", what, images, areas > 0, areas, p_value, more)
     return found
 
 
@@ -197,6 +203,7 @@ def _habit(
     images: ReadImages,
     there: NDArray[np.bool_],
     size: NDArray[np.float64],
+    p_value_of: Callable[[NDArray[np.bool_]], float],
     more: dict[str, str],
 ) -> list[Finding]:
     """Report a border or box that many images have, with its share in each class."""
@@ -207,7 +214,7 @@ def _habit(
     own = np.bincount(images.labels[there], minlength=k)
     total = np.bincount(images.labels, minlength=k)
     shares = {name: float(a / b) for name, a, b in zip(images.class_names, own, total, strict=True) if b}
-    p_value = _chi_squared(np.stack([own, total - own]))
+    p_value = p_value_of(there)
     apart = max(shares.values()) - min(shares.values())
     with_class = p_value < _CLASS_P and apart >= _CLASS_DIFFERENCE
     listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

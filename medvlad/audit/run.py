@@ -12,7 +12,8 @@ note        Good to know.
 ==========  ==========================================================================================
 
 The methods are described in :mod:`medvlad.audit.duplicates`, :mod:`medvlad.audit.near_pairs`,
-:mod:`medvlad.audit.shortcuts`, :mod:`medvlad.audit.images` and :mod:`medvlad.audit.counts`.
+:mod:`medvlad.audit.shortcuts`, :mod:`medvlad.audit.images`, :mod:`medvlad.audit.counts` and
+:mod:`medvlad.audit.group_test`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def audit(
     dataset : ImageFolder
         Train and test part, and patients, are used if the data set has them.
     random_state : int, default=0
-        Seed of folds and bootstrap. The same data and seed give the same result.
+        Seed of folds, bootstrap and permutations. The same data and seed give the same result.
     n_threads : int or None, default=None
         Number of threads that read and compare. None: the processors that this process may use.
     names : Pseudonyms or None, default=None
@@ -131,8 +132,8 @@ def audit(
         *patient_findings(images),
         *shortcuts,
         *shifted,
-        *frame_findings(images, facts),
-        *class_findings(images),
+        *frame_findings(images, facts, units, seed),
+        *class_findings(images, units, seed),
         *size_findings(images, facts),
     ]
     return {

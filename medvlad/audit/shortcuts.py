@@ -27,10 +27,14 @@ With the balanced accuracy :math:`p` of :math:`k` classes, chance is :math:`1/k`
 
     \mathrm{skill} = \frac{p - 1/k}{1 - 1/k}
 
-is 0 for guessing and 1 for perfect decisions. It is taken at the lower end of the 95 % bootstrap interval,
-over patients or sets of copies. A finding needs a skill above 0.1 for *file*, which says nothing about the
-subject. The other features show a little of it, so they need 0.25. For example, the corners of kitchens and
-bathrooms differ: on photographs of rooms the lower end was 0.11.
+is 0 for guessing and 1 for perfect decisions. Whether there is a finding is decided at the lower end of the
+95 % bootstrap interval, over patients or sets of copies. A finding needs a skill of 0.1 there for *file*,
+which says nothing about the subject. The other features show a little of it, so they need 0.25. For example,
+the corners of kitchens and bathrooms differ: on photographs of rooms the lower end was 0.11.
+
+How severe a finding is, is decided by the balanced accuracy itself: it is a warning from a skill of 0.25 on
+for *file*, and of 0.5 for the others. With two classes, these are balanced accuracies of 0.63 and 0.75.
+*bytes* is never a warning, because a busier picture takes more bytes.
 
 The same classifier, trained to tell training from test images *within* one class, shows whether the two parts
 were taken alike. This is a classifier two-sample test (Lopez-Paz & Oquab 2017; Rabanser et al. 2019).
@@ -145,7 +149,8 @@ _SKILL = {
     "bytes": (0.25, np.inf),
     "whole": (0.25, 0.5),
 }
-"""Skill needed for a finding, and for a warning. Bytes are no defect, so they are never a warning."""
+"""Skill needed at the lower end for a finding, and at the balanced accuracy for a warning. Bytes are no
+defect, so they are never a warning."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +209,7 @@ def shortcut_findings(
         least, warned = _SKILL[name]
         if skill < least:
             continue
-        severity: Severity = "warning" if skill >= warned else "note"
+        severity: Severity = "warning" if _skill(figures, "balanced_accuracy") >= warned else "note"
         low, high = figures["balanced_accuracy_ci95"]
         whole = results[protocol]["whole"]["balanced_accuracy"]
         sentence = (
@@ -249,7 +254,8 @@ def shift_findings(
         if not told:
             continue
         strongest = max(sorted(told), key=lambda name: told[name])
-        severity: Severity = "warning" if told[strongest] >= _SKILL[strongest][1] else "note"
+        warned = [name for name in told if _skill(figures[name], "balanced_accuracy") >= _SKILL[name][1]]
+        severity: Severity = "warning" if warned else "note"
         by = "; ".join(f"{name} {figures[name]['balanced_accuracy']:.2f}" for name in sorted(told))
         found.append(
             finding(
@@ -337,10 +343,10 @@ def _figures(
     }
 
 
-def _skill(figures: dict[str, Any]) -> float:
-    """Return the skill at the lower end of the interval."""
-    low = figures["balanced_accuracy_ci95"][0]
-    return float((low - figures["chance"]) / (1 - figures["chance"]))
+def _skill(figures: dict[str, Any], at: str = "balanced_accuracy_ci95") -> float:
+    """Return the skill at the lower end of the interval, or at the balanced accuracy itself."""
+    accuracy = figures[at] if at == "balanced_accuracy" else figures[at][0]
+    return float((accuracy - figures["chance"]) / (1 - figures["chance"]))
 
 
 def _worst(by_protocol: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any], float] | None:

@@ -87,9 +87,10 @@ class Backend(Protocol):
         normalisation: Normalisation,
         *,
         n_threads: int,
+        scales: NDArray[np.float64] | None = None,
         masses_out: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float32]:
-        """Return the VLAD of each image from rows whose cells and weights (N, r) are known."""
+        """Return the VLAD of each image from rows whose cells, weights and scales (N, r) are known."""
 
     def squared_distances(
         self,

@@ -33,6 +33,7 @@ def encode_weighted(
     centers: NDArray[np.float32],
     cells: NDArray[np.int32],
     weights: NDArray[np.float64],
+    scales: NDArray[np.float64] | None,
     vectors: NDArray[np.float32],
     masses: NDArray[np.float64] | None,
     power: float,

@@ -187,7 +187,9 @@ def encode_block(
     if labels is None:
         labels = cupy.empty(len(x), np.int32)
     slices = -(-centers.d // _SLICE)
-    norms = cupy.empty((n_images if how.has_norm else 0, centers.k * slices), np.float64)
+    # Intra-normalisation needs two numbers for each slice, see encode.cuh.
+    numbers = centers.k * slices * (2 if how.intra_norm else 1)
+    norms = cupy.empty((n_images if how.has_norm else 0, numbers), np.float64)
     on_device = cupy.asarray(offsets)
     k, d = np.int32(centers.k), np.int32(centers.d)
     modes = np.float64(how.power), np.int32(how.intra_norm), np.int32(how.l2_norm)

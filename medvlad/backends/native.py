@@ -173,6 +173,7 @@ def encode_weighted(
     normalisation: Normalisation,
     *,
     n_threads: int = 1,
+    scales: NDArray[np.float64] | None = None,
     masses_out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """See :func:`medvlad.backends.reference.encode_weighted`. Uses `n_threads` threads."""
@@ -183,6 +184,7 @@ def encode_weighted(
         centers,
         cells,
         weights,
+        scales,
         out,
         masses_out,
         normalisation.power,

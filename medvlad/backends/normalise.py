@@ -2,7 +2,7 @@
 
 :mod:`medvlad.backends.reference` has the formulas. These are its steps 2 (mass) and 4 to 6 (signed power,
 intra, L2).
-A mass or a norm below 1e-12 leaves zeros.
+A mass or a norm below 1e-12 leaves zeros, and so does a residual that is rounding only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,22 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import check_interval
 
-__all__ = ["NORM_FLOOR", "Normalisation", "divided_by_mass", "signed_power", "unit"]
+__all__ = [
+    "CENTER_ROUNDING",
+    "NORM_FLOOR",
+    "Normalisation",
+    "divided_by_mass",
+    "ordered_sum",
+    "signed_power",
+    "unit",
+    "without_rounding",
+]
 
 #: A mass or a norm below this leaves zeros.
 NORM_FLOOR = 1e-12
+
+#: Error of a float32 centre relative to its norm: four times the unit roundoff. k-means rounds a few times.
+CENTER_ROUNDING = 2.0**-22
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Normalisation:
     def apply(self, residuals: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return residuals (..., K, D) after power, intra- and L2 normalisation.
 
-        Masses are divided by beforehand, see :func:`divided_by_mass`, because local axes come in between.
+        Residuals that are rounding only become zeros, and masses are divided by, beforehand
+        (:func:`without_rounding`, :func:`divided_by_mass`), because local axes come in between.
         """
         v = signed_power(residuals, self.power)
         if self.intra_norm:
@@ -75,6 +88,39 @@ def signed_power(v: NDArray[np.float64], power: float) -> NDArray[np.float64]:
         return v
     powered: NDArray[np.float64] = np.sign(v) * np.abs(v) ** power
     return powered
+
+
+def without_rounding(
+    v: NDArray[np.float64], reach: NDArray[np.floating | np.integer], centers: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Return residuals (..., K, D) with zeros for the cells in which only rounding is left.
+
+    `reach` (..., K) is the sum of the absolute factors of the residuals in each cell.
+    """
+    c = centers.astype(np.float64)
+    most = CENTER_ROUNDING * reach
+    is_rounding = ordered_sum(v * v) <= most * most * ordered_sum(c * c)
+    cleared: NDArray[np.float64] = np.where(is_rounding[..., None], 0.0, v)
+    return cleared
+
+
+def ordered_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum along the last axis of `terms` (..., D), in the one order that all backends use.
+
+    The order is: eight running sums, added by halves, then the last D mod 8 terms one by one. Because all
+    backends add in this order, their sums agree to the bit.
+    """
+    width = terms.shape[-1]
+    whole = width - width % 8
+    lanes = np.zeros((*terms.shape[:-1], 8))
+    for j in range(0, whole, 8):
+        lanes += terms[..., j : j + 8]
+    lanes = lanes[..., :4] + lanes[..., 4:]
+    lanes = lanes[..., :2] + lanes[..., 2:]
+    total: NDArray[np.float64] = lanes[..., 0] + lanes[..., 1]
+    for j in range(whole, width):
+        total += terms[..., j]
+    return total
 
 
 def divided_by_mass(v: NDArray[np.float64], masses: NDArray[np.float64]) -> NDArray[np.float64]:

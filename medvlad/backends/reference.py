@@ -32,17 +32,22 @@ centres and other true ties therefore go to the lowest index on every machine an
     V_{bk} = \sum_{\operatorname{label}(x) = k} (x - c_k),
 
 summed over the descriptors x of image b. A descriptor may also belong to several cells, or have a weight (see
-:mod:`medvlad.encoders.memberships`). It then has a weight :math:`w_k(x)` in each cell, and
+:mod:`medvlad.encoders.memberships`). It then has a weight :math:`w_k(x)` in each cell. With hard assignment
+the weight is 1 in the nearest cell and 0 elsewhere. The sum and the mass of a cell are
 
 .. math::
 
-    V_{bk} = \sum_x w_k(x) \, (x - c_k), \qquad m_{bk} = \sum_x w_k(x).
+    V_{bk} = \sum_x w_k(x) \, r_k(x), \qquad m_{bk} = \sum_x w_k(x),
+
+where :math:`r_k(x)` is the residual :math:`x - c_k`, or the unit residual :math:`(x - c_k) / \|x - c_k\|`
+with residual normalisation. The mass is the same with both. :math:`V_{bk} / m_{bk}` is therefore the mean
+residual, or the mean unit residual.
 
 **Normalisation.** The steps have this order. Each is optional; p is the power:
 
 .. math::
 
-    x - c_k &\leftarrow (x - c_k) / \|x - c_k\| \\
+    r_k(x) &\leftarrow (x - c_k) / \|x - c_k\| \\
     V_{bk} &\leftarrow V_{bk} / m_{bk} \\
     V_{bk} &\leftarrow R_k V_{bk} \\
     v &\leftarrow \operatorname{sign}(v) \, |v|^p \quad \text{for each number } v \\
@@ -52,14 +57,28 @@ summed over the descriptors x of image b. A descriptor may also belong to severa
 In words:
 
 1. Scale each residual to unit length before the sum (Delhumeau et al., ACM Multimedia 2013).
-2. Divide by the mass, which leaves the mean residual (an option of NetVLAD and VLFeat too).
+2. Divide by the mass, which leaves the mean residual (an option of NetVLAD and VLFeat too). A descriptor at
+   the centre counts in the mass, although its residual is zero.
 3. Rotate into local axes (Delhumeau et al.; see :mod:`medvlad.encoders.local_axes`).
 4. Apply the signed power (Jegou et al., PAMI 2012).
 5. Scale each cell to unit length: intra-normalisation (Arandjelovic and Zisserman, CVPR 2013).
 6. Scale the whole vector to unit length.
 
-A norm below 1e-12 leaves zeros. An image without descriptors encodes to zeros. Everything is computed in
-float64 and cast to float32 once, at the end.
+A mass or a norm below 1e-12 leaves zeros. An image without descriptors encodes to zeros. Everything is
+computed in float64 and cast to float32 once, at the end.
+
+**Rounding is not blown up.** Centres are float32, so :math:`c_k` stands for a vector within about
+:math:`\rho \|c_k\|` of it, with :math:`\rho = 2^{-22}`. A residual of that size says nothing: if a cell was
+learnt from the descriptors of one image, the sum of their residuals is rounding and not zero. Scaling it to
+unit length would make it as large as any other cell. Steps 1 and 5 therefore leave zeros if
+
+.. math::
+
+    \|x - c_k\| \le \rho \, \|c_k\|, \qquad
+    \|V_{bk}\| \le \rho \, \|c_k\| \sum_x \left| \frac{w_k(x)}{\ell_k(x)} \right|,
+
+where :math:`\ell_k(x)` is the length that step 1 divided by, and 1 without step 1. The second test is made
+on the sum, before the steps 2 to 4.
 """
 
 from __future__ import annotations
@@ -72,7 +91,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad.backends.normalise import Normalisation, divided_by_mass
+from medvlad.backends.normalise import Normalisation, divided_by_mass, ordered_sum, without_rounding
 
 __all__ = [
     "aggregate",
@@ -222,6 +241,8 @@ def encode(
     encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out
     with np.errstate(over="ignore"):
         for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
+            if intra_norm:
+                v = without_rounding(v, n, centers)
             encoded[b] = how.apply(v).ravel()
             if counts_out is not None:
                 counts_out[b] = n
@@ -237,6 +258,7 @@ def encode_weighted(
     normalisation: Normalisation,
     *,
     n_threads: int = 1,
+    scales: NDArray[np.float64] | None = None,
     masses_out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """Return the normalised VLAD of each image from rows whose cells and weights are known.
@@ -250,6 +272,9 @@ def encode_weighted(
     weights : ndarray of float64, shape (N, r)
         Weight of the row in each of its cells.
     normalisation : Normalisation
+    scales : ndarray of float64, shape (N, r), optional
+        Factor of the residual of the row in each of its cells: one over its length, for residual
+        normalisation. None: all 1. Masses do not depend on it.
     masses_out : ndarray of float64, shape (B, K), optional
         Filled with the sum of the weights in each cell.
 
@@ -260,12 +285,16 @@ def encode_weighted(
     encoded = np.empty((len(offsets) - 1, centers.size), np.float32)
     c = centers.astype(np.float64)
     for b, (first, last) in enumerate(pairwise(offsets)):
-        v, masses = np.zeros(c.shape), np.zeros(len(c))
+        v, masses, reach = np.zeros(c.shape), np.zeros(len(c)), np.zeros(len(c))
         for i in range(first, last):
-            v[cells[i]] += weights[i][:, None] * (x[i] - c[cells[i]])
+            factors = weights[i] if scales is None else weights[i] * scales[i]
+            v[cells[i]] += factors[:, None] * (x[i] - c[cells[i]])
             masses[cells[i]] += weights[i]
+            reach[cells[i]] += np.abs(factors)
         if masses_out is not None:
             masses_out[b] = masses
+        if normalisation.intra_norm:
+            v = without_rounding(v, reach, centers)
         if normalisation.mass_norm:
             v = divided_by_mass(v, masses)
         with np.errstate(over="ignore"):
@@ -294,7 +323,7 @@ def squared_distances(
     for start in range(0, len(x), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         difference = x[rows].astype(np.float64) - centers[labels[rows]]
-        distances[rows] = _ordered_sum(difference * difference)
+        distances[rows] = ordered_sum(difference * difference)
     return distances
 
 
@@ -333,7 +362,7 @@ def candidate_distances(
         for start in range(0, len(x), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
             scale = norms[rows] + norms[row]
-            squared = scale - 2.0 * _ordered_sum(x[rows].astype(np.float64) * x[row])
+            squared = scale - 2.0 * ordered_sum(x[rows].astype(np.float64) * x[row])
             squared[~(squared > rounding * scale)] = 0.0
             distances[t, rows] = np.minimum(squared, closest[rows])
     runs = [
@@ -359,24 +388,6 @@ def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
     total: NDArray[np.float64] = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK_ROWS):
         total += x[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)
-    return total
-
-
-def _ordered_sum(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum of each row of `terms` (N, D), in the one order that all backends use.
-
-    The order is: eight running sums, added by halves, then the last D mod 8 terms one by one. Because all
-    backends add in this order, their sums agree to the bit.
-    """
-    whole = terms.shape[1] - terms.shape[1] % 8
-    lanes = np.zeros((len(terms), 8))
-    for j in range(0, whole, 8):
-        lanes += terms[:, j : j + 8]
-    lanes = lanes[:, :4] + lanes[:, 4:]
-    lanes = lanes[:, :2] + lanes[:, 2:]
-    total: NDArray[np.float64] = lanes[:, 0] + lanes[:, 1]
-    for j in range(whole, terms.shape[1]):
-        total += terms[:, j]
     return total
 
 

@@ -33,7 +33,7 @@ from medvlad.descriptors.checks import (
 )
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy, on_gpu
 
-__all__ = ["Descriptors", "as_descriptors", "draw_rows", "is_ragged_list", "read_matrix", "validate_input"]
+__all__ = ["Descriptors", "as_descriptors", "draw_rows", "ragged_list", "read_matrix", "validate_input"]
 
 
 class Descriptors(Sequence[NDArray[np.float32]]):
@@ -216,7 +216,12 @@ def read_matrix(x: Any, name: str) -> Any:
 
 
 def _by_rows(x: Any, name: str) -> Any:
-    """Reshape a feature map (H, W, D) to (H * W, D). Other shapes are returned unchanged."""
+    """Reshape a feature map (H, W, D) to (H * W, D). Other shapes are returned unchanged.
+
+    Rows that are objects, as tables hold them, become an array.
+    """
+    if _holds_objects(x):
+        x = x.tolist()
     if getattr(x, "ndim", None) != 3:
         return x
     maps = GpuArray.read(x, name) if on_gpu(x) else as_array(x, name)
@@ -281,7 +286,8 @@ def as_descriptors(x: Any) -> Descriptors:
     Parameters
     ----------
     x : Descriptors, sequence of (n_i, D) arrays, array (B, n, D) or (B, H, W, D), or array (B, D)
-        A 2-D array is read as one descriptor per image.
+        A 2-D array is read as one descriptor per image. A sequence is a list, a tuple, an object array, or a
+        column of pandas or polars; its elements can be nested lists.
 
     Raises
     ------
@@ -290,8 +296,9 @@ def as_descriptors(x: Any) -> Descriptors:
     """
     if isinstance(x, Descriptors):
         return x
-    if is_ragged_list(x):
-        return Descriptors.from_list(x)
+    images = ragged_list(x)
+    if images is not None:
+        return Descriptors.from_list(images)
     array = _read(x)
     if array.ndim in (3, 4):
         return Descriptors.from_array(array)
@@ -299,12 +306,37 @@ def as_descriptors(x: Any) -> Descriptors:
     return Descriptors(matrix, np.arange(len(matrix) + 1, dtype=np.int64))
 
 
-def is_ragged_list(x: Any) -> bool:
-    """Return whether `x` is a list or tuple of arrays or feature maps, not a nested list of numbers.
+def ragged_list(x: Any) -> list[Any] | None:
+    """Return the images of a sequence of arrays or feature maps, or None if `x` is none.
 
-    One array in it is enough. `Descriptors.from_list` then reports the elements that are not arrays.
+    A sequence is a list, a tuple, an object array, or a column of pandas or polars. An image is an array, or
+    a list of rows. One image in it is enough. `Descriptors.from_list` then reports the elements that are
+    none.
     """
-    return isinstance(x, list | tuple) and any(getattr(a, "ndim", None) in (2, 3) for a in x)
+    columns = getattr(x, "columns", None)
+    if columns is not None and len(columns) == 1 and hasattr(x, "__getitem__"):
+        x = x[columns[0]]
+    if _holds_objects(x) and x.ndim in (1, 2, 3):
+        elements = list(x.ravel() if x.shape[1:] == (1,) else x)
+    elif isinstance(x, list | tuple):
+        elements = list(x)
+    elif getattr(x, "ndim", 1) == 1 and hasattr(x, "to_list"):
+        elements = x.to_list()
+    else:
+        return None
+    return elements if any(_is_image(a) for a in elements) else None
+
+
+def _holds_objects(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype.kind == "O"
+
+
+def _is_image(x: Any) -> bool:
+    """Return whether `x` is an array (n, D), a feature map, or a sequence of rows."""
+    if getattr(x, "ndim", 1) != 1:
+        return getattr(x, "ndim", None) in (2, 3)
+    is_sequence = isinstance(x, list | tuple) or _holds_objects(x)
+    return is_sequence and len(x) > 0 and (isinstance(x[0], list | tuple) or getattr(x[0], "ndim", 0) == 1)
 
 
 def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
@@ -329,7 +361,9 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
     from medvlad.descriptors.array_api import on_host
 
     x = on_host(x, "descriptors")
-    own = isinstance(x, Descriptors) or is_ragged_list(x) or getattr(x, "ndim", None) in (3, 4) or on_gpu(x)
+    images = None if isinstance(x, Descriptors) or on_gpu(x) else ragged_list(x)
+    x = x if images is None else images
+    own = isinstance(x, Descriptors) or images is not None or getattr(x, "ndim", 0) in (3, 4) or on_gpu(x)
     if not own:
         from sklearn.utils.validation import validate_data
 

@@ -25,7 +25,7 @@ from medvlad.backends.normalise import unit
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, blocks, validated
-from medvlad.encoders.kmeans import KMeansCodebook
+from medvlad.encoders.kmeans import KMeansCodebook, find_centers
 
 __all__ = ["BagOfWords"]
 
@@ -120,7 +120,8 @@ class BagOfWords(Encoder):
             n_threads=self.n_threads,
             random_state=self.random_state,
             max_samples=self.max_samples,
-        ).fit(given)
+        )
+        find_centers(codebook, given)
         self.cluster_centers_, self.n_iter_ = codebook.cluster_centers_, codebook.n_iter_
         self.idf_ = np.ones(len(self.cluster_centers_))
         if self.tf_idf:

@@ -41,7 +41,7 @@ from medvlad._util.validate import InputError, check_positive_float, check_posit
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, drawn_rows, in_host_memory, validated
-from medvlad.encoders.kmeans import KMeansCodebook
+from medvlad.encoders.kmeans import KMeansCodebook, find_centers
 
 __all__ = ["FisherVector"]
 
@@ -155,7 +155,7 @@ class FisherVector(Encoder):
         x -= origin
         x /= np.sqrt(spread)  # so that reg_covar and tol do not depend on the unit of the descriptors
         codebook = KMeansCodebook(n_components, max_samples=None, random_state=self.random_state)
-        codebook.fit(x.astype(np.float32))
+        find_centers(codebook, x.astype(np.float32))
         mixture = GaussianMixture(
             n_components,
             covariance_type="diag",

@@ -25,6 +25,9 @@ candidates a centre    2 (2 + floor(ln K)), rounded up to a multiple of eight
 :math:`V_k` is the un-normalised VLAD of the whole set taken as one image. A step is therefore one call of
 ``backend.aggregate``.
 
+**Weights.** With weights of the descriptors (`sample_weight`), the inertia, the means and the draws of the
+start are weighted: :math:`V_k` becomes the weighted sum of residuals, and :math:`n_k` the sum of weights.
+
 **Empty clusters** move to the descriptors that are farthest from their centres.
 
 **Stop.** k-means stops if :math:`\sum_k \|V_k / n_k\|^2 \le \text{tol} \cdot \text{(mean variance of a
@@ -57,9 +60,9 @@ from medvlad._util.validate import (
     check_non_negative_float,
     check_positive_int,
 )
-from medvlad.backends import Backend, get_backend
+from medvlad.backends import Backend, get_backend, host_backend
 from medvlad.descriptors.array_api import like_input, on_host_from_anywhere
-from medvlad.descriptors.checks import check_finite, check_n_clusters, check_vocabulary
+from medvlad.descriptors.checks import check_finite, check_n_clusters, check_vocabulary, check_weights
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, draw_rows, validate_input
 from medvlad.encoders.kmeans_steps import (
@@ -73,7 +76,7 @@ from medvlad.encoders.kmeans_steps import (
 )
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["KMeansCodebook"]
+__all__ = ["KMeansCodebook", "find_centers"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     labels_ : ndarray of int32, shape (N,)
         Cell of each of the N descriptors of the last `fit`, after subsampling, or of the last batch.
     inertia_ : float
-        Sum of the squared distances of the same descriptors to their centres.
+        Sum of the squared distances of the same descriptors to their centres, times their `sample_weight`.
     n_iter_ : int
         Number of Lloyd steps of `fit`. Each batch of `partial_fit` adds 1.
     counts_ : ndarray of int64, shape (K,)
@@ -122,6 +125,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     ----------
     Arthur, Vassilvitskii: k-means++: the advantages of careful seeding. SODA 2007.
     """
+
+    cluster_centers_: NDArray[np.float32]
 
     def __init__(
         self,
@@ -146,8 +151,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self.random_state = random_state
         self.max_samples = max_samples
 
-    @memory_for("k-means", "lower max_samples or n_clusters, or give fewer images")
-    def fit(self, X: Any, y: object = None) -> Self:
+    def fit(self, X: Any, y: object = None, sample_weight: Any = None) -> Self:
         """Find the centres of descriptors.
 
         Parameters
@@ -155,6 +159,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
             In host memory, in a store or on a GPU. Those of weight 0 are ignored.
         y : ignored
+        sample_weight : array-like of shape (N,), default=None
+            Weight of each descriptor, 0 or more. None: all 1. A store takes none.
 
         Returns
         -------
@@ -168,36 +174,12 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Warns
         -----
         ConvergenceWarning
-            If clusters are empty, because there are fewer distinct descriptors than clusters.
+            If clusters are empty, because there are fewer distinct descriptors than clusters, or if
+            `max_iter` steps are too few.
         """
-        rng = check_random_state(self.random_state)
-        most = math.inf if self.max_samples is None else check_positive_int(self.max_samples, "max_samples")
-        if isinstance(X, StoredDescriptors):
-            drawn = X.sample(int(min(most, max(1, X.offsets[-1]))), rng)
-            X = Descriptors(drawn, [0, len(drawn)])
-        x = validate_input(self, X, reset=True).counted().values
-        n_clusters, n_threads = self._check_parameters(int(min(len(x), most)))
-        n_init = check_positive_int(self.n_init, "n_init") if isinstance(self.init, str) else 1
-        backend = get_backend(self.backend, x)
-        if len(x) > most:
-            rows = draw_rows(len(x), int(most), rng)
-            x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
-        x = backend.place(x)
-        threshold = self.tol * mean_variance(x, backend, n_threads)
-        starts = (self._start(x, rng, backend, n_threads) for _ in range(n_init))
-        run = best_run(x, starts, threshold, self.max_iter, backend, n_threads)
-        self.cluster_centers_, self.n_iter_ = run.centers, run.n_iter
-        self.labels_, self.inertia_ = run.labels, run.inertia
-        if not run.at_rest:
-            logger.info(
-                "k-means stopped after max_iter=%d steps, before its centres came to rest", self.max_iter
-            )
-        self.counts_ = np.bincount(self.labels_, minlength=n_clusters).astype(np.int64)
-        n_empty = int((self.counts_ == 0).sum())
-        if n_empty:
+        if not find_centers(self, X, sample_weight):
             warn_caller(
-                f"{n_empty} of n_clusters={n_clusters} clusters are empty: "
-                "there are fewer distinct descriptors than clusters",
+                f"k-means has not come to rest after max_iter={self.max_iter} steps: raise max_iter or tol",
                 ConvergenceWarning,
             )
         return self
@@ -253,7 +235,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         self.labels_, self.inertia_ = labels_and_inertia(x, self.cluster_centers_, backend, n_threads)
         return self
 
-    def fit_predict(self, X: Any, y: object = None) -> Any:
+    def fit_predict(self, X: Any, y: object = None, sample_weight: Any = None) -> Any:
         """Fit, then return what `predict` returns: the cells of all descriptors, subsampled or not.
 
         Raises
@@ -263,7 +245,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         """
         if isinstance(X, StoredDescriptors):
             raise InputError("fit_predict takes no store: call fit, then predict for each of its blocks")
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, sample_weight).predict(X)
 
     def predict(self, X: Any) -> Any:
         """Return the index of the nearest centre of each descriptor.
@@ -302,6 +284,18 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         check_finite(x)
         return like_input(distances_to_centers(x, self.cluster_centers_), X)
 
+    def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
+        """Return minus the sum of the squared distances of descriptors to their centres, weighted if wished.
+
+        X is the input of `predict`. Descriptors of weight 0 are ignored.
+        """
+        check_is_fitted(self)
+        x, weights = _rows_and_weights(self, X, sample_weight, reset=False)
+        backend = _backend_for(self, x, weights)
+        x = x if weights is not None else backend.place(x)
+        n_threads = check_n_threads(self.n_threads)
+        return -labels_and_inertia(x, self.cluster_centers_, backend, n_threads, weights)[1]
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
@@ -322,9 +316,80 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         return n_clusters, check_n_threads(self.n_threads)
 
     def _start(
-        self, x: Any, rng: np.random.RandomState, backend: Backend, n_threads: int
+        self,
+        x: Any,
+        rng: np.random.RandomState,
+        backend: Backend,
+        n_threads: int,
+        weights: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float32]:
         """Return the centres to start from."""
         if isinstance(self.init, str):
-            return seed_centers(x, self.n_clusters, rng, backend, n_threads)
+            return seed_centers(x, self.n_clusters, rng, backend, n_threads, weights)
         return check_vocabulary(on_host_from_anywhere(self.init, "init"), self.n_clusters, x.shape[1], "init")
+
+
+@memory_for("k-means", "lower max_samples or n_clusters, or give fewer images")
+def find_centers(codebook: KMeansCodebook, X: Any, sample_weight: Any = None) -> bool:
+    """Fit a codebook. Return whether its centres came to rest; `KMeansCodebook.fit` warns if not.
+
+    Encoders call this. A few steps more or fewer change their vectors little, so they only write to the log.
+    """
+    rng = check_random_state(codebook.random_state)
+    most: float = math.inf
+    if codebook.max_samples is not None:
+        most = check_positive_int(codebook.max_samples, "max_samples")
+    if isinstance(X, StoredDescriptors):
+        if sample_weight is not None:
+            raise InputError("sample_weight is for descriptors in memory, not for a store: leave it out")
+        drawn = X.sample(int(min(most, max(1, X.offsets[-1]))), rng)
+        X = Descriptors(drawn, [0, len(drawn)])
+    x, weights = _rows_and_weights(codebook, X, sample_weight, reset=True)
+    n_clusters, n_threads = codebook._check_parameters(int(min(len(x), most)))
+    n_init = check_positive_int(codebook.n_init, "n_init") if isinstance(codebook.init, str) else 1
+    backend = _backend_for(codebook, x, weights)
+    if len(x) > most:
+        rows = draw_rows(len(x), int(most), rng)
+        x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
+        weights = None if weights is None else weights[rows]
+    x = x if weights is not None else backend.place(x)
+    threshold = codebook.tol * mean_variance(x, backend, n_threads, weights)
+    starts = (codebook._start(x, rng, backend, n_threads, weights) for _ in range(n_init))
+    run = best_run(x, starts, threshold, codebook.max_iter, backend, n_threads, weights)
+    codebook.cluster_centers_, codebook.n_iter_ = run.centers, run.n_iter
+    codebook.labels_, codebook.inertia_ = run.labels, run.inertia
+    if not run.at_rest:
+        logger.info(
+            "k-means stopped after max_iter=%d steps, before its centres came to rest", codebook.max_iter
+        )
+    codebook.counts_ = np.bincount(codebook.labels_, minlength=n_clusters).astype(np.int64)
+    n_empty = int((codebook.counts_ == 0).sum())
+    if n_empty:
+        warn_caller(
+            f"{n_empty} of n_clusters={n_clusters} clusters are empty: "
+            "there are fewer distinct descriptors than clusters",
+            ConvergenceWarning,
+        )
+    return run.at_rest
+
+
+def _rows_and_weights(
+    codebook: KMeansCodebook, X: Any, sample_weight: Any, *, reset: bool
+) -> tuple[Any, NDArray[np.float64] | None]:
+    """Return the descriptors that count, and their weights. Weighted descriptors are in host memory."""
+    given = validate_input(codebook, X, reset=reset)
+    if sample_weight is None:
+        return given.counted().values, None
+    weights = check_weights(sample_weight, len(given.values))
+    if given.weights is not None:
+        weights = weights * (given.weights > 0)
+    x = given.to_host().values
+    check_finite(x)  # descriptors from a GPU have not been checked before
+    return x[weights > 0], weights[weights > 0]
+
+
+def _backend_for(codebook: KMeansCodebook, x: Any, weights: NDArray[np.float64] | None) -> Backend:
+    """Return the backend. No GPU computes weighted sums, so the host does."""
+    if weights is None or codebook.backend == "reference":
+        return get_backend(codebook.backend, x)
+    return host_backend()

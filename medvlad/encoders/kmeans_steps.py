@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
 from medvlad.backends import Backend
+from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 
 __all__ = [
@@ -34,23 +35,35 @@ _SEED_ROWS = 256
 # Number of rows whose distances to the centres are computed at a time, which bounds memory.
 _BLOCK_ROWS = 8192
 
+_SUMS = Normalisation(l2_norm=False)
+
+
+Weights = NDArray[np.float64] | None
+
 
 def seed_centers(
-    x: Any, n_clusters: int, rng: np.random.RandomState, backend: Backend, n_threads: int
+    x: Any,
+    n_clusters: int,
+    rng: np.random.RandomState,
+    backend: Backend,
+    n_threads: int,
+    weights: Weights = None,
 ) -> NDArray[np.float32]:
     """Draw centres (K, D) from the rows of `x` by greedy k-means++."""
     if len(x) > _SEED_ROWS * n_clusters:
         rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
-        x = backend.place(backend.take(x, rows))
+        x = backend.place(backend.take(x, rows)) if weights is None else x[rows]
+        weights = None if weights is None else weights[rows]
     n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
     origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
     norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
-    chosen = [int(rng.randint(len(x)))]
+    shares = None if weights is None else weights / weights.sum()
+    chosen = [int(rng.randint(len(x)) if shares is None else rng.choice(len(x), p=shares))]
     first = np.array(chosen, np.int64)
     closest = np.full(len(x), np.inf)
     closest = backend.candidate_distances(x, norms, first, closest, n_threads=n_threads)[0][0]
     while len(chosen) < n_clusters:
-        cumulative = np.cumsum(closest)
+        cumulative = np.cumsum(closest if shares is None else closest * shares)
         if cumulative[-1] > 0:
             draws = rng.uniform(size=n_trials) * cumulative[-1]
             trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
@@ -59,10 +72,12 @@ def seed_centers(
         distances, potentials = backend.candidate_distances(
             x, norms, trials.astype(np.int64), closest, n_threads=n_threads
         )
+        if shares is not None:
+            potentials = distances @ shares
         best = int(potentials.argmin())
         chosen.append(int(trials[best]))
         closest = distances[best]
-    return backend.take(x, np.array(chosen))
+    return backend.take(x, np.array(chosen)) if weights is None else x[np.array(chosen)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +109,13 @@ def best_run(
     max_iter: int,
     backend: Backend,
     n_threads: int,
+    weights: Weights = None,
 ) -> Run:
     """Run k-means from each start and return the run with the lowest inertia; the first one on a tie."""
     best = None
     for start in starts:
-        centers, n_iter, at_rest = _run_lloyd(x, start, threshold, max_iter, backend, n_threads)
-        labels, inertia = labels_and_inertia(x, centers, backend, n_threads)
+        centers, n_iter, at_rest = _run_lloyd(x, start, threshold, max_iter, backend, n_threads, weights)
+        labels, inertia = labels_and_inertia(x, centers, backend, n_threads, weights)
         if best is None or inertia < best.inertia:
             best = Run(centers, labels, inertia, n_iter, at_rest)
     assert best is not None
@@ -113,17 +129,17 @@ def _run_lloyd(
     max_iter: int,
     backend: Backend,
     n_threads: int,
+    weights: Weights,
 ) -> tuple[NDArray[np.float32], int, bool]:
     """Run Lloyd's steps until the sum of the squared moves is at most `threshold`.
 
     Return the centres, the number of steps, and whether the centres came to rest within `max_iter` steps.
     """
-    offsets = np.array([0, len(x)], np.int64)
     for n_iter in range(1, max_iter + 1):
-        residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
-        moves = residuals[0].astype(np.float64) / np.maximum(counts[0], 1)[:, None]
+        residuals, masses = _sums(x, centers, backend, n_threads, weights)
+        moves = residuals.astype(np.float64) / np.where(masses > 0, masses, 1)[:, None]
         updated = move_centers(centers, moves)
-        empty = np.flatnonzero(counts[0] == 0)
+        empty = np.flatnonzero(masses == 0)
         refilled = False
         if len(empty):
             refilled = fill_empty(x, centers, updated, empty, backend, n_threads)
@@ -134,13 +150,31 @@ def _run_lloyd(
     return centers, max_iter, False
 
 
+def _sums(
+    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int, weights: Weights
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return the summed residuals (K, D) of the cells, and the number or the weight (K,) of their rows."""
+    offsets = np.array([0, len(x)], np.int64)
+    if weights is None:
+        residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
+        return residuals[0], counts[0]
+    # Weights of mean 1, so that sums are as far from the limits of float32 as without weights.
+    shares = (weights / weights.mean())[:, None]
+    masses = np.empty((1, len(centers)))
+    labels = _labels(x, centers, backend, n_threads)[:, None]
+    summed = backend.encode_weighted(
+        x, offsets, centers, labels, shares, _SUMS, n_threads=n_threads, masses_out=masses
+    )
+    return summed.reshape(centers.shape), masses[0]
+
+
 def labels_and_inertia(
-    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int
+    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int, weights: Weights = None
 ) -> tuple[NDArray[np.int32], float]:
     """Return the labels (N,) and the sum of squared distances of the descriptors to their centres."""
     labels = _labels(x, centers, backend, n_threads)
     distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
-    return labels, float(distances.sum())
+    return labels, float(distances.sum() if weights is None else distances @ weights)
 
 
 def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:
@@ -151,16 +185,18 @@ def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: i
     return np.asarray(labels, np.int32)
 
 
-def mean_variance(x: Any, backend: Backend, n_threads: int) -> float:
+def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = None) -> float:
     """Return the mean of the variances of the features.
 
     Sums are in float64, because sums of large float32 numbers could overflow.
     """
     n, d = x.shape
-    mean = (backend.column_sums(x)[None] / n).astype(np.float32)
+    shares = None if weights is None else weights / weights.sum()
+    sums = backend.column_sums(x) / n if shares is None else shares @ x
+    mean = sums[None].astype(np.float32)
     one_cell = np.zeros(n, np.int32)
     distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)
-    return float(distances.sum()) / float(n * d)
+    return float(distances.sum()) / float(n * d) if shares is None else float(shares @ distances) / d
 
 
 def move_centers(centers: NDArray[np.float32], moves: NDArray[np.float64]) -> NDArray[np.float32]:

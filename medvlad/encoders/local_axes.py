@@ -16,15 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from medvlad.backends.normalise import unit
 from medvlad.encoders.memberships import Memberships
 
 __all__ = ["principal_axes", "rotated"]
 
 
-def principal_axes(
-    x: NDArray[np.float32], memberships: Memberships, *, residual_norm: bool
-) -> NDArray[np.float32]:
+def principal_axes(x: NDArray[np.float32], memberships: Memberships) -> NDArray[np.float32]:
     """Return the principal axes of the residuals of each cell.
 
     Parameters
@@ -32,10 +29,8 @@ def principal_axes(
     x : ndarray of float32, shape (N, D)
         Training descriptors.
     memberships : Memberships
-        Holds the centres. A descriptor belongs to the cell of its nearest centre here, even with soft
-        assignment.
-    residual_norm : bool
-        Scale residuals to unit length first.
+        Holds the centres, and decides whether residuals get unit length first. A descriptor belongs to the
+        cell of its nearest centre here, even with soft assignment.
 
     Returns
     -------
@@ -45,11 +40,12 @@ def principal_axes(
     centers = memberships.centers
     n_clusters, width = centers.shape
     labels = memberships.labels(x)
+    scales = memberships.scales(x, labels[:, None])
     axes = np.empty((n_clusters, width, width), np.float32)
     for k in range(n_clusters):
         rows = x[labels == k].astype(np.float64) - centers[k]
-        if residual_norm:
-            rows = unit(rows)
+        if scales is not None:
+            rows *= scales[labels == k]
         _, vectors = eigh(rows.T @ rows)
         largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(width)]
         axes[k] = (vectors * np.where(largest < 0, -1.0, 1.0)).T[::-1]

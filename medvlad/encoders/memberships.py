@@ -25,9 +25,9 @@ A descriptor with this mean difference gets a weight in its nearest cell that is
 The authors of NetVLAD initialise their layer by the same rule. :math:`\alpha` is fitted once, together with
 the centres, and is the same for all images.
 
-**Residual normalisation** divides :math:`w_k` by :math:`\|x - c_k\|`. The weight is 0 if that length is below
-1e-12 (Delhumeau, Gosselin, Jegou, Perez, ACM Multimedia 2013). Weights of descriptors (masks) multiply
-:math:`w_k`.
+Weights of descriptors (masks) multiply :math:`w_k`. Residual normalisation does not change :math:`w_k`. It
+scales the residual :math:`x - c_k` to unit length, so each descriptor has a scale in each of its cells as
+well: one over that length, or 0 if the residual is rounding only (:mod:`medvlad.backends.reference`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
 from medvlad.backends import Backend
-from medvlad.backends.normalise import NORM_FLOOR
+from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR, ordered_sum
 
 __all__ = ["Memberships", "check_assignment", "softness"]
 
@@ -87,7 +87,7 @@ class Memberships:
     alpha : float or None
         Decay of the soft weights with squared distance. None: hard assignment, with exact labels.
     origins : ndarray of float32, shape (K, D), or None
-        Points that residuals start from, for residual normalisation. None: no residual normalisation.
+        Points that residuals start from, for :meth:`scales`. None: no residual normalisation.
     backend : Backend
         Finds hard labels and the lengths of residuals.
     n_threads : int
@@ -115,14 +115,31 @@ class Memberships:
         weights : ndarray of float64, shape (N, r)
         """
         cells, weights = self._hard(x) if self.alpha is None else self._soft(x, self.alpha)
-        if self.origins is not None:
-            for j in range(cells.shape[1]):
-                own = np.ascontiguousarray(cells[:, j])
-                squared = self.backend.squared_distances(x, self.origins, own, n_threads=self.n_threads)
-                lengths = np.sqrt(squared)
-                inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths >= NORM_FLOOR)
-                weights[:, j] *= inverse
         return np.ascontiguousarray(cells), weights
+
+    def scales(self, x: NDArray[np.float32], cells: NDArray[np.int32]) -> NDArray[np.float64] | None:
+        """Return the factors that give residuals unit length, 0 for a residual that is rounding only.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (N, D)
+        cells : ndarray of int32, shape (N, r)
+
+        Returns
+        -------
+        ndarray of float64, shape (N, r), or None
+            None if there is no residual normalisation.
+        """
+        if self.origins is None:
+            return None
+        scales = np.zeros(cells.shape)
+        origins = self.origins.astype(np.float64)
+        least = np.maximum(NORM_FLOOR**2, CENTER_ROUNDING**2 * ordered_sum(origins * origins))
+        for j in range(cells.shape[1]):
+            own = np.ascontiguousarray(cells[:, j])
+            squared = self.backend.squared_distances(x, self.origins, own, n_threads=self.n_threads)
+            np.divide(1.0, np.sqrt(squared), out=scales[:, j], where=squared > least[own])
+        return scales
 
     def labels(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
         """Return the index of the nearest centre of each descriptor, shape (N,)."""

@@ -164,6 +164,10 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
                 values[given.offsets[i] : given.offsets[i + 1]] = projected[first:last]
         return Descriptors(values, given.offsets, getattr(given, "weights", None))
 
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Do nothing: Descriptors have no columns. A pipeline calls this on all of its steps."""
+        return self
+
     def _moments(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Return the mean (D,) and the covariance (D, D), and the mean squared distance from the shift.
 

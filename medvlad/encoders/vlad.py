@@ -29,14 +29,14 @@ from medvlad.descriptors.array_api import on_host_from_anywhere
 from medvlad.descriptors.checks import check_vocabulary
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, blocks, drawn_rows, validated
-from medvlad.encoders.kmeans import KMeansCodebook
+from medvlad.encoders.kmeans import KMeansCodebook, find_centers
 from medvlad.encoders.local_axes import principal_axes
 from medvlad.encoders.memberships import Memberships, check_assignment, softness
 from medvlad.encoders.vlad_functions import encode_batch
 from medvlad.encoders.weighted_vlad import WeightedVLAD, adapted_centers
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["VLAD"]
+__all__ = ["VLAD", "memberships_of"]
 
 
 class VLAD(Encoder):
@@ -56,14 +56,16 @@ class VLAD(Encoder):
     power : float in (0, 1], default=1.0
         Exponent p of the signed power ``sign(v) |v|^p`` of each number v. 1: no change. 0.5 is usual.
     residual_norm : bool, default=False
-        Scale each descriptor's residual to unit length before the sum.
+        Scale each descriptor's residual to unit length before the sum. A residual that is rounding only
+        becomes zeros, see :mod:`medvlad.backends.reference`.
     mass_norm : bool, default=False
         Divide each cell's sum of residuals by the number of its descriptors, or by their summed weights.
+        This leaves the mean residual, or with `residual_norm` the mean unit residual.
     local_axes : bool, default=False
         Rotate each cell's sum of residuals into the principal axes of that cell. This learns K * D * D more
         numbers.
     intra_norm : bool, default=False
-        Scale each cell's sum of residuals to unit length.
+        Scale each cell's sum of residuals to unit length. A sum that is rounding only becomes zeros.
     l2_norm : bool, default=True
         Scale the whole vector to unit length.
     backend : str, default="auto"
@@ -189,7 +191,9 @@ class VLAD(Encoder):
         self._check_parameters()
         descriptors = validated(self, X, reset=True)
         if self.centers is None:
-            _take_centers(self, _codebook(self).fit(descriptors))
+            codebook = _codebook(self)
+            find_centers(codebook, descriptors)
+            _take_centers(self, codebook)
         else:
             given = on_host_from_anywhere(self.centers, "centers")
             self.cluster_centers_ = check_vocabulary(given, self.n_clusters, self.n_features_in_, "centers")
@@ -230,7 +234,7 @@ class VLAD(Encoder):
         check_is_fitted(self)
         self.__dict__.pop("residual_centers_", None)
         parts = (part for _, part in blocks(validated(self, X, reset=False)))
-        self.residual_centers_ = adapted_centers(parts, self._memberships(residual_norm=False))
+        self.residual_centers_ = adapted_centers(parts, memberships_of(self))
         return self
 
     def memberships(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -246,9 +250,10 @@ class VLAD(Encoder):
         cells : ndarray of int32, shape (N, r)
             r is 1 for hard assignment, otherwise `n_nearest` or K.
         weights : ndarray of float64, shape (N, r)
+            Their sums are the masses of `mass_norm`.
         """
         check_is_fitted(self)
-        return self._memberships(residual_norm=self.residual_norm).of(x)
+        return memberships_of(self).of(x)
 
     @property
     def residual_origins(self) -> NDArray[np.float32]:
@@ -270,16 +275,11 @@ class VLAD(Encoder):
                 descriptors, self.cluster_centers_, how, backend=self.backend, n_threads=self.n_threads
             )
         return WeightedVLAD(
-            self._memberships(residual_norm=self.residual_norm),
+            memberships_of(self),
             self.residual_origins,
             how,
             self.rotations_ if self.local_axes else None,
         ).encode(descriptors.to_host())
-
-    def _memberships(self, *, residual_norm: bool) -> Memberships:
-        alpha = self.alpha_ if self.assignment == "soft" else None
-        origins = self.residual_origins if residual_norm else None
-        return _memberships(self, self._check_parameters(), alpha, origins)
 
     def _check_parameters(self) -> int:
         """Check the settings of assignment and normalisation. Return the number of cells of a descriptor."""
@@ -291,14 +291,17 @@ class VLAD(Encoder):
         return int(self.cluster_centers_.size)
 
 
-def _memberships(
-    vlad: VLAD, n_nearest: int, alpha: float | None, origins: NDArray[np.float32] | None
-) -> Memberships:
+def memberships_of(vlad: VLAD) -> Memberships:
+    """Return the cells, weights and scales of a fitted VLAD."""
+    return _memberships(vlad, vlad._check_parameters(), vlad.alpha_ if vlad.assignment == "soft" else None)
+
+
+def _memberships(vlad: VLAD, n_nearest: int, alpha: float | None) -> Memberships:
     return Memberships(
         vlad.cluster_centers_,
         n_nearest=n_nearest,
         alpha=alpha,
-        origins=origins,
+        origins=vlad.residual_origins if vlad.residual_norm else None,
         backend=get_backend(vlad.backend),
         n_threads=check_n_threads(vlad.n_threads),
     )
@@ -342,5 +345,4 @@ def _learn_alpha_and_axes(vlad: VLAD, descriptors: Descriptors | StoredDescripto
     if learns_alpha:
         vlad.alpha_ = softness(x, vlad.cluster_centers_)
     if vlad.local_axes:
-        nearest = _memberships(vlad, 1, None, None)
-        vlad.rotations_ = principal_axes(x, nearest, residual_norm=vlad.residual_norm)
+        vlad.rotations_ = principal_axes(x, _memberships(vlad, 1, None))

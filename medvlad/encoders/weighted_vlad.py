@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad.backends.normalise import Normalisation
+from medvlad.backends.normalise import NORM_FLOOR, Normalisation, without_rounding
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.local_axes import rotated
@@ -75,21 +75,40 @@ class WeightedVLAD:
         cells, weights = self.memberships.of(part.values)
         if part.weights is not None:
             weights *= part.weights[:, None]
-        rotations = self.rotations
+        scales = self.memberships.scales(part.values, cells)
+        rotations, how = self.rotations, self.normalisation
         # The backends cannot rotate, so they only sum and divide by the mass if there are local axes.
-        how = self.normalisation if rotations is None else _mass_only(self.normalisation)
         vectors = self.memberships.backend.encode_weighted(
             part.values,
             part.offsets,
             self.origins,
             cells,
             weights,
-            how,
+            how if rotations is None else replace(_SUMS, mass_norm=how.mass_norm),
             n_threads=self.memberships.n_threads,
+            scales=scales,
         )
         if rotations is None:
             return vectors
-        return self.normalisation.apply(rotated(vectors, rotations)).reshape(len(part), -1)
+        turned = rotated(vectors, rotations)
+        if how.intra_norm:
+            reach = self._reach(part, cells, weights if scales is None else weights * scales)
+            if how.mass_norm:
+                masses = self._reach(part, cells, weights)
+                reach = np.divide(reach, masses, out=np.zeros_like(reach), where=masses >= NORM_FLOOR)
+            turned = without_rounding(turned, reach, self.origins)
+        return how.apply(turned).reshape(len(part), -1)
+
+    def _reach(
+        self, part: Descriptors, cells: NDArray[np.int32], factors: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the sums of the absolute factors (N, r) in the cells of each image, shape (B, K)."""
+        shape = len(part), len(self.origins)
+        image = np.repeat(np.arange(len(part)), np.diff(part.offsets))
+        places = (image[:, None] * shape[1] + cells).ravel()
+        reach: NDArray[np.float64] = np.zeros(shape)
+        np.add.at(reach.ravel(), places, np.abs(factors).ravel())
+        return reach
 
 
 def adapted_centers(parts: Iterable[Descriptors], memberships: Memberships) -> NDArray[np.float32]:
@@ -100,7 +119,7 @@ def adapted_centers(parts: Iterable[Descriptors], memberships: Memberships) -> N
     parts : iterable of Descriptors
         Blocks of images in host memory.
     memberships : Memberships
-        Assignment to the cells, without residual normalisation.
+        Assignment to the cells.
 
     Returns
     -------
@@ -140,10 +159,6 @@ def adapted_centers(parts: Iterable[Descriptors], memberships: Memberships) -> N
         adapted = (centers + moved).astype(np.float32)
     check_finite(adapted, name="adapted centres, too large for float32,")
     return adapted
-
-
-def _mass_only(how: Normalisation) -> Normalisation:
-    return replace(how, power=1.0, intra_norm=False, l2_norm=False)
 
 
 def _runs(descriptors: Descriptors) -> Iterator[tuple[int, Descriptors]]:

@@ -31,9 +31,9 @@ are
 
 :math:`M_i` is the set of coordinates in which descriptor :math:`i` has the maximum. The factor :math:`s` is
 one over the norm of the L2 normalisation, and :math:`s_k` one over the norm of the intra-normalisation. A
-factor is 1 without that normalisation, and 0 if the norm is below 1e-12. Both depend on the image, and are
-held at their values for this image. The same holds for soft assignments (a descriptor in several cells has
-a term for each), and for the lengths and masses that residuals are divided by.
+factor is 1 without that normalisation, and 0 if the norm is below 1e-12 or rounding only. Both depend on the
+image, and are held at their values for this image. The same holds for soft assignments (a descriptor in
+several cells has a term for each), and for the lengths and masses that residuals are divided by.
 
 - FeatureUnion: the terms of the encoders add up.
 - Tiles: each tile is an image of its own, except that :math:`s` is that of all tiles together.
@@ -79,7 +79,7 @@ from medvlad.descriptors.ragged import Descriptors, as_descriptors
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.pooling import GlobalPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
-from medvlad.encoders.vlad import VLAD
+from medvlad.encoders.vlad import VLAD, memberships_of
 from medvlad.encoders.vlad_functions import assign
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -332,7 +332,8 @@ def _vlad_terms(batch: Descriptors, shares: Matrix, encoder: VLAD, weights: Matr
     origins = encoder.residual_origins
     n_clusters, width = origins.shape
     image = np.repeat(np.arange(len(batch)), np.diff(batch.offsets))
-    cells, within = encoder.memberships(batch.values)
+    memberships = memberships_of(encoder)
+    cells, within = memberships.of(batch.values)
     within = within * shares[:, None]
     bare = copy(encoder)
     bare.power, bare.intra_norm, bare.l2_norm = 1.0, False, False
@@ -340,6 +341,9 @@ def _vlad_terms(batch: Descriptors, shares: Matrix, encoder: VLAD, weights: Matr
     size = np.abs(summed)
     powered = size**encoder.power
     factors = _inverse(np.linalg.norm(powered, axis=2), encoder.intra_norm)
+    if encoder.intra_norm:  # a cell whose sum is rounding only is zeros in the vector
+        bare.intra_norm = True
+        factors *= np.asarray(bare.transform(batch)).reshape(summed.shape).any(axis=2)
     factors *= _inverse(np.linalg.norm(powered * factors[..., None], axis=(1, 2)), encoder.l2_norm)[:, None]
     slope = np.zeros_like(size)
     np.power(size, encoder.power - 1, out=slope, where=size > 0)
@@ -348,6 +352,9 @@ def _vlad_terms(batch: Descriptors, shares: Matrix, encoder: VLAD, weights: Matr
         masses = np.zeros((len(batch), n_clusters))
         np.add.at(masses, (image[:, None], cells), within)
         within = within * _inverse(masses, True)[image[:, None], cells]
+    scales = memberships.scales(batch.values, cells)
+    if scales is not None:
+        within = within * scales
     terms = np.zeros((len(batch.values), len(weights)))
     by_cell = weights.reshape(-1, n_clusters, width)
     for k in range(n_clusters):

@@ -80,6 +80,10 @@ class ImageTransformer(TransformerMixin, BaseEstimator):
         twin.set_params(**parameters)
         return twin
 
+    def set_output(self, *, transform: str | None = None) -> Self:
+        """Do nothing: descriptors have no columns. A pipeline calls this on all of its steps."""
+        return self
+
     def __sklearn_is_fitted__(self) -> bool:
         return True
 

@@ -44,7 +44,10 @@ from medvlad.svm.wide_linear_svc import WideLinearSVC
 __all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "network_and_steps", "save_model"]
 
 FORMAT = "medvlad-model"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+#: Versions that can be read. Version 3 has the same structure, but see :func:`_refuse_other_arithmetic`.
+_READABLE = (3, FORMAT_VERSION)
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile")
@@ -349,10 +352,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} is not a medvlad model: give a file that 'medvlad train' wrote")
-    if header.get("format_version") != FORMAT_VERSION:
+    if header.get("format_version") not in _READABLE:
         raise InputError(
             f"{path} has model format {header.get('format_version')}, but this version of medvlad reads "
-            f"format {FORMAT_VERSION}: update medvlad or train the model again"
+            f"formats {_READABLE[0]} to {FORMAT_VERSION}: update medvlad or train the model again"
         )
     # A damaged key, such as "eigest", would hide that the file had a digest.
     if not header.keys() <= _HEADER:
@@ -363,7 +366,24 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
             f"{path} is damaged, its content does not match its digest: copy it again, "
             "or train the model again"
         )
+    if header["format_version"] == 3:
+        _refuse_other_arithmetic(header, path)
     return header, arrays
+
+
+def _refuse_other_arithmetic(header: dict[str, Any], path: Path) -> None:
+    """Raise InputError for a model of format 3 whose vectors are computed otherwise today.
+
+    The mass of unit residuals was a sum of inverse lengths then. The classifier was trained on such vectors.
+    """
+    steps = header.get("steps")
+    described = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+    described += [step["encoder"] for step in described if isinstance(step.get("encoder"), dict)]
+    if any(step.get("residual_norm") and step.get("mass_norm") for step in described):
+        raise InputError(
+            f"{path} was trained with residual_norm and mass_norm together by a version of medvlad that "
+            "computed them otherwise: train the model again"
+        )
 
 
 def _digest(header: dict[str, Any], arrays: Arrays) -> str:

@@ -144,9 +144,10 @@ def describe(name: str, step: Any) -> dict[str, Any]:
     """Return the name, the class and the parameters of a step as they stand in the header."""
     kind = _KINDS[_class_of(step)]
     tiled = {"encoder": describe(name, step.encoder_)} if isinstance(step, SpatialTiles) else {}
-    return {"step": name, "class": _class_of(step), **tiled} | {
-        parameter: getattr(step, parameter) for parameter in kind.parameters
-    }
+    described = {parameter: getattr(step, parameter) for parameter in kind.parameters}
+    if isinstance(step, PCA):  # whitening may have kept fewer components than it was asked for
+        described["n_components"] = len(step.components_)
+    return {"step": name, "class": _class_of(step), **tiled, **described}
 
 
 def learnt_of(name: str, step: Any) -> Arrays:

@@ -63,9 +63,9 @@ class Graph:
         """Sum along an axis."""
         return self("ReduceSum", x, self.ints(axis), keepdims=keepdims)
 
-    def divide_above(self, x: str, divisor: str, floor: float) -> str:
-        """Divide x by the divisor. The result is 0 if the divisor is below `floor`."""
-        least = self.constant(floor)
+    def divide_above(self, x: str, divisor: str, floor: float | str) -> str:
+        """Divide x by the divisor. The result is 0 if the divisor is below `floor`, a number or a tensor."""
+        least = floor if isinstance(floor, str) else self.constant(floor)
         quotient = self("Div", x, self("Max", divisor, least))
         return self("Where", self("Less", divisor, least), self.constant(0.0), quotient)
 
@@ -73,6 +73,11 @@ class Graph:
         """Scale to L2 norm 1 along an axis. Vectors with a norm below NORM_FLOOR become zeros."""
         norms = self("ReduceL2", x, self.ints(axis), keepdims=1)
         return self.divide_above(x, norms, NORM_FLOOR)
+
+    def cleared(self, x: str, most: str) -> str:
+        """Replace the vectors along the last axis whose norm is not above `most` by zeros."""
+        norms = self("ReduceL2", x, self.ints(-1), keepdims=1)
+        return self("Where", self("LessOrEqual", norms, most), self.constant(0.0), x)
 
     def power(self, x: str, exponent: float) -> str:
         """Apply the signed power sign(x) |x|^exponent."""

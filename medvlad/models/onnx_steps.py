@@ -2,6 +2,10 @@
 
 The formulas are those of the encoders' own modules, in float32. Descriptors are (B, n, D), encoded images are
 (B, width). K is the number of centres.
+
+Descriptors with a large offset would lose most digits of a float32 score. Encoders with centres therefore
+subtract the mean of the centres first, and PCA its own mean. The constants are the exact differences from the
+float32 number that the graph subtracts.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
 from medvlad._util.validate import InputError
-from medvlad.backends.normalise import NORM_FLOOR
+from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.fisher import FisherVector
 from medvlad.encoders.pooling import GlobalPool
@@ -30,6 +34,7 @@ from medvlad.svm.wide_linear_svc import WideLinearSVC
 __all__ = ["add_classifier", "add_step", "n_descriptors"]
 
 _GEM_FLOOR = 1e-6
+_SUM_ROUNDING = 4 * CENTER_ROUNDING  # of a sum of residuals in float32
 
 
 def n_descriptors(steps: Sequence[tuple[str, Any]]) -> int | str:
@@ -84,8 +89,16 @@ def add_step(graph: Graph, step: Any, x: str) -> str:
 
 
 def _project(graph: Graph, x: str, mean: NDArray[Any], components: NDArray[Any], scale: Any) -> str:
-    matrix = (components / np.reshape(scale, (-1, 1))).T
-    return graph("MatMul", graph("Sub", x, graph.constant(mean)), graph.constant(matrix))
+    matrix = (components / np.reshape(scale, (-1, 1))).astype(np.float64).T
+    x, origin = _shifted(graph, x, mean)
+    projected = graph("MatMul", x, graph.constant(matrix))
+    return graph("Add", projected, graph.constant((origin - mean) @ matrix))
+
+
+def _shifted(graph: Graph, x: str, origin: NDArray[Any]) -> tuple[str, NDArray[np.float64]]:
+    """Subtract a vector from each descriptor. Return the result, and the float32 numbers subtracted."""
+    rounded = origin.astype(np.float32)
+    return graph("Sub", x, graph.constant(rounded)), rounded.astype(np.float64)
 
 
 def _pool(graph: Graph, step: GlobalPool, x: str) -> str:
@@ -106,11 +119,11 @@ def _pool(graph: Graph, step: GlobalPool, x: str) -> str:
 def _memberships(
     graph: Graph, centers: NDArray[Any], x: str, *, soft: tuple[float, int] | None = None
 ) -> str:
-    """Return the memberships (B, n, K) of each descriptor in each cell.
+    """Return the memberships (B, n, K) of each descriptor in each cell. Centres are near the origin.
 
     `soft` is (alpha, number of nearest centres). None: 1 for the nearest centre, 0 for the others.
     """
-    half = 0.5 * np.einsum("kd,kd->k", centers.astype(np.float64), centers.astype(np.float64))
+    half = 0.5 * np.einsum("kd,kd->k", centers, centers)
     scores = graph("Sub", graph("MatMul", x, graph.constant(centers.T)), graph.constant(half))
     if soft is None:
         labels = graph("ArgMax", scores, axis=2, keepdims=1)
@@ -126,23 +139,23 @@ def _memberships(
 
 
 def _vlad(graph: Graph, step: VLAD, x: str) -> str:
-    centers, origins = step.cluster_centers_, step.residual_origins
-    is_soft = step.assignment == "soft"
-    weights = _memberships(
-        graph, centers, x, soft=(step.alpha_, step.n_nearest or len(centers)) if is_soft else None
-    )
-    across = graph("Transpose", weights, perm=[0, 2, 1])
+    centers = step.cluster_centers_
+    lengths = np.linalg.norm(step.residual_origins.astype(np.float64), axis=1)[:, None]
+    x, origin = _shifted(graph, x, centers.mean(axis=0, dtype=np.float64))
+    soft = (step.alpha_, step.n_nearest or len(centers)) if step.assignment == "soft" else None
+    weights = _memberships(graph, centers - origin, x, soft=soft)
     masses = graph("Unsqueeze", graph.sum(weights, 1), graph.ints(2))
-    if step.residual_norm:
-        if is_soft:
-            raise InputError(
-                "assignment='soft' with residual_norm=True cannot be exported to ONNX: "
-                "train with only one of them"
-            )
-        own = graph("MatMul", weights, graph.constant(origins))
-        v = graph("MatMul", across, graph.unit(graph("Sub", x, own)))
+    origins, factors = step.residual_origins - origin, weights
+    if step.residual_norm and soft is None:
+        v, factors = _unit_residuals(graph, x, weights, origins, lengths)
+    elif step.residual_norm:
+        v, factors = _all_unit_residuals(graph, x, weights, origins, lengths)
     else:
+        across = graph("Transpose", weights, perm=[0, 2, 1])
         v = graph("Sub", graph("MatMul", across, x), graph("Mul", masses, graph.constant(origins)))
+    if step.intra_norm:
+        reach = graph("Unsqueeze", graph.sum(factors, 1), graph.ints(2))
+        v = graph.cleared(v, graph("Mul", reach, graph.constant(_SUM_ROUNDING * lengths)))
     if step.mass_norm:
         v = graph.divide_above(v, masses, NORM_FLOOR)
     if step.local_axes:
@@ -153,6 +166,32 @@ def _vlad(graph: Graph, step: VLAD, x: str) -> str:
     v = graph.unit(v) if step.intra_norm else v
     flat = graph.flat(v)
     return graph.unit(flat) if step.l2_norm else flat
+
+
+def _unit_residuals(
+    graph: Graph, x: str, weights: str, origins: NDArray[Any], lengths: NDArray[Any]
+) -> tuple[str, str]:
+    """Return the sums of unit residuals (B, K, D) of hard assignment, and their factors (B, n, K).
+
+    `lengths` (K, 1) are the lengths of the centres before the shift.
+    """
+    residuals = graph("Sub", x, graph("MatMul", weights, graph.constant(origins)))
+    least = graph("MatMul", weights, graph.constant(np.maximum(CENTER_ROUNDING * lengths, NORM_FLOOR)))
+    norms = graph("ReduceL2", residuals, graph.ints(-1), keepdims=1)
+    across = graph("Transpose", weights, perm=[0, 2, 1])
+    v = graph("MatMul", across, graph.divide_above(residuals, norms, least))
+    return v, graph.divide_above(weights, norms, least)
+
+
+def _all_unit_residuals(
+    graph: Graph, x: str, weights: str, origins: NDArray[Any], lengths: NDArray[Any]
+) -> tuple[str, str]:
+    """Return the same for soft assignment. Every residual is formed: an array (B, n, K, D)."""
+    residuals = graph("Sub", graph("Unsqueeze", x, graph.ints(2)), graph.constant(origins))
+    norms = graph("ReduceL2", residuals, graph.ints(-1), keepdims=0)
+    least = graph.constant(np.maximum(CENTER_ROUNDING * lengths[:, 0], NORM_FLOOR))
+    factors = graph.divide_above(weights, norms, least)
+    return graph.sum(graph("Mul", residuals, graph("Unsqueeze", factors, graph.ints(3))), 1), factors
 
 
 def _tiles(graph: Graph, step: SpatialTiles, x: str) -> str:
@@ -185,15 +224,16 @@ def _second_order(graph: Graph, step: SecondOrderPool, x: str) -> str:
 
 
 def _words(graph: Graph, step: BagOfWords, x: str) -> str:
-    frequency = graph("ReduceMean", _memberships(graph, step.cluster_centers_, x), graph.ints(1), keepdims=0)
+    x, origin = _shifted(graph, x, step.cluster_centers_.mean(axis=0, dtype=np.float64))
+    memberships = _memberships(graph, step.cluster_centers_ - origin, x)
+    frequency = graph("ReduceMean", memberships, graph.ints(1), keepdims=0)
     weighted = graph("Mul", frequency, graph.constant(step.idf_))
     return graph.unit(weighted) if step.l2_norm else weighted
 
 
 def _fisher(graph: Graph, step: FisherVector, x: str) -> str:
-    origin = step.means_.mean(axis=0)  # float32 loses fewer digits around the mean
+    x, origin = _shifted(graph, x, step.means_.mean(axis=0))
     means, precision = step.means_ - origin, 1.0 / step.variances_
-    x = graph("Sub", x, graph.constant(origin))
     squares = graph("Mul", x, x)
     constant = np.log(step.weights_) - 0.5 * (means**2 * precision + np.log(step.variances_)).sum(axis=1)
     logs = graph("MatMul", x, graph.constant((means * precision).T))

@@ -20,6 +20,7 @@ __all__ = [
     "add_product",
     "block_entries",
     "blocks",
+    "column_means",
     "times",
     "transposed_times",
 ]
@@ -45,10 +46,13 @@ def _is_fortran(x: NDArray[Any]) -> bool:
     return x.flags.f_contiguous and not x.flags.c_contiguous
 
 
-def blocks(x: NDArray[Any], axis: int, limit: int) -> Iterator[tuple[slice, Vector]]:
+def blocks(
+    x: NDArray[Any], axis: int, limit: int, shift: Vector | None = None
+) -> Iterator[tuple[slice, Vector]]:
     """Yield (slice along `axis`, that part of `x` as contiguous float64).
 
-    Converted parts share one buffer, so a part is valid only until the next one is yielded.
+    `shift` (n_features,) is subtracted from each row, if given. The part is a copy then. Converted parts
+    share one buffer, so a part is valid only until the next one is yielded.
     """
     length, other = x.shape[axis], x.shape[1 - axis]
     step = min(length, max(1, block_entries(x, limit) // other))
@@ -56,39 +60,53 @@ def blocks(x: NDArray[Any], axis: int, limit: int) -> Iterator[tuple[slice, Vect
     for start in range(0, length, step):
         where = slice(start, min(start + step, length))
         part = x[where] if axis == 0 else x[:, where]
-        if part.dtype == np.float64 and part.flags.forc:
+        if shift is None and part.dtype == np.float64 and part.flags.forc:
             yield where, part
             continue
         if buffer is None:
             buffer = np.empty(step * other)
         flat = buffer[: part.size]
         block = flat.reshape(part.shape[::-1]).T if _is_fortran(x) else flat.reshape(part.shape)
-        np.copyto(block, part)
+        if shift is None:
+            np.copyto(block, part)
+        else:
+            np.subtract(part, shift if axis == 0 else shift[where], out=block, dtype=np.float64)
         yield where, block
 
 
-def times(x: NDArray[Any], w: Vector) -> Vector:
-    """Return ``x @ w`` in float64 for `w` of shape (n_features, k). `x` is converted block by block."""
+def times(x: NDArray[Any], w: Vector, shift: Vector | None = None) -> Vector:
+    """Return ``(x - shift) @ w`` in float64 for `w` of shape (n_features, k).
+
+    `x` is converted block by block.
+    """
     out = np.zeros((x.shape[0], w.shape[1]))
     if _is_fortran(x):
-        for columns, block in blocks(x, 1, PASS_BLOCK):
+        for columns, block in blocks(x, 1, PASS_BLOCK, shift):
             out += block @ w[columns]
     else:
-        for rows, block in blocks(x, 0, PASS_BLOCK):
+        for rows, block in blocks(x, 0, PASS_BLOCK, shift):
             out[rows] = block @ w
     return out
 
 
-def transposed_times(x: NDArray[Any], v: Vector) -> Vector:
-    """Return ``x.T @ v`` in float64 for `v` of shape (n_samples, k). `x` is converted block by block."""
+def transposed_times(x: NDArray[Any], v: Vector, shift: Vector | None = None) -> Vector:
+    """Return ``(x - shift).T @ v`` in float64 for `v` of shape (n_samples, k).
+
+    `x` is converted block by block.
+    """
     out = np.zeros((x.shape[1], v.shape[1]))
     if _is_fortran(x):
-        for columns, block in blocks(x, 1, PASS_BLOCK):
+        for columns, block in blocks(x, 1, PASS_BLOCK, shift):
             out[columns] = block.T @ v
     else:
-        for rows, block in blocks(x, 0, PASS_BLOCK):
+        for rows, block in blocks(x, 0, PASS_BLOCK, shift):
             out += block.T @ v[rows]
     return out
+
+
+def column_means(x: NDArray[Any]) -> Vector:
+    """Return the mean of each column in float64. `x` is converted block by block."""
+    return transposed_times(x, np.full((len(x), 1), 1.0 / len(x)))[:, 0]
 
 
 def add_product(c: Vector, block: Vector, outer: bool, alpha: float = 1.0) -> Vector:

@@ -49,6 +49,20 @@ and it remains to solve
 Along the segment, :math:`f` and :math:`w \cdot w' = a \cdot f'` need only :math:`G`. The weights
 :math:`w = X^T a` are formed once, at the end.
 
+**Offsets.** If all rows share a large offset, :math:`G` loses the digits in which they differ. The second
+form therefore splits off the direction of the mean. Let :math:`h e` be the mean of the rows, with their
+constant :math:`s`, as a length :math:`h` times a unit vector. A row is :math:`x_i = g_i e + r_i`, where
+:math:`r_i` is orthogonal to :math:`e`. With :math:`M = R R^T` we have :math:`G = M + g g^T`. The weight of
+the direction, :math:`\beta = g \cdot a`, becomes an unknown of its own, because the sum would cancel. With
+:math:`B = M_{AA} + \mathrm{diag}(1 / 2 C_A)` the Newton point is
+
+.. math::
+
+   \beta = \frac{g_A^T B^{-1} y_A}{1 + g_A^T B^{-1} g_A}, \qquad a_A = B^{-1} (y_A - \beta g_A), \qquad
+   f = M a + \beta g, \qquad w = R^T a + \beta e .
+
+:math:`r_i` and :math:`g_i - h` are computed from :math:`x_i` minus the mean, so they keep their digits.
+
 **Precision.** :math:`G` and :math:`H` are summed in float64 from blocks of columns or rows, and each Newton
 point gets one step of iterative refinement. In the first form the residual of the refinement is computed from
 :math:`X`, not from :math:`H`, because :math:`H` squares the condition number of :math:`X`; the rounding of
@@ -81,6 +95,7 @@ from medvlad.svm.blocks import (
     add_product,
     block_entries,
     blocks,
+    column_means,
     times,
     transposed_times,
 )
@@ -90,6 +105,9 @@ __all__ = ["Problem", "make_form"]
 # Bounds on the size of a step relative to sqrt(2 P(w)); see "Precision" above.
 _ENERGY_TOLERANCE = 1e-12
 _STALL_TOLERANCE = 1e-6
+_TOO_LARGE = (
+    "the squares of X times C are beyond the range of float64: divide X by its largest absolute value"
+)
 # Bound on the rounding error that updates may leave in H, whose eigenvalues are at least 1.
 _DRIFT = 1e-6
 
@@ -167,10 +185,7 @@ class _Form(ABC):
             matrix = build()
             diagonal = np.diag_indices_from(matrix)
             if ridge > 1.0 or not np.isfinite(matrix[diagonal]).all():
-                raise InputError(
-                    "the squares of X times C are beyond the range of float64: divide X by its largest "
-                    "absolute value"
-                )
+                raise InputError(_TOO_LARGE)
             if ridge:
                 matrix[diagonal] *= 1.0 + ridge
             self._factor, info = dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
@@ -186,30 +201,42 @@ class _Form(ABC):
 
 
 class _WideForm(_Form):
-    """The form for n_features > n_samples: the unknowns are a, the matrix is the Gram matrix."""
+    """The form for n_features > n_samples: the unknowns are a and beta, the matrix is M, see "Offsets"."""
 
     def __init__(self, x: NDArray[Any], scale: float) -> None:
         super().__init__(x, scale)
-        n = x.shape[0]
-        self._gram = np.full((n, n), scale * scale, order="F")
-        for _, block in blocks(x, 1, GRAM_BLOCK):
+        self._mean = column_means(x)
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = math.hypot(float(np.linalg.norm(self._mean)), scale)
+            self._direction = self._mean / length if length > 0 else np.zeros_like(self._mean)
+            self._constant = scale / length if length > 0 else 0.0  # the last entry of the direction
+            along = times(x, self._direction[:, np.newaxis], shift=self._mean)[:, 0]
+            self._g = length + along
+            if not np.isfinite(self._g).all():
+                raise InputError(_TOO_LARGE)
+            self._along = along
+            self._gram = np.asfortranarray(np.multiply.outer(self._constant * along, self._constant * along))
+        for columns, block in blocks(x, 1, GRAM_BLOCK, shift=self._mean):
+            block -= np.multiply.outer(along, self._direction[columns])
             self._gram = add_product(self._gram, block, outer=True)
 
     @property
     def size(self) -> int:
-        return len(self.x)
+        return len(self.x) + 1
 
     def scores(self, p: Vector) -> Vector:
-        result: Vector = dsymv(1.0, self._gram, p, lower=1)
+        result: Vector = dsymv(1.0, self._gram, p[:-1], lower=1) + p[-1] * self._g
         return result
 
     def dot(self, p: Vector, other_p: Vector, other_f: Vector) -> float:
-        return float(p @ other_f)
+        return float(p[:-1] @ (other_f - other_p[-1] * self._g) + p[-1] * other_p[-1])
 
     def weights(self, p: Vector) -> Vector:
         w = np.empty((len(p), self.x.shape[1] + 1))
-        w[:, :-1] = transposed_times(self.x, p.T).T
-        w[:, -1] = self.scale * p.sum(axis=1)
+        w[:, :-1] = transposed_times(self.x, p[:, :-1].T, shift=self._mean).T
+        along = p[:, -1] - p[:, :-1] @ self._along
+        w[:, :-1] += np.multiply.outer(along, self._direction)
+        w[:, -1] = along * self._constant
         return w
 
     def _assemble(self, curvature: Vector) -> Callable[[], Vector]:
@@ -228,8 +255,12 @@ class _WideForm(_Form):
         active = np.flatnonzero(curvature)
         corrected = np.zeros_like(p)
         if active.size:
-            residual = y[active] - f[active] - p[active] / curvature[active]
-            corrected[active] = p[active] + self._solve(residual)
+            g, a = self._g[active], p[active]
+            residual = y[active] - f[active] - a / curvature[active]
+            solved, across = self._solve(residual), self._solve(g)
+            change = (g @ solved + g @ a - p[-1]) / (1.0 + g @ across)
+            corrected[active] = a + (solved - change * across)
+            corrected[-1] = p[-1] + change
         return corrected
 
 

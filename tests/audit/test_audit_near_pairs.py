@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from medvlad.audit import near_pairs as audit_near_pairs
 from medvlad.audit.near_pairs import near_pairs
+from medvlad.images.resize import resize_square
 
 
 def thumbnails(rng, n, sigma=1.0):
@@ -102,3 +103,41 @@ def test_candidates_are_limited(alike, monkeypatch):
     monkeypatch.setattr(audit_near_pairs, "_MAX_CANDIDATES", 5)
     pairs, _, _, complete = near_pairs(alike)
     assert (len(pairs), complete) == (5, False)
+
+
+def cut_thumbnails(rng, n, cut):
+    """Return thumbnails of pictures with the spectrum of photographs, and of copies that `cut` makes."""
+    frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256))
+    frequency[0, 0] = 1
+    noise = rng.normal(size=(n, 256, 256))
+    pictures = np.fft.irfft2(np.fft.rfft2(noise) * frequency**-1.3)
+    pictures = 128 + 50 * pictures / pictures.std(axis=(1, 2), keepdims=True)
+    pictures = np.clip(pictures, 0, 255).astype(np.uint8)
+
+    def small(picture):
+        return resize_square(np.repeat(picture[..., None], 3, axis=2), 32)[..., 0].astype(np.float32)
+
+    copies = []
+    for picture in pictures:
+        left, right, top, bottom = (np.asarray(cut(rng)) * 256).round().astype(int)
+        copies.append(small(picture[top : 256 - bottom, left : 256 - right]))
+    return np.concatenate([np.stack([small(picture) for picture in pictures]), np.stack(copies)])
+
+
+@pytest.mark.parametrize(
+    ("cut", "least"),
+    [
+        (lambda rng: [0.03] * 4, 0.99),
+        (lambda rng: rng.uniform(0, 0.03, 4), 0.99),
+        (lambda rng: rng.permutation([0.03, 0, 0, 0]), 0.99),
+        (lambda rng: [0.03, 0, 0.03, 0], 0.97),
+    ],
+    ids=["all sides", "at random", "one side", "two sides"],
+)
+def test_copies_with_3_percent_cut_off_are_found(rng, cut, least):
+    n = 150
+    thumbs = cut_thumbnails(rng, n, cut)
+    pairs = set(map(tuple, near_pairs(thumbs, n_threads=2)[0].tolist()))
+    copies = {(i, i + n) for i in range(n)}
+    assert len(pairs & copies) >= least * n
+    assert not pairs - copies

@@ -163,3 +163,17 @@ def test_copies_in_both_parts_are_no_shortcut(tmp_path, rng):
     kinds = {one["kind"] for one in audited(tmp_path)["findings"]}
     assert any(kind.startswith("identical") for kind in kinds)
     assert not any(kind.startswith("shortcut") for kind in kinds)
+
+
+def test_a_border_that_predicts_the_class_at_about_0_8_is_a_warning(rng, tmp_path):
+    """The severity is that of the balanced accuracy, not of the lower end of its interval."""
+
+    def make(image, part, name, i):
+        if (name == "a") == (i % 5 > 0):
+            ImageDraw.Draw(image).rectangle((0, 0, SIDE - 1, SIDE - 1), outline=(60, 90, 30), width=4)
+        return image
+
+    one = findings(audited(write_set(tmp_path, rng, make=make)))["shortcut_border"]
+    assert 0.75 < one["balanced_accuracy"] < 0.88
+    assert one["balanced_accuracy_ci95"][0] < 0.75
+    assert one["severity"] == "warning"

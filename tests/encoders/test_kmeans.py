@@ -56,6 +56,7 @@ def test_any_scale_finds_the_same_clusters(rng, scale):
     assert len(set(labels)) == 5
 
 
+@pytest.mark.filterwarnings("ignore:k-means has not come to rest")
 def test_each_step_lowers_the_inertia(rng):
     x = rng.normal(size=(2000, 6)).astype(np.float32)
     values = [KMeansCodebook(10, max_iter=i, tol=0.0, random_state=3).fit(x).inertia_ for i in range(1, 12)]
@@ -104,6 +105,7 @@ def test_a_wrong_parameter_is_named(bad):
         KMeansCodebook(**{"n_clusters": 2, **bad}).fit(np.eye(4))
 
 
+@pytest.mark.filterwarnings("ignore:k-means has not come to rest")
 def test_several_starts_keep_the_best(ragged):
     rng = np.random.RandomState(5)
     single = [KMeansCodebook(4, max_iter=1, random_state=rng).fit(ragged).inertia_ for _ in range(6)]

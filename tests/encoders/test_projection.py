@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 
-from medvlad import Descriptors, InputError
+from medvlad import VLAD, Descriptors, InputError, KMeansCodebook
 from medvlad.encoders.projection import DescriptorProjection
 from medvlad.store.store import DescriptorStore
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -134,3 +135,23 @@ def test_dependent_dimensions_cannot_be_whitened():
 def test_descriptors_of_another_width_are_refused(images):
     with pytest.raises(InputError, match="descriptors"):
         DescriptorProjection(2).fit(images).transform([np.ones((2, 4))])
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "default"])
+def test_a_pipeline_can_return_tables(images, library):
+    pytest.importorskip("pandas" if library == "default" else library)
+    steps = make_pipeline(DescriptorProjection(), VLAD(2, random_state=0)).set_output(transform=library)
+    expected = make_pipeline(DescriptorProjection(), VLAD(2, random_state=0)).fit_transform(images)
+    table = steps.fit_transform(images)
+    assert type(table).__module__.split(".")[0] == ("numpy" if library == "default" else library)
+    np.testing.assert_array_equal(np.asarray(table), expected)
+
+
+def test_unit_centres_order_descriptors_by_cosine(rng):
+    """Note 7 of the page about encodings."""
+    unit = DescriptorProjection().fit_transform(rng.normal(size=(30, 20, 5)) + 1)
+    centers = KMeansCodebook(6, random_state=0).fit(unit).cluster_centers_
+    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
+    vlad = VLAD(6, centers=centers).fit(unit)
+    cosine = unit.values.astype(np.float64) @ centers.T
+    np.testing.assert_array_equal(vlad.memberships(unit.values)[0][:, 0], cosine.argmax(axis=1))

@@ -1,12 +1,16 @@
 """Recipes and presets: the estimators that settings give."""
 
+import warnings
+
 import numpy as np
 import pytest
-from sklearn.pipeline import FeatureUnion
+from sklearn.decomposition import PCA
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import Normalizer
 
-from medvlad import VLAD, Descriptors, GlobalPool, InputError
+from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.encoders.projection import DescriptorProjection
-from medvlad.encoders.recipe import PRESETS, Recipe, encoder_steps
+from medvlad.encoders.recipe import PRESETS, Recipe, VectorPCA, encoder_steps
 from medvlad.experiment import Experiment
 
 
@@ -89,6 +93,64 @@ def test_presets_are_settings_of_an_experiment():
         assert preset.keys() <= fields
         for name in preset["encode"].split(","):
             assert isinstance(Recipe().encoder(name), VLAD | GlobalPool)
+
+
+def test_whitening_keeps_the_dimensions_that_vary(rng):
+    """Of 20 images that stand twice, 20 components are asked for, and 19 vary around the mean."""
+    x = np.repeat(rng.normal(size=(20, 400)).astype(np.float32), 2, axis=0)
+    other = rng.normal(size=(5, 400)).astype(np.float32)
+    with pytest.warns(UserWarning, match=r"only 19 of reduce=20 components .* choose reduce=19 or fewer"):
+        pca = VectorPCA(20, whiten=True, random_state=0).fit(x)
+    assert pca.transform(other).shape == (5, 19)
+    exact = PCA(19, whiten=True).fit(x.astype(np.float64)).transform(other)
+    np.testing.assert_allclose(np.abs(pca.transform(other)), np.abs(exact), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 30])
+@pytest.mark.parametrize("shape", [(20, 30), (12, 3000), (150, 400)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_numerical_rank_is_found(rng, shape, dtype, offset):
+    x = rng.normal(size=shape) + offset * rng.random(shape[1])
+    x = np.repeat(x / np.linalg.norm(x, axis=1, keepdims=True), 2, axis=0).astype(dtype)
+    with pytest.warns(UserWarning, match="components vary"):
+        vectors = VectorPCA(min(*x.shape, shape[0] + 5), whiten=True, random_state=0).fit_transform(x)
+    assert vectors.shape[1] == shape[0] - 1
+    np.testing.assert_allclose(vectors.std(axis=0, ddof=1), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dependent_features_of_many_images_are_found(rng, dtype):
+    x = 3 + rng.normal(size=(400, 12)).astype(dtype)
+    x[:, 11] = x[:, 0]
+    with pytest.warns(UserWarning, match="only 11 of reduce=12 components vary"):
+        pca = VectorPCA(12, whiten=True).fit(x)
+    assert (pca.n_components_, pca.svd_solver) == (11, "auto")
+
+
+def test_independent_vectors_are_whitened_in_full(rng):
+    pca = VectorPCA(19, whiten=True, random_state=0).fit(rng.normal(size=(20, 400)).astype(np.float32))
+    assert pca.n_components_ == 19
+
+
+def test_equal_vectors_cannot_be_whitened():
+    with pytest.raises(InputError, match="all training images are equal"):
+        VectorPCA(2, whiten=True).fit(np.full((5, 4), 0.1, np.float32))
+
+
+def test_whitening_beyond_the_rank_costs_no_accuracy(rng):
+    directions = rng.normal(size=(2, 300))
+    y = np.repeat([0, 1], 100)
+    images = (directions[y] + 3 * rng.normal(size=(200, 300))).astype(np.float32)
+    train = np.r_[0:10, 100:110]
+    train = np.repeat(train, 2)
+    test = np.r_[20:100, 120:200]
+    accuracy = {}
+    for n in (19, 20):
+        steps = make_pipeline(VectorPCA(n, whiten=True, random_state=0), Normalizer(), WideLinearSVC())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            accuracy[n] = steps.fit(images[train], y[train]).score(images[test], y[test])
+    assert accuracy[20] == accuracy[19] > 0.7
 
 
 def test_whitening_needs_reduce():

@@ -39,6 +39,9 @@ def known(estimator):
     if isinstance(estimator, VLAD) and estimator.local_axes:
         names = ("check_fit_score_takes_y", "check_n_features_in_after_fitting")
         return dict.fromkeys(names, "partial_fit is refused: axes are learnt from all descriptors at once")
+    if isinstance(estimator, KMeansCodebook):
+        names = ("check_sample_weight_equivalence_on_dense_data",)
+        return dict.fromkeys(names, "the start is drawn from the rows, as in scikit-learn's KMeans")
     if isinstance(estimator, DescriptorProjection):
         names = (
             "check_array_api_input",

@@ -21,7 +21,8 @@ from medvlad import (
     load_model,
     save_model,
 )
-from medvlad.models.model_file import _assembled, _read, check_readable, model_card
+from medvlad.encoders.recipe import Recipe, encoder_steps
+from medvlad.models.model_file import FORMAT_VERSION, _assembled, _read, check_readable, model_card
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
 
@@ -254,15 +255,43 @@ def test_a_model_of_descriptors_does_not_accept_images(rng, tmp_path):
         check_readable(tmp_path / "m", of_images=True)
 
 
-FIXTURE = Path(__file__).parents[1] / "support" / "model_format_3.medvlad"
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
-def test_a_file_of_an_earlier_version_is_loaded(arrays):
+@pytest.mark.parametrize("version", [3, FORMAT_VERSION])
+def test_a_file_of_an_earlier_version_is_loaded(version):
     """The card of the file holds the decisions from the time when it was written."""
-    header, learnt = _read(FIXTURE)
-    features, steps = _assembled(header, learnt, FIXTURE, None)
+    path = SUPPORT / f"model_format_{version}.medvlad"
+    header, learnt = _read(path)
+    features, steps = _assembled(header, learnt, path, None)
     assert (features.model, features.scales, features.mirror) == ("mobilenetv2", (0, 1), True)
     x = Descriptors.from_array(np.array(header["card"]["descriptors"], np.float32))
     found = Pipeline(steps).decision_function(x)
     np.testing.assert_allclose(found, header["card"]["decision"], atol=1e-6)
     assert Pipeline(steps).predict(x).tolist() == header["card"]["decided"]
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_a_model_of_other_arithmetic_is_refused(rng, tmp_path, tiles):
+    """Format 3 divided unit residuals by another mass."""
+    x = rng.normal(size=(12, 4, 5)).astype(np.float32)
+    encoder = VLAD(2, residual_norm=True, mass_norm=True, random_state=0)
+    encoder = SpatialTiles(encoder, grids=[(2, 2)]) if tiles else encoder
+    fitted = Pipeline([("encode", encoder), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
+    save_model(fitted, tmp_path / "m")
+    assert load_model(tmp_path / "m").predict(x).tolist() == fitted.predict(x).tolist()
+    (tmp_path / "old").write_bytes(with_header(tmp_path / "m", format_version=3))
+    with pytest.raises(InputError, match=r"residual_norm and mass_norm together .* train the model again"):
+        load_model(tmp_path / "old")
+
+
+def test_a_model_keeps_the_dimensions_that_whitening_kept(rng, tmp_path):
+    x = np.repeat(rng.normal(size=(6, 4, 5)).astype(np.float32), 2, axis=0)
+    fitted = Pipeline(
+        [*encoder_steps(Recipe(reduce=8, whiten=True).encoder("vlad2")), ("c", WideLinearSVC())]
+    )
+    with pytest.warns(UserWarning, match="only 5 of reduce=8 components vary"):
+        fitted.fit(x, ["a", "b"] * 6)
+    save_model(fitted, tmp_path / "m")
+    found = load_model(tmp_path / "m").decision_function(x)
+    np.testing.assert_allclose(found, fitted.decision_function(x), atol=1e-5)

@@ -34,6 +34,8 @@ RECIPES = {
     "intra, PCA": ("vlad4", Recipe(n_components=5, intra_norm=True, reduce=4, whiten=True)),
     "vocabularies": ("vlad3", Recipe(vocabularies=2, residual_norm=True)),
     "soft": ("vlad4", Recipe(assignment="soft", mass_norm=True)),
+    "soft, residual": ("vlad4", Recipe(assignment="soft", residual_norm=True, intra_norm=True)),
+    "mean unit residual": ("vlad4", Recipe(residual_norm=True, mass_norm=True, intra_norm=True)),
     "top 2": ("vlad4", Recipe(assignment="soft", n_nearest=2)),
     "local axes": ("vlad3", Recipe(local_axes=True, power=0.5)),
     "words": ("bow6", Recipe()),
@@ -143,19 +145,41 @@ def test_a_graph_from_pixels_gives_the_same_scores(rng, tmp_path, vgg16_file, mi
     assert metadata["resize"] == "bilinear"
 
 
+@pytest.mark.parametrize("offset", [100, 1000, 1e5])
 @pytest.mark.parametrize(
-    ("name", "settings", "message"),
+    ("name", "settings"),
     [
-        ("second-order", Recipe(), "which ONNX does not have"),
-        ("vlad2", Recipe(assignment="soft", residual_norm=True), "cannot be exported to ONNX"),
+        ("vlad4", Recipe()),
+        ("vlad4", Recipe(assignment="soft")),
+        ("vlad4", Recipe(assignment="soft", residual_norm=True)),
+        ("vlad4", Recipe(residual_norm=True, mass_norm=True)),
+        ("vlad4", Recipe(power=0.5, intra_norm=True)),
+        ("vlad4", Recipe(n_components=5)),
+        ("avg", Recipe(n_components=5)),
+        ("bow8", Recipe()),
+        ("fisher3", Recipe(power=0.5)),
     ],
-    ids=["second-order", "soft, residual"],
+    ids=["vlad", "soft", "soft, residual", "mean unit", "intra", "PCA", "PCA, avg", "words", "fisher"],
 )
-def test_what_cannot_be_exported_is_an_error_and_writes_nothing(tmp_path, rng, name, settings, message):
-    x = Descriptors.from_array(rng.normal(size=(6, 5, 8)))
+def test_an_offset_of_the_descriptors_costs_no_digits_of_the_scores(rng, tmp_path, name, settings, offset):
+    groups = rng.normal(scale=3, size=(6, 8))
+    labels = rng.integers(0, 3, 120)
+    drawn = (2 * labels[:, None] + rng.integers(0, 4, (120, 12))) % 6
+    x = (groups[drawn] + rng.normal(size=(120, 12, 8)) + offset).astype(np.float32)
     steps = [*encoder_steps(settings.encoder(name)), ("classify", WideLinearSVC())]
+    pipeline = Pipeline(steps).fit(Descriptors.from_array(x[:60]), labels[:60])
+    export_onnx(pipeline, tmp_path / "a.onnx")
+    scores, label, _ = run(tmp_path / "a.onnx", descriptors=x)
+    expected = expected_scores(steps, Descriptors.from_array(x))
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    np.testing.assert_array_equal(label, expected.argmax(axis=1))
+
+
+def test_what_cannot_be_exported_is_an_error_and_writes_nothing(tmp_path, rng):
+    x = Descriptors.from_array(rng.normal(size=(6, 5, 8)))
+    steps = [*encoder_steps(Recipe().encoder("second-order")), ("classify", WideLinearSVC())]
     Pipeline(steps).fit(x, [0, 1] * 3)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match="which ONNX does not have"):
         export_onnx(Pipeline([("features", Fixed()), *steps]), tmp_path / "a", from_features=True)
     assert not list(tmp_path.iterdir())
 

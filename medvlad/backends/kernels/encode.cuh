@@ -5,6 +5,9 @@
 // is summed in float64, in the order of the rows, so every run and the CPU give the same bits. The output is
 // written once. Normalisation needs the squared norm of each cell before that, so a first pass over the rows
 // computes it. A warp finds the rows of its cell by reading the image's labels, 32 at a time.
+//
+// Intra-normalisation leaves zeros if V_k is rounding only: |V_k| <= 2^-22 n_k |c_k|. The first pass
+// therefore also computes the excess |V_k|^2 - (2^-22 n_k |c_k|)^2, before the power.
 #pragma once
 
 #include <instructions.cuh>
@@ -16,6 +19,7 @@ constexpr int kAhead = 4;          // number of labels that a thread reads befor
 constexpr int kQueue = 2 * kWarp;  // size of the queue of rows that wait to be summed
 constexpr int kNormDims = 4;       // number of dimensions of a thread in one part of a norm
 constexpr double kNormFloor = 1e-12;
+constexpr double kCenterRounding = 1.0 / (1 << 22);  // of a float32 centre, relative to its norm
 
 template <class T>
 struct Batch {
@@ -26,7 +30,7 @@ struct Batch {
   int k, d;
   double power;
   bool intra, l2;
-  double* squared_norms;  // (images, k, parts), after power
+  double* squared_norms;  // (images, k, parts), after power. If intra: (images, k, 2 parts), then the excess
   float* out;             // (images, k * d)
   int64* counts;          // (images, k), or null
 };
@@ -51,7 +55,7 @@ struct Cell {
   double v[kDims] = {};
   int64 count = 0;
 
-  // Set v to the summed residual, after the signed power.
+  // Set v to the summed residual.
   __device__ void sum() {
     const int64 last = batch.offsets[image + 1];
     int queued = 0;
@@ -89,9 +93,30 @@ struct Cell {
       if (j < batch.d) {
         const double center = wide(batch.centers[static_cast<int64>(k) * batch.d + j]);
         v[i] = fma(-static_cast<double>(count), center, v[i]);  // the product is exact
-        if (batch.power != 1.0) v[i] = signed_power(v[i], batch.power);
       }
     }
+  }
+
+  __device__ void apply_power() {
+    if (batch.power == 1.0 || count == 0) return;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      if (dim(i) < batch.d) v[i] = signed_power(v[i], batch.power);
+    }
+  }
+
+  // Return the excess over the same dimensions as `squared_norm`. It is not above 0 if V_k is rounding only.
+  __device__ double excess(int part) const {
+    const double reach = kCenterRounding * static_cast<double>(count), most = reach * reach;
+    double sum = 0.0;
+#pragma unroll
+    for (int i = part * kNormDims; i < (part + 1) * kNormDims; ++i) {
+      if (dim(i) < batch.d) {
+        const double center = wide(batch.centers[static_cast<int64>(k) * batch.d + dim(i)]);
+        sum += v[i] * v[i] - most * (center * center);
+      }
+    }
+    return sum_over(kWarp, sum);
   }
 
   // Return |V_k|^2 over 128 dimensions, from first_dim + 128 part. The sum does not depend on the slice
@@ -154,14 +179,31 @@ __device__ int norm_parts(const Batch<T>& batch) {
   return slices<kNormDims>(batch);
 }
 
+// Return where the squared norms of the parts of a cell are stored. Those of the excess follow if intra.
+template <class T>
+__device__ double* parts_of(const Batch<T>& batch, int64 image, int k) {
+  const int n = norm_parts(batch);
+  return batch.squared_norms + (image * batch.k + k) * (batch.intra ? 2 * n : n);
+}
+
 // Return |V_k|^2 of one cell. Its parts are added in order.
 template <class T>
 __device__ double squared_norm_of(const Batch<T>& batch, int64 image, int k) {
   const int n = norm_parts(batch);
-  const double* parts = batch.squared_norms + (image * batch.k + k) * n;
+  const double* parts = parts_of(batch, image, k);
   double sum = 0.0;
   for (int s = 0; s < n; ++s) sum += parts[s];
   return sum;
+}
+
+// Return the factor of the intra-normalisation of one cell, whose squared norm is `squared`.
+template <class T>
+__device__ double intra_scale_of(const Batch<T>& batch, int64 image, int k, double squared) {
+  const int n = norm_parts(batch);
+  const double* parts = parts_of(batch, image, k) + n;
+  double sum = 0.0;
+  for (int s = 0; s < n; ++s) sum += parts[s];
+  return sum > 0.0 ? inverse_norm(squared) : 0.0;
 }
 
 // Return the factor of the L2 normalisation.
@@ -171,7 +213,7 @@ __device__ double scale_of(const Batch<T>& batch, int64 image) {
   double sum = 0.0;
   for (int k = lane_of_warp(); k < batch.k; k += kWarp) {
     const double squared = squared_norm_of(batch, image, k);
-    const double scale = batch.intra ? inverse_norm(squared) : 1.0;
+    const double scale = batch.intra ? intra_scale_of(batch, image, k, squared) : 1.0;
     sum += squared * scale * scale;
   }
   return inverse_norm(sum_over(kWarp, sum));
@@ -182,12 +224,19 @@ __device__ void norm_of_cell(const Batch<T>& batch, int64 image, int k, int slic
   Cell<kDims, T> cell{batch, image, k, slice * kSlice<kDims>, queue};
   cell.sum();
   const int n = norm_parts(batch), first = slice * (kDims / kNormDims);
+  double* parts = parts_of(batch, image, k) + first;
+  if (batch.intra) {
+#pragma unroll
+    for (int part = 0; part < kDims / kNormDims; ++part) {
+      const double excess = cell.excess(part);
+      if (lane_of_warp() == 0 && first + part < n) parts[n + part] = excess;
+    }
+  }
+  cell.apply_power();
 #pragma unroll
   for (int part = 0; part < kDims / kNormDims; ++part) {
     const double squared = cell.squared_norm(part);
-    if (lane_of_warp() == 0 && first + part < n) {
-      batch.squared_norms[(image * batch.k + k) * n + first + part] = squared;
-    }
+    if (lane_of_warp() == 0 && first + part < n) parts[part] = squared;
   }
 }
 
@@ -195,7 +244,8 @@ template <int kDims, class T>
 __device__ void write_cell(const Batch<T>& batch, int64 image, int k, int slice, double scale, int64* queue) {
   Cell<kDims, T> cell{batch, image, k, slice * kSlice<kDims>, queue};
   cell.sum();
-  if (batch.intra) scale *= inverse_norm(squared_norm_of(batch, image, k));
+  cell.apply_power();
+  if (batch.intra) scale *= intra_scale_of(batch, image, k, squared_norm_of(batch, image, k));
   cell.write(scale);
   if (batch.counts != nullptr && slice == 0 && lane_of_warp() == 0) {
     batch.counts[image * batch.k + k] = cell.count;

@@ -94,7 +94,7 @@ void encode(Launch assign, Launch images, bool tensor_cores, int k) {
   const long long offsets[kImages + 1] = {0, 0, 5, 69, 70};
   const std::vector<float> zeros(n(kImages * k * kDepth));
   std::vector<float> vectors(zeros), others(zeros);
-  std::vector<double> norms(n(kImages * k));
+  std::vector<double> norms(n(2 * kImages * k));
   std::vector<long long> counts(n(kImages * k)), other_counts(counts);
   const long long* const begin = offsets;
   const auto cells = [&](Launch launch) {
