@@ -1,6 +1,6 @@
 """Find out which images show the same patient: from a pattern, from file names or from DICOM headers.
 
-Images of one patient form a group, which cross-validation and bootstrap never divide.
+Images of one patient form a group, which cross-validation and intervals never divide.
 """
 
 from __future__ import annotations
