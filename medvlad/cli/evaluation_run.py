@@ -125,8 +125,8 @@ def _compared(pair: dict[str, Any], ci95_of: str) -> str:
     interval = "no interval" if ends is None else f"95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}"
     by_patient = "" if ci95_of == "images" else " by patient"
     return (
-        f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} ({interval}), "
-        f"McNemar's p{by_patient} {pair['mcnemar_p']:.2g}"
+        f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
+        f"({interval}), McNemar's p{by_patient} {pair['mcnemar_p']:.2g}"
     )
 
 
@@ -146,7 +146,7 @@ def _adapted(found: dict[str, Any]) -> str:
         )
     )
     return (
-        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of {adapted['threshold_of']}, found in "
-        f"the unlabelled test images: accuracy {adapted['accuracy']:.3f}{interval}, {values}. It is right only "
-        f"if {adapted['assumption']}."
+        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of {adapted['threshold_of']}, "
+        f"found in the unlabelled test images: accuracy {adapted['accuracy']:.3f}{interval}, {values}. "
+        f"It is right only if {adapted['assumption']}."
     )

@@ -3,8 +3,9 @@ r"""Probabilities from decision values, learned on images that were not used for
 For each class against the others, with the decision value :math:`s`:
 
 - platt: :math:`p = 1 / (1 + e^{a s + b})` (Platt 1999). :math:`a` and :math:`b` minimise the log loss against
-  smoothed targets in place of 1 and 0: :math:`(n_1 + 1) / (n_1 + 2)` and :math:`1 / (n_0 + 2)` for :math:`n_1`
-  images of the class and :math:`n_0` others. So probabilities stay below 1 even if the classes are separable.
+  smoothed targets in place of 1 and 0: :math:`(n_1 + 1) / (n_1 + 2)` and :math:`1 / (n_0 + 2)` for
+  :math:`n_1` images of the class and :math:`n_0` others. So probabilities stay below 1 even if the classes
+  are separable.
 - isotonic: the non-decreasing step function of :math:`s` closest to the labels (Zadrozny & Elkan, KDD 2002)
 
 The values of all classes are then divided by their sum. Decision values are standardised first. This does not
@@ -23,8 +24,8 @@ The quality of probabilities :math:`p_{ik}` of :math:`n` images is measured as f
 
 With two classes, the Brier score counts one of them (Brier 1950). The confidence of an image is its largest
 :math:`p_{ik}`. The calibration error sorts the images by confidence into at most ten bins :math:`b` of about
-equal size :math:`n_b` (Naeini, Cooper & Hauskrecht, AAAI 2015, with bins of equal width). Images with the same
-confidence are in the same bin, so the order of the images does not matter.
+equal size :math:`n_b` (Naeini, Cooper & Hauskrecht, AAAI 2015, with bins of equal width). Images with the
+same confidence are in the same bin, so the order of the images does not matter.
 """
 
 from __future__ import annotations

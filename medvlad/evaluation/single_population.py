@@ -1,8 +1,8 @@
 r"""How well one population, which may be skewed, explains a set of numbers.
 
-The number of peaks alone cannot tell two classes from one: of a skewed population, two normal distributions are
-a better description than one. So numbers are compared with the best of several shapes of one population, each
-with one peak and fitted by maximum likelihood:
+Two normal distributions describe a skewed population better than one does, so this comparison cannot tell two
+classes from one. Numbers are therefore compared with the best of several shapes of one population. Each shape
+has one peak and is fitted by maximum likelihood:
 
 - the skew normal distribution (Azzalini, Scandinavian Journal of Statistics 1985)
 - the gamma distribution with a shape of at least 1, and its mirror image

@@ -9,12 +9,12 @@ wrong threshold. The unlabelled decision values :math:`s` of two classes form tw
    p(s) = \pi_0 \, f_0(s) + \pi_1 \, f_1(s) , \qquad \mu_0 < \mu_1 ,
 
 of two distributions with means :math:`\mu_k` and variances :math:`\sigma_k^2`. They are normal, with equal
-variances or not, or skew normal (:mod:`medvlad.evaluation.two_populations`). The Bayesian information criterion
-(BIC) decides. The threshold lies between :math:`\mu_0` and :math:`\mu_1`, where both terms are equal. It also
-follows a change in how frequent the classes are.
+variances or not, or skew normal (:mod:`medvlad.evaluation.two_populations`). The Bayesian information
+criterion (BIC) decides. The threshold lies between :math:`\mu_0` and :math:`\mu_1`, where both terms are
+equal. It also follows a change in how frequent the classes are.
 
-**Assumption.** Both classes are among the images, neither of them rare, and each class is one hump. The method
-cannot prove this. It refuses a threshold unless
+**Assumption.** Both classes are among the images, neither of them rare, and each class is one hump. The
+method cannot prove this. It refuses a threshold unless
 
 - the two humps explain the values better than the best single population, skewed ones included, by at least 2
   in BIC (positive evidence by Kass & Raftery, JASA 1995; :mod:`medvlad.evaluation.single_population`);

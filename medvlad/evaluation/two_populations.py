@@ -7,10 +7,10 @@ The density of a skew normal distribution (Azzalini, Scandinavian Journal of Sta
 
    f(s) = \frac{2}{\omega} \, \varphi(z) \, \Phi(\alpha z) , \qquad z = \frac{s - \xi}{\omega} .
 
-With :math:`\alpha = 0` it is normal. With a large :math:`\alpha` it is skewed like a gamma distribution. Three
-mixtures are fitted: normal with equal variances, normal (both by expectation maximisation), and skew normal
-(by maximum likelihood, from the normal one with every pair of signs of :math:`\alpha`). The one with the
-smallest Bayesian information criterion is used.
+With :math:`\alpha = 0` it is normal. With a large :math:`\alpha` it is skewed like a gamma distribution.
+Three mixtures are fitted: normal with equal variances, normal (both by expectation maximisation), and skew
+normal (by maximum likelihood, from the normal one with every pair of signs of :math:`\alpha`). The one with
+the smallest Bayesian information criterion is used.
 """
 
 from __future__ import annotations

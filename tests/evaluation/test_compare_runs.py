@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medvlad import InputError
-from medvlad.evaluation.bootstrap import compare
+from medvlad.evaluation.comparison import compare
 from medvlad.evaluation.compare_runs import compare_runs
 
 HEADER = "encode,image,patient,truth,decided,decision a,decision b\n"

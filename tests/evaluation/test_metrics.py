@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from medvlad import InputError
-from medvlad.evaluation.metrics import balanced_accuracy, class_aucs, score_table, scores, wilson_interval
+from medvlad.evaluation import balanced_accuracy, class_aucs, score_table, scores, wilson_interval
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (17, 23), (496, 624)])
