@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medvlad import InputError
-from medvlad.evaluation.comparison import compare
 from medvlad.evaluation.compare_runs import compare_runs
+from medvlad.evaluation.comparison import compare
 
 HEADER = "encode,image,patient,truth,decided,decision a,decision b\n"
 

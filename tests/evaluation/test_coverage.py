@@ -4,6 +4,8 @@ docs/reliability.md has the measured table: ``python -m pytest -m slow -s tests/
 prints its rows.
 """
 
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -41,7 +43,8 @@ def share_of(intervals, truth):
 
 
 def row(*cells):
-    print("|", " | ".join(f"{one:.3f}" if isinstance(one, float) else str(one) for one in cells), "|")
+    texts = [f"{one:.3f}" if isinstance(one, float) else str(one) for one in cells]
+    sys.stdout.write(f"| {' | '.join(texts)} |\n")
 
 
 @pytest.mark.parametrize("share", [0.8, 0.95])
