@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from support.in_this_process import run_command
+from support.small_sets import without_size_warning
 from support.striped_images import NETWORK, stripes, write_striped_images
 
 
@@ -29,7 +30,7 @@ def evaluated(arguments, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "out"
     status, printed, error = run_command(*arguments, "--out", out)
     assert status == 0
-    assert [line for line in error.splitlines() if "has only 4 test images" not in line] == []
+    assert without_size_warning(error) == ""
     return json.loads((out / "results.json").read_text()), printed
 
 
@@ -155,6 +156,29 @@ def test_a_pattern_names_the_patients(runs_with_patients):
     assert "of 3 patients" in printed
     assert results["dataset"]["n_groups"] == 3
     assert results["settings"]["group_pattern"] == "(case[0-9]+)x"
+
+
+def test_known_patients_have_every_interval_by_patient(runs_with_patients):
+    """The same images and decisions: only what is independent differs."""
+    (by_image, printed_by_image, _), (by_patient, printed, page) = runs_with_patients
+    apart, together = by_image["results"][0], by_patient["results"][0]
+    assert (apart["ci95_of"], together["ci95_of"]) == ("images", "patients")
+    assert apart["accuracy"] == together["accuracy"]
+    assert apart["accuracy_ci95"] != together["accuracy_ci95"]
+    assert "Intervals are over images" in printed_by_image
+    assert "Intervals are by patient" in printed
+    low, high = together["accuracy_ci95"]
+    assert f"{low:.3f} to {high:.3f}" in printed
+    if page is not None:
+        assert f"{low:.3f} to {high:.3f}" in page
+        assert "95 % interval by patient" in page
+
+
+def test_few_patients_are_a_warning_in_the_results(runs_with_patients):
+    results, _, page = runs_with_patients[1]
+    [told] = [one for one in results["warnings"] if "metrics are uncertain" in one]
+    assert told.startswith("class lying has only 2 patients among the test images")
+    assert page is None or "metrics are uncertain" in page
 
 
 def test_patients_in_both_parts_are_a_warning_in_the_results(runs_with_patients):
