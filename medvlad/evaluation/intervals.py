@@ -281,6 +281,7 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
         return Estimate(mean, estimates[0].ends if reason is None else None, reason, influence)
     off = np.array([one.ends for one in estimates]) - np.array(values)[:, None]
     related = np.array([[correlation(a.influence, b.influence) for b in estimates] for a in estimates])
+    np.fill_diagonal(related, 1.0)  # also of a constant, which has an interval all the same
     low, high = (float(np.sqrt(max(side @ related @ side, 0.0))) / len(values) for side in off.T)
     return Estimate(mean, (max(mean - low, 0.0), min(mean + high, 1.0)), None, influence)
 

@@ -193,6 +193,25 @@ def test_the_mean_of_equal_metrics_has_their_interval():
     assert mean_estimate([one, one]).ends == pytest.approx(one.ends)
 
 
+@pytest.mark.parametrize("wrong", [[], [1], [0, 1]])
+def test_classes_that_are_all_right_or_all_wrong_have_an_interval_with_a_width(wrong):
+    """Three classes of 20 images: each recall is 0 or 1."""
+    labels = np.repeat([0, 1, 2], 20)
+    predicted = np.where(np.isin(labels, wrong), (labels + 1) % 3, labels)
+    found = metric_estimates(labels, np.eye(3)[predicted])["balanced_accuracy"]
+    assert found.value == pytest.approx(1 - len(wrong) / 3)
+    alone = 1 - wilson_interval(20, 20)[0]
+    distance = alone * np.sqrt([3 - len(wrong), len(wrong)]) / 3
+    assert (found.value - found.ends[0], found.ends[1] - found.value) == pytest.approx(distance)
+
+
+def test_a_perfect_auc_of_several_classes_has_an_interval_with_a_width():
+    labels = np.repeat([0, 1, 2], 20)
+    found = metric_estimates(labels, np.eye(3)[labels])["auc"]
+    assert found.value == found.ends[1] == 1
+    assert 0.8 < found.ends[0] < 0.98
+
+
 def test_two_classes_have_one_auc():
     labels, decision = problem(4, n_classes=2)
     decision = np.column_stack([-decision[:, 1], decision[:, 1]])
