@@ -68,10 +68,9 @@ ONE_CLASS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [80, 400])
 @pytest.mark.parametrize("kind", ONE_CLASS)
-def test_one_class_of_any_shape_is_hardly_ever_cut(kind, n):
-    cut = [mixture_threshold(ONE_CLASS[kind](np.random.default_rng(seed), n)) for seed in range(25)]
+def test_one_class_of_any_shape_is_hardly_ever_cut(kind):
+    cut = [mixture_threshold(ONE_CLASS[kind](np.random.default_rng(seed), 250)) for seed in range(15)]
     assert sum(one is not None for one in cut) <= 1
 
 
