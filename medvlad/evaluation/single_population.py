@@ -36,6 +36,10 @@ __all__ = ["single_population_bic", "skew_normal_log_density"]
 
 _LARGEST = 300.0  # sinh of more overflows
 _HALF_LOG_2_PI = 0.5 * float(np.log(2 * np.pi))
+# Limits of parameters. Without them, a value that occurs several times could be given any likelihood.
+_ANY = (None, None)
+_LOG_SCALE = (-4.0, 4.0)
+_LOG_GAP = (-5.0, 8.0)  # from the beginning of a distribution to the smallest value
 _WORST = 1e38  # of parameters that are out of range
 
 Floats = NDArray[np.float64]
@@ -56,20 +60,43 @@ def single_population_bic(values: Floats) -> float:
     """
     side = 1.0 if skew(values) >= 0 else -1.0
     fits = [
-        _fit(_skew_normal, values, [(-0.8 * side, 0.25, 3 * side), (0.0, 0.0, 0.1)]),
         _fit(
-            _sinh_arcsinh, values, [(0.0,) * 4, (-0.5 * side, -0.3, 0.5 * side, -0.1), (0.0, 0.7, 0.0, 0.5)]
+            _skew_normal,
+            values,
+            [(-0.8 * side, 0.25, 3 * side), (0.0, 0.0, 0.1)],
+            [_ANY, _LOG_SCALE, _ANY],
+        ),
+        _fit(
+            _sinh_arcsinh,
+            values,
+            [(0.0,) * 4, (-0.5 * side, -0.3, 0.5 * side, -0.1), (0.0, 0.7, 0.0, 0.5)],
+            [_ANY, _LOG_SCALE, _ANY, _ANY],
         ),
     ]
     for mirrored in (values, -values):
         fits += [
-            _fit(_gamma, mirrored, [(-1.0, 0.0, -0.5), (-4.0, -3.0, 0.0), (1.0, 2.0, -1.5)]),
-            _fit(_lognormal, mirrored, [(-1.0, 0.0, -0.3), (1.0, 1.0, -1.0), (-4.0, 0.0, 0.0)]),
+            _fit(
+                _gamma,
+                mirrored,
+                [(-1.0, 0.0, -0.5), (-4.0, -3.0, 0.0), (1.0, 2.0, -1.5)],
+                [_LOG_GAP, _ANY, _ANY],
+            ),
+            _fit(
+                _lognormal,
+                mirrored,
+                [(-1.0, 0.0, -0.3), (1.0, 1.0, -1.0), (-4.0, 0.0, 0.0)],
+                [_LOG_GAP, _ANY, _ANY],
+            ),
         ]
     return min(fits)
 
 
-def _fit(logarithm: Callable[[Floats, Floats], Floats], values: Floats, starts: Sequence[Start]) -> float:
+def _fit(
+    logarithm: Callable[[Floats, Floats], Floats],
+    values: Floats,
+    starts: Sequence[Start],
+    bounds: Sequence[tuple[float | None, float | None]],
+) -> float:
     """Return the information criterion of the best parameters found from several starts."""
 
     def cost(parameters: Floats) -> float:
@@ -77,7 +104,7 @@ def _fit(logarithm: Callable[[Floats, Floats], Floats], values: Floats, starts: 
             total = float(logarithm(values, parameters).sum())
         return -total if np.isfinite(total) else _WORST
 
-    least = min(float(minimize(cost, start, method="L-BFGS-B").fun) for start in starts)
+    least = min(float(minimize(cost, start, method="L-BFGS-B", bounds=bounds).fun) for start in starts)
     return 2 * least + len(starts[0]) * float(np.log(len(values)))
 
 

@@ -94,6 +94,11 @@ def test_two_gamma_shaped_classes_are_cut_between(rng, signs, share):
     assert balanced(first, second, mixture_threshold(np.concatenate([first, second]))) > best - 0.02
 
 
+def test_two_values_are_two_groups():
+    cut = mixture_threshold(np.repeat([-1.0, 1.0], [30, 50]))
+    assert -1 < cut < 1
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rare_class_has_no_threshold(seed):
     """Of 5 %, a threshold would cost balanced accuracy."""
