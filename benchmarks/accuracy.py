@@ -24,16 +24,16 @@ _KEPT = (
     "accuracy",
     "accuracy_ci95",
     "balanced_accuracy",
+    "balanced_accuracy_ci95",
     "auc",
+    "auc_ci95",
     "sensitivity",
     "specificity",
     "n_train",
     "n_test",
     "C",
     "inner_balanced_accuracy",
-    "bootstrap_ci95",
 )
-_FIGURES = ("accuracy", "balanced_accuracy", "auc")
 
 
 def measure(options, root, weights, store):
@@ -49,7 +49,6 @@ def measure(options, root, weights, store):
 
 def _kept(result):
     kept = {name: _rounded(result[name]) for name in _KEPT if result.get(name) is not None}
-    kept["bootstrap_ci95"] = {name: kept["bootstrap_ci95"].get(name) for name in _FIGURES}
     if result.get("adapted"):
         kept["adapted"] = _kept(result["adapted"])
     return kept

@@ -41,10 +41,14 @@ def read(name):
 
 
 def figure(measured, name, *, interval=True):
-    """A figure to three decimals, with its bootstrap interval; nothing where it was not measured."""
+    """A figure to three decimals, with its interval; nothing where it was not measured.
+
+    Transcribed rows have the bootstrap interval of an earlier version.
+    """
     if measured is None or measured.get(name) is None:
         return ""
-    ends = measured.get("bootstrap_ci95", {}).get(name) if interval else None
+    ends = measured.get("bootstrap_ci95", {}).get(name) or measured.get(f"{name}_ci95")
+    ends = ends if interval else None
     return f"{measured[name]:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
 
 

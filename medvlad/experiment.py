@@ -33,7 +33,7 @@ from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
-from medvlad.evaluation.class_counts import absent_classes
+from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -58,7 +58,7 @@ class Evaluation:
     ----------
     results : dict
         Content of results.json: results (one dict for each encoding), comparisons (of the first encoding with
-        each other one, see :func:`medvlad.evaluation.bootstrap.compare`), dataset, settings, versions,
+        each other one, see :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions,
         skipped, and damaged (images that were used although their data is damaged).
     dataset : ImageFolder
         The images that were used, without skipped ones.
@@ -211,7 +211,8 @@ class Experiment:
             descriptors, dataset, skipped, damaged = extract_data_set(
                 extractor, dataset, calibration_images(dataset)
             )
-        _warn_of_absent_classes(dataset)
+        tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
+        warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
         results, comparisons = [], []
         all_decided: dict[str, HeldOut] = {}
         for name, encoder in encoders.items():
@@ -229,7 +230,7 @@ class Experiment:
             results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
                 first, decided_first = next(iter(all_decided.items()))
-                against = compare_held_out(dataset, decided_first, decided, random_state=self.seed)
+                against = compare_held_out(dataset, decided_first, decided)
                 comparisons.append({"first": first, "second": name} | against)
             all_decided[name] = decided
         report = {
@@ -407,17 +408,6 @@ def _check_parts(dataset: ImageFolder) -> None:
                 f"there is a {other} part but no {part} part: add one, or give the folder of the classes "
                 "itself for cross-validation"
             )
-
-
-def _warn_of_absent_classes(dataset: ImageFolder) -> None:
-    """Log a warning if a class has no test image."""
-    if dataset.splits is None:
-        return
-    absent = absent_classes(dataset.labels[dataset.splits == "test"], dataset.class_names)
-    if absent:
-        logger.warning(
-            "the test part has no image of %s: metrics that need such images are left out", ", ".join(absent)
-        )
 
 
 def _has_two_class_test(dataset: ImageFolder) -> bool:

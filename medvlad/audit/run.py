@@ -64,7 +64,7 @@ def audit(
     dataset : ImageFolder
         Train and test part, and patients, are used if the data set has them.
     random_state : int, default=0
-        Seed of folds, bootstrap and permutations. The same data and seed give the same result.
+        Seed of folds, subsamples and permutations. The same data and seed give the same result.
     n_threads : int or None, default=None
         Number of threads that read and compare. None: the processors that this process may use.
     names : Pseudonyms or None, default=None

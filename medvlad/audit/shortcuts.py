@@ -28,7 +28,7 @@ With the balanced accuracy :math:`p` of :math:`k` classes, chance is :math:`1/k`
     \mathrm{skill} = \frac{p - 1/k}{1 - 1/k}
 
 is 0 for guessing and 1 for perfect decisions. Whether there is a finding is decided at the lower end of the
-95 % bootstrap interval, over patients or sets of copies. A finding needs a skill of 0.1 there for *file*,
+95 % interval by patient, over patients or sets of copies. A finding needs a skill of 0.1 there for *file*,
 which says nothing about the subject. The other features show a little of it, so they need 0.25. For example,
 the corners of kitchens and bathrooms differ: on photographs of rooms the lower end was 0.11.
 
@@ -55,9 +55,8 @@ from sklearn.preprocessing import StandardScaler
 from medvlad._util.blas_threads import single_threaded_blas
 from medvlad.audit.finding import Finding, ReadImages, Severity, finding
 from medvlad.audit.images import THUMB_SIDE, ImageFacts
-from medvlad.evaluation.bootstrap import bootstrap_intervals
 from medvlad.evaluation.class_counts import units_per_class
-from medvlad.evaluation.metrics import balanced_accuracy, class_aucs
+from medvlad.evaluation.intervals import metric_estimates
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -71,7 +70,6 @@ _MAX_IMAGES = 20_000  # float32 of 768 features: 61 MB
 _LEAST_UNITS = 10  # independent images of the smallest class; fewer show nothing
 _MAX_VALUES = 16
 _MIN_SHARE = 0.01
-_N_RESAMPLES = 500
 
 
 def _border(facts: Sequence[ImageFacts]) -> Matrix:
@@ -175,7 +173,7 @@ def shortcut_findings(
     units : ndarray of shape (n,), int64
         Images with the same number stay together: those of one patient, and copies.
     random_state : int
-        Seed of folds and bootstrap.
+        Seed of the folds and of the subsample.
 
     Returns
     -------
@@ -199,7 +197,7 @@ def shortcut_findings(
     )
     results: dict[str, Any] = {"cross-validation": _cross_validated(task, random_state)}
     if len(test):
-        results["train and test part"] = _tested(task, x, images.labels[test], units[test], random_state)
+        results["train and test part"] = _tested(task, x, images.labels[test], units[test])
     found = []
     for name in _IN_WORDS:
         best = _worst({key: value[name] for key, value in results.items() if isinstance(value, dict)})
@@ -291,12 +289,12 @@ def _cross_validated(task: _Task, random_state: int) -> dict[str, Any] | str:
         decision = np.empty((len(task.y), task.n_classes))
         for train, test in folds:
             decision[test] = _decide(x[train], task.y[train], x[test])
-        results[name] = _figures(task.y, decision, task.units, random_state)
+        results[name] = _figures(task.y, decision, task.units)
     return results
 
 
 def _tested(
-    task: _Task, x: dict[str, Matrix], labels: NDArray[np.int64], units: NDArray[np.int64], random_state: int
+    task: _Task, x: dict[str, Matrix], labels: NDArray[np.int64], units: NDArray[np.int64]
 ) -> dict[str, Any] | str:
     n_classes = task.n_classes
     # Patients and copies in both parts are a finding of their own. Here they would look like a shortcut.
@@ -311,7 +309,6 @@ def _tested(
             labels,
             _decide(task.x[name][apart], task.y[apart], x[name][len(task.y) :]),
             units,
-            random_state,
         )
         for name in task.x
     }
@@ -327,20 +324,14 @@ def _decide(x: Matrix, y: NDArray[np.int64], unseen: Matrix) -> NDArray[np.float
 
 
 def _figures(
-    labels: NDArray[np.int64], decision: NDArray[np.float64], units: NDArray[np.int64], random_state: int
+    labels: NDArray[np.int64], decision: NDArray[np.float64], units: NDArray[np.int64]
 ) -> dict[str, Any]:
-    intervals = bootstrap_intervals(
-        labels, decision, groups=units, n_resamples=_N_RESAMPLES, random_state=random_state
-    )
-    aucs = [auc for auc in class_aucs(labels, decision) if auc is not None]
-    return {
-        "n_images": len(labels),
-        "balanced_accuracy": balanced_accuracy(labels, decision.argmax(axis=1)),
-        "balanced_accuracy_ci95": intervals["balanced_accuracy"],
-        "auc": float(np.mean(aucs)),
-        "auc_ci95": intervals["auc"],
-        "chance": 1 / decision.shape[1],
-    }
+    found = metric_estimates(labels, decision, groups=units)
+    figures: dict[str, Any] = {"n_images": len(labels)}
+    for name in ("balanced_accuracy", "auc"):
+        figures[name] = found[name].value
+        figures[f"{name}_ci95"] = None if (ends := found[name].ends) is None else list(ends)
+    return figures | {"chance": 1 / decision.shape[1]}
 
 
 def _skill(figures: dict[str, Any], at: str = "balanced_accuracy_ci95") -> float:

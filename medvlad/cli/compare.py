@@ -42,27 +42,29 @@ def _read_encodings(
     help="Encoding of both runs, or one for each: avg,vlad64.  [default: the only one]",
 )
 @options.JSON
-@cloup.option("--seed", type=int, metavar="N", default=0, help="Seed of the bootstrap.")
-def compare(
-    first: Path, second: Path, encode: tuple[str | None, str | None], seed: int, as_json: bool
-) -> None:
+def compare(first: Path, second: Path, encode: tuple[str | None, str | None], as_json: bool) -> None:
     """Test if one run is better than another on the same images.
 
     FIRST and SECOND are folders that 'medvlad evaluate --out' has written.
     """
     from medvlad.evaluation.compare_runs import compare_runs
 
-    found = compare_runs(first, second, encodings=encode, random_state=seed)
+    found = compare_runs(first, second, encodings=encode)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
-    drawn = "images" if found["n_patients"] is None else f"{found['n_patients']} patients"
-    click.echo(f"{second} against {first}, {found['n_images']} images, 95 % intervals by {drawn}:")
+    patients = found["n_patients"]
+    drawn = "over images" if patients is None else f"by patient ({patients} patients)"
+    click.echo(f"{second} against {first}, {found['n_images']} images, 95 % intervals {drawn}:")
     for name, value in found["difference"].items():
+        if value is None:
+            continue
         ends = found["difference_ci95"][name]
-        if value is not None and ends is not None:
-            click.echo(f"{name.replace('_', ' ')} {value:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f})")
+        reason = found["difference_ci95_missing"].get(name)
+        interval = f"no interval: {reason}" if ends is None else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+        click.echo(f"{name.replace('_', ' ')} {value:+.3f} ({interval})")
+    by_patient = "" if patients is None else " by patient"
     click.echo(
         f"images that only one run classifies correctly: {found['only_second']} by the second, "
-        f"{found['only_first']} by the first; McNemar's p {found['mcnemar_p']:.2g}"
+        f"{found['only_first']} by the first; McNemar's p{by_patient} {found['mcnemar_p']:.2g}"
     )

@@ -67,8 +67,9 @@ __all__ = ["evaluate"]
     ),
     options.switch(
         "--adapt-threshold/--no-adapt-threshold",
-        help="Also report metrics at a threshold found in the test images without their labels. Needs two "
-        "classes and a test part.  [default: no; with --preset best: yes if possible]",
+        help="Also report metrics at a threshold found in the test images without their labels, if their "
+        "scores form two clear groups. Needs two classes, neither of them rare, and a test "
+        "part.  [default: no; with --preset best: yes if possible]",
     ),
 )
 @cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)

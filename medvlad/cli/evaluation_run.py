@@ -109,32 +109,47 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     else:
         protocol = f"{first['protocol']}, {n_train} training images a fold"
         counted = f"{n_test} images{known}, each tested once ({protocol})"
-    yield f"{counted}; fitted on training images only. The table shows Wilson intervals."
+    by = "over images" if first["ci95_of"] == "images" else "by patient"
+    yield f"{counted}; fitted on training images only. Intervals are {by}."
+    for one in report["results"]:
+        if one["accuracy_ci95"] is None:
+            yield f"{one['encode']} has no interval: {one['ci95_missing']['accuracy_ci95']}."
     if "positive_class" in first:
         yield f"Sensitivity is that of {first['positive_class']}."
     yield from (_adapted(one) for one in report["results"] if "adapted" in one)
-    for pair in report["comparisons"]:
-        low, high = pair["difference_ci95"]["accuracy"]
-        yield (
-            f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
-            f"(95 % interval {low:+.3f} to {high:+.3f}), McNemar's p {pair['mcnemar_p']:.2g}"
-        )
+    yield from (_compared(pair, first["ci95_of"]) for pair in report["comparisons"])
     if patients is None:
         yield "No patients were found: each image counts as a separate patient. Use --patient to name them."
+
+
+def _compared(pair: dict[str, Any], ci95_of: str) -> str:
+    """Difference of two encodings on the same images."""
+    ends = pair["difference_ci95"]["accuracy"]
+    interval = "no interval" if ends is None else f"95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}"
+    by_patient = "" if ci95_of == "images" else " by patient"
+    return (
+        f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
+        f"({interval}), McNemar's p{by_patient} {pair['mcnemar_p']:.2g}"
+    )
 
 
 def _adapted(found: dict[str, Any]) -> str:
     """Metrics with the threshold that was found without labels."""
     adapted = found["adapted"]
     if adapted["threshold"] is None:
-        return (
-            f"{found['encode']}: no threshold in the unlabelled test images, because they are too few or "
-            "their decision values have no two peaks"
+        return f"{found['encode']}: no threshold found in the unlabelled test images: {adapted['reason']}"
+    ends = adapted["accuracy_ci95"]
+    interval = "" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})"
+    values = ", ".join(
+        f"{name} {'-' if adapted[key] is None else format(adapted[key], '.3f')}"
+        for name, key in (
+            ("balanced", "balanced_accuracy"),
+            ("sensitivity", "sensitivity"),
+            ("specificity", "specificity"),
         )
-    low, high = adapted["accuracy_ci95"]
+    )
     return (
-        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of the unlabelled test images: "
-        f"accuracy {adapted['accuracy']:.3f} ({low:.3f} to {high:.3f}), "
-        f"balanced {adapted['balanced_accuracy']:.3f}, sensitivity {adapted['sensitivity']:.3f}, "
-        f"specificity {adapted['specificity']:.3f}"
+        f"{found['encode']} with the threshold {adapted['threshold']:.2f} of {adapted['threshold_of']}, "
+        f"found in the unlabelled test images: accuracy {adapted['accuracy']:.3f}{interval}, {values}. "
+        f"It is right only if {adapted['assumption']}."
     )

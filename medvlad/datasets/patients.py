@@ -2,7 +2,7 @@
 
 The ID of a DICOM header counts more than the name of its file, and the name counts more than the study.
 
-Images of one patient form a group, which cross-validation and bootstrap never divide.
+Images of one patient form a group, which cross-validation and intervals never divide.
 """
 
 from __future__ import annotations

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["absent_classes", "units_per_class"]
+__all__ = ["FEW_PATIENTS", "absent_classes", "units_per_class", "warn_of_small_classes"]
+
+logger = logging.getLogger(__name__)
+
+#: With fewer patients in the smallest class, a warning is logged.
+FEW_PATIENTS = 20
 
 
 def units_per_class(
@@ -51,3 +57,34 @@ def absent_classes(labels: NDArray[np.int64], class_names: Sequence[str]) -> lis
     """
     present = set(labels.tolist())
     return [name for k, name in enumerate(class_names) if k not in present]
+
+
+def warn_of_small_classes(
+    labels: NDArray[np.int64], groups: NDArray[Any] | None, class_names: Sequence[str]
+) -> None:
+    """Log a warning if a class has no test image, or too few patients for a reliable interval.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        True classes of the test images, indices into `class_names`.
+    groups : ndarray of shape (n,), or None
+        See :func:`units_per_class`.
+    class_names : sequence of str
+    """
+    absent = absent_classes(labels, class_names)
+    if absent:
+        logger.warning(
+            "the test part has no image of %s: metrics that need such images are left out", ", ".join(absent)
+        )
+    counts = units_per_class(labels, groups, len(class_names))
+    smallest = min((k for k in range(len(counts)) if counts[k] > 0), key=lambda k: counts[k], default=None)
+    if smallest is None or counts[smallest] >= FEW_PATIENTS:
+        return
+    what = "test images" if groups is None else "patients among the test images"
+    logger.warning(
+        f"class %s has only %d {what}: with fewer than %d, metrics are uncertain and intervals are rough",
+        class_names[smallest],
+        counts[smallest],
+        FEW_PATIENTS,
+    )

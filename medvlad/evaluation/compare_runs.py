@@ -1,7 +1,7 @@
 """Compare two runs of ``medvlad evaluate --out`` on the same test images.
 
 The runs may differ in anything: preset, network, scales, encoding. The statistics are in
-:mod:`medvlad.evaluation.bootstrap`.
+:mod:`medvlad.evaluation.comparison`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, check_seed, one_line
+from medvlad._util.validate import InputError, one_line
 from medvlad.datasets.pseudonyms import is_pseudonym
-from medvlad.evaluation.bootstrap import compare
+from medvlad.evaluation.class_counts import warn_of_small_classes
+from medvlad.evaluation.comparison import compare
 
 __all__ = ["compare_runs"]
 
@@ -45,7 +46,6 @@ def compare_runs(
     second: str | os.PathLike[str],
     *,
     encodings: tuple[str | None, str | None] = (None, None),
-    random_state: int = 0,
 ) -> dict[str, Any]:
     """Compare two runs of ``medvlad evaluate --out``.
 
@@ -55,21 +55,18 @@ def compare_runs(
         Folders of the two runs, each with a predictions.csv.
     encodings : (str or None, str or None)
         Encoding to compare from each run. None: the only one.
-    random_state : int, default=0
-        Seed of the bootstrap.
 
     Returns
     -------
     dict
         n_images, n_patients (None if patients are unknown), and the dict of
-        :func:`medvlad.evaluation.bootstrap.compare`.
+        :func:`medvlad.evaluation.comparison.compare`.
 
     Raises
     ------
     InputError
         If a folder has no valid predictions.csv, or the runs have different test images or classes.
     """
-    check_seed(random_state, "random_state")
     for run in (first, second):
         if not (Path(run) / "predictions.csv").is_file():
             raise InputError(
@@ -77,18 +74,16 @@ def compare_runs(
             )
     one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
     _check_same_images(first, second, one, other)
-    known = all(one.patients)
-    found = compare(
-        np.array([one.class_names.index(name) for name in one.truth]),
-        one.decision,
-        other.decision,
-        groups=np.array(one.patients) if known else None,
-        random_state=random_state,
-    )
+    labels = np.array([one.class_names.index(name) for name in one.truth])
+    groups = None
+    if any(one.patients):
+        # An image of an unknown patient is a patient of its own.
+        groups = np.array([who or f"image {i}: {one.images[i]}" for i, who in enumerate(one.patients)])
+    warn_of_small_classes(labels, groups, one.class_names)
     return {
         "n_images": len(one.images),
-        "n_patients": len(set(one.patients)) if known else None,
-    } | found
+        "n_patients": None if groups is None else len(set(groups.tolist())),
+    } | compare(labels, one.decision, other.decision, groups=groups)
 
 
 def _check_same_images(

@@ -1,14 +1,6 @@
-r"""Metrics of decisions on images that were not used for training.
+"""Metrics of decisions on images that were not used for training.
 
-`accuracy_ci95` and the other intervals of proportions are Wilson's score interval (Wilson, JASA 1927). For
-:math:`k` successes out of :math:`n` independent images, :math:`p = k / n` and :math:`z = 1.96`, it is
-
-.. math::
-
-   \frac{p + \frac{z^2}{2n} \pm z \sqrt{\frac{p (1 - p)}{n} + \frac{z^2}{4 n^2}}}{1 + \frac{z^2}{n}} .
-
-Images of one patient are not independent. The intervals named `bootstrap_ci95` take this into account, see
-:mod:`medvlad.evaluation.bootstrap`.
+Each metric has its 95 % interval by patient, see :mod:`medvlad.evaluation.intervals`.
 """
 
 from __future__ import annotations
@@ -18,32 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, confusion_matrix, recall_score, roc_auc_score
 
 from medvlad._util.text_table import text_table
 from medvlad._util.validate import check_choice
+from medvlad.evaluation.intervals import (
+    Estimate,
+    auc_estimate,
+    mean_estimate,
+    patient_numbers,
+    proportion_estimate,
+)
 
-__all__ = ["balanced_accuracy", "class_aucs", "score_table", "scores", "wilson_interval"]
-
-
-def wilson_interval(n_correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion.
-
-    Parameters
-    ----------
-    n_correct : int
-        Number of successes.
-    n : int
-        Number of trials, at least 1.
-
-    Returns
-    -------
-    low, high : float
-        Ends of the interval, within [0, 1].
-    """
-    interval = binomtest(n_correct, n).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+__all__ = ["balanced_accuracy", "class_aucs", "score_table", "scores"]
 
 
 def balanced_accuracy(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
@@ -90,6 +69,7 @@ def scores(
     class_names: list[str],
     *,
     positive: str | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of predictions on images that were not used for training.
 
@@ -101,74 +81,97 @@ def scores(
         Larger values mean that the class is more likely.
     class_names : list of str
     positive : str or None
-        With two classes, the class that sensitivity and specificity refer to. None: the last class.
+        With two classes, the class that sensitivity, specificity and average precision refer to. None: the
+        last class.
+    groups : ndarray of shape (n,), or None
+        Patient of each image. None: each image is a patient of its own.
 
     Returns
     -------
     dict
-        accuracy, accuracy_ci95, balanced_accuracy, auc, average_precision (area under the curve of precision
-        over recall), sensitivity, specificity, per_class and confusion_matrix (rows: true class).
+        accuracy, balanced_accuracy, auc, sensitivity, specificity, average_precision (area under the curve of
+        precision over recall), per_class and confusion_matrix (rows: true class).
 
-        With two classes, sensitivity and specificity are those of positive_class, with their intervals. With
-        more classes, they, auc and average_precision are means over classes, each against the others.
+        With two classes, sensitivity, specificity and average_precision are those of positive_class. With
+        more classes, they and auc are means over classes, each against the others.
 
-        per_class has, by class name, n, sensitivity, specificity, precision, their 95 % intervals (Wilson)
-        such as sensitivity_ci95, auc and average_precision.
+        per_class has, by class name, n, sensitivity, specificity, precision, auc and average_precision.
+
+        Each metric but average precision has its 95 % interval, such as accuracy_ci95: [low, high], or None.
+        ci95_missing has the reason for each interval that is None, by its name. ci95_of is "patients", or
+        "images" without `groups`.
 
         A metric is None if it is undefined because a class has no test image or is the only one.
 
     Raises
     ------
     InputError
-        If `positive` is not one of the two classes.
+        If `positive` is not one of the two classes, or `groups` has another length.
     """
     n_classes = len(class_names)
     table = confusion_matrix(labels, predicted, labels=np.arange(n_classes))
-    correct, n = int(np.trace(table)), int(table.sum())
-    aucs = class_aucs(labels, decision)
-    per_class = {
-        name: _class_scores(table, k)
-        | {
-            "auc": aucs[k],
-            "average_precision": (
-                float(average_precision_score(labels == k, decision[:, k])) if table[k].any() else None
-            ),
-        }
-        for k, name in enumerate(class_names)
+    patients = patient_numbers(groups, len(labels))
+    estimates = [_class_estimates(labels, predicted, decision, k, patients) for k in range(n_classes)]
+    precisions = [
+        float(average_precision_score(labels == k, decision[:, k])) if table[k].any() else None
+        for k in range(n_classes)
+    ]
+    right = predicted == labels
+    recalls = [estimates[k]["sensitivity"] for k in np.unique(labels)]
+    overall = {
+        "accuracy": proportion_estimate(right, patients),
+        "balanced_accuracy": mean_estimate(recalls),
+        "auc": mean_estimate([one["auc"] for one in estimates]),
     }
-    result: dict[str, Any] = {
-        "accuracy": correct / n,
-        "accuracy_ci95": list(wilson_interval(correct, n)),
-        "balanced_accuracy": balanced_accuracy(labels, predicted),
-        "auc": _mean(aucs),
-        "average_precision": _mean([one["average_precision"] for one in per_class.values()]),
-    }
-    chosen = class_names
+    chosen, named = list(range(n_classes)), {}
     if n_classes == 2:
-        chosen = [check_choice(positive or class_names[-1], "the positive class", class_names)]
-        result["positive_class"] = chosen[0]
+        name = check_choice(positive or class_names[-1], "the positive class", class_names)
+        chosen, named = [class_names.index(name)], {"positive_class": name}
     for metric in ("sensitivity", "specificity"):
-        result[metric] = _mean([per_class[name][metric] for name in chosen])
-        if n_classes == 2:
-            result[f"{metric}_ci95"] = per_class[chosen[0]][f"{metric}_ci95"]
-    result["per_class"] = per_class
-    result["confusion_matrix"] = table.tolist()
-    return result
+        overall[metric] = mean_estimate([estimates[k][metric] for k in chosen])
+    return (
+        _with_intervals(overall)
+        | {"ci95_of": "images" if groups is None else "patients"}
+        | named
+        | {
+            "average_precision": _mean([precisions[k] for k in chosen]),
+            "per_class": {
+                name: {"n": int(table[k].sum())}
+                | _with_intervals(estimates[k])
+                | {"average_precision": precisions[k]}
+                for k, name in enumerate(class_names)
+            },
+            "confusion_matrix": table.tolist(),
+        }
+    )
 
 
-def _class_scores(table: NDArray[np.int64], k: int) -> dict[str, Any]:
-    """Return n and the proportions of class `k` with their intervals, from a confusion matrix."""
-    own, n = int(table[k].sum()), int(table.sum())
-    others = n - own
-    found, said = int(table[k, k]), int(table[:, k].sum())
-    result: dict[str, Any] = {"n": own}
-    for metric, n_correct, total in (
-        ("sensitivity", found, own),
-        ("specificity", others - (said - found), others),
-        ("precision", found, said),
-    ):
-        result[metric] = n_correct / total if total else None
-        result[f"{metric}_ci95"] = list(wilson_interval(n_correct, total)) if total else None
+def _class_estimates(
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    decision: NDArray[np.float64],
+    k: int,
+    patients: NDArray[np.intp],
+) -> dict[str, Estimate]:
+    """Return the metrics of class `k` against the others."""
+    own, said = labels == k, predicted == k
+    return {
+        "sensitivity": proportion_estimate(said, patients, own),
+        "specificity": proportion_estimate(~said, patients, ~own),
+        "precision": proportion_estimate(own, patients, said),
+        "auc": auc_estimate(own, decision[:, k], patients),
+    }
+
+
+def _with_intervals(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Return the values, the intervals, and the reasons for those that are missing."""
+    result: dict[str, Any] = {}
+    for metric, one in estimates.items():
+        result[metric] = one.value
+        result[f"{metric}_ci95"] = None if one.ends is None else list(one.ends)
+    result["ci95_missing"] = {
+        f"{metric}_ci95": one.reason for metric, one in estimates.items() if one.reason is not None
+    }
     return result
 
 
@@ -190,19 +193,19 @@ def score_table(results: list[Mapping[str, Any]]) -> str:
     -------
     str
         Columns: encode, scale, accuracy and its 95 % interval, balanced accuracy, AUC. If every result has
-        two classes, also sensitivity and specificity. An undefined metric is shown as "-".
+        two classes, also sensitivity and specificity. A metric or interval that is None is shown as "-".
     """
     two_classes = all("positive_class" in one for one in results)
     named = ["sensitivity", "specificity"] if two_classes else []
     header = ["encode", "scale", "accuracy", "95 % interval", "balanced", *named, "AUC"]
     rows = []
     for one in results:
-        low, high = one["accuracy_ci95"]
+        ends = one["accuracy_ci95"]
         row = [
             one["encode"],
             ",".join(map(str, one["scales"])),
             f"{one['accuracy']:.3f}",
-            f"{low:.3f} to {high:.3f}",
+            None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
             f"{one['balanced_accuracy']:.3f}",
         ]
         rows.append(row + [None if one[name] is None else f"{one[name]:.3f}" for name in [*named, "auc"]])

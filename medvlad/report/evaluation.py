@@ -259,30 +259,60 @@ def _metrics(page: Page, results: dict[str, Any]) -> None:
                 continue
             row = [name]
             for metric in ("accuracy", "balanced_accuracy", "auc"):
-                row.append(_with_interval(of[metric], of["bootstrap_ci95"][metric]))
+                row.append(_with_interval(of[metric], of[f"{metric}_ci95"]))
             if two:
                 row += [_with_interval(of[m], of[f"{m}_ci95"]) for m in ("sensitivity", "specificity")]
             rows.append(row)
-    drawn = results["results"][0]["bootstrap_of"]
-    caption = f"Below each value is its 95 % interval, from 2,000 bootstrap draws of {drawn}."
+    by_image = results["results"][0]["ci95_of"] == "images"
+    caption = f"Below each value is its 95 % interval {'over images' if by_image else 'by patient'}."
     if two:
-        positive = results["results"][0]["positive_class"]
-        caption += f" Sensitivity and specificity are those of {positive}, with Wilson intervals."
+        caption += f" Sensitivity and specificity are those of {results['results'][0]['positive_class']}."
     page.table(header, rows, caption)
-    if drawn == "images":
+    for line in _missing_intervals(results["results"]):
+        page.paragraph(line)
+    if by_image:
         page.paragraph(
             "No patients are known, so every image counts as a patient of its own. If patients have several "
             "images, the intervals are too narrow, and training and test may share patients.",
             "warning",
         )
+    for one in results["results"]:
+        if "adapted" in one:
+            page.paragraph(_adapted_in_words(one))
     for pair in results["comparisons"]:
-        low, high = pair["difference_ci95"]["accuracy"]
-        page.paragraph(
-            f"{pair['second']} minus {pair['first']} on the same images: accuracy "
-            f"{pair['difference']['accuracy']:+.3f} (95 % interval {low:+.3f} to {high:+.3f}). Only "
-            f"{pair['second']} is right on {pair['only_second']} images, only {pair['first']} on "
-            f"{pair['only_first']}; McNemar's p is {pair['mcnemar_p']:.2g}."
+        page.paragraph(_comparison_in_words(pair, by_image=by_image))
+
+
+def _missing_intervals(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each interval of the table that is missing."""
+    for one in results:
+        for name, reason in one["ci95_missing"].items():
+            metric = name.removesuffix("_ci95").replace("_", " ")
+            yield f"{one['encode']} has no interval of the {metric}: {reason}."
+
+
+def _adapted_in_words(result: Mapping[str, Any]) -> str:
+    adapted = result["adapted"]
+    if adapted["threshold"] is None:
+        return (
+            f"{result['encode']}: no threshold was found in the unlabelled test images: {adapted['reason']}."
         )
+    return (
+        f"{result['encode']}: the adapted threshold {adapted['threshold']:.2f} of the decision value of "
+        f"{adapted['threshold_of']} was found in the test images without their labels. It is right only if "
+        f"{adapted['assumption']}."
+    )
+
+
+def _comparison_in_words(pair: Mapping[str, Any], *, by_image: bool) -> str:
+    ends = pair["difference_ci95"]["accuracy"]
+    interval = "no interval" if ends is None else f"95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}"
+    return (
+        f"{pair['second']} minus {pair['first']} on the same images: accuracy "
+        f"{pair['difference']['accuracy']:+.3f} ({interval}). Only {pair['second']} is right on "
+        f"{pair['only_second']} images, only {pair['first']} on {pair['only_first']}; McNemar's p"
+        f"{'' if by_image else ' by patient'} is {pair['mcnemar_p']:.2g}."
+    )
 
 
 def _with_interval(value: float | None, ends: list[float] | None) -> str | None:
@@ -315,17 +345,20 @@ def _curves(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Ite
     worst = ""
     if len(names) > plots.MANY_CLASSES:
         worst = f". In colour: the {plots.MANY_CLASSES} classes with the lowest value"
-    yield "roc", plots.roc(labels, one.decision, names), f"ROC, AUC {_number(result['auc'])}{worst}"
-    drawn = plots.precision_recall(labels, one.decision, names)
-    shown = result["per_class"][names[1]] if len(names) == 2 else result
-    average = _number(shown["average_precision"])
-    yield "precision", drawn, f"Precision over recall, average precision {average}{worst}"
-    if len(names) == 2:
+    positive = names.index(result["positive_class"]) if len(names) == 2 else None
+    of = "" if positive is None else f" of {names[positive]}"
+    drawn = plots.roc(labels, one.decision, names, positive)
+    yield "roc", drawn, f"ROC{of}, AUC {_number(result['auc'])}{worst}"
+    drawn = plots.precision_recall(labels, one.decision, names, positive)
+    average = _number(result["average_precision"])
+    yield "precision", drawn, f"Precision over recall{of}, average precision {average}{worst}"
+    if positive is not None:
         thresholds = {"decided at": 0.0}
         if result.get("adapted", {}).get("threshold") is not None:
-            thresholds["adapted"] = result["adapted"]["threshold"]
-        drawn = plots.decision_values(labels, one.decision[:, 1], names, thresholds)
-        yield "decisions", drawn, f"Decision values: a value above the threshold means {names[1]}"
+            # The threshold is that of the second class. The two decision values are each other's negative.
+            thresholds["adapted"] = result["adapted"]["threshold"] * (1 if positive == 1 else -1)
+        drawn = plots.decision_values(labels, one.decision[:, positive], names, thresholds, positive)
+        yield "decisions", drawn, f"Decision values: a value above the threshold means {names[positive]}"
     if "calibration" in result:
         found = result["calibration"]
         error = f"expected error {found['expected_calibration_error']:.3f}, Brier score {found['brier']:.3f}"
@@ -348,13 +381,16 @@ def _per_class(page: Page, result: dict[str, Any]) -> None:
             _with_interval(one[m], one[f"{m}_ci95"]) for m in ("sensitivity", "specificity", "precision")
         ]
         first = [name, label] if shortened else [name]
-        rows.append([*first, one["n"], *rates, one["auc"], one["average_precision"]])
+        area = _with_interval(one["auc"], one["auc_ci95"])
+        rows.append([*first, one["n"], *rates, area, one["average_precision"]])
     header = ["class", *(["in figures"] if shortened else []), "images", "sensitivity", "specificity"]
     header += ["precision (PPV)", "AUC", "average precision"]
     page.table(
         header,
         rows,
-        f"Below each value is its 95 % interval (Wilson). C of the SVM: {penalties_in_words(result['C'])}.",
+        "Below each value is its 95 % interval "
+        f"{'over images' if result['ci95_of'] == 'images' else 'by patient'}, if there is one. "
+        f"C of the SVM: {penalties_in_words(result['C'])}.",
     )
 
 

@@ -158,11 +158,12 @@ def _rows(found: Mapping[str, Any], *, vlad: bool) -> list[list[Any]]:
     rows = []
     for cell in found["cells"]:
         if cell["encode"].startswith("vlad") == vlad:
-            low, high = cell["accuracy_ci95"]
+            ends = cell["accuracy_ci95"]
             what = cell["encode"] if vlad else f"scale {cell['scales'][0]}"
             given = None if cell["paper"] is None else f"{cell['paper']:.2f}"
             ours = f"{cell['accuracy']:.3f}"
-            rows.append([cell["data"], what, given, ours, f"{low:.3f} to {high:.3f}"])
+            interval = None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+            rows.append([cell["data"], what, given, ours, interval])
     return rows
 
 
@@ -201,7 +202,7 @@ def paper_page(found: Mapping[str, Any]) -> Page:
         page.heading(title)
         scales = sorted({tuple(c["scales"]) for c in found["cells"] if c["encode"].startswith("vlad")})
         fed = " and ".join(",".join(map(str, one)) for one in scales)
-        caption = "Accuracy on the test images, with its Wilson interval."
+        caption = "Accuracy on the test images, with its 95 % interval (by patient, if patients are known)."
         caption += f" VLAD encodes the descriptors of scale {fed}." if vlad else ""
         page.table(_HEADER, _rows(found, vlad=vlad), caption)
     page.heading("Settings and versions")

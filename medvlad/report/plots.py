@@ -129,10 +129,15 @@ def confusion_figure(table: Sequence[Sequence[int]], class_names: Sequence[str])
     return figure
 
 
-def roc(labels: NDArray[np.int64], decision: NDArray[np.float64], class_names: Sequence[str]) -> bytes:
+def roc(
+    labels: NDArray[np.int64],
+    decision: NDArray[np.float64],
+    class_names: Sequence[str],
+    positive: int | None = None,
+) -> bytes:
     """Draw receiver operating characteristics.
 
-    Two classes have one curve, that of the second class. More classes have one curve each, of the class
+    Two classes have one curve, that of the positive class. More classes have one curve each, of the class
     against all others. With more than eight classes, only the eight with the lowest AUC have a colour.
 
     Parameters
@@ -140,6 +145,8 @@ def roc(labels: NDArray[np.int64], decision: NDArray[np.float64], class_names: S
     labels : ndarray of int, shape (n,)
     decision : ndarray of float, shape (n, n_classes)
     class_names : sequence of str
+    positive : int or None, default=None
+        Index of the positive class of two. None: the second.
 
     Returns
     -------
@@ -152,10 +159,11 @@ def roc(labels: NDArray[np.int64], decision: NDArray[np.float64], class_names: S
         false, true, _ = roc_curve(own, values)
         return false, true
 
-    _curves(axes, labels, decision, class_names, curve, roc_auc_score)
-    if len(class_names) == 2 and 0 < labels.sum() < len(labels):
-        decided = decision.argmax(axis=1) == 1
-        false, true = decided[labels != 1].mean(), decided[labels == 1].mean()
+    classes = _drawn_classes(class_names, positive)
+    _curves(axes, labels, decision, class_names, classes, curve, roc_auc_score)
+    if len(classes) == 1 and 0 < (own := labels == classes[0]).sum() < len(labels):
+        decided = decision.argmax(axis=1) == classes[0]
+        false, true = decided[~own].mean(), decided[own].mean()
         axes.plot(false, true, "o", color=_COLOURS[0], label="as decided")
     axes.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0)
     _unit_axes(axes, "1 - specificity", "sensitivity")
@@ -163,7 +171,10 @@ def roc(labels: NDArray[np.int64], decision: NDArray[np.float64], class_names: S
 
 
 def precision_recall(
-    labels: NDArray[np.int64], decision: NDArray[np.float64], class_names: Sequence[str]
+    labels: NDArray[np.int64],
+    decision: NDArray[np.float64],
+    class_names: Sequence[str],
+    positive: int | None = None,
 ) -> bytes:
     """Draw precision over recall.
 
@@ -176,7 +187,10 @@ def precision_recall(
         precision, recall, _ = precision_recall_curve(own, values)
         return recall, precision
 
-    _curves(axes, labels, decision, class_names, curve, average_precision_score, drawstyle="steps-post")
+    classes = _drawn_classes(class_names, positive)
+    _curves(
+        axes, labels, decision, class_names, classes, curve, average_precision_score, drawstyle="steps-post"
+    )
     _unit_axes(axes, "recall (sensitivity)", "precision")
     return _png(_with_legend(figure, axes))
 
@@ -209,6 +223,7 @@ def decision_values(
     values: NDArray[np.float64],
     class_names: Sequence[str],
     thresholds: Mapping[str, float],
+    positive: int = 1,
 ) -> bytes:
     """Draw histograms of a two-class decision value by true class, with thresholds.
 
@@ -216,10 +231,12 @@ def decision_values(
     ----------
     labels : ndarray of int, shape (n,)
     values : ndarray of float, shape (n,)
-        A value above the threshold means the second class.
+        A value above the threshold means the positive class.
     class_names : sequence of str
     thresholds : dict of str to float
         By name. The first three are drawn.
+    positive : int, default=1
+        Index of the positive class.
 
     Returns
     -------
@@ -233,9 +250,16 @@ def decision_values(
         axes.hist(values[labels == k], edges, color=_COLOURS[k], alpha=0.6, label=_text(name))
     for (name, at), style in zip(thresholds.items(), ("-", "--", ":"), strict=False):
         axes.axvline(at, color="black", linestyle=style, linewidth=1.2, label=f"{name} {at:.2f}")
-    axes.set_xlabel(f"decision value of {_text(names[1])}")
+    axes.set_xlabel(f"decision value of {_text(names[positive])}")
     axes.set_ylabel("images")
     return _png(_with_legend(figure, axes))
+
+
+def _drawn_classes(class_names: Sequence[str], positive: int | None) -> Sequence[int]:
+    """Return the classes that have a curve: of two only the positive one."""
+    if len(class_names) != 2:
+        return range(len(class_names))
+    return [1 if positive is None else positive]
 
 
 def _curves(
@@ -243,12 +267,12 @@ def _curves(
     labels: NDArray[np.int64],
     decision: NDArray[np.float64],
     class_names: Sequence[str],
+    classes: Sequence[int],
     curve: Callable[[NDArray[np.bool_], NDArray[np.float64]], Curve],
     score: Callable[[NDArray[np.bool_], NDArray[np.float64]], float],
     **style: Any,
 ) -> None:
     """Draw one curve for each class that has images and is not the only one. Grey marks the better ones."""
-    classes = [1] if len(class_names) == 2 else range(len(class_names))
     drawn = [k for k in classes if 0 < (labels == k).sum() < len(labels)]
     coloured = drawn
     if len(drawn) > MANY_CLASSES:

@@ -139,7 +139,7 @@ def test_test_images_that_differ_from_training_images_are_found(rng, tmp_path):
 def test_scores_are_those_of_scikit_learn(rng):
     labels = rng.integers(0, 3, 200)
     decision = np.round(rng.normal(size=(200, 3)) + np.eye(3)[labels], 1)  # with ties
-    found = audit_shortcuts._figures(labels, decision, np.arange(200), 0)
+    found = audit_shortcuts._figures(labels, decision, np.arange(200))
     aucs = [roc_auc_score(labels == k, decision[:, k]) for k in range(3)]
     assert found["auc"] == pytest.approx(np.mean(aucs))
     assert found["balanced_accuracy"] == pytest.approx(

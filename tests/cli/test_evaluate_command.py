@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from support.in_this_process import run_command
+from support.small_sets import without_size_warning
 from support.striped_images import NETWORK, stripes, write_striped_images
 
 
@@ -28,7 +29,8 @@ def evaluated(arguments, tmp_path_factory):
     """Results and standard output of a run."""
     out = tmp_path_factory.mktemp("results") / "out"
     status, printed, error = run_command(*arguments, "--out", out)
-    assert (status, error) == (0, "")
+    assert status == 0
+    assert without_size_warning(error) == ""
     return json.loads((out / "results.json").read_text()), printed
 
 
@@ -59,9 +61,10 @@ def test_the_interval_of_the_accuracy_holds_the_accuracy(result):
     assert 0 <= low <= result["accuracy"] <= high <= 1
 
 
-def test_bootstrap_intervals_hold_their_metrics(result):
-    assert result["bootstrap_of"] == "images"
-    for name, (low, high) in result["bootstrap_ci95"].items():
+def test_intervals_hold_their_metrics(result):
+    assert result["ci95_of"] == "images"
+    for name in ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity"):
+        low, high = result[f"{name}_ci95"]
         assert low <= result[name] <= high
 
 
@@ -96,7 +99,8 @@ def test_the_settings_are_in_the_results(evaluated):
 
 def test_versions_and_warnings_are_in_the_results(evaluated):
     assert evaluated[0]["versions"]["medvlad"]
-    assert evaluated[0]["warnings"] == []
+    [warning] = evaluated[0]["warnings"]
+    assert warning.startswith("class lying has only 4 test images")
 
 
 def test_the_same_command_gives_the_same_results(run, arguments, evaluated, tmp_path):
@@ -113,7 +117,7 @@ def test_a_threshold_that_cannot_be_adapted_is_told(run, images, small_weights):
     arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
     status, printed, _ = run(*arguments, "--adapt-threshold")
     assert status == 0
-    assert "avg: no threshold in the unlabelled test images" in printed
+    assert "avg: no threshold found in the unlabelled test images: 8 images are too few" in printed
 
 
 def test_a_threshold_is_adapted_to_a_test_part_only(run, images):
@@ -217,6 +221,29 @@ def test_unknown_patients_can_be_refused(run, images):
     assert status == 2
     assert "--unknown-patients refuse" in error
     assert "--patient REGEX" in error
+
+
+def test_known_patients_have_every_interval_by_patient(runs_with_patients):
+    """The same images and decisions: only what is independent differs."""
+    (by_image, printed_by_image, _), (by_patient, printed, page) = runs_with_patients
+    apart, together = by_image["results"][0], by_patient["results"][0]
+    assert (apart["ci95_of"], together["ci95_of"]) == ("images", "patients")
+    assert apart["accuracy"] == together["accuracy"]
+    assert apart["accuracy_ci95"] != together["accuracy_ci95"]
+    assert "Intervals are over images" in printed_by_image
+    assert "Intervals are by patient" in printed
+    low, high = together["accuracy_ci95"]
+    assert f"{low:.3f} to {high:.3f}" in printed
+    if page is not None:
+        assert f"{low:.3f} to {high:.3f}" in page
+        assert "95 % interval by patient" in page
+
+
+def test_few_patients_are_a_warning_in_the_results(runs_with_patients):
+    results, _, page = runs_with_patients[1]
+    [told] = [one for one in results["warnings"] if "metrics are uncertain" in one]
+    assert told.startswith("class lying has only 2 patients among the test images")
+    assert page is None or "metrics are uncertain" in page
 
 
 def test_patients_in_both_parts_are_a_warning_in_the_results(runs_with_patients):

@@ -39,6 +39,22 @@ def test_two_separable_images_a_class_are_enough():
     assert 0 < probability[0] < 0.5 < probability[1] < 1
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-8, 1e8])
+def test_the_size_of_decision_values_does_not_change_probabilities(rng, scale):
+    values = rng.normal(size=2000)
+    labels = (rng.random(2000) < 1 / (1 + np.exp(-2 * values))).astype(np.int64)
+    at = decision_columns(np.linspace(-2, 2, 9))
+    expected = calibrator("platt", decision_columns(values), labels)(at)
+    found = calibrator("platt", decision_columns(values * scale), labels)(at * scale)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found[-1, 1] > 0.9
+
+
+def test_equal_decision_values_have_the_share_of_the_class():
+    found = calibrator("platt", decision_columns(np.full(40, 3.0)), np.arange(40) % 4 // 3)
+    assert found(decision_columns(np.array([3.0])))[0, 1] == pytest.approx(0.25, abs=0.03)
+
+
 @pytest.fixture
 def four_images():
     """Metrics of probabilities of four images with known values."""
@@ -56,6 +72,33 @@ def test_the_calibration_error_is_that_by_hand(four_images):
     assert [one["confidence"] for one in four_images["bins"]] == pytest.approx([0.6, 0.7, 0.8, 0.9])
     assert [one["right"] for one in four_images["bins"]] == [1, 0, 1, 1]
     assert four_images["expected_calibration_error"] == pytest.approx((0.4 + 0.7 + 0.2 + 0.1) / 4)
+
+
+def test_the_order_of_equal_confidences_does_not_matter(rng):
+    """Confidence 0.8 and 80 % of the images right: no error, although the right ones come first."""
+    probability = np.tile([[0.8, 0.2], [0.2, 0.8]], (100, 1))
+    labels = np.where(np.arange(200) < 160, [0, 1] * 100, [1, 0] * 100)
+    found = calibration_metrics(labels, probability)
+    assert found["expected_calibration_error"] == pytest.approx(0, abs=1e-12)
+    assert [one["n"] for one in found["bins"]] == [200]
+
+
+def test_bins_do_not_depend_on_the_order_of_images(rng):
+    """Isotonic regression gives few different probabilities."""
+    confidence = rng.choice([0.55, 0.7, 0.71, 0.9, 0.95], 500)
+    probability, labels = np.column_stack([confidence, 1 - confidence]), rng.integers(0, 2, 500)
+    order = np.argsort(labels)
+    found = calibration_metrics(labels, probability)
+    again = calibration_metrics(labels[order], probability[order])
+    assert again["expected_calibration_error"] == pytest.approx(found["expected_calibration_error"])
+    assert [one["n"] for one in again["bins"]] == [one["n"] for one in found["bins"]]
+    assert len(found["bins"]) == 5
+
+
+def test_different_confidences_have_ten_bins_of_one_size(rng):
+    confidence = rng.uniform(0.5, 1, 300)
+    found = calibration_metrics(rng.integers(0, 2, 300), np.column_stack([confidence, 1 - confidence]))
+    assert [one["n"] for one in found["bins"]] == [30] * 10
 
 
 def test_perfect_probabilities_have_no_error(rng):

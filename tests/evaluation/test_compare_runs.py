@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medvlad import InputError
-from medvlad.evaluation.bootstrap import compare
 from medvlad.evaluation.compare_runs import compare_runs
+from medvlad.evaluation.comparison import compare
 
 HEADER = "encode,image,patient,truth,decided,decision a,decision b\n"
 
@@ -67,6 +67,22 @@ def test_two_runs_are_compared_as_their_decisions_are(tmp_path, values, patients
     assert found == {"n_images": 40, "n_patients": 20 if patients else None} | compare(
         order % 2, *columns, groups=groups
     )
+
+
+def test_an_image_without_a_patient_is_a_patient_of_its_own(tmp_path, values):
+    """The patients of the others stay known, and so do their intervals."""
+    folders = [run(tmp_path / name, v) for name, v in zip("ab", values, strict=True)]
+    for folder in folders:
+        edit(folder / "predictions.csv", ",38.png,p19,", ",38.png,,")
+    found = compare_runs(*folders)
+    assert found["n_patients"] == 21
+    apart = compare_runs(*(run(tmp_path / n, v, patients=False) for n, v in zip("cd", values, strict=True)))
+    assert found["difference_ci95"] != apart["difference_ci95"]
+
+
+def test_few_patients_are_a_warning(tmp_path, values, caplog):
+    compare_runs(*(run(tmp_path / name, v[:20]) for name, v in zip("ab", values, strict=True)))
+    assert "class a has only 10 patients among the test images" in caplog.text
 
 
 def test_the_order_of_rows_does_not_matter(runs):

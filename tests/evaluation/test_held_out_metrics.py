@@ -59,8 +59,8 @@ def test_intervals_are_wider_if_a_patient_has_copies(rng):
     for groups in (None, np.repeat(np.arange(50), 4).astype(str)):
         data = folder(np.repeat(labels, 4).tolist(), groups, np.tile(["train", "test"], 100))
         found = evaluate(Descriptors.from_array(copies), data, GlobalPool(), WideLinearSVC())
-        assert found["bootstrap_of"] == ("images" if groups is None else "patients")
-        low, high = found["bootstrap_ci95"]["accuracy"]
+        assert found["ci95_of"] == ("images" if groups is None else "patients")
+        low, high = found["accuracy_ci95"]
         widths.append(high - low)
     assert 1.2 * widths[0] < widths[1] < 1.7 * widths[0]
 

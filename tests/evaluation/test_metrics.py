@@ -2,24 +2,10 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from medvlad import InputError
-from medvlad.evaluation.metrics import balanced_accuracy, class_aucs, score_table, scores, wilson_interval
-
-
-@pytest.mark.parametrize(("correct", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (17, 23), (496, 624)])
-def test_the_interval_of_a_proportion_is_wilsons_formula(correct, n):
-    p, z = correct / n, 1.959963984540054
-    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    low, high = ((p + z**2 / (2 * n) + sign * half) / (1 + z**2 / n) for sign in (-1, 1))
-    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=1e-12)
-
-
-@pytest.mark.parametrize("correct", [0, 1, 50])
-def test_the_interval_of_a_proportion_lies_between_0_and_1(correct):
-    low, high = wilson_interval(correct, 50)
-    assert 0 <= low < high <= 1
+from medvlad.evaluation import balanced_accuracy, class_aucs, score_table, scores
 
 
 def test_balanced_accuracy_is_scikit_learns(rng):
@@ -70,6 +56,60 @@ def test_the_other_class_can_be_positive(two_classes):
     assert swapped["sensitivity"] == pytest.approx(found["specificity"])
 
 
+@pytest.mark.parametrize("positive", ["NORMAL", "PNEUMONIA"])
+def test_average_precision_is_that_of_the_positive_class(two_classes, positive):
+    labels, _, decision, names = two_classes
+    k = names.index(positive)
+    found = scores(*two_classes, positive=positive)
+    assert found["average_precision"] == average_precision_score(labels == k, decision[:, k])
+
+
+def test_average_precision_of_three_classes_is_a_mean():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    decision = np.eye(3)[[0, 1, 1, 1, 2, 0]]
+    found = scores(labels, decision.argmax(axis=1), decision, ["a", "b", "c"])
+    each = [average_precision_score(labels == k, decision[:, k]) for k in range(3)]
+    assert found["average_precision"] == pytest.approx(np.mean(each))
+
+
+@pytest.fixture
+def of_patients(rng):
+    """Arguments for ten patients with eight images each, which are decided alike."""
+    labels = np.repeat(np.arange(10) % 2, 8)
+    values = np.repeat(rng.normal(size=10), 8) + 0.2 * rng.normal(size=80) + labels
+    decision = np.column_stack([-values, values])
+    return labels, decision.argmax(axis=1), decision, ["a", "b"]
+
+
+def test_every_interval_is_by_patient(of_patients):
+    """With ten patients, each interval is wider than with eighty independent images."""
+    apart = scores(*of_patients)
+    together = scores(*of_patients, groups=np.arange(80) // 8)
+    assert (apart["ci95_of"], together["ci95_of"]) == ("images", "patients")
+    names = ["accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity"]
+    pairs = [
+        (one[f"{name}_ci95"], other[f"{name}_ci95"]) for name in names for one, other in [(apart, together)]
+    ]
+    for k in ("a", "b"):
+        one, other = apart["per_class"][k], together["per_class"][k]
+        pairs += [(one[key], other[key]) for key in one if key.endswith("_ci95")]
+    assert len(pairs) == 5 + 2 * 4
+    for narrow, wide in pairs:
+        assert wide[1] - wide[0] > 1.5 * (narrow[1] - narrow[0])
+
+
+def test_a_missing_interval_has_a_reason():
+    """Class b is one patient."""
+    labels = np.repeat([0, 0, 0, 1], 2)
+    values = np.array([-1, -2, 1, -1, -2, -1, 2, -1.0])
+    decision = np.column_stack([-values, values])
+    found = scores(labels, decision.argmax(axis=1), decision, ["a", "b"], groups=np.arange(8) // 2)
+    assert found["accuracy_ci95"] is not None
+    assert found["sensitivity_ci95"] is None
+    assert found["ci95_missing"]["sensitivity_ci95"] == "all 2 images are of one patient"
+    assert found["per_class"]["b"]["ci95_missing"].keys() == {"sensitivity_ci95", "auc_ci95"}
+
+
 def test_an_unknown_positive_class_is_refused(two_classes):
     with pytest.raises(InputError, match="the positive class must be one of NORMAL, PNEUMONIA, got 'X'"):
         scores(*two_classes, positive="X")
@@ -94,9 +134,8 @@ def test_scores_of_three_classes_are_means_over_classes():
 
 
 @pytest.fixture
-def table_lines():
-    """Lines of a table of two results."""
-    row = {
+def table_row():
+    return {
         "encode": "vlad64",
         "scales": [0, 1],
         "accuracy": 0.8,
@@ -104,12 +143,23 @@ def table_lines():
         "balanced_accuracy": 0.75,
         "auc": None,
     }
+
+
+@pytest.fixture
+def table_lines(table_row):
+    """Lines of a table of two results."""
+    row = table_row
     return score_table([row, row | {"encode": "avg", "auc": 0.9}]).splitlines()
 
 
 def test_the_columns_of_a_table_line_up(table_lines):
     assert table_lines[0].split()[:2] == ["encode", "scale"]
     assert {line.index("0.8") for line in table_lines[2:]} == {table_lines[0].index("accuracy")}
+
+
+def test_a_table_shows_a_dash_for_a_missing_interval(table_row):
+    lines = score_table([table_row | {"accuracy_ci95": None}]).splitlines()
+    assert lines[2].split()[3] == "-"
 
 
 def test_a_table_shows_intervals_and_a_dash_for_an_undefined_metric(table_lines):

@@ -10,7 +10,8 @@ from support.evaluations import SETTINGS, make_evaluation
 
 from medvlad import VLAD, GlobalPool
 from medvlad.backends import get_backend
-from medvlad.report.evaluation import explain_page, write_report
+from medvlad.report import plots
+from medvlad.report.evaluation import _missing_intervals, explain_page, write_report
 from medvlad.report.settings import penalties_in_words, shown_settings
 
 LONG = [f"ulcerative-colitis-grade-{i}-of-the-colon" for i in range(12)]
@@ -101,6 +102,28 @@ def test_the_same_penalty_of_all_folds_is_told_once(penalties, text):
 def test_a_report_tells_the_penalty_of_all_folds_once(page):
     assert "C of the SVM: 1 in all 4 folds." in page
     assert "1, 1, 1" not in page
+
+
+@pytest.mark.parametrize("positive", ["a", "b"])
+def test_figures_and_captions_speak_of_the_positive_class(tmp_path, monkeypatch, positive):
+    drawn = {}
+    for name in ("roc", "precision_recall", "decision_values"):
+        monkeypatch.setattr(plots, name, lambda *given, name=name: drawn.setdefault(name, given) and b"")
+    page = write(tmp_path, pictures=False, positive=positive)
+    at = "ab".index(positive)
+    assert [drawn[name][-1] for name in drawn] == [at, at, at]
+    assert f"ROC of {positive}, AUC" in page
+    assert f"Precision over recall of {positive}, average precision" in page
+    assert f"a value above the threshold means {positive}" in page
+    assert f"Sensitivity and specificity are those of {positive}" in page
+
+
+def test_a_page_tells_why_an_interval_is_missing():
+    """All images of a class are of one patient."""
+    result = {"encode": "avg", "ci95_missing": {"auc_ci95": "it needs two patients of each class"}}
+    assert list(_missing_intervals([result])) == [
+        "avg has no interval of the auc: it needs two patients of each class."
+    ]
 
 
 # ------------------------------------------------------------------------------------ many classes

@@ -9,6 +9,7 @@ from PIL import Image
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from sklearn.metrics import roc_auc_score
 
 from medvlad.report import plots
 
@@ -173,3 +174,32 @@ def test_short_names_stay_different():
     short = plots.short_names(LONG)
     assert len(set(short)) == len(short)
     assert max(map(len, short)) <= plots._NAME_LENGTH + len(" (33)")
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_curves_of_two_classes_are_those_of_the_positive_class(rng, figures, positive):
+    """The curve through the operating point, and the area below it, are those of scikit-learn."""
+    labels, values = np.arange(90) % 3 // 2, rng.normal(size=90)
+    decision = np.column_stack([-values, values])
+    plots.roc(labels, decision, ["first", "second"], positive)
+    curve, point, _ = figures[0].axes[0].lines
+    assert curve.get_label() == ["first", "second"][positive]
+    area = np.trapezoid(curve.get_ydata(), curve.get_xdata())
+    assert area == pytest.approx(roc_auc_score(labels == positive, decision[:, positive]))
+    found, own = decision.argmax(axis=1) == positive, labels == positive
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (found[~own].mean(), found[own].mean())
+
+
+@pytest.mark.parametrize("positive", [0, 1])
+def test_precision_is_that_of_the_positive_class(rng, figures, positive):
+    """With recall 1, precision is the share of the class."""
+    labels, values = np.arange(90) % 3 // 2, rng.normal(size=90)
+    plots.precision_recall(labels, np.column_stack([-values, values]), ["first", "second"], positive)
+    [curve] = figures[0].axes[0].lines
+    assert curve.get_label() == ["first", "second"][positive]
+    assert curve.get_ydata()[0] == pytest.approx((labels == positive).mean())
+
+
+def test_decision_values_are_those_of_the_positive_class(rng, figures):
+    plots.decision_values(np.arange(60) % 2, rng.normal(size=60), ["first", "second"], {"at": 0.5}, 0)
+    assert figures[0].axes[0].get_xlabel() == "decision value of first"

@@ -24,7 +24,9 @@ SETTINGS = {
 }
 
 
-def make_evaluation(rng, folder, class_names=("a", "b"), n=40, encoders=None, folds=4, calibration=None):
+def make_evaluation(
+    rng, folder, class_names=("a", "b"), n=40, encoders=None, folds=4, calibration=None, positive=None
+):
     """Evaluate encodings of `n` random images, some of which are decided wrongly."""
     class_names = list(class_names)
     labels = np.arange(n) % len(class_names)
@@ -43,7 +45,7 @@ def make_evaluation(rng, folder, class_names=("a", "b"), n=40, encoders=None, fo
     }
     scored = [
         {"encode": name, "scales": [0], "parameters": {"encode": {"mode": "avg"}, "classify": {"C": 1.0}}}
-        | held_out_metrics(data, one)
+        | held_out_metrics(data, one, positive=positive)
         for name, one in decided.items()
     ]
     results = {
