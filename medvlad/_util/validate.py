@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medvlad._util.processors import usable_processors
 
 __all__ = [
     "InputError",
@@ -37,6 +40,8 @@ __all__ = [
 
 #: Upper limit of n_threads. No machine has more processors, so a larger value is a mistake.
 MAX_THREADS = 1024
+#: What the dynamic loader and the kernel say if a library does not fit into memory.
+_NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
 
 
 class InputError(ValueError):
@@ -44,7 +49,10 @@ class InputError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is not installed. The message names the extra that installs it."""
+    """An optional package is not installed, or it is installed and its import fails.
+
+    The message names the extra that installs the package, or the reason of the failure.
+    """
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
@@ -66,18 +74,30 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     Raises
     ------
     MissingExtraError
-        If the module cannot be imported. The message names the extra.
+        If the module cannot be imported. The message names the extra if the module is not installed.
+        Otherwise it gives the reason: a package may fail to import because the home folder is read-only or
+        the memory is too small.
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:
         cause: BaseException | None = error
         while cause is not None:  # Ctrl-C in an extension module becomes an ImportError
             if isinstance(cause, KeyboardInterrupt):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
+        if isinstance(error, ModuleNotFoundError):
+            raise MissingExtraError(
+                f"{purpose} needs the Python module {module!r} ({error}): pip install 'medvlad[{extra}]'"
+            ) from error
+        reason = f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+        advice = (
+            "allow the process more memory, see 'ulimit -v'"
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(reason)
+            else f"""repair what the reason names; python -c "import {module}" shows more"""
+        )
         raise MissingExtraError(
-            f"{purpose} needs the Python module {module!r} ({error}): pip install 'medvlad[{extra}]'"
+            f"{purpose} needs the Python module {module!r}, whose import fails ({reason}): {advice}"
         ) from error
 
 
@@ -181,15 +201,15 @@ def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
 def check_n_threads(n_threads: Any) -> int:
     """Return `n_threads`. None: the number of processors that this process may use.
 
+    See :func:`medvlad._util.processors.usable_processors`.
+
     Raises
     ------
     InputError
         Unless it is an integer from 1 to MAX_THREADS.
     """
     if n_threads is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return usable_processors().number
     checked = check_positive_int(n_threads, "n_threads")
     if checked > MAX_THREADS:
         raise InputError(f"n_threads must be at most {MAX_THREADS}, got {checked}")

@@ -83,12 +83,14 @@ def start_log(verbose: bool) -> None:
 
 def sentence_of(error: Exception) -> str | None:
     """Return what to tell the user about an error; None if the error is a defect of the program."""
-    # Imported here: these modules import NumPy, which --help does not need.
-    from medvlad._util.memory import OutOfMemory
-    from medvlad._util.validate import InputError, MissingExtraError
-
     if isinstance(error, click.ClickException):
         return _usage_sentence(error)
+    try:
+        # Imported here: these modules import NumPy, which --help does not need.
+        from medvlad._util.memory import OutOfMemory
+        from medvlad._util.validate import InputError, MissingExtraError
+    except (ImportError, OSError, MemoryError) as broken:
+        return _library_sentence(broken)
     if isinstance(error, InputError | MissingExtraError | OutOfMemory):
         return str(error)
     if isinstance(error, OSError):
@@ -96,7 +98,18 @@ def sentence_of(error: Exception) -> str | None:
         return f"{file}{error.strerror or error}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}): give fewer images or a smaller scale"
+    if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+        return _library_sentence(error)
     return None
+
+
+def _library_sentence(error: Exception) -> str:
+    """Return the sentence about a package of the core that is installed and cannot be loaded."""
+    reason = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
+    return (
+        f"a library cannot be loaded ({reason}): allow the process more memory, see 'ulimit -v', or install "
+        "medvlad again"
+    )
 
 
 def _usage_sentence(error: click.ClickException) -> str:
