@@ -15,6 +15,7 @@ from typing import Any
 import click
 import cloup
 
+from medvlad._util.text_table import printable
 from medvlad.cli.spelling import as_options
 
 __all__ = [
@@ -56,12 +57,15 @@ class Command(cloup.Command):
         from medvlad.images.dicom import quiet_pydicom
 
         quiet_pydicom()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would end without a word and with status 1
+            raise click.ClickException(str(sentence_of(error))) from error
 
 
 def say(message: object) -> None:
     """Print one line on standard error."""
-    click.echo(f"medvlad: {as_options(str(message), _parameters)}", err=True)
+    click.echo(f"medvlad: {printable(as_options(str(message), _parameters))}", err=True)
 
 
 def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
@@ -71,7 +75,8 @@ def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return as_options(super().format(record), _parameters)
+        text = as_options(super().format(record), _parameters)
+        return text if record.exc_info else printable(text)
 
 
 def start_log(verbose: bool) -> None:
@@ -155,5 +160,5 @@ def list_skipped(skipped: list[dict[str, str]]) -> int:
     for item in skipped:
         # The reason of a copied image names the first copy.
         name = "" if item["image"] in item["reason"] else f"{item['image']}: "
-        click.echo(f"medvlad: skipped: {name}{item['reason']}", err=True)
+        click.echo(printable(f"medvlad: skipped: {name}{item['reason']}"), err=True)
     return 1 if skipped else 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medvlad._util.text_table import printable
 from medvlad.cli.console import collected_warnings, list_skipped
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ def run_evaluation(
     if names is not None:
         anonymise_results(report, names)
         report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
-    for line in _summary(report, has_test_part=dataset.splits is not None):
-        click.echo(line)
+    table, *lines = _summary(report, has_test_part=dataset.splits is not None)
+    click.echo(table)
+    for line in lines:
+        click.echo(printable(line))
     if out is not None:
         _write(evaluation, out, names, pictures)
     return list_skipped(report["skipped"])

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import cloup
 
+from medvlad._util.text_table import printable
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_skipped
 from medvlad.cli.settings import on_error_of, pseudonyms_of
@@ -83,10 +84,11 @@ def predict(
 
 
 def _print_table(predictions: list[dict[str, Any]]) -> None:
-    width = max((len(one["image"]) for one in predictions), default=0)
-    for one in predictions:
-        values = "  ".join(f"{name} {value:+.3f}" for name, value in one["scores"].items())
-        click.echo(f"{one['image']:<{width}}  {one['label']}  ({values})")
+    names = [printable(one["image"]) for one in predictions]
+    width = max(map(len, names), default=0)
+    for name, one in zip(names, predictions, strict=True):
+        values = "  ".join(f"{label} {value:+.3f}" for label, value in one["scores"].items())
+        click.echo(f"{name:<{width}}  " + printable(f"{one['label']}  ({values})"))
 
 
 def _write_evidence(pipeline: Any, predictions: list[dict[str, Any]], folder: Path) -> str:

@@ -3,6 +3,7 @@
 Each command runs in a process of its own, with Python's usual buffers and with PYTHONUNBUFFERED=1.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -137,3 +138,13 @@ def test_standard_error_is_full_or_closed(shell, store):
         assert "vgg16" in out
     assert shell(">/dev/full 2>/dev/full", "store", "ls", store) == (2, "", "")
     assert shell(">&- 2>&-", "store", "ls", store) == (2, "", "")
+
+
+def test_a_broken_pipe_inside_a_command_is_told(run, monkeypatch, tmp_path):
+    """Click ends such a command with status 1, which means skipped images, and without a word."""
+
+    def broken(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("medvlad.cli.doctor.diagnose", broken)
+    assert run("doctor") == (2, "", "medvlad: Broken pipe\n")
