@@ -159,9 +159,9 @@ class Experiment:
         _check_settings(self)
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
         if self.group_pattern is None:
-            dataset = LAYOUTS[layout](Path(root), random_state=self.seed)
+            dataset = LAYOUTS[layout](root, random_state=self.seed)
         elif layout == "folder":
-            dataset = load_image_folder(Path(root), group_pattern=self.group_pattern)
+            dataset = load_image_folder(root, group_pattern=self.group_pattern)
         else:
             raise InputError(
                 f"the layout {layout} already defines the patients: leave the pattern for patients out"

@@ -13,15 +13,15 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters written as Python escapes.
+    r"""Return `text` with control characters written as Python escapes.
 
     A file may have a line break in its name. In a text for people it would end the line, and an escape
     character could move the cursor or change colours.
 
     Examples
     --------
-    >>> print(printable("two\\nlines"))
-    two\\nlines
+    >>> print(printable("two\nlines"))
+    two\nlines
     """
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 

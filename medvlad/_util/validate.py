@@ -26,6 +26,7 @@ __all__ = [
     "check_choice",
     "check_indices",
     "check_interval",
+    "check_local",
     "check_n_threads",
     "check_non_negative_float",
     "check_output_file",
@@ -40,6 +41,13 @@ __all__ = [
 
 #: Upper limit of n_threads. No machine has more processors, so a larger value is a mistake.
 MAX_THREADS = 1024
+#: Beginning of a URL. A scheme has at least two letters, because one letter is a drive of Windows.
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
+#: Schemes that are refused with one slash too, which is what `Path` leaves of two.
+_ONE_SLASH = re.compile(
+    "(s3[an]?|gc?s|az|abfss?|adl|wasbs?|(web)?hdfs|dbfs|https?|s?ftp|ssh|file|webdav|smb|nfs):/",
+    re.IGNORECASE,
+)
 #: What the dynamic loader and the kernel say if a library does not fit into memory.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
 
@@ -216,6 +224,28 @@ def check_n_threads(n_threads: Any) -> int:
     return checked
 
 
+def check_local(path: str | os.PathLike[str], name: str) -> Path:
+    """Return `path`. Raise InputError if it is a URL, such as s3://bucket/images.
+
+    ``Path("s3://bucket/x")`` is a folder named ``s3:`` here, so a URL would be written to a wrong place. All
+    paths that a user gives pass this check.
+
+    Parameters
+    ----------
+    path : path-like
+        File or folder.
+    name : str
+        What the message calls it, such as "the store".
+    """
+    text = os.fspath(path)
+    if isinstance(text, str) and (_URL.match(text) or _ONE_SLASH.match(text)):
+        raise InputError(
+            f"{name} {text!r} is a URL, and medvlad reads and writes files of this machine only: copy the "
+            "data to a folder, or mount it, and give the path of the folder"
+        )
+    return Path(path)
+
+
 def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
     """Return `path` if a file can be written there.
 
@@ -231,9 +261,10 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
     Raises
     ------
     InputError
-        If `path` is a folder, a device or a pipe, its folder does not exist, or writing is not permitted.
+        If `path` is a URL, a folder, a device or a pipe, its folder does not exist, or writing is not
+        permitted.
     """
-    target = Path(path)
+    target = check_local(path, f"the {what}")
     if target.is_dir():
         raise InputError(f"the {what} {target} is a folder: give the path of a file")
     if target.exists() and not target.is_file():
@@ -246,11 +277,11 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_outside(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
-    """Return `path`. Raise InputError if it lies in one of the folders `images`.
+    """Return `path`. Raise InputError if it is a URL, or lies in one of the folders `images`.
 
     The next run would read it as a class or as images. `name` is what the message calls it.
     """
-    target = Path(path)
+    target = check_local(path, name)
     for root in images:
         if target.resolve().is_relative_to(Path(root).resolve()):
             raise InputError(

@@ -53,7 +53,10 @@ class Command(cloup.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Messages of pydicom are dropped, because they may name patients."""
+        """Run the command. Messages of pydicom are dropped, because they may name patients.
+
+        A note of a KeyboardInterrupt says what the user can do. :mod:`medvlad.__main__` prints it.
+        """
         from medvlad.images.dicom import quiet_pydicom
 
         quiet_pydicom()
@@ -61,6 +64,10 @@ class Command(cloup.Command):
             return super().invoke(ctx)
         except BrokenPipeError as error:  # click would end without a word and with status 1
             raise click.ClickException(str(sentence_of(error))) from error
+        except KeyboardInterrupt as error:
+            if store := ctx.params.get("store"):
+                error.add_note(f"what was extracted is in {store}, and the same command continues")
+            raise
 
 
 def say(message: object) -> None:

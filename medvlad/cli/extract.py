@@ -10,7 +10,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.console import Command, list_skipped, say
+from medvlad.cli.console import Command, list_skipped
 from medvlad.cli.settings import check_store, on_error_of
 
 __all__ = ["extract"]
@@ -76,17 +76,13 @@ def extract(
     features = CNNDescriptors(
         **network, scales=scale, n_threads=threads, store=store, on_error=on_error_of(on_error)
     )
-    try:
-        features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
-        if scheduler is None and workers is None:
-            n_new = features.extract(paths)
-        else:
-            from medvlad.distributed import extract_distributed
+    features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
+    if scheduler is None and workers is None:
+        n_new = features.extract(paths)
+    else:
+        from medvlad.distributed import extract_distributed
 
-            n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
-    except KeyboardInterrupt:
-        say(f"interrupted; what was extracted is in {store}, and the same command continues")
-        return 130
+        n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
     click.echo(f"{len(paths)} images, {n_new} of them extracted now; store: {store}")
     return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
 

@@ -36,6 +36,7 @@ __all__ = [
     "SCALE_WITHOUT_PRESET",
     "SEED",
     "STORE",
+    "TEXT_PATH",
     "THREADS",
     "WEIGHTS",
     "WEIGHTS_OF_MODEL",
@@ -47,9 +48,28 @@ __all__ = [
     "switch",
 ]
 
-PATH = click.Path(path_type=Path)
-
 Decorator = Callable[[Any], Any]
+
+
+class _LocalPath(click.Path):
+    """A path on this machine. A URL is refused before `Path` takes one of its slashes away."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        from medvlad._util.validate import InputError, check_local
+
+        name = "the path" if param is None else param.metavar or str(param.name)
+        if isinstance(param, click.Option):
+            name = param.opts[-1]
+        try:
+            check_local(value, name)
+        except InputError as error:
+            raise click.UsageError(str(error)) from error
+        return super().convert(value, param, ctx)
+
+
+PATH = _LocalPath(path_type=Path)
+TEXT_PATH = _LocalPath(path_type=str)
 
 
 class Choice(click.Choice):  # type: ignore[type-arg]
@@ -142,6 +162,7 @@ LAYER = cloup.option(
 )
 WEIGHTS = cloup.option(
     "--weights",
+    type=TEXT_PATH,
     metavar="NAME|FILE",
     default="imagenet",
     help="Weights: imagenet (downloaded), bundled (no download; needs --model vgg16 and the extra "
@@ -149,6 +170,7 @@ WEIGHTS = cloup.option(
 )
 WEIGHTS_OF_MODEL = cloup.option(
     "--weights",
+    type=TEXT_PATH,
     metavar="NAME|FILE",
     help="File of the weights, if it has moved since training.  [default: as in training]",
 )
@@ -170,6 +192,7 @@ SCALE = _scale_option("0; with --preset best: 0,1")
 SCALE_WITHOUT_PRESET = _scale_option("0")
 STORE = cloup.option(
     "--store",
+    type=TEXT_PATH,
     metavar="FOLDER",
     help="Folder that keeps descriptors, so that the next run skips the network.  [default: none]",
 )

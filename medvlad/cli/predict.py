@@ -25,7 +25,9 @@ __all__ = ["predict"]
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@cloup.argument("images", metavar="IMAGE...", nargs=-1, required=True, help="Image files.")
+@cloup.argument(
+    "images", metavar="IMAGE...", type=options.TEXT_PATH, nargs=-1, required=True, help="Image files."
+)
 @cloup.option_group(
     "Most used",
     cloup.option(

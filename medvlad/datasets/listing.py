@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_local
 from medvlad.images.dicom import is_dicom
 from medvlad.images.formats import is_image_name
 
@@ -131,7 +131,7 @@ def check_root(root: object) -> Path:
     """
     if not isinstance(root, str | os.PathLike):
         raise InputError(f"the folder of a data set must be a path, got {type(root).__name__}")
-    path = Path(root)
+    path = check_local(root, "the folder of a data set")
     try:
         if path.is_dir():
             return path

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, check_seed, one_line
+from medvlad._util.validate import InputError, check_local, check_seed, one_line
 from medvlad.datasets.pseudonyms import is_pseudonym
 from medvlad.evaluation.bootstrap import compare
 
@@ -71,7 +71,7 @@ def compare_runs(
     """
     check_seed(random_state, "random_state")
     for run in (first, second):
-        if not (Path(run) / "predictions.csv").is_file():
+        if not (check_local(run, "the run") / "predictions.csv").is_file():
             raise InputError(
                 f"{run} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
             )

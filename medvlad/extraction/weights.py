@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, MissingExtraError, import_extra
+from medvlad._util.validate import InputError, MissingExtraError, check_local, import_extra
 
 __all__ = ["bundled_tensors", "fill_network", "find_weights", "fingerprint", "weights_source"]
 
@@ -71,7 +71,9 @@ def weights_source(weights: str | os.PathLike[str]) -> str:
         raise InputError(
             f"weights must be 'imagenet', 'bundled' or a file ending in {_SUFFIXES}, got {weights!r}"
         )
-    return (os.environ.get("MEDVLAD_WEIGHTS") or source) if source == "imagenet" else source
+    source = (os.environ.get("MEDVLAD_WEIGHTS") or source) if source == "imagenet" else source
+    check_local(source, "the weights file")
+    return source
 
 
 def fill_network(

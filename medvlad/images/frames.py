@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_local
 
 __all__ = ["check_frame", "choose_page", "count_pages", "max_frames", "split_frame", "too_many_frames"]
 
@@ -61,7 +61,7 @@ def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
     frame : int or None
         None if `source` has no number, or if a file exists whose own name ends in ``#N``.
     """
-    path = Path(source)
+    path = check_local(source, "the image")
     name, mark, number = path.name.rpartition("#")
     if mark and name and number.isascii() and number.isdecimal() and not path.exists():
         return path.with_name(name), int(number)

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medvlad._util.validate import InputError, one_line
+from medvlad._util.validate import InputError, check_local, one_line
 from medvlad.images.deep_colour import read_colour
 from medvlad.images.dicom import count_dicom, is_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, TIFF_SUFFIXES
@@ -79,7 +79,7 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    given = Path(path)
+    given = check_local(path, "the image")
     try:
         file, frame = split_frame(given)
         name = file.name.lower()

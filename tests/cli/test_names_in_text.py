@@ -30,7 +30,7 @@ def images(tmp_path_factory):
 def model(images, small_weights, tmp_path_factory):
     model = tmp_path_factory.mktemp("model") / "model"
     words = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "-o", model]
-    status, printed, error = run_command(*words, "--on-error", "skip")
+    status, _, error = run_command(*words, "--on-error", "skip")
     assert status == 1
     assert error.count("\n") == 1
     assert "medvlad: skipped: " in error
