@@ -291,7 +291,13 @@ def check_outside(path: str | os.PathLike[str], name: str, *images: str | os.Pat
     return target
 
 
-def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
+def make_output_folder(
+    path: str | os.PathLike[str],
+    name: str,
+    *images: str | os.PathLike[str],
+    results: Sequence[str] = (),
+    overwrite: bool = True,
+) -> Path:
     """Create an output folder and its parents, and return its path.
 
     A folder inside an image folder is refused: the next run would read it as a class or as images.
@@ -304,15 +310,25 @@ def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | o
         What error messages call it, such as "out".
     *images : path-like
         Image folders that the same work reads.
+    results : sequence of str, default=()
+        Files that the work writes into the folder.
+    overwrite : bool, default=True
+        Whether `results` of an earlier run may be replaced.
 
     Raises
     ------
     InputError
-        If `path` lies in one of `images`, is a file, or cannot be created.
+        If `path` lies in one of `images`, is a file, cannot be created, or holds results of an earlier run.
     """
     target = check_outside(path, name, *images)
     if target.exists() and not target.is_dir():
         raise InputError(f"{name} {target} is a file: give the path of a folder")
+    earlier = [] if overwrite else [one for one in results if (target / one).exists()]
+    if earlier:
+        raise InputError(
+            f"{name} {target} holds {earlier[0]} of an earlier run: give another folder, or overwrite=True "
+            "to replace its results"
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

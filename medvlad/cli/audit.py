@@ -30,7 +30,7 @@ __all__ = ["audit"]
     options.LAYOUT,
     options.PATIENT,
 )
-@cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED, options.THREADS)
 def audit(
     directory: Path,
@@ -40,6 +40,7 @@ def audit(
     threads: int | None,
     as_json: bool,
     out: Path | None,
+    overwrite: bool,
     pictures: bool | None,
     anonymise: bool,
     anonymise_key: Path | None,
@@ -53,7 +54,7 @@ def audit(
     from medvlad.report.audit import audit_page
 
     if out is not None:
-        make_output_folder(out, "--out", directory)
+        make_output_folder(out, "--out", directory, results=["audit.json", "audit.html"], overwrite=overwrite)
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
     dataset = Experiment(layout=layout, group_pattern=group_pattern, seed=seed).load(directory)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
     from medvlad.experiment import Evaluation, Experiment
 
-__all__ = ["run_evaluation"]
+__all__ = ["RESULT_FILES", "run_evaluation"]
+
+#: What an evaluation writes into its folder.
+RESULT_FILES = ("results.json", "predictions.csv", "report.html")
 
 
 def run_evaluation(
@@ -62,6 +65,7 @@ def run_evaluation(
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
         dataset = experiment.load(directory)
+        experiment.check_encodings(encodings)
         start_keras()
         evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results

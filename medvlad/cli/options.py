@@ -27,6 +27,7 @@ __all__ = [
     "LAYOUT",
     "MODEL",
     "ON_ERROR",
+    "OVERWRITE",
     "PATH",
     "PATIENT",
     "PENALTY",
@@ -360,6 +361,9 @@ FOLDS = cloup.option(
     help="Number of folds, if DIR has no test part.",
 )
 JSON = cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+OVERWRITE = cloup.option(
+    "--overwrite", is_flag=True, help="Replace the results of an earlier run in the same folder."
+)
 PICTURES = cloup.option(
     "--pictures/--no-pictures",
     default=None,

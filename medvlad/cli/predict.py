@@ -40,7 +40,7 @@ __all__ = ["predict"]
     options.ON_ERROR,
     options.WEIGHTS_OF_MODEL,
 )
-@cloup.option_group("Output", options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE, options.ANONYMISE_KEY)
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -48,6 +48,7 @@ def predict(
     on_error: str,
     as_json: bool,
     explain: Path | None,
+    overwrite: bool,
     anonymise: bool,
     anonymise_key: Path | None,
 ) -> int:
@@ -58,14 +59,19 @@ def predict(
     """
     from medvlad._util.validate import make_output_folder
     from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.weights import check_weights
     from medvlad.models.model_file import check_readable, load_model
-    from medvlad.predict import predict_images
+    from medvlad.predict import check_images, predict_images
 
     check_readable(model, of_images=True)
+    if on_error == "stop":
+        check_images(images)
+    if weights is not None:
+        check_weights(weights)
+    if explain is not None:
+        make_output_folder(explain, "--explain", results=["explain.html"], overwrite=overwrite)
     start_keras()
     pipeline = load_model(model, weights=weights)
-    if explain is not None:
-        make_output_folder(explain, "--explain")
     names = pseudonyms_of(anonymise, anonymise_key, explain)
     predictions, skipped = predict_images(
         pipeline, images, on_error=on_error_of(on_error), explain=explain, names=names

@@ -283,7 +283,8 @@ class _Run:
                 "check that its disk is not full, then run the same again"
             )
         n_extracted = len(self._section) - self._before
-        self._features.report_ = ExtractionReport(sorted(self._skipped.items()), n_extracted)
+        n_stored = len(set(self._keys) - {None})
+        self._features.report_ = ExtractionReport(sorted(self._skipped.items()), n_extracted, n_stored)
         return n_extracted
 
     def encode(self, cluster: Cluster, encoder: Any) -> NDArray[np.float32]:

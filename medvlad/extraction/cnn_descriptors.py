@@ -34,13 +34,13 @@ from medvlad.extraction.image_transformer import ExtractionReport, ImageTransfor
 from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
 from medvlad.extraction.scales import check_scales, check_sides, input_side
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
-from medvlad.extraction.weights import weights_source
+from medvlad.extraction.weights import check_weights, weights_source
 from medvlad.images.prefetch import as_sequence
 from medvlad.images.resize import RESIZE_FILTERS
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
+__all__ = ["CNNDescriptors", "ExtractionReport", "check_parameters", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
@@ -183,7 +183,7 @@ class CNNDescriptors(ImageTransformer):
         MissingExtraError
             If Keras, its backend or the engine is not installed.
         """
-        scales = _check_parameters(self)
+        scales = check_parameters(self)
         source = weights_source(self.weights)
         network: FrozenNetwork | None = getattr(self, "network_", None)
         if network is None or not network.is_for(self.model, self.layer, source):
@@ -285,7 +285,7 @@ class CNNDescriptors(ImageTransformer):
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
         images = as_sequence(X)
         filled = _fill(self, images, self.store_section(), check=True)
-        self.report_ = report = ExtractionReport(filled.skipped, filled.n_extracted)
+        self.report_ = report = ExtractionReport(filled.skipped, filled.n_extracted, filled.n_stored)
         return report
 
     def store_section(self) -> Section:
@@ -295,8 +295,12 @@ class CNNDescriptors(ImageTransformer):
         return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
-def _check_parameters(features: CNNDescriptors) -> tuple[int, ...]:
-    """Check the parameters that need no network. Return the scales."""
+def check_parameters(features: CNNDescriptors) -> tuple[int, ...]:
+    """Check the parameters that need no network. Return the scales.
+
+    It takes no time, so call it before Keras is started.
+    """
+    check_weights(features.weights)
     scales = check_scales(features.scales)
     check_choice(features.output, "output", ("host", "gpu", "store"))
     if features.store is not None and features.output == "gpu":
@@ -356,7 +360,7 @@ def _transform(
         stored = StoredDescriptors(section, filled.keys, n_features=features.n_features_out_)
     else:
         stored, filled = fill_and_read(partial(_fill, features, images, section, check=False), section)
-    return stored, ExtractionReport(filled.skipped, filled.n_extracted)
+    return stored, ExtractionReport(filled.skipped, filled.n_extracted, filled.n_stored)
 
 
 def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: bool) -> Filled:

@@ -20,10 +20,13 @@ class ExtractionReport:
         Index and reason of each skipped image, in the order of the images.
     n_extracted : int
         Number of images that went through the network. The others came from the store or were skipped.
+    n_stored : int or None, default=None
+        Number of different images that the store holds after the call. Copies count once. None: no store.
     """
 
     skipped: list[tuple[int, str]]
     n_extracted: int
+    n_stored: int | None = None
 
 
 class ImageTransformer(TransformerMixin, BaseEstimator):

@@ -56,6 +56,11 @@ class Filled:
     skipped: list[tuple[int, str]]
     n_extracted: int
 
+    @property
+    def n_stored(self) -> int:
+        """Number of different images in the store. Copies count once."""
+        return len(set(self.keys) - {None})
+
 
 def section_settings(
     network: FrozenNetwork,
