@@ -388,7 +388,10 @@ SEED = cloup.option(
     "--seed", type=int, metavar="N", default=0, help="Seed of k-means and of every random split."
 )
 THREADS = cloup.option(
-    "--threads", type=int, metavar="N", help="Number of threads.  [default: all processors]"
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Number of threads.  [default: all processors that affinity and CPU quota allow]",
 )
 
 

@@ -242,5 +242,5 @@ def test_too_little_memory_is_told_before_the_matrix_is_read(monkeypatch):
     monkeypatch.setattr("medvlad.svm.wide_linear_svc.validate_data", reading)
     n = 2_000_000  # two matrices of 32 TB
     X = np.broadcast_to(np.float32(0), (n, n))
-    with pytest.raises(OutOfMemory, match="not enough memory for the linear SVM .*: give fewer images"):
+    with pytest.raises(OutOfMemory, match=r"not enough memory for the linear SVM .*: give fewer images"):
         WideLinearSVC().fit(X, np.arange(n) % 2)
