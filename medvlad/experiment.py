@@ -278,6 +278,7 @@ class Experiment:
         InputError
             If the images or settings are wrong, or a class has no usable training image.
         """
+        penalties = PENALTIES if self.C is None else None
         extractor, classifier = self._extractor(), self._classifier()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
         if dataset.splits is not None:
@@ -289,15 +290,9 @@ class Experiment:
             raise InputError(
                 f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
             )
+        images = descriptors, dataset.labels, dataset.groups
         choice = choose_encoding(
-            descriptors,
-            dataset.labels,
-            dataset.groups,
-            encoders,
-            classifier,
-            penalties=PENALTIES if self.C is None else None,
-            folds=self.folds,
-            random_state=self.seed,
+            *images, encoders, classifier, penalties=penalties, folds=self.folds, random_state=self.seed
         )
         classifier.set_params(C=choice.penalty)
         encoder = encoders[choice.encoding]

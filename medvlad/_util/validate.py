@@ -323,7 +323,7 @@ def make_output_folder(
     target = check_outside(path, name, *images)
     if target.exists() and not target.is_dir():
         raise InputError(f"{name} {target} is a file: give the path of a folder")
-    earlier = [] if overwrite else [one for one in results if (target / one).exists()]
+    earlier = [] if overwrite else [one for one in results if (target / one).is_file()]
     if earlier:
         raise InputError(
             f"{name} {target} holds {earlier[0]} of an earlier run: give another folder, or overwrite=True "

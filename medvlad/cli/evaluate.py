@@ -89,7 +89,8 @@ def evaluate(
     check_store(settings["store"], directory)
     experiment = Experiment(**settings_of(settings))
     if out is not None:
-        make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=overwrite)
+        keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway
+        make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)
     names = pseudonyms_of(anonymise, anonymise_key, out)
     shown = names is None if pictures is None else pictures
     status = run_evaluation(experiment, directory, encodings, out, preset, names=names, pictures=shown)

@@ -111,7 +111,7 @@ def paper(
             "--out",
             *(role.root for role in roles),
             results=["paper.json", "paper.html"],
-            overwrite=overwrite,
+            overwrite=overwrite or anonymise,
         )
         check_output_file(out / "paper.json", "results")
     names = pseudonyms_of(anonymise, None, out)

@@ -69,7 +69,8 @@ def predict(
     if weights is not None:
         check_weights(weights)
     if explain is not None:
-        make_output_folder(explain, "--explain", results=["explain.html"], overwrite=overwrite)
+        replaced = overwrite or anonymise or anonymise_key is not None
+        make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
     start_keras()
     pipeline = load_model(model, weights=weights)
     names = pseudonyms_of(anonymise, anonymise_key, explain)

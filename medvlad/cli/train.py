@@ -35,9 +35,9 @@ __all__ = ["train"]
     cloup.option(
         "--encode",
         metavar="NAME,...",
-        help="Encoding: avg, max, gem, vlad64, fisher64, bow1024, second-order, avg+vlad64, ... Of several "
-        "(avg,vlad64), the one that is best inside the training images.  [default: avg,vlad64; with "
-        "--preset best: vlad64]",
+        help="Encoding: avg, max, gem, vlad64, fisher64, bow1024, second-order, avg+vlad64. Of several, "
+        "the best in a cross-validation of the training images is used.  [default: avg,vlad64; with --preset "
+        "best: vlad64]",
     ),
     options.MODEL,
     options.WEIGHTS,
@@ -58,9 +58,7 @@ __all__ = ["train"]
 def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> int:
     """Train a classifier on images and save it.
 
-    If DIR has the folders train/ and test/, only train/ is used. Unless you name one encoding,
-    average pooling and VLAD are compared by cross-validation inside the training images.
-    VLAD is used if it is clearly better.
+    If DIR has the folders train/ and test/, only train/ is used.
     """
     from medvlad._util.validate import check_output_file
     from medvlad.experiment import Experiment
