@@ -35,9 +35,8 @@ __all__ = ["train"]
     cloup.option(
         "--encode",
         metavar="NAME,...",
-        help="Encoding: avg, max, gem, vlad64, fisher64, bow1024, second-order, avg+vlad64. Of several, "
-        "the best in a cross-validation of the training images is used.  [default: avg,vlad64; with --preset "
-        "best: vlad64]",
+        help="Encoding: avg, max, gem, vlad64, ... Of several, the best in inner cross-validation.  "
+        "[default: avg,vlad64; with --preset best: vlad64]",
     ),
     options.MODEL,
     options.WEIGHTS,
