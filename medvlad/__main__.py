@@ -1,11 +1,12 @@
-"""The command `medvlad`, also ``python -m medvlad``. Ctrl-C prints one line; a second Ctrl-C ends it at once.
+"""The command `medvlad`, also ``python -m medvlad``. A signal to stop prints one line; a second ends all.
 
-Python's own handler is not enough in three situations:
+The signals are SIGINT (Ctrl-C), SIGTERM (a batch system, a container) and SIGHUP (a closed terminal). A
+signal that is ignored stays ignored. Python's own handler is not enough in three situations:
 
-- A second KeyboardInterrupt could stop the clean-up half-way. The second Ctrl-C is the operating system's.
+- A second KeyboardInterrupt could stop the clean-up half-way. The second signal is the operating system's.
 - Python prints and forgets a KeyboardInterrupt in a callback, such as ``__del__``. It is raised again.
 - An extension module turns a KeyboardInterrupt in its import into an ImportError. Many callers then take the
-  module for one that is not installed. Ctrl-C therefore waits until the import ends, but at most one second.
+  module for one that is not installed. The signal therefore waits until the import ends, at most one second.
 
 A timer raises the interrupt later. Windows has no such timer; there, Ctrl-C does not wait.
 """
@@ -23,16 +24,22 @@ __all__ = ["main"]
 
 _LONGEST_WAIT = 1.0  # seconds
 _HAS_TIMER = hasattr(signal, "setitimer")
+_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "stopped by the end of the terminal"}
 
 
 def main() -> None:
-    """Run the command line and exit; the status is 130 after Ctrl-C."""
-    deadline = None  # of the wait for an import, once the user has pressed Ctrl-C
+    """Run the command line and exit; after a signal the status is 128 plus its number."""
+    stopped_by, deadline = signal.SIGINT, 0.0  # deadline of the wait for an import, once a signal has come
+    known = [one for one in signal.Signals if one.name in _WORDS]
+    handled = [one for one in known if signal.getsignal(one) is not signal.SIG_IGN]
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal deadline
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        deadline = deadline or time.monotonic() + _LONGEST_WAIT
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped_by, deadline
+        for one in handled:
+            signal.signal(one, signal.SIG_DFL)
+        if not deadline:
+            deadline = time.monotonic() + _LONGEST_WAIT
+            stopped_by = next((one for one in handled if one == number), signal.SIGINT)
         if not (_HAS_TIMER and _in_import(frame) and time.monotonic() < deadline):
             raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_REAL, 0.001)
@@ -44,28 +51,28 @@ def main() -> None:
             sys.__unraisablehook__(error)
 
     try:
-        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # a shell's background process
         try:
-            if not ignored:
-                if _HAS_TIMER:
-                    signal.signal(signal.SIGALRM, interrupt)
-                sys.unraisablehook = unraisable
-                signal.signal(signal.SIGINT, interrupt)
+            if handled and _HAS_TIMER:
+                signal.signal(signal.SIGALRM, stop)
+            sys.unraisablehook = unraisable
+            for one in handled:
+                signal.signal(one, stop)
             from medvlad.cli import main as run
 
             run()
         finally:  # an interrupt of Python's own exit would print a traceback
-            if not ignored:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                if _HAS_TIMER:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+            for one in handled:
+                signal.signal(one, signal.SIG_DFL)
+            if _HAS_TIMER:
+                signal.setitimer(signal.ITIMER_REAL, 0)
     except (KeyboardInterrupt, Exception) as error:
         # Libraries raise errors of their own when they are interrupted.
-        if deadline is None and not isinstance(error, KeyboardInterrupt):
+        if not deadline and not isinstance(error, KeyboardInterrupt):
             raise
-        with suppress(OSError):
-            os.write(2, b"\nmedvlad: interrupted\n")  # the interrupted code may hold the lock of sys.stderr
-        sys.exit(130)
+        sentence = "; ".join([_WORDS[stopped_by.name], *getattr(error, "__notes__", ())])
+        with suppress(OSError):  # the interrupted code may hold the lock of sys.stderr
+            os.write(2, f"\nmedvlad: {sentence}\n".encode(errors="backslashreplace"))
+        sys.exit(128 + stopped_by)
 
 
 def _in_import(frame: FrameType | None) -> bool:

@@ -33,11 +33,14 @@ from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
+from medvlad.evaluation.choice import Choice, choose_encoding
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
-from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out, inner_folds
+from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
+from medvlad.evaluation.parts import check_parts, has_two_class_test
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
+from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
@@ -165,9 +168,9 @@ class Experiment:
         layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
         unknown = {"unknown_patients": self.unknown_patients}
         if self.group_pattern is None:
-            dataset = LAYOUTS[layout](Path(root), random_state=self.seed, **unknown)
+            dataset = LAYOUTS[layout](root, random_state=self.seed, **unknown)
         elif layout == "folder":
-            dataset = load_image_folder(Path(root), group_pattern=self.group_pattern, **unknown)
+            dataset = load_image_folder(root, group_pattern=self.group_pattern, **unknown)
         else:
             raise InputError(
                 f"the layout {layout} already defines the patients: leave the pattern for patients out"
@@ -179,11 +182,16 @@ class Experiment:
                     f"{len(dataset.class_names)}: leave it out"
                 )
             check_choice(self.positive, "the positive class", dataset.class_names)
-        if self.adapt_threshold and not _has_two_class_test(dataset):
+        if self.adapt_threshold and not has_two_class_test(dataset):
             raise InputError(
                 "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
             )
         return dataset
+
+    def check_encodings(self, encodings: Sequence[str]) -> None:
+        """Raise InputError if there is no such encoding. No network is needed for this."""
+        for name in encodings:
+            self.recipe.encoder(name)
 
     def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
         """Measure how well encodings classify the images of a data set.
@@ -205,7 +213,7 @@ class Experiment:
         """
         extractor = self._extractor()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
-        _check_parts(dataset)
+        check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped, damaged = extract_data_set(
@@ -245,13 +253,20 @@ class Experiment:
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
+        """Fit a classifier with one encoding. See :meth:`train_best`, which this calls."""
+        return self.train_best(dataset, [encoding])[:3]
+
+    def train_best(
+        self, dataset: ImageFolder, encodings: Sequence[str]
+    ) -> tuple[Pipeline, list[dict[str, str]], int, Choice]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
         Parameters
         ----------
         dataset : ImageFolder
-        encoding : str
-            Name for :meth:`medvlad.encoders.recipe.Recipe.encoder`.
+        encodings : sequence of str
+            Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
+            cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
 
         Returns
         -------
@@ -262,14 +277,17 @@ class Experiment:
             image and reason.
         n_images : int
             Number of training images.
+        choice : Choice
+            The encoding, and how good each one was.
 
         Raises
         ------
         InputError
             If the images or settings are wrong, or a class has no usable training image.
         """
+        penalties = PENALTIES if self.C is None else None
         extractor, classifier = self._extractor(), self._classifier()
-        encoder = self._encoder(encoding, extractor)
+        encoders = {name: self._encoder(name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
@@ -279,22 +297,16 @@ class Experiment:
             raise InputError(
                 f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
             )
-        if self.C is None:
-            inner = inner_folds(
-                descriptors,
-                dataset.labels,
-                dataset.groups,
-                encoder,
-                classifier,
-                PENALTIES,
-                folds=self.folds,
-                random_state=self.seed,
-            )
-            classifier.set_params(C=inner.penalty)
+        images = descriptors, dataset.labels, dataset.groups
+        choice = choose_encoding(
+            *images, encoders, classifier, penalties=penalties, folds=self.folds, random_state=self.seed
+        )
+        classifier.set_params(C=choice.penalty)
+        encoder = encoders[choice.encoding]
         encoded = encoder.fit_transform(descriptors)
         classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
         steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
-        return Pipeline(steps), skipped, len(dataset.labels)
+        return Pipeline(steps), skipped, len(dataset.labels), choice
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(
@@ -358,6 +370,7 @@ def _check_settings(experiment: Experiment) -> None:
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
     get_backend(experiment.backend)
+    check_parameters(experiment._extractor())
 
 
 def _result(
@@ -374,7 +387,7 @@ def _result(
         decided,
         positive=experiment.positive,
         random_state=experiment.seed,
-        adapt_threshold=_has_two_class_test(dataset) and experiment.adapt_threshold is not False,
+        adapt_threshold=has_two_class_test(dataset) and experiment.adapt_threshold is not False,
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
     parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
@@ -396,22 +409,6 @@ def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, An
     settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
     settings["available_backends"] = available_backends()
     return settings
-
-
-def _check_parts(dataset: ImageFolder) -> None:
-    """Raise InputError if a data set with parts lacks the train or the test part."""
-    if dataset.splits is None:
-        return
-    for part, other in (("train", "test"), ("test", "train")):
-        if not (dataset.splits == part).any():
-            raise InputError(
-                f"there is a {other} part but no {part} part: add one, or give the folder of the classes "
-                "itself for cross-validation"
-            )
-
-
-def _has_two_class_test(dataset: ImageFolder) -> bool:
-    return len(dataset.class_names) == 2 and dataset.splits is not None
 
 
 def _plain(value: Any) -> Any:

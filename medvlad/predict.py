@@ -14,12 +14,24 @@ from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.images.frames import split_frame
 from medvlad.images.read import list_frames
 from medvlad.images.write import png
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["predict_images"]
+__all__ = ["check_images", "predict_images"]
+
+
+def check_images(images: Sequence[str]) -> None:
+    """Raise InputError if an image is a folder or does not exist. No network is needed for this."""
+    for image in images:
+        file, _ = split_frame(image)
+        if file.is_dir():
+            raise InputError(f"{image} is a folder: give image files, such as {image}/*.png")
+        if not file.exists():
+            hint = ". Lists of files are not read: give the files themselves" if image[:1] == "@" else ""
+            raise InputError(f"there is no image {image}: check the path{hint}")
 
 
 def predict_images(

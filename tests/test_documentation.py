@@ -46,7 +46,7 @@ NOT_RUN = {
     "medvlad evaluate chest_xray --model resnet50 --layer conv4_block6_out --encode avg": "a download",
     "medvlad paper --chest-xray chest_xray --out paper": "large inputs: test_cli.py has small ones",
     "medvlad paper --chest-xray chest_xray --like-mini-mit rooms --scale 0,1 --vlad-scale 0 "
-    "--store descriptors --out paper": "large inputs: test_cli.py has small ones",
+    "--store descriptors --out paper-and-rooms": "large inputs: test_cli.py has small ones",
 }
 
 #: Pages whose commands are those of published runs.

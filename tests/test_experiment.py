@@ -186,7 +186,8 @@ class UnreadableExtractor:
     ],
 )
 def test_training_without_images_of_a_class_is_refused(two_classes, monkeypatch, part, message):
-    monkeypatch.setattr(Experiment, "_extractor", lambda self: UnreadableExtractor(part))
     experiment = Experiment()
+    dataset = experiment.load(two_classes)
+    monkeypatch.setattr(Experiment, "_extractor", lambda self: UnreadableExtractor(part))
     with pytest.raises(InputError, match=message):
-        experiment.train(experiment.load(two_classes), "avg")
+        experiment.train(dataset, "avg")

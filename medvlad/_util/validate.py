@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.processors import usable_processors
+
 __all__ = [
     "InputError",
     "MissingExtraError",
     "check_choice",
     "check_indices",
     "check_interval",
+    "check_local",
     "check_n_threads",
     "check_non_negative_float",
     "check_output_file",
@@ -37,6 +41,15 @@ __all__ = [
 
 #: Upper limit of n_threads. No machine has more processors, so a larger value is a mistake.
 MAX_THREADS = 1024
+#: Beginning of a URL. A scheme has at least two letters, because one letter is a drive of Windows.
+_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
+#: Schemes that are refused with one slash too, which is what `Path` leaves of two.
+_ONE_SLASH = re.compile(
+    "(s3[an]?|gc?s|az|abfss?|adl|wasbs?|(web)?hdfs|dbfs|https?|s?ftp|ssh|file|webdav|smb|nfs):/",
+    re.IGNORECASE,
+)
+#: What the dynamic loader and the kernel say if a library does not fit into memory.
+_NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
 
 
 class InputError(ValueError):
@@ -44,7 +57,10 @@ class InputError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """An optional dependency is not installed. The message names the extra that installs it."""
+    """An optional package is not installed, or it is installed and its import fails.
+
+    The message names the extra that installs the package, or the reason of the failure.
+    """
 
 
 def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
@@ -66,18 +82,30 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     Raises
     ------
     MissingExtraError
-        If the module cannot be imported. The message names the extra.
+        If the module cannot be imported. The message names the extra if the module is not installed.
+        Otherwise it gives the reason: a package may fail to import because the home folder is read-only or
+        the memory is too small.
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:
         cause: BaseException | None = error
         while cause is not None:  # Ctrl-C in an extension module becomes an ImportError
             if isinstance(cause, KeyboardInterrupt):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
+        if isinstance(error, ModuleNotFoundError):
+            raise MissingExtraError(
+                f"{purpose} needs the Python module {module!r} ({error}): pip install 'medvlad[{extra}]'"
+            ) from error
+        reason = f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+        advice = (
+            "allow the process more memory, see 'ulimit -v'"
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(reason)
+            else f"""repair what the reason names; python -c "import {module}" shows more"""
+        )
         raise MissingExtraError(
-            f"{purpose} needs the Python module {module!r} ({error}): pip install 'medvlad[{extra}]'"
+            f"{purpose} needs the Python module {module!r}, whose import fails ({reason}): {advice}"
         ) from error
 
 
@@ -181,19 +209,41 @@ def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
 def check_n_threads(n_threads: Any) -> int:
     """Return `n_threads`. None: the number of processors that this process may use.
 
+    See :func:`medvlad._util.processors.usable_processors`.
+
     Raises
     ------
     InputError
         Unless it is an integer from 1 to MAX_THREADS.
     """
     if n_threads is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return usable_processors().number
     checked = check_positive_int(n_threads, "n_threads")
     if checked > MAX_THREADS:
         raise InputError(f"n_threads must be at most {MAX_THREADS}, got {checked}")
     return checked
+
+
+def check_local(path: str | os.PathLike[str], name: str) -> Path:
+    """Return `path`. Raise InputError if it is a URL, such as s3://bucket/images.
+
+    ``Path("s3://bucket/x")`` is a folder named ``s3:`` here, so a URL would be written to a wrong place. All
+    paths that a user gives pass this check.
+
+    Parameters
+    ----------
+    path : path-like
+        File or folder.
+    name : str
+        What the message calls it, such as "the store".
+    """
+    text = os.fspath(path)
+    if isinstance(text, str) and (_URL.match(text) or _ONE_SLASH.match(text)):
+        raise InputError(
+            f"{name} {text!r} is a URL, and medvlad reads and writes files of this machine only: copy the "
+            "data to a folder, or mount it, and give the path of the folder"
+        )
+    return Path(path)
 
 
 def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
@@ -211,9 +261,10 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
     Raises
     ------
     InputError
-        If `path` is a folder, a device or a pipe, its folder does not exist, or writing is not permitted.
+        If `path` is a URL, a folder, a device or a pipe, its folder does not exist, or writing is not
+        permitted.
     """
-    target = Path(path)
+    target = check_local(path, f"the {what}")
     if target.is_dir():
         raise InputError(f"the {what} {target} is a folder: give the path of a file")
     if target.exists() and not target.is_file():
@@ -226,11 +277,11 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def check_outside(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
-    """Return `path`. Raise InputError if it lies in one of the folders `images`.
+    """Return `path`. Raise InputError if it is a URL, or lies in one of the folders `images`.
 
     The next run would read it as a class or as images. `name` is what the message calls it.
     """
-    target = Path(path)
+    target = check_local(path, name)
     for root in images:
         if target.resolve().is_relative_to(Path(root).resolve()):
             raise InputError(
@@ -240,7 +291,13 @@ def check_outside(path: str | os.PathLike[str], name: str, *images: str | os.Pat
     return target
 
 
-def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
+def make_output_folder(
+    path: str | os.PathLike[str],
+    name: str,
+    *images: str | os.PathLike[str],
+    results: Sequence[str] = (),
+    overwrite: bool = True,
+) -> Path:
     """Create an output folder and its parents, and return its path.
 
     A folder inside an image folder is refused: the next run would read it as a class or as images.
@@ -253,15 +310,25 @@ def make_output_folder(path: str | os.PathLike[str], name: str, *images: str | o
         What error messages call it, such as "out".
     *images : path-like
         Image folders that the same work reads.
+    results : sequence of str, default=()
+        Files that the work writes into the folder.
+    overwrite : bool, default=True
+        Whether `results` of an earlier run may be replaced.
 
     Raises
     ------
     InputError
-        If `path` lies in one of `images`, is a file, or cannot be created.
+        If `path` lies in one of `images`, is a file, cannot be created, or holds results of an earlier run.
     """
     target = check_outside(path, name, *images)
     if target.exists() and not target.is_dir():
         raise InputError(f"{name} {target} is a file: give the path of a folder")
+    earlier = [] if overwrite else [one for one in results if (target / one).is_file()]
+    if earlier:
+        raise InputError(
+            f"{name} {target} holds {earlier[0]} of an earlier run: give another folder, or overwrite=True "
+            "to replace its results"
+        )
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medvlad._util.text_table import printable
 from medvlad._util.validate import InputError, check_n_threads, check_seed
 from medvlad.audit.counts import (
     class_findings,
@@ -209,7 +210,8 @@ def audit_summary(found: dict[str, Any]) -> str:
     ]
     if clean:
         lines.append(f"nothing found: {', '.join(clean)}")
-    return "\n".join(lines + [f"{name}: {text}" for name, text in _untried(found)])
+    lines += [f"{name}: {text}" for name, text in _untried(found)]
+    return "\n".join(map(printable, lines))
 
 
 def patients_of_audit(found: dict[str, Any]) -> str | None:

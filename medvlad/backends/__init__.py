@@ -31,11 +31,11 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, check_choice
+from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.gpu_array import GpuArray
 
-__all__ = ["BACKENDS", "Backend", "available_backends", "get_backend", "host_backend"]
+__all__ = ["BACKENDS", "Backend", "available_backends", "backend_state", "get_backend", "host_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,21 +156,36 @@ def available_backends() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        The state is "ok", with details, or the reason why the backend cannot run. Devices are asked anew
-        on every call.
+        The state is "ok", with details, or "cannot run: " and the reason. Devices are asked anew on every
+        call.
 
     Examples
     --------
     >>> available_backends()["reference"]
     'ok'
     """
-    states = {}
-    for name, describe in _DESCRIBE.items():
-        try:
-            states[name] = describe()
-        except (ImportError, InputError) as error:
-            states[name] = str(error)
-    return states
+    return {name: backend_state(name) for name in BACKENDS}
+
+
+def backend_state(name: str) -> str:
+    """Return the state of one backend, as :func:`available_backends` does. No other backend is asked.
+
+    Parameters
+    ----------
+    name : str
+        One of BACKENDS.
+    """
+    try:
+        return _DESCRIBE[name]()
+    except Exception as error:  # whatever an optional package or a driver raises
+        return f"cannot run: {_reason(error)}"
+
+
+def _reason(error: Exception) -> str:
+    """Return why a backend cannot run, on one line."""
+    if isinstance(error, ImportError | InputError):
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
 def get_backend(name: str = "auto", x: Any = None) -> Backend:
@@ -206,9 +221,12 @@ def get_backend(name: str = "auto", x: Any = None) -> Backend:
     check_choice(name, "backend", ("auto", *BACKENDS))
     try:
         return _usable(name, os.getpid())
-    except ImportError as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(
-            f"backend {name!r} cannot run here: {error}; use another one ('medvlad doctor' lists them)"
+            f"backend {name!r} cannot run here: {_reason(error)}; use another one ('medvlad doctor' lists "
+            "them)"
         ) from error
 
 

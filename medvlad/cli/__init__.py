@@ -1,7 +1,8 @@
 """The command `medvlad`: options in, one call into the library, a table or JSON out.
 
-Exit status: 0 done, 1 done with images skipped, 2 an error, 130 after Ctrl-C. An error is one sentence on
-standard error. It is a mistake of the user, a full disk, output that cannot be written, or too little memory.
+Exit status: 0 done, 1 done with images skipped, 2 an error, 130 after Ctrl-C, 143 after SIGTERM, 129 after
+SIGHUP. An error is one sentence on standard error. It is a mistake of the user, a full disk, output that
+cannot be written, or too little memory.
 
 One module for each command. They share `options` (declarations), `settings` (from options to the library),
 `console` (messages), `spelling` (parameters as options) and `streams` (standard output and error).
@@ -73,9 +74,8 @@ def main() -> None:
             hear_every_file()
             status = cli.main(prog_name="medvlad", standalone_mode=False)
         finish_output()
-    except click.Abort:
-        say("interrupted")
-        sys.exit(130)
+    except click.Abort as error:  # click's word for a KeyboardInterrupt, which medvlad.__main__ reports
+        raise (error.__cause__ or error) from None
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

@@ -32,7 +32,7 @@ __all__ = ["audit"]
     options.PATIENT,
     options.UNKNOWN_PATIENTS,
 )
-@cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED, options.THREADS)
 def audit(
     directory: Path,
@@ -43,6 +43,7 @@ def audit(
     threads: int | None,
     as_json: bool,
     out: Path | None,
+    overwrite: bool,
     pictures: bool | None,
     anonymise: bool,
     anonymise_key: Path | None,
@@ -56,7 +57,7 @@ def audit(
     from medvlad.report.audit import audit_page
 
     if out is not None:
-        make_output_folder(out, "--out", directory)
+        make_output_folder(out, "--out", directory, results=["audit.json", "audit.html"], overwrite=overwrite)
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
     experiment = Experiment(

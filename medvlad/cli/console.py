@@ -16,6 +16,7 @@ import click
 import cloup
 
 from medvlad._util.library_warnings import LibraryWarnings, is_reading, log_warning
+from medvlad._util.text_table import printable
 from medvlad.cli.spelling import as_options
 
 __all__ = [
@@ -54,16 +55,26 @@ class Command(cloup.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Messages of pydicom are dropped, because they may name patients."""
+        """Run the command. Messages of pydicom are dropped, because they may name patients.
+
+        A note of a KeyboardInterrupt says what the user can do. :mod:`medvlad.__main__` prints it.
+        """
         from medvlad.images.dicom import quiet_pydicom
 
         quiet_pydicom()
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # click would end without a word and with status 1
+            raise click.ClickException(str(sentence_of(error))) from error
+        except KeyboardInterrupt as error:
+            if store := ctx.params.get("store"):
+                error.add_note(f"what was extracted is in {store}, and the same command continues")
+            raise
 
 
 def say(message: object) -> None:
     """Print one line on standard error."""
-    click.echo(f"medvlad: {as_options(str(message), _parameters)}", err=True)
+    click.echo(f"medvlad: {printable(as_options(str(message), _parameters))}", err=True)
 
 
 def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
@@ -76,7 +87,8 @@ def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return as_options(super().format(record), _parameters)
+        text = as_options(super().format(record), _parameters)
+        return text if record.exc_info else printable(text)
 
 
 def start_log(verbose: bool) -> None:
@@ -89,12 +101,14 @@ def start_log(verbose: bool) -> None:
 
 def sentence_of(error: Exception) -> str | None:
     """Return what to tell the user about an error; None if the error is a defect of the program."""
-    # Imported here: these modules import NumPy, which --help does not need.
-    from medvlad._util.memory import OutOfMemory
-    from medvlad._util.validate import InputError, MissingExtraError
-
     if isinstance(error, click.ClickException):
         return _usage_sentence(error)
+    try:
+        # Imported here: these modules import NumPy, which --help does not need.
+        from medvlad._util.memory import OutOfMemory
+        from medvlad._util.validate import InputError, MissingExtraError
+    except (ImportError, OSError, MemoryError) as broken:
+        return _library_sentence(broken)
     if isinstance(error, InputError | MissingExtraError | OutOfMemory):
         return str(error)
     if isinstance(error, OSError):
@@ -102,7 +116,18 @@ def sentence_of(error: Exception) -> str | None:
         return f"{file}{error.strerror or error}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({error}): give fewer images or a smaller scale"
+    if isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError):
+        return _library_sentence(error)
     return None
+
+
+def _library_sentence(error: Exception) -> str:
+    """Return the sentence about a package of the core that is installed and cannot be loaded."""
+    reason = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
+    return (
+        f"a library cannot be loaded ({reason}): allow the process more memory, see 'ulimit -v', or install "
+        "medvlad again"
+    )
 
 
 def _usage_sentence(error: click.ClickException) -> str:
@@ -158,4 +183,4 @@ def _list(what: str, images: list[dict[str, str]]) -> None:
     for item in images:
         # The reason of a copied image names the first copy.
         name = "" if item["image"] in item["reason"] else f"{item['image']}: "
-        click.echo(f"medvlad: {what}: {name}{item['reason']}", err=True)
+        click.echo(printable(f"medvlad: {what}: {name}{item['reason']}"), err=True)

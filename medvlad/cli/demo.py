@@ -9,7 +9,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command
-from medvlad.cli.evaluation_run import run_evaluation
+from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 
 __all__ = ["demo"]
 
@@ -22,11 +22,14 @@ __all__ = ["demo"]
     default="medvlad-demo",
     help="Folder for images and results.",
 )
-def demo(out: Path) -> int:
+@options.OVERWRITE
+def demo(out: Path, overwrite: bool) -> int:
     """Evaluate bundled images in about a minute, without any download."""
+    from medvlad._util.validate import make_output_folder
     from medvlad.datasets.demo import write_demo_images
     from medvlad.experiment import Experiment
 
+    make_output_folder(out, "--out", results=RESULT_FILES, overwrite=overwrite)
     images = write_demo_images(out / "images")
     click.echo(f"Images: patches of scikit-image's photographs, in {images}. Weights: VGG16, bundled.")
     experiment = Experiment(model="vgg16", weights="bundled")

@@ -50,9 +50,9 @@ def diagnose() -> dict[str, Any]:
     -------
     dict
         Text, numbers, or dicts of text for versions, extras, platform, backends, instruction_set, threads,
-        gpu, weights and environment.
+        limit_of_threads, gpu, weights and environment.
     """
-    from medvlad._util.validate import check_n_threads
+    from medvlad._util.processors import usable_processors
     from medvlad._util.versions import versions
     from medvlad.backends import available_backends
     from medvlad.extraction.weights import find_weights
@@ -63,7 +63,8 @@ def diagnose() -> dict[str, Any]:
         "platform": lambda: f"{platform.system()} {platform.machine()}",
         "backends": available_backends,
         "instruction_set": lambda: available_backends()["native"].removeprefix("ok: "),
-        "threads": lambda: check_n_threads(None),
+        "threads": lambda: usable_processors().number,
+        "limit_of_threads": lambda: usable_processors().limit,
         "gpu": _gpu,
         "weights": find_weights,
         "environment": _environment,

@@ -9,7 +9,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command
-from medvlad.cli.evaluation_run import run_evaluation
+from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
 
 __all__ = ["evaluate"]
@@ -72,11 +72,12 @@ __all__ = ["evaluate"]
         "part.  [default: no; with --preset best: yes if possible]",
     ),
 )
-@cloup.option_group("Output", options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @options.advanced_group()
 def evaluate(
     directory: Path,
     out: Path | None,
+    overwrite: bool,
     pictures: bool | None,
     anonymise: bool,
     anonymise_key: Path | None,
@@ -90,7 +91,8 @@ def evaluate(
     check_store(settings["store"], directory)
     experiment = Experiment(**settings_of(settings))
     if out is not None:
-        make_output_folder(out, "--out", directory)
+        keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway
+        make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)
     names = pseudonyms_of(anonymise, anonymise_key, out)
     shown = names is None if pictures is None else pictures
     status = run_evaluation(experiment, directory, encodings, out, preset, names=names, pictures=shown)

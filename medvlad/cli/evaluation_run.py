@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medvlad._util.text_table import printable
 from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
     from medvlad.experiment import Evaluation, Experiment
 
-__all__ = ["run_evaluation"]
+__all__ = ["RESULT_FILES", "run_evaluation"]
+
+#: What an evaluation writes into its folder.
+RESULT_FILES = ("results.json", "predictions.csv", "report.html")
 
 
 def run_evaluation(
@@ -62,6 +66,7 @@ def run_evaluation(
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory)
+        experiment.check_encodings(encodings)
         start_keras()
         evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results
@@ -71,8 +76,10 @@ def run_evaluation(
     if names is not None:
         anonymise_results(report, names)
         report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
-    for line in _summary(report, has_test_part=dataset.splits is not None):
-        click.echo(line)
+    table, *lines = _summary(report, has_test_part=dataset.splits is not None)
+    click.echo(table)
+    for line in lines:
+        click.echo(printable(line))
     if out is not None:
         _write(evaluation, out, names, pictures)
     list_damaged(report["damaged"])

@@ -32,11 +32,14 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     """
     from medvlad._util.validate import check_output_file
     from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.weights import check_weights
     from medvlad.models.model_file import check_readable, load_model
     from medvlad.models.onnx_export import export_onnx
 
     check_readable(model)
     check_output_file(output, "ONNX model")
+    if weights is not None:
+        check_weights(weights)
     start_keras()
     inputs = export_onnx(load_model(model, weights=weights), output, from_features=from_features)
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())

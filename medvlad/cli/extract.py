@@ -10,7 +10,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.console import Command, list_damaged, list_skipped, say
+from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import check_store, on_error_of
 
 __all__ = ["extract"]
@@ -65,14 +65,13 @@ def extract(
     If the command is stopped, the same command continues.
     """
     from medvlad.datasets.folders import list_images
-    from medvlad.extraction.cnn_descriptors import CNNDescriptors
+    from medvlad.extraction.cnn_descriptors import CNNDescriptors, check_parameters
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.store.store import DescriptorStore
 
     check_store(store, directory)
     DescriptorStore(store)  # a wrong folder is reported before the long work
     paths = list_images(directory)
-    start_keras()
     features = CNNDescriptors(
         **network,
         scales=scale,
@@ -81,18 +80,19 @@ def extract(
         on_error=on_error_of(on_error),
         on_damage=on_error_of(on_damage),
     )
-    try:
-        features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
-        if scheduler is None and workers is None:
-            n_new = features.extract(paths)
-        else:
-            from medvlad.distributed import extract_distributed
+    check_parameters(features)
+    start_keras()
+    features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
+    if scheduler is None and workers is None:
+        n_new = features.extract(paths)
+    else:
+        from medvlad.distributed import extract_distributed
 
-            n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
-    except KeyboardInterrupt:
-        say(f"interrupted; what was extracted is in {store}, and the same command continues")
-        return 130
-    click.echo(f"{len(paths)} images, {n_new} of them extracted now; store: {store}")
+        n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
+    n_stored = features.report_.n_stored or 0
+    n_copies = len(paths) - n_stored - len(features.skipped_)
+    left_out = f"; {n_copies} copies of others are not stored twice" if n_copies else ""
+    click.echo(f"{n_stored} images, {n_new} of them extracted now{left_out}; store: {store}")
     list_damaged([{"image": paths[i], "reason": reason} for i, reason in features.damaged_])
     return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
 

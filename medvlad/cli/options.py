@@ -29,6 +29,7 @@ __all__ = [
     "MODEL",
     "ON_DAMAGE",
     "ON_ERROR",
+    "OVERWRITE",
     "PATH",
     "PATIENT",
     "PENALTY",
@@ -39,6 +40,7 @@ __all__ = [
     "SCALE_WITHOUT_PRESET",
     "SEED",
     "STORE",
+    "TEXT_PATH",
     "THREADS",
     "UNKNOWN_PATIENTS",
     "WEIGHTS",
@@ -51,9 +53,28 @@ __all__ = [
     "switch",
 ]
 
-PATH = click.Path(path_type=Path)
-
 Decorator = Callable[[Any], Any]
+
+
+class _LocalPath(click.Path):
+    """A path on this machine. A URL is refused before `Path` takes one of its slashes away."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        from medvlad._util.validate import InputError, check_local
+
+        name = "the path" if param is None else param.metavar or str(param.name)
+        if isinstance(param, click.Option):
+            name = param.opts[-1]
+        try:
+            check_local(value, name)
+        except InputError as error:
+            raise click.UsageError(str(error)) from error
+        return super().convert(value, param, ctx)
+
+
+PATH = _LocalPath(path_type=Path)
+TEXT_PATH = _LocalPath(path_type=str)
 
 
 class Choice(click.Choice):  # type: ignore[type-arg]
@@ -159,6 +180,7 @@ LAYER = cloup.option(
 )
 WEIGHTS = cloup.option(
     "--weights",
+    type=TEXT_PATH,
     metavar="NAME|FILE",
     default="imagenet",
     help="Weights: imagenet (downloaded), bundled (no download; needs --model vgg16 and the extra "
@@ -166,6 +188,7 @@ WEIGHTS = cloup.option(
 )
 WEIGHTS_OF_MODEL = cloup.option(
     "--weights",
+    type=TEXT_PATH,
     metavar="NAME|FILE",
     help="File of the weights, if it has moved since training.  [default: as in training]",
 )
@@ -191,6 +214,7 @@ def _store_option(**settings: Any) -> Decorator:
     ending = "" if settings else "  [default: none]"
     return cloup.option(
         "--store",
+        type=TEXT_PATH,
         metavar="FOLDER",
         help="Folder that keeps descriptors, so that the next run skips the network." + ending,
         **settings,
@@ -369,6 +393,9 @@ FOLDS = cloup.option(
     help="Number of folds, if DIR has no test part.",
 )
 JSON = cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+OVERWRITE = cloup.option(
+    "--overwrite", is_flag=True, help="Replace the results of an earlier run in the same folder."
+)
 PICTURES = cloup.option(
     "--pictures/--no-pictures",
     default=None,
@@ -398,7 +425,10 @@ SEED = cloup.option(
     "--seed", type=int, metavar="N", default=0, help="Seed of k-means and of every random split."
 )
 THREADS = cloup.option(
-    "--threads", type=int, metavar="N", help="Number of threads.  [default: all processors]"
+    "--threads",
+    type=int,
+    metavar="N",
+    help="Number of threads.  [default: all processors that affinity and CPU quota allow]",
 )
 
 

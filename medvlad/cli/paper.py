@@ -53,6 +53,7 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
 @cloup.option_group(
     "Output",
     cloup.option("--out", type=options.PATH, metavar="FOLDER", help="Folder for paper.json and paper.html."),
+    options.OVERWRITE,
     cloup.option(
         "--anonymise",
         is_flag=True,
@@ -82,7 +83,12 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
 @cloup.option_group("Evaluation", options.FOLDS)
 @options.advanced_group()
 def paper(
-    scale: tuple[int, ...], vlad_scale: tuple[int, ...], out: Path | None, anonymise: bool, **settings: Any
+    scale: tuple[int, ...],
+    vlad_scale: tuple[int, ...],
+    out: Path | None,
+    overwrite: bool,
+    anonymise: bool,
+    **settings: Any,
 ) -> int:
     """Reproduce the two tables of the paper by Farhat and Sicre.
 
@@ -102,7 +108,13 @@ def paper(
             if root is not None:
                 roles.append(Role(name, root, stands_in, anonymous=anonymise))
     if out is not None:
-        make_output_folder(out, "--out", *(role.root for role in roles))
+        make_output_folder(
+            out,
+            "--out",
+            *(role.root for role in roles),
+            results=["paper.json", "paper.html"],
+            overwrite=overwrite or anonymise,
+        )
         check_output_file(out / "paper.json", "results")
     names = pseudonyms_of(anonymise, None, out)
     settings["scale"] = vlad_scale

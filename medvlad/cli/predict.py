@@ -9,6 +9,7 @@ from typing import Any
 import click
 import cloup
 
+from medvlad._util.text_table import printable
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import on_error_of, pseudonyms_of
@@ -24,7 +25,9 @@ __all__ = ["predict"]
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@cloup.argument("images", metavar="IMAGE...", nargs=-1, required=True, help="Image files.")
+@cloup.argument(
+    "images", metavar="IMAGE...", type=options.TEXT_PATH, nargs=-1, required=True, help="Image files."
+)
 @cloup.option_group(
     "Most used",
     cloup.option(
@@ -38,7 +41,7 @@ __all__ = ["predict"]
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
-@cloup.option_group("Output", options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
+@cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
 def predict(
     model: Path,
     images: tuple[str, ...],
@@ -47,6 +50,7 @@ def predict(
     on_damage: str,
     as_json: bool,
     explain: Path | None,
+    overwrite: bool,
     anonymise: bool,
     anonymise_key: Path | None,
 ) -> int:
@@ -57,14 +61,20 @@ def predict(
     """
     from medvlad._util.validate import make_output_folder
     from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.weights import check_weights
     from medvlad.models.model_file import check_readable, load_model
-    from medvlad.predict import predict_images
+    from medvlad.predict import check_images, predict_images
 
     check_readable(model, of_images=True)
+    if on_error == "stop":
+        check_images(images)
+    if weights is not None:
+        check_weights(weights)
+    if explain is not None:
+        replaced = overwrite or anonymise or anonymise_key is not None
+        make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
     start_keras()
     pipeline = load_model(model, weights=weights)
-    if explain is not None:
-        make_output_folder(explain, "--explain")
     names = pseudonyms_of(anonymise, anonymise_key, explain)
     predictions, skipped = predict_images(
         pipeline,
@@ -93,10 +103,11 @@ def predict(
 
 
 def _print_table(predictions: list[dict[str, Any]]) -> None:
-    width = max((len(one["image"]) for one in predictions), default=0)
-    for one in predictions:
-        values = "  ".join(f"{name} {value:+.3f}" for name, value in one["scores"].items())
-        click.echo(f"{one['image']:<{width}}  {one['label']}  ({values})")
+    names = [printable(one["image"]) for one in predictions]
+    width = max(map(len, names), default=0)
+    for name, one in zip(names, predictions, strict=True):
+        values = "  ".join(f"{label} {value:+.3f}" for label, value in one["scores"].items())
+        click.echo(f"{name:<{width}}  " + printable(f"{one['label']}  ({values})"))
 
 
 def _write_evidence(pipeline: Any, predictions: list[dict[str, Any]], folder: Path) -> str:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
 
-__all__ = ["check_store", "encodings_of", "on_error_of", "one_encoding_of", "pseudonyms_of", "settings_of"]
+__all__ = ["check_store", "encodings_of", "on_error_of", "pseudonyms_of", "settings_of"]
 
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -48,16 +48,6 @@ def encodings_of(options: dict[str, Any]) -> list[str]:
     if encode is None:
         encode = PRESETS[options["preset"] or "paper"]["encode"]
     return [name.strip() for name in str(encode).split(",")]
-
-
-def one_encoding_of(options: dict[str, Any]) -> str:
-    """Take the one encoding out of the options: the one given, or the last one of the preset."""
-    given = options["encode"]
-    if given is not None and "," in given:
-        raise click.UsageError(
-            f"--encode takes one encoding here, got {given!r}: '+' instead of ',' joins their vectors"
-        )
-    return encodings_of(options)[-1]
 
 
 def on_error_of(choice: str) -> str:

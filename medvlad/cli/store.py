@@ -97,8 +97,10 @@ def _recomputed(
     from medvlad.datasets.folders import list_images
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.extraction.store_check import recompute_store
+    from medvlad.extraction.weights import check_weights
     from medvlad.images import list_frames
 
+    check_weights(weights)
     images: list[Any] = []
     for path in given:
         images += list_images(path) if path.is_dir() else list_frames(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -11,7 +11,10 @@ import cloup
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
-from medvlad.cli.settings import check_store, one_encoding_of, settings_of
+from medvlad.cli.settings import check_store, encodings_of, settings_of
+
+if TYPE_CHECKING:
+    from medvlad.evaluation.choice import Choice
 
 __all__ = ["train"]
 
@@ -32,9 +35,9 @@ __all__ = ["train"]
     options.PRESET,
     cloup.option(
         "--encode",
-        metavar="NAME",
-        help="Encoding: avg, max, gem, vlad64, fisher64, bow1024, second-order, avg+vlad64, ...  "
-        "[default: vlad64]",
+        metavar="NAME,...",
+        help="Encoding: avg, max, gem, vlad64, ... Of several, the best in inner cross-validation.  "
+        "[default: avg,vlad64; with --preset best: vlad64]",
     ),
     options.MODEL,
     options.WEIGHTS,
@@ -65,23 +68,39 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
 
     replaced = check_output_file(output, "model").exists()
     check_store(settings["store"], directory)
-    encode = one_encoding_of(settings)
+    encodings = encodings_of(settings)
     experiment = Experiment(**settings_of(settings))
     dataset = load_dataset(experiment, directory)
+    experiment.check_encodings(encodings)
     start_keras()
-    pipeline, skipped, n_images = experiment.train(dataset, encode)
-    card = {
+    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
+    card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
         "n_skipped": len(skipped),
         "n_damaged": len(pipeline.steps[0][1].damaged_),
         "seed": experiment.seed,
-        "encode": encode,
+        "encode": choice.encoding,
         "C": float(pipeline.steps[-1][1].C),
         "class_weight": experiment.class_weight,
     }
+    if len(choice.balanced_accuracy) > 1:
+        card["inner_balanced_accuracy"] = choice.balanced_accuracy
     save_model(pipeline, output, card=card)
+    if len(choice.balanced_accuracy) > 1:
+        click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
     list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
     return list_skipped(skipped)
+
+
+def _why(choice: Choice) -> str:
+    """Return a line that says which encoding was chosen and why."""
+    means = ", ".join(f"{name} {mean:.3f}" for name, mean in choice.balanced_accuracy.items())
+    first = next(iter(choice.balanced_accuracy))
+    why = "no other is clearly better" if choice.encoding == first else "clearly better than those before it"
+    return (
+        f"encoding {choice.encoding}, {why}: balanced accuracy {means} "
+        f"({choice.n_folds}-fold cross-validation inside the training images)"
+    )

@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvlad._util.validate import InputError, check_choice, import_extra
+from medvlad._util.validate import InputError, check_choice, check_local, import_extra
 from medvlad.datasets.archives import unpack
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.published import LAYOUTS
@@ -206,7 +206,7 @@ def fetch(
     remote = REMOTE[check_choice(name, "the data set", tuple(REMOTE))]
     if not remote.files:
         raise InputError(f"{name} cannot be fetched by a program: at {remote.home} {remote.by_hand}")
-    target = Path(name if folder is None else folder)
+    target = check_local(name if folder is None else folder, "the folder")
     record = target / _RECORD
     if record.is_file():
         digests = _read_record(record, name)
@@ -242,7 +242,7 @@ def _make_folder(
         for file in remote.files:
             wanted = sha256 if file.is_archive and sha256 is not None else file.sha256
             if file.is_archive and archive is not None:
-                local = Path(archive)
+                local = check_local(archive, "the archive")
                 _check_archive(local, wanted)
             else:
                 local = _download(file, downloads, wanted, remote)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_local
 from medvlad.images.dicom_identity import DicomIdentity
 from medvlad.images.inspect_file import WITHOUT_IMAGE, InspectedFile, inspect_file
 
@@ -246,7 +246,7 @@ def check_root(root: object) -> Path:
     """
     if not isinstance(root, str | os.PathLike):
         raise InputError(f"the folder of a data set must be a path, got {type(root).__name__}")
-    path = Path(root)
+    path = check_local(root, "the folder of a data set")
     try:
         if path.is_dir():
             return path

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.atomic_file import new_file
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_local
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.listing import NamesNobody
 
@@ -126,8 +126,9 @@ class Pseudonyms:
         InputError
             If the file cannot be read, or was not made by :meth:`write`.
         """
+        file = check_local(path, "the key of pseudonyms")
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = json.loads(file.read_text(encoding="utf-8"))
             names = cls(bytes.fromhex(found["key"]))
             for kind in _KINDS:
                 names._names[kind].update({str(one): str(name) for one, name in found[kind].items()})

@@ -91,7 +91,7 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
 def _own_workers(distributed: Any, dask_config: Any, n_workers: int, threads: int) -> Any:
     """Start a scheduler and `n_workers` worker processes on this machine."""
     # One failure is allowed: an image that kills its worker is tried twice, and twice more on its own.
-    with dask_config.set({"distributed.scheduler.allowed-failures": 1}), _interrupts_blocked():
+    with dask_config.set({"distributed.scheduler.allowed-failures": 1}), _signals_blocked():
         return distributed.LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,
@@ -104,13 +104,18 @@ def _own_workers(distributed: Any, dask_config: Any, n_workers: int, threads: in
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Return a context in which new threads and processes ignore Ctrl-C. The main thread stops them."""
+def _signals_blocked() -> Iterator[None]:
+    """Return a context in which new threads and processes do not get signals to stop.
+
+    A terminal or a batch system sends such signals to all processes. The main thread stops the workers, so
+    that they can finish what they write.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # a later start would unblock SIGINT in its thread
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # a later start would unblock the signals in its thread
+    stopping = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
     try:
         yield
     finally:

@@ -5,9 +5,10 @@
     client:  images that the store lacks --> chunks --> scheduler --> workers, which keep the network
     store <-- shards: a worker writes them if it sees the store's folder, otherwise the client does
 
-A task is a chunk of images, in whole batches, and its result is one or a few shards. If a worker is killed,
-only its chunk is lost. Dask gives the chunk to another worker, which first looks into the store. The same
-chunk makes the same bytes under the same name. So no image is lost, and no image is stored twice.
+A task is a chunk of images, in whole batches, and its result is one or a few shards. A worker stops after
+about a minute, and the client gives the remaining images out again. If a worker is killed, only this minute
+is lost. Dask gives the chunk to another worker, which first looks into the store. So no image is lost, and no
+image is stored twice.
 
 Workers need no shared folders. The client puts a file into the store's folder, and a worker that finds this
 file sees the store. If a worker does not find an image file, or finds a different one, the client sends the
@@ -261,13 +262,13 @@ class _Run:
         )
 
     def _take(self, made: Made) -> list[int]:
-        """Put a chunk's shards into the store. Return the images whose files must be sent."""
+        """Put a chunk's shards into the store. Return the images that are to be given out again."""
         for content in made.shards:
             self._section.adopt(content)
         for index, reason in sorted(made.skipped):
             self._skip(index, reason)
         self._damaged.add({key: reason for i, reason in made.damaged if (key := self._keys[i]) is not None})
-        return self._resend(made.unseen)
+        return self._resend(made.unseen) + made.left
 
     def finish(self) -> int:
         """Check that the store is complete, set `skipped_`, and return the number of images added."""
@@ -288,7 +289,8 @@ class _Run:
             )
         n_extracted = len(self._section) - self._before
         skipped, damaged = self._skipped | self._damaged.skipped, self._damaged.used
-        report = ExtractionReport(sorted(skipped.items()), n_extracted, sorted(damaged.items()))
+        n_stored = len(set(self._keys) - {None})
+        report = ExtractionReport(sorted(skipped.items()), n_extracted, sorted(damaged.items()), n_stored)
         self._features.report_ = report
         log_damage(report, len(self._images))
         return n_extracted

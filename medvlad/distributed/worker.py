@@ -6,6 +6,7 @@ import os
 import pickle
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,11 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.network import import_keras
 from medvlad.store.store import DescriptorStore, Section
+from medvlad.store.writer import FLUSH_SECONDS
 
 __all__ = ["Call", "Encoding", "Extraction", "Image", "Made", "encode", "probe_of", "what_decides_bits"]
+
+_BATCH = 8  # images, if the network's batch_size is None; a multiple of what it takes then
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,15 @@ class Made:
         Shards that the client must write, because the worker does not see the store.
     damaged : list of (int, str)
         Images that are damaged, and how. Their descriptors have marked keys in the shards.
+    left : list of int
+        Images for which there was no time. A task takes about a minute, so that little is lost with it.
     """
 
     skipped: list[tuple[int, str]] = field(default_factory=list)
     unseen: list[int] = field(default_factory=list)
     shards: list[bytes] = field(default_factory=list)
     damaged: list[tuple[int, str]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
 
 
 class Call:
@@ -152,7 +159,14 @@ class _Kept:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.features = CNNDescriptors()
+        self.seconds_per_image: float | None = None  # in the last task
         self._section: Section | None = None
+
+    def n_in_time(self, batch: int) -> int:
+        """Return how many images fit into the time between two shards, in whole batches."""
+        if self.seconds_per_image is None:
+            return batch  # the first batch shows how fast this worker is
+        return max(1, int(FLUSH_SECONDS / max(self.seconds_per_image, 1e-6)) // batch) * batch
 
     def section(self, probe: Probe, settings: dict[str, Any]) -> Section | None:
         """Return the client's section, up to date. None: this worker does not see the store."""
@@ -222,8 +236,10 @@ class Extraction:
             section = kept.section(self.probe, self.settings)
             # Not `key in section`: the client also asks again for damaged entries.
             images = [image for image in self.images if section is None or section.get(image.key) is None]
+            n = kept.n_in_time(self.parameters["batch_size"] or _BATCH)
             with tempfile.TemporaryDirectory(prefix="medvlad-", dir=_worker().local_directory) as folder:
-                made = self._extract(kept, images, Path(folder))
+                made = self._extract(kept, images[:n], Path(folder))
+            made.left = [image.index for image in images[n:]]
             if section is not None and os.access(section.path, os.W_OK):
                 for content in made.shards:
                     section.adopt(content)
@@ -251,10 +267,12 @@ class Extraction:
         if not given:
             return made
         self._prepare(kept, folder / "store")
+        began = time.monotonic()
         try:
             report = kept.features.extract_with_report([source for _, source in given])
         except InputError as error:
             raise InputError(self._renamed(str(error), given)) from error
+        kept.seconds_per_image = (time.monotonic() - began) / len(given)
         told = set()
         for position, reason in report.skipped:
             image = given[position][0]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, one_line
+from medvlad._util.validate import InputError, check_local, one_line
 from medvlad.datasets.pseudonyms import is_pseudonym
 from medvlad.evaluation.class_counts import warn_of_small_classes
 from medvlad.evaluation.comparison import compare
@@ -68,7 +68,7 @@ def compare_runs(
         If a folder has no valid predictions.csv, or the runs have different test images or classes.
     """
     for run in (first, second):
-        if not (Path(run) / "predictions.csv").is_file():
+        if not (check_local(run, "the run") / "predictions.csv").is_file():
             raise InputError(
                 f"{run} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
             )

@@ -135,11 +135,14 @@ class InnerFolds:
         Mean over the inner folds with that C.
     decision : ndarray of float, shape (n, n_classes)
         Held-out decision values of the training images with that C.
+    scores : ndarray of float, shape (n_folds,)
+        Balanced accuracy of each inner fold with that C.
     """
 
     penalty: float
     balanced_accuracy: float
     decision: NDArray[np.float64]
+    scores: NDArray[np.float64]
 
 
 def held_out(
@@ -329,7 +332,7 @@ def inner_folds(
         means[best],
         error,
     )
-    return InnerFolds(float(ordered[chosen]), float(means[chosen]), decision[chosen])
+    return InnerFolds(float(ordered[chosen]), float(means[chosen]), decision[chosen], scores[:, chosen])
 
 
 def _folds(

@@ -47,7 +47,7 @@ from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
+__all__ = ["CNNDescriptors", "ExtractionReport", "check_parameters", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
@@ -292,7 +292,9 @@ class CNNDescriptors(ImageTransformer):
             raise InputError("extract needs a store: CNNDescriptors(..., store='FOLDER')")
         images = as_sequence(X)
         filled = _fill(self, images, self.store_section(), check=True)
-        self.report_ = report = ExtractionReport(filled.skipped, filled.n_extracted, filled.damaged)
+        self.report_ = report = ExtractionReport(
+            filled.skipped, filled.n_extracted, filled.damaged, filled.n_stored
+        )
         return report
 
     def store_section(self) -> Section:
@@ -351,7 +353,7 @@ def _transform(
         stored = StoredDescriptors(section, filled.keys, n_features=features.n_features_out_)
     else:
         stored, filled = fill_and_read(partial(_fill, features, images, section, check=False), section)
-    return stored, ExtractionReport(filled.skipped, filled.n_extracted, filled.damaged)
+    return stored, ExtractionReport(filled.skipped, filled.n_extracted, filled.damaged, filled.n_stored)
 
 
 def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: bool) -> Filled:

@@ -25,11 +25,14 @@ class ExtractionReport:
         Number of images that went through the network. The others came from the store or were skipped.
     damaged : list of (int, str)
         Index and reason of each damaged image that was used all the same, in the order of the images.
+    n_stored : int or None, default=None
+        Number of different images that the store holds after the call. Copies count once. None: no store.
     """
 
     skipped: list[tuple[int, str]]
     n_extracted: int
     damaged: list[tuple[int, str]] = field(default_factory=list)
+    n_stored: int | None = None
 
 
 def log_damage(report: ExtractionReport, n_images: int) -> None:

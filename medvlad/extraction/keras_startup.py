@@ -20,15 +20,22 @@ def start_keras() -> None:
     TensorFlow writes them to file descriptor 2 directly. Neither ``sys.stderr`` nor TF_CPP_MIN_LOG_LEVEL has
     an effect on them.
     """
+    if sys.stderr is None:  # a caller has closed it
+        _start()
+        return
     sys.stderr.flush()
     with tempfile.TemporaryFile("w+") as announcements:
         saved = os.dup(2)
         os.dup2(announcements.fileno(), 2)
         try:
-            keras = import_keras()
-            keras.ops.convert_to_numpy(keras.ops.zeros(1))
+            _start()
         finally:
             os.dup2(saved, 2)
             os.close(saved)
             announcements.seek(0)
             logger.debug("while Keras started: %s", announcements.read().strip())
+
+
+def _start() -> None:
+    keras = import_keras()
+    keras.ops.convert_to_numpy(keras.ops.zeros(1))

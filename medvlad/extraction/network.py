@@ -17,24 +17,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from medvlad._util.validate import InputError, MissingExtraError, import_extra
+from medvlad._util.memory import OutOfMemory
+from medvlad._util.validate import InputError, MissingExtraError, import_extra, one_line
 from medvlad.extraction.process_setting import ProcessSetting
 from medvlad.extraction.weights import fill_network, fingerprint, weights_source
 
 __all__ = ["FrozenNetwork", "build_network", "float32_arithmetic", "import_keras"]
 
 _FLOATX = ProcessSetting("float32")
+#: Errors of TensorFlow and PyTorch that mean too little memory.
+_OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 
 
 @contextmanager
 def float32_arithmetic() -> Iterator[None]:
-    """Make Keras build and compute in float32 until the context ends."""
+    """Make Keras build and compute in float32 until the context ends.
+
+    Raises
+    ------
+    OutOfMemory
+        If Keras' backend finds too little memory. Its own error is no MemoryError.
+    """
     config = import_keras().config
     policy = config.dtype_policy()  # each thread has its own policy; all threads share floatx
     with _FLOATX.held(config.floatx, config.set_floatx):
         try:
             config.set_dtype_policy("float32")
             yield
+        except Exception as error:
+            if type(error).__name__ not in _OUT_OF_MEMORY:
+                raise
+            raise OutOfMemory(
+                f"not enough memory for the network ({one_line(error)[:200]}): use a smaller batch_size or "
+                "scale, or allow the process more memory"
+            ) from error
         finally:
             config.set_dtype_policy(policy)
 
@@ -196,9 +212,9 @@ def import_keras() -> Any:
                 f"KERAS_BACKEND is {backend}, which is not installed: install it, or set KERAS_BACKEND to "
                 "another backend"
             ) from error
+        if isinstance(error.__cause__, ValueError):  # Keras does not know the backend
+            raise InputError(f"Keras cannot start ({error.__cause__}): check KERAS_BACKEND") from error
         raise
-    except ValueError as error:  # Keras does not know the backend
-        raise InputError(f"Keras cannot start ({error}): check KERAS_BACKEND") from error
 
 
 def _find_application(applications: Any, model: str) -> Callable[..., Any]:

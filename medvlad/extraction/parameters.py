@@ -6,6 +6,7 @@ from typing import Any
 
 from medvlad._util.validate import InputError, check_choice, check_positive_int
 from medvlad.extraction.scales import check_scales
+from medvlad.extraction.weights import check_weights
 from medvlad.images.colour_profile import COLOUR_PROFILES
 from medvlad.images.damage import ON_DAMAGE
 from medvlad.images.resize import RESIZE_FILTERS
@@ -16,10 +17,13 @@ __all__ = ["check_parameters"]
 def check_parameters(features: Any) -> tuple[int, ...]:
     """Check the parameters of a CNNDescriptors, and return its scales.
 
+    It takes no time, so call it before Keras is started.
+
     Raises
     ------
     InputError
     """
+    check_weights(features.weights)
     scales = check_scales(features.scales)
     check_choice(features.output, "output", ("host", "gpu", "store"))
     if features.store is not None and features.output == "gpu":

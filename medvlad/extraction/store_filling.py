@@ -61,6 +61,11 @@ class Filled:
     n_extracted: int
     damaged: list[tuple[int, str]]
 
+    @property
+    def n_stored(self) -> int:
+        """Number of different images in the store. Copies count once."""
+        return len(set(self.keys) - {None})
+
 
 def section_settings(
     network: FrozenNetwork,

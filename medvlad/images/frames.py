@@ -10,7 +10,7 @@ import logging
 import os
 from pathlib import Path
 
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_local
 
 __all__ = ["check_frame", "frame_name", "max_frames", "split_frame", "too_many_frames", "warn_of_namesake"]
 
@@ -63,7 +63,7 @@ def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
         None if `source` has no number, or if only a file exists whose own name ends in ``#N``. If ``FILE``
         exists too, ``FILE#N`` is an image of it, and the other file is called ``FILE#N#0``.
     """
-    path = Path(source)
+    path = check_local(source, "the image")
     name, mark, number = path.name.rpartition("#")
     if mark and name and number.isascii() and number.isdecimal():
         file = path.with_name(name)

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medvlad._util.library_warnings import reads_file
-from medvlad._util.validate import InputError, check_choice, one_line
+from medvlad._util.validate import InputError, check_choice, check_local, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
 from medvlad.images.damage import damage_sentence, find_damage
 from medvlad.images.deep_colour import has_deep_colour, jpeg2000_bits, read_colour, widen_levels
@@ -99,7 +99,7 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    given = Path(path)
+    given = check_local(path, "the image")
     try:
         file, frame = split_frame(given)
     except (OSError, ValueError):  # a name that no file can have; reading it reports the error

@@ -33,7 +33,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_local
 from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -162,7 +162,7 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         As :func:`medvlad.load_model`, except that the network's weights are not checked.
     """
-    header, arrays = _read(Path(path))
+    header, arrays = _read(check_local(path, "the model"))
     _assembled(header, arrays, path, None)
     return header
 
@@ -188,7 +188,7 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
         If the file is missing, damaged, not a model or of another format version, or if the weights differ
         from those of the training.
     """
-    header, arrays = _read(Path(path))
+    header, arrays = _read(check_local(path, "the model"))
     features, steps = _assembled(header, arrays, path, weights)
     if features is None:
         return Pipeline(steps)

@@ -16,9 +16,9 @@ The key of an image is the SHA-256 of its content. Names and folders of images d
 of an image are stored once.
 
 A writer writes a shard under a temporary name, flushes it to the disk and renames it. A writer that is killed
-loses the shard that it has not finished, and nothing else. A shard never changes, so any number of processes
-may read and write one store. Two processes may store the same image twice; `gc` removes the second copy.
-Damaged entries are logged and extracted again.
+loses the shard that it has not finished, which is a minute of work at most. A shard never changes, so any
+number of processes may read and write one store. Two processes may store the same image twice; `gc` removes
+the second copy. Damaged entries are logged and extracted again.
 
 While `gc` moves images to other shards, every image is in at least one of them. A reader that misses a shard
 looks for its images in the new ones.
@@ -43,11 +43,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.atomic_file import atomic_file
-from medvlad._util.validate import InputError, check_choice
+from medvlad._util.validate import InputError, check_choice, check_local
 from medvlad.store.compaction import collect_garbage, damage_in
 from medvlad.store.index import Index, Place
 from medvlad.store.shard import Damaged, Shard, digests_of, publish, section_of
-from medvlad.store.writer import ShardWriter
+from medvlad.store.writer import FLUSH_SECONDS, ShardWriter
 
 __all__ = ["DescriptorStore", "Section"]
 
@@ -68,11 +68,11 @@ class DescriptorStore:
     Raises
     ------
     InputError
-        If the path is a file, a folder that is not a store, or a store of another version.
+        If the path is a URL, a file, a folder that is not a store, or a store of another version.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = check_local(path, "the store")
         marker = self.path / "format.json"
         if self.path.exists() and not self.path.is_dir():
             raise InputError(
@@ -253,16 +253,18 @@ class Section:
         self._store.prepare()
         _write_once(self.path / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
 
-    def writer(self, dtype: str = "float32") -> ShardWriter:
+    def writer(self, dtype: str = "float32", seconds: float = FLUSH_SECONDS) -> ShardWriter:
         """Return a context manager that adds images to this section.
 
         Parameters
         ----------
         dtype : {"float32", "float16"}, default="float32"
             Number format on disk.
+        seconds : float, default=60
+            Longest time between two shards while images are added. A killed process loses no more.
         """
         self.prepare()
-        return ShardWriter(self, check_choice(dtype, "dtype", ("float32", "float16")))
+        return ShardWriter(self, check_choice(dtype, "dtype", ("float32", "float16")), seconds)
 
     def sibling(self, settings: Mapping[str, Any]) -> Section:
         """Return the section of the same store with other settings."""

@@ -1,7 +1,11 @@
-"""The writer of a section: it collects images and writes a shard whenever it has enough of them."""
+"""The writer of a section: it collects images and writes a shard when it has enough, or after some time.
+
+Without the time limit, a slow run that is killed again and again would never fill a shard, and never advance.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +19,10 @@ from medvlad.descriptors.checks import check_finite
 from medvlad.store import shard as shard_file
 from medvlad.store.shard import write_shard
 
-__all__ = ["ShardWriter"]
+__all__ = ["FLUSH_SECONDS", "ShardWriter"]
+
+#: A kill loses the descriptors of at most this time.
+FLUSH_SECONDS = 60.0
 
 
 class _Target(Protocol):
@@ -38,12 +45,15 @@ class ShardWriter:
         Section that gets the images.
     dtype : {"float32", "float16"}
         Number format on disk.
+    seconds : float, default=60
+        An image that is added this long after the last shard is written at once, with those before it.
     """
 
-    def __init__(self, section: _Target, dtype: str) -> None:
+    def __init__(self, section: _Target, dtype: str, seconds: float = FLUSH_SECONDS) -> None:
         self._section, self._dtype = section, np.dtype(dtype)
         self._images: dict[str, NDArray[np.float32]] = {}
         self._bytes = 0
+        self._seconds, self._flushed = seconds, time.monotonic()
 
     def add(self, key: str, values: NDArray[np.float32]) -> None:
         """Add the descriptors (n, D) of an image, unless the section has them.
@@ -65,7 +75,11 @@ class ShardWriter:
         check_finite(kept, name=f"descriptors of the image {key} as {self._dtype}")
         self._images[key] = kept
         self._bytes += self._images[key].nbytes
-        if len(self._images) >= shard_file.SHARD_IMAGES or self._bytes >= shard_file.SHARD_BYTES:
+        if (
+            len(self._images) >= shard_file.SHARD_IMAGES
+            or self._bytes >= shard_file.SHARD_BYTES
+            or time.monotonic() - self._flushed >= self._seconds
+        ):
             self.flush()
 
     def flush(self) -> None:
@@ -73,7 +87,7 @@ class ShardWriter:
         if not self._images:
             return
         self._section.add(write_shard(self._section.path, self._images), self._images)
-        self._images, self._bytes = {}, 0
+        self._images, self._bytes, self._flushed = {}, 0, time.monotonic()
 
     def __enter__(self) -> Self:
         return self

@@ -100,7 +100,7 @@ from medvlad.svm.blocks import (
     transposed_times,
 )
 
-__all__ = ["Problem", "make_form"]
+__all__ = ["Problem", "check_memory", "make_form"]
 
 # Bounds on the size of a step relative to sqrt(2 P(w)); see "Precision" above.
 _ENERGY_TOLERANCE = 1e-12
@@ -424,6 +424,15 @@ class Problem:
             return
         self.p = self.p + t * dp
         self.f = self.f + t * df
+
+
+def check_memory(n_samples: int, n_features: int) -> None:
+    """Raise MemoryError if the matrices of :func:`make_form` and :class:`Problem` cannot be allocated.
+
+    Nothing is read or written, so it takes no time.
+    """
+    size = min(n_samples, n_features + 1)
+    np.empty((2, size, size))  # the matrix and its factor
 
 
 def make_form(x: NDArray[Any], scale: float) -> _Form:

@@ -21,7 +21,7 @@ from medvlad._util.memory import memory_for
 from medvlad._util.validate import InputError, check_positive_float, check_positive_int
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.svm.blocks import Vector, times
-from medvlad.svm.newton import Problem, make_form
+from medvlad.svm.newton import Problem, check_memory, make_form
 
 __all__ = ["WideLinearSVC"]
 
@@ -160,6 +160,9 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         if self.fit_intercept:
             scale = check_positive_float(self.intercept_scaling, "intercept_scaling")
         max_iter = check_positive_int(self.max_iter, "max_iter")
+        shape = getattr(X, "shape", ())
+        if len(shape) == 2:
+            check_memory(*shape)  # before X is read, which may take long
         x, labels = validate_data(
             self, on_host(X, "X"), on_host(y, "y"), dtype=[np.float64, np.float32], order=None, copy=False
         )

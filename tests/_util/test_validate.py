@@ -116,6 +116,39 @@ def test_a_missing_module_names_the_extra():
         import_extra("no_such_module", "demo", "the demo")
 
 
+@pytest.mark.parametrize(
+    ("failure", "reason", "advice"),
+    [
+        (PermissionError(13, "Permission denied", "/home/.cupy"), "PermissionError: .*home/.cupy", "repair"),
+        (ImportError("libcc.so.2: failed to map segment from shared object"), "libcc.so.2", "ulimit -v"),
+        (OSError(12, "Cannot allocate memory"), "Cannot allocate", "ulimit -v"),
+        (MemoryError(), r"\(MemoryError\)", "ulimit -v"),
+        (RuntimeError("two\nlines"), "two lines", "repair"),
+        (AttributeError("no attribute 'x'"), "no attribute", "repair"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_import_that_fails_gives_the_reason_and_does_not_say_install(monkeypatch, failure, reason, advice):
+    def failing(_):
+        raise failure
+
+    monkeypatch.setattr("importlib.import_module", failing)
+    message = f"^the demo needs the Python module 'cupy', whose import fails .*{reason}.*: .*{advice}"
+    with pytest.raises(MissingExtraError, match=message) as error:
+        import_extra("cupy", "cuda12", "the demo")
+    assert "pip install" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_package_that_lacks_another_one_names_the_extra(monkeypatch):
+    def failing(_):
+        raise ModuleNotFoundError("No module named 'absl'", name="absl")
+
+    monkeypatch.setattr("importlib.import_module", failing)
+    with pytest.raises(MissingExtraError, match=r"'absl'.*pip install 'medvlad\[tensorflow\]'"):
+        import_extra("keras", "tensorflow", "a network")
+
+
 def test_ctrl_c_during_an_import_stays_an_interrupt(monkeypatch):
     """Extension modules raise an ImportError from it."""
 

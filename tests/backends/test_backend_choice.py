@@ -10,7 +10,7 @@ import pytest
 
 import medvlad as mv
 from medvlad import InputError, backends
-from medvlad.backends import BACKENDS, available_backends, forget_decisions, get_backend
+from medvlad.backends import BACKENDS, available_backends, backend_state, forget_decisions, get_backend
 
 
 @pytest.fixture
@@ -110,6 +110,47 @@ def test_without_cupy_the_extra_to_install_is_named(monkeypatch):
     assert "pip install 'medvlad[cuda12]' or 'medvlad[cuda13]'" in available_backends()["cuda"]
     with pytest.raises(InputError, match="cannot run here: the cuda backend needs the Python module 'cupy'"):
         mv.assign(np.ones((2, 2)), np.ones((1, 2)), backend="cuda")
+
+
+@pytest.fixture
+def failing_cupy(tmp_path, monkeypatch):
+    """A CuPy whose import fails, as it does if the home folder is read-only."""
+    (tmp_path / "cupy.py").write_text("raise PermissionError(13, 'Permission denied', '/home/me/.cupy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    forget_decisions()
+
+
+def test_a_cupy_that_fails_is_a_reason_and_no_end_of_the_run(failing_cupy):
+    state = available_backends()["cuda"]
+    assert state.startswith("cannot run: ")
+    assert "PermissionError: [Errno 13] Permission denied: '/home/me/.cupy'" in state
+    assert "pip install" not in state
+    with pytest.raises(InputError, match=r"backend 'cuda' cannot run here: .*home/me/.cupy"):
+        mv.assign(np.ones((2, 2)), np.ones((1, 2)), backend="cuda")
+    assert mv.assign(np.eye(3), np.eye(2, 3)).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("error", [OSError("libcuda.so"), RuntimeError("driver"), MemoryError()])
+def test_whatever_a_driver_raises_is_a_reason(monkeypatch, error):
+    def failing():
+        raise error
+
+    monkeypatch.setitem(backends._DESCRIBE, "cuda", failing)
+    forget_decisions()
+    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    assert available_backends()["cuda"] == f"cannot run: {reason}"
+    with pytest.raises(InputError, match=f"backend 'cuda' cannot run here: {reason}"):
+        get_backend("cuda")
+
+
+def test_the_state_of_one_backend_asks_no_other(monkeypatch):
+    def asked():
+        raise AssertionError("another backend was asked")
+
+    for name in ("reference", "cuda"):
+        monkeypatch.setitem(backends._DESCRIBE, name, asked)
+    assert backend_state("native").startswith("ok: ")
 
 
 @pytest.fixture

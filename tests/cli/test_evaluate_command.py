@@ -135,7 +135,7 @@ def runs_with_patients(tmp_path_factory, small_weights):
     for path in list(images.rglob("*.png")):
         path.rename(path.with_name(f"case{int(path.stem) // 2}x{path.parent.parent.name}_{path.name}"))
     arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
-    arguments += ["--store", folder / "store", "--out", folder / "out"]
+    arguments += ["--store", folder / "store", "--out", folder / "out", "--overwrite"]
     runs = []
     for pattern in ([], ["--patient", "(case[0-9]+)x"]):
         status, printed, _ = run_command(*arguments, *pattern)

@@ -9,6 +9,8 @@ import pytest
 from support.striped_images import NETWORK, write_striped_images
 
 from medvlad import InputError
+from medvlad._util.memory import OutOfMemory
+from medvlad.cli.console import sentence_of
 
 
 @pytest.fixture
@@ -140,3 +142,28 @@ def test_the_installed_command_ends_with_one_line(tmp_path):
     assert done.stdout == ""
     assert done.stderr.startswith("medvlad: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libscipy_openblas.so: failed to map segment from shared object"),
+        MemoryError(),
+        OutOfMemory("not enough memory for k-means: use fewer centres"),
+    ],
+)
+def test_a_core_library_that_does_not_fit_into_memory_is_one_sentence(error):
+    assert "memory" in sentence_of(error)
+
+
+def test_a_missing_module_of_the_core_is_a_defect_and_keeps_its_traceback():
+    assert sentence_of(ModuleNotFoundError("No module named 'medvlad.gone'")) is None
+
+
+def test_libraries_that_do_not_fit_into_memory_are_told(tmp_path):
+    """The limit is reached while NumPy is loaded."""
+    script = f'ulimit -v 30000; exec "{sys.executable}" -m medvlad extract nowhere --store store'
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("medvlad: a library cannot be loaded (")
+    assert done.stderr.count("\n") == 1

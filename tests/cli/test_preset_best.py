@@ -91,5 +91,5 @@ class TestReportOfPresetBest:
     def test_figures_of_an_earlier_run_are_removed(self, preset_best, run, tmp_path):
         arguments, out, _ = preset_best
         shutil.copytree(out, tmp_path / "out")
-        assert run(*arguments, "max", "--out", tmp_path / "out")[0] == 0
+        assert run(*arguments, "max", "--out", tmp_path / "out", "--overwrite")[0] == 0
         assert all(path.name.startswith("max-") for path in (tmp_path / "out" / "figures").iterdir())

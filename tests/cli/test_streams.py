@@ -3,6 +3,7 @@
 Each command runs in a process of its own, with Python's usual buffers and with PYTHONUNBUFFERED=1.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -139,3 +140,32 @@ def test_standard_error_is_full_or_closed(shell, store):
         assert "vgg16" in out
     assert shell(">/dev/full 2>/dev/full", "store", "ls", store) == (2, "", "")
     assert shell(">&- 2>&-", "store", "ls", store) == (2, "", "")
+
+
+def test_a_broken_pipe_inside_a_command_is_told(run, monkeypatch, tmp_path):
+    """Click ends such a command with status 1, which means skipped images, and without a word."""
+
+    def broken(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("medvlad.cli.doctor.diagnose", broken)
+    assert run("doctor") == (2, "", "medvlad: Broken pipe\n")
+
+
+def test_python_code_with_standard_error_closed(tmp_path, small_weights):
+    """Python has None in place of the stream then."""
+    code = (
+        "import numpy, sys, medvlad\n"
+        "from medvlad.extraction.keras_startup import start_keras\n"
+        "assert sys.stderr is None\n"
+        "start_keras()\n"
+        "settings = {'weights': sys.argv[1], 'progress': True}\n"
+        "network = medvlad.CNNDescriptors('mobilenetv2', 'out_relu', **settings)\n"
+        "print(len(network.transform(numpy.zeros((2, 32, 32, 3), numpy.uint8))))\n"
+    )
+    command = ["bash", "-c", '"$@" 2>&-', "bash", sys.executable, "-c", code, small_weights]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "2\n")

@@ -1,6 +1,7 @@
 """The commands train, predict, export and show."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 from support.in_this_process import run_command
 from support.striped_images import NETWORK, write_striped_images
+
+from medvlad import InputError
 
 
 @pytest.fixture
@@ -62,10 +65,36 @@ def test_wrong_tiles_are_told(run, images, tmp_path, wrong):
     assert f"--tiles must be grids of at most 99x99, got '{wrong}'" in error
 
 
-def test_train_takes_one_encoding(run, images, tmp_path):
-    status, _, error = run("train", images, *NETWORK, "--encode", "avg, vlad3", "-o", tmp_path / "model")
-    assert status == 2
-    assert "--encode takes one encoding here, got 'avg, vlad3': '+' instead of ',' joins their" in error
+def test_train_chooses_an_encoding_and_says_why(run, images, small_weights, tmp_path):
+    model = tmp_path / "model"
+    words = ["--encode", "avg,vlad3"]
+    status, printed, error = run("train", images, *NETWORK, "--weights", small_weights, *words, "-o", model)
+    assert (status, error) == (0, "")
+    why, done = printed.splitlines()
+    assert re.fullmatch(
+        r"encoding (avg, no other is|vlad3,) clearly better.*: balanced accuracy avg [01][.][0-9]{3}, "
+        r"vlad3 [01][.][0-9]{3} \(5-fold cross-validation inside the training images\)",
+        why,
+    )
+    assert done == f"trained on 12 images; wrote {model}"
+    card = json.loads(run("show", model)[1])["card"]
+    assert card["encode"] in ("avg", "vlad3")
+    assert list(card["inner_balanced_accuracy"]) == ["avg", "vlad3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "compared"),
+    [([], ["avg", "vlad64"]), (["--preset", "best"], ["vlad64"]), (["--encode", "max"], ["max"])],
+)
+def test_train_compares_average_pooling_and_vlad_unless_told_otherwise(
+    run, images, tmp_path, monkeypatch, words, compared
+):
+    def training(self, dataset, encodings):
+        raise InputError(f"compared: {encodings}")
+
+    monkeypatch.setattr("medvlad.experiment.Experiment.train_best", training)
+    status, _, error = run("train", images, *NETWORK, *words, "-o", tmp_path / "model")
+    assert (status, error) == (2, f"medvlad: compared: {compared}\n")
 
 
 @pytest.fixture(

@@ -286,14 +286,17 @@ def wait_for_the_end_of(group):
 
 
 def command(*arguments):
-    return [sys.executable, "-c", "from medvlad.cli import main; main()", *map(str, arguments)]
+    return [sys.executable, "-c", "from medvlad.__main__ import main; main()", *map(str, arguments)]
 
 
 @pytest.mark.slow
-def test_a_run_that_ctrl_c_stopped_is_finished_by_the_next(
-    features, pictures, alone, small_weights, scheduler, monkeypatch, tmp_path, capsys
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")], ids=str
+)
+def test_a_run_that_a_signal_stopped_is_finished_by_the_next(
+    features, pictures, alone, small_weights, scheduler, monkeypatch, tmp_path, capsys, number, word
 ):
-    """Ctrl-C stops workers of this machine. A cluster extracts the remaining images."""
+    """The signal stops workers of this machine. A cluster extracts the remaining images."""
     network = ["--model", "mobilenetv2", "--layer", "out_relu", "--weights", small_weights]
     arguments = ["extract", pictures[0].parent, *network, "--batch-size", "1", "--store", features.store]
     process = subprocess.Popen(
@@ -306,11 +309,11 @@ def test_a_run_that_ctrl_c_stopped_is_finished_by_the_next(
     )
     while not list(Path(features.store).rglob("*.shard")) and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, the workers included
+    os.killpg(process.pid, number)  # as a terminal or a batch system does, the workers included
     out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, ""), error
-    assert error.splitlines()[-1].startswith("medvlad: interrupted; what was extracted is in ")
-    assert "Traceback" not in error
+    assert (process.returncode, out) == (128 + number, ""), error
+    note = f"what was extracted is in {features.store}, and the same command continues"
+    assert error.strip() == f"medvlad: {word}; {note}"
     wait_for_the_end_of(process.pid)
     done = len(clone(features).fit().store_section())
     assert 0 < done < N_IMAGES

@@ -9,9 +9,11 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from medvlad import CNNDescriptors, GlobalPool, InputError, WideLinearSVC, load_model, save_model
+from medvlad._util.memory import OutOfMemory
 from medvlad._util.validate import MissingExtraError
 from medvlad.extraction.engines import calibrate, choose_engine, keras_engine, make_engine
 from medvlad.extraction.engines.winograd import Convolution, layers_of
+from medvlad.extraction.network import float32_arithmetic
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 
@@ -225,6 +227,33 @@ def test_without_openvino_the_extra_is_named(network, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'medvlad\[openvino\]'"):
         choose_engine(network, engine="openvino", dtype="float32", output="host")
+
+
+def test_auto_leaves_out_an_openvino_that_cannot_be_imported(network, monkeypatch, tmp_path):
+    (tmp_path / "openvino.py").write_text("raise OSError('libopenvino.so: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.setattr("medvlad.extraction.engines.keras_engine.has_fast_bfloat16", lambda: True)
+    assert choose_engine(network, engine="auto", dtype="bfloat16", output="host") in ("native", "keras")
+    with pytest.raises(MissingExtraError, match=r"whose import fails .*libopenvino") as error:
+        choose_engine(network, engine="openvino", dtype="float32", output="host")
+    assert "pip install" not in str(error.value)
+
+
+def test_no_gpu_is_asked_for_the_choice_of_an_engine(network, monkeypatch):
+    def asked():
+        raise AssertionError("CuPy was asked")
+
+    monkeypatch.setattr("medvlad.backends.cuda.import_cupy", asked)
+    for engine in ("auto", "keras", "native"):
+        choose_engine(network, engine=engine, dtype="float32", output="host")
+
+
+def test_too_little_memory_for_the_network_is_an_error_with_advice(network):
+    error = type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor\nwith shape[1]")
+    message = r"not enough memory for the network \(OOM .*batch_size"
+    with pytest.raises(OutOfMemory, match=message), float32_arithmetic():
+        raise error
 
 
 def test_one_graph_serves_all_batches(small_weights, pictures, monkeypatch):

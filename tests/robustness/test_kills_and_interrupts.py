@@ -1,6 +1,7 @@
-"""Kills, Ctrl-C and little memory at any moment: nothing is lost, and Ctrl-C is one line and status 130."""
+"""Kills, signals to stop and little memory at any moment: nothing is lost, and such a signal is one line."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from support.faults import write_images
+
+from medvlad.store.store import DescriptorStore
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and signals of Linux")
 
@@ -28,8 +32,9 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_reported(tmp_path):
     assert trials("kill", tmp_path, 25, 0)["images reported"] > 0
 
 
-def test_ctrl_c_at_any_moment_ends_with_status_130(tmp_path):
-    assert trials("interrupt", tmp_path, 10, 0)["statuses"].get("130", 0) > 0
+def test_a_signal_to_stop_at_any_moment_ends_with_its_status_and_one_line(tmp_path):
+    statuses = trials("interrupt", tmp_path, 15, 0)["statuses"]
+    assert sum(statuses.get(status, 0) for status in ("129", "130", "143")) > 0
 
 
 def test_little_memory_is_an_error_and_loses_nothing(tmp_path):
@@ -138,6 +143,59 @@ def test_other_errors_of_the_command_show_their_traceback(tmp_path):
     status, _, error = ended("medvlad.cli.main = lambda: 1 / 0", tmp_path)
     assert status == 1
     assert error.endswith("ZeroDivisionError: division by zero\n")
+
+
+EXTRACTING = """
+import medvlad.__main__, signal, sys, time
+from support import faults
+faults.light_network(setattr)
+signal.signal(signal.{name}, signal.SIG_DFL)  # nohup and background jobs ignore some signals
+{prepared}
+sys.argv = ["medvlad", "extract", "images", "--model", "light", "--layer", "x", "--store", "store"]
+medvlad.__main__.main()
+"""
+NOTE = "what was extracted is in store, and the same command continues"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "word"),
+    [
+        ("SIGINT", 130, "interrupted"),
+        ("SIGTERM", 143, "terminated"),
+        ("SIGHUP", 129, "stopped by the end of the terminal"),
+    ],
+)
+def test_a_signal_keeps_what_is_not_in_a_shard_yet(tmp_path, name, status, word):
+    """The signal comes while the eighth image is written; a shard would hold 256."""
+    write_images(tmp_path / "images", 10)
+    prepared = f"""
+from medvlad.store.writer import ShardWriter
+add, added = ShardWriter.add, []
+def adding(*arguments):
+    added.append(add(*arguments))
+    if len(added) == 8:
+        signal.raise_signal(signal.{name})
+ShardWriter.add = adding
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", EXTRACTING.format(name=name, prepared=prepared)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert done.stderr.strip() == f"medvlad: {word}; {NOTE}"
+    (section,) = DescriptorStore(tmp_path / "store").sections()
+    assert len(section) == 8
+
+
+def test_sighup_that_is_ignored_stays_ignored(tmp_path):
+    """The program nohup ignores it."""
+    code = "medvlad.cli.main = lambda: (signal.raise_signal(signal.SIGHUP), print('went on'))"
+    code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + code
+    assert ended(code, tmp_path) == (0, "went on\n", "")
 
 
 @pytest.mark.parametrize("after", [0.1, 0.4])

@@ -140,3 +140,28 @@ def test_a_store_that_another_process_is_making_is_accepted(tmp_path):
     assert DescriptorStore(tmp_path).sections() == []
     fill(tmp_path, 2)
     assert len(DescriptorStore(tmp_path).section(SETTINGS)) == 2
+
+
+@pytest.fixture
+def section(tmp_path):
+    return DescriptorStore(tmp_path / "store").section(SETTINGS)
+
+
+def test_a_slow_run_writes_a_shard_after_a_minute(section, monkeypatch):
+    """A kill then loses a minute at most, although a shard has room for more images."""
+    clock = [0.0]
+    monkeypatch.setattr("medvlad.store.writer.time.monotonic", lambda: clock[0])
+    with section.writer() as writer:
+        n_shards = []
+        for i in range(7):
+            clock[0] += 25
+            writer.add(key_of(i), descriptors(i))
+            n_shards.append(len(list(section.path.glob("*.shard"))))
+    assert n_shards == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_the_time_between_two_shards_is_a_parameter(section):
+    with section.writer(seconds=0) as writer:
+        for i in range(3):
+            writer.add(key_of(i), descriptors(i))
+            assert len(list(section.path.glob("*.shard"))) == i + 1

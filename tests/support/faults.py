@@ -1,7 +1,7 @@
 """Work that faults may interrupt, and the faults that need a separate process.
 
 python tests/support/faults.py kill FOLDER N SEED        N times: start, kill (SIGKILL), check the files
-python tests/support/faults.py interrupt FOLDER N SEED   N times: start a command, Ctrl-C (SIGINT)
+python tests/support/faults.py interrupt FOLDER N SEED   N times: start a command, stop it by a signal
 python tests/support/faults.py memory FOLDER             each work under several limits of memory
 
 Heavy modules are imported once, and each trial is a fork. A light network replaces the real one: it computes
@@ -184,14 +184,16 @@ def interrupt(folder, n, seed):
         ["store", "gc", store],
         ["audit", images, "--out", folder / "audit"],
     ]
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the new process has no work yet
+    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "stopped by"}
+    for number in words:
+        signal.signal(number, signal.SIG_DFL)  # the new process has no work yet
     rng, statuses = np.random.default_rng(seed), dict[str, int]()
     for trial in range(n):
         if trial % 7 == 0:
             for file in store.glob("*/*.shard"):
                 file.unlink()
         arguments = [str(one) for one in commands[trial % len(commands)]]
-        if "gc" in arguments and not store.exists():
+        if "gc" in arguments and not (store / "format.json").exists():
             continue
         process = os.fork()
         if process == 0:
@@ -200,19 +202,20 @@ def interrupt(folder, n, seed):
             sys.argv = ["medvlad", *arguments]
             medvlad.__main__.main()
         time.sleep(rng.uniform(0.01, 0.5 if arguments[0] in ("evaluate", "audit") else 0.12))
+        number = list(words)[trial % len(words)]
         with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGINT)
+            os.kill(process, number)
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         error = (folder / "error").read_text()
         case = f"{arguments}: {status}, {error}"
         assert "Traceback" not in error, case
         assert "Exception ignored" not in error, case
         # The signal itself ends the process before the handler is set and after the work is done.
-        assert status in (0, 130, -signal.SIGINT), case
+        assert status in (0, 128 + number, -number), case
         # Python also ends itself by the signal if it arrives during an exec(). Shells report 130 for both.
-        if status == 130 or (status != 0 and error.strip()):
+        if status == 128 + number or (status != 0 and error.strip()):
             lines = without_size_warning(error).strip().splitlines()
-            assert [line.startswith("medvlad: interrupted") for line in lines] == [True], case
+            assert [line.startswith(f"medvlad: {words[number]}") for line in lines] == [True], case
         statuses[str(status)] = statuses.get(str(status), 0) + 1
         assert not list(folder.rglob(".*.part")), case
         for section in DescriptorStore(store).sections() if store.exists() else []:

@@ -9,6 +9,7 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.svm_problems import SHAPES, draw
 
+from medvlad._util.memory import OutOfMemory
 from medvlad.svm import blocks, newton
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -232,3 +233,14 @@ def test_a_class_without_weight_is_kept_but_never_predicted():
 @parametrize_with_checks([WideLinearSVC()])
 def test_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+def test_too_little_memory_is_told_before_the_matrix_is_read(monkeypatch):
+    def reading(*_, **__):
+        raise AssertionError("X was read")
+
+    monkeypatch.setattr("medvlad.svm.wide_linear_svc.validate_data", reading)
+    n = 2_000_000  # two matrices of 32 TB
+    X = np.broadcast_to(np.float32(0), (n, n))
+    with pytest.raises(OutOfMemory, match=r"not enough memory for the linear SVM .*: give fewer images"):
+        WideLinearSVC().fit(X, np.arange(n) % 2)

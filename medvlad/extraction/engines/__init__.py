@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from typing import Any
 
-from medvlad._util.validate import InputError, check_choice, import_extra
+from medvlad._util.validate import InputError, MissingExtraError, check_choice, import_extra
+from medvlad.backends import backend_state
 from medvlad.extraction.engines.winograd import is_plain
 
 __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
@@ -93,19 +93,18 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
         engine = _fastest(plain, dtype, output)
     if engine == "openvino":
         import_extra("openvino", "openvino", "dtype='int8'" if dtype == "int8" else "engine='openvino'")
-    if engine == "native" and not (state := _native_state()).startswith("ok"):
-        raise InputError(f"engine='native' cannot run: {state}; use engine='keras'")
+    if engine == "native" and not (state := backend_state("native")).startswith("ok"):
+        raise InputError(f"engine='native' {state}; use engine='keras'")
     return engine
 
 
-def _native_state() -> str:
-    """Return "ok: LEVEL", or why the native engine cannot run. No GPU is asked, so every call is cheap."""
+def _has_openvino() -> bool:
+    """Return whether OpenVINO can be imported."""
     try:
-        from medvlad.backends import native
-
-        return f"ok: {native.level()}"
-    except (ImportError, InputError) as error:
-        return str(error)
+        import_extra("openvino", "openvino", "engine='openvino'")
+    except MissingExtraError:
+        return False
+    return True
 
 
 def _fastest(plain: bool, dtype: str, output: str) -> str:
@@ -114,10 +113,10 @@ def _fastest(plain: bool, dtype: str, output: str) -> str:
     keras_engine = importlib.import_module("medvlad.extraction.engines.keras_engine")
     if output == "gpu" or not plain or keras_engine.on_gpu():
         return "keras"
-    if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and find_spec("openvino") is not None:
+    if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and _has_openvino():
         return "openvino"
     # Without vector instructions the native engine is slower than Keras' backends.
-    state = _native_state()
+    state = backend_state("native")
     return "native" if state.startswith("ok") and "portable" not in state else "keras"
 
 

@@ -1,0 +1,133 @@
+"""Choose an encoding by cross-validation inside the training images.
+
+Each encoding is fitted and measured on the same inner folds, see :mod:`medvlad.evaluation.cross_validation`.
+Images of a patient stay together. The metric is balanced accuracy.
+
+The first encoding is chosen unless another one is clearly better. "Clearly" means that its mean over the
+folds is higher by more than one standard error of the differences, fold by fold. The encodings should
+therefore stand in the order of their cost: average pooling before VLAD. No test image is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.validate import InputError
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.evaluation.class_counts import units_per_class
+from medvlad.evaluation.cross_validation import inner_folds
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.wide_linear_svc import WideLinearSVC
+
+__all__ = ["Choice", "choose_encoding"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The encoding that was chosen, and why.
+
+    Attributes
+    ----------
+    encoding : str
+        Name of the encoding.
+    penalty : float
+        C of the classifier.
+    balanced_accuracy : dict of str to float
+        Mean over the inner folds, of each encoding. Empty if there was nothing to choose.
+    n_folds : int
+        Number of inner folds. 0: none.
+    """
+
+    encoding: str
+    penalty: float
+    balanced_accuracy: dict[str, float]
+    n_folds: int
+
+
+def choose_encoding(
+    descriptors: Descriptors | StoredDescriptors,
+    labels: NDArray[np.int64],
+    groups: NDArray[Any] | None,
+    encoders: Mapping[str, Any],
+    classifier: WideLinearSVC,
+    *,
+    penalties: Sequence[float] | None,
+    folds: int = 5,
+    random_state: int = 0,
+) -> Choice:
+    """Choose one of several encodings, and C.
+
+    Parameters
+    ----------
+    descriptors, labels, groups, folds, random_state
+        See :func:`medvlad.evaluation.cross_validation.inner_folds`.
+    encoders : dict of str to estimator
+        Encodings by name, the cheapest first. They are cloned before they are fitted.
+    classifier : WideLinearSVC
+        It is cloned before it is fitted.
+    penalties : sequence of float, or None
+        Values of C to choose from. None: the C of `classifier`.
+
+    Returns
+    -------
+    Choice
+        The first encoding if it is the only one, or if a class has too few images (patients) for two folds,
+        which is logged.
+
+    Raises
+    ------
+    InputError
+        If there is no encoding, or for the reasons given in
+        :func:`medvlad.evaluation.cross_validation.inner_folds`.
+    """
+    if not encoders:
+        raise InputError("there is no encoding to choose from: name at least one")
+    first = next(iter(encoders))
+    if penalties is None and len(encoders) > 1 and not _enough(labels, groups, folds):
+        logger.warning(
+            "too few training images (patients, if known) of a class to choose between %s: %s is used",
+            ", ".join(encoders),
+            first,
+        )
+        return Choice(first, float(classifier.C), {}, 0)
+    if penalties is None and len(encoders) == 1:
+        return Choice(first, float(classifier.C), {}, 0)
+    found = {
+        name: inner_folds(
+            descriptors,
+            labels,
+            groups,
+            encoder,
+            classifier,
+            [classifier.C] if penalties is None else penalties,
+            folds=folds,
+            random_state=random_state,
+        )
+        for name, encoder in encoders.items()
+    }
+    chosen = _clearly_best({name: one.scores for name, one in found.items()})
+    means = {name: one.balanced_accuracy for name, one in found.items()}
+    return Choice(chosen, found[chosen].penalty, means, len(found[chosen].scores))
+
+
+def _enough(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int) -> bool:
+    """Return whether every class has images (patients) for two folds."""
+    return min(folds, int(units_per_class(labels, groups, int(labels.max()) + 1).min())) >= 2
+
+
+def _clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
+    """Return the first name whose mean is within one standard error of the best."""
+    best = max(scores.values(), key=lambda one: float(one.mean()))
+    for name, one in scores.items():
+        difference = best - one
+        if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(one)):
+            return name
+    raise AssertionError("the best encoding is within one standard error of itself")

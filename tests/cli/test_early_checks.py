@@ -1,0 +1,135 @@
+"""Wrong options are told before the network is loaded, and results of an earlier run are kept."""
+
+import numpy as np
+import pytest
+from support.in_this_process import run_command
+from support.striped_images import NETWORK, write_striped_images
+
+from medvlad import InputError
+from medvlad._util.validate import make_output_folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_striped_images(tmp_path_factory.mktemp("data") / "images", np.random.default_rng(2))
+
+
+@pytest.fixture(scope="module")
+def model(images, small_weights):
+    file = images.parent / "model"
+    words = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "-o", file]
+    assert run_command(*words)[0] == 0
+    return file
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def started():
+        raise AssertionError("the network was loaded")
+
+    monkeypatch.setattr("medvlad.extraction.keras_startup.start_keras", started)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("evaluate IMAGES --encode vlad64,fischer64", "unknown encoding 'fischer64'"),
+        ("evaluate IMAGES --vocabularies 0", "--vocabularies must be an integer"),
+        ("evaluate IMAGES --weights gone.h5", "weights file 'gone.h5' does not exist"),
+        ("evaluate IMAGES --batch-size 0", "--batch-size must be an integer"),
+        ("evaluate IMAGES --scale 12", "12"),
+        ("train IMAGES -o new --encode vladd", "unknown encoding 'vladd'"),
+        ("train IMAGES -o new --weights gone.h5", "weights file 'gone.h5' does not exist"),
+        ("train IMAGES -o new --scale 12", "12"),
+        ("extract IMAGES --store new --weights gone.h5", "weights file 'gone.h5' does not exist"),
+        ("extract IMAGES --store new --batch-size 0", "--batch-size must be an integer"),
+        ("predict MODEL gone.png", "there is no image gone.png: check the path"),
+        ("predict MODEL @list", "there is no image @list: check the path. Lists of files are not read"),
+        ("predict MODEL IMAGES", "is a folder: give image files"),
+        ("predict MODEL a#3", "there is no image a#3"),
+        ("predict MODEL IMAGES/train/lying/1.png --weights gone.h5", "'gone.h5' does not exist"),
+        ("export MODEL new.onnx --weights gone.h5", "'gone.h5' does not exist"),
+    ],
+)
+def test_a_wrong_option_is_told_before_the_network_is_loaded(
+    run, images, model, no_network, tmp_path, monkeypatch, words, told
+):
+    monkeypatch.chdir(tmp_path)
+    words = [one.replace("IMAGES", str(images)).replace("MODEL", str(model)) for one in words.split()]
+    status, printed, error = run(*words)
+    assert (status, printed) == (2, "")
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_missing_image_may_be_skipped(run, model, images):
+    good = next((images / "test").rglob("*.png"))
+    status, printed, error = run("predict", model, "gone.png", good, "--on-error", "skip")
+    assert status == 1
+    assert len(printed.splitlines()) == 1
+    assert "skipped: " in error
+
+
+def test_extract_counts_what_the_store_holds(run, images, small_weights, tmp_path):
+    """Twenty images, two copies and a file that cannot be read."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, file in enumerate(sorted(images.rglob("*.png"))):
+        (folder / f"{i}.png").write_bytes(file.read_bytes())
+    for copy in ("a.png", "b.png"):
+        (folder / copy).write_bytes((folder / "3.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"no image")
+    words = [
+        folder,
+        *NETWORK,
+        "--weights",
+        small_weights,
+        "--store",
+        tmp_path / "store",
+        "--on-error",
+        "skip",
+    ]
+    status, printed, _ = run("extract", *words)
+    kept = f"copies of others are not stored twice; store: {tmp_path / 'store'}\n"
+    assert (status, printed) == (1, f"20 images, 20 of them extracted now; 2 {kept}")
+    _, printed, _ = run("extract", *words)
+    assert printed == f"20 images, 0 of them extracted now; 2 {kept}"
+    assert run("store", "ls", tmp_path / "store")[1].startswith("20 images, ")
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("evaluate IMAGES --out OUT", "results.json"),
+        ("evaluate IMAGES --out OUT", "predictions.csv"),
+        ("audit IMAGES --out OUT", "audit.json"),
+        ("audit IMAGES --out OUT", "audit.html"),
+        ("paper --like-mini-mit IMAGES --out OUT", "paper.json"),
+        ("demo --out OUT", "report.html"),
+        ("predict MODEL IMAGES/train/lying/1.png --explain OUT", "explain.html"),
+    ],
+)
+def test_results_of_an_earlier_run_are_kept(run, images, model, no_network, tmp_path, command, file):
+    (tmp_path / file).write_text("earlier")
+    places = {"IMAGES": images, "OUT": tmp_path, "MODEL": model}
+    words = command.split()
+    for name, place in places.items():
+        words = [one.replace(name, str(place)) for one in words]
+    status, printed, error = run(*words)
+    assert (status, printed) == (2, "")
+    assert f"{tmp_path} holds {file} of an earlier run: give another folder, or --overwrite" in error
+    assert [one.name for one in tmp_path.iterdir()] == [file]
+    assert (tmp_path / file).read_text() == "earlier"
+
+
+def test_overwrite_replaces_the_results_of_an_earlier_run(run, images, tmp_path):
+    (tmp_path / "audit.json").write_text("earlier")
+    assert run("audit", images, "--out", tmp_path, "--overwrite")[0] == 0
+    assert (tmp_path / "audit.json").read_text().startswith("{")
+
+
+def test_other_files_in_the_folder_do_no_harm(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert make_output_folder(tmp_path, "out", results=["a.json"], overwrite=False) == tmp_path
+    with pytest.raises(InputError, match=r"holds notes.txt of an earlier run: .*overwrite=True"):
+        make_output_folder(tmp_path, "out", results=["notes.txt"], overwrite=False)
