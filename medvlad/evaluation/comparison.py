@@ -48,7 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import stdtrit
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from medvlad.evaluation.intervals import (
     METRICS,
@@ -127,8 +127,9 @@ def _signs_test(gains: NDArray[np.int64]) -> float:
         return 1.0
     # chance[i]: probability that the patients so far with the sign + have i images.
     chance = np.zeros(total + 1)
-    chance[0] = 1.0
-    for size in sizes.tolist():
+    single = int((sizes == 1).sum())
+    chance[: single + 1] = binom.pmf(np.arange(single + 1), single, 0.5)
+    for size in sizes[sizes > 1].tolist():
         chance[size:] = (chance[size:] + chance[:-size]) / 2
         chance[:size] /= 2
     sums = 2 * np.arange(total + 1) - total
