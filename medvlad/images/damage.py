@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from medvlad._util.validate import import_extra
 from medvlad.images.dicom import is_dicom_file
 
 try:
@@ -111,8 +112,7 @@ def _in_dicom(file: BinaryIO, path: Path, frame: int) -> Iterator[bytes]:
     """Yield the JPEG data of a frame of a DICOM file."""
     if not is_dicom_file(path, file):
         return
-    import pydicom
-
+    pydicom = import_extra("pydicom", "medical", "DICOM")
     header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
     syntax = header.file_meta.TransferSyntaxUID
     if not syntax.is_compressed or syntax.is_deflated:
