@@ -1,6 +1,6 @@
 r"""Find out whether the class can be told without looking at the subject.
 
-A classifier may learn who took an image instead of what it shows: a scanner's margin, a letter burnt into a
+A classifier may learn who took an image instead of what it shows: a scanner's border, a letter burnt into a
 corner, or the file size of one hospital (Zech et al. 2018 for chest X-rays; Geirhos et al. 2020). So a linear
 classifier is trained on each of these features alone:
 

@@ -207,7 +207,7 @@ def get_backend(name: str = "auto", x: Any = None) -> Backend:
         return _usable(name, os.getpid())
     except ImportError as error:
         raise InputError(
-            f"backend {name!r} cannot run here: {error}; use one that available_backends() calls ok"
+            f"backend {name!r} cannot run here: {error}; use another one ('medvlad doctor' lists them)"
         ) from error
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 @cloup.argument("directory", metavar="DIR", type=options.PATH, help="Folder of images, with any subfolders.")
 @cloup.option_group(
     "Most used",
-    options.STORE,
+    options.REQUIRED_STORE,
     options.MODEL,
     options.LAYER,
     options.WEIGHTS,
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 def extract(
     directory: Path,
     scale: tuple[int, ...],
-    store: str | None,
+    store: str,
     on_error: str,
     on_damage: str,
     scheduler: str | None,
@@ -69,8 +69,6 @@ def extract(
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.store.store import DescriptorStore
 
-    if store is None:
-        raise click.UsageError("extract needs --store FOLDER, the folder that keeps the descriptors")
     check_store(store, directory)
     DescriptorStore(store)  # a wrong folder is reported before the long work
     paths = list_images(directory)

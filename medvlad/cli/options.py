@@ -18,6 +18,7 @@ import cloup
 __all__ = [
     "ANONYMISE",
     "ANONYMISE_KEY",
+    "ANONYMISE_PREDICTIONS",
     "CLASS_WEIGHT",
     "DIRECTORY",
     "ENGINE",
@@ -33,6 +34,7 @@ __all__ = [
     "PENALTY",
     "PICTURES",
     "PRESET",
+    "REQUIRED_STORE",
     "SCALE",
     "SCALE_WITHOUT_PRESET",
     "SEED",
@@ -175,11 +177,20 @@ def _scale_option(default: str) -> Decorator:
 
 SCALE = _scale_option("0; with --preset best: 0,1")
 SCALE_WITHOUT_PRESET = _scale_option("0")
-STORE = cloup.option(
-    "--store",
-    metavar="FOLDER",
-    help="Folder that keeps descriptors, so that the next run skips the network.  [default: none]",
-)
+
+
+def _store_option(**settings: Any) -> Decorator:
+    ending = "" if settings else "  [default: none]"
+    return cloup.option(
+        "--store",
+        metavar="FOLDER",
+        help="Folder that keeps descriptors, so that the next run skips the network." + ending,
+        **settings,
+    )
+
+
+STORE = _store_option()
+REQUIRED_STORE = _store_option(required=True)
 ENGINE = cloup.option(
     "--engine",
     type=Choice(["auto", "keras", "native", "openvino"]),
@@ -355,11 +366,16 @@ PICTURES = cloup.option(
     default=None,
     help="Show images in the HTML report.  [default: yes; with --anonymise: no]",
 )
-ANONYMISE = cloup.option(
-    "--anonymise",
-    is_flag=True,
-    help="Replace names of files and patients by pseudonyms. Reports show images only with --pictures.",
-)
+
+
+def _anonymise_option(ending: str) -> Decorator:
+    return cloup.option(
+        "--anonymise", is_flag=True, help="Replace names of files and patients by pseudonyms." + ending
+    )
+
+
+ANONYMISE = _anonymise_option(" Reports show images only with --pictures.")
+ANONYMISE_PREDICTIONS = _anonymise_option(" Pictures of --explain still show the images.")
 ANONYMISE_KEY = cloup.option(
     "--anonymise-key",
     type=PATH,

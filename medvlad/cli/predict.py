@@ -38,7 +38,7 @@ __all__ = ["predict"]
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
-@cloup.option_group("Output", options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Output", options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
 def predict(
     model: Path,
     images: tuple[str, ...],

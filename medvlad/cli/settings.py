@@ -47,7 +47,7 @@ def encodings_of(options: dict[str, Any]) -> list[str]:
     encode = options.pop("encode")
     if encode is None:
         encode = PRESETS[options["preset"] or "paper"]["encode"]
-    return str(encode).split(",")
+    return [name.strip() for name in str(encode).split(",")]
 
 
 def one_encoding_of(options: dict[str, Any]) -> str:

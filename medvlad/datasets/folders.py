@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError, check_indices
 from medvlad.datasets.listing import ListedImage, Listing, Root, check_root
 from medvlad.datasets.patients import compile_group_pattern, find_groups
-from medvlad.images.read import list_frames
+from medvlad.images.read import frames_of_file
 
 __all__ = ["ImageFolder", "load_image_folder"]
 
@@ -195,7 +195,7 @@ def list_images(root: Root) -> list[str]:
         raise InputError(
             f"there is no image in {str(folder)!r}: give a folder of JPEG, PNG, TIFF, DICOM or NIfTI files"
         )
-    return [str(path) for file in files for path in list_frames(file)]
+    return [str(path) for file in files for path in frames_of_file(file)]
 
 
 def check_split(split: object) -> None:
@@ -252,7 +252,7 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
         images = [
             ListedImage(split, class_name, parts, path, path.relative_to(root).as_posix())
             for parts in listing.walk(folder / class_name)
-            for path in list_frames(folder.joinpath(class_name, *parts))
+            for path in frames_of_file(folder.joinpath(class_name, *parts))
         ]
         if not images:
             raise InputError(

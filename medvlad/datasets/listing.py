@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlad._util.validate import InputError
-from medvlad.images.dicom import is_dicom
+from medvlad.images.dicom import holds_an_image, is_dicom
 from medvlad.images.formats import is_image_name
 
 __all__ = ["ListedImage", "Listing", "Root", "check_root"]
@@ -49,6 +49,7 @@ class Listing:
 
     def __init__(self) -> None:
         self.n_skipped = 0
+        self.n_without_image = 0
         self.n_misplaced = 0
         self.n_joined = 0
 
@@ -70,7 +71,10 @@ class Listing:
                             folders.append(entry.name)
                     # A broken link counts as an image, so that reading it reports the missing file.
                     elif not hidden and _is_image(folder / entry.name):
-                        images.append(entry.name)
+                        if holds_an_image(folder / entry.name):
+                            images.append(entry.name)
+                        else:
+                            self.n_without_image += 1
                     else:
                         self.n_skipped += 1
         except OSError as error:
@@ -112,6 +116,12 @@ class Listing:
             _log.info("%s: the %d images of val are joined to train, as in the paper", root, self.n_joined)
         if self.n_skipped:
             _log.info("%s: %d files that are not images are left out", root, self.n_skipped)
+        if self.n_without_image:
+            _log.warning(
+                "%s: %d DICOM files without an image (directories, reports, PDF) are left out",
+                root,
+                self.n_without_image,
+            )
         if self.n_misplaced:
             _log.warning("%s: %d images outside the class folders are left out", root, self.n_misplaced)
 

@@ -40,16 +40,16 @@ def compile_group_pattern(pattern: object) -> re.Pattern[str]:
         If it is not a regular expression, or has no group.
     """
     if not isinstance(pattern, str | re.Pattern) or isinstance(getattr(pattern, "pattern", ""), bytes):
-        raise InputError(f"group_pattern must be a regular expression as a str, got {pattern!r}")
+        raise InputError(f"`group_pattern` must be a regular expression as a str, got {pattern!r}")
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise InputError(
-            f"group_pattern {pattern!r} is not a regular expression ({error}): correct it"
+            f"`group_pattern` {pattern!r} is not a regular expression ({error}): correct it"
         ) from error
     if compiled.groups == 0:
         raise InputError(
-            f"group_pattern {compiled.pattern!r} has no group: put parentheses around the part "
+            f"`group_pattern` {compiled.pattern!r} has no group: put parentheses around the part "
             "that is the patient"
         )
     return compiled

@@ -126,7 +126,9 @@ def _read(folder: Path, encode: str | None) -> _Predictions:
     class_names = [name.removeprefix(_DECISION) for name in header if name.startswith(_DECISION)]
     found = sorted({row["encode"] for _, row in rows})
     if encode is None and len(found) > 1:
-        raise InputError(f"{folder} holds several encodings, {', '.join(found)}: name the one to compare")
+        raise InputError(
+            f"{folder} holds several encodings, {', '.join(found)}: choose one, such as encode={found[0]!r}"
+        )
     chosen = [(number, row) for number, row in rows if encode in (None, row["encode"])]
     if not chosen:
         raise InputError(f"{folder} holds no encoding {encode!r}, only {', '.join(found)}: name one of these")

@@ -226,7 +226,7 @@ def _separate(
         is_path = isinstance(images[index], str | os.PathLike)
         reason = str(squares) if is_path else f"image {index}: {squares}"
         if settings.on_error == "raise":
-            raise InputError(reason) from squares
+            raise InputError(f"{reason}; on_error='skip' leaves such images out and lists them") from squares
         skipped.append((index, reason))
     return readable, skipped
 

@@ -1,5 +1,6 @@
 """Read one frame of a DICOM file (extra medical), and who its patient is.
 
+:mod:`medvlad.images.dicom_file` opens the file, :mod:`medvlad.images.dicom_pixels` decodes the frame, and
 :mod:`medvlad.images.dicom_levels` describes how stored numbers become grey levels. Colour of 8 bits is not
 changed.
 """
@@ -8,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
-import os
 import re
 import warnings
-import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
@@ -21,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
+from medvlad.images.dicom_file import DicomFile, UnsupportedSyntaxError, begins_like_dicom, open_dicom
 from medvlad.images.dicom_levels import to_eight_bits
+from medvlad.images.dicom_pixels import count_frames, decode_frame, stated_frames
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
+from medvlad.images.signatures import SIGNATURE_BYTES, image_kind
 
 __all__ = [
     "DICOM_SUFFIXES",
     "count_dicom",
+    "holds_an_image",
     "is_dicom",
     "is_dicom_file",
     "patient_of",
@@ -34,36 +36,64 @@ __all__ = [
     "read_dicom",
 ]
 
+_log = logging.getLogger(__name__)
+
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
-_PREAMBLE = 128
-_MAGIC = b"DICM"
-# The package that decodes the compressions for which pydicom has no decoder.
-_PLUGINS = "python-gdcm"
-
-_MAX_INFLATED = 512 << 20  # bytes of a deflated file, which pydicom inflates as a whole
-_PIECE = 1 << 20  # bytes read at a time
+_FRAME_TAGS = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
+_FRAME_TAGS += ["PhotometricInterpretation", "ExtendedOffsetTable"]
+_IMAGE_TAGS = ["Rows", "Columns", "SOPClassUID", "DirectoryRecordSequence"]
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM by its name or by its first bytes."""
+    """Return whether a file is DICOM: by its content, else by its name if no other format fits."""
     if not path.is_file():  # opening a named pipe would block
         return False
-    if path.name.lower().endswith(DICOM_SUFFIXES):
-        return True
     try:
         with path.open("rb") as file:
             return is_dicom_file(path, file)
     except OSError:
-        return False
+        return path.name.lower().endswith(DICOM_SUFFIXES)
 
 
 def is_dicom_file(path: Path, file: BinaryIO) -> bool:
     """Return what `is_dicom` returns, for an open file. Its position is then the beginning."""
+    if begins_like_dicom(file):
+        return True
+    beginning = file.read(SIGNATURE_BYTES)
     file.seek(0)
-    magic = file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:]
-    file.seek(0)
-    return magic == _MAGIC or path.name.lower().endswith(DICOM_SUFFIXES)
+    return path.name.lower().endswith(DICOM_SUFFIXES) and image_kind(beginning) is None
+
+
+def holds_an_image(path: Path) -> bool:
+    """Return whether a file may hold an image.
+
+    Returns
+    -------
+    bool
+        False only for a DICOM file of another kind: a directory (DICOMDIR), a report, a PDF, a plan, a
+        waveform. True for a damaged file, so that reading it reports the reason.
+    """
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            if not begins_like_dicom(file):
+                return True
+            return _has_image(open_dicom(_pydicom(), file, _IMAGE_TAGS))
+    except Exception:  # damaged files make pydicom raise almost anything
+        return True
+
+
+def _has_image(opened: DicomFile) -> bool:
+    """Return whether a file holds an image, or held one before its header was cut off."""
+    header = opened.header
+    if opened.pixels_at is not None or (header.get("Rows") and header.get("Columns")):
+        return True
+    if opened.sop_class is None:
+        return "DirectoryRecordSequence" not in header
+    name = opened.sop_class.name  # the UID itself if it is not known
+    return name == opened.sop_class or "Image" in name
 
 
 def _pydicom() -> ModuleType:
@@ -71,37 +101,11 @@ def _pydicom() -> ModuleType:
 
 
 def _header(file: BinaryIO, *, tags: list[str] | None = None) -> Any:
-    pydicom = _pydicom()
-    _check_inflated(pydicom, file)
-    file.seek(0)
-    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
-
-
-def _check_inflated(pydicom: ModuleType, file: BinaryIO) -> None:
-    """Refuse a deflated file that would fill the memory: pydicom inflates it as a whole.
-
-    Raises
-    ------
-    ValueError
-    """
-    file.seek(0)
-    pydicom.filereader.read_preamble(file, force=True)
-    # Read up to the first element outside group 2, because the stated length of the group may be wrong.
-    meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax is None or not syntax.is_deflated:
-        return
-    inflater, n_bytes = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    while packed := inflater.unconsumed_tail or file.read(_PIECE):
-        n_bytes += len(inflater.decompress(packed, _PIECE))
-        if n_bytes > _MAX_INFLATED:
-            raise ValueError(f"more than {_MAX_INFLATED} bytes after decompression")
-        if inflater.eof:
-            return
+    return open_dicom(_pydicom(), file, tags).header
 
 
 def count_dicom(path: Path) -> int:
-    """Return the number of frames of a DICOM file.
+    """Return the number of frames of a DICOM file. More frames than NumberOfFrames says are logged.
 
     Raises
     ------
@@ -112,20 +116,20 @@ def count_dicom(path: Path) -> int:
     MissingExtraError
         If pydicom is not installed.
     """
-    tags = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllocated"]
+    pydicom = _pydicom()
     with path.open("rb") as file:
-        return _n_frames(_header(file, tags=tags), file, path)
+        opened = open_dicom(pydicom, file, _FRAME_TAGS)
+        n_frames = _n_frames(pydicom, opened, path)
+        stated = stated_frames(opened)
+    if n_frames > stated:
+        _log.warning(
+            "%s holds %d frames, but its NumberOfFrames is %d: all of them are used", path, n_frames, stated
+        )
+    return n_frames
 
 
-def _n_frames(header: Any, file: BinaryIO, path: Path) -> int:
-    n_frames = max(1, int(header.get("NumberOfFrames") or 1))
-    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
-    bits = 64  # each compressed frame has a header of 8 bytes
-    if syntax is not None and not (syntax.is_compressed or syntax.is_deflated):
-        sizes = (("Rows", 1), ("Columns", 1), ("SamplesPerPixel", 1), ("BitsAllocated", 1))
-        bits = math.prod(int(header.get(name) or least) for name, least in sizes)
-    if n_frames > 1 and n_frames * bits > 8 * file.seek(0, os.SEEK_END):
-        raise ValueError(f"NumberOfFrames is {n_frames}, more than the file has room for")
+def _n_frames(pydicom: ModuleType, opened: DicomFile, path: Path) -> int:
+    n_frames = count_frames(pydicom, opened, max_frames())
     if n_frames > max_frames():
         raise too_many_frames(str(path))
     return n_frames
@@ -201,14 +205,25 @@ def read_dicom(
     """
     pydicom = _pydicom()
     try:
-        header = _header(file)
+        opened = open_dicom(pydicom, file)
+        header = opened.header
         size = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
-        n_frames = _n_frames(header, file, path)
+        # Counting takes long if a file has many frames, so it is left out for a frame that must exist.
+        n_frames = stated_frames(opened)
+        if frame is None or n_frames == 1 or frame >= n_frames:
+            n_frames = _n_frames(pydicom, opened, path)
     except InputError:
         raise
+    except UnsupportedSyntaxError as error:
+        raise InputError(
+            f"{name} is DICOM in a transfer syntax that is not supported, or its header is damaged: "
+            "convert it, or copy it again"
+        ) from error
     except Exception as error:
         raise _damaged(name, error) from error
     if 0 in size:
+        if _has_image(opened):
+            raise _damaged(name, ValueError("Rows or Columns is missing"))
         raise InputError(f"{name} is DICOM without an image: remove it")
     check_frame(frame, n_frames, name)
     if max_pixels is not None and size[0] * size[1] > max_pixels:
@@ -217,22 +232,8 @@ def read_dicom(
             "raise PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         )
     index = frame or 0
-    syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     try:
-        # In a deflated file pydicom cannot seek to a frame, so the whole data set is read first.
-        file.seek(0)
-        source = pydicom.dcmread(file) if syntax is not None and syntax.is_deflated else file
-        pixels = pydicom.pixels.pixel_array(source, index=index)
-    except (RuntimeError, NotImplementedError) as error:
-        if syntax is None or not syntax.is_compressed:
-            raise _damaged(name, error) from error
-        raise InputError(
-            f"{name} is compressed as {syntax.name}; no installed decoder can read it, or it is damaged: "
-            f"pip install {_PLUGINS}, or convert it"
-        ) from error
-    except Exception as error:
-        raise _damaged(name, error) from error
-    try:
+        pixels = decode_frame(pydicom, opened, index, n_frames, name)
         return to_eight_bits(pydicom, header, pixels, index, name)
     except InputError:
         raise

@@ -13,32 +13,45 @@ clipped to 0..255 and rounded. The file names one of three functions:
     \text{LINEAR\_EXACT:} \quad & y = 255 \left( \frac{x - c}{w} + 0.5 \right) \\
     \text{SIGMOID:} \quad & y = \frac{255}{1 + e^{-4 (x - c) / w}}
 
-If a file has several windows, the first one is used. Without a window, the minimum and maximum of the frame
-become 0 and 255, as in other images of more than 8 bits. Padding pixels are left out of that range and become
-0. MONOCHROME1 is inverted at the end.
+If a file has several windows, the first one is used. A VOI LUT is preferred to a window. Without both, the
+minimum and maximum of the frame become 0 and 255, as in other images of more than 8 bits. MONOCHROME1 is
+inverted. Padding is found in the stored numbers (:mod:`medvlad.images.dicom_padding`). It counts in no range,
+and is black whatever the steps are. So a picture has the same grey levels in every encoding.
 
-pydicom drops the bits above BitsStored, extends the sign, and applies lookup tables and windows. Two things
-are our own, because pydicom's functions differ:
+A header can be wrong. These cases are logged as warnings:
 
-- Slope, intercept and window are those of the frame. An enhanced object stores them once per frame, and
-  pydicom's functions look only at the top level of the file.
+- A window, table or palette turns a frame that varies into one colour. The frame's own range is used.
+- RescaleSlope is 0, which would erase the frame. The slope 1 is used.
+
+pydicom decodes the pixels, drops the bits above BitsStored, extends the sign, and applies windows. The other
+steps are our own, because pydicom's functions differ:
+
+- Slope, intercept, window and VOI LUT are those of the frame. An enhanced object stores them once per frame,
+  and pydicom's functions look only at the top level of the file.
 - A window that is not a number or has an impossible width is ignored, and an unknown function counts as
   LINEAR. pydicom raises an error or returns NaN.
+- Tables and palettes are read by what they hold (:mod:`medvlad.images.dicom_tables`). pydicom believes their
+  descriptors, and cannot read palettes of big-endian files.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
-from medvlad.images.grey_levels import rounded, stretch
+from medvlad.images.dicom_padding import find_padding, stored_range
+from medvlad.images.dicom_tables import LookupTable, find_table, palette_colours, read_table
+from medvlad.images.grey_levels import keep_contrast, rounded, stretch
 
 __all__ = ["to_eight_bits"]
+
+_log = logging.getLogger(__name__)
 
 
 def to_eight_bits(
@@ -69,82 +82,124 @@ def to_eight_bits(
     """
     photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
     if photometric == "PALETTE COLOR":
-        pixels = pydicom.pixels.apply_color_lut(pixels, header)
-        return (pixels >> (8 * pixels.itemsize - 8)).astype(np.uint8)
+        little_endian = _is_little_endian(header)
+        colours = palette_colours(pydicom, header, pixels, little_endian=little_endian)
+        return keep_contrast(colours, pixels, name, "the palette")
     if pixels.ndim == 3:
         return pixels if pixels.dtype == np.uint8 else stretch(pixels, name)
-    values = _apply_modality(pydicom, header, pixels, index)
+    padding = find_padding(header, pixels)
+    if padding is None:
+        return _grey(pydicom, header, pixels, index, name, inverted=photometric == "MONOCHROME1")
+    if padding.all():
+        return np.zeros(pixels.shape, np.uint8)
+    # A number of the picture takes the place of padding, so that padding counts in no range.
+    filled = np.where(padding, pixels[~padding][0], pixels)
+    grey = _grey(pydicom, header, filled, index, name, inverted=photometric == "MONOCHROME1")
+    grey[padding] = 0
+    return grey
+
+
+def _grey(
+    pydicom: ModuleType, header: Any, stored: NDArray[Any], index: int, name: str, *, inverted: bool
+) -> NDArray[np.uint8]:
+    """Turn stored numbers without padding into grey levels. `inverted`: the file shows large ones dark."""
+    modality = _apply_modality(header, stored, index, name)
+    values = modality.values
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise InputError(f"{name} holds NaN or infinite pixels: repair them")
-    grey = _apply_voi(pydicom, header, values, index)
-    if grey is None:
-        padding = _padding(header, pixels)
-        if padding is None or padding.all():
-            grey = stretch(values, name)
-        else:
-            grey = np.zeros(values.shape, np.uint8)
-            grey[~padding] = stretch(values[~padding], name)
-    return 255 - grey if photometric == "MONOCHROME1" else grey
+    falling = inverted != modality.falling
+    display = _display(header, index)
+    table = None if display is None else find_table(display, "VOILUTSequence")
+    window = None if display is None or table is not None else _window(pydicom, display)
+    if table is not None:
+        levels = _read_table(header, table, modality.low, modality.high).as_levels().look_up(values)
+        step = "the VOI lookup table"
+    elif window is not None:
+        with np.errstate(over="ignore"):  # the exponential of SIGMOID far below the window: its level is 0
+            levels = pydicom.pixels.apply_windowing(values, window)
+        step = f"the window of center {window.WindowCenter:g} and width {window.WindowWidth:g}"
+    else:
+        grey = stretch(modality.plain, name, inverted=falling)
+        return keep_contrast(grey, stored, name, "the modality lookup table", inverted=inverted)
+    grey = rounded(255.0 - levels if inverted else levels)
+    grey = keep_contrast(grey, modality.plain, name, step, inverted=falling)
+    return keep_contrast(grey, stored, name, "the modality lookup table", inverted=inverted)
 
 
-def _padding(header: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Return which pixels are padding. None: the file declares no padding."""
-    value = header.get("PixelPaddingValue")
-    if value is None or stored.dtype.kind == "f":
-        return None
-    limit = header.get("PixelPaddingRangeLimit")
-    ends = sorted([int(value), int(value if limit is None else limit)])
-    return (stored >= ends[0]) & (stored <= ends[1])
+def _is_little_endian(header: Any) -> bool:
+    return header.original_encoding[1] is not False
+
+
+def _read_table(header: Any, item: Any, low: float, high: float) -> LookupTable:
+    return read_table(item, low, high, little_endian=_is_little_endian(header))
+
+
+def _places(header: Any, index: int, group: str) -> list[Any]:
+    """Return where to look for an element: the frame's functional group, the shared group, the file."""
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = header.get("SharedFunctionalGroupsSequence") or []
+    groups = ([frames[index]] if index < len(frames) else []) + list(shared[:1])
+    return [one.get(group)[0] for one in groups if one.get(group)] + [header]
 
 
 def _found(header: Any, index: int, group: str, tag: str) -> Any:
     """Return an element of the frame's functional group, else of the shared group, else of the file."""
-    frames = header.get("PerFrameFunctionalGroupsSequence") or []
-    shared = header.get("SharedFunctionalGroupsSequence") or []
-    for groups in ([frames[index]] if index < len(frames) else []) + list(shared[:1]):
-        items = groups.get(group) or []
-        if items and items[0].get(tag) is not None:
-            return items[0].get(tag)
-    return header.get(tag)
+    values = (place.get(tag) for place in _places(header, index, group))
+    return next((value for value in values if value is not None), None)
 
 
-def _apply_modality(pydicom: ModuleType, header: Any, stored: NDArray[Any], index: int) -> NDArray[Any]:
+class _Modality(NamedTuple):
+    """Result of the modality step.
+
+    Attributes
+    ----------
+    values : ndarray of shape (H, W)
+    low, high : float
+        Range of the numbers that the step can put out, whatever the frame holds.
+    plain : ndarray of shape (H, W)
+        Numbers of the same order, or of the opposite order if `falling`. Without rounding if possible.
+    falling : bool
+    """
+
+    values: NDArray[Any]
+    low: float
+    high: float
+    plain: NDArray[Any]
+    falling: bool
+
+
+def _apply_modality(header: Any, stored: NDArray[Any], index: int, name: str) -> _Modality:
     """Apply the modality lookup table, or the slope and intercept of the frame."""
-    if header.get("ModalityLUTSequence"):
-        values: NDArray[Any] = pydicom.pixels.apply_modality_lut(stored, header)
-        return values
-    slope = _found(header, index, "PixelValueTransformationSequence", "RescaleSlope")
-    intercept = _found(header, index, "PixelValueTransformationSequence", "RescaleIntercept")
-    slope = 1.0 if slope is None else float(slope)
-    intercept = 0.0 if intercept is None else float(intercept)
-    return stored * slope + intercept if (slope, intercept) != (1.0, 0.0) else stored
+    low, high = stored_range(header, stored)
+    item = find_table(header, "ModalityLUTSequence")
+    if item is not None:
+        table = _read_table(header, item, low, high)
+        values = table.look_up(stored)
+        return _Modality(values, float(table.entries.min()), float(table.entries.max()), values, False)
+    slope = _first(_found(header, index, "PixelValueTransformationSequence", "RescaleSlope"))
+    intercept = _first(_found(header, index, "PixelValueTransformationSequence", "RescaleIntercept"))
+    slope = 1.0 if slope is None else slope
+    intercept = 0.0 if intercept is None else intercept
+    if slope == 0:
+        _log.warning("%s: RescaleSlope is 0, so 1 is used: correct the header", name)
+        slope = 1.0
+    values = stored * slope + intercept if (slope, intercept) != (1.0, 0.0) else stored
+    ends = sorted([low * slope + intercept, high * slope + intercept])
+    return _Modality(values, ends[0], ends[1], stored, slope < 0)
 
 
-def _apply_voi(
-    pydicom: ModuleType, header: Any, values: NDArray[Any], index: int
-) -> NDArray[np.uint8] | None:
-    """Apply the file's own lookup table or window. Return None if it has neither."""
-    tables = header.get("VOILUTSequence")
-    # Rescaling turns whole numbers into floating point, which a table can still look up.
-    if tables and (values.dtype.kind in "iu" or (values == np.rint(values)).all()):
-        looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), header)
-        top = (1 << int(tables[0].LUTDescriptor[2])) - 1
-        return rounded(looked_up * (255.0 / top))
-    window = _window(pydicom, header, index)
-    if window is None:
-        return None
-    with np.errstate(over="ignore"):  # the exponential of SIGMOID far below the window: its level is 0
-        return rounded(pydicom.pixels.apply_windowing(values, window))
+def _display(header: Any, index: int) -> Any:
+    """Return the data set with the VOI lookup table or the window of a frame. None: there is neither."""
+    for place in _places(header, index, "FrameVOILUTSequence"):
+        if find_table(place, "VOILUTSequence") is not None or place.get("WindowCenter") is not None:
+            return place
+    return None
 
 
-def _window(pydicom: ModuleType, header: Any, index: int) -> Any:
-    """Return the first window of a frame as a data set of its own. None: it has no valid window."""
-    center, width, function = (
-        _found(header, index, "FrameVOILUTSequence", tag)
-        for tag in ("WindowCenter", "WindowWidth", "VOILUTFunction")
-    )
-    center, width = _first(center), _first(width)
-    function = str(function or "LINEAR").upper()
+def _window(pydicom: ModuleType, display: Any) -> Any:
+    """Return the first window of `display` as a data set of its own. None: it has no valid window."""
+    center, width = _first(display.get("WindowCenter")), _first(display.get("WindowWidth"))
+    function = str(display.get("VOILUTFunction") or "LINEAR").upper()
     if function not in ("LINEAR_EXACT", "SIGMOID"):
         function = "LINEAR"
     if center is None or width is None or not (math.isfinite(center) and math.isfinite(width)):

@@ -6,14 +6,15 @@ header of a file can claim any number of images, so the number is limited.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
-from PIL import Image
-
 from medvlad._util.validate import InputError
 
-__all__ = ["check_frame", "choose_page", "count_pages", "max_frames", "split_frame", "too_many_frames"]
+__all__ = ["check_frame", "frame_name", "max_frames", "split_frame", "too_many_frames", "warn_of_namesake"]
+
+_log = logging.getLogger(__name__)
 
 _MAX_FRAMES = 10_000
 
@@ -59,13 +60,31 @@ def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
     -------
     file : Path
     frame : int or None
-        None if `source` has no number, or if a file exists whose own name ends in ``#N``.
+        None if `source` has no number, or if only a file exists whose own name ends in ``#N``. If ``FILE``
+        exists too, ``FILE#N`` is an image of it, and the other file is called ``FILE#N#0``.
     """
     path = Path(source)
     name, mark, number = path.name.rpartition("#")
-    if mark and name and number.isascii() and number.isdecimal() and not path.exists():
-        return path.with_name(name), int(number)
+    if mark and name and number.isascii() and number.isdecimal():
+        file = path.with_name(name)
+        if file.is_file() or not path.exists():
+            return file, int(number)
     return path, None
+
+
+def frame_name(file: Path, frame: int) -> Path:
+    """Return the name of an image in a file, ``FILE#N``."""
+    return file.with_name(f"{file.name}#{frame}")
+
+
+def warn_of_namesake(file: Path, frame: int) -> None:
+    """Log a warning if a file exists that is literally called ``FILE#N``, like image N of a file."""
+    namesake = frame_name(file, frame)
+    if namesake.exists():
+        _log.warning(
+            "%s means image %d of %s, but a file of that name exists too: rename it, or call it %s#0",
+            *(namesake, frame, file.name, namesake),
+        )
 
 
 def check_frame(frame: int | None, n_frames: int, name: str) -> None:
@@ -93,58 +112,6 @@ def check_frame(frame: int | None, n_frames: int, name: str) -> None:
             f"{name} holds {n_frames} images: name one of them, such as FILE#0, or list all with "
             "medvlad.images.list_frames"
         )
-    if frame is not None and frame >= n_frames:
-        raise InputError(
-            f"{name} does not exist: the file holds {n_frames} images, and the last is #{n_frames - 1}"
-        )
-
-
-def choose_page(image: Image.Image, frame: int | None, name: str) -> None:
-    """Turn an open image to the page that is asked for.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    frame : int or None
-        Number of the page, from 0. None: the only page.
-    name : str
-        How errors name the image.
-
-    Raises
-    ------
-    InputError
-        If the page does not exist, if a TIFF has several pages and `frame` is None, or if the image is an
-        animation.
-    """
-    if image.format == "TIFF":
-        if frame is None or frame >= max_frames():
-            check_frame(frame, count_pages(image, name), name)
-        try:
-            image.seek(frame or 0)
-        except EOFError:
-            check_frame(frame, count_pages(image, name), name)
-        return
-    check_frame(frame, 1, name)
-    # is_animated stops at the second frame; n_frames would read a GIF to its end. The further pictures of an
-    # MPO are previews, not frames.
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise InputError(
-            f"{name} holds several frames of an animation: save the frame that you need as a file of its own"
-        )
-
-
-def count_pages(image: Image.Image, name: str) -> int:
-    """Return the number of pages of an open TIFF.
-
-    Raises
-    ------
-    InputError
-        If it exceeds `max_frames`. Counting stops there, because Pillow's time grows with the square of the
-        number of pages.
-    """
-    for page in range(1, max_frames() + 1):
-        try:
-            image.seek(page)  # one by one: Pillow miscounts the pages after a longer step
-        except EOFError:
-            return page
-    raise too_many_frames(name)
+    if frame is not None and frame >= max(n_frames, 1):
+        images = "1 image" if n_frames == 1 else f"{n_frames} images"
+        raise InputError(f"{name} does not exist: the file holds {images}, and the last is #{n_frames - 1}")

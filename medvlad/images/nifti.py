@@ -2,7 +2,9 @@
 
 Slices are axial: they are cut across the array axis nearest to the axis of the body, and numbered from the
 feet up. As in radiology, the patient's right is on the left and the front at the top. The display range in
-the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is.
+the header (cal_min, cal_max) is mapped to 0..255. If it is missing or invalid, the slice's own range is. The
+same happens, with a warning, if the display range belongs to other data: if it would give the whole volume
+nearly one grey level, or a slice that varies exactly one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.images.frames import check_frame, max_frames, too_many_frames
-from medvlad.images.grey_levels import rounded, stretch
+from medvlad.images.grey_levels import own_range, rounded, stretch
 
 __all__ = ["NIFTI_SUFFIXES", "count_nifti", "read_nifti"]
 
@@ -30,6 +32,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _MAX_VOLUME = 4 << 30
 _MAX_NIFTI_HEADER = 64 << 20  # bytes, extensions included
 _SNIFFED = 540  # bytes of the longer header, that of NIfTI-2
+_FEW_LEVELS = 16  # a volume that has fewer in its display range is practically black, white or grey
 
 
 def count_nifti(path: Path) -> int:
@@ -158,11 +161,13 @@ def read_nifti(
         values = np.asarray(image.dataobj[tuple(place)])
     except Exception as error:
         raise _damaged_nifti(name, error) from error
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} holds NaN or infinite voxels: repair them")
     if right > front:
         values = values.T
     # Axes are (right, front) now. Turn them into rows from front to back and columns from right to left.
     values = values[:: 1 if flipped[0] else -1, :: 1 if flipped[1] else -1].T
-    return _to_grey(image.header, values, name)
+    return _to_grey(image, values, name)
 
 
 def _check_volume(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
@@ -178,15 +183,36 @@ def _check_volume(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> No
         raise InputError(f"{name} is {what}: give a NIfTI volume of three axes and one real number a voxel")
 
 
-def _to_grey(header: Any, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def _to_grey(image: Any, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Map the display range of the header, or else the range of the slice, to 0..255."""
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite voxels: repair them")
-    low, high = float(header["cal_min"]), float(header["cal_max"])
-    if np.isfinite([low, high]).all() and low < high:
-        levels = (values.astype(np.float64) - low) * (255 / (high - low))
-        return rounded(levels)
-    return stretch(values, name)
+    low, high = float(image.header["cal_min"]), float(image.header["cal_max"])
+    scale = 255 / (high - low) if low < high else math.nan
+    if not (math.isfinite(scale) and scale > 0):
+        return stretch(values, name)
+    levels = rounded((values.astype(np.float64) - low) * scale)
+    span = levels.max() - levels.min()
+    if span >= _FEW_LEVELS or values.min() == values.max() or (span > 0 and _fits(image, low, high, name)):
+        return levels
+    return own_range(values, name, f"the display range {low:g} to {high:g}")
+
+
+def _fits(image: Any, low: float, high: float, name: str) -> bool:
+    """Return whether a volume has more than a few grey levels in a display range. A slice may have fewer."""
+    ends = [math.inf, -math.inf]
+    n_parts = image.shape[2]
+    try:
+        # The middle is not empty in most volumes, so the others are rarely read.
+        for part in (n_parts // 2, *range(n_parts)):
+            values = np.asarray(image.dataobj[(slice(None), slice(None), part)], np.float64).clip(low, high)
+            ends = [
+                np.fmin(ends[0], np.fmin.reduce(values, None)),
+                np.fmax(ends[1], np.fmax.reduce(values, None)),
+            ]
+            if (ends[1] - ends[0]) * 255 >= _FEW_LEVELS * (high - low):
+                return True
+    except Exception as error:
+        raise _damaged_nifti(name, error) from error
+    return False
 
 
 def _damaged_nifti(name: str, error: BaseException) -> InputError:

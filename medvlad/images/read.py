@@ -3,15 +3,20 @@
 Everything downstream gets (H, W, 3) uint8 RGB, whatever the image was stored as::
 
     JPEG, PNG, BMP, GIF, WebP, PGM/PPM (8 bit) --convert---+
-    PNG, TIFF, PGM of more than 8 bits         --stretch---+--orient--> (H, W, 3) uint8 --resize--> square
+    PNG, TIFF, PGM/PPM of more than 8 bits     --stretch---+--orient--> (H, W, 3) uint8 --resize--> square
     DICOM (medvlad.images.dicom), NIfTI (medvlad.images.nifti) ----------+
     uint8 or uint16 array                      ------------+
+
+:mod:`medvlad.images.tiff` decides which decoder reads a TIFF. JPEG 2000 and AVIF are read if Pillow was built
+with them.
 
 The content of a file tells its format, except that NIfTI is known by its name. A file that cannot be read
 faithfully is refused with its name: a wrong pixel is worse than a missing one.
 
 A file may hold several images: frames of DICOM, pages of TIFF, slices of NIfTI. ``FILE#N`` is image N of a
-file, counted from 0, and may be used wherever the path of an image is expected.
+file, counted from 0, and may be used wherever the path of an image is expected. It means that even if a file
+is literally called so; a warning is logged then, and the other file is called ``FILE#N#0``.
+:mod:`medvlad.images.tiff_pages` says which pages of a TIFF are images.
 
 A small file can be made to fill the memory when it is decoded. These limits are checked before decoding:
 
@@ -41,26 +46,29 @@ from medvlad._util.library_warnings import reads_file
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
 from medvlad.images.damage import damage_sentence, find_damage
-from medvlad.images.deep_colour import read_colour
-from medvlad.images.dicom import count_dicom, is_dicom, is_dicom_file, read_dicom
-from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, TIFF_SUFFIXES
-from medvlad.images.frames import choose_page, count_pages, split_frame
+from medvlad.images.deep_colour import has_deep_colour, jpeg2000_bits, read_colour, widen_levels
+from medvlad.images.dicom import count_dicom, is_dicom_file, read_dicom
+from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, unsupported
+from medvlad.images.frames import check_frame, frame_name, split_frame, warn_of_namesake
 from medvlad.images.grey_levels import stretch
 from medvlad.images.hashed_file import HashedFile
 from medvlad.images.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
+from medvlad.images.signatures import SIGNATURE_BYTES, image_kind, unusual_jpeg
+from medvlad.images.tiff import pillow_reads, read_tiff_image
+from medvlad.images.tiff_pages import count_tiff_images, find_tiff_image, with_first_page
 from medvlad.images.to_rgb import (
     GREY_MODES,
     as_three_channels,
-    bits_a_channel,
     check_header,
     check_size,
     exif_orientation,
+    prepare,
     to_rgb,
     too_many_pixels,
     turn_upright,
 )
 
-__all__ = ["ReadImage", "list_frames", "load_image", "read_image"]
+__all__ = ["ReadImage", "frames_of_file", "list_frames", "load_image", "read_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +86,13 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     Returns
     -------
     list of Path
-        ``FILE#0``, ``FILE#1``, ... for a DICOM file of several frames, a TIFF of several pages or a NIfTI
-        volume. Otherwise `path` alone; also if the file is damaged or holds more images than the environment
-        variable MEDVLAD_MAX_FRAMES allows (default 10000), so that reading it reports the reason.
+        ``FILE#0``, ``FILE#1``, ... for a DICOM file of several frames, a TIFF of several images or a NIfTI
+        volume, recognised by their content (NIfTI by its name). Otherwise `path` alone; also if the file is
+        damaged or holds more images than the environment variable MEDVLAD_MAX_FRAMES allows (default 10000),
+        so that reading it reports the reason.
+
+        Reduced copies, thumbnails and masks in a TIFF are not counted, see
+        :mod:`medvlad.images.tiff_pages`.
 
     Raises
     ------
@@ -90,29 +102,57 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     given = Path(path)
     try:
         file, frame = split_frame(given)
-        name = file.name.lower()
-        if frame is not None:
-            return [file.with_name(f"{file.name}#{frame}")]
+    except (OSError, ValueError):  # a name that no file can have; reading it reports the error
+        return [given]
+    if frame is None:
+        return frames_of_file(given)
+    warn_of_namesake(file, frame)
+    return [frame_name(file, frame)]
+
+
+@reads_file
+def frames_of_file(file: Path) -> list[Path]:
+    """List the images of a file whose own name may end in ``#N``.
+
+    `list_frames` takes such a name for image N of another file, if that exists. This function is for files
+    that were found in a folder.
+
+    Parameters
+    ----------
+    file : Path
+
+    Returns
+    -------
+    list of Path
+        As `list_frames`. ``NAME#N#0`` instead of ``NAME#N`` if that would be image N of a file ``NAME``.
+
+    Raises
+    ------
+    MissingExtraError
+        If the file is DICOM or NIfTI and the extra medical is not installed.
+    """
+    alone = [file]
+    try:
         if not file.is_file():  # opening a named pipe would block
-            return [given]
-        if name.endswith(NIFTI_SUFFIXES):
-            n_frames, single = count_nifti(file), False
-        elif name.endswith(TIFF_SUFFIXES):
-            with Image.open(file, formats=("TIFF",)) as image:
-                n_frames = count_pages(image, str(file))
-            single = n_frames == 1
-        elif is_dicom(file):
+            return alone
+        if split_frame(file)[1] is not None:
+            alone = [frame_name(file, 0)]
+        with file.open("rb") as opened:
+            kind = _kind(opened, file)
+            n_frames = count_tiff_images(opened, str(file)) if kind == "TIFF" else 1
+        if kind == "DICOM":
             n_frames = count_dicom(file)
-            single = n_frames == 1
-        else:
-            return [given]
+        elif kind == "NIfTI":
+            n_frames = count_nifti(file)
     except ImportError:
         raise
     except Exception:
-        return [given]
-    if single or n_frames < 1:  # a file without images: reading it reports the error
-        return [given]
-    return [given.with_name(f"{given.name}#{i}") for i in range(n_frames)]
+        return alone
+    if n_frames < 1 or (n_frames == 1 and kind != "NIfTI"):  # reading a file without images reports the error
+        return alone
+    for frame in range(n_frames):
+        warn_of_namesake(file, frame)
+    return [frame_name(file, frame) for frame in range(n_frames)]
 
 
 @dataclass(frozen=True)
@@ -142,8 +182,9 @@ def load_image(
     Parameters
     ----------
     source : path, or array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3)
-        A JPEG, PNG, TIFF, BMP, GIF, WebP or PGM/PPM file, a DICOM or NIfTI file (extra medical), or grey or
-        RGB pixels. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`.
+        A JPEG, PNG, TIFF, BMP, GIF, WebP, PGM/PPM, JPEG 2000 or AVIF file, a DICOM or NIfTI file (extra
+        medical), or grey or RGB pixels. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file,
+        see `list_frames`.
     on_damage : {"warn", "raise", "ignore"}, default="warn"
         What to do with an image whose JPEG data is damaged although it can be decoded, see
         :mod:`medvlad.images.damage`. "warn": log a warning and return the pixels. "raise": raise an
@@ -162,9 +203,10 @@ def load_image(
     InputError
         If the file is missing, a folder, unreadable, empty, not an image, corrupt or truncated, or exceeds a
         limit of :mod:`medvlad.images.read`. If it is an animation, or holds several images and none is named.
-        If it holds colour of more than 8 bits a channel and the extra medical is not installed, NaN or
-        infinity, or less than 2 x 2 pixels. If an array has another dtype or shape. If JPEG data is damaged
-        and ``on_damage="raise"``. If a colour profile cannot be used and ``colour_profile="srgb"``.
+        If it is of a format or encoding that is not read, or that needs the extra medical; the message names
+        it. If it holds NaN or infinity, or less than 2 x 2 pixels. If an array has another dtype or shape.
+        If JPEG data is damaged and ``on_damage="raise"``. If a colour profile cannot be used and
+        ``colour_profile="srgb"``.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
 
@@ -177,13 +219,12 @@ def load_image(
     Images of more than 8 bits a channel (and uint16 arrays) are mapped linearly from their own minimum and
     maximum to 0 and 255. Such files claim 16 bits, but detectors deliver 10, 12 or 14, and files do not
     reliably record which. Dividing by 256 would turn a 12-bit radiograph nearly black. A constant image
-    becomes zeros. A TIFF with photometric interpretation 0 (zero is white) is inverted; Pillow does this for
-    8 bits but not for 16.
+    becomes zeros.
 
-    Pillow keeps only the high byte of 16-bit colour in PNG and TIFF (measured with Pillow 13), which destroys
-    12-bit data. Such files are read by imagecodecs and tifffile (extra medical), and all channels are
-    stretched together. :mod:`medvlad.images.dicom` and :mod:`medvlad.images.nifti` describe how their files
-    become grey levels.
+    Pillow keeps only the high byte of 16-bit colour in PNG, PPM, TIFF and JPEG 2000 (measured with Pillow
+    13), which destroys 12-bit data. Such files are read by imagecodecs and tifffile (extra medical; not
+    needed for PPM), and all channels are stretched together. :mod:`medvlad.images.tiff`,
+    :mod:`medvlad.images.dicom` and :mod:`medvlad.images.nifti` describe how their files become grey levels.
     """
     check_choice(on_damage, "on_damage", ("warn", "raise", "ignore"))
     if isinstance(source, np.ndarray):
@@ -247,6 +288,8 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
     name = f"image {str(Path(source))!r}"
     try:
         path, frame = split_frame(source)
+        if frame is not None:
+            warn_of_namesake(path, frame)
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{name} is a folder: give the path of an image file in it")
@@ -283,51 +326,55 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
 
 
 def _from_open_file(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
-    read = _medical_reader(file, path)
+    kind = _kind(file, path)
+    read: Callable[..., NDArray[np.uint8]] | None = {"DICOM": read_dicom, "NIfTI": read_nifti}.get(kind or "")
     if read is None:
-        return _decode(file, frame, name)
+        return _decode(file, kind, frame, name)
     pixels = read(file, path, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
     check_size(pixels.shape[1], pixels.shape[0], name)
     return as_three_channels(pixels)
 
 
-def _medical_reader(file: BinaryIO, path: Path) -> Callable[..., NDArray[np.uint8]] | None:
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        return read_nifti
-    return read_dicom if is_dicom_file(path, file) else None
-
-
-def _decode(file: BinaryIO, frame: int | None, name: str) -> NDArray[np.uint8]:
-    n_bytes = file.seek(0, os.SEEK_END)
+def _kind(file: BinaryIO, path: Path) -> str | None:
+    """Return the format of an open file: "DICOM", "NIfTI", or that of `image_kind`."""
+    if is_dicom_file(path, file):
+        return "DICOM"
     file.seek(0)
-    # A TIFF of many pages may be large, because Pillow reads only the parts that it needs.
-    formats = PILLOW_FORMATS if n_bytes <= _MAX_FILE_BYTES else ("TIFF",)
+    kind = image_kind(file.read(SIGNATURE_BYTES))
+    return "NIfTI" if kind is None and path.name.lower().endswith(NIFTI_SUFFIXES) else kind
+
+
+def _decode(file: BinaryIO, kind: str | None, frame: int | None, name: str) -> NDArray[np.uint8]:
+    reason = unsupported(kind)
+    if reason is not None:
+        raise InputError(f"{name} {reason}")
+    n_bytes = file.seek(0, os.SEEK_END)
+    # A TIFF of many pages may be large, because only the parts that are needed are read.
+    if n_bytes > _MAX_FILE_BYTES and kind != "TIFF":
+        raise InputError(
+            f"{name} has {n_bytes} bytes, and only a TIFF may have more than {_MAX_FILE_BYTES}: reduce it"
+        )
     try:
-        with Image.open(file, formats=formats) as image:
-            choose_page(image, frame, name)
-            check_header(image, name)
-            if bits_a_channel(image) > 8 and image.mode not in GREY_MODES:
-                if image.mode == "CMYK":
-                    raise InputError(f"{name} is CMYK of more than 8 bits a channel: convert it to RGB")
-                colour = read_colour(file, frame or 0, str(image.format), name)
-                if colour is None:
-                    raise InputError(
-                        f"{name} is colour (or grey with transparency) of more than 8 bits a channel, and "
-                        "Pillow keeps only the high byte of it: pip install 'medvlad[medical]', or "
-                        "convert it to 8 bits or to grey"
-                    )
-                return turn_upright(stretch(colour, name), exif_orientation(image))
-            image.load()
-            pixels = to_rgb(image, name)
-            return turn_upright(pixels, exif_orientation(image))
+        if kind == "TIFF":
+            return _decode_tiff(file, frame, name)
+        file.seek(0)
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
+            _check_single(image, frame, name)
+            return _decode_with_pillow(image, file, name)
     except (InputError, ImportError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_many_pixels(name) from error
     except UnidentifiedImageError as error:
-        if n_bytes > _MAX_FILE_BYTES:
+        unusual = unusual_jpeg(file) if kind == "JPEG" else None
+        if unusual is not None:
             raise InputError(
-                f"{name} has {n_bytes} bytes, and only a TIFF may have more than {_MAX_FILE_BYTES}: reduce it"
+                f"{name} is {unusual}, which is read inside DICOM only: convert it to a 16-bit PNG"
+            ) from error
+        if kind == "TIFF":
+            raise InputError(
+                f"{name} is a TIFF that Pillow does not read, or its header is damaged: convert it, or copy "
+                "it again"
             ) from error
         raise InputError(
             f"{name} is not an image or its beginning is damaged: replace it by a {FORMATS_IN_WORDS} file"
@@ -337,3 +384,41 @@ def _decode(file: BinaryIO, frame: int | None, name: str) -> NDArray[np.uint8]:
         # struct.error, zlib.error, ValueError and IndexError, not only OSError.
         reason = one_line(error) or type(error).__name__
         raise InputError(f"{name} is corrupt or truncated ({reason}): copy it again or remove it") from error
+
+
+def _decode_tiff(file: BinaryIO, frame: int | None, name: str) -> NDArray[np.uint8]:
+    found = find_tiff_image(file, frame, name)
+    if found.position is not None or not pillow_reads(found.page):
+        return read_tiff_image(file, found, name, max_pixels=Image.MAX_IMAGE_PIXELS)
+    with Image.open(with_first_page(file, found.page), formats=("TIFF",)) as image:
+        return _decode_with_pillow(image, file, name)
+
+
+def _check_single(image: Image.Image, frame: int | None, name: str) -> None:
+    """Refuse an animation, and the number of an image in a file that holds only one."""
+    check_frame(frame, 1, name)
+    # is_animated stops at the second frame; n_frames would read a GIF to its end. The further pictures of an
+    # MPO are previews, not frames.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise InputError(
+            f"{name} holds several frames of an animation: save the frame that you need as a file of its own"
+        )
+
+
+def _decode_with_pillow(image: Image.Image, file: BinaryIO, name: str) -> NDArray[np.uint8]:
+    check_header(image, name)
+    prepare(image)
+    if image.mode not in GREY_MODES and has_deep_colour(image, file):
+        colour = read_colour(image, file, name)
+        if colour is None:
+            raise InputError(
+                f"{name} is colour (or grey with transparency) of more than 8 bits a channel, and "
+                "Pillow keeps only the high byte of it: pip install 'medvlad[medical]', or "
+                "convert it to 8 bits or to grey"
+            )
+        return turn_upright(stretch(colour, name), exif_orientation(image))
+    image.load()
+    pixels = to_rgb(image, name)
+    if image.format == "JPEG2000":
+        pixels = widen_levels(pixels, jpeg2000_bits(file))
+    return turn_upright(pixels, exif_orientation(image))

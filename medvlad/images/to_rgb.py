@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image
 
 from medvlad._util.validate import InputError
-from medvlad.images.grey_levels import stretch
+from medvlad.images.grey_levels import is_lost, keep_contrast, stretch, undo_alpha
 
 __all__ = [
     "GREY_MODES",
     "as_three_channels",
-    "bits_a_channel",
     "check_header",
     "check_size",
     "exif_orientation",
+    "prepare",
     "to_rgb",
     "too_many_pixels",
     "turn_upright",
@@ -31,13 +31,15 @@ GREY_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's names for grey of more than 8 bits."""
 
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
-_TIFF_UNSIGNED, _TIFF_SIGNED = 1, 2
+_TIFF_PHOTOMETRIC, _TIFF_COLOUR_MAP, _TIFF_SAMPLE_FORMAT = 262, 320, 339
+_TIFF_UNSIGNED = 1
 _TIFF_MIN_IS_WHITE = 0
+_PALETTE_MODES = ("P", "PA")
+_CONVERTED_MODES = ("CMYK", "LAB", "YCbCr")
 
 
 def check_header(image: Image.Image, name: str) -> None:
-    """Refuse an image that is too large, too small or of signed bytes, before its pixels are decoded.
+    """Refuse an image that is too large or too small, before its pixels are decoded.
 
     Raises
     ------
@@ -49,10 +51,6 @@ def check_header(image: Image.Image, name: str) -> None:
     if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
         raise too_many_pixels(name)
     check_size(width, height, name)
-    if image.mode in GREY_MODES:
-        return
-    if image.format == "TIFF" and _tiff_tag(image, _TIFF_SAMPLE_FORMAT, _TIFF_UNSIGNED) == _TIFF_SIGNED:
-        raise InputError(f"{name} is a TIFF of signed 8-bit numbers: convert it to unsigned or to 16 bits")
 
 
 def check_size(width: int, height: int, name: str) -> None:
@@ -76,14 +74,13 @@ def too_many_pixels(name: str) -> InputError:
     )
 
 
-def bits_a_channel(image: Image.Image) -> int:
-    """Return the stored bits a channel, in formats for which Pillow's 8-bit modes may hide more."""
-    if image.format == "TIFF":
-        return _tiff_tag(image, _TIFF_BITS, 1)
-    if isinstance(image, ImageFile.ImageFile) and image.format == "PNG" and image.tile:
-        # The raw mode of a PNG, the last entry of its tile, names the depth: "RGB;16B".
-        return 16 if ";16" in str(image.tile[0][3]) else 8
-    return 8
+def prepare(image: Image.Image) -> None:
+    """Correct what Pillow gets wrong in a header, before the pixels are decoded.
+
+    Pillow does not use a GIF's own palette if it is a ramp of grey, but then takes the palette of the file.
+    """
+    if image.format == "GIF" and image.mode == "L":
+        image.palette = None
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
@@ -115,12 +112,38 @@ def to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
             if unsigned and values.dtype == np.int32:
                 values = values.view(np.uint32)
             inverted = _tiff_tag(image, _TIFF_PHOTOMETRIC, 1) == _TIFF_MIN_IS_WHITE
-        grey = stretch(values, name)
-        return as_three_channels(255 - grey if inverted else grey)
+        return as_three_channels(stretch(values, name, inverted=inverted))
+    if image.mode == "La":  # grey that is multiplied by alpha; Pillow does not convert it to RGB
+        values = np.asarray(image)
+        return as_three_channels(undo_alpha(values[..., :1], values[..., 1:], name))
     # Transparency is dropped. Without this line, convert warns about a palette with several transparent
     # entries.
     image.info.pop("transparency", None)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode in _PALETTE_MODES:
+        return _with_palette(image, pixels, name)
+    if image.mode in _CONVERTED_MODES and is_lost(pixels, np.asarray(image)):
+        raise InputError(
+            f"{name} is of one colour as RGB, although its {image.mode} numbers vary: convert it to RGB with "
+            "the program that made it"
+        )
+    return pixels
+
+
+def _with_palette(image: Image.Image, pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Return the colours of an image with a palette, of which Pillow has made `pixels`.
+
+    The colour map of a TIFF has entries of 16 bits. Some programs store 8 bits in the low byte of them, and
+    Pillow uses the high byte only.
+    """
+    indices = np.asarray(image)
+    if indices.ndim == 3:  # the second channel is transparency
+        indices = indices[..., 0]
+    colour_map = np.asarray(getattr(image, "tag_v2", {}).get(_TIFF_COLOUR_MAP, ()))
+    if image.format == "TIFF" and 0 < colour_map.max(initial=0) < 256:
+        colours = colour_map.reshape(3, -1).T.astype(np.uint8)
+        pixels = colours[np.minimum(indices, len(colours) - 1)]
+    return as_three_channels(keep_contrast(pixels, indices, name, "the palette"))
 
 
 def as_three_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

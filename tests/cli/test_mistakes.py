@@ -59,6 +59,8 @@ MISTAKES = {
     "seed": (["evaluate", "{images}", "--seed", "-1"], "--seed must be"),
     "threads": (["evaluate", "{images}", "--threads", "99999999999"], "99999999999"),
     "folds": (["evaluate", "{images}", "--folds", "0"], "folds"),
+    "a pattern without a group": (["evaluate", "{images}", "--patient", "case[0-9]+"], "--patient 'case["),
+    "a space in a list": (["evaluate", "{images}", "--encode", "avg, vlod8"], "unknown encoding 'vlod8'"),
     "power is not a number": (["evaluate", "{images}", "--power", "nan"], "power"),
     "batch size": (
         ["evaluate", "{images}", *NETWORK, "--weights", "{weights}", "--batch-size", "0"],

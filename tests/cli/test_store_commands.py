@@ -131,7 +131,7 @@ def test_results_do_not_depend_on_the_store(run, images, small_weights, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["extract", "{images}"], "extract needs --store"),
+        (["extract", "{images}"], "Missing option '--store'"),
         (["extract", "{images}", "--store", "{images}"], "so the next run would read it as images"),
         (["extract", "{images}", "--store", "{images}/.."], "is a folder of something else"),
         (["store", "ls", "{images}/none"], "is no descriptor store"),

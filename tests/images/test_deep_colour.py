@@ -69,3 +69,25 @@ def test_damaged_colour_is_refused(tmp_path, deep):
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"a\.png' is corrupt or truncated"):
         load_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("largest", [300, 1023, 4095, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_ppm_of_16_bits_keeps_its_bits(tmp_path, deep, largest, plain):
+    """Linear over its own range, as PNG and TIFF are, whatever maximum the header claims."""
+    values = np.minimum(deep, largest)
+    values[1, 1, 2] = min(largest, 4095)
+    head = f"P{3 if plain else 6}\n# made by hand\n5 6\n{largest}\n".encode()
+    text = b"\n# a row\n".join(b" ".join(b"%d" % value for value in row.ravel()) for row in values)
+    (tmp_path / "a.ppm").write_bytes(head + (text if plain else values.astype(">u2").tobytes()))
+    expected = np.rint(values * (255 / float(values.max())))
+    np.testing.assert_array_equal(load_image(tmp_path / "a.ppm"), expected)
+
+
+@pytest.mark.parametrize(
+    "content", [b"P6 2 2 4095\n" + bytes(23), b"P3 2 2 4095\n1 2 3", b"P3 2 2 4095\n" + b"x " * 12]
+)
+def test_damaged_ppm_is_refused(tmp_path, content):
+    (tmp_path / "a.ppm").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.ppm' is corrupt or truncated"):
+        load_image(tmp_path / "a.ppm")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.dicom_encodings import write_floats
 from support.medical_files import RAMP, grey, write_dicom
 
 from medvlad import InputError
@@ -32,6 +33,7 @@ def test_a_window_gives_these_levels(tmp_path, function, expected):
 
 
 FOUR = np.array([[8, 9], [10, 11]], np.uint16)
+MONOCHROME1 = {"photometric": "MONOCHROME1"}
 
 
 def test_linear_levels_between_the_ends_of_a_window(tmp_path):
@@ -170,6 +172,75 @@ def test_padding_is_black_and_not_part_of_the_range(tmp_path):
     values = np.array([[-2000, 0], [80, 200]], np.int16)
     path = write_dicom(tmp_path / "a.dcm", values, signed=True, PixelPaddingValue=-2000)
     assert grey(path).ravel().tolist() == [0, 0, 102, 255]
+
+
+def test_a_frame_of_padding_is_black(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", np.full((2, 2), 9, np.uint16), PixelPaddingValue=9, **MONOCHROME1)
+    assert not grey(path).any()
+
+
+def test_a_limit_without_a_padding_value_declares_no_padding(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", FOUR, PixelPaddingRangeLimit=9)
+    assert grey(path).ravel().tolist() == [0, 85, 170, 255]
+
+
+def test_a_padding_value_outside_the_stored_numbers_marks_no_pixel(tmp_path):
+    """It must not be cut to 12 bits, because 65535 would become 4095, a white that the detector delivers."""
+    path = write_dicom(tmp_path / "a.dcm", RAMP, bits=12, PixelPaddingValue=65535)
+    np.testing.assert_array_equal(grey(path), np.rint(RAMP * (255 / 4095)))
+
+
+def test_undeclared_nan_is_refused_beside_declared_padding(tmp_path):
+    values = np.array([[-1, 0.5], [np.nan, 2]], np.float32)
+    path = write_floats(tmp_path / "a.dcm", values, "FloatPixelData", FloatPixelPaddingValue=-1.0)
+    with pytest.raises(InputError, match=r"a\.dcm' holds NaN or infinite"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("center", [-9000, 9000])
+def test_a_window_off_the_data_is_ignored_with_a_warning(tmp_path, caplog, center, function, photometric):
+    tags = {"WindowCenter": center, "WindowWidth": 400, "VOILUTFunction": function}
+    path = write_dicom(tmp_path / "a.dcm", RAMP, bits=12, photometric=photometric, **tags)
+    levels = np.rint(RAMP * (255 / 4095))
+    np.testing.assert_array_equal(grey(path), 255 - levels if photometric == "MONOCHROME1" else levels)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert (
+        f"'{path}': the window of center {center} and width 400 turns pixels that vary" in record.getMessage()
+    )
+
+
+@pytest.mark.parametrize("padding", [{}, {"PixelPaddingValue": 0}])
+def test_a_window_over_a_constant_picture_is_not_ignored(tmp_path, caplog, padding):
+    """Padding does not make a picture vary."""
+    values = np.array([[9, 9], [0 if padding else 9, 9]], np.uint16)
+    tags = {"WindowCenter": 9, "WindowWidth": 4, "VOILUTFunction": "LINEAR_EXACT"}
+    path = write_dicom(tmp_path / "a.dcm", values, **tags, **padding)
+    assert grey(path).ravel().tolist() == [128, 128, 0 if padding else 128, 128]
+    assert not caplog.records
+
+
+def test_a_voi_table_off_the_data_is_ignored_with_a_warning(tmp_path, caplog, table):
+    path = write_dicom(tmp_path / "a.dcm", FOUR + 100, VOILUTSequence=table)
+    assert grey(path).ravel().tolist() == [0, 85, 170, 255]
+    assert "the VOI lookup table turns" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize("slope", ["0", "0.0", "-0"])
+def test_a_slope_of_0_counts_as_1_with_a_warning(tmp_path, caplog, slope):
+    window = {"WindowCenter": 10.5, "WindowWidth": 5}
+    path = write_dicom(tmp_path / "a.dcm", FOUR, RescaleSlope=slope, RescaleIntercept="0.5", **window)
+    assert grey(path).ravel().tolist() == [32, 96, 159, 223]
+    (record,) = caplog.records
+    assert f"'{path}': RescaleSlope is 0" in record.getMessage()
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_constant_frame_without_a_window_is_black(tmp_path, photometric):
+    path = write_dicom(tmp_path / "a.dcm", np.full((2, 2), 9, np.uint16), photometric=photometric)
+    assert not grey(path).any()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from support.image_bytes import H, W, encode, refusal, rgb, stretched, write
 
 from medvlad._util.validate import InputError
@@ -115,10 +115,35 @@ def test_a_gif_of_one_frame_is_read(tmp_path):
     np.testing.assert_array_equal(loaded, np.array(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("local", [None, "ramp", "colours"])
+def test_a_gif_takes_its_own_palette_before_that_of_the_file(tmp_path, local):
+    index = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    palette = rgb(16, 16)[0]
+    image = Image.frombytes("P", (4, 4), index.tobytes())
+    image.putpalette(palette.tobytes())
+    content = encode(image, "GIF", optimize=False)
+    n_colours = 2 << (content[10] & 7)
+    at = content.index(b"\x2c", 13 + 3 * n_colours)  # the descriptor of the only frame
+    if local is not None:
+        grey = np.repeat(np.arange(n_colours, dtype=np.uint8)[:, None], 3, axis=1)
+        palette = grey if local == "ramp" else rgb(n_colours, 2, seed=1)[:, 0]
+        flags = bytes([0x80 | (content[10] & 7)])
+        content = content[: at + 9] + flags + palette.tobytes() + content[at + 10 :]
+    np.testing.assert_array_equal(load_image(write(tmp_path, "a.gif", content)), palette[index])
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("fmt", "options"),
-    [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
+    [
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        pytest.param(
+            "AVIF", {}, marks=pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks it")
+        ),
+    ],
 )
 def test_exif_orientation_is_applied_once(tmp_path, orientation, fmt, options):
     exif = Image.Exif()

@@ -76,6 +76,50 @@ def test_the_display_range_of_the_header_holds_for_every_slice(tmp_path, two_sli
     assert [grey(f).max() for f in list_frames(path)] == [64, 255]
 
 
+SLICE = np.array([0, 0.2, 0.4, 1]).reshape(2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "ends", [(0, 2000), (100, 200), (-200, -100), (0, 90), (-1e30, 1e30)], ids="{0[0]}..{0[1]}".format
+)
+@pytest.mark.parametrize("kind", [np.float32, np.int16])
+def test_a_display_range_of_other_data_is_ignored_with_a_warning(tmp_path, caplog, ends, kind):
+    values = (SLICE * (1 if kind is np.float32 else 5)).astype(kind)
+    path = write_nifti(tmp_path / "a.nii", values, cal_min=ends[0], cal_max=ends[1])
+    assert sorted(grey(f"{path}#0").ravel().tolist()) == [0, 51, 102, 255]
+    (record,) = caplog.records
+    assert f"{path}#0" in record.getMessage()
+    assert "the display range" in record.getMessage()
+
+
+def test_a_dark_slice_of_a_volume_that_fits_its_display_range_stays_dark(tmp_path, caplog):
+    """Only a slice that would be of one level gets its own range."""
+    volume = np.concatenate([SLICE * 100, SLICE * 5, SLICE / 10], axis=2)
+    path = write_nifti(tmp_path / "a.nii", volume, cal_min=0, cal_max=100)
+    assert sorted(grey(f"{path}#1").ravel().tolist()) == [0, 3, 5, 13]
+    assert not caplog.records
+    assert sorted(grey(f"{path}#2").ravel().tolist()) == [0, 51, 102, 255]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", [".nii", ".nii.gz"])
+def test_the_volume_tells_whether_a_display_range_fits(tmp_path, caplog, kind):
+    volume = np.concatenate([SLICE * 5] * 7, axis=2)
+    assert grey(str(write_nifti(tmp_path / f"a{kind}", volume, cal_max=100)) + "#1").max() == 255
+    volume[..., 6] = np.nan
+    volume[0, 0, 5] = 60
+    assert grey(str(write_nifti(tmp_path / f"b{kind}", volume, cal_max=100)) + "#1").max() == 13
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.filterwarnings("error")  # a NaN cast to a grey level
+def test_a_display_range_too_small_to_scale_is_ignored(tmp_path):
+    image = nibabel.Nifti2Image(SLICE, np.eye(4))
+    image.header["cal_min"], image.header["cal_max"] = 0, 1e-320
+    nibabel.save(image, tmp_path / "a.nii")
+    assert sorted(grey(tmp_path / "a.nii#0").ravel().tolist()) == [0, 51, 102, 255]
+
+
 @pytest.mark.filterwarnings("ignore")  # so that a NaN cast to a grey level would pass
 @pytest.mark.parametrize("ends", [(-1.7e308, 1.7e308), (0, 1e-320)])
 def test_a_range_that_cannot_be_scaled_is_refused(tmp_path, ends):

@@ -13,6 +13,7 @@ import signal
 import tempfile
 import threading
 import warnings
+import zlib
 from collections import Counter
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from sklearn.pipeline import Pipeline
 from support.image_bytes import encode, pgm, png, rgb, tiff
+from support.tiff_files import page, tiff_of
 
 import medvlad as mv
 from medvlad import Descriptors, InputError, WideLinearSVC, load_model, save_model
@@ -99,6 +101,16 @@ def image_samples():
         "deep.tif": tiff(deep_colour),
         "float.tif": tiff(np.linspace(-1, 1, 120, dtype=np.float32).reshape(12, 10), sample_format=3),
         "pages.tif": encode(picture, "TIFF", **pages),
+        "pyramid.tif": tiff_of(page(rgb(12, 10)), page(rgb(6, 5), t254=[1]), below=[page(rgb(3, 4))]),
+        "preview.tif": tiff_of(page(rgb(6, 5), t254=[1]), below=[page(rgb(12, 10))], order=">", big=True),
+        "packed.tif": tiff_of(page(deep, bits=12), order=">"),
+        "half.tif": tiff_of(page(deep.astype(np.float16), t259=[8]), order=">", packed=zlib.compress),
+        "alpha.tif": tiff_of(page(np.dstack([deep, deep[::-1]]), 1, t338=[1])),
+        "planes.tif": tiff_of(page(deep_colour, in_planes=True)),
+        "stack.tif": tiff_of(page(deep, t270=b"ImageJ=1\nimages=2\n\0")) + bytes(500),
+        "deep.ppm": b"P6 10 12 4095\n" + deep_colour.astype(">u2").tobytes(),
+        "rgb.jp2": encode(picture, "JPEG2000"),
+        "rgb.avif": encode(picture, "AVIF"),
         "plain.bmp": encode(picture, "BMP"),
         "one.gif": encode(picture.quantize(9), "GIF"),
         "frames.gif": encode(picture, "GIF", **pages),
@@ -129,11 +141,41 @@ def _medical_samples():
         content.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
         content.save_as(path)
         found["deflated.dcm"] = path.read_bytes()
+        found |= _compressed_samples()
         volume = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
         for name in ("one.nii", "one.nii.gz"):
             found[name] = write_nifti(path.with_name(name), volume, cal_min=3, cal_max=40).read_bytes()
         nibabel.save(nibabel.Nifti2Image(volume, np.eye(4)), path.with_name("two.nii"))
         found["two.nii"] = path.with_name("two.nii").read_bytes()
+    return found
+
+
+def _compressed_samples():
+    """Return DICOM without file meta information, in big endian, of one bit, and of compressed frames."""
+    from support import unusual_dicom as dicom
+
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60
+    colour = dicom.smooth_colours()
+    jpeg_2000 = dicom.imagecodecs.jpeg2k_encode(grey, level=0, codecformat="j2k", reversible=True)
+    frames = {
+        "jpeg_8": (dicom.jpeg(colour, "RGB", ids=b"RGB"), dicom.image_of(colour)),
+        "jpeg_12": (dicom.imagecodecs.jpeg8_encode(grey, level=90, bitspersample=12), None),
+        "lossless": (dicom.imagecodecs.jpeg8_encode(grey, lossless=True, bitspersample=16), None),
+        "jpeg_ls": (dicom.imagecodecs.jpegls_encode(grey), None),
+        "jpeg_2000": (jpeg_2000, None),
+        "rle_16": (dicom.rle(grey), None),
+    }
+    found = {
+        f"{name}.dcm": dicom.encapsulated([frame, frame], data or dicom.image_of(grey, bits=12))
+        for name, (frame, data) in frames.items()
+    }
+    bits = dicom.image_of(np.ones((3, 3), np.uint8), NumberOfFrames=4)
+    bits.BitsAllocated, bits.BitsStored, bits.HighBit = 1, 1, 0
+    found["bits.dcm"] = dicom.body(bits)
+    for name, encoding in (("bare", dicom.IMPLICIT), ("big", dicom.BIG)):
+        found[f"{name}.dcm"] = dicom.body(
+            dicom.image_of(grey, bits=12, HighBit=15, encoding=encoding), encoding
+        )
     return found
 
 
