@@ -1,8 +1,6 @@
 // Python binding of the check of JPEG data. It does not depend on the processor, so there is one module.
 #include <pybind11/pybind11.h>
 
-#include <string>
-
 #include "jpeg/damage.hpp"
 
 namespace py = pybind11;

@@ -82,7 +82,7 @@ inline void read_ac(const Component& one, const int* quanta, Bits& bits) {
   for (int k = 1; k <= kLast; ++k) {
     const int code = codes.next(bits), run = code >> 4, n = code & 15;
     if (n == 0) {
-      if (run == 0) return check_norm(squares, rounding);
+      if (run == 0) break;
       if (run != 15) throw Damage{"it holds a code that is in none of its Huffman tables"};
       k += 15;
       if (k > kLast) throw Damage{kTooLong};
@@ -156,8 +156,8 @@ inline void read_block(Scan& scan, Component& one, const int quanta[4][64], std:
       bits.take(1);
     }
   }
-  if (!scan.progressive) return read_ac(one, quanta[one.table], bits);
-  if (scan.first == 0) return;
+  if (!scan.progressive) read_ac(one, quanta[one.table], bits);
+  if (!scan.progressive || scan.first == 0) return;
   std::uint64_t& nonzero = one.nonzero[static_cast<std::size_t>(block)];
   if (scan.high == 0) {
     read_band(scan, *one.ac_codes, nonzero, bits);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <memory>
 #include <vector>
 
@@ -23,7 +24,7 @@ constexpr int kSOF0 = 0xC0, kSOF1 = 0xC1, kSOF2 = 0xC2, kDHT = 0xC4, kRST0 = 0xD
 constexpr int kMostScans = 1000;
 
 // The file is of a kind that is not checked.
-struct NotChecked {};
+struct NotChecked : std::exception {};
 
 class File {
  public:
@@ -34,11 +35,12 @@ class File {
     at_ = 2;
     while (true) {
       const int marker = next_marker();
-      if (marker == kEOI) return check_complete();
+      if (marker == kEOI) break;
       if (marker == kTEM || marker == kSOI) continue;
       if (marker >= kRST0 && marker <= kRST7) throw Damage{"it has a restart marker too many"};
       read_segment(marker);
     }
+    check_complete();
   }
 
  private:
@@ -60,17 +62,22 @@ class File {
     at_ = end;
     switch (marker) {
       case kDQT:
-        return read_quantisation(begin, end);
+        read_quantisation(begin, end);
+        break;
       case kDHT:
-        return read_codes(begin, end);
+        read_codes(begin, end);
+        break;
       case kDRI:
-        return read_restarts(begin, end);
+        read_restarts(begin, end);
+        break;
       case kSOS:
-        return read_scan(begin, end);
+        read_scan(begin, end);
+        break;
       case kSOF0:
       case kSOF1:
       case kSOF2:
-        return read_frame(begin, end, marker == kSOF2);
+        read_frame(begin, end, marker == kSOF2);
+        break;
       default:
         // Other ways of coding. 0xC8 is reserved, 0xCC belongs to arithmetic coding.
         if (marker >= 0xC0 && marker <= 0xCF) throw NotChecked{};
@@ -162,7 +169,7 @@ class File {
     read_blocks(scan);
   }
 
-  void check_progress(const Scan& scan) const {
+  static void check_progress(const Scan& scan) {
     const bool is_dc = scan.first == 0;
     if (scan.last > kLast || scan.first > scan.last || (is_dc && scan.last != 0) || scan.low > 13 ||
         (!is_dc && scan.components.size() != 1)) {
@@ -179,7 +186,7 @@ class File {
   }
 
   // The decoder refuses a scan without its tables. A table may be missing if the scan does not use it.
-  void check_codes(const Scan& scan) const {
+  static void check_codes(const Scan& scan) {
     for (const Component* one : scan.components) {
       const bool needs_dc = scan.first == 0 && scan.high == 0, needs_ac = scan.last > 0;
       if ((needs_dc && one->dc_codes == nullptr) || (needs_ac && one->ac_codes == nullptr))
@@ -261,7 +268,7 @@ std::string jpeg_damage(const std::uint8_t* data, std::size_t size) {
   try {
     File(data, size).check();
   } catch (const Damage& damage) {
-    return damage.what;
+    return damage.what();
   } catch (const NotChecked&) {
     return {};
   }

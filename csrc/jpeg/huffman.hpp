@@ -4,12 +4,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 
 namespace medvlad::jpeg {
 
-// The stream breaks a rule. `what` says which one.
-struct Damage {
-  const char* what;
+// The stream breaks a rule. what() says which one.
+class Damage : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
 // Bits of entropy-coded data, most significant bit first, up to the next marker.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from medvlad._util.validate import InputError, one_line
+from medvlad.images.deep_colour import has_deep_colour
 from medvlad.images.formats import PILLOW_FORMATS
 from medvlad.images.signatures import SIGNATURE_BYTES, image_kind
 from medvlad.images.tiff_pages import find_tiff_image, with_first_page
@@ -28,6 +29,8 @@ __all__ = ["COLOUR_PROFILES", "to_srgb"]
 COLOUR_PROFILES = ("ignore", "srgb")
 """What may be done with an ICC profile."""
 
+_PROFILE, _BITS, _INTERPRETATION = 34675, 258, 262  # tags of TIFF
+_PHOTOMETRIC = {0: "L", 1: "L", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "RGB"}
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
@@ -58,16 +61,17 @@ def to_srgb(file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: 
     file.seek(0)
     try:
         if image_kind(file.read(SIGNATURE_BYTES)) == "TIFF":
-            opened = with_first_page(file, find_tiff_image(file, frame, name).page)
-        else:
-            opened = file
+            page = find_tiff_image(file, frame, name).page
+            profile, shown = page.text(_PROFILE), with_first_page(file, page)
+            eight_bits = max(page.numbers(_BITS), default=1) <= 8
+            kind = _PHOTOMETRIC.get(page.number(_INTERPRETATION, 1))
+            return _converted(shown, kind, profile, pixels) if eight_bits and profile else pixels
         file.seek(0)
-        with Image.open(opened, formats=PILLOW_FORMATS) as image:
-            profile = image.info.get("icc_profile")
-            if not profile or not _has_eight_bits(image):
-                return pixels
-            return _converted(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), pixels)
-    except UnidentifiedImageError:  # DICOM, NIfTI, or a TIFF that Pillow does not read
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
+            kind = None if image.mode.startswith(("I", "F")) or has_deep_colour(image, file) else image.mode
+            profile = image.info.get("icc_profile", b"")
+        return _converted(file, kind, profile, pixels) if profile else pixels
+    except UnidentifiedImageError:  # DICOM or NIfTI
         return pixels
     except (OSError, ValueError, ImageCms.PyCMSError) as error:
         raise InputError(
@@ -77,24 +81,22 @@ def to_srgb(file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: 
 
 
 def _converted(
-    image: Image.Image, profile: ImageCms.ImageCmsProfile, pixels: NDArray[np.uint8]
+    file: BinaryIO, mode: str | None, content: bytes, pixels: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
+    """Convert pixels by the profile `content`. None: the profile says nothing about these pixels."""
+    if mode in (None, "LAB"):  # Lab was converted to sRGB when it was read
+        return pixels
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
     space = _SPACES.get(profile.profile.xcolor_space)
-    if space is None or (space == "CMYK") != (image.mode == "CMYK"):
-        raise ValueError(f"it is for {profile.profile.xcolor_space.strip()}, the image is {image.mode}")
+    if space is None or (space == "CMYK") != (mode == "CMYK"):
+        raise ValueError(f"it is for {profile.profile.xcolor_space.strip()}, the image is {mode}")
     if space == "CMYK":  # `pixels` were made from CMYK without the profile
-        image.load()
-        source = Image.fromarray(turn_upright(np.asarray(image), exif_orientation(image)), "CMYK")
+        file.seek(0)
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
+            image.load()
+            numbers = turn_upright(np.asarray(image), exif_orientation(image))
+        source = Image.fromarray(numbers, "CMYK")
     else:
         source = Image.fromarray(pixels).convert(space)
     done: Any = ImageCms.profileToProfile(source, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     return np.array(done)
-
-
-def _has_eight_bits(image: Image.Image) -> bool:
-    if image.mode.startswith(("I", "F")):
-        return False
-    if image.format == "TIFF":
-        bits: Any = image.tag_v2.get(258, 1)  # type: ignore[attr-defined]
-        return int(max(bits)) <= 8 if isinstance(bits, tuple) else int(bits) <= 8
-    return not any(";16" in str(part[3]) for part in getattr(image, "tile", ()))

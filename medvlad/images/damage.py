@@ -11,15 +11,16 @@ of the time of decoding. docs/reliability.md says how much of the damage it find
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from PIL import Image
-
+from medvlad._util.validate import import_extra
 from medvlad.images.dicom import is_dicom_file
-from medvlad.images.tiff_pages import find_tiff_image, with_first_page
+from medvlad.images.dicom_file import open_dicom
+from medvlad.images.dicom_pixels import count_frames, encapsulated_frame
+from medvlad.images.frames import max_frames
+from medvlad.images.tiff_pages import find_tiff_image
 
 try:
     from medvlad.images._jpeg import damage as jpeg_damage
@@ -37,11 +38,9 @@ ON_DAMAGE = ("warn", "raise", "skip")
 
 _JPEG = b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_TIFF_COMPRESSION, _TIFF_TABLES = 259, 347
-_TIFF_PARTS = ((273, 279), (324, 325))  # offsets and sizes of strips, and of tiles
+_COMPRESSION, _TABLES = 259, 347  # tags of TIFF
+_PARTS = ((273, 279), (324, 325))  # offsets and sizes of strips, and of tiles
 _JPEG_IN_TIFF = 7
-_PIXEL_DATA = b"\xe0\x7f\x10\x00"
-_ELEMENT_HEADER = 12  # bytes: tag, VR, two unused bytes, length
 
 
 def find_damage(file: BinaryIO, path: Path, frame: int | None) -> str:
@@ -71,7 +70,12 @@ def find_damage(file: BinaryIO, path: Path, frame: int | None) -> str:
     if start.startswith(_JPEG):
         return jpeg_damage(file.read())
     try:
-        streams = _in_tiff(file, frame) if start in _TIFF else _in_dicom(file, path, frame or 0)
+        if start in _TIFF:
+            streams = _in_tiff(file, frame)
+        elif is_dicom_file(path, file):
+            streams = _in_dicom(file, frame or 0)
+        else:
+            return ""
         return next(filter(None, map(jpeg_damage, streams)), "")
     except Exception:  # the image was decoded in spite of it, so this says nothing about its pixels
         return ""
@@ -95,34 +99,24 @@ def damage_sentence(name: str, reason: str) -> str:
 
 def _in_tiff(file: BinaryIO, frame: int | None) -> Iterator[bytes]:
     """Yield the JPEG data of each strip or tile of an image, with the tables that all of them share."""
-    page = find_tiff_image(file, frame, "the image").page
-    with Image.open(with_first_page(file, page), formats=("TIFF",)) as image:
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        if tags.get(_TIFF_COMPRESSION) != _JPEG_IN_TIFF:
-            return
-        tables = bytes(tags.get(_TIFF_TABLES, b""))[:-2]  # without the end marker
-        for offsets, sizes in _TIFF_PARTS:
-            for offset, size in zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=True):
-                file.seek(offset)
-                part = file.read(size)
-                yield tables + part[2:] if tables else part
+    page = find_tiff_image(file, frame, "").page
+    if page.number(_COMPRESSION, 1) != _JPEG_IN_TIFF:
+        return
+    tables = page.text(_TABLES)[:-2]  # without the end marker
+    for offsets, sizes in _PARTS:
+        for offset, size in zip(page.numbers(offsets), page.numbers(sizes), strict=True):
+            file.seek(offset)
+            part = file.read(size)
+            yield tables + part[2:] if tables else part
 
 
-def _in_dicom(file: BinaryIO, path: Path, frame: int) -> Iterator[bytes]:
+def _in_dicom(file: BinaryIO, frame: int) -> Iterator[bytes]:
     """Yield the JPEG data of a frame of a DICOM file."""
-    if not is_dicom_file(path, file):
+    pydicom = import_extra("pydicom", "medical", "DICOM")
+    opened = open_dicom(pydicom, file)
+    if opened.pixels_at is None or opened.n_bytes is not None:  # not compressed
         return
-    import pydicom
-
-    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-    syntax = header.file_meta.TransferSyntaxUID
-    if not syntax.is_compressed or syntax.is_deflated:
-        return
-    if not file.read(_ELEMENT_HEADER).startswith(_PIXEL_DATA):
-        return
-    n_frames = int(header.get("NumberOfFrames") or 1)
-    begin = file.tell()
-    data = pydicom.encaps.get_frame(file, frame, number_of_frames=n_frames)
-    file.seek(begin, os.SEEK_SET)
+    n_frames = count_frames(pydicom, opened, max_frames())
+    data = encapsulated_frame(pydicom, opened, frame, n_frames)
     if data.startswith(_JPEG):
         yield data

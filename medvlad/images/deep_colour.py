@@ -108,9 +108,9 @@ def _decoded(kind: str, file: BinaryIO) -> NDArray[Any]:
     codecs = import_extra("imagecodecs", "medical", f"{kind} of 16 bits")
     file.seek(0)
     content = file.read()
-    if kind == "PNG":
-        return np.asarray(codecs.png_decode(essential_png(content)))
-    return np.asarray(codecs.jpeg2k_decode(content))
+    return np.asarray(
+        codecs.png_decode(essential_png(content)) if kind == "PNG" else codecs.jpeg2k_decode(content)
+    )
 
 
 def _ppm(image: Image.Image, file: BinaryIO) -> NDArray[Any]:

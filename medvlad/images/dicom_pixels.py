@@ -30,7 +30,7 @@ from medvlad._util.validate import InputError, MissingExtraError, import_extra
 from medvlad.images.dicom_file import DicomFile
 from medvlad.images.dicom_stream import Stream, describe
 
-__all__ = ["count_frames", "decode_frame", "stated_frames"]
+__all__ = ["count_frames", "decode_frame", "encapsulated_frame", "stated_frames"]
 
 _ITEM = 0xFFFEE000
 _HEADER_BYTES = 1 << 12  # of a compressed frame that are read to recognise it
@@ -241,16 +241,36 @@ def _is_low(cells: NDArray[Any], bits: int, top: int) -> bool:
     return used >> bits == 0 and used & ((1 << (top + 1 - bits)) - 1) != 0
 
 
-def _encapsulated(
-    pydicom: ModuleType, opened: DicomFile, index: int, n_frames: int, name: str
-) -> tuple[NDArray[Any], Stream]:
-    """Return the stored numbers of a compressed frame, and what the frame says about itself."""
+def encapsulated_frame(pydicom: ModuleType, opened: DicomFile, index: int, n_frames: int) -> bytes:
+    """Return the compressed data of a frame.
+
+    Parameters
+    ----------
+    pydicom : module
+    opened : DicomFile
+        A file whose `n_bytes` is None.
+    index : int
+        Number of the frame, from 0.
+    n_frames : int
+        Result of `count_frames`.
+    """
     header = opened.header
     opened.file.seek(opened.pixels_at or 0)
     extended = None
     if header.get("ExtendedOffsetTable") and header.get("ExtendedOffsetTableLengths"):
         extended = (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths)
-    frame = pydicom.encaps.get_frame(opened.file, index, number_of_frames=n_frames, extended_offsets=extended)
+    frame: bytes = pydicom.encaps.get_frame(
+        opened.file, index, number_of_frames=n_frames, extended_offsets=extended
+    )
+    return frame
+
+
+def _encapsulated(
+    pydicom: ModuleType, opened: DicomFile, index: int, n_frames: int, name: str
+) -> tuple[NDArray[Any], Stream]:
+    """Return the stored numbers of a compressed frame, and what the frame says about itself."""
+    header = opened.header
+    frame = encapsulated_frame(pydicom, opened, index, n_frames)
     stream = describe(frame)
     if stream is None:
         syntax = opened.syntax

@@ -110,6 +110,7 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     return [frame_name(file, frame)]
 
 
+@reads_file
 def frames_of_file(file: Path) -> list[Path]:
     """List the images of a file whose own name may end in ``#N``.
 
@@ -203,8 +204,8 @@ def load_image(
         If the file is missing, a folder, unreadable, empty, not an image, corrupt or truncated, or exceeds a
         limit of :mod:`medvlad.images.read`. If it is an animation, or holds several images and none is named.
         If it is of a format or encoding that is not read, or that needs the extra medical; the message names
-        it. If it holds NaN or infinity, or less than 2 x 2 pixels. If an array has another dtype or shape. If
-        JPEG data is damaged and ``on_damage="raise"``. If a colour profile cannot be used and
+        it. If it holds NaN or infinity, or less than 2 x 2 pixels. If an array has another dtype or shape.
+        If JPEG data is damaged and ``on_damage="raise"``. If a colour profile cannot be used and
         ``colour_profile="srgb"``.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
