@@ -11,6 +11,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad import VLAD, BagOfWords, CNNDescriptors, Descriptors, GlobalPool, SpatialTiles, WideLinearSVC
 from medvlad._util.validate import InputError
+from medvlad.encoders.recipe import VectorPCA
 from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evidence, overlay, spread
 from medvlad.extraction.weights import find_weights
 
@@ -262,3 +263,13 @@ def test_maps_with_a_common_scale_have_the_same_colour_for_the_same_value():
     assert drawn[1][0] > drawn[0][0] + 20
     alone = np.asarray(overlay(pixels, weak))[100, -5]
     np.testing.assert_array_equal(alone, drawn[1])
+
+
+def test_evidence_is_complete_if_whitening_was_cut_at_the_rank(rng):
+    x = descriptors_of(rng, empty=False)[:6]
+    twice = Descriptors.from_list([image for image in x for _ in range(2)])
+    steps = make_pipeline(VLAD(3, random_state=0), VectorPCA(8, whiten=True), Normalizer(), WideLinearSVC())
+    with pytest.warns(UserWarning, match="components vary"):
+        steps.fit(twice, np.arange(len(twice)) // 2 % 2)
+    found = evidence(x, *[step for _, step in steps.steps])
+    np.testing.assert_allclose(found.decision()[:, 0], steps.decision_function(x), atol=1e-5)

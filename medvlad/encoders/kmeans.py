@@ -383,6 +383,8 @@ def _rows_and_weights(
     weights = check_weights(sample_weight, len(given.values))
     if given.weights is not None:
         weights = weights * (given.weights > 0)
+    if len(weights) and not weights.any():
+        raise InputError("every sample weight is zero (sample_weight), so no descriptor counts: give others")
     x = given.to_host().values
     check_finite(x)  # descriptors from a GPU have not been checked before
     return x[weights > 0], weights[weights > 0]

@@ -215,9 +215,9 @@ class _WideForm(_Form):
             if not np.isfinite(self._g).all():
                 raise InputError(_TOO_LARGE)
             self._along = along
-            self._gram = np.asfortranarray(np.multiply.outer(self._constant * along, self._constant * along))
-        for columns, block in blocks(x, 1, GRAM_BLOCK, shift=self._mean):
-            block -= np.multiply.outer(along, self._direction[columns])
+            # R R^T is the product of the centred rows without their part along the direction.
+            self._gram = np.asfortranarray(-np.multiply.outer(along, along))
+        for _, block in blocks(x, 1, GRAM_BLOCK, shift=self._mean):
             self._gram = add_product(self._gram, block, outer=True)
 
     @property
