@@ -175,17 +175,7 @@ class Experiment:
             raise InputError(
                 f"the layout {layout} already defines the patients: leave the pattern for patients out"
             )
-        if self.positive is not None:
-            if len(dataset.class_names) != 2:
-                raise InputError(
-                    f"positive={self.positive!r} needs a data set with two classes, this one has "
-                    f"{len(dataset.class_names)}: leave it out"
-                )
-            check_choice(self.positive, "the positive class", dataset.class_names)
-        if self.adapt_threshold and not has_two_class_test(dataset):
-            raise InputError(
-                "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
-            )
+        _check_for_two_classes(self, dataset)
         return dataset
 
     def check_encodings(self, encodings: Sequence[str]) -> None:
@@ -338,6 +328,21 @@ class Experiment:
 
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
+
+
+def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
+    """Raise InputError if a setting for two classes does not fit the data set."""
+    if experiment.positive is not None:
+        if len(dataset.class_names) != 2:
+            raise InputError(
+                f"positive={experiment.positive!r} needs a data set with two classes, this one has "
+                f"{len(dataset.class_names)}: leave it out"
+            )
+        check_choice(experiment.positive, "the positive class", dataset.class_names)
+    if experiment.adapt_threshold and not has_two_class_test(dataset):
+        raise InputError(
+            "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
+        )
 
 
 def calibration_images(dataset: ImageFolder) -> list[Path]:

@@ -56,13 +56,11 @@ class CNNDescriptors(ImageTransformer):
     Parameters
     ----------
     model : str, default="vgg19"
-        Name of a network of ``keras.applications``, in upper or lower case, such as "vgg16", "resnet50" or
-        "EfficientNetB0".
+        Name of a network of ``keras.applications``, in upper or lower case, such as "vgg16" or "resnet50".
     layer : str, default="block5_pool"
         Name of the layer whose output becomes the descriptors. A layer of shape (h, w, D) gives h * w
         descriptors of D numbers, row by row. A layer of shape (D,), such as "fc1", gives one descriptor and
-        needs ``scales=(0,)``. block5_pool exists in VGG16 and VGG19 only: for another model, give one of its
-        layers.
+        needs ``scales=(0,)``. block5_pool exists in VGG16 and VGG19 only.
     scales : int or sequence of int, default=(0,)
         Scales of the input, different integers from 0 to 10. The module docstring gives the side in pixels.
         If there are several scales, an image has the descriptors of all of them, in the given order.

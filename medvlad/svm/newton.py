@@ -24,19 +24,12 @@ segment the derivative of :math:`P` is continuous, increasing and piecewise line
 
 **The search is finite.** :math:`P` falls in each step and :math:`w` tends to the minimiser :math:`w^*`. Near
 :math:`w^*` the active set can differ from that of :math:`w^*` only in rows with :math:`y_i f_i(w^*) = 1`.
-These rows add nothing to :math:`\nabla P(w^*)`, so the Newton point of every such set is :math:`w^*` itself.
-The search therefore ends at :math:`w^*` after finitely many steps, in practice 1 to 15 (Keerthi & DeCoste,
-JMLR 6, 2005; Chapelle, Neural Computation 19, 2007).
+These rows add nothing to :math:`\nabla P(w^*)`, so the Newton point of every such set is :math:`w^*` itself
+(Keerthi & DeCoste, JMLR 6, 2005; Chapelle, Neural Computation 19, 2007).
 
 **Two forms.** The same Newton point can be computed from either of two matrices; the smaller one is used.
 
-*If n_features <= n_samples*, solve
-
-.. math::
-
-   H_A w = 2 \sum_{i \in A} C_i y_i x_i .
-
-From one step to the next, only the rows that enter or leave :math:`A` change :math:`H_A`.
+*If n_features <= n_samples*, solve :math:`H_A w = 2 \sum_{i \in A} C_i y_i x_i`. From one step to the next, only the rows that enter or leave :math:`A` change :math:`H_A`.
 
 *If n_features > n_samples*, :math:`\nabla P = 0` means that :math:`w = \sum_{i \in A} a_i x_i` with
 :math:`a_i = 2 C_i (y_i - f_i)`. With the Gram matrix :math:`G = X X^T + s^2` the scores are :math:`f = G a`,
@@ -46,8 +39,7 @@ and it remains to solve
 
    \left( G_{AA} + \mathrm{diag}(1 / 2 C_A) \right) a_A = y_A, \qquad a_i = 0 \text{ if } i \notin A .
 
-Along the segment, :math:`f` and :math:`w \cdot w' = a \cdot f'` need only :math:`G`. The weights
-:math:`w = X^T a` are formed once, at the end.
+The scores along the segment need only :math:`G`. The weights :math:`w = X^T a` are formed at the end.
 
 **Offsets.** If all rows share a large offset, :math:`G` loses the digits in which they differ. The second
 form therefore splits off the direction of the mean. Let :math:`h e` be the mean of the rows, with their

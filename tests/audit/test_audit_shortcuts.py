@@ -173,7 +173,7 @@ def test_a_border_that_predicts_the_class_at_about_0_8_is_a_warning(rng, tmp_pat
             ImageDraw.Draw(image).rectangle((0, 0, SIDE - 1, SIDE - 1), outline=(60, 90, 30), width=4)
         return image
 
-    one = findings(audited(write_set(tmp_path, rng, make=make)))["shortcut_border"]
+    one = findings(audited(write_set(tmp_path, rng, n=40, make=make)))["shortcut_border"]
     assert 0.75 < one["balanced_accuracy"] < 0.88
     assert one["balanced_accuracy_ci95"][0] < 0.75
     assert one["severity"] == "warning"

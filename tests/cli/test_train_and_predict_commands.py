@@ -227,6 +227,7 @@ def test_show_prints_the_card_of_a_model(run, vlad_model):
         "images": "images",
         "n_images": 12,
         "n_skipped": 0,
+        "n_damaged": 0,
         "seed": 0,
         "encode": "vlad3",
         "C": 1.0,
