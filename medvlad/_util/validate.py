@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -246,7 +246,9 @@ def check_local(path: str | os.PathLike[str], name: str) -> Path:
     return Path(path)
 
 
-def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
+def check_output_file(
+    path: str | os.PathLike[str], what: str, *, may_replace: Callable[[Path], bool] | None = None
+) -> Path:
     """Return `path` if a file can be written there.
 
     Call it before long work, so that a wrong path is found before the result is lost.
@@ -257,12 +259,14 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
         File to be written. It may exist.
     what : str
         Kind of file, such as "model". Error messages use it.
+    may_replace : callable or None, default=None
+        Whether an existing file is of this kind, so that it may be replaced. None: any file may be.
 
     Raises
     ------
     InputError
-        If `path` is a URL, a folder, a device or a pipe, its folder does not exist, or writing is not
-        permitted.
+        If `path` is a URL, a folder, a device or a pipe, its folder does not exist, writing is not permitted,
+        or it is a file of another kind.
     """
     target = check_local(path, f"the {what}")
     if target.is_dir():
@@ -273,6 +277,10 @@ def check_output_file(path: str | os.PathLike[str], what: str) -> Path:
         raise InputError(f"the folder {target.parent} for the {what} does not exist: create it first")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise InputError(f"the {what} {target} cannot be written: check permissions or choose another place")
+    if may_replace is not None and target.exists() and not may_replace(target):
+        raise InputError(
+            f"{target} exists and is no {what}, so it is not replaced: choose another name, or remove it"
+        )
     return target
 
 

@@ -34,10 +34,10 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.extraction.weights import check_weights
     from medvlad.models.model_file import check_readable, load_model
-    from medvlad.models.onnx_export import export_onnx
+    from medvlad.models.onnx_export import export_onnx, is_exported
 
     check_readable(model)
-    check_output_file(output, "ONNX model")
+    check_output_file(output, "ONNX model", may_replace=is_exported)
     if weights is not None:
         check_weights(weights)
     start_keras()

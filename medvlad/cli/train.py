@@ -61,12 +61,13 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
 
     If DIR has the folders train/ and test/, only train/ is used.
     """
-    from medvlad._util.validate import check_output_file
+    from medvlad._util.validate import check_output_file, check_outside
     from medvlad.experiment import Experiment
     from medvlad.extraction.keras_startup import start_keras
-    from medvlad.models.model_file import save_model
+    from medvlad.models.model_file import is_model_file, save_model
 
-    replaced = check_output_file(output, "model").exists()
+    replaced = check_output_file(output, "model", may_replace=is_model_file).exists()
+    check_outside(output, "--output", directory)
     check_store(settings["store"], directory)
     encodings = encodings_of(settings)
     experiment = Experiment(**settings_of(settings))

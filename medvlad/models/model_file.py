@@ -54,6 +54,8 @@ _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", 
 #: Values of parameters that older files do not have.
 _OLDER = {"colour_profile": "ignore"}
 
+_BEGINNING = 4096  # bytes that tell a model file
+
 #: Exceptions that an invalid header can cause.
 _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -142,6 +144,13 @@ def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> 
             f"the model {path} was trained on descriptors, so it does not accept images: "
             "load it in Python with medvlad.load_model and give it descriptors"
         )
+
+
+def is_model_file(path: Path) -> bool:
+    """Return whether a file begins like a model file. It may be damaged."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING)
+    return beginning[8:9] == b"{" and b"medvlad" in beginning
 
 
 def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,16 @@ __all__ = ["export_onnx"]
 _MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet, which VGG's preprocessing subtracts
 
 Inputs = dict[str, tuple[Any, ...]]
+
+
+def is_exported(path: Path) -> bool:
+    """Return whether a file is an ONNX model that `export_onnx` wrote."""
+    onnx = import_extra("onnx", "onnx", "ONNX export")
+    try:
+        model = onnx.load_model(str(path), load_external_data=False)
+    except Exception:  # the parser raises exceptions of its own
+        return False
+    return bool(model.producer_name == "medvlad")
 
 
 def export_onnx(pipeline: Pipeline, path: str | os.PathLike[str], *, from_features: bool = False) -> Inputs:

@@ -29,7 +29,8 @@ These rows add nothing to :math:`\nabla P(w^*)`, so the Newton point of every su
 
 **Two forms.** The same Newton point can be computed from either of two matrices; the smaller one is used.
 
-*If n_features <= n_samples*, solve :math:`H_A w = 2 \sum_{i \in A} C_i y_i x_i`. From one step to the next, only the rows that enter or leave :math:`A` change :math:`H_A`.
+*If n_features <= n_samples*, solve :math:`H_A w = 2 \sum_{i \in A} C_i y_i x_i`. From one step to
+the next, only the rows that enter or leave :math:`A` change :math:`H_A`.
 
 *If n_features > n_samples*, :math:`\nabla P = 0` means that :math:`w = \sum_{i \in A} a_i x_i` with
 :math:`a_i = 2 C_i (y_i - f_i)`. With the Gram matrix :math:`G = X X^T + s^2` the scores are :math:`f = G a`,

@@ -235,6 +235,31 @@ def test_show_prints_the_card_of_a_model(run, vlad_model):
     }
 
 
+@pytest.mark.parametrize("command", ["train", "export"])
+def test_a_file_of_another_kind_is_not_replaced(run, images, vlad_model, tmp_path, command):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    picture = tmp_path / "a.png"
+    picture.write_bytes(next(images.rglob("*.png")).read_bytes())
+    before = picture.read_bytes()
+    words = ["train", images, "--output", picture] if command == "train" else ["export", vlad_model, picture]
+    status, _, error = run(*words)
+    assert (status, "is not replaced" in error) == (2, True)
+    assert picture.read_bytes() == before
+
+
+def test_an_export_does_not_replace_its_model(run, vlad_model):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    before = vlad_model.read_bytes()
+    status, _, error = run("export", vlad_model, vlad_model)
+    assert (status, "is no ONNX model" in error) == (2, True)
+    assert vlad_model.read_bytes() == before
+
+
+def test_a_model_among_the_images_is_refused(run, images):
+    status, _, error = run("train", images, "--output", images / "train" / "m.medvlad")
+    assert (status, "choose a folder outside" in error) == (2, True)
+
+
 def test_a_folder_is_no_model(run, tmp_path):
     pytest.importorskip("onnx", reason="needs the extra onnx")
     status, _, error = run("export", tmp_path, tmp_path / "model.onnx")
