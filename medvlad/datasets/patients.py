@@ -102,6 +102,11 @@ def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> Pa
     -------
     Patients or None
         None: no image has a patient, and no file has several images.
+
+    Raises
+    ------
+    InputError
+        If `pattern` matches no image.
     """
     if pattern is None:
         names = {image.relative: _known_patient(image) for image in found}
@@ -110,10 +115,9 @@ def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> Pa
         names = {image.relative: _searched_patient(image.relative, pattern) for image in found}
         patients = {relative: (name, "pattern") for relative, name in names.items() if name}
         if not patients:
-            _log.warning(
-                "group_pattern=%r matches no image, for example not %r: no patient groups are used",
-                pattern.pattern,
-                found[0].relative,
+            raise InputError(
+                f"`group_pattern` {pattern.pattern!r} matches no file, for example not "
+                f"{found[0].relative!r}: correct it, or leave it out"
             )
     _warn_of_doubtful_names(
         found, {one: patient for one, (patient, how) in patients.items() if how in FROM_NAMES}

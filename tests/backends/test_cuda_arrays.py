@@ -78,6 +78,7 @@ def test_descriptors_on_the_gpu_can_be_joined(gpu, three_images):
     np.testing.assert_array_equal(joined.to_host().values, x)
 
 
+@pytest.mark.filterwarnings("ignore:k-means has not come to rest")
 def test_kmeans_starts_from_centres_on_the_gpu(gpu, three_images):
     _, _, c, d = three_images
     started = mv.KMeansCodebook(8, init=gpu.asarray(c), max_iter=3)

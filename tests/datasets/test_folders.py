@@ -376,10 +376,9 @@ def test_a_group_pattern_replaces_the_known_names(tmp_path):
     assert set(groups.values()) == {"x", "y"}
 
 
-def test_a_group_pattern_that_matches_nothing_is_logged(tmp_path, caplog):
-    assert groups_of(tmp_path, "a/1.png", "b/1.png", pattern=r"(case\d+)") is None
-    assert "matches no image" in caplog.text
-    assert "a/1.png" in caplog.text
+def test_a_group_pattern_that_matches_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"matches no file, for example not 'a/1\.png'"):
+        groups_of(tmp_path, "a/1.png", "b/1.png", pattern=r"(case\d+)")
 
 
 def test_an_empty_group_is_not_a_patient(tmp_path):

@@ -206,10 +206,21 @@ def run(run, monkeypatch):
 
 LIGHT = ["--model", "light", "--layer", "x", "--weights", "imagenet"]
 COMMANDS = {
-    "evaluate": ["evaluate", "images", *LIGHT, "--encode", "avg", "--folds", "2", "--out", "out"],
+    "evaluate": [
+        "evaluate",
+        "images",
+        *LIGHT,
+        "--encode",
+        "avg",
+        "--folds",
+        "2",
+        "--out",
+        "out",
+        "--overwrite",
+    ],
     "extract": ["extract", "images", *LIGHT, "--store", "new store"],
     "train": ["train", "images", *LIGHT, "--encode", "avg", "-o", "model"],
-    "audit": ["audit", "images", "--out", "out"],
+    "audit": ["audit", "images", "--out", "out", "--overwrite"],
 }
 
 

@@ -23,6 +23,7 @@ def trials(what, *arguments):
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},  # of tests/support
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)[what]

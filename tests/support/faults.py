@@ -4,6 +4,8 @@ python tests/support/faults.py kill FOLDER N SEED        N times: start, kill (S
 python tests/support/faults.py interrupt FOLDER N SEED   N times: start a command, stop it by a signal
 python tests/support/faults.py memory FOLDER             each work under several limits of memory
 
+PYTHONPATH must name the folder tests.
+
 Heavy modules are imported once, and each trial is a fork. A light network replaces the real one: it computes
 means of blocks. The program prints one line of JSON. The first broken promise ends it with an AssertionError.
 """
