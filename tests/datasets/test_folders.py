@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.folders import refusal, relative, touch
 
+from medvlad import InputError
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS, load_mit_indoor
 
