@@ -181,10 +181,21 @@ def interrupt(folder, n, seed):
     network = ["--model", "light", "--layer", "x", "--weights", "imagenet", "--store", store]
     commands = [
         ["extract", images, *network],
-        ["evaluate", images, *network, "--encode", "vlad3", "--folds", "2", "--out", folder / "out"],
+        [
+            "evaluate",
+            images,
+            *network,
+            "--encode",
+            "vlad3",
+            "--folds",
+            "2",
+            "--out",
+            folder / "out",
+            "--overwrite",
+        ],
         ["train", images, *network, "--encode", "avg", "-o", folder / "model"],
         ["store", "gc", store],
-        ["audit", images, "--out", folder / "audit"],
+        ["audit", images, "--out", folder / "audit", "--overwrite"],
     ]
     words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "stopped by"}
     for number in words:
