@@ -68,7 +68,7 @@ def choose_encoding(
     Parameters
     ----------
     descriptors, labels, groups, folds, random_state
-        See :func:`medvlad.evaluation.cross_validation.inner_folds`.
+        See `inner_folds` of :mod:`medvlad.evaluation.cross_validation`.
     encoders : dict of str to estimator
         Encodings by name, the cheapest first. They are cloned before they are fitted.
     classifier : WideLinearSVC
@@ -86,7 +86,7 @@ def choose_encoding(
     ------
     InputError
         If there is no encoding, or for the reasons given in
-        :func:`medvlad.evaluation.cross_validation.inner_folds`.
+        `inner_folds` of :mod:`medvlad.evaluation.cross_validation`.
     """
     if not encoders:
         raise InputError("there is no encoding to choose from: name at least one")

@@ -14,8 +14,7 @@ and Sicre, CNNs for medical image transfer learning + VLAD aggregation.
 The first call that needs the network builds it. A pickled estimator does not contain the network.
 
 Several threads may share one estimator. Its attributes describe the call that ended last. A thread gets the
-report of its own call from :meth:`CNNDescriptors.transform_with_report` and
-:meth:`CNNDescriptors.extract_with_report`.
+report of its own call from `transform_with_report` and `extract_with_report`.
 
 This module holds the estimator. :mod:`medvlad.extraction.network` builds the network,
 :mod:`medvlad.extraction.engines` chooses the engine that runs it, :mod:`medvlad.extraction.batches` forms
