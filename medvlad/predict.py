@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError
-from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -93,7 +93,7 @@ def predict_images(
             "scores": dict(zip(classes, map(float, decision[i]), strict=True)),
         }
         if i in damaged:
-            prediction["damaged"] = damaged[i] if names is None else names.reason(damaged[i], path)
+            prediction["damaged"] = damaged[i] if names is None else names.reason(damaged[i], path, DAMAGED)
         predictions.append(prediction)
     if explain is not None:
         seen = [i for i in range(len(paths)) if i not in skipped]

@@ -277,7 +277,7 @@ def check_output_file(
         raise InputError(f"the folder {target.parent} for the {what} does not exist: create it first")
     if not os.access(target if target.exists() else target.parent, os.W_OK):
         raise InputError(f"the {what} {target} cannot be written: check permissions or choose another place")
-    if may_replace is not None and target.exists() and not may_replace(target):
+    if may_replace is not None and target.exists() and target.stat().st_size and not may_replace(target):
         raise InputError(
             f"{target} exists and is no {what}, so it is not replaced: choose another name, or remove it"
         )

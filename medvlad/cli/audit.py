@@ -57,13 +57,15 @@ def audit(
     from medvlad.report.audit import audit_page
 
     if out is not None:
-        make_output_folder(out, "--out", directory, results=["audit.json", "audit.html"], overwrite=overwrite)
+        # With pseudonyms the folder must be empty, whatever --overwrite says.
+        replaced = overwrite or anonymise or anonymise_key is not None
+        make_output_folder(out, "--out", directory, results=["audit.json", "audit.html"], overwrite=replaced)
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
     experiment = Experiment(
         layout=layout, group_pattern=group_pattern, unknown_patients=unknown_patients, seed=seed
     )
-    dataset = load_dataset(experiment, directory)
+    dataset = load_dataset(experiment, directory, anonymise=names is not None)
     found = audit_images(dataset, random_state=seed, n_threads=threads, names=names)
     if names is not None and anonymise_key is not None:
         names.write(anonymise_key)

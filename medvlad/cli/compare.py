@@ -47,14 +47,16 @@ def compare(first: Path, second: Path, encode: tuple[str | None, str | None], as
 
     FIRST and SECOND are folders that 'medvlad evaluate --out' has written.
     """
+    from medvlad.datasets.describe import patients_in_words
     from medvlad.evaluation.compare_runs import compare_runs
 
     found = compare_runs(first, second, encodings=encode)
     if as_json:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
-    patients = found["n_patients"]
-    drawn = "over images" if patients is None else f"by patient ({patients} patients)"
+    counts = {"n_groups": found["n_patients"], "n_known_patients": found["n_known_patients"]}
+    patients = patients_in_words(counts)
+    drawn = "over images" if patients is None else f"by patient ({patients})"
     click.echo(f"{second} against {first}, {found['n_images']} images, 95 % intervals {drawn}:")
     for name, value in found["difference"].items():
         if value is None:

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["load_dataset"]
 
 
-def load_dataset(experiment: Experiment, directory: Path) -> ImageFolder:
-    """List the images in a folder, and show examples of the patients that file names tell."""
+def load_dataset(experiment: Experiment, directory: Path, *, anonymise: bool) -> ImageFolder:
+    """List the images in a folder.
+
+    Show examples of the patients that file names tell, unless names must not be printed.
+    """
     from medvlad.datasets.describe import examples_in_words
 
     dataset = experiment.load(directory)
-    examples = examples_in_words(dataset)
+    examples = None if anonymise else examples_in_words(dataset)
     if examples is not None:
         say(examples)
     return dataset

@@ -65,7 +65,7 @@ def run_evaluation(
         make_output_folder(out, "--out", directory)
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
-        dataset = load_dataset(experiment, directory)
+        dataset = load_dataset(experiment, directory, anonymise=names is not None)
         experiment.check_encodings(encodings)
         start_keras()
         evaluation = experiment.evaluate(dataset, encodings)

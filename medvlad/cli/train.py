@@ -71,7 +71,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     check_store(settings["store"], directory)
     encodings = encodings_of(settings)
     experiment = Experiment(**settings_of(settings))
-    dataset = load_dataset(experiment, directory)
+    dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     start_keras()
     pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)

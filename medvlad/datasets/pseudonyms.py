@@ -27,7 +27,10 @@ from medvlad._util.validate import InputError, check_local
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.listing import NamesNobody
 
-__all__ = ["Pseudonyms", "anonymise_results", "anonymise_warning", "is_pseudonym"]
+__all__ = ["DAMAGED", "Pseudonyms", "anonymise_results", "anonymise_warning", "is_pseudonym"]
+
+DAMAGED = "its JPEG data is damaged"
+"""Reason of a damaged image, without names."""
 
 _LEFT_OUT = "(left out)"
 _KEY_BYTES = 32
@@ -79,8 +82,8 @@ class Pseudonyms:
         found = [names[pseudonym] for names in self._names.values() if pseudonym in names]
         return found[0] if found else None
 
-    def reason(self, text: str, name: str) -> str:
-        """Return why an image was left out, with its pseudonym instead of its name.
+    def reason(self, text: str, name: str, otherwise: str = "it cannot be read") -> str:
+        """Return why an image was left out or is damaged, with its pseudonym instead of its name.
 
         Parameters
         ----------
@@ -88,20 +91,22 @@ class Pseudonyms:
             Reason, as an error gives it.
         name : str
             Path of the image.
+        otherwise : str, default="it cannot be read"
+            Reason without names.
 
         Returns
         -------
         str
-            "it cannot be read" if `text` does not hold the whole name, or still holds a part of it after the
+            `otherwise` if `text` does not hold the whole name, or still holds a part of it after the
             replacement. The former happens with copies of an image: only one is read, and the reason names
             that one.
         """
         if name not in text and repr(name) not in text:
-            return "it cannot be read"
+            return otherwise
         text = text.replace(repr(name), self.image(name)).replace(name, self.image(name))
         parts = (Path(name).name, Path(name).stem.partition("#")[0])
         # A name of one letter is found in any sentence. Then the whole reason is dropped, to be safe.
-        return "it cannot be read" if any(part and part in text for part in parts) else text
+        return otherwise if any(part and part in text for part in parts) else text
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the key and the table to a file that only this user can read.
@@ -168,10 +173,13 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
         Results of :class:`medvlad.experiment.Evaluation`.
     names : Pseudonyms
     """
-    for kind in ("skipped", "damaged"):
+    for kind, otherwise in (("skipped", "it cannot be read"), ("damaged", DAMAGED)):
         results[kind] = sorted(
             (
-                {"image": names.image(one["image"]), "reason": names.reason(one["reason"], one["image"])}
+                {
+                    "image": names.image(one["image"]),
+                    "reason": names.reason(one["reason"], one["image"], otherwise),
+                }
                 for one in results[kind]
             ),
             key=lambda one: one["image"],

@@ -21,6 +21,7 @@ from medvlad._util.validate import InputError, import_extra
 from medvlad._util.versions import versions
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.damaged_images import damaged_key
 from medvlad.extraction.network import import_keras
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.writer import FLUSH_SECONDS
@@ -278,11 +279,13 @@ class Extraction:
             image = given[position][0]
             told.add(image.key)
             made.skipped.append((image.index, self._renamed(reason, given)))
+        (section,) = DescriptorStore(folder / "store").sections()
         for position, reason in report.damaged:
             image = given[position][0]
-            told.add(image.key)
-            made.damaged.append((image.index, self._renamed(reason, given)))
-        (section,) = DescriptorStore(folder / "store").sections()
+            # Otherwise the worker's file has other content than the client's, which may be sound.
+            if image.key in section or damaged_key(image.key) in section:
+                told.add(image.key)
+                made.damaged.append((image.index, self._renamed(reason, given)))
         made.unseen += [i.index for i, _ in given if i.key not in section and i.key not in told]
         made.shards = [file.read_bytes() for file in sorted(section.path.glob("*.shard"))]
         return made

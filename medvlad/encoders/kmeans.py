@@ -381,8 +381,6 @@ def _rows_and_weights(
     if sample_weight is None:
         return given.counted().values, None
     weights = check_weights(sample_weight, len(given.values))
-    if len(weights) and not weights.any():
-        raise InputError("every sample_weight is zero: give a weight above 0 to some descriptors")
     if given.weights is not None:
         weights = weights * (given.weights > 0)
     if len(weights) and not weights.any():

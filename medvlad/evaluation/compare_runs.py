@@ -75,14 +75,17 @@ def compare_runs(
     one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
     _check_same_images(first, second, one, other)
     labels = np.array([one.class_names.index(name) for name in one.truth])
+    patients = [who or in_other for who, in_other in zip(one.patients, other.patients, strict=True)]
+    n_known = len(set(filter(None, patients)))
     groups = None
-    if any(one.patients):
+    if n_known:
         # An image of an unknown patient is a patient of its own.
-        groups = np.array([who or f"image {i}: {one.images[i]}" for i, who in enumerate(one.patients)])
+        groups = np.array([who or f"image {i}: {one.images[i]}" for i, who in enumerate(patients)])
     warn_of_small_classes(labels, groups, one.class_names)
     return {
         "n_images": len(one.images),
         "n_patients": None if groups is None else len(set(groups.tolist())),
+        "n_known_patients": n_known if n_known else None,
     } | compare(labels, one.decision, other.decision, groups=groups)
 
 
@@ -111,6 +114,12 @@ def _check_same_images(
             raise InputError(
                 f"image {image!r} has the true class {truth!r} in {first} and {other_truth!r} in {second}: "
                 "compare runs on the same data set"
+            )
+    for image, patient, other_patient in zip(one.images, one.patients, other.patients, strict=True):
+        if patient and other_patient and patient != other_patient:
+            raise InputError(
+                f"image {image!r} has another patient in {first} than in {second}: evaluate both runs with "
+                "the same patients"
             )
 
 

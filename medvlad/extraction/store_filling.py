@@ -35,7 +35,7 @@ from medvlad.store.writer import ShardWriter
 
 __all__ = ["Filled", "fill_and_read", "fill_section", "section_settings"]
 
-_PREPROCESSING = 1  # increased if the same image and settings would give other descriptors
+_PREPROCESSING = 2  # increased if the same image and settings would give other descriptors
 
 Extract = Callable[[Sequence[int]], Iterator[Batch]]
 

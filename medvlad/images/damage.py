@@ -11,6 +11,7 @@ of the time of decoding. docs/reliability.md says how much of the damage it find
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +33,8 @@ except ImportError:  # as for the native backend: a checkout that was not built 
 
 
 __all__ = ["ON_DAMAGE", "damage_sentence", "find_damage", "jpeg_damage"]
+
+_MOST_SHARED = 16 << 20  # bytes of a TIFF that are read more than once
 
 ON_DAMAGE = ("warn", "raise", "skip")
 """What may be done with a damaged image of a data set."""
@@ -103,6 +106,10 @@ def _in_tiff(file: BinaryIO, frame: int | None) -> Iterator[bytes]:
     if page.number(_COMPRESSION, 1) != _JPEG_IN_TIFF:
         return
     tables = page.text(_TABLES)[:-2]  # without the end marker
+    sizes_of_parts = [size for _, sizes in _PARTS for size in page.numbers(sizes)]
+    # Strips may share tables and overlap, so the work can exceed the size of the file by far.
+    if len(tables) * len(sizes_of_parts) + sum(sizes_of_parts) > file.seek(0, os.SEEK_END) + _MOST_SHARED:
+        return
     for offsets, sizes in _PARTS:
         for offset, size in zip(page.numbers(offsets), page.numbers(sizes), strict=True):
             file.seek(offset)

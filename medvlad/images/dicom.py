@@ -197,7 +197,8 @@ def read_dicom(
         size = int(header.get("Rows") or 0), int(header.get("Columns") or 0)
         # Counting takes long if a file has many frames, so it is left out for a frame that must exist.
         n_frames = stated_frames(opened)
-        if frame is None or n_frames == 1 or frame >= n_frames:
+        # pydicom finds a compressed frame only if it is told how many there are.
+        if frame is None or n_frames == 1 or frame >= n_frames or opened.n_bytes is None:
             n_frames = _n_frames(pydicom, opened, path)
     except InputError:
         raise

@@ -302,7 +302,7 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
             file = opened if content is None else content.file
             pixels = _from_open_file(file, path, frame, name)
             reason = find_damage(file, path, frame)
-            if colour_profile == "srgb":
+            if colour_profile == "srgb" and _kind(file, path) not in ("DICOM", "NIfTI"):
                 pixels = to_srgb(file, frame, pixels, name)
             damage = damage_sentence(name, reason) if reason else ""
             if content is None:

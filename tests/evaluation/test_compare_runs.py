@@ -64,9 +64,21 @@ def test_two_runs_are_compared_as_their_decisions_are(tmp_path, values, patients
     order = np.argsort([f"{i}.png" for i in range(40)])
     columns = [np.column_stack([-v, v])[order] for v in values]
     groups = np.array([f"p{i // 2}" for i in range(40)])[order] if patients else None
-    assert found == {"n_images": 40, "n_patients": 20 if patients else None} | compare(
+    n = 20 if patients else None
+    assert found == {"n_images": 40, "n_patients": n, "n_known_patients": n} | compare(
         order % 2, *columns, groups=groups
     )
+
+
+def test_patients_of_either_run_count(tmp_path, values):
+    known, unknown = (run(tmp_path / str(i), v, patients=i == 0) for i, v in enumerate(values))
+    assert compare_runs(known, unknown)["n_known_patients"] == 20
+    assert compare_runs(unknown, known)["n_known_patients"] == 20
+
+
+def test_other_patients_of_an_image_are_refused(runs):
+    edit(table(runs), ",0.png,p0,", ",0.png,p7,")
+    refused(runs, "another patient", "'0.png'")
 
 
 def test_an_image_without_a_patient_is_a_patient_of_its_own(tmp_path, values):
