@@ -317,13 +317,17 @@ def _stack_size(page: TiffDirectory, file: BinaryIO, name: str, *, is_alone: boo
     return 1
 
 
+_MOST_DESCRIBED = 1 << 16  # bytes
+
+
 def _described_images(page: TiffDirectory, is_alone: bool) -> int:
     """Return the number of images that the description of ImageJ or tifffile claims."""
     text = page.text(DESCRIPTION).rstrip(b"\0")
     if text.startswith(b"ImageJ=") and is_alone:
         found = re.search(rb"^images=(\d{1,12})\s*$", text, re.MULTILINE)
         return int(found[1]) if found else 1
-    if not text.startswith(b"{"):
+    # Many pages may share one long description, so only a short one is parsed.
+    if not text.startswith(b"{") or len(text) > _MOST_DESCRIBED:
         return 1
     try:
         described: Any = json.loads(text)
