@@ -297,6 +297,22 @@ def test_more_frames_than_stated_are_all_used_and_logged(tmp_path, caplog, four,
             load_image(path)
 
 
+@pytest.mark.parametrize("stated", [2, 3])
+def test_excess_frames_without_marks_of_their_end_are_right(tmp_path, four, stated):
+    """RLE, without an offset table: only the number of frames tells which fragments belong to a frame."""
+    frames = []
+    for frame in four:
+        single = image_of(frame)
+        single.file_meta = pydicom.dataset.FileMetaDataset()
+        single.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        single.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        frames += pydicom.encaps.generate_frames(single.PixelData, number_of_frames=1)
+    path = tmp_path / "a.dcm"
+    write_frames(path, frames, pydicom.uid.RLELossless, image_of(four, NumberOfFrames=stated))
+    for i, frame in enumerate(four):
+        np.testing.assert_array_equal(grey(f"{path}#{i}"), frame)
+
+
 @pytest.mark.parametrize("padding", [1, 2, 7, 28])
 def test_padding_is_no_frame(tmp_path, caplog, four, padding):
     data = image_of(four[0])
