@@ -1,9 +1,10 @@
-"""The command `medvlad`, also ``python -m medvlad``. A signal to stop prints one line; a second ends all.
+"""The command `medvlad`, also ``python -m medvlad``. One signal stops it cleanly; a second ends it at once.
 
 The signals are SIGINT (Ctrl-C), SIGTERM (a batch system, a container) and SIGHUP (a closed terminal). A
 signal that is ignored stays ignored. Python's own handler is not enough in three situations:
 
-- A second KeyboardInterrupt could stop the clean-up half-way. The second signal is the operating system's.
+- A second KeyboardInterrupt could stop the clean-up half-way. So Python does not handle the second signal:
+  the operating system ends the process.
 - Python prints and forgets a KeyboardInterrupt in a callback, such as ``__del__``. It is raised again.
 - An extension module turns a KeyboardInterrupt in its import into an ImportError. Many callers then take the
   module for one that is not installed. The signal therefore waits until the import ends, at most one second.

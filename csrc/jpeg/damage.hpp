@@ -3,11 +3,14 @@
 // JPEG has no checksum, but few random bits are a valid stream. The Huffman codes of all scans are read, and
 // these rules of ITU-T T.81 are checked:
 //
-//     every code exists; no run of zeros goes beyond the last coefficient; differences and coefficients have
-//     at most 11 and 10 bits; no DC coefficient is larger than 8-bit samples can make it, and in sequential
-//     coding no block of coefficients; blocks that end together do not reach beyond the end; restart markers
-//     come in their places; and the last code ends within the last byte before the next marker, filled up
-//     with equal bits.
+//     - Every code exists.
+//     - No run of zeros goes beyond the last coefficient of its block.
+//     - DC differences have at most 11 bits, and AC coefficients at most 10.
+//     - No DC coefficient is larger than 8-bit samples can give. In sequential coding, this is also checked
+//       for the norm of each block.
+//     - A code that ends several blocks does not end more blocks than are left.
+//     - Restart markers are in their places.
+//     - The last code ends in the last byte before the next marker. The unused bits of that byte are equal.
 //
 // Checked are sequential and progressive Huffman coding of 8 bits: SOF0, SOF1 and SOF2. Other JPEG files are
 // not checked, and errors of headers are left to the decoder.

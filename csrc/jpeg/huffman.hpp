@@ -44,7 +44,7 @@ class Bits {
     if (n_ >= 8) throw Damage{"its data does not end where its last block ends"};
     const std::uint64_t ones = (std::uint64_t{1} << n_) - 1;
     const std::uint64_t left = held_ & ones;
-    if (left != 0 && left != ones) throw Damage{"its last byte holds other bits than filling"};
+    if (left != 0 && left != ones) throw Damage{"the unused bits of the last byte of a scan are not equal"};
     return at_;
   }
 

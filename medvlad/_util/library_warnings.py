@@ -1,7 +1,7 @@
-"""Warnings of the libraries that read images: the log names the file, and has each one once a file.
+"""Log the warnings of the libraries that read images, with the name of the file, once for each file.
 
 Pillow warns through Python's warnings, tifffile and nibabel through loggers of their own. None of them names
-the file, because they get it opened. So the functions that read a file tell which one it is::
+the file, because they get an open file. So the functions that read a file record its path::
 
     @reads_file
     def read(path, ...): ...
@@ -9,7 +9,7 @@ the file, because they get it opened. So the functions that read a file tell whi
     handler.addFilter(LibraryWarnings())
 
 Only a process that belongs to medvlad changes where warnings go: the command line. In other programs Python's
-warnings stay as they are. pydicom is never heard, because it quotes headers, see
+warnings stay as they are. Warnings of pydicom are never logged, because they quote headers, see
 :func:`medvlad.images.dicom.quiet_pydicom`.
 """
 

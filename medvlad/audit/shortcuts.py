@@ -32,8 +32,8 @@ is 0 for guessing and 1 for perfect decisions. Whether there is a finding is dec
 which says nothing about the subject. The other features show a little of it, so they need 0.25. For example,
 the corners of kitchens and bathrooms differ: on photographs of rooms the lower end was 0.11.
 
-How severe a finding is, is decided by the balanced accuracy itself: it is a warning from a skill of 0.25 on
-for *file*, and of 0.5 for the others. With two classes, these are balanced accuracies of 0.63 and 0.75.
+The balanced accuracy itself decides the severity. A finding is a warning if its skill is at least 0.25 for
+*file*, and at least 0.5 for the others. With two classes, these are balanced accuracies of 0.63 and 0.75.
 *bytes* is never a warning, because a busier picture takes more bytes.
 
 The same classifier, trained to tell training from test images *within* one class, shows whether the two parts

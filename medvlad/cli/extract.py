@@ -65,8 +65,9 @@ def extract(
     If the command is stopped, the same command continues.
     """
     from medvlad.datasets.folders import list_images
-    from medvlad.extraction.cnn_descriptors import CNNDescriptors, check_parameters
+    from medvlad.extraction.cnn_descriptors import CNNDescriptors
     from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.parameters import check_parameters
     from medvlad.store.store import DescriptorStore
 
     check_store(store, directory)

@@ -36,7 +36,8 @@ __all__ = ["train"]
     cloup.option(
         "--encode",
         metavar="NAME,...",
-        help="Encoding: avg, max, gem, vlad64, ... Of several, the best in inner cross-validation.  "
+        help="Encoding: avg, max, gem, vlad64, ... Of several, the first unless another is clearly "
+        "better.  "
         "[default: avg,vlad64; with --preset best: vlad64]",
     ),
     options.MODEL,

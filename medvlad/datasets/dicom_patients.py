@@ -10,8 +10,8 @@
 - *Names of files* are joined to an ID if the ID has the same number ("patient7" and 7), or if all files of
   that name with an ID have the same one.
 
-Whoever is joined wrongly makes a group too large, which wastes data. Whoever is divided leaks into the test
-part. So in doubt this module joins, and says how many were joined.
+If two patients are joined by mistake, a group is too large, which wastes data. If one patient is divided,
+the same patient may be in training and in test. So in doubt this module joins, and logs the number.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _usable_ids(files: Mapping[Path, DicomFile]) -> dict[Path, str]:
         rest = set()
     if nobody:
         _log.warning(
-            "%d DICOM files have a PatientID that stands for nobody, or the same one in all classes, as "
-            "anonymisation leaves it. Their StudyInstanceUID is used instead, so a patient with several "
+            "%d DICOM files have a PatientID that stands for nobody, or the same one in all classes, "
+            "probably after anonymisation. Their StudyInstanceUID is used instead, so a patient with several "
             "studies counts several times. If file names tell the patients, use `group_pattern`",
             len(nobody),
         )

@@ -181,8 +181,8 @@ def _warn_of_doubtful_names(found: list[ListedImage], patients: Mapping[str, str
         return
     example = in_all[0] if in_all else min(classes)
     _log.warning(
-        "the patients that file names tell may be none: %d images have %d patients, such as %s, and "
-        f"{why}. If they are no patients, give the right part of the names with `group_pattern`",
+        "the patients found in file names may be wrong: %d images have %d patients, such as %s, and "
+        f"{why}. If these are not patients, give the right part of the names with `group_pattern`",
         len(patients),
         len(classes),
         example,

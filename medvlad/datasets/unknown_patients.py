@@ -1,8 +1,8 @@
-"""What happens to images whose patient is not known, while that of other images is.
+"""Keep, refuse or drop images without a known patient.
 
 Such images are dangerous. If they count as patients of their own, a patient's images may be both in training
-and in test. If they are dropped, the data set changes, and often one class more than another. So both are
-told, with numbers by class and kind of file.
+and in test. If they are dropped, the data set changes, and often one class more than another. In both cases
+a warning gives the numbers by class and kind of file.
 """
 
 from __future__ import annotations

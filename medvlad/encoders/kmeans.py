@@ -384,7 +384,7 @@ def _rows_and_weights(
     if given.weights is not None:
         weights = weights * (given.weights > 0)
     if len(weights) and not weights.any():
-        raise InputError("every sample weight is zero (sample_weight), so no descriptor counts: give others")
+        raise InputError("all sample_weight are zero: give a weight above 0 to some descriptors")
     x = given.to_host().values
     check_finite(x)  # descriptors from a GPU have not been checked before
     return x[weights > 0], weights[weights > 0]

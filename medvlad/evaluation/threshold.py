@@ -20,8 +20,8 @@ method cannot prove this. It refuses a threshold unless
   in BIC (positive evidence by Kass & Raftery, JASA 1995; :mod:`medvlad.evaluation.single_population`);
 - they are separate: :math:`(\mu_1 - \mu_0) / \sqrt{(\sigma_0^2 + \sigma_1^2) / 2} > 2` (Ashman, Bird & Zepf,
   Astronomical Journal 1994);
-- each holds at least 10 % of the images, by its weight :math:`\pi` and by the threshold. Of a rare class the
-  threshold would follow the tail of the other.
+- each holds at least 10 % of the images, by its weight :math:`\pi` and by the threshold. If one class is
+  rarer, the threshold would follow the tail of the other class.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "ExtractionReport", "check_parameters", "input_side"]
+__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
@@ -105,8 +105,8 @@ class CNNDescriptors(ImageTransformer):
     Attributes
     ----------
     skipped_, damaged_ : list of (int, str)
-        Index and reason of each image that the last call of `transform` or `extract` skipped, and that it
-        used although it is damaged.
+        Index and reason of each image of the last call of `transform` or `extract`. `skipped_`: images that
+        were skipped. `damaged_`: images that were used although they are damaged.
     n_extracted_ : int
         Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport

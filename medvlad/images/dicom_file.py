@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["DicomFile", "Encoding", "UnsupportedSyntaxError", "begins_like_dicom", "open_dicom"]
+__all__ = ["DicomFile", "Encoding", "UnsupportedSyntaxError", "begins_like_dicom", "open_dicom", "raw_text"]
 
 _PREAMBLE = 128
 _MAGIC = b"DICM"
@@ -227,18 +227,18 @@ def _swap_words(data: Any) -> None:
 
 def _tidy_photometric(header: Any) -> None:
     """Write PhotometricInterpretation as the standard does: files have it in lower case or with blanks."""
-    text = _raw_text(header, "PhotometricInterpretation")
+    text = raw_text(header, "PhotometricInterpretation")
     if text:
         header.PhotometricInterpretation = text.upper().replace("PALETTE_COLOR", "PALETTE COLOR")
 
 
 def _uid(pydicom: ModuleType, data: Any, keyword: str) -> Any:
     """Return a UID, or None."""
-    text = _raw_text(data, keyword)
+    text = raw_text(data, keyword)
     return pydicom.uid.UID(text) if text else None
 
 
-def _raw_text(data: Any, keyword: str) -> str:
+def raw_text(data: Any, keyword: str) -> str:
     """Return the text of an element as it is stored: pydicom would quote an invalid one in a warning."""
     element = data.get_item(keyword)
     value = b"" if element is None else element.value or b""

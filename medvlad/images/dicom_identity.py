@@ -15,6 +15,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from medvlad.images.dicom_file import raw_text
+
 __all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of"]
 
 IDENTITY_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID")
@@ -71,7 +73,7 @@ def identity_of(header: Any) -> DicomIdentity:
     written = str(header.get("PatientID") or "")
     issuer = str(header.get("IssuerOfPatientID") or "")
     accession = _folded(str(header.get("AccessionNumber") or ""))
-    study = _raw_text(header, "StudyInstanceUID")
+    study = raw_text(header, "StudyInstanceUID")
     folded = _folded(written)
     return DicomIdentity(
         patient=_digest(f"patient {folded} ") if folded else None,
@@ -115,10 +117,3 @@ def _digest(text: str) -> str:
 def _stands_for_nobody(folded: str) -> bool:
     word = re.sub(r"[\W_]", "", folded)
     return word in _STANDS_FOR_NOBODY or _BEGINS_LIKE_NOBODY.fullmatch(word) is not None
-
-
-def _raw_text(header: Any, name: str) -> str:
-    """Return the text of an element as it is stored: pydicom would quote an invalid UID in a warning."""
-    element = header.get_item(name)
-    value = b"" if element is None else element.value or b""
-    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else str(value).strip()

@@ -15,8 +15,8 @@ clipped to 0..255 and rounded. The file names one of three functions:
 
 If a file has several windows, the first one is used. A VOI LUT is preferred to a window. Without both, the
 minimum and maximum of the frame become 0 and 255, as in other images of more than 8 bits. MONOCHROME1 is
-inverted. Padding is found in the stored numbers (:mod:`medvlad.images.dicom_padding`). It counts in no range,
-and is black whatever the steps are. So a picture has the same grey levels in every encoding.
+inverted. Padding is found in the stored numbers (:mod:`medvlad.images.dicom_padding`). Minimum and maximum
+ignore it, and it always becomes black. So a picture has the same grey levels in every encoding.
 
 A header can be wrong. These cases are logged as warnings:
 

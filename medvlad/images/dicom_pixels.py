@@ -166,7 +166,7 @@ def decode_frame(
         return cells
     if not colour:
         kind = _photometric(opened)
-        known = kind if kind in _RETIRED else "that its header names"  # other text may identify somebody
+        known = kind if kind in _RETIRED else "in PhotometricInterpretation"  # other text may name a person
         raise InputError(f"{name} has colours of the kind {known}, which is not supported: convert it to RGB")
     stated = int(header.get("BitsStored") or bits)
     if stated < bits and int(cells.max()) < 1 << stated:  # whole cells were compressed

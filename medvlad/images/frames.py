@@ -82,7 +82,7 @@ def warn_of_namesake(file: Path, frame: int) -> None:
     namesake = frame_name(file, frame)
     if namesake.exists():
         _log.warning(
-            "%s means image %d of %s, but a file of that name exists too: rename it, or call it %s#0",
+            "%s means image %d of %s, but a file of that name exists too: to read that file, use %s#0",
             *(namesake, frame, file.name, namesake),
         )
 

@@ -1,4 +1,4 @@
-"""Map numbers to grey levels from 0 to 255, and keep an image from becoming one colour without a word.
+"""Map numbers to grey levels from 0 to 255, and warn if a header turns an image into one colour.
 
 Headers can be wrong. A window, a lookup table, a palette or a display range that belongs to other data turns
 a picture into one colour. `keep_contrast` is the check for it. Every reader calls it after its last step.
@@ -42,8 +42,7 @@ def stretch(values: NDArray[Any], name: str, *, inverted: bool = False) -> NDArr
     InputError
         If a value is not finite, or if the range is too large or too small to be scaled.
     """
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinite pixels: repair them or convert it to 16-bit integers")
+    check_finite(values, name)
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.zeros(values.shape, np.uint8)

@@ -63,9 +63,8 @@ class InspectedFile:
     images : list of Path
         Its images. Empty: it is none that can be read.
     kind : str
-        "DICOM", `WITHOUT_IMAGE`, "NIfTI" or the ending of an image, such as "
-        "".png". For an unread image its ending or format. Empty:
-        the file is no image.
+        "DICOM", `WITHOUT_IMAGE`, "NIfTI" or the ending of an image, such as ".png". For an unread image:
+        its ending or format. Empty: the file is not an image.
     identity : DicomIdentity or None
         Digests of the patient of a DICOM file.
     """

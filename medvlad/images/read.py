@@ -14,8 +14,8 @@ The content of a file tells its format, except that NIfTI is known by its name. 
 faithfully is refused with its name: a wrong pixel is worse than a missing one.
 
 A file may hold several images: frames of DICOM, pages of TIFF, slices of NIfTI. ``FILE#N`` is image N of a
-file, counted from 0, and may be used wherever the path of an image is expected. It means that even if a file
-is literally called so; a warning is logged then, and the other file is called ``FILE#N#0``.
+file, counted from 0, and may be used wherever the path of an image is expected. If another file has the
+literal name ``FILE#N``, a warning is logged. Use ``FILE#N#0`` for that other file.
 :mod:`medvlad.images.tiff_pages` says which pages of a TIFF are images.
 
 A small file can be made to fill the memory when it is decoded. These limits are checked before decoding:
@@ -300,9 +300,10 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
         with path.open("rb") as opened:
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file
-            pixels = _from_open_file(file, path, frame, name)
+            kind = _kind(file, path)
+            pixels = _from_open_file(file, path, kind, frame, name)
             reason = find_damage(file, path, frame)
-            if colour_profile == "srgb" and _kind(file, path) not in ("DICOM", "NIfTI"):
+            if colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
                 pixels = to_srgb(file, frame, pixels, name)
             damage = damage_sentence(name, reason) if reason else ""
             if content is None:
@@ -325,8 +326,9 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
         raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
 
 
-def _from_open_file(file: BinaryIO, path: Path, frame: int | None, name: str) -> NDArray[np.uint8]:
-    kind = _kind(file, path)
+def _from_open_file(
+    file: BinaryIO, path: Path, kind: str | None, frame: int | None, name: str
+) -> NDArray[np.uint8]:
     read: Callable[..., NDArray[np.uint8]] | None = {"DICOM": read_dicom, "NIfTI": read_nifti}.get(kind or "")
     if read is None:
         return _decode(file, kind, frame, name)

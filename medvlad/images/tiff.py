@@ -305,8 +305,8 @@ def _read_with_tifffile(file: BinaryIO, image: TiffImage, stored: _Encoding, nam
     what = f"{name} is a TIFF of {stored}"
     if any(importlib.util.find_spec(module) is None for module in ("imagecodecs", "tifffile")):
         raise InputError(
-            f"{what}, and Pillow cannot read all of that: pip install 'medvlad[medical]', or convert it to "
-            "8 bits or to grey of 16 bits"
+            f"{what}, which Pillow cannot read without loss: pip install 'medvlad[medical]', or convert it "
+            "to 8 bits or to grey of 16 bits"
         )
     tifffile = import_extra("tifffile", "medical", "TIFF")
     try:

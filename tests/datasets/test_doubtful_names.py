@@ -77,4 +77,4 @@ def test_few_patients_that_are_in_all_classes_are_told(tmp_path, caplog):
     ],
 )
 def test_plausible_patients_are_not_doubted(tmp_path, caplog, names):
-    assert "may be none" not in told(tmp_path, caplog, names)
+    assert "may be wrong" not in told(tmp_path, caplog, names)
