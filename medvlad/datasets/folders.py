@@ -64,6 +64,16 @@ class ImageFolder:
         Kind of each file: "DICOM", "NIfTI" or an ending such as ".png". None: not recorded.
     left_out : mapping of str to mapping of str to int
         Number of files in formats that are not read, by class and ending. They are not in `paths`.
+    task : {"classes", "labels", "regression"}
+        What is to be predicted. "classes": one class an image, `labels`. "labels": several labels, any number
+        of which an image may have. "regression": numbers. The last two are in `targets`, and then
+        `class_names` are the names of its columns and `labels` are zeros.
+    targets : ndarray of shape (n, n_targets), float64, or None
+        0 or 1 for each label, or numbers. NaN: not known. None for "classes".
+    sites : ndarray of shape (n,), str, or None
+        Site of each image, such as a hospital. None: the sites are not known.
+    covariates : mapping of str to ndarray of shape (n,), str
+        Other facts about each image, such as sex or device, by name. "" if not known.
     """
 
     paths: list[Path]
@@ -74,6 +84,10 @@ class ImageFolder:
     patient_sources: NDArray[np.str_] | None = None
     kinds: NDArray[np.str_] | None = None
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    task: str = "classes"
+    targets: NDArray[np.float64] | None = None
+    sites: NDArray[np.str_] | None = None
+    covariates: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -105,6 +119,9 @@ class ImageFolder:
             splits=taken(self.splits),
             patient_sources=taken(self.patient_sources),
             kinds=taken(self.kinds),
+            targets=None if self.targets is None else self.targets[index],
+            sites=taken(self.sites),
+            covariates={name: values[index] for name, values in self.covariates.items()},
         )
 
     def subset(self, split: str | None) -> ImageFolder:

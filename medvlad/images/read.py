@@ -300,11 +300,16 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
         with path.open("rb") as opened:
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file
-            kind = _kind(file, path)
-            pixels = _from_open_file(file, path, kind, frame, name)
-            reason = find_damage(file, path, frame)
-            if colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
-                pixels = to_srgb(file, frame, pixels, name)
+            try:
+                kind = _kind(file, path)
+                pixels = _from_open_file(file, path, kind, frame, name)
+                reason = find_damage(file, path, frame)
+                if colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
+                    pixels = to_srgb(file, frame, pixels, name)
+            except Exception:
+                if content is not None:
+                    content.check_unchanged(name)  # half of a new content often looks damaged
+                raise
             damage = damage_sentence(name, reason) if reason else ""
             if content is None:
                 return ReadImage(pixels, damage=damage)

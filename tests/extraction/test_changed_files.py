@@ -207,6 +207,19 @@ def test_a_file_that_is_written_to_after_it_is_hashed_gives_no_wrong_pixels(
         np.testing.assert_array_equal(found.pixels, pixels)
 
 
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("size", ["large"])
+def test_a_large_file_that_is_cut_after_it_is_hashed_has_changed_and_is_not_damaged(
+    tmp_path, monkeypatch, rng, name, size, limit
+):
+    """A decoder that fails on the new bytes must not hide that they are new."""
+    image = KINDS[name](tmp_path / name, rng)
+    content = (tmp_path / name).read_bytes()
+    after_hashing(monkeypatch, lambda: (tmp_path / name).write_bytes(content[: len(content) // 2]))
+    with pytest.raises(InputError, match=f"{name}.* has changed while it was read"):
+        read_image(image, hashed=True)
+
+
 def test_a_damaged_entry_under_the_new_key_is_replaced(tmp_path, network, monkeypatch, rng):
     """The new content is in the store already, and damaged there."""
     image, other = write_png(tmp_path / "a.png", rng), write_png(tmp_path / "other.png", rng)
