@@ -11,6 +11,9 @@ Data moves through the rooms of the package in one direction::
     report        HTML reports and tables
     models        a fitted pipeline as a file, or as an ONNX graph
     audit         problems of a data set
+    decisions     probabilities, prediction sets and similar images
+    bags          descriptors from elsewhere
+    classifier    one estimator from images to classes
     backends      assignment and aggregation: NumPy, C++ and CUDA
     distributed   extraction and encoding on a cluster
     cli           the command ``medvlad``
@@ -27,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medvlad._util.validate import InputError, MissingExtraError
     from medvlad.backends import available_backends
+    from medvlad.classifier.image_classifier import ImageClassifier
     from medvlad.datasets.folders import load_image_folder
     from medvlad.descriptors.ragged import Descriptors
     from medvlad.encoders.bag_of_words import BagOfWords
@@ -51,6 +55,7 @@ _ROOM = {
     "Descriptors": "descriptors",
     "FisherVector": "encoders",
     "GlobalPool": "encoders",
+    "ImageClassifier": "classifier",
     "InputError": "_util.validate",
     "KMeansCodebook": "encoders",
     "MissingExtraError": "_util.validate",
@@ -75,6 +80,7 @@ __all__ = [
     "Descriptors",
     "FisherVector",
     "GlobalPool",
+    "ImageClassifier",
     "InputError",
     "KMeansCodebook",
     "MissingExtraError",

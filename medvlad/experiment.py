@@ -27,13 +27,14 @@ from medvlad._util.validate import (
 )
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
+from medvlad.classifier.image_classifier import ImageClassifier
+from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
-from medvlad.evaluation.choice import Choice, choose_encoding
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
@@ -43,14 +44,16 @@ from medvlad.extraction.data_set import extract_data_set
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
-from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images"]
+__all__ = ["Evaluation", "Experiment", "calibration_images"]
 
 logger = logging.getLogger(__name__)
 
-#: Values of C from which cross-validation chooses.
-PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+#: Fields that are parameters of the same name of :class:`medvlad.ImageClassifier`.
+_OF_CLASSIFIER = (
+    *("model", "layer", "weights", "scales", "mirror", "resize", "batch_size", "dtype", "engine", "store"),
+    *("on_error", "on_damage", "colour_profile", "recipe", "backend", "n_threads", "folds"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Experiment:
     backend, n_threads
         See :class:`medvlad.VLAD`. The extraction uses the same number of threads.
     C : float or None
-        See :class:`medvlad.WideLinearSVC`. None: chosen from :data:`medvlad.experiment.PENALTIES` by
+        See :class:`medvlad.WideLinearSVC`. None: chosen from :data:`medvlad.classifier.PENALTIES` by
         cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`.
     class_weight : dict, "balanced" or None
         See :class:`medvlad.WideLinearSVC`.
@@ -201,8 +204,9 @@ class Experiment:
         InputError
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
-        extractor = self._extractor()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        classifier = self.classifier(encodings)
+        extractor = classifier.make_network()
+        encoders = classifier.make_encoders(extractor)
         check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
@@ -219,7 +223,7 @@ class Experiment:
                 descriptors,
                 dataset,
                 encoder,
-                self._classifier(),
+                classifier.make_svm(),
                 folds=self.folds,
                 random_state=self.seed,
                 penalties=PENALTIES if self.C is None else None,
@@ -243,12 +247,13 @@ class Experiment:
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
-        """Fit a classifier with one encoding. See :meth:`train_best`, which this calls."""
-        return self.train_best(dataset, [encoding])[:3]
+        """Fit a pipeline with one encoding. See :meth:`train_best`, which this calls."""
+        classifier, skipped, n_images = self.train_best(dataset, [encoding])
+        return classifier.pipeline_, skipped, n_images
 
     def train_best(
         self, dataset: ImageFolder, encodings: Sequence[str]
-    ) -> tuple[Pipeline, list[dict[str, str]], int, Choice]:
+    ) -> tuple[ImageClassifier, list[dict[str, str]], int]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
         Parameters
@@ -260,74 +265,42 @@ class Experiment:
 
         Returns
         -------
-        pipeline : sklearn.pipeline.Pipeline
-            Predicts class names from image paths or arrays. Its extractor has no store, so predicting does
-            not add new images to the training store.
+        classifier : ImageClassifier
+            Its pipeline predicts class names from image paths or arrays. The extractor in it has no store, so
+            predicting does not add new images to the training store.
         skipped : list of dict
             image and reason.
         n_images : int
             Number of training images.
-        choice : Choice
-            The encoding, and how good each one was.
 
         Raises
         ------
         InputError
             If the images or settings are wrong, or a class has no usable training image.
         """
-        penalties = PENALTIES if self.C is None else None
-        extractor, classifier = self._extractor(), self._classifier()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        classifier = self.classifier(encodings)
+        extractor = classifier.make_network()
+        classifier.make_encoders(extractor)  # mistakes are found before the extraction
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
-        extractor.set_params(output="host", store=None)
         missing = absent_classes(dataset.labels, dataset.class_names)
         if missing:
             raise InputError(
                 f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
             )
-        images = descriptors, dataset.labels, dataset.groups
-        choice = choose_encoding(
-            *images, encoders, classifier, penalties=penalties, folds=self.folds, random_state=self.seed
-        )
-        classifier.set_params(C=choice.penalty)
-        encoder = encoders[choice.encoding]
-        encoded = encoder.fit_transform(descriptors)
-        classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
-        steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
-        return Pipeline(steps), skipped, len(dataset.labels), choice
+        classifier.fit_descriptors(descriptors, dataset.y, dataset.groups, network=extractor)
+        return classifier, skipped, len(dataset.labels)
 
-    def _extractor(self) -> CNNDescriptors:
-        return CNNDescriptors(
-            self.model,
-            self.layer,
-            scales=self.scales,
-            mirror=self.mirror,
-            weights=self.weights,
-            batch_size=self.batch_size,
-            dtype=self.dtype,
-            engine=self.engine,
-            n_threads=self.n_threads,
-            resize=self.resize,
-            on_error=self.on_error,
-            on_damage=self.on_damage,
-            colour_profile=self.colour_profile,
-            store=self.store,
-            output="host" if self.store is None else "store",
+    def classifier(self, encodings: Sequence[str]) -> ImageClassifier:
+        """Return the estimator that these settings describe, not fitted."""
+        return ImageClassifier(
+            **{name: getattr(self, name) for name in _OF_CLASSIFIER},
+            encode=",".join(encodings),
+            C="cv" if self.C is None else self.C,
+            class_weight=self.class_weight or "none",
+            random_state=self.seed,
         )
-
-    def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
-        layout: dict[str, Any] = {}
-        if self.recipe.tiles:
-            extractor.build()
-            layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
-        return self.recipe.encoder(
-            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **layout
-        )
-
-    def _classifier(self) -> WideLinearSVC:
-        return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
@@ -375,7 +348,7 @@ def _check_settings(experiment: Experiment) -> None:
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
     get_backend(experiment.backend)
-    check_parameters(experiment._extractor())
+    check_parameters(experiment.classifier([]).make_network())
 
 
 def _result(
@@ -397,7 +370,7 @@ def _result(
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
     parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
     chosen_c = {"C": "cv"} if experiment.C is None else {}
-    parameters |= {"classify": experiment._classifier().get_params() | chosen_c}
+    parameters |= {"classify": experiment.classifier([name]).make_svm().get_params() | chosen_c}
     described = {"encode": name, "scales": list(experiment.scales), "parameters": _plain(parameters)}
     return described | found
 

@@ -8,8 +8,9 @@ from support.folders import touch
 from support.striped_images import small_experiment, write_striped_images
 
 from medvlad import Descriptors, InputError
+from medvlad.classifier import PENALTIES, ImageClassifier
 from medvlad.encoders.recipe import Recipe
-from medvlad.experiment import PENALTIES, Experiment, calibration_images
+from medvlad.experiment import Experiment, calibration_images
 from medvlad.extraction.cnn_descriptors import ExtractionReport
 
 
@@ -188,6 +189,6 @@ class UnreadableExtractor:
 def test_training_without_images_of_a_class_is_refused(two_classes, monkeypatch, part, message):
     experiment = Experiment()
     dataset = experiment.load(two_classes)
-    monkeypatch.setattr(Experiment, "_extractor", lambda self: UnreadableExtractor(part))
+    monkeypatch.setattr(ImageClassifier, "make_network", lambda self: UnreadableExtractor(part))
     with pytest.raises(InputError, match=message):
         experiment.train(dataset, "avg")

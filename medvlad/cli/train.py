@@ -65,7 +65,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     from medvlad._util.validate import check_output_file, check_outside
     from medvlad.experiment import Experiment
     from medvlad.extraction.keras_startup import start_keras
-    from medvlad.models.model_file import is_model_file, save_model
+    from medvlad.models.model_file import is_model_file
 
     replaced = check_output_file(output, "model", may_replace=is_model_file).exists()
     check_outside(output, "--output", directory)
@@ -75,25 +75,24 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     start_keras()
-    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
+    classifier, skipped, n_images = experiment.train_best(dataset, encodings)
+    choice, damaged = classifier.choice_, classifier.pipeline_[0].damaged_
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
         "n_skipped": len(skipped),
-        "n_damaged": len(pipeline.steps[0][1].damaged_),
+        "n_damaged": len(damaged),
         "seed": experiment.seed,
-        "encode": choice.encoding,
-        "C": float(pipeline.steps[-1][1].C),
         "class_weight": experiment.class_weight,
     }
     if len(choice.balanced_accuracy) > 1:
         card["inner_balanced_accuracy"] = choice.balanced_accuracy
-    save_model(pipeline, output, card=card)
+    classifier.save(output, card=card)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
-    list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
+    list_damaged([{"image": "", "reason": reason} for _, reason in damaged])
     return list_skipped(skipped)
 
 

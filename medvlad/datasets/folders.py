@@ -92,6 +92,11 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def y(self) -> NDArray[Any]:
+        """What is to be predicted: the class name of each image, or `targets` for the other tasks."""
+        return np.array(self.class_names)[self.labels] if self.targets is None else self.targets
+
     def take(self, indices: Sequence[int] | NDArray[Any]) -> ImageFolder:
         """Return the images at `indices`, in that order, with the same `class_names`.
 

@@ -223,6 +223,8 @@ def test_show_prints_the_card_of_a_model(run, vlad_model):
     assert status == 0
     found = json.loads(printed)
     assert found["classes"] == ["lying", "upright"]
+    parameters = found["card"].pop("parameters")
+    assert (parameters["model"], parameters["encode"]) == ("mobilenetv2", found["card"]["encode"])
     assert found["card"] == {
         "images": "images",
         "n_images": 12,

@@ -1,0 +1,89 @@
+"""Which places of an image a decision comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.pipeline import Pipeline
+
+from medvlad._util.validate import InputError
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.decision import decision_columns
+
+__all__ = ["ExplainedImage", "explain_images"]
+
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """What a decision about one image rests on.
+
+    Attributes
+    ----------
+    label : class label
+        The class that the evidence is for.
+    decision : float
+        Decision value of that class.
+    evidence : ndarray of float64, shape (H, W)
+        Evidence of each place for the class. Negative numbers are evidence against it. With an encoder
+        without signed power, the sum and the bias of the SVM add up to `decision`.
+    picture : PIL.Image.Image
+        The image, the map beside it, and a colour bar.
+    """
+
+    label: Any
+    decision: float
+    evidence: NDArray[np.float64]
+    picture: Image.Image
+
+
+def explain_images(
+    pipeline: Pipeline, images: Any, descriptors: Descriptors | StoredDescriptors, label: Any
+) -> list[ExplainedImage]:
+    """Do the work of :meth:`medvlad.ImageClassifier.explain`.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        Fitted, with a network as its first step.
+    images : sequence of paths and arrays, n
+    descriptors : Descriptors or StoredDescriptors, n
+        Descriptors of these images.
+    label : class label or None
+        Class that the evidence is for. None: the predicted class of each image.
+
+    Returns
+    -------
+    list of ExplainedImage
+
+    Raises
+    ------
+    InputError
+        If the pipeline has no network, or there is no such class.
+    """
+    network, classes = pipeline[0], pipeline.classes_
+    if not isinstance(network, CNNDescriptors):
+        raise InputError("this classifier was fitted on descriptors: use medvlad.explain.evidence for them")
+    if label is not None and label not in classes:
+        raise InputError(f"there is no class {label!r}: use one of {', '.join(map(str, classes))}")
+    decision = decision_columns(pipeline[1:].decision_function(descriptors))
+    columns = decision.argmax(axis=1)
+    if label is not None:
+        columns[:] = int(np.flatnonzero(classes == label)[0])
+    steps = [step for _, step in pipeline.steps[1:]]
+    maps = []
+    for i, column in enumerate(columns):
+        own = descriptors[i : i + 1]
+        in_memory = own.load() if isinstance(own, StoredDescriptors) else own
+        maps.append(evidence_map(network, steps, in_memory, int(column)))
+    largest = largest_evidence(maps)
+    return [
+        ExplainedImage(classes[column], float(values[column]), one, evidence_picture(image, one, largest))
+        for image, column, values, one in zip(images, columns, decision, maps, strict=True)
+    ]

@@ -1,0 +1,282 @@
+"""One estimator from images to classes.
+
+It puts the steps together that are described elsewhere::
+
+    images --CNNDescriptors--> descriptors --encoder--> vectors --WideLinearSVC--> classes
+
+and chooses the encoding and C inside the training images if it is asked to. The commands `train` and
+`evaluate` use the same steps through :class:`medvlad.experiment.Experiment`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from medvlad._util.validate import InputError
+from medvlad.classifier.explained_image import ExplainedImage, explain_images
+from medvlad.classifier.fitting import fit_steps
+from medvlad.classifier.parameters import (
+    OF_NETWORK,
+    check_classes_left,
+    checked_columns,
+    for_card,
+    from_card,
+)
+from medvlad.classifier.steps import ClassifierSteps
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.evaluation.choice import Choice
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.images.prefetch import as_sequence
+from medvlad.models.model_file import load_model, model_card, save_model
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.decision import decision_columns
+
+__all__ = ["ImageClassifier"]
+
+
+class ImageClassifier(ClassifierMixin, ClassifierSteps):
+    """Classify images with a frozen network, an encoding and an exact linear SVM.
+
+    Parameters
+    ----------
+    model, layer, weights : str
+        The network, see :class:`medvlad.CNNDescriptors`.
+    encode : str, default="vlad64"
+        Encoding: "avg", "max", "gem", "vlad64", "fisher64", or several joined by + to have them side by side.
+        Of several separated by commas, such as "avg,vlad64", the first is taken unless another is clearly
+        better inside the training images, see :mod:`medvlad.evaluation.choice`.
+    preset : {"paper", "best"} or None, default=None
+        Values of the parameters below that are None. None: "paper".
+    scales : int or sequence of int, or None, default=None
+        See :class:`medvlad.CNNDescriptors`. None: that of the preset, or 0.
+    recipe : Recipe or None, default=None
+        Further settings of the encoding, see :class:`medvlad.encoders.recipe.Recipe`. None: those of the
+        preset.
+    C : float, "cv" or None, default=None
+        Penalty of the SVM. "cv": chosen by cross-validation inside the training images. None: that of the
+        preset, or 1.
+    class_weight : dict, "balanced", "none" or None, default=None
+        See :class:`medvlad.WideLinearSVC`. None: that of the preset, or "none".
+    folds : int, default=5
+        Number of folds inside the training images.
+    store : path or None, default=None
+        Folder that keeps descriptors, see :class:`medvlad.CNNDescriptors`. None: they are kept in memory
+        while an image is used. Clones of a classifier, such as those of a search, share a temporary folder,
+        so that no image goes through the network twice. The folder is removed with the last of them.
+    mirror, resize, dtype, engine, batch_size, on_error, on_damage, colour_profile, progress
+        See :class:`medvlad.CNNDescriptors`. An image that `on_error` skips is left out of the training.
+        It cannot be predicted: that is an error.
+    backend, n_threads
+        See :class:`medvlad.VLAD`.
+    random_state : int, default=0
+        Seed of k-means and of the folds.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, sorted.
+    pipeline_ : sklearn.pipeline.Pipeline
+        The fitted steps. The first is the network, unless the classifier was fitted on descriptors.
+    choice_ : Choice
+        The encoding and C, see :class:`medvlad.evaluation.choice.Choice`.
+    skipped_ : list of (int, str)
+        Index and reason of each training image that was left out.
+
+    Examples
+    --------
+    >>> data = medvlad.load_image_folder("chest_xray", split="train")  # doctest: +SKIP
+    >>> classifier = medvlad.ImageClassifier("vgg16", weights="bundled")  # doctest: +SKIP
+    >>> classifier.fit(data.paths, data.y, data.groups).predict(["new.png"])  # doctest: +SKIP
+    array(['PNEUMONIA'], dtype='<U9')
+    """
+
+    classes_: NDArray[Any]
+    pipeline_: Pipeline
+    choice_: Choice
+    skipped_: list[tuple[int, str]]
+
+    def fit(self, images: Any, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Extract the images and fit the classifier.
+
+        Parameters
+        ----------
+        images : sequence of paths and arrays, Descriptors or StoredDescriptors, n
+            Files of any format that is read, pixels, or descriptors that were extracted before.
+        y : array-like of shape (n,)
+            Class of each image.
+        groups : array-like of shape (n,), or None, default=None
+            Patient of each image. Images of a patient stay in one fold when something is chosen. None: each
+            image counts as a patient of its own.
+
+        Returns
+        -------
+        ImageClassifier
+            This classifier.
+
+        Raises
+        ------
+        InputError
+            If a parameter is wrong, an image cannot be read and ``on_error="raise"``, `y` or `groups` have
+            another length, or a class has no usable image.
+        """
+        if isinstance(images, Descriptors | StoredDescriptors):
+            return self.fit_descriptors(images, y, groups)
+        images = as_sequence(images)
+        labels, patients = checked_columns(len(images), y, groups)
+        network = self.make_network()
+        self.make_encoders(network)  # mistakes are found before the extraction
+        if self.dtype == "int8":
+            network.fit(images)
+        descriptors, report = network.transform_with_report(images)
+        bad = {i for i, _ in report.skipped}
+        if bad:
+            kept = np.array([i for i in range(len(images)) if i not in bad], np.intp)
+            check_classes_left(labels, kept)
+            descriptors, labels = descriptors.take(kept), labels[kept]
+            patients = None if patients is None else patients[kept]
+        self.fit_descriptors(descriptors, labels, patients, network=network)
+        self.skipped_ = report.skipped
+        return self
+
+    def fit_descriptors(
+        self,
+        descriptors: Descriptors | StoredDescriptors,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        *,
+        network: CNNDescriptors | None = None,
+    ) -> Self:
+        """Fit the steps after the network.
+
+        Parameters
+        ----------
+        descriptors : Descriptors or StoredDescriptors, n
+        y, groups : array-like of shape (n,)
+            As in :meth:`fit`.
+        network : CNNDescriptors or None
+            The network that made the descriptors. It becomes the first step, so that images can be predicted.
+            None: descriptors are predicted.
+
+        Returns
+        -------
+        ImageClassifier
+            This classifier.
+
+        Raises
+        ------
+        InputError
+            As :meth:`fit`.
+        """
+        labels, patients = checked_columns(len(descriptors), y, groups)
+        self.pipeline_, self.choice_ = fit_steps(self, descriptors, labels, patients, network)
+        self.classes_, self.skipped_ = self.pipeline_.classes_, []
+        return self
+
+    def decision_function(self, images: Any) -> NDArray[np.float64]:
+        """Return decision values: (n,) for two classes, above 0 for the second, otherwise (n, n_classes)."""
+        descriptors = self._described(images)
+        has_network = isinstance(self.pipeline_[0], CNNDescriptors)
+        after = self.pipeline_[1:] if has_network else self.pipeline_
+        values: NDArray[np.float64] = after.decision_function(descriptors)
+        return values
+
+    def predict(self, images: Any) -> NDArray[Any]:
+        """Return the class of each image, as in `y`.
+
+        Raises
+        ------
+        InputError
+            If an image cannot be read.
+        """
+        decision = decision_columns(self.decision_function(images))
+        labels: NDArray[Any] = self.classes_[decision.argmax(axis=1)]
+        return labels
+
+    def explain(self, images: Any, label: Any = None) -> list[ExplainedImage]:
+        """Show which places of each image the decision comes from.
+
+        Parameters
+        ----------
+        images : sequence of paths and arrays
+        label : class label or None, default=None
+            Class that the evidence is for. None: the predicted class of each image.
+
+        Returns
+        -------
+        list of ExplainedImage
+            The pictures of one call share a colour scale.
+
+        Raises
+        ------
+        InputError
+            If the classifier was fitted on descriptors, or there is no such class.
+        """
+        images = as_sequence(images)
+        return explain_images(self.pipeline_, images, self._described(images), label)
+
+    def save(self, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> None:
+        """Save the fitted steps to one file, see :func:`medvlad.save_model`. Opening it runs no code."""
+        check_is_fitted(self)
+        notes = {"encode": self.choice_.encoding, "C": self.choice_.penalty, "parameters": for_card(self)}
+        save_model(self.pipeline_, path, card=notes | dict(card or {}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, weights: str | None = None) -> Self:
+        """Load a classifier that :meth:`save` or the command `train` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+        weights : str or None
+            File with the weights of the network. None: where they were when the model was trained.
+
+        Raises
+        ------
+        InputError
+            See :func:`medvlad.load_model`.
+        """
+        pipeline, card = load_model(path, weights=weights), model_card(path)["card"]
+        parameters = from_card(card, cls._get_param_names())
+        network, svm = pipeline[0], pipeline[-1]
+        if isinstance(network, CNNDescriptors):
+            parameters |= {name: getattr(network, name) for name in OF_NETWORK} | {"scales": network.scales}
+        classifier = cls(**parameters)
+        classifier.pipeline_, classifier.classes_, classifier.skipped_ = pipeline, svm.classes_, []
+        classifier.choice_ = Choice(str(card.get("encode", classifier.encode)), float(svm.C), {}, 0)
+        return classifier
+
+    def _described(self, images: Any) -> Descriptors | StoredDescriptors:
+        """Return the descriptors of images that are to be predicted."""
+        check_is_fitted(self)
+        if isinstance(images, Descriptors | StoredDescriptors):
+            return images
+        if not isinstance(self.pipeline_[0], CNNDescriptors):
+            raise InputError("this classifier was fitted on descriptors, so it needs descriptors, not images")
+        network, own = self.pipeline_[0], self.make_network()
+        kept = {"store": own.store, "output": own.output, "progress": self.progress}
+        found: Descriptors | StoredDescriptors
+        found = network.build().with_parameters(on_error="raise", **kept).transform(images)
+        return found
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "pipeline_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+    def _sk_visual_block_(self) -> Any:
+        """Return the steps, which notebooks show."""
+        if hasattr(self, "pipeline_"):
+            return self.pipeline_._sk_visual_block_()
+        return super()._sk_visual_block_()

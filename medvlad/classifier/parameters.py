@@ -1,0 +1,110 @@
+"""Parameters of an image classifier: those of the preset, checks, and the card of a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.multiclass import check_classification_targets
+
+from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
+from medvlad.encoders.recipe import PRESETS, Recipe
+
+__all__ = [
+    "OF_NETWORK",
+    "Settled",
+    "check_classes_left",
+    "checked_columns",
+    "for_card",
+    "from_card",
+    "settle",
+]
+
+#: Parameters that the network takes as they are.
+OF_NETWORK = (
+    *("model", "layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "n_threads"),
+    *("on_error", "on_damage", "colour_profile", "progress"),
+)
+#: Parameters that belong to the machine, not to the model.
+_OF_MACHINE = ("store", "weights", "progress", "n_threads", "backend", "batch_size", "engine")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Values of the parameters that the preset may set. C is None if it is chosen."""
+
+    scales: Any
+    recipe: Recipe
+    C: float | None
+    class_weight: Any
+
+
+def settle(classifier: Any) -> Settled:
+    """Check the parameters, and take those that are None from the preset."""
+    preset = PRESETS[check_choice(classifier.preset or "paper", "preset", tuple(PRESETS))]
+
+    def value(name: str, default: Any) -> Any:
+        given = getattr(classifier, name)
+        return preset.get(name, default) if given is None else given
+
+    recipe = classifier.recipe
+    if recipe is None:
+        known = {field.name for field in fields(Recipe)}
+        recipe = Recipe(**{name: one for name, one in preset.items() if name in known})
+    penalty, class_weight = value("C", 1.0), value("class_weight", None)
+    if isinstance(penalty, str):
+        check_choice(penalty, "C", ("cv",))
+    check_positive_int(classifier.folds, "folds")
+    return Settled(
+        scales=value("scales", (0,)),
+        recipe=recipe,
+        C=None if isinstance(penalty, str) else check_positive_float(penalty, "C"),
+        class_weight=None if isinstance(class_weight, str) and class_weight == "none" else class_weight,
+    )
+
+
+def checked_columns(
+    n: int, y: ArrayLike, groups: ArrayLike | None
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return `y` and `groups` as arrays, and check their lengths."""
+    labels = np.asarray(y)
+    patients = None if groups is None else np.asarray(groups)
+    for name, values in (("y", labels), ("groups", patients)):
+        if values is not None and values.shape != (n,):
+            raise InputError(f"{name} has shape {values.shape}, expected ({n},): one value an image")
+    check_classification_targets(labels)
+    return labels, patients
+
+
+def check_classes_left(labels: NDArray[Any], kept: NDArray[np.intp]) -> None:
+    """Refuse a training set in which a class has lost all of its images."""
+    missing = [str(one) for one in np.unique(labels) if one not in labels[kept]]
+    if missing:
+        raise InputError(
+            f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
+        )
+
+
+def for_card(classifier: Any) -> dict[str, Any]:
+    """Return the parameters as JSON values, for the card of a model file."""
+    parameters = {k: v for k, v in classifier.get_params(deep=False).items() if k not in _OF_MACHINE}
+    if classifier.recipe is not None:
+        parameters["recipe"] = asdict(classifier.recipe)
+    if isinstance(classifier.class_weight, dict):
+        parameters["class_weight"] = None  # its keys are class labels, which JSON would turn into text
+    if isinstance(classifier.scales, Sequence):
+        parameters["scales"] = list(classifier.scales)
+    return parameters
+
+
+def from_card(card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters that :func:`for_card` wrote, those called `names`. Empty for other cards."""
+    written = card.get("parameters")
+    known = {name: one for name, one in written.items() if name in names} if isinstance(written, dict) else {}
+    if known.get("recipe") is not None:
+        tiles = tuple((int(rows), int(columns)) for rows, columns in known["recipe"].pop("tiles", ()))
+        known["recipe"] = Recipe(**known["recipe"], tiles=tiles)
+    return known
