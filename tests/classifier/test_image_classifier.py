@@ -136,9 +136,8 @@ def test_a_saved_classifier_decides_the_same_and_knows_its_parameters(classifier
     classifier.fit(train.paths, train.y)
     classifier.save(tmp_path / "model", card={"note": "striped"})
     again = mv.ImageClassifier.load(tmp_path / "model")
-    np.testing.assert_array_equal(
-        again.decision_function(test.paths), classifier.decision_function(test.paths)
-    )
+    expected = classifier.decision_function(test.paths)
+    np.testing.assert_array_equal(again.decision_function(test.paths), expected)
     own = again.get_params()
     assert (own["recipe"], own["C"], own["encode"]) == (classifier.recipe, "cv", "vlad2")
     assert own["weights"] == classifier.weights
