@@ -75,10 +75,11 @@ def load_manifest(
     Parameters
     ----------
     table : path or DataFrame
-        CSV (separated by commas, semicolons or tabs), TSV or Parquet file, or a DataFrame of pandas or polars.
+        CSV (separated by commas, semicolons or tabs), TSV or Parquet file, or a DataFrame of pandas or
+        polars.
     image_root : path or None, default=None
-        Folder that paths are relative to. Images outside it are refused. None: the folder of the table, or the
-        current folder for a DataFrame.
+        Folder that paths are relative to. Images outside it are refused. None: the folder of the table, or
+        the current folder for a DataFrame.
     image_column, label_column, patient_column, split_column, site_column : str or None, default=None
         Names of columns. None: found by usual names.
     label_columns : sequence of str, default=()
@@ -117,11 +118,13 @@ def load_manifest(
     >>> data.class_names, data.covariates.keys()  # doctest: +SKIP
     (['benign', 'malignant'], dict_keys(['sex', 'age']))
     """
+    if isinstance(label_columns, str) or not all(isinstance(one, str) for one in label_columns):
+        raise InputError(f"label_columns must be a list of names of columns, got {label_columns!r}")
     settings = TableSettings(
         None if image_root is None else os.fspath(image_root),
         image_column,
         label_column,
-        label_columns if isinstance(label_columns, str) else tuple(label_columns),  # type: ignore[arg-type]
+        tuple(label_columns),
         patient_column,
         split_column,
         site_column,
@@ -178,9 +181,7 @@ def list_manifest(
     return find_images(read, columns.image, settings.image_root, None).paths
 
 
-def _read_splits(
-    table: Table, column: str | None
-) -> tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]:
+def _read_splits(table: Table, column: str | None) -> tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]:
     """Return split and fold of each row. One of them is None, or both are."""
     if column is None:
         return None, None
@@ -205,7 +206,8 @@ def _read_splits(
         )
     if not 2 <= len(names) <= _MANY_FOLDS:
         raise InputError(
-            f"the column {column!r} of {table.name} holds {len(names)} different values, such as {cells[0]!r}: "
+            f"the column {column!r} of {table.name} holds {len(names)} different values, such as "
+            f"{cells[0]!r}: "
             f"use train, val and test, 2 to {_MANY_FOLDS} names of folds, or another `split_column`"
         )
     _choices.info(
@@ -243,7 +245,8 @@ def _check_trained(table: Table, targets: Targets, splits: NDArray[np.str_]) -> 
     new = [i for i, label in enumerate(targets.labels.tolist()) if label not in trained]
     if new:
         raise InputError(
-            f"the label {targets.names[targets.labels[new[0]]]!r} of {table.name} has test images and no training "
+            f"the label {targets.names[targets.labels[new[0]]]!r} of {table.name} has test images "
+            "and no training "
             f"image ({rows_in_words(table, new)}): add training images or remove the rows"
         )
 

@@ -101,8 +101,6 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
         If a named column is missing or has two roles, or no column fits.
     """
     check_choice(settings.task, "task", TASKS)
-    if isinstance(settings.label_columns, str) or not all(isinstance(c, str) for c in settings.label_columns):
-        raise InputError(f"label_columns must be a list of names of columns, got {settings.label_columns!r}")
     if settings.label_column is not None and settings.label_columns:
         raise InputError("label_column and label_columns cannot be used together: leave one out")
     given: dict[str, str] = {}
@@ -183,7 +181,8 @@ def _no_column(table: Table, what: str, role: str) -> InputError:
     usual = ", ".join(_USUAL[role][:4])
     several = ", or several columns of 0 and 1 with `label_columns`" if role == "label" else ""
     return InputError(
-        f"{table.name} has no column of {what}: its columns are {_listed(table.columns)}. Name one of them with "
+        f"{table.name} has no column of {what}: its columns are {_listed(table.columns)}. Name one "
+        "of them with "
         f"`{role}_column`{several}, or call it one of {usual}"
     )
 

@@ -1,8 +1,8 @@
-"""Find the images that the rows of a table name.
+r"""Find the images that the rows of a table name.
 
 A name is a path relative to a folder, or an absolute path inside it. ``FILE`` means all images of a file, and
 ``FILE#N`` means one of them. Backslashes separate folders, as in Windows. A Windows path with a drive, such
-as ``C:\\data\\a.png``, is taken to be relative if some end of it exists in the folder.
+as ``C:\data\a.png``, is taken to be relative if some end of it exists in the folder.
 
 Files are looked for by listing folders, because a million single questions take minutes on a network drive.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ _FEW = 8  # names in a folder, up to which they are looked for one by one
 _LISTED = 10  # rows in a message
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _TRIED = 100  # rows with Windows paths, of which one must exist
-#: Endings of files that hold one picture each, so that they need not be opened.
-_ONE_PICTURE = frozenset(IMAGE_SUFFIXES) - {".tif", ".tiff"}
+#: Endings of files that are not opened, because they hold one picture, or features.
+_UNOPENED = (frozenset(IMAGE_SUFFIXES) | frozenset(FEATURE_SUFFIXES)) - {".tif", ".tiff"}
 
 
 @dataclass
@@ -108,7 +109,8 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
     empty = [i for i, cell in enumerate(cells) if not cell]
     if empty:
         raise InputError(
-            f"{_number(len(empty), 'row has', 'rows have')} no image in the column {column!r} of {table.name} "
+            f"{_number(len(empty), 'row has', 'rows have')} no image in the column {column!r} of "
+            f"{table.name} "
             f"({rows_in_words(table, empty)}): name the images or remove the rows"
         )
     names: list[str] = []
@@ -124,8 +126,10 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
                     dropped = _dropped_beginning(cells[i : i + _TRIED], base)
                 if dropped is None or not name.startswith(dropped):
                     raise InputError(
-                        f"row {table.rows[i]} of {table.name} names {cell!r}, a path of a Windows machine, and no "
-                        f"end of it is a file in {str(base)!r}: write paths relative to that folder, or give the "
+                        f"row {table.rows[i]} of {table.name} names {cell!r}, a path of a Windows "
+                        "machine, and no "
+                        f"end of it is a file in {str(base)!r}: write paths relative to that "
+                        "folder, or give the "
                         "right one as `image_root`"
                     )
                 name = name[len(dropped) :]
@@ -152,7 +156,7 @@ def _tidied(name: str, inside: str) -> str:
 
 
 def _dropped_beginning(cells: Sequence[str], base: Path) -> str | None:
-    """Return the shortest beginning of Windows paths without which the first one that can exists in `base`."""
+    """Return the shortest beginning of Windows paths without which a file exists in `base`."""
     for cell in cells:
         name = cell.replace("\\", "/")
         for match in re.finditer("/+", name) if _DRIVE.match(cell) else ():
@@ -182,7 +186,8 @@ def _check_files(
     counts = "" if labels is None else _counts([labels[i] for i in missing])
     advice = "`image_root`" if is_given else "give the folder that the paths begin in as `image_root`"
     raise InputError(
-        f"{len(missing):,} of the {len(names):,} images of {table.name} are no files in {str(base)!r}{counts}: "
+        f"{len(missing):,} of the {len(names):,} images of {table.name} are no files in "
+        f"{str(base)!r}{counts}: "
         f"{rows_in_words(table, missing, table.columns[column])}. Correct the column {column!r} or {advice}"
     )
 
@@ -218,13 +223,17 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
     """Return all images of the files."""
     found = FoundRows()
     unread: list[int] = []
+    kinds: dict[str, str] = {}
     for i, name in enumerate(names):
-        ending = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if (ending in _ONE_PICTURE or ending in FEATURE_SUFFIXES) and "#" not in name:
+        ending = name[name.rfind(".") :]
+        kind = kinds.get(ending)
+        if kind is None:
+            kind = kinds[ending] = sys.intern(ending.lower())
+        if kind in _UNOPENED and "#" not in name:
             found.row.append(i)
             found.paths.append(base / name)
             found.relative.append(name)
-            found.kinds.append(ending)
+            found.kinds.append(kind)
             continue
         path = base / name
         file, frame = split_frame(path) if "#" in name else (path, None)
@@ -233,7 +242,8 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
         if frame is not None and images:
             if 1 < len(images) <= frame:
                 raise InputError(
-                    f"row {table.rows[i]} of {table.name} names {table.columns[column][i]!r}, and the file holds "
+                    f"row {table.rows[i]} of {table.name} names {table.columns[column][i]!r}, and "
+                    "the file holds "
                     f"the images #0 to #{len(images) - 1}: correct the number"
                 )
             # Reading a number that does not exist in a file of one image reports the reason.
@@ -250,10 +260,12 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
             if inspected.identity is not None:
                 found.identities[relative] = inspected.identity
     if unread:
-        kinds = {_kind(base / names[i]) for i in unread}
+        formats = sorted({_kind(base / names[i]) for i in unread})
         raise InputError(
-            f"{_number(len(unread), 'file is', 'files are')} no image that is read ({', '.join(sorted(kinds))}; "
-            f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM or NIfTI, or "
+            f"{_number(len(unread), 'file is', 'files are')} no image that is read "
+            f"({', '.join(formats)}; "
+            f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM "
+            "or NIfTI, or "
             "remove the rows"
         )
     return found

@@ -205,7 +205,8 @@ def _decoded(path: Path) -> str:
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(
-            f"row {row} of the table {str(path)!r} holds a null character, as in binary files: save the table "
+            f"row {row} of the table {str(path)!r} holds a null character, as in binary files: save "
+            "the table "
             "as 'CSV UTF-8'"
         )
     return text
@@ -224,16 +225,19 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
         header.pop()
     _check_header(name, [cell for cell in header if cell])
     width = len(header)
-    cells, rows, n_empty = [], [], 0
+    cells: list[list[str]] = []
+    rows: list[int] = []
+    n_empty = 0
     for number, row in numbered:
         if len(row) != width:
             if any(cell.strip() for cell in row[width:]):
                 raise InputError(
-                    f"row {number} of {name} has {len(row)} cells, and the header has {width} ({_shown(row)}): "
+                    f"row {number} of {name} has {len(row)} cells, and the header has {width} "
+                    f"({_shown(row)}): "
                     "put quotation marks around cells that hold the separator"
                 )
-            row = (row + [""] * width)[:width]  # noqa: PLW2901
-        if not any(row) or not any(cell.strip() for cell in row):
+            row = (row + [""] * width)[:width]
+        if not "".join(row).strip():
             n_empty += 1
             continue
         cells.append(row)
@@ -276,9 +280,7 @@ def _check_header(name: str, header: list[str]) -> None:
         raise InputError(f"{name} has two columns {twice[0]!r}: rename or remove one of them")
 
 
-def _without_empty_rows(
-    name: str, folder: Path | None, columns: dict[str, list[str]], rows: range
-) -> Table:
+def _without_empty_rows(name: str, folder: Path | None, columns: dict[str, list[str]], rows: range) -> Table:
     kept = [i for i, row in enumerate(zip(*columns.values(), strict=True)) if any(row)]
     n_empty = len(rows) - len(kept)
     if not n_empty:

@@ -106,9 +106,7 @@ def _several(
     if unknown.any():
         name = names[int(np.flatnonzero(unknown)[0])]
         raise InputError(f"the column {name!r} of {table.name} has no value: fill it in or leave it out")
-    written = [
-        ", ".join(row) for row in zip(*(table.columns[column] for column in columns), strict=True)
-    ]
+    written = [", ".join(row) for row in zip(*(table.columns[column] for column in columns), strict=True)]
     return Targets(task, names, np.zeros(len(table.rows), np.int64), values, written)
 
 
@@ -125,7 +123,8 @@ def _numbers(table: Table, column: str) -> NDArray[np.float64]:
     wrong += np.flatnonzero(np.isinf(values)).tolist()
     if wrong:
         raise InputError(
-            f"the column {column!r} of {table.name} must hold numbers such as 3.5, or nothing, and holds others "
+            f"the column {column!r} of {table.name} must hold numbers such as 3.5, or nothing, and "
+            "holds others "
             f"({rows_in_words(table, sorted(wrong), table.columns[column])}): correct them"
         )
     return values
@@ -134,9 +133,7 @@ def _numbers(table: Table, column: str) -> NDArray[np.float64]:
 def _yes_or_no(table: Table, column: str) -> NDArray[np.float64]:
     cells = table.columns[column]
     values = [_YES_NO.get(cell.lower(), math.nan) for cell in cells]
-    wrong = [
-        i for i, cell in enumerate(cells) if math.isnan(values[i]) and cell.lower() not in UNKNOWN_WORDS
-    ]
+    wrong = [i for i, cell in enumerate(cells) if math.isnan(values[i]) and cell.lower() not in UNKNOWN_WORDS]
     if wrong:
         raise InputError(
             f"the column {column!r} of {table.name} must hold 0 or 1, or nothing, and holds others "
@@ -147,9 +144,7 @@ def _yes_or_no(table: Table, column: str) -> NDArray[np.float64]:
 
 def _labels_in_cells(table: Table, column: str) -> Targets:
     cells = table.columns[column]
-    found = [
-        [class_name_of(one.strip()) for one in cell.split(_SEVERAL) if one.strip()] for cell in cells
-    ]
+    found = [[class_name_of(one.strip()) for one in cell.split(_SEVERAL) if one.strip()] for cell in cells]
     names = sorted({name for row in found for name in row})
     if not names:
         raise InputError(f"the column {column!r} of {table.name} has no label: fill it in")
