@@ -1,4 +1,4 @@
-"""Evaluate and train a classifier on a folder of images.
+"""Evaluate and train a classifier on a folder or a table of images.
 
 An experiment runs all steps in order: data set, extraction, encoding, classifier, metrics. The commands
 `evaluate` and `train` do their work here.
@@ -30,15 +30,16 @@ from medvlad.backends import available_backends, get_backend
 from medvlad.classifier.image_classifier import ImageClassifier
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.describe import describe_dataset
-from medvlad.datasets.folders import ImageFolder, load_image_folder
-from medvlad.datasets.published import LAYOUTS
+from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.load import load_data
+from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
-from medvlad.evaluation.parts import check_parts, has_two_class_test
+from medvlad.evaluation.parts import GROUPINGS, check_parts, has_two_class_test, with_sites_as_folds
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
 from medvlad.extraction.parameters import check_parameters
@@ -110,6 +111,10 @@ class Experiment:
         Regular expression for the patient in a file name, see :func:`medvlad.load_image_folder`.
     unknown_patients : {"own", "refuse", "drop"}
         What to do with images whose patient is not known, see :func:`medvlad.load_image_folder`.
+    table : TableSettings
+        Columns of a table, see :func:`medvlad.load_manifest`.
+    group_by : {"patient", "site"}
+        "patient": folds keep the images of a patient together. "site": each site is a fold.
     seed : int
         Seed of k-means and of every random split.
     folds : int
@@ -143,20 +148,22 @@ class Experiment:
     layout: str = "folder"
     group_pattern: str | None = None
     unknown_patients: str = "own"
+    table: TableSettings = field(default_factory=TableSettings)
+    group_by: str = "patient"
     seed: int = 0
     folds: int = 5
     positive: str | None = None
     adapt_threshold: bool | None = False
 
     def load(self, root: str | Path) -> ImageFolder:
-        """Check the settings and list the images under `root`.
+        """Check the settings and list the images of a folder or a table.
 
         This is fast, so mistakes are found before the extraction.
 
         Parameters
         ----------
         root : path
-            Folder of images.
+            Folder of images, or a table, see :func:`medvlad.load_manifest`.
 
         Returns
         -------
@@ -168,16 +175,16 @@ class Experiment:
             If a setting is out of range, or the folder does not have the layout.
         """
         _check_settings(self)
-        layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
-        unknown = {"unknown_patients": self.unknown_patients}
-        if self.group_pattern is None:
-            dataset = LAYOUTS[layout](root, random_state=self.seed, **unknown)
-        elif layout == "folder":
-            dataset = load_image_folder(root, group_pattern=self.group_pattern, **unknown)
-        else:
-            raise InputError(
-                f"the layout {layout} already defines the patients: leave the pattern for patients out"
-            )
+        dataset = load_data(
+            root,
+            layout=self.layout,
+            table=self.table,
+            group_pattern=self.group_pattern,
+            unknown_patients=self.unknown_patients,
+            random_state=self.seed,
+        )
+        if self.group_by == "site":
+            dataset = with_sites_as_folds(dataset)
         _check_for_two_classes(self, dataset)
         return dataset
 
@@ -344,6 +351,7 @@ def _check_settings(experiment: Experiment) -> None:
         check_choice(experiment.calibration, "the calibration", tuple(METHODS))
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
+    check_choice(experiment.group_by, "group_by", GROUPINGS)
     if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)

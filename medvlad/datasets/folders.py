@@ -58,8 +58,8 @@ class ImageFolder:
     splits : ndarray of shape (n,), str, or None
         "train" or "test". None: the data set is not split.
     patient_sources : ndarray of shape (n,), str, or None
-        Where the patient of each image is from: "pattern", "file name", "PatientID", "StudyInstanceUID", or
-        "" if the patient is not known. None: not recorded.
+        Where the patient of each image is from: "pattern", "file name", "table", "PatientID",
+        "StudyInstanceUID", or "" if the patient is not known. None: not recorded.
     kinds : ndarray of shape (n,), str, or None
         Kind of each file: "DICOM", "NIfTI" or an ending such as ".png". None: not recorded.
     left_out : mapping of str to mapping of str to int
@@ -74,6 +74,8 @@ class ImageFolder:
         Site of each image, such as a hospital. None: the sites are not known.
     covariates : mapping of str to ndarray of shape (n,), str
         Other facts about each image, such as sex or device, by name. "" if not known.
+    folds : ndarray of shape (n,), str, or None
+        Fold of each image, for cross-validation that tests one fold at a time. None: folds are drawn.
     """
 
     paths: list[Path]
@@ -88,6 +90,7 @@ class ImageFolder:
     targets: NDArray[np.float64] | None = None
     sites: NDArray[np.str_] | None = None
     covariates: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    folds: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -127,6 +130,7 @@ class ImageFolder:
             targets=None if self.targets is None else self.targets[index],
             sites=taken(self.sites),
             covariates={name: values[index] for name, values in self.covariates.items()},
+            folds=taken(self.folds),
         )
 
     def subset(self, split: str | None) -> ImageFolder:
