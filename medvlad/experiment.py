@@ -30,10 +30,12 @@ from medvlad.backends import available_backends, get_backend
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS
+from medvlad.decisions.calibration import AUTO, METHODS
+from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
-from medvlad.evaluation.calibration import METHODS
-from medvlad.evaluation.choice import Choice, choose_encoding
+from medvlad.evaluation.calibrated_training import positive_index, train_classifier
+from medvlad.evaluation.choice import Choice
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
@@ -99,8 +101,13 @@ class Experiment:
         cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`.
     class_weight : dict, "balanced" or None
         See :class:`medvlad.WideLinearSVC`.
-    calibration : {"platt", "isotonic"} or None
-        See :mod:`medvlad.evaluation.calibration`. None: no probabilities.
+    calibration : {"auto", "platt", "isotonic"} or None
+        See :mod:`medvlad.decisions.calibration`. A trained model then ends in
+        :class:`medvlad.decisions.CalibratedSVC`. None: no probabilities.
+    threshold : str or None
+        Operating point for two classes that is found inside the training images, such as "sensitivity=0.95",
+        see :mod:`medvlad.decisions.operating_point`. It includes a calibration of a trained model. None: the
+        SVM's own threshold.
     layout : str
         Layout of the folder, a key of `medvlad.datasets.published.LAYOUTS`.
     group_pattern : str or None
@@ -137,6 +144,7 @@ class Experiment:
     C: float | None = 1.0
     class_weight: str | None = None
     calibration: str | None = None
+    threshold: str | None = None
     layout: str = "folder"
     group_pattern: str | None = None
     unknown_patients: str = "own"
@@ -224,6 +232,8 @@ class Experiment:
                 random_state=self.seed,
                 penalties=PENALTIES if self.C is None else None,
                 calibration=self.calibration,
+                target=self._target(),
+                positive=positive_index(dataset.class_names, self.positive),
             )
             results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
@@ -275,8 +285,7 @@ class Experiment:
         InputError
             If the images or settings are wrong, or a class has no usable training image.
         """
-        penalties = PENALTIES if self.C is None else None
-        extractor, classifier = self._extractor(), self._classifier()
+        extractor = self._extractor()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
@@ -287,16 +296,23 @@ class Experiment:
             raise InputError(
                 f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
             )
-        images = descriptors, dataset.labels, dataset.groups
-        choice = choose_encoding(
-            *images, encoders, classifier, penalties=penalties, folds=self.folds, random_state=self.seed
+        encoder, classifier, choice = train_classifier(
+            descriptors,
+            dataset,
+            encoders,
+            self._classifier(),
+            penalties=PENALTIES if self.C is None else None,
+            folds=self.folds,
+            calibration=self.calibration,
+            target=self._target(),
+            positive=self.positive,
+            random_state=self.seed,
         )
-        classifier.set_params(C=choice.penalty)
-        encoder = encoders[choice.encoding]
-        encoded = encoder.fit_transform(descriptors)
-        classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
         steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
+
+    def _target(self) -> Target | None:
+        return None if self.threshold is None else read_target(self.threshold)
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(
@@ -339,6 +355,11 @@ def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None
                 f"{len(dataset.class_names)}: leave it out"
             )
         check_choice(experiment.positive, "the positive class", dataset.class_names)
+    if experiment.threshold is not None and len(dataset.class_names) != 2:
+        raise InputError(
+            f"threshold={experiment.threshold!r} needs a data set with two classes, this one has "
+            f"{len(dataset.class_names)}: leave it out"
+        )
     if experiment.adapt_threshold and not has_two_class_test(dataset):
         raise InputError(
             "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
@@ -368,10 +389,11 @@ def _check_settings(experiment: Experiment) -> None:
         check_positive_float(experiment.C, "C")
     check_interval(experiment.recipe.power, "power", 0.0, 1.0)
     if experiment.calibration is not None:
-        check_choice(experiment.calibration, "the calibration", tuple(METHODS))
+        check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
-    if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
+    target = experiment._target()
+    if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
     get_backend(experiment.backend)
@@ -393,6 +415,7 @@ def _result(
         positive=experiment.positive,
         random_state=experiment.seed,
         adapt_threshold=has_two_class_test(dataset) and experiment.adapt_threshold is not False,
+        target=experiment._target(),
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
     parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}

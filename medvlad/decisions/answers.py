@@ -34,8 +34,8 @@ def answers_of(
         Last step of a fitted pipeline: CalibratedSVC, or another classifier with `classes_`.
     decision : ndarray of float, shape (n, n_classes)
         Its decision values, see :func:`medvlad.svm.decision_columns`.
-    vectors : ndarray of float, shape (n, d), or None
-        Encoded images, the input of `classifier`. None: no novelty.
+    vectors : ndarray of float, shape (n, D), or None
+        Mean descriptors of the images, from :func:`medvlad.decisions.mean_descriptors`. None: no novelty.
     coverage : float or None, default=None
         Coverage of the prediction sets, above 0 and below 1. None: no prediction sets.
     abstain : bool, default=False
@@ -84,7 +84,7 @@ def answers_of(
         for answer, row in zip(answers, sets, strict=True):
             answer["prediction_set"] = [classes[k] for k in np.flatnonzero(row).tolist()]
     if calibrated.novelty_ is not None and vectors is not None:
-        for answer, p in zip(answers, calibrated.novelty_.p_values(np.asarray(vectors)), strict=True):
+        for answer, p in zip(answers, calibrated.novelty_.p_values(vectors), strict=True):
             answer["novelty_p"] = float(p)
     if abstain:
         for answer in answers:

@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from medvlad._util.validate import InputError
 from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration
 from medvlad.decisions.conformal import conformal_p_values, prediction_sets
-from medvlad.decisions.novelty import Novelty, References, make_references
+from medvlad.decisions.novelty import Novelty, make_references
+from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
@@ -63,7 +64,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
     held_out_labels_ : ndarray of int64, shape (m,)
         Their classes, as indices into `classes_`.
     novelty_ : Novelty or None
-        Test for unusual rows. None if there are too few rows.
+        Test for unusual images. None if it was made without one.
     threshold_ : float
         With two classes: decision values above it mean ``classes_[1]``. 0 unless an operating point was
         chosen.
@@ -137,9 +138,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         decision, novelty, n_references = held_out_rows(
             svm, rows, labels, groups, folds=self.folds, random_state=self.random_state
         )
-        references = None
-        if novelty is not None:
-            references = make_references(rows, n_references=n_references, random_state=self.random_state)
+        references = make_references(rows, n_references=n_references, random_state=self.random_state)
         return self._set(svm, decision, labels, references, novelty)
 
     def _set(
@@ -147,7 +146,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         svm: WideLinearSVC,
         decision: Matrix,
         labels: NDArray[np.int64],
-        references: References | None,
+        references: NDArray[np.float32] | None,
         novelty: NDArray[np.float64] | None,
     ) -> Self:
         """Take a fitted SVM and learn the rest from held-out values."""
@@ -259,26 +258,28 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         return conformal_p_values(self.held_out_decision_, self.held_out_labels_, decision)
 
     def novelty_p(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return how usual each row is among the training rows.
+        """Return how usual each image is among the training images.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, D)
+            Mean descriptors of images, see :func:`medvlad.decisions.mean_descriptors`. After :meth:`fit`,
+            rows like those of its X.
 
         Returns
         -------
         ndarray of float64, shape (n_samples,)
-            p-values. Below 0.05: unlike the training rows.
+            p-values. Below 0.05: unlike the training images.
 
         Raises
         ------
         InputError
-            If there were too few training rows for this test.
+            If the classifier was made without this test, or the rows have another length.
         """
         check_is_fitted(self)
         if self.novelty_ is None:
-            raise InputError("there were too few training images to tell what is unusual: train with more")
-        found: NDArray[np.float64] = like_input(self.novelty_.p_values(_checked(self.classifier_, X)), X)
+            raise InputError("this classifier was made without a test for unusual images: train it again")
+        found: NDArray[np.float64] = like_input(self.novelty_.p_values(on_host(X, "X")), X)
         return found
 
 
@@ -287,9 +288,11 @@ def calibrate_on(
     decision: Matrix,
     labels: NDArray[np.int64],
     *,
-    references: References | None = None,
+    references: NDArray[np.float32] | None = None,
     novelty: NDArray[np.float64] | None = None,
     calibration: str = AUTO,
+    target: Target | None = None,
+    positive: int = 1,
     random_state: int = 0,
 ) -> CalibratedSVC:
     """Add probabilities, prediction sets and a test for unusual images to a fitted SVM.
@@ -304,13 +307,18 @@ def calibrate_on(
         ``classifier.classes_``.
     labels : ndarray of int, shape (n,)
         Their classes, as indices into ``classifier.classes_``.
-    references : References or None
-        Of the vectors that `classifier` was fitted on, see :func:`medvlad.decisions.novelty.make_references`.
-        None: no test for unusual images.
+    references : ndarray of float32, shape (m, D), or None
+        Mean descriptors of training images, see :func:`medvlad.decisions.novelty.make_references`. None: no
+        test for unusual images.
     novelty : ndarray of float, shape (n,), or None
-        Held-out novelty, measured with as many references. None: no test for unusual images.
+        Novelty of each held-out image among as many references. None: no test for unusual
+        images.
     calibration : {"auto", "platt", "isotonic"}, default="auto"
         See :mod:`medvlad.decisions.calibration`.
+    target : Target or None, default=None
+        Wanted sensitivity or specificity, for two classes. None: decide at 0.
+    positive : {0, 1}, default=1
+        The class whose detection rate is the sensitivity.
     random_state : int, default=0
         Seed of subsamples.
 
@@ -322,7 +330,7 @@ def calibrate_on(
     Raises
     ------
     InputError
-        If the calibration is unknown, or the shapes do not fit together.
+        If the calibration is unknown, the shapes do not fit together, or `target` cannot be reached.
     """
     check_is_fitted(classifier)
     expected = (len(labels), len(classifier.classes_))
@@ -332,7 +340,10 @@ def calibrate_on(
             "an image and one column a class"
         )
     made = CalibratedSVC(clone(classifier), calibration=calibration, random_state=random_state)
-    return made._set(classifier, decision, labels, references, novelty)
+    made._set(classifier, decision, labels, references, novelty)
+    if target is not None:
+        made.threshold_ = operating_threshold(target, decision, labels, positive=positive)
+    return made
 
 
 def linear_part(step: Any) -> Any:

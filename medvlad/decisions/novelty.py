@@ -1,23 +1,22 @@
 r"""A test for images that are unlike the training images.
 
-The novelty of an image is the distance of its vector to the nearest of at most 1,000 training vectors
-:math:`r`, divided by the distance of that vector to its own nearest neighbour among them,
+An image is represented by the mean of its descriptors, scaled to unit length. Its novelty is its mean
+distance to the five nearest of at most 1,000 training images,
 
 .. math::
 
-   d(x) = \frac{\lVert x - r \rVert}{\min_{r' \ne r} \lVert r - r' \rVert}, \qquad
-   r = \operatorname{argmin}_r \lVert x - r \rVert .
+   d(x) = \frac{1}{5} \sum_{r \in N_5(x)} \lVert x - r \rVert .
 
-The novelty of the held-out images inside the training folds shows what is usual. The p-value of an image is
-conformal (:mod:`medvlad.decisions.conformal`): one plus the number of the :math:`n` held-out images that
-are at least as novel, divided by :math:`n + 1`. An image like the training images has a p-value below 0.05
-with a probability of 5 %, whatever the distribution is.
+One nearest image is less robust: a single stray training image would make everything near it look usual.
 
-**Long vectors.** Vectors longer than 512 numbers are reduced to 512 before the comparison: each number
-goes, with a random sign, into one of 512 sums (count sketch; Charikar, Chen & Farach-Colton, ICALP 2002).
-Squared distances keep their expected values, with a relative standard deviation of at most
-:math:`\sqrt{2 / 512}` (6 %) for vectors that are spread over many numbers. So a model file grows by about 2
-MB, whatever the encoding is.
+The novelty of held-out images, from folds inside the training images, shows what is usual. The p-value of an
+image is conformal (:mod:`medvlad.decisions.conformal`): one plus the number of the :math:`n` held-out images
+that are at least as novel, divided by :math:`n + 1`. An image that is exchangeable with the training images
+has a p-value below 0.05 with a probability of at most 5 %, whatever the distribution is.
+
+Mean descriptors serve for every encoding. VLAD vectors were tried first and are much worse at this: they are
+sums of differences to centres that are scaled to unit length, so they no longer say how far an image is from
+the centres.
 """
 
 from __future__ import annotations
@@ -27,51 +26,31 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
-__all__ = ["FLAGGED_BELOW", "MAX_REFERENCES", "Novelty", "References", "make_references", "p_values_of"]
+from medvlad._util.validate import InputError
+from medvlad.descriptors.array_api import on_host
+from medvlad.encoders.pooling import GlobalPool
+
+__all__ = [
+    "FLAGGED_BELOW",
+    "MAX_REFERENCES",
+    "Novelty",
+    "make_references",
+    "mean_descriptors",
+    "novelty_of",
+]
 
 #: An image with a lower p-value is called unlike the training images.
 FLAGGED_BELOW = 0.05
-#: Maximum number of training vectors that a model keeps.
+#: Maximum number of training images that a model keeps for comparison.
 MAX_REFERENCES = 1000
 
-_WIDTH = 512  # numbers of a reduced vector
-_ROWS = 256  # vectors in a block
-_FLOOR = 1e-12
+_NEAREST = 5
+_ROWS = 256  # images in a block
 
 Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class References:
-    """Training vectors that new ones are compared with.
-
-    Attributes
-    ----------
-    vectors : ndarray of float32, shape (m, w)
-        Vectors, reduced if they are long.
-    scales : ndarray of float64, shape (m,)
-        Distance of each to the nearest other one.
-    cells : ndarray of int64, shape (d,), or None
-        Sum that each of the d numbers of a vector goes to, from 1. Negative if the number changes its sign.
-        None: vectors are not reduced.
-    """
-
-    vectors: NDArray[np.float32]
-    scales: Vector
-    cells: NDArray[np.int64] | None
-
-    def novelty(self, vectors: Any) -> Vector:
-        """Return the novelty of vectors (n, d). 0 is a training vector; values have no upper limit."""
-        found = np.empty(len(vectors))
-        for start in range(0, len(vectors), _ROWS):
-            distance = cdist(_reduced(vectors[start : start + _ROWS], self.cells), self.vectors)
-            nearest = distance.argmin(axis=1)
-            own = distance[np.arange(len(distance)), nearest]
-            found[start : start + _ROWS] = own / np.maximum(self.scales[nearest], _FLOOR)
-        return found
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +59,13 @@ class Novelty:
 
     Attributes
     ----------
-    references : References
+    references : ndarray of float32, shape (m, D)
+        Mean descriptors of training images.
     held_out : ndarray of float64, shape (n,)
-        Novelty of held-out training images.
+        Novelty of held-out training images, in ascending order.
     """
 
-    references: References
+    references: Vectors
     held_out: Vector
 
     def p_values(self, vectors: Any) -> Vector:
@@ -93,68 +73,80 @@ class Novelty:
 
         Parameters
         ----------
-        vectors : ndarray of float, shape (n, d)
-            Encoded images.
+        vectors : ndarray of float, shape (n, D)
+            Mean descriptors, see :func:`mean_descriptors`.
 
         Returns
         -------
         ndarray of float64, shape (n,)
             Above 0, at most 1. Small: unlike the training images.
+
+        Raises
+        ------
+        InputError
+            If the vectors have another length.
         """
-        return p_values_of(self.references.novelty(vectors), self.held_out)
+        vectors = np.asarray(vectors)
+        width = self.references.shape[1]
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise InputError(
+                f"novelty needs mean descriptors of shape (n, {width}), got {vectors.shape}: make them with "
+                "medvlad.decisions.mean_descriptors"
+            )
+        found = novelty_of(self.references, vectors)
+        at_least = len(self.held_out) - np.searchsorted(self.held_out, found, side="left")
+        return np.asarray((1 + at_least) / (len(self.held_out) + 1), np.float64)
 
 
-def p_values_of(novelty: Vector, held_out: Vector) -> Vector:
-    """Return the conformal p-values of novelties (n,), given those of held-out images (m,)."""
-    ordered = np.sort(held_out)
-    at_least = len(ordered) - np.searchsorted(ordered, novelty, side="left")
-    return np.asarray((1 + at_least) / (len(ordered) + 1), np.float64)
-
-
-def make_references(
-    vectors: Any, *, n_references: int = MAX_REFERENCES, random_state: int = 0
-) -> References | None:
-    """Choose the vectors that new ones are compared with.
+def mean_descriptors(descriptors: Any) -> Vectors:
+    """Return the mean of each image's descriptors, scaled to unit length.
 
     Parameters
     ----------
-    vectors : ndarray of float, shape (n, d)
-        Encoded training images.
-    n_references : int, default=1000
-        Maximum number. More vectors are subsampled at random.
-    random_state : int, default=0
-        Seed of the subsample and of the reduction.
+    descriptors : Descriptors, StoredDescriptors, list of (n_i, D) or array (B, n, D)
 
     Returns
     -------
-    References or None
-        None if there are fewer than two vectors.
+    ndarray of float32, shape (B, D)
+        Zeros for an image without descriptors.
     """
-    rng = np.random.default_rng(random_state)
-    width = vectors.shape[1]
-    cells = None
-    if width > _WIDTH:
-        cells = rng.integers(1, _WIDTH + 1, width) * rng.choice([-1, 1], width)
-    rows = np.arange(len(vectors))
-    if len(rows) > n_references:
-        rows = np.sort(rng.choice(rows, n_references, replace=False))
-    if len(rows) < 2:
-        return None
-    blocks = [_reduced(vectors[rows[i : i + _ROWS]], cells) for i in range(0, len(rows), _ROWS)]
-    kept = np.concatenate(blocks).astype(np.float32)
-    scales = np.empty(len(kept))
-    for start in range(0, len(kept), _ROWS):
-        distance = cdist(kept[start : start + _ROWS], kept)
-        distance[np.arange(len(distance)), np.arange(start, start + len(distance))] = np.inf
-        scales[start : start + _ROWS] = distance.min(axis=1)
-    return References(kept, scales, cells)
+    pooled = GlobalPool().set_output(transform="default").fit(descriptors).transform(descriptors)
+    return np.asarray(on_host(pooled, "descriptors"), np.float32)
 
 
-def _reduced(vectors: Any, cells: NDArray[np.int64] | None) -> NDArray[Any]:
-    """Return vectors (n, d) as (n, w): the signed sums, or the vectors themselves."""
-    rows = np.asarray(vectors)
-    if cells is None:
-        return rows
-    signs = np.sign(cells).astype(np.float64)
-    sums = csr_array((signs, (np.abs(cells) - 1, np.arange(len(cells)))), shape=(_WIDTH, len(cells)))
-    return np.asarray((sums @ rows.T).T)
+def make_references(
+    vectors: NDArray[Any], *, n_references: int = MAX_REFERENCES, random_state: int = 0
+) -> Vectors:
+    """Choose the images that new ones are compared with.
+
+    Parameters
+    ----------
+    vectors : ndarray of float, shape (n, D)
+        Mean descriptors of training images.
+    n_references : int, default=1000
+        Maximum number. More images are subsampled at random.
+    random_state : int, default=0
+        Seed of the subsample.
+
+    Returns
+    -------
+    ndarray of float32, shape (m, D)
+    """
+    if len(vectors) > n_references:
+        rows = np.random.default_rng(random_state).choice(len(vectors), n_references, replace=False)
+        vectors = vectors[np.sort(rows)]
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def novelty_of(references: Vectors, vectors: NDArray[Any]) -> Vector:
+    """Return the mean distance of each vector (n, D) to its five nearest references (m, D).
+
+    With fewer references all of them are used.
+    """
+    found = np.empty(len(vectors))
+    nearest = min(_NEAREST, len(references))
+    for start in range(0, len(vectors), _ROWS):
+        distance = cdist(vectors[start : start + _ROWS], references)  # in float64, from differences
+        distance.partition(nearest - 1, axis=1)
+        found[start : start + _ROWS] = np.sort(distance[:, :nearest], axis=1).mean(axis=1)
+    return found

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medvlad._util.validate import InputError, check_positive_int
-from medvlad.decisions.novelty import MAX_REFERENCES, make_references
+from medvlad.decisions.novelty import MAX_REFERENCES, make_references, novelty_of
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -25,7 +25,7 @@ def held_out_rows(
     *,
     folds: int,
     random_state: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, int]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
     """Decide each row with a classifier that was fitted without it.
 
     Parameters
@@ -45,8 +45,7 @@ def held_out_rows(
     Returns
     -------
     decision : ndarray of float64, shape (n, n_classes)
-    novelty : ndarray of float64, shape (n,), or None
-        None if a fold has fewer than two rows to compare with.
+    novelty : ndarray of float64, shape (n,)
     n_references : int
         Number of rows that each fold compares with.
 
@@ -72,7 +71,7 @@ def held_out_rows(
     parts = list(splitter.split(np.zeros(len(labels)), labels, None if groups is None else units))
     n_references = min(MAX_REFERENCES, *(len(train) for train, _ in parts))
     decision = np.empty((len(labels), n_classes))
-    novelty: NDArray[np.float64] | None = np.empty(len(labels))
+    novelty = np.empty(len(labels))
     for train, test in parts:
         if len(np.unique(labels[train])) < n_classes:
             raise InputError(
@@ -81,8 +80,5 @@ def held_out_rows(
         svm = clone(classifier).fit(rows[train], labels[train])
         decision[test] = decision_columns(svm.decision_function(rows[test]))
         references = make_references(rows[train], n_references=n_references, random_state=random_state)
-        if references is None:
-            novelty = None
-        elif novelty is not None:
-            novelty[test] = references.novelty(rows[test])
+        novelty[test] = novelty_of(references, rows[test])
     return decision, novelty, n_references
