@@ -39,6 +39,7 @@ from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_eng
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
 from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
 from medvlad.extraction.parameters import check_parameters
+from medvlad.extraction.plain_network import plain_network, runs_in
 from medvlad.extraction.scales import check_scales, check_sides, input_side
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
 from medvlad.extraction.weights import weights_source
@@ -186,9 +187,11 @@ class CNNDescriptors(ImageTransformer):
         scales = check_parameters(self)
         source = weights_source(self.weights)
         network: FrozenNetwork | None = getattr(self, "network_", None)
-        if network is None or not network.is_for(self.model, self.layer, source):
+        kept = network is not None and network.is_for(self.model, self.layer, source)
+        if network is None or not kept or not runs_in(network, self):
             self._last_engine = LastEngine()
-            network = self.network_ = build_network(self.model, self.layer, self.weights)
+            network = plain_network(self) or build_network(self.model, self.layer, self.weights)
+            self.network_ = network
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
         views = _views(self.mirror)
