@@ -47,7 +47,7 @@ from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
+__all__ = ["CNNDescriptors", "ExtractionReport", "batches_of", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
@@ -361,7 +361,7 @@ def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: boo
     return fill_section(
         images,
         section,
-        partial(_batches, features, images, with_keys=True),
+        partial(batches_of, features, images, with_keys=True),
         single_scales=[_settings_of(features, scale) for scale in scales] if len(scales) > 1 else [],
         on_error=features.on_error,
         on_damage=features.on_damage,
@@ -375,7 +375,7 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     lengths = np.zeros(len(images), np.int64)
     skipped: list[tuple[int, str]] = []
     damaged: list[tuple[int, str]] = []
-    for batch in _batches(features, images, range(len(images)), out=values):
+    for batch in batches_of(features, images, range(len(images)), out=values):
         lengths[batch.indices] = n
         skipped += batch.skipped
         damaged += batch.damaged.items()
@@ -386,7 +386,9 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     return descriptors, ExtractionReport(skipped, len(images) - len(skipped), damaged)
 
 
-def _batches(features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any) -> Iterator[Batch]:
+def batches_of(
+    features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any
+) -> Iterator[Batch]:
     """Extract images. The engine is made only if there are any."""
     if not wanted:
         return iter(())

@@ -1,9 +1,9 @@
 """VGG16 and VGG19 up to a convolution or pooling, made without Keras.
 
-Importing Keras and its backend takes many seconds and hundreds of megabytes. The engines "native" and "openvino"
-need only the convolutions of a network. So these two networks are made from their weights directly, if one of
-these engines runs them and no GPU is there for Keras. The numbers are those of the network that Keras builds,
-bit for bit: weights, fingerprint, preprocessing and engine are the same.
+Importing Keras and its backend takes many seconds and hundreds of megabytes. The engines "native" and
+"openvino" need only the convolutions of a network. So these two networks are made from their weights
+directly, if one of these engines runs them and no GPU is there for Keras. The numbers are those of the
+network that Keras builds, bit for bit: weights, fingerprint, preprocessing and engine are the same.
 
 Weights are read from the same sources as in :mod:`medvlad.extraction.weights`. A file is read only if it
 looks exactly as expected. In every other case Keras reads it, and reports what is wrong.
@@ -112,10 +112,7 @@ def plain_network(features: Any) -> FrozenNetwork | None:
     if chain is None or not _is_light(features):
         return None
     source = weights_source(features.weights)
-    if source == "bundled":
-        tensors = bundled_tensors() if name == "vgg16" else None
-    else:
-        tensors = _read(name, source)
+    tensors = _read(name, source)
     if tensors is None or not _is_complete(name, tensors):
         return None
     layers: list[Layer] = []
@@ -183,7 +180,9 @@ def _is_complete(name: str, tensors: Tensors) -> bool:
 
 
 def _read(name: str, source: str) -> Tensors | None:
-    """Read a file of weights. None: it is not there, or not as expected."""
+    """Read the weights of a source. None: they are not there, or not as expected."""
+    if source == "bundled":
+        return bundled_tensors() if name == "vgg16" else None
     try:
         if source == "imagenet":
             return _read_download(name)
@@ -229,7 +228,7 @@ def _read_h5(name: str, file: BinaryIO) -> Tensors | None:
                     return None
                 tensors |= _pair(layer, variables["0"], variables["1"])
             return tensors
-        content = content["model_weights"] if "model_weights" in content else content
+        content = content.get("model_weights", content)
         weighted = [group for group in _texts(content.attrs["layer_names"]) if len(content[group])]
         if weighted != layers:
             return None
