@@ -44,6 +44,7 @@ from medvlad.svm.wide_linear_svc import WideLinearSVC
 __all__ = [
     "FORMAT_VERSION",
     "check_readable",
+    "digest_of",
     "load_model",
     "model_card",
     "network_and_steps",
@@ -194,6 +195,17 @@ def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
     """
     header, arrays = _read(check_local(path, "the model"))
     return _assembled(header, arrays, path, None)[0]
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a model: of everything in its file, in a fixed order.
+
+    Raises
+    ------
+    InputError
+        As :func:`model_card`.
+    """
+    return _digest(*_read(check_local(path, "the model")))
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
