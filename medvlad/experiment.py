@@ -7,7 +7,7 @@ An experiment runs all steps in order: data set, extraction, encoding, classifie
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,7 +247,11 @@ class Experiment:
         return self.train_best(dataset, [encoding])[:3]
 
     def train_best(
-        self, dataset: ImageFolder, encodings: Sequence[str]
+        self,
+        dataset: ImageFolder,
+        encodings: Sequence[str],
+        *,
+        keep: Callable[[Any, ImageFolder], None] | None = None,
     ) -> tuple[Pipeline, list[dict[str, str]], int, Choice]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -257,6 +261,9 @@ class Experiment:
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
             cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
+        keep : callable or None, default=None
+            Called with the encoded training images (n, D) and their data set, such as to keep them for the
+            search of similar cases. None: they are dropped.
 
         Returns
         -------
@@ -294,6 +301,8 @@ class Experiment:
         classifier.set_params(C=choice.penalty)
         encoder = encoders[choice.encoding]
         encoded = encoder.fit_transform(descriptors)
+        if keep is not None:
+            keep(encoded, dataset)
         classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
         steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
