@@ -13,17 +13,21 @@ from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError
+from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
+from medvlad.datasets.query_patient import possible_patients
 from medvlad.decisions.answers import answers_of
 from medvlad.descriptors.ragged import Descriptors
+from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.stream import Extracted, extract_stream
 from medvlad.images.read import list_frames
 from medvlad.images.write import png
+from medvlad.models.cases_file import Cases
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["Answers", "Predicted", "iter_predictions", "predict_images"]
+__all__ = ["Answers", "Predicted", "SimilarTo", "iter_predictions", "predict_images"]
 
 #: Function from the classifier, its decision values (n, n_classes), the vectors (n, D) that it was given, and
 #: the descriptors of n images to what is said about each of them: label, scores, and what else is wanted.
@@ -52,6 +56,61 @@ class Predicted:
     map: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True)
+class SimilarTo:
+    """Training images to compare images with.
+
+    Attributes
+    ----------
+    cases : Cases
+        See :func:`medvlad.models.cases_file.load_cases`.
+    top : int, default=5
+        Number of training images for each image.
+    """
+
+    cases: Cases
+    top: int = 5
+
+    def find(
+        self, steps: Sequence[Any], vectors: Any, paths: Sequence[str], names: Pseudonyms | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the similar training images of some images.
+
+        Parameters
+        ----------
+        steps : sequence of estimators
+            Fitted steps after the extractor. The last is the classifier.
+        vectors : ndarray of float, shape (n, D)
+            Encoded images.
+        paths : sequence of str, n
+            The images.
+        names : Pseudonyms or None, default=None
+            Names of training images and patients in the result. None: as they are.
+
+        Returns
+        -------
+        list of dict
+            similar: see :meth:`medvlad.decisions.similar.SimilarCases.similar`. If training images are of the
+            patient of an image, also same_patient, their number.
+        """
+        encoder = steps[-2] if len(steps) > 1 else None
+        n_cells = encoder.n_clusters if isinstance(encoder, VLAD) else None
+        index = self.cases.index
+        pattern = None if self.cases.pattern is None else compile_group_pattern(self.cases.pattern)
+        found: list[dict[str, Any]] = []
+        for path, near in zip(paths, index.similar(vectors, self.top, n_cells=n_cells), strict=True):
+            said: dict[str, Any] = {"similar": near}
+            own = possible_patients(path, pattern) if any(index.patients_) else frozenset[str]()
+            if same := sum(patient in own for patient in index.patients_):
+                said["same_patient"] = same
+            for case in near if names is not None else ():
+                case["image"] = names.image(case["image"])
+                if "patient" in case:
+                    case["patient"] = names.patient(case["patient"])
+            found.append(said)
+        return found
+
+
 def iter_predictions(
     pipeline: Pipeline,
     images: Iterable[str],
@@ -61,6 +120,7 @@ def iter_predictions(
     names: Pseudonyms | None = None,
     store: str | None = None,
     answers: Answers | None = None,
+    similar: SimilarTo | None = None,
     with_maps: bool = False,
 ) -> Iterator[Predicted]:
     """Predict the classes of images one after another. Memory does not depend on their number.
@@ -77,6 +137,8 @@ def iter_predictions(
         Folder that keeps descriptors, see :class:`medvlad.CNNDescriptors`.
     answers : callable or None, default=None
         What is said about each image, see :data:`medvlad.predict.Answers`. None: label and scores.
+    similar : SimilarTo or None, default=None
+        Training images to compare with. None: predictions do not name similar ones.
     with_maps : bool, default=False
         Whether to compute the map of evidence for each label.
 
@@ -92,7 +154,9 @@ def iter_predictions(
     """
     extractor = _extractor(pipeline, on_error, on_damage, store)
     for part in extract_stream(extractor, _all_frames(images)):
-        yield from _predicted(pipeline, extractor, part, names, answers or _label_and_scores, with_maps)
+        yield from _predicted(
+            pipeline, extractor, part, names, answers or _label_and_scores, similar, with_maps
+        )
 
 
 def _predicted(
@@ -101,6 +165,7 @@ def _predicted(
     part: Extracted,
     names: Pseudonyms | None,
     answers: Answers,
+    similar: SimilarTo | None,
     with_maps: bool,
 ) -> Iterator[Predicted]:
     """Yield what is said about each image of a part."""
@@ -112,6 +177,10 @@ def _predicted(
             vectors = step.transform(vectors)
         decision = decision_columns(steps[-1].decision_function(vectors))
         said = answers(steps[-1], decision, vectors, part.descriptors)
+        if similar is not None:
+            paths = [part.images[i] for i in part.used]
+            for one, found in zip(said, similar.find(steps, vectors, paths, names), strict=True):
+                one.update(found)
     place = {index: i for i, index in enumerate(part.used)}
     for index, path in enumerate(part.images):
         name = path if names is None else names.image(path)
@@ -150,6 +219,7 @@ def predict_images(
     names: Pseudonyms | None = None,
     store: str | None = None,
     answers: Answers | None = None,
+    similar: SimilarTo | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Predict the classes of image files.
 
@@ -170,14 +240,15 @@ def predict_images(
         :mod:`medvlad.explain`. All pictures share one colour scale. None: no pictures.
     names : Pseudonyms or None
         Names of images and pictures in the result. None: paths.
-    store, answers
+    store, answers, similar
         See :func:`iter_predictions`.
 
     Returns
     -------
     predictions : list of dict
         image, label and scores (class name to decision value; the largest wins). A damaged image also has
-        damaged, the reason. With `explain` also evidence, the file name of the picture.
+        damaged, the reason. With `explain` also evidence, the file name of the picture. With `similar` also
+        similar and, if training images are of the same patient, same_patient.
     skipped : list of dict
         image and reason.
 
@@ -196,6 +267,7 @@ def predict_images(
             names=names,
             store=store,
             answers=answers,
+            similar=similar,
             with_maps=explain is not None,
         )
     )

@@ -15,9 +15,20 @@ from medvlad.cli import options
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import on_error_of, pseudonyms_of
+from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
 
-__all__ = ["predict"]
+__all__ = ["IMAGES", "predict", "start_if_needed"]
+
+IMAGES = cloup.argument(
+    "images",
+    metavar="IMAGE...",
+    type=options.TEXT_PATH,
+    nargs=-1,
+    required=True,
+    help="Image files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names on standard "
+    "input.",
+)
 
 _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
 
@@ -30,15 +41,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@cloup.argument(
-    "images",
-    metavar="IMAGE...",
-    type=options.TEXT_PATH,
-    nargs=-1,
-    required=True,
-    help="Image files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names on standard "
-    "input.",
-)
+@IMAGES
 @cloup.option_group(
     "Most used",
     cloup.option(
@@ -56,6 +59,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
         metavar="FOLDER",
         help="Folder for one picture an image that shows the evidence for its label.",
     ),
+    SIMILAR,
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
@@ -84,6 +88,7 @@ def predict(
     format_: str | None,
     out: Path | None,
     explain: Path | None,
+    similar: int | None,
     store: str | None,
     image_root: str | None,
     image_column: str | None,
@@ -96,11 +101,12 @@ def predict(
     Prints the label of each IMAGE and the decision value of each class. The label
     is the class with the largest value.
     """
-    from medvlad._util.validate import make_output_folder
+    from medvlad._util.validate import check_positive_int, make_output_folder
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
     from medvlad.extraction.weights import check_weights
+    from medvlad.models.cases_file import load_cases
     from medvlad.models.model_file import check_readable, load_model
-    from medvlad.predict import iter_predictions, predict_images
+    from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
     format_ = format_of(format_, as_json, out)
     check_readable(model, of_images=True)
@@ -112,6 +118,9 @@ def predict(
         replaced = overwrite or anonymise or anonymise_key is not None
         make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
     _check_out(out, [*images, model], overwrite)
+    similar_to = (
+        None if similar is None else SimilarTo(load_cases(model), check_positive_int(similar, "similar"))
+    )
     start_if_needed(model)
     pipeline = load_model(model, weights=weights)
     names = pseudonyms_of(anonymise, anonymise_key, explain)
@@ -120,6 +129,7 @@ def predict(
         "on_damage": on_error_of(on_damage),
         "names": names,
         "store": store,
+        "similar": similar_to,
     }
     inputs = list_inputs(images, **table)
     n_skipped = 0
