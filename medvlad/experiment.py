@@ -7,7 +7,7 @@ An experiment runs all steps in order: data set, extraction, encoding, classifie
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.evaluation.parts import check_parts, has_two_class_test
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import extract_data_set
+from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -257,7 +257,11 @@ class Experiment:
         return self.train_best(dataset, [encoding])[:3]
 
     def train_best(
-        self, dataset: ImageFolder, encodings: Sequence[str]
+        self,
+        dataset: ImageFolder,
+        encodings: Sequence[str],
+        *,
+        keep: Callable[[Any, ImageFolder], None] | None = None,
     ) -> tuple[Pipeline, list[dict[str, str]], int, Choice]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -267,6 +271,9 @@ class Experiment:
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
             cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
+        keep : callable or None, default=None
+            Called with the encoded training images (n, D) and their data set, such as to keep them for the
+            search of similar cases. None: they are dropped.
 
         Returns
         -------
@@ -307,6 +314,7 @@ class Experiment:
             target=self._target(),
             positive=self.positive,
             random_state=self.seed,
+            keep=keep,
         )
         steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
@@ -364,23 +372,6 @@ def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None
         raise InputError(
             "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
         )
-
-
-def calibration_images(dataset: ImageFolder) -> list[Path]:
-    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
-
-    Parameters
-    ----------
-    dataset : ImageFolder
-        If it has no parts, all images are used.
-
-    Returns
-    -------
-    list of Path
-    """
-    splits = dataset.splits
-    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
-    return sorted((dataset.paths[i] for i in wanted), key=str)
 
 
 def _check_settings(experiment: Experiment) -> None:

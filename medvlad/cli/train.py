@@ -12,6 +12,7 @@ from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
+from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 
 if TYPE_CHECKING:
     from medvlad.evaluation.choice import Choice
@@ -54,10 +55,15 @@ __all__ = ["train"]
 @options.encoding_group()
 @cloup.option_group(
     "Output",
-    cloup.option("--anonymise", is_flag=True, help="Leave the folder's name out of the model file."),
+    cloup.option(
+        "--anonymise",
+        is_flag=True,
+        help="Leave the folder's name out of the model file, and file names and patients out of MODEL.cases.",
+    ),
+    KEEP_SIMILAR,
 )
 @options.advanced_group()
-def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> int:
+def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, **settings: Any) -> int:
     """Train a classifier on images and save it.
 
     If DIR has the folders train/ and test/, only train/ is used.
@@ -75,7 +81,8 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     start_keras()
-    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
+    training = TrainingImages(similar, anonymise=anonymise, pattern=experiment.group_pattern)
+    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings, keep=training.keep)
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
@@ -89,10 +96,13 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     if len(choice.balanced_accuracy) > 1:
         card["inner_balanced_accuracy"] = choice.balanced_accuracy
     save_model(pipeline, output, card=card)
+    kept = training.write(output)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
+    if kept:
+        click.echo(kept)
     list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
     return list_skipped(skipped)
 

@@ -7,7 +7,7 @@ from which the final classifier learns probabilities and the rest, see :mod:`med
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ def train_classifier(
     target: Target | None = None,
     positive: str | None = None,
     random_state: int = 0,
+    keep: Callable[[Any, ImageFolder], None] | None = None,
 ) -> tuple[Any, WideLinearSVC | CalibratedSVC, Choice]:
     """Choose an encoding and C, fit them on all training images, and calibrate the classifier.
 
@@ -60,6 +61,8 @@ def train_classifier(
         Wanted operating point, for two classes. None: decide at 0.
     positive : str or None, default=None
         The class whose detection rate is the sensitivity. None: the last in alphabetical order.
+    keep : callable or None, default=None
+        Called with the encoded training images and `dataset`. None: they are not kept.
 
     Returns
     -------
@@ -92,6 +95,8 @@ def train_classifier(
     classifier.set_params(C=choice.penalty)
     encoder = encoders[choice.encoding]
     encoded = encoder.fit_transform(descriptors)
+    if keep is not None:
+        keep(encoded, dataset)
     classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
     if means is None or choice.inner is None:
         return encoder, classifier, choice
