@@ -7,7 +7,7 @@ An experiment runs all steps in order: data set, extraction, encoding, classifie
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,17 @@ from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.load import load_data
 from medvlad.datasets.manifest_columns import TableSettings
+from medvlad.decisions.calibration import AUTO, METHODS
+from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
-from medvlad.evaluation.calibration import METHODS
+from medvlad.evaluation.calibrated_training import positive_index
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.evaluation.parts import GROUPINGS, check_parts, has_two_class_test, with_sites_as_folds
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import extract_data_set
+from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -53,7 +55,17 @@ logger = logging.getLogger(__name__)
 #: Fields that are parameters of the same name of :class:`medvlad.ImageClassifier`.
 _OF_CLASSIFIER = (
     *("model", "layer", "weights", "scales", "mirror", "resize", "batch_size", "dtype", "engine", "store"),
-    *("on_error", "on_damage", "colour_profile", "recipe", "backend", "n_threads", "folds"),
+    *(
+        "on_error",
+        "on_damage",
+        "colour_profile",
+        "recipe",
+        "backend",
+        "n_threads",
+        "folds",
+        "threshold",
+        "positive",
+    ),
 )
 
 
@@ -103,8 +115,13 @@ class Experiment:
         cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`.
     class_weight : dict, "balanced" or None
         See :class:`medvlad.WideLinearSVC`.
-    calibration : {"platt", "isotonic"} or None
-        See :mod:`medvlad.evaluation.calibration`. None: no probabilities.
+    calibration : {"auto", "platt", "isotonic"} or None
+        See :mod:`medvlad.decisions.calibration`. A trained model then ends in
+        :class:`medvlad.decisions.CalibratedSVC`. None: no probabilities.
+    threshold : str or None
+        Operating point for two classes that is found inside the training images, such as "sensitivity=0.95",
+        see :mod:`medvlad.decisions.operating_point`. It includes a calibration of a trained model. None: the
+        SVM's own threshold.
     layout : str
         Layout of the folder, a key of `medvlad.datasets.published.LAYOUTS`.
     group_pattern : str or None
@@ -145,6 +162,7 @@ class Experiment:
     C: float | None = 1.0
     class_weight: str | None = None
     calibration: str | None = None
+    threshold: str | None = None
     layout: str = "folder"
     group_pattern: str | None = None
     unknown_patients: str = "own"
@@ -235,6 +253,8 @@ class Experiment:
                 random_state=self.seed,
                 penalties=PENALTIES if self.C is None else None,
                 calibration=self.calibration,
+                target=self._target(),
+                positive=positive_index(dataset.class_names, self.positive),
             )
             results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
@@ -259,7 +279,11 @@ class Experiment:
         return classifier.pipeline_, skipped, n_images
 
     def train_best(
-        self, dataset: ImageFolder, encodings: Sequence[str]
+        self,
+        dataset: ImageFolder,
+        encodings: Sequence[str],
+        *,
+        keep: Callable[[Any, ImageFolder], None] | None = None,
     ) -> tuple[ImageClassifier, list[dict[str, str]], int]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -269,6 +293,9 @@ class Experiment:
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
             cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
+        keep : callable or None, default=None
+            Called with the encoded training images (n, D) and their data set, such as to keep them for the
+            search of similar cases. None: they are dropped.
 
         Returns
         -------
@@ -296,7 +323,13 @@ class Experiment:
             raise InputError(
                 f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
             )
-        classifier.fit_descriptors(descriptors, dataset.y, dataset.groups, network=extractor)
+        classifier.fit_descriptors(
+            descriptors,
+            dataset.y,
+            dataset.groups,
+            network=extractor,
+            keep=None if keep is None else lambda encoded: keep(encoded, dataset),
+        )
         return classifier, skipped, len(dataset.labels)
 
     def classifier(self, encodings: Sequence[str]) -> ImageClassifier:
@@ -306,8 +339,12 @@ class Experiment:
             encode=",".join(encodings),
             C="cv" if self.C is None else self.C,
             class_weight=self.class_weight or "none",
+            calibration=self.calibration or "none",
             random_state=self.seed,
         )
+
+    def _target(self) -> Target | None:
+        return None if self.threshold is None else read_target(self.threshold)
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
@@ -319,27 +356,15 @@ def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None
                 f"{len(dataset.class_names)}: leave it out"
             )
         check_choice(experiment.positive, "the positive class", dataset.class_names)
+    if experiment.threshold is not None and len(dataset.class_names) != 2:
+        raise InputError(
+            f"threshold={experiment.threshold!r} needs a data set with two classes, this one has "
+            f"{len(dataset.class_names)}: leave it out"
+        )
     if experiment.adapt_threshold and not has_two_class_test(dataset):
         raise InputError(
             "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
         )
-
-
-def calibration_images(dataset: ImageFolder) -> list[Path]:
-    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
-
-    Parameters
-    ----------
-    dataset : ImageFolder
-        If it has no parts, all images are used.
-
-    Returns
-    -------
-    list of Path
-    """
-    splits = dataset.splits
-    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
-    return sorted((dataset.paths[i] for i in wanted), key=str)
 
 
 def _check_settings(experiment: Experiment) -> None:
@@ -348,11 +373,12 @@ def _check_settings(experiment: Experiment) -> None:
         check_positive_float(experiment.C, "C")
     check_interval(experiment.recipe.power, "power", 0.0, 1.0)
     if experiment.calibration is not None:
-        check_choice(experiment.calibration, "the calibration", tuple(METHODS))
+        check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
     check_choice(experiment.group_by, "group_by", GROUPINGS)
-    if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
+    target = experiment._target()
+    if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
     get_backend(experiment.backend)
@@ -374,6 +400,7 @@ def _result(
         positive=experiment.positive,
         random_state=experiment.seed,
         adapt_threshold=has_two_class_test(dataset) and experiment.adapt_threshold is not False,
+        target=experiment._target(),
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
     parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}

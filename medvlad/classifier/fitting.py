@@ -2,22 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from medvlad._util.validate import InputError
-from medvlad.classifier.parameters import settle
+from medvlad.classifier.parameters import check_classes_left, checked_columns, settle
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
+from medvlad.decisions.operating_point import read_target
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import encoder_steps
-from medvlad.evaluation.choice import Choice, choose_encoding
+from medvlad.evaluation.calibrated_training import train_classifier
+from medvlad.evaluation.choice import Choice
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["fit_steps"]
+__all__ = ["TrainingImages", "describe_training_images", "fit_steps"]
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Training images that could be read.
+
+    Attributes
+    ----------
+    descriptors : Descriptors or StoredDescriptors, n
+    labels : ndarray of shape (n,)
+        Class of each image.
+    groups : ndarray of shape (n,), or None
+        Patient of each image. None: not known.
+    network : CNNDescriptors
+        Built.
+    skipped : list of (int, str)
+        Index and reason of each image that was left out.
+    """
+
+    descriptors: Descriptors | StoredDescriptors
+    labels: NDArray[Any]
+    groups: NDArray[Any] | None
+    network: CNNDescriptors
+    skipped: list[tuple[int, str]]
+
+
+def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups: Any) -> TrainingImages:
+    """Extract training images, and leave out those that cannot be read if the parameters say so.
+
+    Raises
+    ------
+    InputError
+        If a parameter is wrong, an image cannot be read and must be, or a class has no image left.
+    """
+    labels, patients = checked_columns(len(images), y, groups)
+    network = steps.make_network()
+    steps.make_encoders(network)  # mistakes are found before the extraction
+    if steps.dtype == "int8":
+        network.fit(images)
+    descriptors, report = network.transform_with_report(images)
+    bad = {i for i, _ in report.skipped}
+    if bad:
+        kept = np.array([i for i in range(len(images)) if i not in bad], np.intp)
+        check_classes_left(labels, kept)
+        descriptors, labels = descriptors.take(kept), labels[kept]
+        patients = None if patients is None else patients[kept]
+    return TrainingImages(descriptors, labels, patients, network, report.skipped)
 
 
 def fit_steps(
@@ -26,8 +76,9 @@ def fit_steps(
     labels: NDArray[Any],
     groups: NDArray[Any] | None,
     network: CNNDescriptors | None,
+    keep: Callable[[Any], None] | None = None,
 ) -> tuple[Pipeline, Choice]:
-    """Choose the encoding and C if there is a choice, and fit the encoder and the SVM on all images.
+    """Choose the encoding and C if there is a choice, fit the encoder and the SVM, and calibrate it.
 
     Parameters
     ----------
@@ -40,6 +91,8 @@ def fit_steps(
         Patient of each image. None: not known.
     network : CNNDescriptors or None
         First step of the pipeline. It gets no store. None: the pipeline takes descriptors.
+    keep : callable or None, default=None
+        Called with the encoded training images (n, D). None: they are dropped.
 
     Returns
     -------
@@ -51,18 +104,20 @@ def fit_steps(
     InputError
         If there is a single class, or a class has too few images (patients) for a choice.
     """
-    settled, svm, encoders = settle(steps), steps.make_svm(), steps.make_encoders(network)
-    classes, encoded_labels = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise InputError("y holds a single class, and a classifier needs two: add images of another")
-    choice = choose_encoding(
-        *(descriptors, encoded_labels.astype(np.int64), groups, encoders, svm),
+    settled, encoders = settle(steps), steps.make_encoders(network)
+    encoder, classifier, choice = train_classifier(
+        descriptors,
+        labels,
+        groups,
+        encoders,
+        steps.make_svm(),
         penalties=PENALTIES if settled.C is None else None,
         folds=steps.folds,
+        calibration=settled.calibration,
+        target=None if steps.threshold is None else read_target(steps.threshold),
+        positive=steps.positive,
         random_state=steps.random_state,
+        keep=keep,
     )
-    svm.set_params(C=choice.penalty)
-    encoder = encoders[choice.encoding]
-    svm.fit(encoder.fit_transform(descriptors), labels)
     first = [] if network is None else [("features", network.with_parameters(output="host", store=None))]
-    return Pipeline([*first, *encoder_steps(encoder), ("classify", svm)]), choice
+    return Pipeline([*first, *encoder_steps(encoder), ("classify", classifier)]), choice

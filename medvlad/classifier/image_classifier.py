@@ -18,19 +18,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError
 from medvlad.classifier.explained_image import ExplainedImage, explain_images
-from medvlad.classifier.fitting import fit_steps
+from medvlad.classifier.fitting import describe_training_images, fit_steps
 from medvlad.classifier.parameters import (
-    OF_NETWORK,
-    check_classes_left,
     checked_columns,
     for_card,
-    from_card,
+    has_probabilities,
+    parameters_of,
 )
 from medvlad.classifier.steps import ClassifierSteps
+from medvlad.decisions.answers import answers_of
+from medvlad.decisions.novelty import mean_descriptors
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -65,6 +67,15 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         preset, or 1.
     class_weight : dict, "balanced", "none" or None, default=None
         See :class:`medvlad.WideLinearSVC`. None: that of the preset, or "none".
+    calibration : {"auto", "platt", "isotonic", "none"} or None, default=None
+        How probabilities are learned in folds inside the training images, see
+        :mod:`medvlad.decisions.calibration`. "none" is faster, and is enough for a search. None: that of the
+        preset, or "auto".
+    threshold : str or None, default=None
+        Operating point of two classes, such as "sensitivity=0.95", found in the same folds. None: decision
+        values above 0.
+    positive : str or None, default=None
+        Of two classes, the one whose detection rate is the sensitivity. None: the second.
     folds : int, default=5
         Number of folds inside the training images.
     store : path or None, default=None
@@ -129,21 +140,9 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         """
         if isinstance(images, Descriptors | StoredDescriptors):
             return self.fit_descriptors(images, y, groups)
-        images = as_sequence(images)
-        labels, patients = checked_columns(len(images), y, groups)
-        network = self.make_network()
-        self.make_encoders(network)  # mistakes are found before the extraction
-        if self.dtype == "int8":
-            network.fit(images)
-        descriptors, report = network.transform_with_report(images)
-        bad = {i for i, _ in report.skipped}
-        if bad:
-            kept = np.array([i for i in range(len(images)) if i not in bad], np.intp)
-            check_classes_left(labels, kept)
-            descriptors, labels = descriptors.take(kept), labels[kept]
-            patients = None if patients is None else patients[kept]
-        self.fit_descriptors(descriptors, labels, patients, network=network)
-        self.skipped_ = report.skipped
+        used = describe_training_images(self, as_sequence(images), y, groups)
+        self.fit_descriptors(used.descriptors, used.labels, used.groups, network=used.network)
+        self.skipped_ = used.skipped
         return self
 
     def fit_descriptors(
@@ -153,6 +152,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         groups: ArrayLike | None = None,
         *,
         network: CNNDescriptors | None = None,
+        keep: Callable[[Any], None] | None = None,
     ) -> Self:
         """Fit the steps after the network.
 
@@ -164,6 +164,8 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         network : CNNDescriptors or None
             The network that made the descriptors. It becomes the first step, so that images can be predicted.
             None: descriptors are predicted.
+        keep : callable or None, default=None
+            Called with the encoded training images (n, D). None: they are dropped.
 
         Returns
         -------
@@ -176,29 +178,51 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
             As :meth:`fit`.
         """
         labels, patients = checked_columns(len(descriptors), y, groups)
-        self.pipeline_, self.choice_ = fit_steps(self, descriptors, labels, patients, network)
+        self.pipeline_, self.choice_ = fit_steps(self, descriptors, labels, patients, network, keep)
         self.classes_, self.skipped_ = self.pipeline_.classes_, []
         return self
 
     def decision_function(self, images: Any) -> NDArray[np.float64]:
-        """Return decision values: (n,) for two classes, above 0 for the second, otherwise (n, n_classes)."""
+        """Return decision values: (n,) for two classes, otherwise (n, n_classes)."""
         descriptors = self._described(images)
-        has_network = isinstance(self.pipeline_[0], CNNDescriptors)
-        after = self.pipeline_[1:] if has_network else self.pipeline_
-        values: NDArray[np.float64] = after.decision_function(descriptors)
+        values: NDArray[np.float64] = self._after_network().decision_function(descriptors)
         return values
 
     def predict(self, images: Any) -> NDArray[Any]:
-        """Return the class of each image, as in `y`.
-
-        Raises
-        ------
-        InputError
-            If an image cannot be read.
-        """
-        decision = decision_columns(self.decision_function(images))
-        labels: NDArray[Any] = self.classes_[decision.argmax(axis=1)]
+        """Return the class of each image, as in `y`. An unreadable image is an InputError."""
+        descriptors = self._described(images)
+        labels: NDArray[Any] = self._after_network().predict(descriptors)
         return labels
+
+    @available_if(has_probabilities)
+    def predict_proba(self, images: Any) -> NDArray[np.float64]:
+        """Return calibrated probabilities (n, n_classes). Rows add up to 1."""
+        descriptors = self._described(images)
+        probability: NDArray[np.float64] = self._after_network().predict_proba(descriptors)
+        return probability
+
+    def answers(
+        self, images: Any, *, coverage: float | None = None, abstain: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return what the command `predict` says about each image.
+
+        Parameters
+        ----------
+        images : sequence of paths and arrays, Descriptors or StoredDescriptors
+        coverage : float or None, default=None
+            Coverage of prediction sets, see :mod:`medvlad.decisions.conformal`. None: no sets.
+        abstain : bool, default=False
+            Give no label unless the prediction set holds one class.
+
+        Returns
+        -------
+        list of dict
+            See :func:`medvlad.decisions.answers.answers_of`.
+        """
+        descriptors, after = self._described(images), self._after_network()
+        decision = decision_columns(after.decision_function(descriptors))
+        means = mean_descriptors(descriptors)
+        return answers_of(after[-1], decision, means, coverage=coverage, abstain=abstain)
 
     def explain(self, images: Any, label: Any = None) -> list[ExplainedImage]:
         """Show which places of each image the decision comes from.
@@ -244,13 +268,9 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
             See :func:`medvlad.load_model`.
         """
         pipeline, card = load_model(path, weights=weights), model_card(path)["card"]
-        parameters = from_card(card, cls._get_param_names())
-        network, svm = pipeline[0], pipeline[-1]
-        if isinstance(network, CNNDescriptors):
-            parameters |= {name: getattr(network, name) for name in OF_NETWORK} | {"scales": network.scales}
-        classifier = cls(**parameters)
-        classifier.pipeline_, classifier.classes_, classifier.skipped_ = pipeline, svm.classes_, []
-        classifier.choice_ = Choice(str(card.get("encode", classifier.encode)), float(svm.C), {}, 0)
+        classifier = cls(**parameters_of(pipeline, card, cls._get_param_names()))
+        classifier.pipeline_, classifier.classes_, classifier.skipped_ = pipeline, pipeline.classes_, []
+        classifier.choice_ = Choice(str(card.get("encode", "")), float(pipeline[-1].C), {}, 0)
         return classifier
 
     def _described(self, images: Any) -> Descriptors | StoredDescriptors:
@@ -265,6 +285,11 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         found: Descriptors | StoredDescriptors
         found = network.build().with_parameters(on_error="raise", **kept).transform(images)
         return found
+
+    def _after_network(self) -> Pipeline:
+        """Return the steps from descriptors to classes."""
+        pipeline = self.pipeline_
+        return pipeline[1:] if isinstance(pipeline[0], CNNDescriptors) else pipeline
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pipeline_")

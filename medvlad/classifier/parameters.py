@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets
 
 from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
+from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.encoders.recipe import PRESETS, Recipe
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
 
 __all__ = [
     "OF_NETWORK",
@@ -40,6 +43,7 @@ class Settled:
     recipe: Recipe
     C: float | None
     class_weight: Any
+    calibration: str | None
 
 
 def settle(classifier: Any) -> Settled:
@@ -57,13 +61,22 @@ def settle(classifier: Any) -> Settled:
     penalty, class_weight = value("C", 1.0), value("class_weight", None)
     if isinstance(penalty, str):
         check_choice(penalty, "C", ("cv",))
+    calibration = check_choice(value("calibration", AUTO), "calibration", ("none", AUTO, *METHODS))
     check_positive_int(classifier.folds, "folds")
     return Settled(
         scales=value("scales", (0,)),
         recipe=recipe,
         C=None if isinstance(penalty, str) else check_positive_float(penalty, "C"),
         class_weight=None if isinstance(class_weight, str) and class_weight == "none" else class_weight,
+        calibration=None if calibration == "none" else calibration,
     )
+
+
+def has_probabilities(classifier: Any) -> bool:
+    """Return whether a classifier gives probabilities, or will give them once it is fitted."""
+    if hasattr(classifier, "pipeline_"):
+        return hasattr(classifier.pipeline_[-1], "predict_proba")
+    return settle(classifier).calibration is not None
 
 
 def checked_columns(
@@ -100,11 +113,14 @@ def for_card(classifier: Any) -> dict[str, Any]:
     return parameters
 
 
-def from_card(card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters that :func:`for_card` wrote, those called `names`. Empty for other cards."""
+def parameters_of(pipeline: Pipeline, card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters `names` of a loaded pipeline: those that :func:`for_card` wrote, and its network's."""
     written = card.get("parameters")
     known = {name: one for name, one in written.items() if name in names} if isinstance(written, dict) else {}
     if known.get("recipe") is not None:
         tiles = tuple((int(rows), int(columns)) for rows, columns in known["recipe"].pop("tiles", ()))
         known["recipe"] = Recipe(**known["recipe"], tiles=tiles)
+    network = pipeline[0]
+    if isinstance(network, CNNDescriptors):
+        known |= {name: getattr(network, name) for name in OF_NETWORK} | {"scales": network.scales}
     return known

@@ -41,6 +41,9 @@ class ClassifierSteps(BaseEstimator):
         recipe: Recipe | None = None,
         C: float | str | None = None,
         class_weight: dict[Any, float] | str | None = None,
+        calibration: str | None = None,
+        threshold: str | None = None,
+        positive: str | None = None,
         folds: int = 5,
         store: str | os.PathLike[str] | None = None,
         mirror: bool = False,
@@ -65,6 +68,9 @@ class ClassifierSteps(BaseEstimator):
         self.recipe = recipe
         self.C = C
         self.class_weight = class_weight
+        self.calibration = calibration
+        self.threshold = threshold
+        self.positive = positive
         self.folds = folds
         self.store = store
         self.mirror = mirror

@@ -38,16 +38,26 @@ from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
+from medvlad.models.model_heads import set_classes
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
-from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "network_and_steps", "save_model"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_readable",
+    "digest_of",
+    "load_model",
+    "model_card",
+    "network_and_steps",
+    "network_of_file",
+    "save_model",
+]
 
 FORMAT = "medvlad-model"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
-#: Versions that can be read. Version 3 has the same structure, but see :func:`_refuse_other_arithmetic`.
-_READABLE = (3, FORMAT_VERSION)
+#: Versions that can be read. Older ones have no calibrated classifiers. For version 3 see also
+#: :func:`_refuse_other_arithmetic`.
+_READABLE = (3, 4, FORMAT_VERSION)
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile")
@@ -77,7 +87,8 @@ def save_model(
     ----------
     pipeline : sklearn.pipeline.Pipeline
         Fitted pipeline: CNNDescriptors (not if the input is descriptors), then the steps of
-        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC.
+        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC or scikit-learn's
+        LogisticRegression.
     path : path-like
         File to write.
     card : dict, optional
@@ -176,6 +187,29 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
+def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
+    """Return the network of a model file without building it. None: the model was trained on descriptors.
+
+    Raises
+    ------
+    InputError
+        As :func:`model_card`.
+    """
+    header, arrays = _read(check_local(path, "the model"))
+    return _assembled(header, arrays, path, None)[0]
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a model: of everything in its file, in a fixed order.
+
+    Raises
+    ------
+    InputError
+        As :func:`model_card`.
+    """
+    return _digest(*_read(check_local(path, "the model")))
+
+
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
     """Load a pipeline that :func:`save_model` wrote.
 
@@ -242,7 +276,7 @@ def _build(
     if not fit_together([str(described["step"]) for described in header["steps"]]):
         raise ValueError("its steps do not form a pipeline")
     steps = _steps_from(header, arrays, len(classes))
-    steps[-1][1].classes_ = classes
+    set_classes(steps[-1][1], classes)
     return features, steps
 
 
@@ -276,7 +310,7 @@ def _steps_from(header: dict[str, Any], arrays: Arrays, n_classes: int) -> Steps
         else:
             steps.append((kind, step))
             width = out
-    if union or not isinstance(steps[-1][1], WideLinearSVC):
+    if union or step_name(steps[-1][1]) != "classify":
         raise ValueError("its last step is not a classifier")
     return steps
 
@@ -324,7 +358,7 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:
         raise InputError(
             f"a model file cannot hold the steps {names}: use CNNDescriptors (not for descriptors as input), "
             "then the steps of a Recipe (DescriptorProjection, VLAD or another encoder, PCA, Normalizer), "
-            "then WideLinearSVC, in this order"
+            "then WideLinearSVC, CalibratedSVC or LogisticRegression, in this order"
         )
     return features, steps
 

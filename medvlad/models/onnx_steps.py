@@ -21,6 +21,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR
+from medvlad.decisions.calibrated_svc import linear_part
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.fisher import FisherVector
 from medvlad.encoders.pooling import GlobalPool
@@ -29,7 +30,6 @@ from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
 from medvlad.models.onnx_graph import Graph
-from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["add_classifier", "add_step", "n_descriptors"]
 
@@ -265,11 +265,26 @@ _ENCODERS: dict[type[Any], Any] = {
 }
 
 
-def add_classifier(graph: Graph, classifier: WideLinearSVC, x: str) -> None:
-    """Add the outputs: the scores that `medvlad predict` prints, and the index of the largest score."""
-    coef, intercept = np.atleast_2d(classifier.coef_), np.atleast_1d(classifier.intercept_)
-    if len(classifier.classes_) == 2:
+def add_classifier(graph: Graph, classifier: Any, x: str) -> None:
+    """Add the outputs: the scores that `medvlad predict` prints, and the index of its label.
+
+    Raises
+    ------
+    InputError
+        If the classifier is not linear.
+    """
+    linear = linear_part(classifier)
+    if linear is None:
+        raise InputError(
+            f"{type(classifier).__name__} cannot be exported to ONNX: use WideLinearSVC, CalibratedSVC or "
+            "LogisticRegression"
+        )
+    coef, intercept = np.atleast_2d(linear.coef_), np.atleast_1d(linear.intercept_)
+    if len(linear.classes_) == 2:
         coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
     scores = graph("MatMul", x, graph.constant(coef.T))
-    graph("Add", scores, graph.constant(intercept), name="scores")
-    graph("ArgMax", "scores", axis=1, keepdims=0, name="label")
+    decided = graph("Add", scores, graph.constant(intercept), name="scores")
+    threshold = getattr(classifier, "threshold_", 0.0)
+    if threshold:
+        decided = graph("Sub", decided, graph.constant([-threshold, threshold]))
+    graph("ArgMax", decided, axis=1, keepdims=0, name="label")

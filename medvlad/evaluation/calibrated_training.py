@@ -1,0 +1,169 @@
+"""Fit an encoding and a calibrated classifier on training images.
+
+Folds inside the training images choose the encoding and C. The same folds give the held-out decision values
+from which the final classifier learns probabilities and the rest, see :mod:`medvlad.decisions`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.validate import InputError
+from medvlad.decisions.calibrated_svc import CalibratedSVC, calibrate_on
+from medvlad.decisions.calibration import AUTO
+from medvlad.decisions.novelty import make_references, mean_descriptors
+from medvlad.decisions.operating_point import Target
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.evaluation.choice import Choice, choose_encoding, has_folds
+from medvlad.evaluation.cross_validation import InnerFolds
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.wide_linear_svc import WideLinearSVC
+
+__all__ = ["positive_index", "train_classifier"]
+
+logger = logging.getLogger(__name__)
+
+
+def train_classifier(
+    descriptors: Descriptors | StoredDescriptors,
+    y: NDArray[Any],
+    groups: NDArray[Any] | None,
+    encoders: Mapping[str, Any],
+    classifier: WideLinearSVC,
+    *,
+    penalties: Sequence[float] | None = None,
+    folds: int = 5,
+    calibration: str | None = AUTO,
+    target: Target | None = None,
+    positive: str | None = None,
+    random_state: int = 0,
+    keep: Callable[[Any], None] | None = None,
+) -> tuple[Any, WideLinearSVC | CalibratedSVC, Choice]:
+    """Choose an encoding and C, fit them on all training images, and calibrate the classifier.
+
+    Parameters
+    ----------
+    descriptors : Descriptors or StoredDescriptors
+        Descriptors of the training images.
+    y : ndarray of shape (n,)
+        Class of each image.
+    groups : ndarray of shape (n,), or None
+        Patient of each image. None: the patients are not known.
+    encoders, classifier, penalties, folds, random_state
+        See :func:`medvlad.evaluation.choice.choose_encoding`. The chosen encoder and the classifier are
+        fitted.
+    calibration : {"auto", "platt", "isotonic"} or None, default="auto"
+        None: no calibration, unless `target` is given. "auto" leaves it out, with a warning, if a class has
+        too few images (patients) for two folds.
+    target : Target or None, default=None
+        Wanted operating point, for two classes. None: decide at 0.
+    positive : str or None, default=None
+        The class whose detection rate is the sensitivity. None: the last in alphabetical order.
+    keep : callable or None, default=None
+        Called with the encoded training images. None: they are not kept.
+
+    Returns
+    -------
+    encoder : estimator
+        The chosen one, fitted.
+    classifier : CalibratedSVC, or WideLinearSVC without calibration
+        Fitted; its classes are those of `y`, sorted.
+    choice : Choice
+        The encoding, and how good each one was.
+
+    Raises
+    ------
+    InputError
+        If a class has too few images (patients) for what was asked for.
+    """
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError("there is a single class, and a classifier needs two: add images of another")
+    hold_out = _can_calibrate(labels, groups, calibration, target, folds=folds)
+    means = mean_descriptors(descriptors) if hold_out else None
+    choice = choose_encoding(
+        descriptors,
+        labels,
+        groups,
+        encoders,
+        classifier,
+        penalties=penalties,
+        folds=folds,
+        random_state=random_state,
+        means=means,
+        hold_out=hold_out,
+    )
+    classifier.set_params(C=choice.penalty)
+    encoder = encoders[choice.encoding]
+    encoded = encoder.fit_transform(descriptors)
+    if keep is not None:
+        keep(encoded)
+    classifier.fit(encoded, y)
+    if means is None or choice.inner is None:
+        return encoder, classifier, choice
+    calibrated = _calibrated(
+        classifier,
+        choice.inner,
+        labels,
+        means,
+        calibration=calibration,
+        target=target,
+        positive=positive,
+        random_state=random_state,
+    )
+    return encoder, calibrated, choice
+
+
+def _can_calibrate(
+    labels: NDArray[np.int64],
+    groups: NDArray[Any] | None,
+    calibration: str | None,
+    target: Target | None,
+    *,
+    folds: int,
+) -> bool:
+    """Return whether a classifier is to be calibrated. Warn if "auto" has too few images for it."""
+    if calibration is None and target is None:
+        return False
+    if calibration != AUTO or target is not None or has_folds(labels, groups, folds):
+        return True
+    logger.warning(
+        "too few training images (patients, if known) of a class to learn probabilities: the model gives "
+        "labels and scores only"
+    )
+    return False
+
+
+def positive_index(class_names: Any, positive: str | None) -> int:
+    """Return the index of the positive class. None: the second one."""
+    return 1 if positive is None else list(class_names).index(positive)
+
+
+def _calibrated(
+    svm: WideLinearSVC,
+    inner: InnerFolds,
+    labels: NDArray[np.int64],
+    means: NDArray[np.float32],
+    *,
+    calibration: str | None,
+    target: Target | None,
+    positive: str | None,
+    random_state: int,
+) -> CalibratedSVC:
+    """Calibrate a fitted classifier on the held-out decision values of its training images."""
+    return calibrate_on(
+        svm,
+        inner.decision,
+        labels,
+        references=make_references(means, n_references=inner.n_references, random_state=random_state),
+        novelty=inner.novelty,
+        calibration=calibration or AUTO,
+        target=target,
+        positive=positive_index(svm.classes_, positive),
+        random_state=random_state,
+    )
