@@ -79,9 +79,8 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
     folds : int, default=5
         Number of folds inside the training images.
     store : path or None, default=None
-        Folder that keeps descriptors, see :class:`medvlad.CNNDescriptors`. None: they are kept in memory
-        while an image is used. Clones of a classifier, such as those of a search, share a temporary folder,
-        so that no image goes through the network twice. The folder is removed with the last of them.
+        Folder that keeps descriptors. None: clones, such as those of a search, share a temporary folder, so
+        that no image goes through the network twice. It is removed with the last of them.
     mirror, resize, dtype, engine, batch_size, on_error, on_damage, colour_profile, progress
         See :class:`medvlad.CNNDescriptors`. An image that `on_error` skips is left out of the training.
         It cannot be predicted: that is an error.
@@ -194,7 +193,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         labels: NDArray[Any] = self._after_network().predict(descriptors)
         return labels
 
-    @available_if(has_probabilities)
+    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, images: Any) -> NDArray[np.float64]:
         """Return calibrated probabilities (n, n_classes). Rows add up to 1."""
         descriptors = self._described(images)
@@ -206,18 +205,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
     ) -> list[dict[str, Any]]:
         """Return what the command `predict` says about each image.
 
-        Parameters
-        ----------
-        images : sequence of paths and arrays, Descriptors or StoredDescriptors
-        coverage : float or None, default=None
-            Coverage of prediction sets, see :mod:`medvlad.decisions.conformal`. None: no sets.
-        abstain : bool, default=False
-            Give no label unless the prediction set holds one class.
-
-        Returns
-        -------
-        list of dict
-            See :func:`medvlad.decisions.answers.answers_of`.
+        See :func:`medvlad.decisions.answers.answers_of` for the parameters and the result.
         """
         descriptors, after = self._described(images), self._after_network()
         decision = decision_columns(after.decision_function(descriptors))

@@ -22,7 +22,8 @@ __all__ = [
     "check_classes_left",
     "checked_columns",
     "for_card",
-    "from_card",
+    "has_probabilities",
+    "parameters_of",
     "settle",
 ]
 
@@ -114,7 +115,7 @@ def for_card(classifier: Any) -> dict[str, Any]:
 
 
 def parameters_of(pipeline: Pipeline, card: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters `names` of a loaded pipeline: those that :func:`for_card` wrote, and its network's."""
+    """Return the parameters `names` of a loaded pipeline, from its card and its network."""
     written = card.get("parameters")
     known = {name: one for name, one in written.items() if name in names} if isinstance(written, dict) else {}
     if known.get("recipe") is not None:

@@ -71,7 +71,7 @@ class TrainingImages:
         self._cases = Cases(SimilarCases().fit(encoded, names, labels, patients), self._pattern)
 
     def write(self, model: Path) -> str:
-        """Write them beside the model. Return a line if they are left out for their size, else an empty text."""
+        """Write them beside the model. Return a line if they are too large for that, else an empty text."""
         from medvlad.models.cases_file import remove_cases, save_cases
 
         if self._cases is None:

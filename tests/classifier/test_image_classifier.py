@@ -173,6 +173,29 @@ def test_evidence_for_another_class_can_be_asked_for(fitted, data):
         fitted.explain(image, "cat")
 
 
+def test_probabilities_are_learned_unless_they_are_not_wanted(fitted, classifier, data):
+    train, test = data
+    probability = fitted.predict_proba(test.paths)
+    np.testing.assert_allclose(probability.sum(axis=1), 1)
+    one = fitted.answers(test.paths, coverage=0.9)[0]
+    assert one["probabilities"]["lying"] == pytest.approx(probability[0, 0])
+    assert {"label", "scores", "prediction_set", "novelty_p"} <= one.keys()
+    assert hasattr(classifier, "predict_proba")
+    plain = classifier.set_params(calibration="none")
+    assert not hasattr(plain, "predict_proba")
+    assert not hasattr(plain.fit(train.paths, train.y), "predict_proba")
+    assert plain.answers(test.paths)[0].keys() == {"label", "scores"}
+
+
+def test_an_operating_point_moves_the_threshold(classifier, data):
+    train, test = data
+    classifier.set_params(threshold="sensitivity=0.5", positive="lying").fit(train.paths, train.y)
+    threshold = classifier.pipeline_[-1].threshold_
+    decision = classifier.decision_function(test.paths)
+    assert threshold != 0
+    assert (classifier.predict(test.paths) == "upright").tolist() == (decision > threshold).tolist()
+
+
 def test_a_preset_sets_what_is_not_given():
     best = mv.ImageClassifier(preset="best", C=3.0)
     network, svm = best.make_network(), best.make_svm()
@@ -221,7 +244,9 @@ def test_a_classifier_of_descriptors_takes_descriptors_only(rng, data):
         ({"folds": 0}, None, "folds must be an integer of at least 1"),
         ({"encode": "vlad0"}, None, "unknown encoding 'vlad0'"),
         ({}, ["a"] * 3, r"y has shape \(3,\), expected \(12,\): one value an image"),
-        ({}, ["a"] * 12, "y holds a single class"),
+        ({}, ["a"] * 12, "there is a single class, and a classifier needs two"),
+        ({"calibration": "beta"}, None, "calibration must be one of none, auto, platt, isotonic, got 'beta'"),
+        ({"threshold": "0.5"}, None, "threshold"),
     ],
 )
 def test_mistakes_are_named(classifier, data, parameters, y, message):
