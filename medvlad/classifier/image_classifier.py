@@ -11,7 +11,7 @@ and chooses the encoding and C inside the training images if it is asked to. The
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
