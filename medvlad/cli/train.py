@@ -83,11 +83,11 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
         "n_damaged": len(pipeline.steps[0][1].damaged_),
         "seed": experiment.seed,
         "encode": choice.encoding,
-        "C": float(pipeline.steps[-1][1].C),
+        "C": getattr(pipeline.steps[-1][1], "C", None),
         "class_weight": experiment.class_weight,
     }
     if len(choice.balanced_accuracy) > 1:
-        card["inner_balanced_accuracy"] = choice.balanced_accuracy
+        card[f"inner_{choice.metric.replace(' ', '_')}"] = choice.balanced_accuracy
     save_model(pipeline, output, card=card)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
@@ -103,6 +103,6 @@ def _why(choice: Choice) -> str:
     first = next(iter(choice.balanced_accuracy))
     why = "no other is clearly better" if choice.encoding == first else "clearly better than those before it"
     return (
-        f"encoding {choice.encoding}, {why}: balanced accuracy {means} "
+        f"encoding {choice.encoding}, {why}: {choice.metric} {means} "
         f"({choice.n_folds}-fold cross-validation inside the training images)"
     )

@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from medvlad._util.memory import memory_for
@@ -163,7 +164,14 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         shape = getattr(X, "shape", ())
         if len(shape) == 2:
             check_memory(*shape)  # before X is read, which may take long
-        x = validate_data(self, on_host(X, "X"), dtype=[np.float64, np.float32], order=None, copy=False)
+        x = validate_data(
+            self,
+            on_host(X, "X"),
+            dtype=[np.float64, np.float32],
+            order=None,
+            copy=False,
+            ensure_min_samples=2,
+        )
         labels = target_matrix(on_host(y, "y"), "y")
         check_consistent_length(x, labels)
         names = names_of_targets(self.label_names, y, labels.shape[1], "label_names")
@@ -279,18 +287,16 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         found: NDArray[np.int64] = like_input((self._scores(X) > self.thresholds_).astype(np.int64), X)
         return found
 
+    def _is_calibrated(self) -> bool:
+        return hasattr(self, "platt_")
+
+    @available_if(_is_calibrated)
     def predict_proba(self, X: ArrayLike) -> Vector:
         """Return the probability of each label, shape (n_samples, n_labels), float64.
 
-        Labels do not exclude each other, so a row does not add up to 1.
-
-        Raises
-        ------
-        InputError
-            If :meth:`calibrate` was not called.
+        Labels do not exclude each other, so a row does not add up to 1. The method exists only after
+        :meth:`calibrate`.
         """
-        if not hasattr(self, "platt_"):
-            raise InputError("probabilities need held-out decision values: call calibrate first")
         probability = platt_probability(self._scores(X), self.platt_[:, 0], self.platt_[:, 1])
         shown: Vector = like_input(probability, X)
         return shown

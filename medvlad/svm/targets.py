@@ -27,6 +27,8 @@ def number_matrix(y: Any, name: str) -> NDArray[np.float64]:
     InputError
         If it holds no numbers, or has another number of dimensions, or a number is infinite.
     """
+    if y is None or (isinstance(y, np.ndarray) and y.shape == () and y.item() is None):
+        raise InputError(f"this estimator requires {name} to be passed, but the target {name} is None")
     try:
         numbers = np.asarray(y, np.float64)
     except (TypeError, ValueError) as error:
@@ -63,9 +65,7 @@ def target_matrix(y: Any, name: str) -> NDArray[np.float64]:
     return labels
 
 
-def names_of_targets(
-    given: Sequence[str] | None, y: Any, n_targets: int, parameter: str
-) -> NDArray[np.str_]:
+def names_of_targets(given: Sequence[str] | None, y: Any, n_targets: int, parameter: str) -> NDArray[np.str_]:
     """Return the names of the columns of `y`.
 
     Parameters
@@ -87,7 +87,7 @@ def names_of_targets(
     names = [str(i) for i in range(n_targets)] if given is None else [str(name) for name in given]
     if len(names) != n_targets or len(set(names)) != n_targets:
         raise InputError(
-            f"{parameter} has {len(set(names))} different names, but y has {n_targets} columns: give one name "
-            "for each column"
+            f"{parameter} has {len(set(names))} different names, but y has {n_targets} columns: give one "
+            "name for each column"
         )
     return np.array(names, np.str_)

@@ -287,9 +287,7 @@ def _curvatures(
     return found
 
 
-def warn_of_steps(
-    problems: list[Problem], classes: NDArray[Any], max_iter: int, what: str = "class"
-) -> None:
+def warn_of_steps(problems: list[Problem], classes: NDArray[Any], max_iter: int, what: str = "class") -> None:
     """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser."""
     for name, problem in zip(classes[-len(problems) :], problems, strict=True):
         if problem.singular:

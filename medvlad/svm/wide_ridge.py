@@ -158,10 +158,15 @@ class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         shape = getattr(X, "shape", ())
         if len(shape) == 2:
             check_memory(*shape)  # before X is read, which may take long
-        given = on_host(y, "y")
-        x = validate_data(self, on_host(X, "X"), dtype=[np.float64, np.float32], order=None, copy=False)
-        if given is None:
-            raise InputError("y is None, and ridge regression requires y to be passed: give one number a row")
+        x = validate_data(
+            self,
+            on_host(X, "X"),
+            dtype=[np.float64, np.float32],
+            order=None,
+            copy=False,
+            ensure_min_samples=2 if self.fit_intercept else 1,
+        )
+        given = np.asarray(on_host(y, "y"))
         numbers = number_matrix(given, "y")
         check_consistent_length(x, numbers)
         if groups is not None:
@@ -197,7 +202,7 @@ class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 if self.fit_intercept:
                     intercept[targets[same]] = centre[same] - weights @ part.mean
             self.alpha_[targets] = chosen
-        one = np.ndim(given) == 1
+        one = given.ndim == 1
         self.coef_ = coef[0] if one else coef
         self.intercept_ = float(intercept[0]) if one else intercept
         self.target_names_ = names
@@ -275,7 +280,8 @@ class _Part:
             factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
         except np.linalg.LinAlgError as error:
             raise InputError(
-                f"alpha={alpha:g} is below the rounding of X, whose features depend on each other: raise alpha"
+                f"alpha={alpha:g} is below the rounding of X, whose features depend on each other: "
+                "raise alpha"
             ) from error
         solution = cho_solve(factor, wanted)
         residual = wanted - matrix @ solution - alpha * solution
