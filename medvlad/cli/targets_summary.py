@@ -21,7 +21,9 @@ def targets_summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[
     patients = patients_in_words(report["dataset"])
     known = "" if patients is None else f" of {patients}"
     if has_test_part:
-        counted = f"{first['n_train']} training and {first['n_test']} test images{known} ({first['protocol']})"
+        counted = (
+            f"{first['n_train']} training and {first['n_test']} test images{known} ({first['protocol']})"
+        )
     else:
         counted = f"{first['n_test']} images{known}, each tested once ({first['protocol']})"
     by = "over images" if first["ci95_of"] == "images" else "by patient"

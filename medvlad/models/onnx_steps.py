@@ -28,10 +28,10 @@ from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
+from medvlad.models.heads import task_of_head
 from medvlad.models.onnx_graph import Graph
-from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["add_classifier", "add_step", "n_descriptors"]
+__all__ = ["add_head", "add_step", "n_descriptors"]
 
 _GEM_FLOOR = 1e-6
 _SUM_ROUNDING = 4 * CENTER_ROUNDING  # of a sum of residuals in float32
@@ -265,11 +265,31 @@ _ENCODERS: dict[type[Any], Any] = {
 }
 
 
-def add_classifier(graph: Graph, classifier: WideLinearSVC, x: str) -> None:
-    """Add the outputs: the scores that `medvlad predict` prints, and the index of the largest score."""
-    coef, intercept = np.atleast_2d(classifier.coef_), np.atleast_1d(classifier.intercept_)
-    if len(classifier.classes_) == 2:
+def add_head(graph: Graph, head: Any, x: str) -> dict[str, tuple[int, tuple[str | int, ...]]]:
+    """Add the outputs of the last step. Return the type and the shape of each.
+
+    Classes: the scores that `medvlad predict` prints, and the index of the largest score. Labels: scores, 1
+    or 0 for each label, and the probabilities if there are some. Numbers: their values.
+    """
+    coef, intercept = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
+    task = task_of_head(head)
+    if task == "classes" and len(head.classes_) == 2:
         coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
+    kinds, table = graph.onnx.TensorProto, ("batch", len(coef))
     scores = graph("MatMul", x, graph.constant(coef.T))
-    graph("Add", scores, graph.constant(intercept), name="scores")
-    graph("ArgMax", "scores", axis=1, keepdims=0, name="label")
+    name = "values" if task == "regression" else "scores"
+    graph("Add", scores, graph.constant(intercept), name=name)
+    outputs: dict[str, tuple[int, tuple[str | int, ...]]] = {name: (kinds.FLOAT, table)}
+    if task == "classes":
+        graph("ArgMax", "scores", axis=1, keepdims=0, name="label")
+        outputs["label"] = (kinds.INT64, ("batch",))
+    elif task == "labels":
+        above = graph("Greater", "scores", graph.constant(head.thresholds_))
+        graph("Cast", above, to=kinds.INT64, name="label")
+        outputs["label"] = (kinds.INT64, table)
+        if hasattr(head, "platt_"):
+            slope, constant = -head.platt_.T
+            logits = graph("Mul", "scores", graph.constant(slope))
+            graph("Sigmoid", graph("Add", logits, graph.constant(constant)), name="probability")
+            outputs["probability"] = (kinds.FLOAT, table)
+    return outputs
