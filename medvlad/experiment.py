@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.validate import (
@@ -36,12 +35,14 @@ from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.recipe import Recipe, encoder_steps
+from medvlad.encoders.recipe import Recipe
 from medvlad.evaluation.calibrated_training import positive_index
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.evaluation.parts import GROUPINGS, check_parts, has_two_class_test, with_sites_as_folds
+from medvlad.evaluation.step_parameters import step_parameters
+from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
@@ -76,24 +77,25 @@ class Evaluation:
     Attributes
     ----------
     results : dict
-        Content of results.json: results (one dict for each encoding), comparisons (of the first encoding with
-        each other one, see :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions,
-        skipped, and damaged (images that were used although their data is damaged).
+        Content of results.json: task (of labels and numbers only), results (one dict for each encoding),
+        comparisons (of the first encoding with each other one, see
+        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, and damaged
+        (images that were used although their data is damaged).
     dataset : ImageFolder
         The images that were used, without skipped ones.
     descriptors : Descriptors or StoredDescriptors
         Descriptors of these images.
     extractor : CNNDescriptors
         The extractor that made the descriptors.
-    decided : dict of str to HeldOut
-        Held-out predictions of each encoding.
+    decided : dict of str to HeldOut, HeldOutLabels or HeldOutNumbers
+        Held-out predictions of each encoding. The kind depends on the task of the data set.
     """
 
     results: dict[str, Any]
     dataset: ImageFolder
     descriptors: Descriptors | StoredDescriptors
     extractor: CNNDescriptors
-    decided: dict[str, HeldOut]
+    decided: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Experiment:
         See :class:`medvlad.VLAD`. The extraction uses the same number of threads.
     C : float or None
         See :class:`medvlad.WideLinearSVC`. None: chosen from :data:`medvlad.classifier.PENALTIES` by
-        cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`.
+        cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`. Numbers
+        do not use it, see :mod:`medvlad.evaluation.regression`.
     class_weight : dict, "balanced" or None
         See :class:`medvlad.WideLinearSVC`.
     calibration : {"auto", "platt", "isotonic"} or None
@@ -233,11 +236,24 @@ class Experiment:
         extractor = classifier.make_network()
         encoders = classifier.make_encoders(extractor)
         check_parts(dataset)
+        if dataset.task != "classes":
+            self._targets(dataset).check(self.calibration, self.positive)
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped, damaged = extract_data_set(
                 extractor, dataset, calibration_images(dataset)
             )
+        if dataset.task != "classes":
+            found, comparisons, held = self._targets(dataset).evaluate(descriptors, encoders)
+            results = []
+            for name, one in found.items():
+                one["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | one["seconds"]
+                results.append(
+                    _described(self, name, encoders[name], self._targets(dataset).estimator()) | one
+                )
+            about = {"task": dataset.task, "results": results, "comparisons": comparisons}
+            report = about | self._facts(dataset, extractor, skipped, damaged)
+            return Evaluation(report, dataset, descriptors, extractor, held)
         tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
         warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
         results, comparisons = [], []
@@ -262,16 +278,21 @@ class Experiment:
                 against = compare_held_out(dataset, decided_first, decided)
                 comparisons.append({"first": first, "second": name} | against)
             all_decided[name] = decided
-        report = {
-            "results": results,
-            "comparisons": comparisons,
+        report = {"results": results, "comparisons": comparisons}
+        report |= self._facts(dataset, extractor, skipped, damaged)
+        return Evaluation(report, dataset, descriptors, extractor, all_decided)
+
+    def _facts(
+        self, dataset: ImageFolder, extractor: CNNDescriptors, skipped: list[Any], damaged: list[Any]
+    ) -> dict[str, Any]:
+        """Return what results.json says beside metrics."""
+        return {
             "dataset": describe_dataset(dataset),
             "settings": _settings(self, extractor),
             "versions": versions(),
             "skipped": skipped,
             "damaged": damaged,
         }
-        return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a pipeline with one encoding. See :meth:`train_best`, which this calls."""
@@ -317,7 +338,12 @@ class Experiment:
         classifier.make_encoders(extractor)  # mistakes are found before the extraction
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
+        if dataset.task != "classes":
+            self._targets(dataset).check(self.calibration, self.positive)
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
+        if dataset.task != "classes":
+            classifier.fit_targets(self._targets(dataset), descriptors, network=extractor)
+            return classifier, skipped, len(dataset)
         missing = absent_classes(dataset.labels, dataset.class_names)
         if missing:
             raise InputError(
@@ -345,6 +371,11 @@ class Experiment:
 
     def _target(self) -> Target | None:
         return None if self.threshold is None else read_target(self.threshold)
+
+    def _targets(self, dataset: ImageFolder) -> TargetRun:
+        """Return the run on several labels or numbers."""
+        c, penalties = (1.0, PENALTIES) if self.C is None else (self.C, None)
+        return TargetRun(dataset, c, penalties, self.class_weight, self.folds, self.seed)
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
@@ -403,11 +434,13 @@ def _result(
         target=experiment._target(),
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
-    parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
-    chosen_c = {"C": "cv"} if experiment.C is None else {}
-    parameters |= {"classify": experiment.classifier([name]).make_svm().get_params() | chosen_c}
-    described = {"encode": name, "scales": list(experiment.scales), "parameters": _plain(parameters)}
-    return described | found
+    return _described(experiment, name, encoder, experiment.classifier([name]).make_svm()) | found
+
+
+def _described(experiment: Experiment, name: str, encoder: Any, classifier: Any) -> dict[str, Any]:
+    """Return an encoding and the parameters of its steps for results.json."""
+    parameters = step_parameters(encoder, classifier, chosen_c=experiment.C is None)
+    return {"encode": name, "scales": list(experiment.scales), "parameters": parameters}
 
 
 def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, Any]:
@@ -422,14 +455,3 @@ def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, An
     settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
     settings["available_backends"] = available_backends()
     return settings
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` with estimators replaced by dicts of their parameters, for JSON."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, BaseEstimator):
-        return {type(value).__name__: _plain(value.get_params(deep=False))}
-    return value

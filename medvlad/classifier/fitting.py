@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,18 @@ from sklearn.pipeline import Pipeline
 
 from medvlad.classifier.parameters import check_classes_left, checked_columns, settle
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
+from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.operating_point import read_target
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import encoder_steps
 from medvlad.evaluation.calibrated_training import train_classifier
 from medvlad.evaluation.choice import Choice
+from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.targets import names_of_targets
 
-__all__ = ["TrainingImages", "describe_training_images", "fit_steps"]
+__all__ = ["TrainingImages", "describe_training_images", "fit_steps", "fit_targets", "label_run"]
 
 
 @dataclass(frozen=True)
@@ -119,5 +123,39 @@ def fit_steps(
         random_state=steps.random_state,
         keep=keep,
     )
+    return _pipeline(network, encoder, classifier), choice
+
+
+def fit_targets(
+    steps: ClassifierSteps,
+    run: TargetRun,
+    descriptors: Descriptors | StoredDescriptors,
+    network: CNNDescriptors | None,
+) -> tuple[Pipeline, Choice]:
+    """Do the same for several labels or numbers, see :class:`medvlad.evaluation.targets.TargetRun`."""
+    encoder, head, choice = run.train(descriptors, steps.make_encoders(network))
+    return _pipeline(network, encoder, head), choice
+
+
+def label_run(
+    steps: ClassifierSteps, targets: NDArray[np.float64], groups: NDArray[Any] | None, y: Any
+) -> TargetRun:
+    """Return the run on several labels (n, n_labels) without a data set of files."""
+    settled = settle(steps)
+    names = names_of_targets(None, y, targets.shape[1], "y").tolist()
+    dataset = ImageFolder(
+        paths=[Path(str(i)) for i in range(len(targets))],
+        labels=np.zeros(len(targets), np.int64),
+        class_names=names,
+        groups=groups,
+        task="labels",
+        targets=targets,
+    )
+    c, penalties = (1.0, PENALTIES) if settled.C is None else (settled.C, None)
+    return TargetRun(dataset, c, penalties, settled.class_weight, steps.folds, steps.random_state)
+
+
+def _pipeline(network: CNNDescriptors | None, encoder: Any, head: Any) -> Pipeline:
+    """Join the fitted steps. The network gets no store."""
     first = [] if network is None else [("features", network.with_parameters(output="host", store=None))]
-    return Pipeline([*first, *encoder_steps(encoder), ("classify", classifier)]), choice
+    return Pipeline([*first, *encoder_steps(encoder), ("classify", head)])

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError
 from medvlad.classifier.explained_image import ExplainedImage, explain_images
-from medvlad.classifier.fitting import describe_training_images, fit_steps
+from medvlad.classifier.fitting import describe_training_images, fit_steps, fit_targets, label_run
 from medvlad.classifier.parameters import (
     checked_columns,
     for_card,
@@ -35,8 +35,10 @@ from medvlad.decisions.answers import answers_of
 from medvlad.decisions.novelty import mean_descriptors
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice
+from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.prefetch import as_sequence
+from medvlad.models.heads import names_of_head
 from medvlad.models.model_file import load_model, model_card, save_model
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
@@ -120,8 +122,9 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         ----------
         images : sequence of paths and arrays, Descriptors or StoredDescriptors, n
             Files of any format that is read, pixels, or descriptors that were extracted before.
-        y : array-like of shape (n,)
-            Class of each image.
+        y : array-like of shape (n,), or (n, n_labels)
+            Class of each image. Or 1 and 0 for several labels, any number of which an image may have; NaN if
+            it is not known. The columns of a DataFrame name the labels.
         groups : array-like of shape (n,), or None, default=None
             Patient of each image. Images of a patient stay in one fold when something is chosen. None: each
             image counts as a patient of its own.
@@ -177,8 +180,22 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
             As :meth:`fit`.
         """
         labels, patients = checked_columns(len(descriptors), y, groups)
+        if labels.ndim == 2:
+            return self.fit_targets(label_run(self, labels, patients, y), descriptors, network=network)
         self.pipeline_, self.choice_ = fit_steps(self, descriptors, labels, patients, network, keep)
         self.classes_, self.skipped_ = self.pipeline_.classes_, []
+        return self
+
+    def fit_targets(
+        self,
+        run: TargetRun,
+        descriptors: Descriptors | StoredDescriptors,
+        *,
+        network: CNNDescriptors | None = None,
+    ) -> Self:
+        """Fit the steps after the network on several labels or numbers, see :class:`TargetRun`."""
+        self.pipeline_, self.choice_ = fit_targets(self, run, descriptors, network)
+        self.classes_, self.skipped_ = names_of_head(self.pipeline_[-1]), []
         return self
 
     def decision_function(self, images: Any) -> NDArray[np.float64]:
@@ -257,8 +274,14 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         """
         pipeline, card = load_model(path, weights=weights), model_card(path)["card"]
         classifier = cls(**parameters_of(pipeline, card, cls._get_param_names()))
-        classifier.pipeline_, classifier.classes_, classifier.skipped_ = pipeline, pipeline.classes_, []
-        classifier.choice_ = Choice(str(card.get("encode", "")), float(pipeline[-1].C), {}, 0)
+        classifier.pipeline_, classifier.classes_, classifier.skipped_ = (
+            pipeline,
+            names_of_head(pipeline[-1]),
+            [],
+        )
+        classifier.choice_ = Choice(
+            str(card.get("encode", "")), float(getattr(pipeline[-1], "C", np.nan)), {}, 0
+        )
         return classifier
 
     def _described(self, images: Any) -> Descriptors | StoredDescriptors:

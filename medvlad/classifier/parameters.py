@@ -15,6 +15,7 @@ from medvlad._util.validate import InputError, check_choice, check_positive_floa
 from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.encoders.recipe import PRESETS, Recipe
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.svm.targets import target_matrix
 
 __all__ = [
     "OF_NETWORK",
@@ -85,16 +86,21 @@ def checked_columns(
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return `y` and `groups` as arrays, and check their lengths."""
     labels = np.asarray(y)
+    if labels.ndim == 2:
+        labels = target_matrix(y, "y")
     patients = None if groups is None else np.asarray(groups)
-    for name, values in (("y", labels), ("groups", patients)):
+    for name, values in (("y", labels[:, 0] if labels.ndim == 2 else labels), ("groups", patients)):
         if values is not None and values.shape != (n,):
             raise InputError(f"{name} has shape {values.shape}, expected ({n},): one value an image")
-    check_classification_targets(labels)
+    if labels.ndim == 1:
+        check_classification_targets(labels)
     return labels, patients
 
 
 def check_classes_left(labels: NDArray[Any], kept: NDArray[np.intp]) -> None:
     """Refuse a training set in which a class has lost all of its images."""
+    if labels.ndim == 2:  # a label may be missing from all images that are left; that is found later
+        return
     missing = [str(one) for one in np.unique(labels) if one not in labels[kept]]
     if missing:
         raise InputError(

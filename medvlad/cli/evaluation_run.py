@@ -12,6 +12,7 @@ import click
 from medvlad._util.text_table import printable
 from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
+from medvlad.cli.targets_summary import targets_summary
 
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
@@ -77,7 +78,8 @@ def run_evaluation(
     if names is not None:
         anonymise_results(report, names)
         report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
-    table, *lines = _summary(report, has_test_part=dataset.splits is not None)
+    summary = _summary if dataset.task == "classes" else targets_summary
+    table, *lines = summary(report, has_test_part=dataset.splits is not None)
     click.echo(table)
     for one in report["results"]:
         if "per_fold" in one:
@@ -93,8 +95,11 @@ def run_evaluation(
 def _write(evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures: bool) -> None:
     from medvlad._util.atomic_file import write_file
     from medvlad._util.validate import MissingExtraError
+    from medvlad.report import several_targets
     from medvlad.report.evaluation import write_predictions, write_report
 
+    if evaluation.dataset.task != "classes":
+        write_predictions, write_report = several_targets.write_predictions, several_targets.write_report
     path, table = out / "results.json", out / "predictions.csv"
     write_file(path, (json.dumps(evaluation.results, indent=2, allow_nan=False) + "\n").encode(), "results")
     write_predictions(evaluation, table, names=names)

@@ -96,7 +96,7 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
         "class_weight": experiment.class_weight,
     }
     if len(choice.balanced_accuracy) > 1:
-        card["inner_balanced_accuracy"] = choice.balanced_accuracy
+        card[f"inner_{choice.metric.replace(' ', '_')}"] = choice.balanced_accuracy
     classifier.save(output, card=card)
     kept = training.write(output)
     if len(choice.balanced_accuracy) > 1:
@@ -115,6 +115,6 @@ def _why(choice: Choice) -> str:
     first = next(iter(choice.balanced_accuracy))
     why = "no other is clearly better" if choice.encoding == first else "clearly better than those before it"
     return (
-        f"encoding {choice.encoding}, {why}: balanced accuracy {means} "
+        f"encoding {choice.encoding}, {why}: {choice.metric} {means} "
         f"({choice.n_folds}-fold cross-validation inside the training images)"
     )

@@ -30,8 +30,9 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
         - n_groups: number of patients, each file without a known patient counts as one; None if no patients
           are known
         - n_known_patients: number of patients that are known; None if it was not recorded
-        - patients: by class, then by kind of file: the numbers of images whose patient is "known" and
-          "unknown"; None if no patients are known, or where they are from was not recorded
+        - patients: by class ("all" for labels and numbers), then by kind of file: the numbers of images whose
+          patient is "known" and "unknown"; None if no patients are known, or where they are from was not
+          recorded
         - patient_examples: at most three images whose names tell the patient, as dicts with image and patient
         - left_out: number of files in formats that are not read, by class, then by ending
         - task: what is predicted, see `ImageFolder`

@@ -25,7 +25,7 @@ from medvlad.evaluation.cross_validation import InnerFolds, inner_folds
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Choice", "choose_encoding", "has_folds"]
+__all__ = ["Choice", "choose_encoding", "clearly_best", "has_folds"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class Choice:
     inner : InnerFolds or None
         Held-out decision values of the training images with the chosen encoding and C. None: without inner
         folds.
+    metric : str
+        What `balanced_accuracy` holds: another metric for several labels and for numbers.
     """
 
     encoding: str
@@ -54,6 +56,7 @@ class Choice:
     balanced_accuracy: dict[str, float]
     n_folds: int
     inner: InnerFolds | None = None
+    metric: str = "balanced accuracy"
 
 
 def choose_encoding(
@@ -122,7 +125,7 @@ def choose_encoding(
         )
         for name, encoder in encoders.items()
     }
-    chosen = _clearly_best({name: one.scores for name, one in found.items()})
+    chosen = clearly_best({name: one.scores for name, one in found.items()})
     averages = {name: one.balanced_accuracy for name, one in found.items()}
     best = found[chosen]
     return Choice(chosen, best.penalty, averages, len(best.scores), best)
@@ -133,8 +136,10 @@ def has_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int
     return min(folds, int(units_per_class(labels, groups, int(labels.max()) + 1).min())) >= 2
 
 
-def _clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
+def clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
     """Return the first name whose mean is within one standard error of the best."""
+    if len(scores) == 1:
+        return next(iter(scores))
     best = max(scores.values(), key=lambda one: float(one.mean()))
     for name, one in scores.items():
         difference = best - one

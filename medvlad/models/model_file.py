@@ -38,7 +38,7 @@ from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
-from medvlad.models.model_heads import set_classes
+from medvlad.models.heads import check_names, name_head, names_of_head
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 
 __all__ = [
@@ -87,8 +87,8 @@ def save_model(
     ----------
     pipeline : sklearn.pipeline.Pipeline
         Fitted pipeline: CNNDescriptors (not if the input is descriptors), then the steps of
-        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC or scikit-learn's
-        LogisticRegression.
+        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC, MultiLabelSVC,
+        WideRidge or scikit-learn's LogisticRegression.
     path : path-like
         File to write.
     card : dict, optional
@@ -101,20 +101,20 @@ def save_model(
         If the pipeline has other steps, a value is not JSON, or the file cannot be written.
     """
     features, steps = _checked(pipeline)
-    classifier = steps[-1][1]
+    names = names_of_head(steps[-1][1])
     header: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         **_network_of(features),
         "n_features": int(steps[0][1].n_features_in_),
         "steps": [describe(name, step) for name, step in steps],
-        "classes": classifier.classes_.tolist(),
+        "classes": names.tolist(),
         "versions": versions(),
         "card": dict(card or {}),
     }
-    if classifier.classes_.dtype.kind not in "Uiub":
+    if names.dtype.kind not in "Uiub":
         raise InputError(
-            f"class labels have dtype {classifier.classes_.dtype}, but a model file holds text or integers: "
+            f"class labels have dtype {names.dtype}, but a model file holds text or integers: "
             "convert y and fit again"
         )
     arrays = {name: _little_endian(values) for named in steps for name, values in learnt_of(*named).items()}
@@ -271,12 +271,13 @@ def _build(
     """Do the work of `_assembled`. Raise one of `_INVALID` if the header or the arrays are invalid."""
     features = None if header["features"] is None else _network_from(header, weights)
     classes = np.array(header["classes"])
-    if classes.ndim != 1 or not 2 <= len(classes) == len(set(classes.tolist())):
-        raise ValueError("its classes are not two or more different labels")
+    if classes.ndim != 1:
+        raise ValueError("its classes are not a list of labels")
     if not fit_together([str(described["step"]) for described in header["steps"]]):
         raise ValueError("its steps do not form a pipeline")
     steps = _steps_from(header, arrays, len(classes))
-    set_classes(steps[-1][1], classes)
+    check_names(steps[-1][1], classes)
+    name_head(steps[-1][1], classes)
     return features, steps
 
 
@@ -358,7 +359,7 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:
         raise InputError(
             f"a model file cannot hold the steps {names}: use CNNDescriptors (not for descriptors as input), "
             "then the steps of a Recipe (DescriptorProjection, VLAD or another encoder, PCA, Normalizer), "
-            "then WideLinearSVC, CalibratedSVC or LogisticRegression, in this order"
+            "then WideLinearSVC, CalibratedSVC, MultiLabelSVC, WideRidge or LogisticRegression, in this order"
         )
     return features, steps
 

@@ -26,8 +26,10 @@ from medvlad.encoders.recipe import VectorPCA
 from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
-from medvlad.models.model_heads import calibrated_arrays, describe_calibrated, make_calibrated
+from medvlad.models.calibrated_file import calibrated_arrays, describe_calibrated, make_calibrated
+from medvlad.svm.multi_label import MultiLabelSVC
 from medvlad.svm.wide_linear_svc import WideLinearSVC
+from medvlad.svm.wide_ridge import WideRidge
 
 __all__ = ["Arrays", "describe", "fit_together", "learnt_of", "make_step", "step_name"]
 
@@ -48,7 +50,8 @@ class _Kind:
         Names of the constructor's parameters that are saved.
     arrays : dict of str to tuple of str
         Names of the fitted arrays, and their shapes. A size is the name of a parameter, or "in" (width of the
-        input), "rows" (number of rows of the classifier's weights) or "one".
+        input), "rows" (number of rows of the classifier's weights), "targets" (number of labels or numbers),
+        "one" or "two".
     """
 
     step: str
@@ -117,14 +120,33 @@ _KINDS = {
         ),
         _Kind("classify", LogisticRegression, ("C", "fit_intercept", "solver"), _LINEAR),
         _Kind("classify", CalibratedSVC, (), {}),
+        _Kind(
+            "classify",
+            MultiLabelSVC,
+            ("C", "fit_intercept", "intercept_scaling"),
+            {
+                "coef_": ("targets", "in"),
+                "intercept_": ("targets",),
+                "thresholds_": ("targets",),
+                "platt_": ("targets", "two"),
+            },
+        ),
+        _Kind(
+            "classify",
+            WideRidge,
+            ("alpha", "fit_intercept"),
+            {"coef_": ("targets", "in"), "intercept_": ("targets",), "alpha_": ("targets",)},
+        ),
     )
 }
 #: Arrays that exist only with some parameters.
 _LEARNT_IF: dict[str, Callable[[dict[str, Any]], bool]] = {
     **dict.fromkeys(_COMPONENTS, lambda parameters: parameters["n_components"] is not None),
-    "alpha_": lambda parameters: parameters["assignment"] == "soft",
+    "alpha_": lambda parameters: parameters.get("assignment", "soft") == "soft",
     "rotations_": lambda parameters: bool(parameters["local_axes"]),
 }
+#: Arrays that only some fitted estimators have: an adapted VLAD, calibrated labels.
+_OPTIONAL = ("residual_centers_", "platt_")
 #: Arrays that the backends use as float32.
 _FLOAT32 = ("cluster_centers_", "rotations_", "residual_centers_")
 #: Arrays that later steps divide by or use as rates, so they must be above 0.
@@ -157,6 +179,8 @@ def describe(name: str, step: Any) -> dict[str, Any]:
     described = {parameter: getattr(step, parameter) for parameter in kind.parameters}
     if isinstance(step, PCA):  # whitening may have kept fewer components than it was asked for
         described["n_components"] = len(step.components_)
+    if isinstance(step, WideRidge):  # y had one dimension, and so have predictions
+        described["one_dimension"] = step.coef_.ndim == 1
     return {"step": name, "class": _class_of(step), **inner, **described}
 
 
@@ -165,8 +189,9 @@ def learnt_of(name: str, step: Any) -> Arrays:
     if isinstance(step, CalibratedSVC):
         return learnt_of(name, step.classifier_) | calibrated_arrays(name, step)
     learner = step.encoder_ if isinstance(step, SpatialTiles) else step
+    at_least = {"coef_": np.atleast_2d} if isinstance(step, WideRidge) else {}
     return {
-        f"{name}.{learnt}": np.atleast_1d(getattr(learner, learnt))
+        f"{name}.{learnt}": at_least.get(learnt, np.atleast_1d)(getattr(learner, learnt))
         for learnt in _KINDS[_class_of(learner)].arrays
         if hasattr(learner, learnt)
     }
@@ -211,15 +236,18 @@ def make_step(described: dict[str, Any], arrays: Arrays, width: int, n_classes: 
         return make_calibrated(parameters, arrays, name, svm, n_classes), width
     step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
     step.n_features_in_ = width
-    sizes = {"in": width, "one": 1, "rows": 1 if n_classes == 2 else n_classes, **parameters}
+    rows = 1 if n_classes == 2 else n_classes
+    sizes = {"in": width, "one": 1, "two": 2, "rows": rows, "targets": n_classes, **parameters}
     for learnt, shape in kind.arrays.items():
         if learnt in _LEARNT_IF and not _LEARNT_IF[learnt](parameters):
             continue
-        if learnt == "residual_centers_" and f"{name}.{learnt}" not in arrays:  # VLAD was not adapted
+        if learnt in _OPTIONAL and f"{name}.{learnt}" not in arrays:
             continue
         expected = tuple(int(sizes[size]) for size in shape)
         values = _checked_array(arrays[f"{name}.{learnt}"], f"{name}.{learnt}", learnt, expected)
         setattr(step, learnt, float(values[0]) if shape == ("one",) else values)
+    if kind.make is WideRidge and parameters["one_dimension"]:
+        step.coef_, step.intercept_ = step.coef_[0], float(step.intercept_[0])
     return step, _width(step, width)
 
 

@@ -7,7 +7,9 @@
     descriptors (B, n, D) float32            the only input if from_features=True         --+
         --> L2, PCA --> VLAD, pooling, ... --> PCA, L2 --> scores (B, C), label (B,)
 
-The class names are in the model's metadata, "classes", as JSON. The network is exported for VGG16 and VGG19
+The class names are in the model's metadata, "classes", as JSON. The metadata "task" says what is predicted. With
+the task "labels", label is (B, C) of 1 and 0, and there may be a further output probability (B, C). With the task
+"regression" the only output is values (B, C). The network is exported for VGG16 and VGG19
 only. For other networks the graph begins at the descriptors.
 
 The graph computes in float32. A descriptor that lies between two centres may be assigned to the other one,
@@ -30,9 +32,10 @@ from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError, import_extra
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.engines.winograd import Pooling, layers_of
+from medvlad.models.heads import names_of_head, task_of_head
 from medvlad.models.model_file import network_and_steps
 from medvlad.models.onnx_graph import Graph
-from medvlad.models.onnx_steps import add_classifier, add_step, n_descriptors
+from medvlad.models.onnx_steps import add_head, add_step, n_descriptors
 
 __all__ = ["export_onnx"]
 
@@ -91,10 +94,15 @@ def export_onnx(pipeline: Pipeline, path: str | os.PathLike[str], *, from_featur
     for _, step in steps[:-1]:
         x = add_step(graph, step, x)
     classifier = steps[-1][1]
-    add_classifier(graph, classifier, x)
-    names = [str(name) for name in classifier.classes_]
-    metadata = {"classes": json.dumps(names), "medvlad": version("medvlad"), **_source(features)}
-    write_file(path, graph.model(metadata, len(names)).SerializeToString(), "ONNX model")
+    outputs = add_head(graph, classifier, x)
+    names = [str(name) for name in names_of_head(classifier)]
+    metadata = {
+        "classes": json.dumps(names),
+        "task": task_of_head(classifier),
+        "medvlad": version("medvlad"),
+        **_source(features),
+    }
+    write_file(path, graph.model(metadata, outputs).SerializeToString(), "ONNX model")
     return inputs
 
 

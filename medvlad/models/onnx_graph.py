@@ -95,13 +95,10 @@ class Graph:
         self._add("TopK", [x, self.ints(n)], [values, f"{values}_at"], {"axis": axis})
         return self("ReduceMin", values, self.ints(axis), keepdims=1)
 
-    def model(self, metadata: dict[str, str], n_classes: int) -> Any:
-        """Return the ONNX model, checked, with the outputs "scores" and "label"."""
-        helper, kinds = self.onnx.helper, self.onnx.TensorProto
-        outputs = [
-            helper.make_tensor_value_info("scores", kinds.FLOAT, ("batch", n_classes)),
-            helper.make_tensor_value_info("label", kinds.INT64, ("batch",)),
-        ]
+    def model(self, metadata: dict[str, str], named: dict[str, tuple[int, tuple[str | int, ...]]]) -> Any:
+        """Return the ONNX model, checked. `named` has the type and the shape of each output."""
+        helper = self.onnx.helper
+        outputs = [helper.make_tensor_value_info(name, *kind) for name, kind in named.items()]
         graph = helper.make_graph(self._nodes, "medvlad", self._inputs, outputs, self._constants)
         opset = helper.make_opsetid("", _OPSET)
         model = helper.make_model(graph, producer_name="medvlad", opset_imports=[opset])

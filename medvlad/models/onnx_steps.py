@@ -29,9 +29,10 @@ from medvlad.encoders.projection import DescriptorProjection
 from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
+from medvlad.models.heads import task_of_head
 from medvlad.models.onnx_graph import Graph
 
-__all__ = ["add_classifier", "add_step", "n_descriptors"]
+__all__ = ["add_head", "add_step", "n_descriptors"]
 
 _GEM_FLOOR = 1e-6
 _SUM_ROUNDING = 4 * CENTER_ROUNDING  # of a sum of residuals in float32
@@ -265,26 +266,45 @@ _ENCODERS: dict[type[Any], Any] = {
 }
 
 
-def add_classifier(graph: Graph, classifier: Any, x: str) -> None:
-    """Add the outputs: the scores that `medvlad predict` prints, and the index of its label.
+def add_head(graph: Graph, head: Any, x: str) -> dict[str, tuple[int, tuple[str | int, ...]]]:
+    """Add the outputs of the last step. Return the type and the shape of each.
+
+    Classes: the scores that `medvlad predict` prints, and the index of its label. Labels: scores, 1 or 0 for
+    each label, and the probabilities if there are some. Numbers: their values.
 
     Raises
     ------
     InputError
-        If the classifier is not linear.
+        If the last step is not linear.
     """
-    linear = linear_part(classifier)
+    task = task_of_head(head)
+    linear = linear_part(head) if task == "classes" else head
     if linear is None:
         raise InputError(
-            f"{type(classifier).__name__} cannot be exported to ONNX: use WideLinearSVC, CalibratedSVC or "
+            f"{type(head).__name__} cannot be exported to ONNX: use WideLinearSVC, CalibratedSVC or "
             "LogisticRegression"
         )
     coef, intercept = np.atleast_2d(linear.coef_), np.atleast_1d(linear.intercept_)
-    if len(linear.classes_) == 2:
+    if task == "classes" and len(linear.classes_) == 2:
         coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
+    kinds, table = graph.onnx.TensorProto, ("batch", len(coef))
     scores = graph("MatMul", x, graph.constant(coef.T))
-    decided = graph("Add", scores, graph.constant(intercept), name="scores")
-    threshold = getattr(classifier, "threshold_", 0.0)
-    if threshold:
-        decided = graph("Sub", decided, graph.constant([-threshold, threshold]))
-    graph("ArgMax", decided, axis=1, keepdims=0, name="label")
+    name = "values" if task == "regression" else "scores"
+    decided = graph("Add", scores, graph.constant(intercept), name=name)
+    outputs: dict[str, tuple[int, tuple[str | int, ...]]] = {name: (kinds.FLOAT, table)}
+    if task == "classes":
+        threshold = getattr(head, "threshold_", 0.0)
+        if threshold:
+            decided = graph("Sub", decided, graph.constant([-threshold, threshold]))
+        graph("ArgMax", decided, axis=1, keepdims=0, name="label")
+        outputs["label"] = (kinds.INT64, ("batch",))
+    elif task == "labels":
+        above = graph("Greater", "scores", graph.constant(head.thresholds_))
+        graph("Cast", above, to=kinds.INT64, name="label")
+        outputs["label"] = (kinds.INT64, table)
+        if hasattr(head, "platt_"):
+            slope, constant = -head.platt_.T
+            logits = graph("Mul", "scores", graph.constant(slope))
+            graph("Sigmoid", graph("Add", logits, graph.constant(constant)), name="probability")
+            outputs["probability"] = (kinds.FLOAT, table)
+    return outputs

@@ -23,7 +23,7 @@ from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.svm.blocks import Vector, times
 from medvlad.svm.newton import Problem, check_memory, make_form
 
-__all__ = ["WideLinearSVC"]
+__all__ = ["WideLinearSVC", "warn_of_steps"]
 
 
 class WideLinearSVC(ClassifierMixin, BaseEstimator):
@@ -197,7 +197,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             for problem in problems:
                 while not problem.converged and problem.n_iter < max_iter:
                     problem.step()
-            _warn(problems, classes, max_iter)
+            warn_of_steps(problems, classes, max_iter)
             weights = form.weights(np.stack([problem.p for problem in problems]))
             target.classes_ = classes
             target.coef_ = np.ascontiguousarray(weights[:, :-1])
@@ -287,18 +287,18 @@ def _curvatures(
     return found
 
 
-def _warn(problems: list[Problem], classes: NDArray[Any], max_iter: int) -> None:
-    """Warn about each class whose weights are not the exact minimiser."""
+def warn_of_steps(problems: list[Problem], classes: NDArray[Any], max_iter: int, what: str = "class") -> None:
+    """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser."""
     for name, problem in zip(classes[-len(problems) :], problems, strict=True):
         if problem.singular:
             warn_caller(
-                f"the solution for class {name!s} is only approximate, because C times the squared "
+                f"the solution for {what} {name!s} is only approximate, because C times the squared "
                 "length of the rows of X is beyond double precision: scale X or lower C",
                 ConvergenceWarning,
             )
         elif not problem.converged:
             warn_caller(
-                f"class {name!s} has not reached its minimum after max_iter={max_iter} steps: raise "
+                f"{what} {name!s} has not reached its minimum after max_iter={max_iter} steps: raise "
                 "max_iter, or scale X or lower C",
                 ConvergenceWarning,
             )

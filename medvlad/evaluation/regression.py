@@ -1,0 +1,381 @@
+r"""Held-out predictions of numbers by ridge regression, and their metrics.
+
+The protocol is that of :mod:`medvlad.evaluation.cross_validation`: everything is fitted on the training
+images of a fold, and patients stay together. The penalty of the ridge is chosen inside the training images by
+leaving out one patient at a time, exactly, see :mod:`medvlad.svm.wide_ridge`. This costs one decomposition.
+The codebook is not fitted again for it: this can only make the choice of the penalty worse, not the metrics.
+
+With the numbers :math:`y_i` of the test images, their mean :math:`\bar y`, and the predictions
+:math:`\hat y_i`
+
+.. math::
+
+   R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2} , \qquad
+   \text{MAE} = \frac{1}{n} \sum_i |y_i - \hat y_i| ,
+
+and Spearman's correlation is the correlation of the ranks. A model that knows nothing has an :math:`R^2` of
+about 0. Images whose number is not known do not count.
+
+**Intervals** come from a bootstrap over patients (Efron & Tibshirani, An Introduction to the Bootstrap 1993):
+a patient is drawn with all images. The ends are bias-corrected and accelerated (BCa) up to 1,000 patients and
+percentiles beyond, where both are nearly the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap, rankdata
+from sklearn.base import clone
+
+from medvlad._util.text_table import text_table
+from medvlad._util.validate import InputError
+from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.evaluation.choice import Choice, clearly_best
+from medvlad.evaluation.cross_validation import Stopwatch
+from medvlad.evaluation.intervals import patient_numbers
+from medvlad.evaluation.target_folds import balanced_folds, target_parts
+from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.svm.wide_ridge import WideRidge
+
+__all__ = [
+    "FittedNumbers",
+    "HeldOutNumbers",
+    "choose_number_encoding",
+    "compare_numbers",
+    "held_out_number_metrics",
+    "held_out_numbers",
+    "number_scores",
+    "number_table",
+]
+
+Images = Descriptors | StoredDescriptors
+Matrix = NDArray[np.float64]
+
+_RESAMPLES = 1999
+_FEW = 1000  # patients up to which the jackknife of BCa is computed
+
+
+@dataclass(frozen=True)
+class FittedNumbers:
+    """The steps that were fitted on the training images of one fold.
+
+    Attributes
+    ----------
+    train, test : ndarray of int
+        Indices of the images in the data set.
+    encoder : estimator
+        Fitted; from descriptors to vectors.
+    model : WideRidge
+        Fitted.
+    """
+
+    train: NDArray[np.intp]
+    test: NDArray[np.intp]
+    encoder: Any
+    model: WideRidge
+
+
+@dataclass(frozen=True)
+class HeldOutNumbers:
+    """Held-out predictions of numbers.
+
+    Attributes
+    ----------
+    tested : ndarray of int, shape (n,)
+        Indices of the test images in the data set.
+    predicted : ndarray of float, shape (n, n_targets)
+    fitted : list of FittedNumbers
+        One for each fold.
+    protocol : str
+    seconds : dict of str to float
+        Seconds of each stage.
+    """
+
+    tested: NDArray[np.intp]
+    predicted: Matrix
+    fitted: list[FittedNumbers]
+    protocol: str
+    seconds: dict[str, float]
+
+
+def held_out_numbers(
+    descriptors: Images,
+    dataset: ImageFolder,
+    encoder: Any,
+    model: WideRidge,
+    *,
+    folds: int = 5,
+    random_state: int = 0,
+) -> HeldOutNumbers:
+    """Return held-out predictions of numbers.
+
+    Parameters are those of :func:`medvlad.evaluation.cross_validation.held_out`; the task of `dataset` is
+    "regression", and `model` is cloned before it is fitted.
+
+    Raises
+    ------
+    InputError
+        If there is no test image.
+    """
+    watch = Stopwatch()
+    targets = _numbers_of(dataset)
+    parts, protocol = target_parts(dataset, folds, random_state)
+    predicted = np.full(targets.shape, np.nan)
+    fitted = []
+    for train, test in parts:
+        if len(test) == 0:
+            raise InputError("the test part has no usable image: add some, or give no test part")
+        fold = FittedNumbers(train, test, clone(encoder), clone(model))
+        own = descriptors.take(train)
+        with watch.stage("fit_encoder"):
+            fold.encoder.fit(own)
+        with watch.stage("encode"):
+            x_train = fold.encoder.transform(own)
+            x_test = fold.encoder.transform(descriptors.take(test))
+        with watch.stage("fit_ridge"):
+            fold.model.fit(
+                x_train, targets[train], groups=None if dataset.groups is None else dataset.groups[train]
+            )
+        with watch.stage("predict"):
+            predicted[test] = fold.model.predict(x_test)
+        fitted.append(fold)
+    tested = np.concatenate([test for _, test in parts])
+    return HeldOutNumbers(tested, predicted[tested], fitted, protocol, watch.seconds)
+
+
+def held_out_number_metrics(
+    dataset: ImageFolder, decided: HeldOutNumbers, *, random_state: int = 0
+) -> dict[str, Any]:
+    """Return the entry of results.json for one encoding: the metrics of held-out predictions.
+
+    Returns
+    -------
+    dict
+        task ("regression"), the dict of :func:`number_scores`, in which each target also has alpha of each
+        fold, n_train (of the first fold), n_test, protocol, and seconds by stage.
+    """
+    found = number_scores(
+        _numbers_of(dataset)[decided.tested],
+        decided.predicted,
+        dataset.class_names,
+        groups=None if dataset.groups is None else dataset.groups[decided.tested],
+        random_state=random_state,
+    )
+    for k, one in enumerate(found["targets"]):
+        one["alpha"] = [float(fold.model.alpha_[k]) for fold in decided.fitted]
+    return {
+        "task": "regression",
+        **found,
+        "n_test": len(decided.tested),
+        "n_train": len(decided.fitted[0].train),
+        "protocol": decided.protocol,
+        "seconds": {name: round(seconds, 4) for name, seconds in decided.seconds.items()},
+    }
+
+
+def number_scores(
+    truth: Matrix,
+    predicted: Matrix,
+    names: Sequence[str],
+    *,
+    groups: NDArray[Any] | None = None,
+    random_state: int = 0,
+) -> dict[str, Any]:
+    """Return the metrics of predicted numbers.
+
+    Parameters
+    ----------
+    truth, predicted : ndarray of float, shape (n, n_targets)
+        NaN in `truth`: not known; such a number does not count.
+    names : sequence of str
+    groups : ndarray of shape (n,), or None
+        Patient of each image. None: each image is a patient of its own.
+    random_state : int, default=0
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    dict
+        targets: a list with one dict for each target, with target, n, r2, mae, spearman and their 95 %
+        intervals, such as r2_ci95, and ci95_missing with the reason for each that is None.
+        ci95_of is "patients", or "images" without `groups`.
+    """
+    patients = patient_numbers(groups, len(truth))
+    listed = []
+    for k, name in enumerate(names):
+        known = ~np.isnan(truth[:, k])
+        listed.append(
+            {"target": name, "n": int(known.sum())}
+            | _one_target(truth[known, k], predicted[known, k], patients[known], random_state)
+        )
+    return {"targets": listed, "ci95_of": "images" if groups is None else "patients"}
+
+
+def _one_target(
+    truth: Matrix, predicted: Matrix, patients: NDArray[np.intp], random_state: int
+) -> dict[str, Any]:
+    """Return the metrics of one target with their intervals."""
+    result: dict[str, Any] = {}
+    missing = {}
+    members = np.split(np.argsort(patients, kind="stable"), np.flatnonzero(np.diff(np.sort(patients))) + 1)
+    for name, metric in _METRICS.items():
+        value = metric(truth, predicted) if len(truth) else None
+        ends, reason = None, None
+        if value is None:
+            reason = "it needs images with different numbers"
+        elif len(members) < 2:
+            reason = f"all {len(truth)} images are of one patient"
+        else:
+            ends = _interval(truth, predicted, members, metric, random_state)
+            reason = None if ends is not None else "the metric is not defined in the bootstrap"
+        result[name], result[f"{name}_ci95"] = value, ends
+        if reason is not None:
+            missing[f"{name}_ci95"] = reason
+    return result | {"ci95_missing": missing}
+
+
+def _interval(
+    truth: Matrix, predicted: Matrix, members: list[NDArray[np.intp]], metric: Any, random_state: int
+) -> list[float] | None:
+    def of_patients(drawn: NDArray[np.intp]) -> float:
+        rows = np.concatenate([members[i] for i in drawn])
+        value = metric(truth[rows], predicted[rows])
+        return np.nan if value is None else float(value)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a degenerate bootstrap has no interval, which the caller says
+        found = bootstrap(
+            (np.arange(len(members)),),
+            of_patients,
+            vectorized=False,
+            n_resamples=_RESAMPLES,
+            method="BCa" if len(members) <= _FEW else "percentile",
+            random_state=np.random.default_rng(random_state),
+        ).confidence_interval
+    ends = [float(found.low), float(found.high)]
+    return ends if np.isfinite(ends).all() else None
+
+
+def _r2(truth: Matrix, predicted: Matrix) -> float | None:
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    return 1.0 - float(((truth - predicted) ** 2).sum()) / spread if spread > 0 else None
+
+
+def _mae(truth: Matrix, predicted: Matrix) -> float | None:
+    return float(np.abs(truth - predicted).mean())
+
+
+def _spearman(truth: Matrix, predicted: Matrix) -> float | None:
+    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (truth, predicted)]
+    size = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    return float((ranks[0] * ranks[1]).sum()) / size if size > 0 else None
+
+
+_METRICS = {"r2": _r2, "mae": _mae, "spearman": _spearman}
+
+
+def compare_numbers(dataset: ImageFolder, first: HeldOutNumbers, second: HeldOutNumbers) -> dict[str, Any]:
+    """Compare the mean absolute error of two sets of held-out predictions on the same images.
+
+    Returns
+    -------
+    dict
+        difference (second minus first) and difference_ci95, each with a dict by target under the key mae. The
+        interval is a bootstrap over patients.
+    """
+    targets = _numbers_of(dataset)[first.tested]
+    groups = None if dataset.groups is None else dataset.groups[first.tested]
+    patients = patient_numbers(groups, len(targets))
+    difference, intervals = {}, {}
+    for k, name in enumerate(dataset.class_names):
+        known = ~np.isnan(targets[:, k])
+        own = patients[known]
+        errors = [np.abs(of.predicted[known, k] - targets[known, k]) for of in (first, second)]
+        members = np.split(np.argsort(own, kind="stable"), np.flatnonzero(np.diff(np.sort(own))) + 1)
+        gain = errors[1] - errors[0]
+        difference[name] = float(gain.mean()) if len(gain) else None
+        intervals[name] = (
+            _interval(gain, gain, members, lambda one, _: float(one.mean()), 0) if len(members) > 1 else None
+        )
+    return {"difference": {"mae": difference}, "difference_ci95": {"mae": intervals}}
+
+
+def choose_number_encoding(
+    descriptors: Images,
+    targets: Matrix,
+    groups: NDArray[Any] | None,
+    encoders: Mapping[str, Any],
+    model: WideRidge,
+    *,
+    folds: int = 5,
+    random_state: int = 0,
+) -> Choice:
+    """Choose one of several encodings by the mean R2 over targets and inner folds.
+
+    See :func:`medvlad.evaluation.choice.choose_encoding`. The first encoding is taken if it is the only one.
+    """
+    if not encoders:
+        raise InputError("there is no encoding to choose from: name at least one")
+    if len(encoders) == 1:
+        return Choice(next(iter(encoders)), float("nan"), {}, 0, "R2")
+    fold = balanced_folds(targets, groups, folds, random_state, task="regression")
+    found: dict[str, list[float]] = {name: [] for name in encoders}
+    for k in range(int(fold.max()) + 1):
+        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        own = descriptors.take(train)
+        for name, encoder in encoders.items():
+            fitted = clone(encoder).fit(own)
+            ridge = clone(model).fit(
+                fitted.transform(own), targets[train], groups=None if groups is None else groups[train]
+            )
+            predicted = ridge.predict(fitted.transform(descriptors.take(test)))
+            scored = [
+                _r2(column[known], guess[known])
+                for column, guess in zip(targets[test].T, predicted.T, strict=True)
+                if (known := ~np.isnan(column)).any()
+            ]
+            defined = [value for value in scored if value is not None]
+            found[name].append(float(np.mean(defined)) if defined else 0.0)
+    scores = {name: np.array(values) for name, values in found.items()}
+    means = {name: float(values.mean()) for name, values in scores.items()}
+    return Choice(clearly_best(scores), float("nan"), means, int(fold.max()) + 1, "R2")
+
+
+def number_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return a plain-text table with one line for each encoding and target.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        The `results` of :meth:`medvlad.experiment.Experiment.evaluate` for numbers.
+    """
+    header = ["encode", "target", "images", "R2", "95 % interval", "MAE", "Spearman"]
+    rows = []
+    for one in results:
+        for target in one["targets"]:
+            ends = target["r2_ci95"]
+            rows.append(
+                [
+                    one["encode"],
+                    target["target"],
+                    target["n"],
+                    None if target["r2"] is None else f"{target['r2']:.3f}",
+                    None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
+                    None if target["mae"] is None else f"{target['mae']:.4g}",
+                    None if target["spearman"] is None else f"{target['spearman']:.3f}",
+                ]
+            )
+    return text_table(header, rows)
+
+
+def _numbers_of(dataset: ImageFolder) -> Matrix:
+    if dataset.targets is None or dataset.task != "regression":
+        raise InputError(f"the data set has the task {dataset.task!r} and not 'regression': give its columns")
+    return dataset.targets

@@ -1,0 +1,414 @@
+r"""WideRidge: exact ridge regression for any number of features, with missing targets and a choice of alpha.
+
+**Problem.** For the numbers :math:`y` of :math:`n` rows, minimise over the weights :math:`w` and an intercept
+:math:`b` without penalty
+
+.. math::
+
+   \sum_i (y_i - w \cdot x_i - b)^2 + \alpha |w|^2 .
+
+With rows and numbers minus their means, :math:`X_c` and :math:`y_c`, the solution is (Hoerl & Kennard,
+Technometrics 1970)
+
+.. math::
+
+   w = (X_c^T X_c + \alpha I)^{-1} X_c^T y_c = X_c^T a , \qquad (X_c X_c^T + \alpha I) \, a = y_c .
+
+The smaller of the two matrices is used, with one step of iterative refinement. An SVM that weighs its loss by
+:math:`C` corresponds to :math:`\alpha = 1 / (2 C)`.
+
+**Missing numbers.** If a number of a row is not known, the row is left out of that target. The Gram matrix of
+all rows is computed once. The matrix of a subset follows from it by subtracting the subset's means of rows
+and columns. Targets that are known for the same rows share one factorisation.
+
+**Choice of alpha.** Let :math:`X_c X_c^T = U \, \mathrm{diag}(s) \, U^T`. For each :math:`\alpha` the fitted
+numbers are :math:`\hat y = H y` with :math:`H = \tfrac{1}{n} 1 1^T + U \, \mathrm{diag}(s / (s + \alpha)) \,
+U^T`. If the rows :math:`g` of a patient are left out, their errors are exactly
+
+.. math::
+
+   (I - H_{gg})^{-1} (y_g - \hat y_g) ,
+
+so no model is fitted again (Allen, Technometrics 1974; for groups, Cook & Weisberg, Residuals and Influence
+in Regression 1982, section 3.6). Each target gets the :math:`\alpha` with the smallest mean squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cho_factor, cho_solve, eigh
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+
+from medvlad._util.memory import memory_for
+from medvlad._util.validate import InputError, check_positive_float
+from medvlad.descriptors.array_api import like_input, on_host
+from medvlad.svm.blocks import (
+    GRAM_BLOCK,
+    PASS_BLOCK,
+    Vector,
+    add_product,
+    blocks,
+    column_means,
+    times,
+    transposed_times,
+)
+from medvlad.svm.newton import check_memory
+from medvlad.svm.targets import names_of_targets, number_matrix
+
+__all__ = ["WideRidge"]
+
+#: Values of alpha to choose from, relative to the mean squared length of the rows minus their mean.
+_GRID = 10.0 ** np.arange(-4.0, 3.5, 0.5)
+
+_TOO_LARGE = "the squares of X are beyond the range of float64: divide X by its largest absolute value"
+
+
+class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Ridge regression, solved exactly for any number of features, for several targets at once.
+
+    The result equals scikit-learn's ``Ridge(alpha)``. `X` is never copied as a whole: float32, memory maps
+    and Fortran order are read in blocks. Numbers may be missing.
+
+    Parameters
+    ----------
+    alpha : float or None, default=1.0
+        Penalty of ``|w|²``, above 0. None: chosen for each target by exact leave-one-out, or by leaving out
+        one group at a time if `fit` gets groups.
+    fit_intercept : bool, default=True
+        Whether to fit an intercept. It is not penalised.
+    alphas : sequence of float or None, default=None
+        Values to choose from if `alpha` is None. None: 15 values from 0.0001 to 1000 times the mean squared
+        length of the rows of `X` minus their mean.
+    target_names : sequence of str or None, default=None
+        Names of the targets. None: the columns of a DataFrame, otherwise "0", "1", and so on.
+
+    Attributes
+    ----------
+    coef_ : ndarray of float64, shape (n_targets, n_features), or (n_features,) if `y` has one dimension
+        Weights.
+    intercept_ : ndarray of float64, shape (n_targets,), or float if `y` has one dimension
+        Intercepts. Zeros if `fit_intercept` is False.
+    alpha_ : ndarray of float64, shape (n_targets,)
+        Penalty of each target.
+    error_ : ndarray of float64, shape (n_targets,)
+        Mean squared error of the rows that were left out, with that penalty. Only set if `alpha` is None.
+    target_names_ : ndarray of str, shape (n_targets,)
+        Names of the targets.
+    n_features_in_, feature_names_in_
+        See :class:`medvlad.WideLinearSVC`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> model = WideRidge(1e-9).fit(X, [1.0, 3.0, np.nan, 7.0])
+    >>> model.predict(X).round(6).tolist()
+    [1.0, 3.0, 5.0, 7.0]
+    """
+
+    coef_: Vector
+    intercept_: Any
+    alpha_: Vector
+    error_: Vector
+    target_names_: NDArray[np.str_]
+    n_features_in_: int
+
+    def __init__(
+        self,
+        alpha: float | None = 1.0,
+        *,
+        fit_intercept: bool = True,
+        alphas: Sequence[float] | None = None,
+        target_names: Sequence[str] | None = None,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.alphas = alphas
+        self.target_names = target_names
+
+    @memory_for("the ridge regression", "give fewer images or shorter vectors, float32 rather than float64")
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
+        """Fit the weights of every target.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows. float32 and float64 are used as they are, other types are converted to float64.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Numbers. NaN: not known.
+        groups : array-like of shape (n_samples,), default=None
+            Patient of each row, for the choice of alpha. None: each row is a patient of its own.
+
+        Returns
+        -------
+        WideRidge
+            This estimator.
+
+        Raises
+        ------
+        InputError
+            If a parameter is out of range, or a target is known for fewer than two rows (or groups).
+        """
+        alpha = None if self.alpha is None else check_positive_float(self.alpha, "alpha")
+        shape = getattr(X, "shape", ())
+        if len(shape) == 2:
+            check_memory(*shape)  # before X is read, which may take long
+        x = validate_data(
+            self,
+            on_host(X, "X"),
+            dtype=[np.float64, np.float32],
+            order=None,
+            copy=False,
+            ensure_min_samples=2 if self.fit_intercept else 1,
+        )
+        given = np.asarray(on_host(y, "y"))
+        numbers = number_matrix(given, "y")
+        check_consistent_length(x, numbers)
+        if groups is not None:
+            groups = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+            check_consistent_length(x, groups)
+        names = names_of_targets(self.target_names, y, numbers.shape[1], "target_names")
+        known = ~np.isnan(numbers)
+        for k, name in enumerate(names):
+            n = known[:, k].sum() if groups is None else len(np.unique(groups[known[:, k]]))
+            if n < (2 if self.fit_intercept or alpha is None else 1):
+                what = "rows" if groups is None else "groups"
+                raise InputError(
+                    f"the target {name!s} is known for {n} {what}, and at least 2 are needed: add some or "
+                    "leave it out"
+                )
+        problem = (_Wide if x.shape[1] > x.shape[0] else _Tall)(x, bool(self.fit_intercept))
+        n_targets = numbers.shape[1]
+        coef, intercept = np.empty((n_targets, x.shape[1])), np.zeros(n_targets)
+        self.alpha_, errors = np.empty(n_targets), np.empty(n_targets)
+        for rows, targets in _patterns(known):
+            own = numbers[np.ix_(rows, targets)]
+            part = problem.part(rows)
+            chosen = np.full(len(targets), alpha, np.float64)
+            if alpha is None:
+                chosen, errors[targets] = part.choose(
+                    own, None if groups is None else groups[rows], self.alphas
+                )
+            centre = own.mean(axis=0) if self.fit_intercept else np.zeros(len(targets))
+            for value in np.unique(chosen):
+                same = chosen == value
+                weights = part.weights(own[:, same] - centre[same], float(value))
+                coef[targets[same]] = weights
+                if self.fit_intercept:
+                    intercept[targets[same]] = centre[same] - weights @ part.mean
+            self.alpha_[targets] = chosen
+        one = given.ndim == 1
+        self.coef_ = coef[0] if one else coef
+        self.intercept_ = float(intercept[0]) if one else intercept
+        self.target_names_ = names
+        vars(self).pop("error_", None)
+        if alpha is None:
+            self.error_ = errors
+        return self
+
+    def predict(self, X: ArrayLike) -> Vector:
+        """Return the predicted numbers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_samples,) or (n_samples, n_targets)
+            The shape is that of `y` in `fit`.
+        """
+        check_is_fitted(self)
+        x = validate_data(
+            self, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
+        )
+        numbers = times(x, np.atleast_2d(self.coef_).T) + self.intercept_
+        found: Vector = like_input(numbers[:, 0] if self.coef_.ndim == 1 else numbers, X)
+        return found
+
+
+def _patterns(known: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield (rows, targets) of the targets that are known for the same rows."""
+    patterns, which = np.unique(known.T, axis=0, return_inverse=True)
+    for k, pattern in enumerate(patterns):
+        yield np.flatnonzero(pattern), np.flatnonzero(which.ravel() == k)
+
+
+class _Part:
+    """The rows for which some targets are known, as the smaller of the two matrices.
+
+    Attributes
+    ----------
+    mean : ndarray of float64, shape (n_features,)
+        Mean of the rows, zeros without an intercept.
+    matrix : ndarray of float64, shape (side, side)
+        The lower triangle of X_c X_c^T, or of X_c^T X_c, in Fortran order.
+    """
+
+    mean: Vector
+    matrix: Vector
+    n_rows: int
+    with_mean: bool
+
+    def right_side(self, centred: Vector) -> Vector:
+        """Return the right sides of the linear equations for numbers minus their mean."""
+        raise NotImplementedError
+
+    def to_weights(self, solution: Vector) -> Vector:
+        """Return weights (n_targets, n_features) of the solutions of the linear equations."""
+        raise NotImplementedError
+
+    def spectrum(self) -> tuple[Vector, Vector]:
+        """Return s and U of the module docstring, without zeros of s."""
+        raise NotImplementedError
+
+    def weights(self, centred: Vector, alpha: float) -> Vector:
+        """Return the weights (n_targets, n_features) for numbers minus their mean."""
+        matrix = np.asfortranarray(self.matrix)
+        matrix = np.tril(matrix) + np.tril(matrix, -1).T
+        if not np.isfinite(np.trace(matrix)):
+            raise InputError(_TOO_LARGE)
+        damped = matrix.copy(order="F")
+        damped[np.diag_indices_from(damped)] += alpha
+        wanted = self.right_side(centred)
+        try:
+            factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError as error:
+            raise InputError(
+                f"alpha={alpha:g} is below the rounding of X, whose features depend on each other: "
+                "raise alpha"
+            ) from error
+        solution = cho_solve(factor, wanted)
+        residual = wanted - matrix @ solution - alpha * solution
+        return self.to_weights(solution + cho_solve(factor, residual))
+
+    def choose(
+        self, numbers: Vector, groups: NDArray[np.intp] | None, alphas: Sequence[float] | None
+    ) -> tuple[Vector, Vector]:
+        """Return the alpha of each target with the smallest left-out error, and that error.
+
+        `groups` None: each row is left out by itself.
+        """
+        s, u = self.spectrum()
+        if alphas is None:
+            unit = float(s.sum()) / self.n_rows
+            grid = _GRID * (unit if unit > 0 else 1.0)
+        else:
+            grid = np.array([check_positive_float(value, "alphas") for value in alphas])
+            if len(grid) == 0:
+                raise InputError("alphas is empty: give at least one value, or None for the usual ones")
+        mean = numbers.mean(axis=0) if self.with_mean else np.zeros(numbers.shape[1])
+        along = u.T @ (numbers - mean)
+        constant = 1.0 / self.n_rows if self.with_mean else 0.0
+        members = None
+        if groups is not None:
+            order = np.argsort(groups, kind="stable")
+            members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+        errors = np.empty((len(grid), numbers.shape[1]))
+        for i, alpha in enumerate(grid):
+            shrink = s / (s + alpha)
+            residual = numbers - mean - (u * shrink) @ along
+            if members is None:
+                left_out = residual / (1.0 - constant - (u * u) @ shrink)[:, np.newaxis]
+            else:
+                left_out = np.empty_like(residual)
+                for rows in members:
+                    inside = np.eye(len(rows)) - constant - (u[rows] * shrink) @ u[rows].T
+                    left_out[rows] = np.linalg.solve(inside, residual[rows])
+            errors[i] = (left_out**2).mean(axis=0)
+        best = errors.argmin(axis=0)
+        return grid[best], errors[best, np.arange(numbers.shape[1])]
+
+
+class _Wide:
+    """Rows with more features than rows: one Gram matrix for all parts."""
+
+    def __init__(self, x: NDArray[Any], with_mean: bool) -> None:
+        self.x, self.with_mean = x, with_mean
+        self.shift = column_means(x) if with_mean else np.zeros(x.shape[1])
+        gram = np.zeros((len(x), len(x)), order="F")
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _, block in blocks(x, 1, GRAM_BLOCK, shift=self.shift if with_mean else None):
+                gram = add_product(gram, block, outer=True)
+        self.gram = gram
+
+    def part(self, rows: NDArray[np.intp]) -> _Part:
+        return _WidePart(self, rows)
+
+
+class _WidePart(_Part):
+    def __init__(self, whole: _Wide, rows: NDArray[np.intp]) -> None:
+        self._whole, self._rows = whole, rows
+        self.n_rows, self.with_mean = len(rows), whole.with_mean
+        share = np.zeros(len(whole.x))
+        share[rows] = 1.0 / len(rows)
+        self._share = share
+        # Indexing the transpose of a lower triangle gives a lower triangle in Fortran order.
+        matrix = whole.gram.T[np.ix_(rows, rows)].T
+        self.mean = np.zeros(whole.x.shape[1])
+        if whole.with_mean:
+            matrix = np.tril(matrix) + np.tril(matrix, -1).T
+            means = matrix.mean(axis=0)
+            matrix += means.mean() - means - means[:, np.newaxis]
+            moved = transposed_times(whole.x, share[:, np.newaxis], shift=whole.shift)[:, 0]
+            self.mean = whole.shift + moved
+        self.matrix = matrix
+
+    def right_side(self, centred: Vector) -> Vector:
+        return centred
+
+    def to_weights(self, solution: Vector) -> Vector:
+        spread = np.zeros((len(self._whole.x), solution.shape[1]))
+        spread[self._rows] = solution
+        if self.with_mean:  # the sum is 0 except for rounding, which the offset of the rows would enlarge
+            spread[self._rows] -= solution.mean(axis=0)
+        shift = self._whole.shift if self.with_mean else None
+        return transposed_times(self._whole.x, spread, shift=shift).T
+
+    def spectrum(self) -> tuple[Vector, Vector]:
+        s, u = eigh(self.matrix, lower=True)
+        kept = s > s[-1] * len(s) * np.finfo(np.float64).eps if s[-1] > 0 else np.zeros(len(s), bool)
+        return s[kept], np.ascontiguousarray(u[:, kept])
+
+
+class _Tall:
+    """Rows with at most as many features as rows: one matrix for each part."""
+
+    def __init__(self, x: NDArray[Any], with_mean: bool) -> None:
+        self.x, self.with_mean = x, with_mean
+
+    def part(self, rows: NDArray[np.intp]) -> _Part:
+        return _TallPart(self.x if len(rows) == len(self.x) else self.x[rows], self.with_mean)
+
+
+class _TallPart(_Part):
+    def __init__(self, x: NDArray[Any], with_mean: bool) -> None:
+        self._x = x
+        self.n_rows, self.with_mean = len(x), with_mean
+        self.mean = column_means(x) if with_mean else np.zeros(x.shape[1])
+        matrix = np.zeros((x.shape[1], x.shape[1]), order="F")
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _, block in blocks(x, 0, PASS_BLOCK, shift=self._shift):
+                matrix = add_product(matrix, block, outer=False)
+        self.matrix = matrix
+
+    @property
+    def _shift(self) -> Vector | None:
+        return self.mean if self.with_mean else None
+
+    def right_side(self, centred: Vector) -> Vector:
+        return transposed_times(self._x, centred, shift=self._shift)
+
+    def to_weights(self, solution: Vector) -> Vector:
+        return solution.T
+
+    def spectrum(self) -> tuple[Vector, Vector]:
+        s, v = eigh(self.matrix, lower=True)
+        kept = s > s[-1] * len(s) * np.finfo(np.float64).eps if s[-1] > 0 else np.zeros(len(s), bool)
+        s = s[kept]
+        return s, times(self._x, v[:, kept] / np.sqrt(s), shift=self._shift)
