@@ -30,6 +30,7 @@ from medvlad.backends import available_backends, get_backend
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibration import METHODS
@@ -42,7 +43,6 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images"]
@@ -75,7 +75,7 @@ class Evaluation:
 
     results: dict[str, Any]
     dataset: ImageFolder
-    descriptors: Descriptors | StoredDescriptors
+    descriptors: Descriptors | DescriptorBlocks
     extractor: CNNDescriptors
     decided: dict[str, HeldOut]
 

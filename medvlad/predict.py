@@ -11,13 +11,13 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.frames import split_frame
 from medvlad.images.read import list_frames
 from medvlad.images.write import png
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 
 __all__ = ["check_images", "predict_images"]
@@ -125,8 +125,8 @@ def _extractor(pipeline: Pipeline, on_error: str, on_damage: str) -> CNNDescript
     return own.build().with_parameters(on_error=on_error, on_damage=on_damage)
 
 
-def _in_memory(descriptors: Descriptors | StoredDescriptors) -> Descriptors:
-    return descriptors.load() if isinstance(descriptors, StoredDescriptors) else descriptors
+def _in_memory(descriptors: Descriptors | DescriptorBlocks) -> Descriptors:
+    return descriptors.load() if isinstance(descriptors, DescriptorBlocks) else descriptors
 
 
 def _all_frames(images: Sequence[str]) -> list[str]:

@@ -32,11 +32,11 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.calibration import calibrator
 from medvlad.evaluation.class_counts import absent_classes, units_per_class
 from medvlad.evaluation.metrics import balanced_accuracy
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -146,7 +146,7 @@ class InnerFolds:
 
 
 def held_out(
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     dataset: ImageFolder,
     encoder: Any,
     classifier: WideLinearSVC,
@@ -233,9 +233,9 @@ def held_out(
 
 def _fit_and_decide(
     fold: FittedFold,
-    train_images: Descriptors | StoredDescriptors,
+    train_images: Descriptors | DescriptorBlocks,
     labels: NDArray[np.int64],
-    test_images: Descriptors | StoredDescriptors,
+    test_images: Descriptors | DescriptorBlocks,
     watch: Stopwatch,
 ) -> NDArray[np.float64]:
     """Fit the steps of a fold and return the decision values of its test images."""
@@ -250,7 +250,7 @@ def _fit_and_decide(
 
 
 def inner_folds(
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     labels: NDArray[np.int64],
     groups: NDArray[Any] | None,
     encoder: Any,

@@ -10,10 +10,10 @@ import numpy as np
 
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.image_transformer import log_damage
-from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["extract_data_set"]
 
@@ -22,7 +22,7 @@ _IN_MEMORY = 1 << 30  # bytes; descriptors from a store are loaded into memory i
 
 def extract_data_set(
     extractor: CNNDescriptors, dataset: ImageFolder, calibration: Sequence[Path]
-) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
+) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
     """Extract the images of a data set.
 
     Parameters
@@ -58,7 +58,7 @@ def extract_data_set(
                 f"none of the {len(dataset.paths)} images could be read; the first: {skipped[0]['reason']}"
             )
         descriptors, dataset = descriptors.take(kept), dataset.take(kept)
-    if isinstance(descriptors, StoredDescriptors) and descriptors.nbytes <= _IN_MEMORY:
+    if isinstance(descriptors, DescriptorBlocks) and descriptors.nbytes <= _IN_MEMORY:
         # Memory is only faster: without enough of it, the descriptors stay in the store.
         with suppress(MemoryError):
             descriptors = descriptors.load()
