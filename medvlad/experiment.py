@@ -29,6 +29,7 @@ from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder, load_image_folder
+from medvlad.datasets.pooling import holds_feature_files, pool_by
 from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
@@ -40,7 +41,7 @@ from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.evaluation.parts import check_parts, has_two_class_test
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import extract_data_set
+from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
 from medvlad.svm.wide_linear_svc import WideLinearSVC
@@ -48,6 +49,12 @@ from medvlad.svm.wide_linear_svc import WideLinearSVC
 __all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images"]
 
 logger = logging.getLogger(__name__)
+
+#: Settings that feature files do not have.
+_OF_NETWORK = (
+    *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
+    *("input_sides", "weights_fingerprint", "ranges"),
+)
 
 #: Values of C from which cross-validation chooses.
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -65,10 +72,10 @@ class Evaluation:
         skipped, and damaged (images that were used although their data is damaged).
     dataset : ImageFolder
         The images that were used, without skipped ones.
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of these images.
-    extractor : CNNDescriptors
-        The extractor that made the descriptors.
+    extractor : CNNDescriptors or None
+        The extractor that made the descriptors. None: they are from feature files.
     decided : dict of str to HeldOut
         Held-out predictions of each encoding.
     """
@@ -76,7 +83,7 @@ class Evaluation:
     results: dict[str, Any]
     dataset: ImageFolder
     descriptors: Descriptors | DescriptorBlocks
-    extractor: CNNDescriptors
+    extractor: CNNDescriptors | None
     decided: dict[str, HeldOut]
 
 
@@ -107,6 +114,9 @@ class Experiment:
         Regular expression for the patient in a file name, see :func:`medvlad.load_image_folder`.
     unknown_patients : {"own", "refuse", "drop"}
         What to do with images whose patient is not known, see :func:`medvlad.load_image_folder`.
+    pool_by : {"patient"} or None
+        Pool the feature files of a patient into one bag, see :func:`medvlad.datasets.pooling.pool_by`. None:
+        each file is a bag.
     seed : int
         Seed of k-means and of every random split.
     folds : int
@@ -140,6 +150,7 @@ class Experiment:
     layout: str = "folder"
     group_pattern: str | None = None
     unknown_patients: str = "own"
+    pool_by: str | None = None
     seed: int = 0
     folds: int = 5
     positive: str | None = None
@@ -176,6 +187,16 @@ class Experiment:
                 f"the layout {layout} already defines the patients: leave the pattern for patients out"
             )
         _check_for_two_classes(self, dataset)
+        return self.pooled(dataset)
+
+    def pooled(self, dataset: ImageFolder) -> ImageFolder:
+        """Pool feature files as `pool_by` says, and check settings that feature files rule out."""
+        if self.pool_by is not None:
+            dataset = pool_by(dataset, self.pool_by)
+        if self.recipe.tiles and holds_feature_files(dataset):
+            raise InputError(
+                "tiles=... divides images into a grid, and feature files have no grid: leave tiles out"
+            )
         return dataset
 
     def check_encodings(self, encodings: Sequence[str]) -> None:
@@ -201,13 +222,13 @@ class Experiment:
         InputError
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
-        extractor = self._extractor()
+        extractor = self._extractor_for(dataset)
         encoders = {name: self._encoder(name, extractor) for name in encodings}
         check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped, damaged = extract_data_set(
-                extractor, dataset, calibration_images(dataset)
+                extractor, dataset, on_error=self.on_error
             )
         tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
         warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
@@ -235,7 +256,7 @@ class Experiment:
             "results": results,
             "comparisons": comparisons,
             "dataset": describe_dataset(dataset),
-            "settings": _settings(self, extractor),
+            "settings": _settings(self, extractor, descriptors),
             "versions": versions(),
             "skipped": skipped,
             "damaged": damaged,
@@ -262,7 +283,8 @@ class Experiment:
         -------
         pipeline : sklearn.pipeline.Pipeline
             Predicts class names from image paths or arrays. Its extractor has no store, so predicting does
-            not add new images to the training store.
+            not add new images to the training store. Of feature files, it predicts from descriptors, such as
+            :class:`medvlad.bags.BagFiles`.
         skipped : list of dict
             image and reason.
         n_images : int
@@ -276,12 +298,13 @@ class Experiment:
             If the images or settings are wrong, or a class has no usable training image.
         """
         penalties = PENALTIES if self.C is None else None
-        extractor, classifier = self._extractor(), self._classifier()
+        extractor, classifier = self._extractor_for(dataset), self._classifier()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
-        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
-        extractor.set_params(output="host", store=None)
+        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, on_error=self.on_error)
+        if extractor is not None:
+            extractor.set_params(output="host", store=None)
         missing = absent_classes(dataset.labels, dataset.class_names)
         if missing:
             raise InputError(
@@ -295,8 +318,13 @@ class Experiment:
         encoder = encoders[choice.encoding]
         encoded = encoder.fit_transform(descriptors)
         classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
-        steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
+        features = [] if extractor is None else [("features", extractor)]
+        steps = [*features, *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
+
+    def _extractor_for(self, dataset: ImageFolder) -> CNNDescriptors | None:
+        """Return the extractor. None: the rows of the data set are feature files."""
+        return None if holds_feature_files(dataset) else self._extractor()
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(
@@ -317,9 +345,9 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
+    def _encoder(self, name: str, extractor: CNNDescriptors | None) -> Any:
         layout: dict[str, Any] = {}
-        if self.recipe.tiles:
+        if self.recipe.tiles and extractor is not None:
             extractor.build()
             layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
         return self.recipe.encoder(
@@ -343,23 +371,6 @@ def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None
         raise InputError(
             "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
         )
-
-
-def calibration_images(dataset: ImageFolder) -> list[Path]:
-    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
-
-    Parameters
-    ----------
-    dataset : ImageFolder
-        If it has no parts, all images are used.
-
-    Returns
-    -------
-    list of Path
-    """
-    splits = dataset.splits
-    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
-    return sorted((dataset.paths[i] for i in wanted), key=str)
 
 
 def _check_settings(experiment: Experiment) -> None:
@@ -398,21 +409,28 @@ def _result(
     parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}
     chosen_c = {"C": "cv"} if experiment.C is None else {}
     parameters |= {"classify": experiment._classifier().get_params() | chosen_c}
-    described = {"encode": name, "scales": list(experiment.scales), "parameters": _plain(parameters)}
+    scales = [] if holds_feature_files(dataset) else list(experiment.scales)
+    described = {"encode": name, "scales": scales, "parameters": _plain(parameters)}
     return described | found
 
 
-def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, Any]:
+def _settings(
+    experiment: Experiment, extractor: CNNDescriptors | None, descriptors: Descriptors | DescriptorBlocks
+) -> dict[str, Any]:
     """Return the settings for results.json, with facts about the network that was used."""
     settings = asdict(experiment) | {"scales": list(experiment.scales)}
     settings["C"] = "cv" if experiment.C is None else experiment.C
     del settings["store"]  # it does not change any result
+    settings["available_backends"] = available_backends()
+    if extractor is None:
+        settings |= dict.fromkeys(_OF_NETWORK) | {"model": "feature files", "scales": []}
+        settings["n_features"] = descriptors.n_features
+        return settings
     settings["input_sides"] = list(extractor.input_sides_)
     settings["weights"] = weights_source(experiment.weights)
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
     settings["engine"] = extractor.engine_
     settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
-    settings["available_backends"] = available_backends()
     return settings
 
 

@@ -76,11 +76,12 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     experiment.check_encodings(encodings)
     start_keras()
     pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
+    damaged = getattr(pipeline.steps[0][1], "damaged_", [])  # a model of feature files has no network
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
         "n_skipped": len(skipped),
-        "n_damaged": len(pipeline.steps[0][1].damaged_),
+        "n_damaged": len(damaged),
         "seed": experiment.seed,
         "encode": choice.encoding,
         "C": float(pipeline.steps[-1][1].C),
@@ -93,7 +94,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
-    list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
+    list_damaged([{"image": "", "reason": reason} for _, reason in damaged])
     return list_skipped(skipped)
 
 

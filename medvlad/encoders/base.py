@@ -90,6 +90,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             for start in range(0, len(block), step):
                 part = validate_input(self, block[start : start + step], reset=False)
                 yield indices[start : start + step], self._encode_images(part)
+                del part
+            del block  # before the next one is read: a block can be one image of several hundred MiB
 
     def transform_to_file(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
         """Encode any number of images into a ``.npy`` file, with memory for one block.

@@ -1,40 +1,41 @@
-"""Extract the images of a data set, and list those that are skipped or damaged."""
+"""Extract the images of a data set or open its feature files, and list what is skipped or damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from medvlad._util.validate import InputError
+from medvlad.bags.data_set import open_data_set
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.image_transformer import log_damage
 
-__all__ = ["extract_data_set"]
+__all__ = ["calibration_images", "extract_data_set"]
 
 _IN_MEMORY = 1 << 30  # bytes; descriptors from a store are loaded into memory if they take no more than this
 
 
 def extract_data_set(
-    extractor: CNNDescriptors, dataset: ImageFolder, calibration: Sequence[Path]
+    extractor: CNNDescriptors | None, dataset: ImageFolder, *, on_error: str = "raise"
 ) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
-    """Extract the images of a data set.
+    """Extract the images of a data set, or open its feature files.
 
     Parameters
     ----------
-    extractor : CNNDescriptors
+    extractor : CNNDescriptors or None
+        It is fitted on :func:`calibration_images`. None: the rows of `dataset` are feature files.
     dataset : ImageFolder
-    calibration : sequence of Path
-        Images for :meth:`medvlad.CNNDescriptors.fit`.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with a feature file that cannot be opened. For images, the extractor says it.
 
     Returns
     -------
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of the images that were not skipped. In memory if they are small.
     dataset : ImageFolder
         The data set of these images.
@@ -46,7 +47,9 @@ def extract_data_set(
     InputError
         If an image may not be skipped, or none is left.
     """
-    descriptors, report = extractor.fit(calibration).transform_with_report(dataset.paths)
+    if extractor is None:
+        return *open_data_set(dataset, on_error=on_error), []
+    descriptors, report = extractor.fit(calibration_images(dataset)).transform_with_report(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
     damaged = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.damaged]
     log_damage(report, len(dataset.paths))
@@ -63,3 +66,20 @@ def extract_data_set(
         with suppress(MemoryError):
             descriptors = descriptors.load()
     return descriptors, dataset, skipped, damaged
+
+
+def calibration_images(dataset: ImageFolder) -> list[Path]:
+    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
+
+    Parameters
+    ----------
+    dataset : ImageFolder
+        If it has no parts, all images are used.
+
+    Returns
+    -------
+    list of Path
+    """
+    splits = dataset.splits
+    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
+    return sorted((dataset.paths[i] for i in wanted), key=str)

@@ -109,6 +109,7 @@ def write_report(
         If matplotlib is not installed.
     """
     kept, results = _Kept(folder / "figures"), evaluation.results
+    pictures = pictures and evaluation.extractor is not None  # feature files show nothing
     page = _first_lines(results)
     _metrics(page, results)
     errors: dict[str, list[ShownError]] = {}
@@ -407,7 +408,7 @@ def _errors(
         return
     page.paragraph(
         "Left: the image. Right: the evidence for the wrong decision. Red speaks for it, blue against it. "
-        f"{_map_in_words(evaluation.extractor.grids_)} {_how_exact(one.fitted[0])}"
+        f"{_map_in_words(getattr(evaluation.extractor, 'grids_', None))} {_how_exact(one.fitted[0])}"
     )
     named = [
         (f"error{n}", evidence_picture(error.image, error.evidence, largest), error.caption)
