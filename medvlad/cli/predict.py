@@ -10,8 +10,9 @@ import click
 import cloup
 
 from medvlad._util.text_table import printable
-from medvlad.cli import options
+from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.predict_bags import predict_feature_files
 from medvlad.cli.settings import on_error_of, pseudonyms_of
 
 __all__ = ["predict"]
@@ -26,7 +27,12 @@ __all__ = ["predict"]
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
 @cloup.argument(
-    "images", metavar="IMAGE...", type=options.TEXT_PATH, nargs=-1, required=True, help="Image files."
+    "images",
+    metavar="IMAGE...",
+    type=options.TEXT_PATH,
+    nargs=-1,
+    required=True,
+    help="Image files, or feature files.",
 )
 @cloup.option_group(
     "Most used",
@@ -41,6 +47,7 @@ __all__ = ["predict"]
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
+@cloup.option_group("Feature files", bag_options.ONE_BAG, bag_options.THUMBNAILS)
 @cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
 def predict(
     model: Path,
@@ -53,6 +60,8 @@ def predict(
     overwrite: bool,
     anonymise: bool,
     anonymise_key: Path | None,
+    one_bag: bool,
+    thumbnails: Path | None,
 ) -> int:
     """Classify images with a trained model.
 
@@ -65,17 +74,32 @@ def predict(
     from medvlad.models.model_file import check_readable, load_model
     from medvlad.predict import check_images, predict_images
 
-    check_readable(model, of_images=True)
-    if on_error == "stop":
+    of_bags = bag_options.has_bags(images)
+    check_readable(model, of_images=not of_bags)
+    if on_error == "stop" and not of_bags:
         check_images(images)
     if weights is not None:
         check_weights(weights)
     if explain is not None:
         replaced = overwrite or anonymise or anonymise_key is not None
         make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
+    names = pseudonyms_of(anonymise, anonymise_key, explain)
+    if of_bags:
+        status = predict_feature_files(
+            model,
+            images,
+            one_bag=one_bag,
+            on_error=on_error_of(on_error),
+            as_json=as_json,
+            explain=explain,
+            thumbnails=thumbnails,
+            names=names,
+        )
+        if names is not None and anonymise_key is not None:
+            names.write(anonymise_key)
+        return status
     start_keras()
     pipeline = load_model(model, weights=weights)
-    names = pseudonyms_of(anonymise, anonymise_key, explain)
     predictions, skipped = predict_images(
         pipeline,
         images,

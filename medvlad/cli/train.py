@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import cloup
 
-from medvlad.cli import options
+from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
@@ -49,7 +49,7 @@ __all__ = ["train"]
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
-@cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS)
+@cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(
@@ -74,7 +74,8 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     experiment = Experiment(**settings_of(settings))
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
-    start_keras()
+    if bag_options.uses_network(dataset):
+        start_keras()
     pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
     damaged = getattr(pipeline.steps[0][1], "damaged_", [])  # a model of feature files has no network
     card: dict[str, Any] = {
