@@ -236,8 +236,8 @@ def _thumbnail(folder: Path, file: Path) -> Path:
     found = sorted(one for one in folder.glob(f"{escape(file.stem)}.*") if is_image_name(one.name))
     if not found:
         raise InputError(
-            f"there is no thumbnail of {file.name} in {folder}: add {file.stem}.jpg or .png, or leave out the "
-            "thumbnails"
+            f"there is no thumbnail of {file.name} in {folder}: add {file.stem}.jpg or .png, or leave "
+            "the thumbnails out"
         )
     return found[0]
 
