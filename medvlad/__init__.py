@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medvlad._util.validate import InputError, MissingExtraError
     from medvlad.backends import available_backends
     from medvlad.datasets.folders import load_image_folder
+    from medvlad.datasets.manifest import load_manifest
     from medvlad.descriptors.ragged import Descriptors
     from medvlad.encoders.bag_of_words import BagOfWords
     from medvlad.encoders.fisher import FisherVector
@@ -62,6 +63,7 @@ _ROOM = {
     "assign": "encoders",
     "available_backends": "backends",
     "load_image_folder": "datasets",
+    "load_manifest": "datasets",
     "load_model": "models",
     "save_model": "models",
     "vlad_encode": "encoders",
@@ -85,6 +87,7 @@ __all__ = [
     "assign",
     "available_backends",
     "load_image_folder",
+    "load_manifest",
     "load_model",
     "save_model",
     "vlad_encode",

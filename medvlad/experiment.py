@@ -1,4 +1,4 @@
-"""Evaluate and train a classifier on a folder of images.
+"""Evaluate and train a classifier on a folder or a table of images.
 
 An experiment runs all steps in order: data set, extraction, encoding, classifier, metrics. The commands
 `evaluate` and `train` do their work here.
@@ -28,9 +28,10 @@ from medvlad._util.validate import (
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
 from medvlad.datasets.describe import describe_dataset
-from medvlad.datasets.folders import ImageFolder, load_image_folder
+from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.load import load_data
+from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.datasets.pooling import holds_feature_files, pool_by
-from medvlad.datasets.published import LAYOUTS
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
@@ -39,7 +40,7 @@ from medvlad.evaluation.choice import Choice, choose_encoding
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
-from medvlad.evaluation.parts import check_parts, has_two_class_test
+from medvlad.evaluation.parts import GROUPINGS, check_parts, has_two_class_test, with_sites_as_folds
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
@@ -117,6 +118,10 @@ class Experiment:
     pool_by : {"patient"} or None
         Pool the feature files of a patient into one bag, see :func:`medvlad.datasets.pooling.pool_by`. None:
         each file is a bag.
+    table : TableSettings
+        Columns of a table, see :func:`medvlad.load_manifest`.
+    group_by : {"patient", "site"}
+        "patient": folds keep the images of a patient together. "site": each site is a fold.
     seed : int
         Seed of k-means and of every random split.
     folds : int
@@ -151,20 +156,22 @@ class Experiment:
     group_pattern: str | None = None
     unknown_patients: str = "own"
     pool_by: str | None = None
+    table: TableSettings = field(default_factory=TableSettings)
+    group_by: str = "patient"
     seed: int = 0
     folds: int = 5
     positive: str | None = None
     adapt_threshold: bool | None = False
 
     def load(self, root: str | Path) -> ImageFolder:
-        """Check the settings and list the images under `root`.
+        """Check the settings and list the images of a folder or a table.
 
         This is fast, so mistakes are found before the extraction.
 
         Parameters
         ----------
         root : path
-            Folder of images.
+            Folder of images, or a table, see :func:`medvlad.load_manifest`.
 
         Returns
         -------
@@ -176,27 +183,19 @@ class Experiment:
             If a setting is out of range, or the folder does not have the layout.
         """
         _check_settings(self)
-        layout = check_choice(self.layout, "layout", tuple(LAYOUTS))
-        unknown = {"unknown_patients": self.unknown_patients}
-        if self.group_pattern is None:
-            dataset = LAYOUTS[layout](root, random_state=self.seed, **unknown)
-        elif layout == "folder":
-            dataset = load_image_folder(root, group_pattern=self.group_pattern, **unknown)
-        else:
-            raise InputError(
-                f"the layout {layout} already defines the patients: leave the pattern for patients out"
-            )
-        _check_for_two_classes(self, dataset)
-        return self.pooled(dataset)
-
-    def pooled(self, dataset: ImageFolder) -> ImageFolder:
-        """Pool feature files as `pool_by` says, and check settings that feature files rule out."""
+        dataset = load_data(
+            root,
+            layout=self.layout,
+            table=self.table,
+            group_pattern=self.group_pattern,
+            unknown_patients=self.unknown_patients,
+            random_state=self.seed,
+        )
         if self.pool_by is not None:
             dataset = pool_by(dataset, self.pool_by)
-        if self.recipe.tiles and holds_feature_files(dataset):
-            raise InputError(
-                "tiles=... divides images into a grid, and feature files have no grid: leave tiles out"
-            )
+        if self.group_by == "site":
+            dataset = with_sites_as_folds(dataset)
+        _check_for_two_classes(self, dataset)
         return dataset
 
     def check_encodings(self, encodings: Sequence[str]) -> None:
@@ -347,6 +346,8 @@ class Experiment:
 
     def _encoder(self, name: str, extractor: CNNDescriptors | None) -> Any:
         layout: dict[str, Any] = {}
+        if self.recipe.tiles and extractor is None:
+            raise InputError("tiles divide images, and feature files are no images: leave tiles out")
         if self.recipe.tiles and extractor is not None:
             extractor.build()
             layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
@@ -382,6 +383,7 @@ def _check_settings(experiment: Experiment) -> None:
         check_choice(experiment.calibration, "the calibration", tuple(METHODS))
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
+    check_choice(experiment.group_by, "group_by", GROUPINGS)
     if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)

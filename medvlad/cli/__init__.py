@@ -27,6 +27,7 @@ from medvlad.cli import (
     export,
     extract,
     fetch,
+    manifest,
     paper,
     predict,
     show,
@@ -40,7 +41,7 @@ __all__ = ["cli", "main"]
 
 _SECTIONS = [
     cloup.Section("Begin here", [demo.demo, doctor.doctor]),
-    cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare]),
+    cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare, manifest.manifest]),
     cloup.Section("Models", [train.train, predict.predict, show.show, export.export]),
     cloup.Section("Descriptors on disk", [extract.extract, store.store]),
     cloup.Section("Published data sets", [fetch.fetch, paper.paper]),

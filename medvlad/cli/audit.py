@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import cloup
@@ -12,6 +13,7 @@ from medvlad.cli import options
 from medvlad.cli.console import Command
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import pseudonyms_of
+from medvlad.cli.table_options import DATA, table_group, table_of
 
 __all__ = ["audit"]
 
@@ -23,7 +25,7 @@ __all__ = ["audit"]
         "medvlad audit chest_xray --patient '(person[0-9]+)_' --json",
     ],
 )
-@options.DIRECTORY
+@DATA
 @cloup.option_group(
     "Most used",
     cloup.option("--out", type=options.PATH, metavar="FOLDER", help="Folder for audit.json and audit.html."),
@@ -32,6 +34,7 @@ __all__ = ["audit"]
     options.PATIENT,
     options.UNKNOWN_PATIENTS,
 )
+@table_group()
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED, options.THREADS)
 def audit(
@@ -47,6 +50,7 @@ def audit(
     pictures: bool | None,
     anonymise: bool,
     anonymise_key: Path | None,
+    **columns: Any,
 ) -> int:
     """Find leaks, copies, shortcuts and other defects of images."""
     from medvlad._util.atomic_file import write_file
@@ -63,7 +67,11 @@ def audit(
         check_output_file(out / "audit.json", "audit")
     names = pseudonyms_of(anonymise, anonymise_key, out)
     experiment = Experiment(
-        layout=layout, group_pattern=group_pattern, unknown_patients=unknown_patients, seed=seed
+        layout=layout,
+        group_pattern=group_pattern,
+        unknown_patients=unknown_patients,
+        seed=seed,
+        table=table_of(columns),
     )
     dataset = load_dataset(experiment, directory, anonymise=names is not None)
     found = audit_images(dataset, random_state=seed, n_threads=threads, names=names)

@@ -11,6 +11,7 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
+from medvlad.cli.table_options import DATA, GROUP_BY, table_group, table_of
 
 __all__ = ["evaluate"]
 
@@ -19,10 +20,10 @@ __all__ = ["evaluate"]
     cls=Command,
     examples=[
         "medvlad evaluate chest_xray --out results",
-        "medvlad evaluate chest_xray --preset best --patient '(person[0-9]+)_'",
+        "medvlad evaluate data.csv --image-root scans --preset best",
     ],
 )
-@options.DIRECTORY
+@DATA
 @cloup.option_group(
     "Most used",
     cloup.option(
@@ -48,11 +49,13 @@ __all__ = ["evaluate"]
     options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
+@table_group()
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group("Classifier", options.PENALTY, options.CLASS_WEIGHT)
 @cloup.option_group(
     "Evaluation",
+    GROUP_BY,
     cloup.option(
         "--calibration",
         type=options.Choice(["none", "platt", "isotonic"]),
@@ -89,6 +92,7 @@ def evaluate(
 
     encodings, preset = encodings_of(settings), settings["preset"] or "paper"
     check_store(settings["store"], directory)
+    settings["table"] = table_of(settings)
     experiment = Experiment(**settings_of(settings))
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway

@@ -41,7 +41,7 @@ def run_evaluation(
     experiment : Experiment
         All settings.
     directory : Path
-        Folder of images.
+        Folder or table of images.
     encodings : list of str
         Names of encodings, such as "avg" and "vlad64".
     out : Path or None
@@ -60,6 +60,7 @@ def run_evaluation(
     """
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
+    from medvlad.evaluation.metrics import fold_table
     from medvlad.extraction.keras_startup import start_keras
 
     if out is not None:
@@ -80,6 +81,9 @@ def run_evaluation(
         report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
     table, *lines = _summary(report, has_test_part=dataset.splits is not None)
     click.echo(table)
+    for one in report["results"]:
+        if "per_fold" in one:
+            click.echo(fold_table(one))
     for line in lines:
         click.echo(printable(line))
     if out is not None:
@@ -116,7 +120,8 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     if has_test_part:
         counted = f"{n_train} training and {n_test} test images{known} ({first['protocol']})"
     else:
-        protocol = f"{first['protocol']}, {n_train} training images a fold"
+        protocol = str(first["protocol"])
+        protocol += "" if "per_fold" in first else f", {n_train} training images a fold"
         counted = f"{n_test} images{known}, each tested once ({protocol})"
     by = "over images" if first["ci95_of"] == "images" else "by patient"
     yield f"{counted}; fitted on training images only. Intervals are {by}."

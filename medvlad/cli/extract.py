@@ -11,7 +11,9 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.dataset import saying_choices
 from medvlad.cli.settings import check_store, on_error_of
+from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
 
 __all__ = ["extract"]
 
@@ -22,10 +24,15 @@ logger = logging.getLogger(__name__)
     cls=Command,
     examples=[
         "medvlad extract chest_xray --store descriptors",
-        "medvlad extract chest_xray --store descriptors --workers 4",
+        "medvlad extract data.csv --image-root scans --store descriptors --workers 4",
     ],
 )
-@cloup.argument("directory", metavar="DIR", type=options.PATH, help="Folder of images, with any subfolders.")
+@cloup.argument(
+    "directory",
+    metavar="DIR|TABLE",
+    type=options.PATH,
+    help="Folder of images, with any subfolders, or a table (CSV, TSV or Parquet).",
+)
 @cloup.option_group(
     "Most used",
     options.REQUIRED_STORE,
@@ -48,9 +55,12 @@ logger = logging.getLogger(__name__)
         help="Address of a Dask scheduler whose workers extract (extra 'distributed').",
     ),
 )
+@cloup.option_group("Table", IMAGE_ROOT, IMAGE_COLUMN)
 @options.network_group()
 def extract(
     directory: Path,
+    image_root: str | None,
+    image_column: str | None,
     scale: tuple[int, ...],
     store: str,
     on_error: str,
@@ -65,6 +75,7 @@ def extract(
     If the command is stopped, the same command continues.
     """
     from medvlad.datasets.folders import list_images
+    from medvlad.datasets.manifest import is_table, list_manifest
     from medvlad.extraction.cnn_descriptors import CNNDescriptors
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.extraction.parameters import check_parameters
@@ -72,7 +83,12 @@ def extract(
 
     check_store(store, directory)
     DescriptorStore(store)  # a wrong folder is reported before the long work
-    paths = list_images(directory)
+    if is_table(directory):
+        with saying_choices():
+            listed = list_manifest(directory, image_root=image_root, image_column=image_column)
+        paths = [str(path) for path in listed]
+    else:
+        paths = list_images(directory)
     features = CNNDescriptors(
         **network,
         scales=scale,
@@ -83,7 +99,8 @@ def extract(
     )
     check_parameters(features)
     start_keras()
-    features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
+    columns = {"image_root": image_root, "image_column": image_column}
+    features.fit(_calibration_images(directory, paths, columns) if features.dtype == "int8" else None)
     if scheduler is None and workers is None:
         n_new = features.extract(paths)
     else:
@@ -98,16 +115,19 @@ def extract(
     return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
 
 
-def _calibration_images(directory: Path, paths: list[str]) -> list[Path]:
+def _calibration_images(directory: Path, paths: list[str], columns: dict[str, Any]) -> list[Path]:
     """Return the images that `evaluate` calibrates int8 on, so that it finds the same descriptors.
 
-    If DIR has no folders of classes, return all images.
+    If DIR has no folders of classes, or TABLE has no labels, return all images.
     """
     from medvlad._util.validate import InputError
     from medvlad.datasets.folders import load_image_folder
+    from medvlad.datasets.manifest import is_table, load_manifest
     from medvlad.experiment import calibration_images
 
     try:
+        if is_table(directory):
+            return calibration_images(load_manifest(directory, **columns))
         return calibration_images(load_image_folder(directory))
     except InputError as error:
         logger.info("int8 is calibrated on all images: %s", error)

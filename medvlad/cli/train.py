@@ -12,6 +12,7 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
+from medvlad.cli.table_options import DATA, table_group, table_of
 
 if TYPE_CHECKING:
     from medvlad.evaluation.choice import Choice
@@ -26,7 +27,7 @@ __all__ = ["train"]
         "medvlad train chest_xray --preset best --store descriptors -o xray.model",
     ],
 )
-@options.DIRECTORY
+@DATA
 @cloup.option_group(
     "Most used",
     cloup.option(
@@ -50,6 +51,7 @@ __all__ = ["train"]
     options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
+@table_group()
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(
@@ -60,7 +62,7 @@ __all__ = ["train"]
 def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> int:
     """Train a classifier on images and save it.
 
-    If DIR has the folders train/ and test/, only train/ is used.
+    If the data has parts train and test, only train is used.
     """
     from medvlad._util.validate import check_output_file, check_outside
     from medvlad.experiment import Experiment
@@ -71,6 +73,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     check_outside(output, "--output", directory)
     check_store(settings["store"], directory)
     encodings = encodings_of(settings)
+    settings["table"] = table_of(settings)
     experiment = Experiment(**settings_of(settings))
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)

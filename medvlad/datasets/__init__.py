@@ -1,10 +1,11 @@
 """List the images of a data set with their labels, patients and parts (train, test).
 
-In: a folder, a published layout or a download. Out: an :class:`~medvlad.datasets.folders.ImageFolder`. No
+In: a folder, a table, a published layout or a download. Out: an :class:`~medvlad.datasets.folders.ImageFolder`. No
 pixels are read here.
 """
 
 from medvlad.datasets.folders import ImageFolder, load_image_folder
+from medvlad.datasets.manifest import load_manifest
 from medvlad.datasets.pseudonyms import Pseudonyms
 
-__all__ = ["ImageFolder", "Pseudonyms", "load_image_folder"]
+__all__ = ["ImageFolder", "Pseudonyms", "load_image_folder", "load_manifest"]

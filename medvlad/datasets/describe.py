@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,13 +34,18 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
           "unknown"; None if no patients are known, or where they are from was not recorded
         - patient_examples: at most three images whose names tell the patient, as dicts with image and patient
         - left_out: number of files in formats that are not read, by class, then by ending
+        - task: what is predicted, see `ImageFolder`
+        - sites: number of images of each site; None if sites are not known
+        - covariates: names of the covariates
     """
     counts = n_known = None
     if dataset.patient_sources is not None and dataset.groups is not None:
         known = (dataset.patient_sources != UNKNOWN).tolist()
         n_known = len(set(dataset.groups[known].tolist()))
         kinds = ["images"] * len(dataset) if dataset.kinds is None else dataset.kinds.tolist()
-        classes = [dataset.class_names[label] for label in dataset.labels]
+        classes = ["all"] * len(dataset)
+        if dataset.task == "classes":
+            classes = [dataset.class_names[label] for label in dataset.labels.tolist()]
         counts = count_patients(zip(classes, kinds, known, strict=True))
     return {
         "n_images": len(dataset),
@@ -49,6 +55,9 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
         "patients": counts,
         "patient_examples": name_examples(dataset),
         "left_out": {name: dict(by_ending) for name, by_ending in dataset.left_out.items()},
+        "task": dataset.task,
+        "sites": None if dataset.sites is None else dict(sorted(Counter(dataset.sites.tolist()).items())),
+        "covariates": sorted(dataset.covariates),
     }
 
 

@@ -59,8 +59,8 @@ class ImageFolder:
     splits : ndarray of shape (n,), str, or None
         "train" or "test". None: the data set is not split.
     patient_sources : ndarray of shape (n,), str, or None
-        Where the patient of each image is from: "pattern", "file name", "PatientID", "StudyInstanceUID", or
-        "" if the patient is not known. None: not recorded.
+        Where the patient of each image is from: "pattern", "file name", "table", "PatientID",
+        "StudyInstanceUID", or "" if the patient is not known. None: not recorded.
     kinds : ndarray of shape (n,), str, or None
         Kind of each file: "DICOM", "NIfTI" or an ending such as ".png". None: not recorded.
     left_out : mapping of str to mapping of str to int
@@ -78,6 +78,8 @@ class ImageFolder:
     files : list of tuple of Path, n, or None
         Feature files of each bag, see :func:`medvlad.datasets.pooling.pool_by`. `paths` are the first ones.
         None: each path is the only file.
+    folds : ndarray of shape (n,), str, or None
+        Fold of each image, for cross-validation that tests one fold at a time. None: folds are drawn.
     """
 
     paths: list[Path]
@@ -93,6 +95,7 @@ class ImageFolder:
     sites: NDArray[np.str_] | None = None
     covariates: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     files: list[tuple[Path, ...]] | None = None
+    folds: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -132,6 +135,7 @@ class ImageFolder:
             sites=taken(self.sites),
             covariates={name: values[index] for name, values in self.covariates.items()},
             files=None if self.files is None else [self.files[i] for i in index],
+            folds=taken(self.folds),
         )
 
     def subset(self, split: str | None) -> ImageFolder:

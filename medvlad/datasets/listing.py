@@ -283,5 +283,7 @@ def check_root(root: object) -> Path:
             f"folder {str(path)!r} cannot be read ({error.strerror}): check its permissions"
         ) from error
     if exists:
-        raise InputError(f"{str(path)!r} is a file: give the folder that holds the class folders")
+        raise InputError(
+            f"{str(path)!r} is a file: give the folder that holds the class folders, or a table (.csv)"
+        )
     raise InputError(f"folder {str(path)!r} does not exist: check the path")

@@ -94,10 +94,9 @@ def _check_agreement(dataset: ImageFolder, members: dict[str, list[int]]) -> Non
     known: dict[str, list[Hashable]] = {"class": classes}
     if dataset.targets is not None:
         known["target"] = [tuple(map(str, row)) for row in dataset.targets.tolist()]
-    for what, name in (("part", "splits"), ("fold", "folds")):
-        values = getattr(dataset, name, None)
-        if values is not None:
-            known[what] = values.tolist()
+    for what, given in (("part", dataset.splits), ("fold", dataset.folds)):
+        if given is not None:
+            known[what] = given.tolist()
     for patient, rows in members.items():
         for what, values in known.items():
             for i in rows[1:]:

@@ -4,6 +4,7 @@ A pseudonym is the first 64 bits of a keyed BLAKE2b digest of the name::
 
     image-6e0fd3b29a41c875      key, person = "image",   the path as it was given
     patient-c01de5fb8872a394    key, person = "patient", the group
+    site-52f1c5ae2bd50f71       key, person = "site",    the site, such as a hospital
 
 The key is 32 random bytes, new for each run. It is not written, unless a file for it is named. That file also
 holds a table of the names behind the pseudonyms.
@@ -34,7 +35,7 @@ DAMAGED = "its JPEG data is damaged"
 
 _LEFT_OUT = "(left out)"
 _KEY_BYTES = 32
-_KINDS = ("images", "patients")
+_KINDS = ("images", "patients", "sites")
 
 
 class Pseudonyms:
@@ -76,6 +77,10 @@ class Pseudonyms:
     def patient(self, name: str) -> str:
         """Return the pseudonym of a patient, and add it to the table."""
         return self._pseudonym("patient", name)
+
+    def site(self, name: str) -> str:
+        """Return the pseudonym of a site, and add it to the table."""
+        return self._pseudonym("site", name)
 
     def original(self, pseudonym: str) -> str | None:
         """Return the name behind a pseudonym. None: the table does not hold it."""
@@ -136,7 +141,9 @@ class Pseudonyms:
             found = json.loads(file.read_text(encoding="utf-8"))
             names = cls(bytes.fromhex(found["key"]))
             for kind in _KINDS:
-                names._names[kind].update({str(one): str(name) for one, name in found[kind].items()})
+                # Keys of earlier versions have no sites.
+                known = found.get(kind, {}) if kind == "sites" else found[kind]
+                names._names[kind].update({str(one): str(name) for one, name in known.items()})
         except OSError as error:
             raise InputError(
                 f"the key of pseudonyms {path} cannot be read ({error.strerror or error}): check the path"
@@ -165,7 +172,8 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
     """Replace file names in the results of an evaluation, in place.
 
     Skipped and damaged images and examples of patients get pseudonyms. The file of weights keeps its name but
-    not its folder. The folder of the data set becomes None. Names of classes stay.
+    not its folder. The folder of the data set becomes None. Sites get pseudonyms, also as names of folds.
+    Names of classes and columns stay.
 
     Parameters
     ----------
@@ -186,8 +194,16 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
         )
     settings = results["settings"]
     settings["weights"] = Path(settings["weights"]).name
+    if settings.get("table"):
+        settings["table"]["image_root"] = None
     dataset = results["dataset"]
     dataset["root"] = None
+    if dataset.get("sites") is not None:
+        dataset["sites"] = {names.site(site): n for site, n in dataset["sites"].items()}
+    for one in results["results"]:
+        for fold in one.get("per_fold", []):
+            if not fold["fold"].isdecimal() or settings.get("group_by") == "site":
+                fold["fold"] = names.site(fold["fold"])
     dataset["patient_examples"] = [
         {"image": names.image(one["image"]), "patient": names.patient(one["patient"])}
         for one in dataset.get("patient_examples", [])

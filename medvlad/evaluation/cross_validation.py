@@ -1,8 +1,9 @@
 """Held-out predictions by cross-validation or on a test part, with a nested choice of C and calibration.
 
 If the data set has a test part (root/train, root/test), everything is fitted on the training part and the
-test part is decided once. Otherwise the images are decided by stratified k-fold cross-validation. Every
-fitted step (PCA, codebook, C, SVM, calibration) is fitted on the training images of a fold only. Images of
+test part is decided once. If it names folds, such as the sites of a study, each fold is decided by a
+classifier of all others. Otherwise the images are decided by stratified k-fold cross-validation. Every fitted
+step (PCA, codebook, C, SVM, calibration) is fitted on the training images of a fold only. Images of
 one patient are never on both sides of a fold. If a given train and test part share patients, a warning is
 logged.
 
@@ -226,7 +227,7 @@ def held_out(
         chosen,
         inside or None,
         fitted,
-        "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation",
+        _protocol(dataset, folds),
         watch.seconds,
     )
 
@@ -346,6 +347,10 @@ def _folds(
 
 def _parts(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part]:
     """Yield indices (train, test): of the given parts, or of each fold."""
+    if dataset.folds is not None:
+        for fold in np.unique(dataset.folds):
+            yield np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
+        return
     if dataset.splits is not None:
         train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
         yield train, test
@@ -367,6 +372,17 @@ def _parts(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part
     yield from _folds(dataset.labels, dataset.groups, folds, random_state)
 
 
+def _protocol(dataset: ImageFolder, folds: int) -> str:
+    """Return how the images are divided, in words."""
+    if dataset.folds is None:
+        return "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation"
+    if dataset.folds is dataset.sites or (
+        dataset.sites is not None and np.array_equal(dataset.folds, dataset.sites)
+    ):
+        return f"leaving out one of {len(np.unique(dataset.folds))} sites at a time"
+    return f"cross-validation over {len(np.unique(dataset.folds))} given folds"
+
+
 def _more(groups: NDArray[Any] | None) -> str:
     """Return how to get more independent images of a class."""
     if groups is None:
@@ -380,6 +396,12 @@ def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.
     Patients in both parts are a warning.
     """
     missing = ", ".join(absent_classes(dataset.labels[train], dataset.class_names))
+    if missing and dataset.folds is not None:
+        raise InputError(
+            f"all usable images of {missing} are in the fold {str(dataset.folds[test[0]])!r}, so "
+            "there is nothing "
+            "to train on when it is tested: use other folds, or remove the class"
+        )
     if missing and dataset.splits is not None:
         raise InputError(f"the train part has no usable image of {missing}: add some or remove the class")
     if missing:

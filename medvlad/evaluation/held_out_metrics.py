@@ -51,6 +51,8 @@ def held_out_metrics(
         - with `adapt_threshold`: adapted, a dict with threshold (of the decision value of threshold_of, the
           second class), assumption, and the same metrics with that threshold. If none was found, threshold is
           None and reason says why
+        - with given folds, such as sites: per_fold, a list of dicts with fold, n_test and the same metrics of
+          its images, without per_class
     """
     labels, groups = dataset.labels[decided.tested], _tested_groups(dataset, decided)
     names = dataset.class_names
@@ -66,6 +68,8 @@ def held_out_metrics(
             result["adapted"]["reason"] = found.reason
         else:
             result["adapted"] |= metrics(decision_columns(decided.decision[:, 1] - found.value))
+    if dataset.folds is not None:
+        result["per_fold"] = _per_fold(dataset, decided, positive)
     if decided.probability is not None:
         result["calibration"] = calibration_metrics(labels, decided.probability)
     result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy
@@ -73,6 +77,27 @@ def held_out_metrics(
     result["protocol"] = decided.protocol
     result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}
     return result
+
+
+def _per_fold(dataset: ImageFolder, decided: HeldOut, positive: str | None) -> list[dict[str, Any]]:
+    """Return the metrics of each given fold, in the order of their names."""
+    if dataset.folds is None:
+        return []
+    labels, groups = dataset.labels[decided.tested], _tested_groups(dataset, decided)
+    folds, found = dataset.folds[decided.tested], []
+    for fold in np.unique(folds):
+        own = folds == fold
+        metrics = scores(
+            labels[own],
+            decided.decision[own].argmax(axis=1),
+            decided.decision[own],
+            dataset.class_names,
+            positive=positive,
+            groups=None if groups is None else groups[own],
+        )
+        del metrics["per_class"]
+        found.append({"fold": str(fold), "n_test": int(own.sum())} | metrics)
+    return found
 
 
 def compare_held_out(dataset: ImageFolder, first: HeldOut, second: HeldOut) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from medvlad.evaluation.intervals import (
     proportion_estimate,
 )
 
-__all__ = ["balanced_accuracy", "class_aucs", "score_table", "scores"]
+__all__ = ["balanced_accuracy", "class_aucs", "fold_table", "score_table", "scores"]
 
 
 def balanced_accuracy(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
@@ -209,4 +209,34 @@ def score_table(results: list[Mapping[str, Any]]) -> str:
             f"{one['balanced_accuracy']:.3f}",
         ]
         rows.append(row + [None if one[name] is None else f"{one[name]:.3f}" for name in [*named, "auc"]])
+    return text_table(header, rows)
+
+
+def fold_table(result: Mapping[str, Any]) -> str:
+    """Return a plain-text table with one line for each given fold, such as a site.
+
+    Parameters
+    ----------
+    result : dict
+        One of the `results` of :meth:`medvlad.experiment.Experiment.evaluate`, with per_fold.
+
+    Returns
+    -------
+    str
+        Columns: fold, number of test images, accuracy and its 95 % interval, balanced accuracy and AUC.
+    """
+    rows = []
+    for one in result["per_fold"]:
+        ends = one["accuracy_ci95"]
+        rows.append(
+            [
+                one["fold"],
+                str(one["n_test"]),
+                f"{one['accuracy']:.3f}",
+                None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}",
+                f"{one['balanced_accuracy']:.3f}",
+                None if one["auc"] is None else f"{one['auc']:.3f}",
+            ]
+        )
+    header = [f"{result['encode']}, tested on", "images", "accuracy", "95 % interval", "balanced", "AUC"]
     return text_table(header, rows)

@@ -77,6 +77,7 @@ def test_the_options_of_evaluate_are_in_named_groups(help_of):
         "Positional arguments:",
         "Most used:",
         "Data:",
+        "Table:",
         "Network:",
         "Encoding:",
         "Classifier:",

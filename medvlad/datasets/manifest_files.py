@@ -1,0 +1,299 @@
+r"""Find the images that the rows of a table name.
+
+A name is a path relative to a folder, or an absolute path inside it. ``FILE`` means all images of a file, and
+``FILE#N`` means one of them. Backslashes separate folders, as in Windows. A Windows path with a drive, such
+as ``C:\data\a.png``, is taken to be relative if some end of it exists in the folder.
+
+Files are looked for by listing folders, because a million single questions take minutes on a network drive.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medvlad._util.validate import InputError, check_local
+from medvlad.datasets.feature_files import FEATURE_SUFFIXES
+from medvlad.datasets.listing import check_root
+from medvlad.datasets.manifest_table import Table
+from medvlad.images.dicom_identity import DicomIdentity
+from medvlad.images.formats import IMAGE_SUFFIXES, ending_of
+from medvlad.images.frames import split_frame
+from medvlad.images.inspect_file import WITHOUT_IMAGE, inspect_file
+
+__all__ = ["FoundRows", "find_images", "rows_in_words"]
+
+_FEW = 8  # names in a folder, up to which they are looked for one by one
+_LISTED = 10  # rows in a message
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_TRIED = 100  # rows with Windows paths, of which one must exist
+#: Endings of files that are not opened, because they hold one picture, or features.
+_UNOPENED = (frozenset(IMAGE_SUFFIXES) | frozenset(FEATURE_SUFFIXES)) - {".tif", ".tiff"}
+
+
+@dataclass
+class FoundRows:
+    """The images of a table, one entry an image.
+
+    Attributes
+    ----------
+    row : list of int
+        Index of the row, from 0, that names the image.
+    paths : list of Path
+    relative : list of str
+        Path relative to the folder of the images, with slashes.
+    kinds : list of str
+        See :class:`medvlad.datasets.listing.FoundImage`. The ending for features.
+    identities : dict of str to DicomIdentity
+        Digests of the patients of DICOM files, by relative path.
+    """
+
+    row: list[int] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    relative: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    identities: dict[str, DicomIdentity] = field(default_factory=dict)
+
+
+def find_images(
+    table: Table,
+    column: str,
+    image_root: str | os.PathLike[str] | None,
+    labels: Sequence[str] | None,
+) -> FoundRows:
+    """Find the images that the cells of a column name.
+
+    Parameters
+    ----------
+    table : Table
+    column : str
+    image_root : path or None
+        Folder of the images. None: the folder of the table, or the current one for a DataFrame. Then absolute
+        paths elsewhere are allowed as well.
+    labels : sequence of str or None
+        Label of each row, for the counts of missing images and for repeated ones. None: without labels.
+
+    Raises
+    ------
+    InputError
+        If a cell is empty, a file is missing, lies outside `image_root`, is named twice or is no image.
+    MissingExtraError
+        If a file is DICOM or NIfTI and the extra medical is not installed.
+    """
+    base = (table.folder or Path()) if image_root is None else check_root(image_root)
+    names = _relative_names(table, column, base, is_given=image_root is not None)
+    _check_files(table, column, base, names, labels, is_given=image_root is not None)
+    found = _expanded(table, column, base, names)
+    _check_repeated(table, found, labels)
+    return found
+
+
+def rows_in_words(table: Table, indices: Sequence[int], cells: Sequence[str] | None = None) -> str:
+    """Return rows as a spreadsheet counts them, such as "row 3: a.png; row 7: b.png; and 5 more"."""
+    listed = [
+        f"row {table.rows[i]}" if cells is None else f"row {table.rows[i]}: {cells[i]}"
+        for i in indices[:_LISTED]
+    ]
+    more = len(indices) - len(listed)
+    return "; ".join([*listed, *([f"and {more} more"] if more else [])])
+
+
+def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) -> list[str]:
+    """Return the path of each row relative to `base`, or absolute if it lies elsewhere."""
+    inside = os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118
+    cells = table.columns[column]
+    empty = [i for i, cell in enumerate(cells) if not cell]
+    if empty:
+        raise InputError(
+            f"{_number(len(empty), 'row has', 'rows have')} no image in the column {column!r} of "
+            f"{table.name} "
+            f"({rows_in_words(table, empty)}): name the images or remove the rows"
+        )
+    names: list[str] = []
+    outside = []
+    dropped: str | None = None  # the beginning of Windows paths that stands for `base`
+    for i, cell in enumerate(cells):
+        name = cell
+        if "\\" in name or name[1:2] == ":":
+            foreign = os.name != "nt" and _DRIVE.match(name) is not None
+            name = name.replace("\\", "/")
+            if foreign:
+                if dropped is None:
+                    dropped = _dropped_beginning(cells[i : i + _TRIED], base)
+                if dropped is None or not name.startswith(dropped):
+                    raise InputError(
+                        f"row {table.rows[i]} of {table.name} names {cell!r}, a path of a Windows "
+                        "machine, and no "
+                        f"end of it is a file in {str(base)!r}: write paths relative to that "
+                        "folder, or give the "
+                        "right one as `image_root`"
+                    )
+                name = name[len(dropped) :]
+        if "/." in name or name.startswith(".") or "//" in name or name.startswith("/"):
+            check_local(name, f"row {table.rows[i]} of {table.name}: the image")
+            name = _tidied(name, inside)
+            if name.startswith((os.sep, "..")):
+                outside.append(i)
+        names.append(name)
+    if outside and is_given:
+        raise InputError(
+            f"{_number(len(outside), 'image lies', 'images lie')} outside the folder {str(base)!r} of "
+            f"image_root ({rows_in_words(table, outside, cells)}): give a folder that holds all images"
+        )
+    return names
+
+
+def _tidied(name: str, inside: str) -> str:
+    """Return a path without "." and "..", relative if it lies in the folder `inside`."""
+    whole = os.path.normpath(os.path.join(inside, name))  # noqa: PTH118
+    if whole.startswith(inside):
+        return whole[len(inside) :]
+    return whole if os.path.isabs(name) else os.path.normpath(name)  # noqa: PTH117
+
+
+def _dropped_beginning(cells: Sequence[str], base: Path) -> str | None:
+    """Return the shortest beginning of Windows paths without which a file exists in `base`."""
+    for cell in cells:
+        name = cell.replace("\\", "/")
+        for match in re.finditer("/+", name) if _DRIVE.match(cell) else ():
+            if name[match.end() :] and (base / name[match.end() :]).exists():
+                return name[: match.end()]
+    return None
+
+
+def _check_files(
+    table: Table,
+    column: str,
+    base: Path,
+    names: list[str],
+    labels: Sequence[str] | None,
+    *,
+    is_given: bool,
+) -> None:
+    """Raise InputError if a file does not exist, with counts by class."""
+    by_folder: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for i, name in enumerate(names):
+        folder, _, file = name.rpartition("/")
+        by_folder["/" if name.startswith("/") and not folder else folder].append((file, i))
+    missing = [i for folder, files in by_folder.items() for i in _missing(base / folder, files)]
+    if not missing:
+        return
+    missing.sort()
+    counts = "" if labels is None else _counts([labels[i] for i in missing])
+    advice = "`image_root`" if is_given else "give the folder that the paths begin in as `image_root`"
+    raise InputError(
+        f"{len(missing):,} of the {len(names):,} images of {table.name} are no files in "
+        f"{str(base)!r}{counts}: "
+        f"{rows_in_words(table, missing, table.columns[column])}. Correct the column {column!r} or {advice}"
+    )
+
+
+def _counts(labels: Sequence[str]) -> str:
+    counted = sorted(Counter(labels).items())
+    more = f", and {len(counted) - _LISTED} other labels" if len(counted) > _LISTED else ""
+    return " (" + ", ".join(f"{name or 'no label'}: {n}" for name, n in counted[:_LISTED]) + more + ")"
+
+
+def _missing(folder: Path, files: list[tuple[str, int]]) -> Iterator[int]:
+    """Yield the indices of the files that do not exist in a folder."""
+    present: set[str] = set()
+    if len(files) > _FEW:
+        try:
+            with os.scandir(folder) as entries:
+                present = {entry.name for entry in entries if not entry.is_dir()}
+        except OSError:
+            present = set()
+    for file, i in files:
+        if file in present:
+            continue
+        # The listing spells names in one way. The file system may accept others, and FILE#N is in none.
+        try:
+            path = folder / file
+            if not (path.is_file() or ("#" in file and split_frame(path)[0].is_file())):
+                yield i
+        except (OSError, ValueError):  # a name that no file can have
+            yield i
+
+
+def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundRows:
+    """Return all images of the files."""
+    found = FoundRows()
+    unread: list[int] = []
+    kinds: dict[str, str] = {}
+    for i, name in enumerate(names):
+        ending = name[name.rfind(".") :]
+        kind = kinds.get(ending)
+        if kind is None:
+            kind = kinds[ending] = sys.intern(ending.lower())
+        if kind in _UNOPENED and "#" not in name:
+            found.row.append(i)
+            found.paths.append(base / name)
+            found.relative.append(name)
+            found.kinds.append(kind)
+            continue
+        path = base / name
+        file, frame = split_frame(path) if "#" in name else (path, None)
+        inspected = inspect_file(file)
+        images = inspected.images
+        if frame is not None and images:
+            if 1 < len(images) <= frame:
+                raise InputError(
+                    f"row {table.rows[i]} of {table.name} names {table.columns[column][i]!r}, and "
+                    "the file holds "
+                    f"the images #0 to #{len(images) - 1}: correct the number"
+                )
+            # Reading a number that does not exist in a file of one image reports the reason.
+            images = [images[frame] if frame < len(images) else path]
+        if not images:
+            unread.append(i)
+        folder = name.rpartition("/")[0]
+        for image in images:
+            relative = f"{folder}/{image.name}" if folder else image.name
+            found.row.append(i)
+            found.paths.append(image)
+            found.relative.append(relative)
+            found.kinds.append(inspected.kind)
+            if inspected.identity is not None:
+                found.identities[relative] = inspected.identity
+    if unread:
+        formats = sorted({_kind(base / names[i]) for i in unread})
+        raise InputError(
+            f"{_number(len(unread), 'file is', 'files are')} no image that is read "
+            f"({', '.join(formats)}; "
+            f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM "
+            "or NIfTI, or "
+            "remove the rows"
+        )
+    return found
+
+
+def _kind(path: Path) -> str:
+    kind = inspect_file(path).kind
+    return kind if kind and kind != WITHOUT_IMAGE else (kind or ending_of(path.name))
+
+
+def _check_repeated(table: Table, found: FoundRows, labels: Sequence[str] | None) -> None:
+    """Raise InputError if an image is named twice."""
+    if len(set(found.relative)) == len(found.relative):
+        return
+    first: dict[str, int] = {}
+    for name, i in zip(found.relative, found.row, strict=True):
+        j = first.setdefault(name, i)
+        if j == i:
+            continue
+        both = f"rows {table.rows[j]} and {table.rows[i]} of {table.name} name the same image {name!r}"
+        if labels is not None and labels[i] != labels[j]:
+            raise InputError(
+                f"{both} with two labels, {labels[j]!r} and {labels[i]!r}: keep the right row, or write "
+                "several labels into one cell, as a|b"
+            )
+        raise InputError(f"{both}: remove one of them")
+
+
+def _number(n: int, one: str, several: str) -> str:
+    return f"{n:,} {one if n == 1 else several}"
