@@ -103,10 +103,11 @@ class SimilarTo:
             own = possible_patients(path, pattern) if any(index.patients_) else frozenset[str]()
             if same := sum(patient in own for patient in index.patients_):
                 said["same_patient"] = same
-            for case in near if names is not None else ():
-                case["image"] = names.image(case["image"])
-                if "patient" in case:
-                    case["patient"] = names.patient(case["patient"])
+            if names is not None:
+                for case in near:
+                    case["image"] = names.image(case["image"])
+                    if "patient" in case:
+                        case["patient"] = names.patient(case["patient"])
             found.append(said)
         return found
 

@@ -110,7 +110,7 @@ def predict(
 
     format_ = format_of(format_, as_json, out)
     check_readable(model, of_images=True)
-    table = {"image_root": image_root, "image_column": image_column}
+    table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
     check_inputs(images, **table, must_exist=on_error == "stop")
     if weights is not None:
         check_weights(weights)
