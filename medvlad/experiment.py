@@ -7,7 +7,7 @@ An experiment runs all steps in order: data set, extraction, encoding, classifie
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from medvlad._util.validate import (
 )
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
+from medvlad.bags.data_set import feature_settings
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.load import load_data
@@ -50,12 +51,6 @@ from medvlad.svm.wide_linear_svc import WideLinearSVC
 __all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images"]
 
 logger = logging.getLogger(__name__)
-
-#: Settings that feature files do not have.
-_OF_NETWORK = (
-    *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
-    *("input_sides", "weights_fingerprint", "ranges"),
-)
 
 #: Values of C from which cross-validation chooses.
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -267,7 +262,11 @@ class Experiment:
         return self.train_best(dataset, [encoding])[:3]
 
     def train_best(
-        self, dataset: ImageFolder, encodings: Sequence[str]
+        self,
+        dataset: ImageFolder,
+        encodings: Sequence[str],
+        *,
+        keep: Callable[[Any, ImageFolder], None] | None = None,
     ) -> tuple[Pipeline, list[dict[str, str]], int, Choice]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -277,6 +276,9 @@ class Experiment:
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
             cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
+        keep : callable or None, default=None
+            Called with the encoded training images (n, D) and their data set, such as to keep them for the
+            search of similar cases. None: they are dropped.
 
         Returns
         -------
@@ -316,6 +318,8 @@ class Experiment:
         classifier.set_params(C=choice.penalty)
         encoder = encoders[choice.encoding]
         encoded = encoder.fit_transform(descriptors)
+        if keep is not None:
+            keep(encoded, dataset)
         classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
         features = [] if extractor is None else [("features", extractor)]
         steps = [*features, *encoder_steps(encoder), ("classify", classifier)]
@@ -425,9 +429,7 @@ def _settings(
     del settings["store"]  # it does not change any result
     settings["available_backends"] = available_backends()
     if extractor is None:
-        settings |= dict.fromkeys(_OF_NETWORK) | {"model": "feature files", "scales": []}
-        settings["n_features"] = descriptors.n_features
-        return settings
+        return settings | feature_settings(descriptors.n_features)
     settings["input_sides"] = list(extractor.input_sides_)
     settings["weights"] = weights_source(experiment.weights)
     settings["weights_fingerprint"] = extractor.weights_fingerprint_

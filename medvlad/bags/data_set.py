@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,13 @@ from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 
-__all__ = ["open_data_set"]
+__all__ = ["feature_settings", "open_data_set"]
 
+#: Settings of an experiment that feature files do not have.
+_OF_NETWORK = (
+    *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
+    *("input_sides", "weights_fingerprint", "ranges"),
+)
 _IN_MEMORY = 1 << 30  # bytes; descriptors are loaded into memory if they take no more than this
 
 
@@ -66,3 +72,8 @@ def open_data_set(
         with suppress(MemoryError):
             return bags.load(), dataset, reasons
     return bags, dataset, reasons
+
+
+def feature_settings(n_features: int) -> dict[str, Any]:
+    """Return what the results of feature files say in place of the settings of a network."""
+    return dict.fromkeys(_OF_NETWORK) | {"model": "feature files", "scales": [], "n_features": n_features}

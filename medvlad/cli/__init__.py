@@ -31,6 +31,7 @@ from medvlad.cli import (
     paper,
     predict,
     show,
+    similar,
     store,
     train,
 )
@@ -42,7 +43,7 @@ __all__ = ["cli", "main"]
 _SECTIONS = [
     cloup.Section("Begin here", [demo.demo, doctor.doctor]),
     cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare, manifest.manifest]),
-    cloup.Section("Models", [train.train, predict.predict, show.show, export.export]),
+    cloup.Section("Models", [train.train, predict.predict, similar.similar, show.show, export.export]),
     cloup.Section("Descriptors on disk", [extract.extract, store.store]),
     cloup.Section("Published data sets", [fetch.fetch, paper.paper]),
 ]

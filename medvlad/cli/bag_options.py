@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,7 @@ from medvlad.cli import options
 if TYPE_CHECKING:
     from medvlad.datasets.folders import ImageFolder
 
-__all__ = ["ONE_BAG", "POOL_BY", "THUMBNAILS", "has_bags", "uses_network"]
+__all__ = ["ONE_BAG", "POOL_BY", "THUMBNAILS", "takes_bags", "uses_network"]
 
 POOL_BY = cloup.option(
     "--pool-by",
@@ -70,20 +71,31 @@ def uses_network(dataset: ImageFolder) -> bool:
     return False
 
 
-def has_bags(images: Sequence[str]) -> bool:
-    """Return whether the inputs of a command are feature files.
+def takes_bags(model: Path, images: Sequence[str]) -> bool:
+    """Return whether a model takes feature files. Check the file, and the names of its inputs.
 
     Raises
     ------
+    InputError
+        If `model` is not a valid model file.
     click.UsageError
-        If some are feature files and others are not.
+        If the model was trained on images and an input is a feature file, or the other way round.
     """
     from medvlad.datasets.feature_files import feature_ending
+    from medvlad.images.formats import is_image_name
+    from medvlad.models.model_file import model_card
 
-    features = [feature_ending(image) is not None for image in images]
-    if any(features) and not all(features):
+    of_bags = model_card(model)["features"] is None
+    features = next((image for image in images if feature_ending(image) is not None), None)
+    image = next((image for image in images if is_image_name(image)), None)
+    if features is not None and not of_bags:
         raise click.UsageError(
-            f"{images[features.index(True)]} is a feature file and {images[features.index(False)]} is not: "
-            "give images or feature files, not both"
+            f"the model {model} was trained on images, and {features} is a feature file: give images, or a "
+            "model that was trained on feature files"
         )
-    return bool(features) and all(features)
+    if image is not None and of_bags:
+        raise click.UsageError(
+            f"the model {model} was trained on descriptors, and {image} is an image: give feature files of "
+            "the same network, such as .h5"
+        )
+    return of_bags

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import os
+import signal
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import cloup
 
-from medvlad._util.text_table import printable
 from medvlad.cli import bag_options, options
+from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
-from medvlad.cli.predict_bags import predict_feature_files
+from medvlad.cli.predict_bags import write_tiles
 from medvlad.cli.settings import on_error_of, pseudonyms_of
+from medvlad.cli.similar_options import SIMILAR
+from medvlad.cli.streams import forget_output
 
-__all__ = ["predict"]
+__all__ = ["IMAGES", "predict", "start_if_needed"]
+
+IMAGES = cloup.argument(
+    "images",
+    metavar="IMAGE...",
+    type=options.TEXT_PATH,
+    nargs=-1,
+    required=True,
+    help="Image files or feature files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names "
+    "on standard input.",
+)
+
+_READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
 
 
 @cloup.command(
@@ -26,26 +42,41 @@ __all__ = ["predict"]
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@cloup.argument(
-    "images",
-    metavar="IMAGE...",
-    type=options.TEXT_PATH,
-    nargs=-1,
-    required=True,
-    help="Image files, or feature files.",
-)
+@IMAGES
 @cloup.option_group(
     "Most used",
+    cloup.option(
+        "--format",
+        "format_",
+        type=options.Choice(list(FORMATS)),
+        help="Format of the answers. jsonl: one JSON object a line. All but json are written as they are "
+        "made.  [default: table, or by the name of --out]",
+    ),
+    options.JSON,
+    cloup.option("-o", "--out", type=options.PATH, metavar="FILE", help="File for the answers."),
     cloup.option(
         "--explain",
         type=options.PATH,
         metavar="FOLDER",
         help="Folder for one picture an image that shows the evidence for its label.",
     ),
-    options.JSON,
+    SIMILAR,
+    options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
+)
+@cloup.option_group(
+    "Table",
+    cloup.option(
+        "--image-root",
+        type=options.TEXT_PATH,
+        metavar="FOLDER",
+        help="Folder that the paths in a table begin in.  [default: the folder of the table]",
+    ),
+    cloup.option(
+        "--image-column", metavar="NAME", help="Column of images.  [default: image, path, file, filename]"
+    ),
 )
 @cloup.option_group("Feature files", bag_options.ONE_BAG, bag_options.THUMBNAILS)
 @cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
@@ -56,7 +87,13 @@ def predict(
     on_error: str,
     on_damage: str,
     as_json: bool,
+    format_: str | None,
+    out: Path | None,
     explain: Path | None,
+    similar: int | None,
+    store: str | None,
+    image_root: str | None,
+    image_column: str | None,
     overwrite: bool,
     anonymise: bool,
     anonymise_key: Path | None,
@@ -68,70 +105,108 @@ def predict(
     Prints the label of each IMAGE and the decision value of each class. The label
     is the class with the largest value.
     """
-    from medvlad._util.validate import make_output_folder
-    from medvlad.extraction.keras_startup import start_keras
+    from medvlad._util.validate import check_positive_int, make_output_folder
+    from medvlad.datasets.image_inputs import check_inputs, list_inputs
     from medvlad.extraction.weights import check_weights
-    from medvlad.models.model_file import check_readable, load_model
-    from medvlad.predict import check_images, predict_images
+    from medvlad.models.cases_file import load_cases
+    from medvlad.models.model_file import load_model
+    from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
-    of_bags = bag_options.has_bags(images)
-    check_readable(model, of_images=not of_bags)
-    if on_error == "stop" and not of_bags:
-        check_images(images)
+    format_ = format_of(format_, as_json, out)
+    of_bags = bag_options.takes_bags(model, images)
+    table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
+    check_inputs(images, **table, must_exist=on_error == "stop")
     if weights is not None:
         check_weights(weights)
     if explain is not None:
         replaced = overwrite or anonymise or anonymise_key is not None
         make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
-    names = pseudonyms_of(anonymise, anonymise_key, explain)
-    if of_bags:
-        status = predict_feature_files(
-            model,
-            images,
-            one_bag=one_bag,
-            on_error=on_error_of(on_error),
-            as_json=as_json,
-            explain=explain,
-            thumbnails=thumbnails,
-            names=names,
-        )
-        if names is not None and anonymise_key is not None:
-            names.write(anonymise_key)
-        return status
-    start_keras()
+    _check_out(out, [*images, model], overwrite)
+    similar_to = (
+        None if similar is None else SimilarTo(load_cases(model), check_positive_int(similar, "similar"))
+    )
+    start_if_needed(model)
     pipeline = load_model(model, weights=weights)
-    predictions, skipped = predict_images(
-        pipeline,
-        images,
-        on_error=on_error_of(on_error),
-        on_damage=on_error_of(on_damage),
-        explain=explain,
-        names=names,
-    )
-    if names is not None and anonymise_key is not None:
-        names.write(anonymise_key)
-    if as_json:
-        click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
-    else:
-        _print_table(predictions)
-    if explain is not None:
-        # Under pseudonyms the order of the images would tell which is which.
-        shown = predictions if names is None else sorted(predictions, key=lambda one: one["image"])
-        line = _write_evidence(pipeline, shown, explain)
-        if not as_json:
-            click.echo(line)
-    list_damaged(
-        [{"image": one["image"], "reason": one["damaged"]} for one in predictions if "damaged" in one]
-    )
+    names = pseudonyms_of(anonymise, anonymise_key, explain)
+    settings: dict[str, Any] = {
+        "on_error": on_error_of(on_error),
+        "on_damage": on_error_of(on_damage),
+        "names": names,
+        "store": store,
+        "similar": similar_to,
+    }
+    inputs: Iterable[Any] = list_inputs(images, **table)
+    if one_bag:
+        inputs = [tuple(inputs)]
+    n_skipped = 0
+    shown = [name for name in images if name[:1] not in ("@", "-")] if names is None else []
+    with AnswerWriter(format_, out, [name for name in shown if not Path(name).is_dir()]) as writer:
+        try:
+            if explain is None:
+                for one in iter_predictions(pipeline, inputs, **settings):
+                    writer.add(one.prediction, one.skipped)
+                    n_skipped += _tell(one.prediction, one.skipped)
+            else:
+                predictions, skipped = predict_images(
+                    pipeline, inputs, explain=explain, thumbnails=thumbnails, **settings
+                )
+                for prediction in predictions:
+                    writer.add(prediction, None)
+                for one_skipped in skipped:
+                    writer.add(None, one_skipped)
+            writer.finish()
+        except ReaderGone:
+            forget_output()
+            return _READER_GONE
+        except KeyboardInterrupt as error:
+            if out is not None and format_ != "json":
+                error.add_note(f"{out} holds the answers for the first {writer.n_written} images")
+            raise
+        finally:
+            if names is not None and anonymise_key is not None:
+                names.write(anonymise_key)
+    if explain is None:
+        return 1 if n_skipped else 0
+    # Under pseudonyms the order of the images would tell which is which.
+    in_order = predictions if names is None else sorted(predictions, key=lambda one: str(one["image"]))
+    line = (write_tiles if of_bags else _write_evidence)(pipeline, in_order, explain)
+    if format_ == "table" and out is None:
+        click.echo(line)
+    for prediction in predictions:
+        _tell(prediction, None)
     return list_skipped(skipped)
 
 
-def _print_table(predictions: list[dict[str, Any]]) -> None:
-    names = [printable(one["image"]) for one in predictions]
-    width = max(map(len, names), default=0)
-    for name, one in zip(names, predictions, strict=True):
-        values = "  ".join(f"{label} {value:+.3f}" for label, value in one["scores"].items())
-        click.echo(f"{name:<{width}}  " + printable(f"{one['label']}  ({values})"))
+def start_if_needed(model: Path) -> None:
+    """Start Keras without its messages, if the network of a model needs it."""
+    from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.plain_network import needs_keras
+    from medvlad.models.model_file import network_of_file
+
+    if needs_keras(network_of_file(model)):
+        start_keras()
+
+
+def _check_out(out: Path | None, inputs: Sequence[str | os.PathLike[str]], overwrite: bool) -> None:
+    """Refuse a file of results that exists, unless it may be replaced; and one that is an input."""
+    from medvlad._util.validate import InputError, check_output_file
+
+    if out is None:
+        return
+    check_output_file(out, "table of predictions")
+    if not out.exists():
+        return
+    if any(out.samefile(name) for name in inputs if Path(name).exists()):
+        raise InputError(f"--out {out} is one of the inputs: name another file")
+    if not overwrite:
+        raise InputError(f"--out {out} exists: name another file, or give --overwrite to replace it")
+
+
+def _tell(prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> int:
+    """Tell a damaged or skipped image on standard error; return whether it was skipped."""
+    if prediction is not None and "damaged" in prediction:
+        list_damaged([{"image": prediction["image"], "reason": prediction["damaged"]}])
+    return 0 if skipped is None else list_skipped([skipped])
 
 
 def _write_evidence(pipeline: Any, predictions: list[dict[str, Any]], folder: Path) -> str:

@@ -12,6 +12,7 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
+from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 from medvlad.cli.table_options import DATA, table_group, table_of
 
 if TYPE_CHECKING:
@@ -56,10 +57,15 @@ __all__ = ["train"]
 @options.encoding_group()
 @cloup.option_group(
     "Output",
-    cloup.option("--anonymise", is_flag=True, help="Leave the folder's name out of the model file."),
+    cloup.option(
+        "--anonymise",
+        is_flag=True,
+        help="Leave the folder's name out of the model file, and file names and patients out of MODEL.cases.",
+    ),
+    KEEP_SIMILAR,
 )
 @options.advanced_group()
-def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> int:
+def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, **settings: Any) -> int:
     """Train a classifier on images and save it.
 
     If the data has parts train and test, only train is used.
@@ -79,7 +85,8 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     experiment.check_encodings(encodings)
     if bag_options.uses_network(dataset):
         start_keras()
-    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
+    training = TrainingImages(similar, anonymise=anonymise, pattern=experiment.group_pattern)
+    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings, keep=training.keep)
     damaged = getattr(pipeline.steps[0][1], "damaged_", [])  # a model of feature files has no network
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
@@ -94,10 +101,13 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     if len(choice.balanced_accuracy) > 1:
         card["inner_balanced_accuracy"] = choice.balanced_accuracy
     save_model(pipeline, output, card=card)
+    kept = training.write(output)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
+    if kept:
+        click.echo(kept)
     list_damaged([{"image": "", "reason": reason} for _, reason in damaged])
     return list_skipped(skipped)
 

@@ -3,3 +3,8 @@
 Decision values of the linear SVM, and an image's vector, become probabilities, prediction sets, a test for
 images unlike the training images, and similar training images.
 """
+
+from medvlad.decisions.answers import answers_of, check_answers
+from medvlad.decisions.calibrated_svc import CalibratedSVC, calibrate_on, linear_part
+
+__all__ = ["CalibratedSVC", "answers_of", "calibrate_on", "check_answers", "linear_part"]

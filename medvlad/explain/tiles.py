@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,17 @@ from medvlad.encoders.projection import DescriptorProjection
 from medvlad.explain.maps import evidence_colours, evidence_scale
 from medvlad.explain.split import evidence, first_order_evidence, is_additive
 from medvlad.images.colour_bar import add_colour_bar
+from medvlad.images.formats import is_image_name
 from medvlad.images.read import load_image
 
-__all__ = ["BagEvidence", "TileEvidence", "bag_evidence", "tile_picture", "tile_table"]
+__all__ = [
+    "BagEvidence",
+    "TileEvidence",
+    "bag_evidence",
+    "find_thumbnail",
+    "tile_picture",
+    "tile_table",
+]
 
 _SIDE = 900  # pixels; longer side of the picture of a slide
 _MARGIN = 0.02  # share of the longer side around the tiles, if the size of the slide is not known
@@ -80,16 +89,17 @@ class BagEvidence:
         return float(sum(one.terms.sum() for one in self.files)) + self.constant
 
 
-def bag_evidence(steps: Sequence[Any], bags: BagFiles, index: int, label: int) -> BagEvidence:
+def bag_evidence(steps: Sequence[Any], bag: BagFiles, descriptors: Descriptors, label: int) -> BagEvidence:
     """Split the decision value of one class over the tiles of a bag.
 
     Parameters
     ----------
     steps : sequence of fitted estimators
         The steps from descriptors to decision values.
-    bags : BagFiles
-    index : int
-        Index of the bag. Its descriptors are read into memory.
+    bag : BagFiles
+        One bag.
+    descriptors : Descriptors
+        Its descriptors in memory, from :meth:`medvlad.bags.BagFiles.load`.
     label : int
         Index of the class.
 
@@ -102,10 +112,9 @@ def bag_evidence(steps: Sequence[Any], bags: BagFiles, index: int, label: int) -
     InputError
         If a file has no coordinates, or a step cannot be split over descriptors.
     """
-    files, lengths = bags.files(index), bags.lengths(index)
+    files, lengths = bag.files(0), bag.lengths(0)
     places = [read_places(path, n_rows) for path, n_rows in zip(files, lengths, strict=True)]
     encoder, *after = steps
-    descriptors = Descriptors(bags[index], [0, sum(lengths)])
     if isinstance(encoder, DescriptorProjection):
         descriptors = encoder.transform(descriptors)
         encoder, *after = after
@@ -173,6 +182,23 @@ def tile_picture(
         picture.paste(one, (left, 0))
         left += one.width + _GAP
     return add_colour_bar(picture, evidence_scale(height), [f"{largest:+.2g}", "0", f"{-largest:+.2g}"])
+
+
+def find_thumbnail(folder: Path, file: Path) -> Path:
+    """Return the picture of a slide: a file in `folder` with the name of the feature file.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = sorted(one for one in folder.glob(f"{escape(file.stem)}.*") if is_image_name(one.name))
+    if not found:
+        raise InputError(
+            f"there is no thumbnail of {file.name} in {folder}: add {file.stem}.jpg or .png, or leave the "
+            "thumbnails out"
+        )
+    return found[0]
 
 
 def _draw(tiles: TileEvidence, largest: float, thumbnail: Any) -> Image.Image:

@@ -39,6 +39,7 @@ from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_eng
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
 from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
 from medvlad.extraction.parameters import check_parameters
+from medvlad.extraction.plain_network import plain_network, runs_in
 from medvlad.extraction.scales import check_scales, check_sides, input_side
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
 from medvlad.extraction.weights import weights_source
@@ -46,7 +47,7 @@ from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
+__all__ = ["CNNDescriptors", "ExtractionReport", "batches_of", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
@@ -186,9 +187,11 @@ class CNNDescriptors(ImageTransformer):
         scales = check_parameters(self)
         source = weights_source(self.weights)
         network: FrozenNetwork | None = getattr(self, "network_", None)
-        if network is None or not network.is_for(self.model, self.layer, source):
+        kept = network is not None and network.is_for(self.model, self.layer, source)
+        if network is None or not kept or not runs_in(network, self):
             self._last_engine = LastEngine()
-            network = self.network_ = build_network(self.model, self.layer, self.weights)
+            network = plain_network(self) or build_network(self.model, self.layer, self.weights)
+            self.network_ = network
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
         views = _views(self.mirror)
@@ -358,7 +361,7 @@ def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: boo
     return fill_section(
         images,
         section,
-        partial(_batches, features, images, with_keys=True),
+        partial(batches_of, features, images, with_keys=True),
         single_scales=[_settings_of(features, scale) for scale in scales] if len(scales) > 1 else [],
         on_error=features.on_error,
         on_damage=features.on_damage,
@@ -372,7 +375,7 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     lengths = np.zeros(len(images), np.int64)
     skipped: list[tuple[int, str]] = []
     damaged: list[tuple[int, str]] = []
-    for batch in _batches(features, images, range(len(images)), out=values):
+    for batch in batches_of(features, images, range(len(images)), out=values):
         lengths[batch.indices] = n
         skipped += batch.skipped
         damaged += batch.damaged.items()
@@ -383,7 +386,9 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     return descriptors, ExtractionReport(skipped, len(images) - len(skipped), damaged)
 
 
-def _batches(features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any) -> Iterator[Batch]:
+def batches_of(
+    features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any
+) -> Iterator[Batch]:
     """Extract images. The engine is made only if there are any."""
     if not wanted:
         return iter(())

@@ -41,7 +41,16 @@ from medvlad.extraction.weights import weights_source
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "network_and_steps", "save_model"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_readable",
+    "digest_of",
+    "load_model",
+    "model_card",
+    "network_and_steps",
+    "network_of_file",
+    "save_model",
+]
 
 FORMAT = "medvlad-model"
 FORMAT_VERSION = 4
@@ -174,6 +183,29 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     header, arrays = _read(check_local(path, "the model"))
     _assembled(header, arrays, path, None)
     return header
+
+
+def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
+    """Return the network of a model file without building it. None: the model was trained on descriptors.
+
+    Raises
+    ------
+    InputError
+        As :func:`model_card`.
+    """
+    header, arrays = _read(check_local(path, "the model"))
+    return _assembled(header, arrays, path, None)[0]
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a model: of everything in its file, in a fixed order.
+
+    Raises
+    ------
+    InputError
+        As :func:`model_card`.
+    """
+    return _digest(*_read(check_local(path, "the model")))
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
