@@ -26,14 +26,17 @@ from medvlad._util.validate import (
 )
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends, get_backend
+from medvlad.bags.data_set import feature_settings
 from medvlad.classifier.image_classifier import ImageClassifier
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.load import load_data
 from medvlad.datasets.manifest_columns import TableSettings
+from medvlad.datasets.pooling import holds_feature_files, pool_by
 from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.decisions.operating_point import Target, read_target
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe
 from medvlad.evaluation.calibrated_training import positive_index
@@ -47,7 +50,6 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.weights import weights_source
-from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["Evaluation", "Experiment", "calibration_images"]
 
@@ -83,18 +85,18 @@ class Evaluation:
         (images that were used although their data is damaged).
     dataset : ImageFolder
         The images that were used, without skipped ones.
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of these images.
-    extractor : CNNDescriptors
-        The extractor that made the descriptors.
+    extractor : CNNDescriptors or None
+        The extractor that made the descriptors. None: they are from feature files.
     decided : dict of str to HeldOut, HeldOutLabels or HeldOutNumbers
         Held-out predictions of each encoding. The kind depends on the task of the data set.
     """
 
     results: dict[str, Any]
     dataset: ImageFolder
-    descriptors: Descriptors | StoredDescriptors
-    extractor: CNNDescriptors
+    descriptors: Descriptors | DescriptorBlocks
+    extractor: CNNDescriptors | None
     decided: dict[str, Any]
 
 
@@ -131,6 +133,9 @@ class Experiment:
         Regular expression for the patient in a file name, see :func:`medvlad.load_image_folder`.
     unknown_patients : {"own", "refuse", "drop"}
         What to do with images whose patient is not known, see :func:`medvlad.load_image_folder`.
+    pool_by : {"patient"} or None
+        Pool the feature files of a patient into one bag, see :func:`medvlad.datasets.pooling.pool_by`. None:
+        each file is a bag.
     table : TableSettings
         Columns of a table, see :func:`medvlad.load_manifest`.
     group_by : {"patient", "site"}
@@ -169,6 +174,7 @@ class Experiment:
     layout: str = "folder"
     group_pattern: str | None = None
     unknown_patients: str = "own"
+    pool_by: str | None = None
     table: TableSettings = field(default_factory=TableSettings)
     group_by: str = "patient"
     seed: int = 0
@@ -204,6 +210,8 @@ class Experiment:
             unknown_patients=self.unknown_patients,
             random_state=self.seed,
         )
+        if self.pool_by is not None:
+            dataset = pool_by(dataset, self.pool_by)
         if self.group_by == "site":
             dataset = with_sites_as_folds(dataset)
         _check_for_two_classes(self, dataset)
@@ -233,7 +241,7 @@ class Experiment:
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
         classifier = self.classifier(encodings)
-        extractor = classifier.make_network()
+        extractor = None if holds_feature_files(dataset) else classifier.make_network()
         encoders = classifier.make_encoders(extractor)
         check_parts(dataset)
         if dataset.task != "classes":
@@ -241,7 +249,7 @@ class Experiment:
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped, damaged = extract_data_set(
-                extractor, dataset, calibration_images(dataset)
+                extractor, dataset, on_error=self.on_error
             )
         if dataset.task != "classes":
             found, comparisons, held = self._targets(dataset).evaluate(descriptors, encoders)
@@ -249,10 +257,10 @@ class Experiment:
             for name, one in found.items():
                 one["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | one["seconds"]
                 results.append(
-                    _described(self, name, encoders[name], self._targets(dataset).estimator()) | one
+                    _described(self, name, encoders[name], self._targets(dataset).estimator(), dataset) | one
                 )
             about = {"task": dataset.task, "results": results, "comparisons": comparisons}
-            report = about | self._facts(dataset, extractor, skipped, damaged)
+            report = about | self._facts(dataset, extractor, descriptors, skipped, damaged)
             return Evaluation(report, dataset, descriptors, extractor, held)
         tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
         warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
@@ -279,16 +287,21 @@ class Experiment:
                 comparisons.append({"first": first, "second": name} | against)
             all_decided[name] = decided
         report = {"results": results, "comparisons": comparisons}
-        report |= self._facts(dataset, extractor, skipped, damaged)
+        report |= self._facts(dataset, extractor, descriptors, skipped, damaged)
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
     def _facts(
-        self, dataset: ImageFolder, extractor: CNNDescriptors, skipped: list[Any], damaged: list[Any]
+        self,
+        dataset: ImageFolder,
+        extractor: CNNDescriptors | None,
+        descriptors: Descriptors | DescriptorBlocks,
+        skipped: list[Any],
+        damaged: list[Any],
     ) -> dict[str, Any]:
         """Return what results.json says beside metrics."""
         return {
             "dataset": describe_dataset(dataset),
-            "settings": _settings(self, extractor),
+            "settings": _settings(self, extractor, descriptors),
             "versions": versions(),
             "skipped": skipped,
             "damaged": damaged,
@@ -322,7 +335,8 @@ class Experiment:
         -------
         classifier : ImageClassifier
             Its pipeline predicts class names from image paths or arrays. The extractor in it has no store, so
-            predicting does not add new images to the training store.
+            predicting does not add new images to the training store. Of feature files, it predicts from
+            descriptors, such as :class:`medvlad.bags.BagFiles`.
         skipped : list of dict
             image and reason.
         n_images : int
@@ -334,13 +348,13 @@ class Experiment:
             If the images or settings are wrong, or a class has no usable training image.
         """
         classifier = self.classifier(encodings)
-        extractor = classifier.make_network()
+        extractor = None if holds_feature_files(dataset) else classifier.make_network()
         classifier.make_encoders(extractor)  # mistakes are found before the extraction
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
             self._targets(dataset).check(self.calibration, self.positive)
-        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
+        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, on_error=self.on_error)
         if dataset.task != "classes":
             classifier.fit_targets(self._targets(dataset), descriptors, network=extractor)
             return classifier, skipped, len(dataset)
@@ -434,24 +448,31 @@ def _result(
         target=experiment._target(),
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
-    return _described(experiment, name, encoder, experiment.classifier([name]).make_svm()) | found
+    return _described(experiment, name, encoder, experiment.classifier([name]).make_svm(), dataset) | found
 
 
-def _described(experiment: Experiment, name: str, encoder: Any, classifier: Any) -> dict[str, Any]:
+def _described(
+    experiment: Experiment, name: str, encoder: Any, classifier: Any, dataset: ImageFolder
+) -> dict[str, Any]:
     """Return an encoding and the parameters of its steps for results.json."""
     parameters = step_parameters(encoder, classifier, chosen_c=experiment.C is None)
-    return {"encode": name, "scales": list(experiment.scales), "parameters": parameters}
+    scales = [] if holds_feature_files(dataset) else list(experiment.scales)
+    return {"encode": name, "scales": scales, "parameters": parameters}
 
 
-def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, Any]:
+def _settings(
+    experiment: Experiment, extractor: CNNDescriptors | None, descriptors: Descriptors | DescriptorBlocks
+) -> dict[str, Any]:
     """Return the settings for results.json, with facts about the network that was used."""
     settings = asdict(experiment) | {"scales": list(experiment.scales)}
     settings["C"] = "cv" if experiment.C is None else experiment.C
     del settings["store"]  # it does not change any result
+    settings["available_backends"] = available_backends()
+    if extractor is None:
+        return settings | feature_settings(descriptors.n_features)
     settings["input_sides"] = list(extractor.input_sides_)
     settings["weights"] = weights_source(experiment.weights)
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
     settings["engine"] = extractor.engine_
     settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
-    settings["available_backends"] = available_backends()
     return settings

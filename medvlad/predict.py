@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError
+from medvlad.bags.bag_files import BagFiles
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
@@ -20,6 +21,7 @@ from medvlad.decisions.answers import answers_of
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
+from medvlad.explain.tiles import BagEvidence, bag_evidence, find_thumbnail, tile_picture, tile_table
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.stream import Extracted, extract_stream
 from medvlad.images.read import list_frames
@@ -47,13 +49,17 @@ class Predicted:
     skipped : dict or None
         image and reason. None: the image was not skipped.
     map : ndarray of float64, shape (H, W), or None
-        Evidence for the label. None: it was not asked for.
+        Evidence for the label. None: it was not asked for, or `path` is a feature file.
+    tiles : BagEvidence or None
+        Evidence for the label at the tiles of feature files. None: it was not asked for, or `path` is an
+        image.
     """
 
     path: str
     prediction: dict[str, Any] | None = None
     skipped: dict[str, str] | None = None
     map: NDArray[np.float64] | None = None
+    tiles: BagEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -103,17 +109,18 @@ class SimilarTo:
             own = possible_patients(path, pattern) if any(index.patients_) else frozenset[str]()
             if same := sum(patient in own for patient in index.patients_):
                 said["same_patient"] = same
-            for case in near if names is not None else ():
-                case["image"] = names.image(case["image"])
-                if "patient" in case:
-                    case["patient"] = names.patient(case["patient"])
+            if names is not None:
+                for case in near:
+                    case["image"] = names.image(case["image"])
+                    if "patient" in case:
+                        case["patient"] = names.patient(case["patient"])
             found.append(said)
         return found
 
 
 def iter_predictions(
     pipeline: Pipeline,
-    images: Iterable[str],
+    images: Iterable[str | Sequence[str]],
     *,
     on_error: str = "raise",
     on_damage: str = "warn",
@@ -130,7 +137,8 @@ def iter_predictions(
     pipeline : sklearn.pipeline.Pipeline
         See :func:`predict_images`.
     images : iterable of str
-        Paths, which are taken when they are needed. An image may be named more than once.
+        Paths, which are taken when they are needed. An image may be named more than once. If the pipeline
+        was trained on feature files: feature files, or sequences of feature files that are one bag.
     on_error, on_damage, names
         See :func:`predict_images`.
     store : path or None, default=None
@@ -152,8 +160,14 @@ def iter_predictions(
     InputError
         For the reasons given in :func:`predict_images`. Images before the one in question were yielded.
     """
+    if not isinstance(pipeline.steps[0][1], CNNDescriptors):
+        for bag in images:
+            yield _predicted_bag(
+                pipeline, bag, on_error, names, answers or _label_and_scores, similar, with_maps
+            )
+        return
     extractor = _extractor(pipeline, on_error, on_damage, store)
-    for part in extract_stream(extractor, _all_frames(images)):
+    for part in extract_stream(extractor, _all_frames(map(str, images))):
         yield from _predicted(
             pipeline, extractor, part, names, answers or _label_and_scores, similar, with_maps
         )
@@ -196,11 +210,53 @@ def _predicted(
             prediction["damaged"] = reason if names is None else names.reason(reason, path, DAMAGED)
         own_map = None
         if with_maps:
-            classes = [str(one) for one in steps[-1].classes_]
-            label = prediction.get("label")
-            column = classes.index(label) if label in classes else int(decision[i].argmax())
+            column = _column(steps[-1], prediction, decision[i])
             own_map = evidence_map(extractor, steps, part.descriptors[i : i + 1], column)
         yield Predicted(path, prediction, map=own_map)
+
+
+def _predicted_bag(
+    pipeline: Pipeline,
+    bag: str | Sequence[str],
+    on_error: str,
+    names: Pseudonyms | None,
+    answers: Answers,
+    similar: SimilarTo | None,
+    with_tiles: bool,
+) -> Predicted:
+    """Return what is said about one bag of feature files. Its descriptors are in memory meanwhile."""
+    paths = [bag] if isinstance(bag, str) else list(bag)
+    shown = paths if names is None else [names.image(path) for path in paths]
+    steps = [step for _, step in pipeline.steps]
+    try:
+        opened = BagFiles([paths])
+        descriptors = opened.load()
+    except InputError as error:
+        if on_error == "raise":
+            raise
+        reason = str(error)
+        for path in paths if names is not None else []:
+            reason = reason if names is None else names.reason(reason, path)
+        return Predicted(paths[0], skipped={"image": shown[0], "reason": reason})
+    vectors: Any = descriptors
+    for step in steps[:-1]:
+        vectors = step.transform(vectors)
+    decision = decision_columns(steps[-1].decision_function(vectors))
+    prediction = {"image": shown[0]} | ({"files": shown} if len(paths) > 1 else {})
+    prediction |= answers(steps[-1], decision, vectors, descriptors)[0]
+    if similar is not None:
+        prediction |= similar.find(steps, vectors, paths[:1], names)[0]
+    if not with_tiles:
+        return Predicted(paths[0], prediction)
+    column = _column(steps[-1], prediction, decision[0])
+    return Predicted(paths[0], prediction, tiles=bag_evidence(steps, opened, descriptors, column))
+
+
+def _column(classifier: Any, prediction: Mapping[str, Any], decision: NDArray[np.float64]) -> int:
+    """Return the class that evidence is shown for: the label, or the largest score if there is no label."""
+    classes = [str(one) for one in classifier.classes_]
+    label = prediction.get("label")
+    return classes.index(label) if label in classes else int(decision.argmax())
 
 
 def _label_and_scores(
@@ -211,11 +267,12 @@ def _label_and_scores(
 
 def predict_images(
     pipeline: Pipeline,
-    images: Iterable[str],
+    images: Iterable[str | Sequence[str]],
     *,
     on_error: str = "raise",
     on_damage: str = "warn",
     explain: Path | None = None,
+    thumbnails: Path | None = None,
     names: Pseudonyms | None = None,
     store: str | None = None,
     answers: Answers | None = None,
@@ -237,7 +294,11 @@ def predict_images(
         The same for an image whose data is damaged although it can be decoded.
     explain : Path or None
         Existing folder for one picture of each image with the evidence for its label, see
-        :mod:`medvlad.explain`. All pictures share one colour scale. None: no pictures.
+        :mod:`medvlad.explain`. All pictures share one colour scale. Feature files also get a table (CSV) of
+        tiles. None: no pictures.
+    thumbnails : Path or None
+        Folder of pictures of whole slides, named like the feature files and drawn below their tiles. None:
+        tiles on white.
     names : Pseudonyms or None
         Names of images and pictures in the result. None: paths.
     store, answers, similar
@@ -273,6 +334,7 @@ def predict_images(
     )
     if explain is not None:
         _write_pictures(found, explain, names)
+        _write_tiles(found, explain, thumbnails, names)
     predictions = [one.prediction for one in found if one.prediction is not None]
     return predictions, [one.skipped for one in found if one.skipped is not None]
 
@@ -286,6 +348,26 @@ def _write_pictures(found: Sequence[Predicted], folder: Path, names: Pseudonyms 
             name = _picture_name(i, paths, names)
             write_file(folder / name, png(evidence_picture(one.path, one.map, largest)), "picture")
             one.prediction["evidence"] = name
+
+
+def _write_tiles(
+    found: Sequence[Predicted], folder: Path, thumbnails: Path | None, names: Pseudonyms | None
+) -> None:
+    """Write a picture and a table of the tiles of each bag, and add their names to the prediction."""
+    paths = [one.path for one in found]
+    largest = max((one.tiles.largest for one in found if one.tiles is not None), default=0.0)
+    for i, one in enumerate(found):
+        if one.prediction is None or one.tiles is None:
+            continue
+        name = _picture_name(i, paths, names)
+        table = f"{name.removesuffix('.png')}.csv"
+        slides = [file.path for file in one.tiles.files]
+        below = None if thumbnails is None else [find_thumbnail(thumbnails, slide) for slide in slides]
+        write_file(folder / name, png(tile_picture(one.tiles, largest, thumbnails=below)), "picture")
+        shown = [str(slide) if names is None else names.image(str(slide)) for slide in slides]
+        write_file(folder / table, tile_table(one.tiles, shown), "table of tiles")
+        one.prediction["evidence"], one.prediction["evidence_table"] = name, table
+        one.prediction["evidence_constant"] = one.tiles.constant
 
 
 def _extractor(pipeline: Pipeline, on_error: str, on_damage: str, store: str | None) -> CNNDescriptors:

@@ -1,5 +1,11 @@
 """Descriptors that were extracted elsewhere: feature files, one bag of descriptors each.
 
-A bag file holds the descriptors (n, D) of one image, such as the tiles of a slide, and possibly where each of
-them lies. Goes in: paths of feature files. Comes out: bags that the encoders read in blocks.
+A bag holds the descriptors (n, D) of one image, such as the tiles of a slide, and possibly where each of them
+lies. Several files can form one bag, such as all slides of a patient. In: paths of feature files. Out: bags
+that the encoders read block by block.
 """
+
+from medvlad.bags.bag_files import BagFiles, is_bag_file, open_bags
+from medvlad.bags.coordinates import TilePlaces, read_places
+
+__all__ = ["BagFiles", "TilePlaces", "is_bag_file", "open_bags", "read_places"]

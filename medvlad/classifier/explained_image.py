@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.validate import InputError
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 
 __all__ = ["ExplainedImage", "explain_images"]
@@ -44,7 +44,7 @@ class ExplainedImage:
 
 
 def explain_images(
-    pipeline: Pipeline, images: Any, descriptors: Descriptors | StoredDescriptors, label: Any
+    pipeline: Pipeline, images: Any, descriptors: Descriptors | DescriptorBlocks, label: Any
 ) -> list[ExplainedImage]:
     """Do the work of :meth:`medvlad.ImageClassifier.explain`.
 
@@ -53,7 +53,7 @@ def explain_images(
     pipeline : sklearn.pipeline.Pipeline
         Fitted, with a network as its first step.
     images : sequence of paths and arrays, n
-    descriptors : Descriptors or StoredDescriptors, n
+    descriptors : Descriptors or DescriptorBlocks, n
         Descriptors of these images.
     label : class label or None
         Class that the evidence is for. None: the predicted class of each image.
@@ -80,7 +80,7 @@ def explain_images(
     maps = []
     for i, column in enumerate(columns):
         own = descriptors[i : i + 1]
-        in_memory = own.load() if isinstance(own, StoredDescriptors) else own
+        in_memory = own.load() if isinstance(own, DescriptorBlocks) else own
         maps.append(evidence_map(network, steps, in_memory, int(column)))
     largest = largest_evidence(maps)
     return [

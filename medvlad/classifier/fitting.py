@@ -15,13 +15,13 @@ from medvlad.classifier.parameters import check_classes_left, checked_columns, s
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
 from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.operating_point import read_target
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import encoder_steps
 from medvlad.evaluation.calibrated_training import train_classifier
 from medvlad.evaluation.choice import Choice
 from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.targets import names_of_targets
 
 __all__ = ["TrainingImages", "describe_training_images", "fit_steps", "fit_targets", "label_run"]
@@ -33,7 +33,7 @@ class TrainingImages:
 
     Attributes
     ----------
-    descriptors : Descriptors or StoredDescriptors, n
+    descriptors : Descriptors or DescriptorBlocks, n
     labels : ndarray of shape (n,)
         Class of each image.
     groups : ndarray of shape (n,), or None
@@ -44,7 +44,7 @@ class TrainingImages:
         Index and reason of each image that was left out.
     """
 
-    descriptors: Descriptors | StoredDescriptors
+    descriptors: Descriptors | DescriptorBlocks
     labels: NDArray[Any]
     groups: NDArray[Any] | None
     network: CNNDescriptors
@@ -76,7 +76,7 @@ def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups
 
 def fit_steps(
     steps: ClassifierSteps,
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     labels: NDArray[Any],
     groups: NDArray[Any] | None,
     network: CNNDescriptors | None,
@@ -88,7 +88,7 @@ def fit_steps(
     ----------
     steps : ClassifierSteps
         The parameters.
-    descriptors : Descriptors or StoredDescriptors, n
+    descriptors : Descriptors or DescriptorBlocks, n
     labels : ndarray of shape (n,)
         Class of each image.
     groups : ndarray of shape (n,), or None
@@ -129,7 +129,7 @@ def fit_steps(
 def fit_targets(
     steps: ClassifierSteps,
     run: TargetRun,
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     network: CNNDescriptors | None,
 ) -> tuple[Pipeline, Choice]:
     """Do the same for several labels or numbers, see :class:`medvlad.evaluation.targets.TargetRun`."""

@@ -22,6 +22,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError
+from medvlad.classifier.bags import as_bags
 from medvlad.classifier.explained_image import ExplainedImage, explain_images
 from medvlad.classifier.fitting import describe_training_images, fit_steps, fit_targets, label_run
 from medvlad.classifier.parameters import (
@@ -33,6 +34,7 @@ from medvlad.classifier.parameters import (
 from medvlad.classifier.steps import ClassifierSteps
 from medvlad.decisions.answers import answers_of
 from medvlad.decisions.novelty import mean_descriptors
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice
 from medvlad.evaluation.targets import TargetRun
@@ -40,7 +42,6 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.prefetch import as_sequence
 from medvlad.models.heads import names_of_head
 from medvlad.models.model_file import load_model, model_card, save_model
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 
 __all__ = ["ImageClassifier"]
@@ -120,8 +121,9 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
 
         Parameters
         ----------
-        images : sequence of paths and arrays, Descriptors or StoredDescriptors, n
-            Files of any format that is read, pixels, or descriptors that were extracted before.
+        images : sequence of paths and arrays, Descriptors or DescriptorBlocks, n
+            Files of any format that is read, pixels, feature files (see :mod:`medvlad.bags`), or descriptors:
+            an array (n_i, D) of floating-point numbers is a bag of them.
         y : array-like of shape (n,), or (n, n_labels)
             Class of each image. Or 1 and 0 for several labels, any number of which an image may have; NaN if
             it is not known. The columns of a DataFrame name the labels.
@@ -140,8 +142,9 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
             If a parameter is wrong, an image cannot be read and ``on_error="raise"``, `y` or `groups` have
             another length, or a class has no usable image.
         """
-        if isinstance(images, Descriptors | StoredDescriptors):
-            return self.fit_descriptors(images, y, groups)
+        bags = as_bags(images)
+        if bags is not None:
+            return self.fit_descriptors(bags, y, groups)
         used = describe_training_images(self, as_sequence(images), y, groups)
         self.fit_descriptors(used.descriptors, used.labels, used.groups, network=used.network)
         self.skipped_ = used.skipped
@@ -149,7 +152,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
 
     def fit_descriptors(
         self,
-        descriptors: Descriptors | StoredDescriptors,
+        descriptors: Descriptors | DescriptorBlocks,
         y: ArrayLike,
         groups: ArrayLike | None = None,
         *,
@@ -160,7 +163,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
 
         Parameters
         ----------
-        descriptors : Descriptors or StoredDescriptors, n
+        descriptors : Descriptors or DescriptorBlocks, n
         y, groups : array-like of shape (n,)
             As in :meth:`fit`.
         network : CNNDescriptors or None
@@ -189,7 +192,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
     def fit_targets(
         self,
         run: TargetRun,
-        descriptors: Descriptors | StoredDescriptors,
+        descriptors: Descriptors | DescriptorBlocks,
         *,
         network: CNNDescriptors | None = None,
     ) -> Self:
@@ -284,16 +287,17 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         )
         return classifier
 
-    def _described(self, images: Any) -> Descriptors | StoredDescriptors:
+    def _described(self, images: Any) -> Descriptors | DescriptorBlocks:
         """Return the descriptors of images that are to be predicted."""
         check_is_fitted(self)
-        if isinstance(images, Descriptors | StoredDescriptors):
-            return images
+        bags = as_bags(images)
+        if bags is not None:
+            return bags
         if not isinstance(self.pipeline_[0], CNNDescriptors):
             raise InputError("this classifier was fitted on descriptors, so it needs descriptors, not images")
         network, own = self.pipeline_[0], self.make_network()
         kept = {"store": own.store, "output": own.output, "progress": self.progress}
-        found: Descriptors | StoredDescriptors
+        found: Descriptors | DescriptorBlocks
         found = network.build().with_parameters(on_error="raise", **kept).transform(images)
         return found
 

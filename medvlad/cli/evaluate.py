@@ -7,7 +7,7 @@ from typing import Any
 
 import cloup
 
-from medvlad.cli import options
+from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
@@ -48,7 +48,7 @@ __all__ = ["evaluate"]
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
-@cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS)
+@cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
 @table_group()
 @options.network_group(options.LAYER)
 @options.encoding_group()

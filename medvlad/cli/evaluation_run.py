@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvlad._util.text_table import printable
+from medvlad.cli.bag_options import uses_network
 from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.targets_summary import targets_summary
@@ -69,7 +70,8 @@ def run_evaluation(
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         experiment.check_encodings(encodings)
-        start_keras()
+        if uses_network(dataset):
+            start_keras()
         evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results
     report["dataset"]["root"] = str(directory)

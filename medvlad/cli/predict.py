@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import cloup
 
-from medvlad.cli import options
+from medvlad.cli import bag_options, options
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.predict_bags import write_tiles
 from medvlad.cli.settings import on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
@@ -26,8 +27,8 @@ IMAGES = cloup.argument(
     type=options.TEXT_PATH,
     nargs=-1,
     required=True,
-    help="Image files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names on standard "
-    "input.",
+    help="Image files or feature files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names "
+    "on standard input.",
 )
 
 _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
@@ -77,6 +78,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
         "--image-column", metavar="NAME", help="Column of images.  [default: image, path, file, filename]"
     ),
 )
+@cloup.option_group("Feature files", bag_options.ONE_BAG, bag_options.THUMBNAILS)
 @cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
 def predict(
     model: Path,
@@ -95,6 +97,8 @@ def predict(
     overwrite: bool,
     anonymise: bool,
     anonymise_key: Path | None,
+    one_bag: bool,
+    thumbnails: Path | None,
 ) -> int:
     """Classify images with a trained model.
 
@@ -105,12 +109,12 @@ def predict(
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
     from medvlad.extraction.weights import check_weights
     from medvlad.models.cases_file import load_cases
-    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.models.model_file import load_model
     from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
     format_ = format_of(format_, as_json, out)
-    check_readable(model, of_images=True)
-    table = {"image_root": image_root, "image_column": image_column}
+    of_bags = bag_options.takes_bags(model, images)
+    table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
     check_inputs(images, **table, must_exist=on_error == "stop")
     if weights is not None:
         check_weights(weights)
@@ -131,7 +135,9 @@ def predict(
         "store": store,
         "similar": similar_to,
     }
-    inputs = list_inputs(images, **table)
+    inputs: Iterable[Any] = list_inputs(images, **table)
+    if one_bag:
+        inputs = [tuple(inputs)]
     n_skipped = 0
     shown = [name for name in images if name[:1] not in ("@", "-")] if names is None else []
     with AnswerWriter(format_, out, [name for name in shown if not Path(name).is_dir()]) as writer:
@@ -141,7 +147,9 @@ def predict(
                     writer.add(one.prediction, one.skipped)
                     n_skipped += _tell(one.prediction, one.skipped)
             else:
-                predictions, skipped = predict_images(pipeline, inputs, explain=explain, **settings)
+                predictions, skipped = predict_images(
+                    pipeline, inputs, explain=explain, thumbnails=thumbnails, **settings
+                )
                 for prediction in predictions:
                     writer.add(prediction, None)
                 for one_skipped in skipped:
@@ -161,7 +169,7 @@ def predict(
         return 1 if n_skipped else 0
     # Under pseudonyms the order of the images would tell which is which.
     in_order = predictions if names is None else sorted(predictions, key=lambda one: str(one["image"]))
-    line = _write_evidence(pipeline, in_order, explain)
+    line = (write_tiles if of_bags else _write_evidence)(pipeline, in_order, explain)
     if format_ == "table" and out is None:
         click.echo(line)
     for prediction in predictions:

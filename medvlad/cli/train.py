@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import cloup
 
-from medvlad.cli import options
+from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
@@ -51,7 +51,7 @@ __all__ = ["train"]
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
-@cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS)
+@cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
 @table_group()
 @options.network_group(options.LAYER)
 @options.encoding_group()
@@ -83,10 +83,12 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     experiment = Experiment(**settings_of(settings))
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
-    start_keras()
+    if bag_options.uses_network(dataset):
+        start_keras()
     training = TrainingImages(similar, anonymise=anonymise, pattern=experiment.group_pattern)
     classifier, skipped, n_images = experiment.train_best(dataset, encodings, keep=training.keep)
-    choice, damaged = classifier.choice_, classifier.pipeline_[0].damaged_
+    choice = classifier.choice_
+    damaged = getattr(classifier.pipeline_[0], "damaged_", [])  # a model of feature files has no network
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_indices
+from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import ListedImage, Listing, Root, check_root, class_name_of, counts_in_words
 from medvlad.datasets.patients import Patients, compile_group_pattern, find_groups
 from medvlad.datasets.unknown_patients import check_unknown_patients, treat_unknown
@@ -74,6 +75,9 @@ class ImageFolder:
         Site of each image, such as a hospital. None: the sites are not known.
     covariates : mapping of str to ndarray of shape (n,), str
         Other facts about each image, such as sex or device, by name. "" if not known.
+    files : list of tuple of Path, n, or None
+        Feature files of each bag, see :func:`medvlad.datasets.pooling.pool_by`. `paths` are the first ones.
+        None: each path is the only file.
     folds : ndarray of shape (n,), str, or None
         Fold of each image, for cross-validation that tests one fold at a time. None: folds are drawn.
     """
@@ -90,6 +94,7 @@ class ImageFolder:
     targets: NDArray[np.float64] | None = None
     sites: NDArray[np.str_] | None = None
     covariates: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    files: list[tuple[Path, ...]] | None = None
     folds: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
@@ -99,6 +104,10 @@ class ImageFolder:
     def y(self) -> NDArray[Any]:
         """What is to be predicted: the class name of each image, or `targets` for the other tasks."""
         return np.array(self.class_names)[self.labels] if self.targets is None else self.targets
+
+    def files_of(self, i: int) -> tuple[Path, ...]:
+        """Return the files of row `i`: all files of a bag, or the only one."""
+        return (self.paths[i],) if self.files is None else self.files[i]
 
     def take(self, indices: Sequence[int] | NDArray[Any]) -> ImageFolder:
         """Return the images at `indices`, in that order, with the same `class_names`.
@@ -130,6 +139,7 @@ class ImageFolder:
             targets=None if self.targets is None else self.targets[index],
             sites=taken(self.sites),
             covariates={name: values[index] for name, values in self.covariates.items()},
+            files=None if self.files is None else [self.files[i] for i in index],
             folds=taken(self.folds),
         )
 
@@ -177,7 +187,8 @@ def load_image_folder(
     out, and their number is logged. Files are images by their ending; DICOM by its content, whatever its
     ending; other pictures without an ending too. Images of formats that are not read (such as .heic or .svs)
     are left out with a warning, and are counted in `left_out`. A file of several images is listed as
-    ``FILE#0``, ``FILE#1``, ...
+    ``FILE#0``, ``FILE#1``, ... If there is no image at all, feature files (.h5 and others, see
+    :mod:`medvlad.bags`) are listed instead.
 
     Class folders whose names differ only in how Unicode spells an accent are one class.
 
@@ -225,7 +236,7 @@ def load_image_folder(
     check_unknown_patients(unknown_patients)
     pattern = None if group_pattern is None else compile_group_pattern(group_pattern)
     root = check_root(root)
-    listing = Listing()
+    listing = Listing(of_features=is_feature_folder(root))
     parts = _find_parts(root, listing)
     found: list[ListedImage] = []
     if parts is None:
@@ -250,7 +261,8 @@ def list_images(root: Root) -> list[str]:
     MissingExtraError
         If a file is DICOM or NIfTI and the extra medical is not installed.
     """
-    folder, listing = check_root(root), Listing()
+    folder = check_root(root)
+    listing = Listing(of_features=is_feature_folder(folder))
     found = [str(image.path) for image in listing.walk(folder)]
     listing.report(folder)
     if not found:
@@ -278,7 +290,7 @@ def check_split(split: object) -> None:
 
 def _find_parts(root: Path, listing: Listing) -> dict[str, Path] | None:
     """Return the folders of train, val and test. None: the classes lie in `root` itself."""
-    here = Listing()
+    here = listing.like()
     folders, files = here.read(root)
     parts: dict[str, Path] = {}
     others = []
@@ -330,7 +342,7 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
         spellings[class_name_of(name)].append(name)
     found = []
     for class_name, folders in spellings.items():
-        unread = Listing()
+        unread = listing.like()
         images = [
             ListedImage(
                 split,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from medvlad._util.validate import InputError, check_local, one_line
+from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import Listing
 from medvlad.images.frames import split_frame
 
@@ -127,7 +128,7 @@ def _is_table(name: str) -> bool:
 
 
 def _images_below(folder: Path) -> Iterator[str]:
-    listing, any_found = Listing(), False
+    listing, any_found = Listing(of_features=is_feature_folder(folder)), False
     for found in listing.walk(folder):
         any_found = True
         yield str(found.path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlad._util.validate import InputError, check_local
+from medvlad.datasets.feature_files import feature_ending
 from medvlad.images.dicom_identity import DicomIdentity
 from medvlad.images.inspect_file import WITHOUT_IMAGE, InspectedFile, inspect_file
 
@@ -93,18 +94,29 @@ class NamesNobody(str):
 class Listing:
     """Lists folders and counts the files that are left out.
 
+    Parameters
+    ----------
+    of_features : bool, default=False
+        List feature files instead of images.
+
     Attributes
     ----------
     unread : dict of str to Counter
         Number of images that cannot be read: by class, then by ending.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_features: bool = False) -> None:
+        self._of_features = of_features
+        self.n_features = 0
         self.n_skipped = 0
         self.n_without_image = 0
         self.n_misplaced = 0
         self.n_joined = 0
         self.unread: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def like(self) -> Listing:
+        """Return a new listing of the same kind of files."""
+        return Listing(of_features=self._of_features)
 
     def read(self, folder: Path) -> tuple[list[str], list[str]]:
         """Return the names of the folders and of the files directly in `folder`, both sorted.
@@ -136,18 +148,26 @@ class Listing:
 
     def inspect(self, path: Path, class_name: str = _NO_CLASS) -> InspectedFile:
         """Inspect a file, and count it if it is left out."""
-        found = inspect_file(path)
+        found = self._inspected(path)
         if found.kind == WITHOUT_IMAGE:
             self.n_without_image += 1
+        elif not found.kind and feature_ending(path) is not None:
+            self.n_features += 1
         elif found.kind and not found.images:
             self.unread[class_name][found.kind] += 1
         elif not found.images:
             self.n_skipped += 1
         return found
 
+    def _inspected(self, path: Path) -> InspectedFile:
+        if not self._of_features:
+            return inspect_file(path)
+        ending = feature_ending(path)
+        return InspectedFile([], "") if ending is None else InspectedFile([path], ending)
+
     def misplaced(self, folder: Path, files: Iterable[str]) -> int:
         """Count the images among files that lie outside the class folders, and return their number."""
-        found = (inspect_file(folder / name) for name in files)
+        found = (self._inspected(folder / name) for name in files)
         is_image = [one.kind not in ("", WITHOUT_IMAGE) for one in found]
         n_images = sum(is_image)
         self.n_misplaced += n_images
@@ -191,6 +211,7 @@ class Listing:
 
     def add(self, other: Listing) -> None:
         """Add the numbers of another listing."""
+        self.n_features += other.n_features
         self.n_skipped += other.n_skipped
         self.n_without_image += other.n_without_image
         self.n_misplaced += other.n_misplaced
@@ -204,6 +225,12 @@ class Listing:
             _log.info("%s: the %d images of val are joined to train, as in the paper", root, self.n_joined)
         if self.n_skipped:
             _log.info("%s: %d files that are not images are left out", root, self.n_skipped)
+        if self.n_features:
+            _log.warning(
+                "%s: %d feature files are left out, because there are images beside them",
+                root,
+                self.n_features,
+            )
         if self.n_without_image:
             _log.warning(
                 "%s: %d DICOM files without an image (directories, reports, PDF) are left out",

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medvlad._util.validate import InputError, check_local
+from medvlad.datasets.feature_files import FEATURE_SUFFIXES
 from medvlad.datasets.listing import check_root
-from medvlad.datasets.manifest_table import FEATURE_SUFFIXES, Table
+from medvlad.datasets.manifest_table import Table
 from medvlad.images.dicom_identity import DicomIdentity
 from medvlad.images.formats import IMAGE_SUFFIXES, ending_of
 from medvlad.images.frames import split_frame

@@ -23,12 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.validate import InputError, check_local, import_extra, one_line
+from medvlad.datasets.feature_files import FEATURE_SUFFIXES
 from medvlad.images.formats import is_image_name
 
-__all__ = ["FEATURE_SUFFIXES", "TABLE_SUFFIXES", "Table", "is_table", "read_table"]
-
-FEATURE_SUFFIXES = (".h5", ".hdf5", ".npy", ".npz", ".pt", ".safetensors")
-"""File name endings, in lower case, of features that were extracted elsewhere."""
+__all__ = ["TABLE_SUFFIXES", "Table", "is_table", "read_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet", ".pq")
 """File name endings, in lower case, of tables that are read."""

@@ -103,7 +103,7 @@ def mean_descriptors(descriptors: Any) -> Vectors:
 
     Parameters
     ----------
-    descriptors : Descriptors, StoredDescriptors, list of (n_i, D) or array (B, n, D)
+    descriptors : Descriptors, DescriptorBlocks, list of (n_i, D) or array (B, n, D)
 
     Returns
     -------

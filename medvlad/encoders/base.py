@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 from medvlad._util.memory import memory_for
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.descriptors.array_api import like_input, on_host
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite, check_width
 from medvlad.descriptors.ragged import Descriptors, as_descriptors, draw_rows, validate_input
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.store.vector_file import new_vector_file
 
 __all__ = ["Encoder", "blocks", "drawn_rows", "in_host_memory", "validated"]
@@ -90,6 +90,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             for start in range(0, len(block), step):
                 part = validate_input(self, block[start : start + step], reset=False)
                 yield indices[start : start + step], self._encode_images(part)
+                del part
+            del block  # before the next one is read: a block can be one image of several hundred MiB
 
     def transform_to_file(self, X: Any, path: str | os.PathLike[str]) -> NDArray[np.float32]:
         """Encode any number of images into a ``.npy`` file, with memory for one block.
@@ -112,7 +114,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = on_host(X, "descriptors")
-        in_blocks = isinstance(X, StoredDescriptors) or _is_converted_in_blocks(X)
+        in_blocks = isinstance(X, DescriptorBlocks) or _is_converted_in_blocks(X)
         images = X if in_blocks else as_descriptors(X)
         with new_vector_file(path, len(images), self._n_features_out) as write:
             for indices, vectors in self.transform_blocks(images):
@@ -133,7 +135,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 def drawn_rows(
-    X: Descriptors | StoredDescriptors, max_samples: int | None, random_state: Any
+    X: Descriptors | DescriptorBlocks, max_samples: int | None, random_state: Any
 ) -> NDArray[np.float32]:
     """Return the descriptors (n, D) that :func:`validated` returned, in host memory.
 
@@ -141,7 +143,7 @@ def drawn_rows(
     """
     n_rows = int(X.offsets[-1])
     most = n_rows if max_samples is None else check_positive_int(max_samples, "max_samples")
-    if isinstance(X, StoredDescriptors):
+    if isinstance(X, DescriptorBlocks):
         return X.sample(max(1, min(most, n_rows)), random_state)
     values: NDArray[np.float32] = X.counted().to_host().values
     n_rows = len(values)
@@ -162,7 +164,7 @@ def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
     Images in a store, and a large array that needs conversion, come in several blocks, others in one.
     """
     X = on_host(X, "descriptors")
-    if isinstance(X, StoredDescriptors):
+    if isinstance(X, DescriptorBlocks):
         yield from X.blocks()
     elif _is_converted_in_blocks(X):
         step = max(1, _CONVERTED_BYTES // (4 * math.prod(X.shape[1:])))
@@ -185,12 +187,12 @@ def _is_converted_in_blocks(X: Any) -> bool:
     return X.nbytes > 2 * _BLOCK_BYTES and not (X.dtype == np.float32 and X.flags.c_contiguous)
 
 
-def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | StoredDescriptors:
+def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | DescriptorBlocks:
     """Check input as `validate_input` does.
 
     Of images in a store only the width is checked here. Their numbers are checked when they are read.
     """
-    if not isinstance(X, StoredDescriptors):
+    if not isinstance(X, DescriptorBlocks):
         return validate_input(encoder, X, reset=reset)
     if reset:
         encoder.n_features_in_ = X.n_features

@@ -62,6 +62,7 @@ from medvlad._util.validate import (
 )
 from medvlad.backends import Backend, get_backend, host_backend
 from medvlad.descriptors.array_api import like_input, on_host_from_anywhere
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite, check_n_clusters, check_vocabulary, check_weights
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, draw_rows, validate_input
@@ -74,7 +75,6 @@ from medvlad.encoders.kmeans_steps import (
     move_centers,
     seed_centers,
 )
-from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["KMeansCodebook", "find_centers"]
 
@@ -203,7 +203,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         InputError
             If the batch has another width, is not finite, or is the first and has too few descriptors.
         """
-        if isinstance(X, StoredDescriptors):
+        if isinstance(X, DescriptorBlocks):
             for _, block in X.blocks():
                 if len(block.values):
                     self.partial_fit(block)
@@ -243,7 +243,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         InputError
             If X is in a store, or for the reasons given in :meth:`fit`.
         """
-        if isinstance(X, StoredDescriptors):
+        if isinstance(X, DescriptorBlocks):
             raise InputError("fit_predict takes no store: call fit, then predict for each of its blocks")
         return self.fit(X, y, sample_weight).predict(X)
 
@@ -339,7 +339,7 @@ def find_centers(codebook: KMeansCodebook, X: Any, sample_weight: Any = None) ->
     most: float = math.inf
     if codebook.max_samples is not None:
         most = check_positive_int(codebook.max_samples, "max_samples")
-    if isinstance(X, StoredDescriptors):
+    if isinstance(X, DescriptorBlocks):
         if sample_weight is not None:
             raise InputError("sample_weight is for descriptors in memory, not for a store: leave it out")
         drawn = X.sample(int(min(most, max(1, X.offsets[-1]))), rng)

@@ -27,13 +27,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.backends.normalise import unit
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import blocks, drawn_rows, validated
+from medvlad.encoders.projected_blocks import ProjectedBlocks
 
 __all__ = ["DescriptorProjection"]
 
 _BLOCK_ROWS = 8192
+_IN_MEMORY = 1 << 30  # bytes; a larger result is not held in memory if the input is not
 
 
 class DescriptorProjection(TransformerMixin, BaseEstimator):
@@ -136,7 +139,7 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
             )
         return self
 
-    def transform(self, X: Any) -> Descriptors:
+    def transform(self, X: Any) -> Any:
         """Project each descriptor.
 
         Parameters
@@ -146,20 +149,20 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        Descriptors
-            The same images, in host memory.
+        Descriptors or DescriptorBlocks
+            The same images, in host memory. If `X` is read block by block and the result takes more than
+            1 GiB, it is projected block by block as well, when it is read.
         """
         check_is_fitted(self)
         given = validated(self, X, reset=False)
         width = self.n_features_in_ if self.n_components is None else len(self.components_)
+        if isinstance(given, DescriptorBlocks) and 4 * width * given.offsets[-1] > _IN_MEMORY:
+            return ProjectedBlocks(given, width, self._project_into)
         values = np.empty((int(given.offsets[-1]), width), np.float32)
         for images, part in blocks(given):
             check_finite(part.values, part.offsets)  # descriptors from a GPU have not been checked before
             projected = np.empty((len(part.values), width), np.float32)
-            for start in range(0, len(part.values), _BLOCK_ROWS):
-                projected[start : start + _BLOCK_ROWS] = self._project(
-                    part.values[start : start + _BLOCK_ROWS]
-                )
+            self._project_into(part.values, projected)
             for i, first, last in zip(images, part.offsets[:-1], part.offsets[1:], strict=True):
                 values[given.offsets[i] : given.offsets[i + 1]] = projected[first:last]
         return Descriptors(values, given.offsets, getattr(given, "weights", None))
@@ -192,6 +195,10 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         if self.l2_norm:
             return unit(rows)
         return rows
+
+    def _project_into(self, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        for start in range(0, len(x), _BLOCK_ROWS):
+            out[start : start + _BLOCK_ROWS] = self._project(x[start : start + _BLOCK_ROWS])
 
     def _project(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         rows = self._scaled(x)

@@ -25,9 +25,9 @@ from sklearn.base import clone
 
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import unit
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, in_host_memory, validated
-from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["SpatialTiles"]
 
@@ -136,7 +136,7 @@ class SpatialTiles(Encoder):
         return vectors
 
     def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
-        if isinstance(X, StoredDescriptors):
+        if isinstance(X, DescriptorBlocks):
             self._check_lengths(X)  # here, so that messages count the images of the whole store
         return super()._transform_in_blocks(X)
 
@@ -181,7 +181,7 @@ class SpatialTiles(Encoder):
             found.append((row[:, None] * columns + (column[::-1] if flipped else column)).ravel())
         return np.concatenate(found)
 
-    def _check_lengths(self, given: Descriptors | StoredDescriptors) -> None:
+    def _check_lengths(self, given: Descriptors | DescriptorBlocks) -> None:
         for name, pairs in (("grids", self.grids), ("tiles", self.tiles)):
             if not _are_pairs(pairs):
                 raise InputError(f"{name} must be pairs of integers of at least 1, got {pairs!r}")

@@ -26,6 +26,7 @@ from medvlad._util.validate import InputError, check_n_threads
 from medvlad.backends import get_backend
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.array_api import on_host_from_anywhere
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_vocabulary
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, blocks, drawn_rows, validated
@@ -34,7 +35,6 @@ from medvlad.encoders.local_axes import principal_axes
 from medvlad.encoders.memberships import Memberships, check_assignment, softness
 from medvlad.encoders.vlad_functions import encode_batch
 from medvlad.encoders.weighted_vlad import WeightedVLAD, adapted_centers
-from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["VLAD", "memberships_of"]
 
@@ -332,7 +332,7 @@ def _check_partial_fit(vlad: VLAD) -> None:
         )
 
 
-def _learn_alpha_and_axes(vlad: VLAD, descriptors: Descriptors | StoredDescriptors) -> None:
+def _learn_alpha_and_axes(vlad: VLAD, descriptors: Descriptors | DescriptorBlocks) -> None:
     """Learn what the settings of `vlad` need besides the centres."""
     learns_alpha = vlad.assignment == "soft" and vlad.alpha is None
     if vlad.assignment == "soft" and vlad.alpha is not None:

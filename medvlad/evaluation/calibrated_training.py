@@ -18,10 +18,10 @@ from medvlad.decisions.calibrated_svc import CalibratedSVC, calibrate_on
 from medvlad.decisions.calibration import AUTO
 from medvlad.decisions.novelty import make_references, mean_descriptors
 from medvlad.decisions.operating_point import Target
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, choose_encoding, has_folds
 from medvlad.evaluation.cross_validation import InnerFolds
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["positive_index", "train_classifier"]
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_classifier(
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     y: NDArray[Any],
     groups: NDArray[Any] | None,
     encoders: Mapping[str, Any],
@@ -48,7 +48,7 @@ def train_classifier(
 
     Parameters
     ----------
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of the training images.
     y : ndarray of shape (n,)
         Class of each image.

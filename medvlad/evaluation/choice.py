@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.class_counts import units_per_class
 from medvlad.evaluation.cross_validation import InnerFolds, inner_folds
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["Choice", "choose_encoding", "clearly_best", "has_folds"]
@@ -60,7 +60,7 @@ class Choice:
 
 
 def choose_encoding(
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     labels: NDArray[np.int64],
     groups: NDArray[Any] | None,
     encoders: Mapping[str, Any],

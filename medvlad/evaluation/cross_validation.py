@@ -37,10 +37,10 @@ from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.calibration import calibrator
 from medvlad.decisions.novelty import MAX_REFERENCES, make_references, novelty_of
 from medvlad.decisions.operating_point import Target, operating_threshold
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.class_counts import absent_classes, units_per_class
 from medvlad.evaluation.metrics import balanced_accuracy
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -161,7 +161,7 @@ class InnerFolds:
 
 
 def held_out(
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     dataset: ImageFolder,
     encoder: Any,
     classifier: WideLinearSVC,
@@ -177,7 +177,7 @@ def held_out(
 
     Parameters
     ----------
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of the images of `dataset`, in the same order.
     dataset : ImageFolder
         With a test part, or without one for cross-validation.
@@ -258,9 +258,9 @@ def held_out(
 
 def _fit_and_decide(
     fold: FittedFold,
-    train_images: Descriptors | StoredDescriptors,
+    train_images: Descriptors | DescriptorBlocks,
     labels: NDArray[np.int64],
-    test_images: Descriptors | StoredDescriptors,
+    test_images: Descriptors | DescriptorBlocks,
     watch: Stopwatch,
 ) -> NDArray[np.float64]:
     """Fit the steps of a fold and return the decision values of its test images."""
@@ -275,7 +275,7 @@ def _fit_and_decide(
 
 
 def inner_folds(
-    descriptors: Descriptors | StoredDescriptors,
+    descriptors: Descriptors | DescriptorBlocks,
     labels: NDArray[np.int64],
     groups: NDArray[Any] | None,
     encoder: Any,
@@ -290,7 +290,7 @@ def inner_folds(
 
     Parameters
     ----------
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of n training images.
     labels : ndarray of int, shape (n,)
         From 0 to n_classes - 1. Every class must be present.

@@ -36,12 +36,12 @@ from sklearn.base import clone
 from medvlad._util.text_table import text_table
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, clearly_best
 from medvlad.evaluation.cross_validation import Stopwatch
 from medvlad.evaluation.intervals import patient_numbers
 from medvlad.evaluation.target_folds import balanced_folds, target_parts
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_ridge import WideRidge
 
 __all__ = [
@@ -55,7 +55,7 @@ __all__ = [
     "number_table",
 ]
 
-Images = Descriptors | StoredDescriptors
+Images = Descriptors | DescriptorBlocks
 Matrix = NDArray[np.float64]
 
 _RESAMPLES = 1999
@@ -324,7 +324,7 @@ def choose_number_encoding(
     if not encoders:
         raise InputError("there is no encoding to choose from: name at least one")
     if len(encoders) == 1:
-        return Choice(next(iter(encoders)), float("nan"), {}, 0, "R2")
+        return Choice(next(iter(encoders)), float("nan"), {}, 0, metric="R2")
     fold = balanced_folds(targets, groups, folds, random_state, task="regression")
     found: dict[str, list[float]] = {name: [] for name in encoders}
     for k in range(int(fold.max()) + 1):
@@ -345,7 +345,7 @@ def choose_number_encoding(
             found[name].append(float(np.mean(defined)) if defined else 0.0)
     scores = {name: np.array(values) for name, values in found.items()}
     means = {name: float(values.mean()) for name, values in scores.items()}
-    return Choice(clearly_best(scores), float("nan"), means, int(fold.max()) + 1, "R2")
+    return Choice(clearly_best(scores), float("nan"), means, int(fold.max()) + 1, metric="R2")
 
 
 def number_table(results: Sequence[Mapping[str, Any]]) -> str:

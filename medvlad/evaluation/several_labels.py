@@ -27,12 +27,12 @@ from sklearn.base import clone
 
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, clearly_best
 from medvlad.evaluation.cross_validation import Stopwatch
 from medvlad.evaluation.label_metrics import label_aucs, label_scores, macro_auc
 from medvlad.evaluation.target_folds import balanced_folds, target_parts
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.multi_label import MultiLabelSVC
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-Images = Descriptors | StoredDescriptors
+Images = Descriptors | DescriptorBlocks
 Matrix = NDArray[np.float64]
 
 
@@ -208,7 +208,7 @@ def inner_label_folds(
 
     Parameters
     ----------
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of n training images.
     targets : ndarray of float, shape (n, n_labels)
         1, 0, or NaN.

@@ -9,6 +9,7 @@ from typing import Any
 
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice
 from medvlad.evaluation.regression import (
@@ -24,7 +25,6 @@ from medvlad.evaluation.several_labels import (
     held_out_labels,
 )
 from medvlad.evaluation.target_folds import check_targets
-from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.multi_label import MultiLabelSVC
 from medvlad.svm.wide_ridge import WideRidge
 
@@ -77,7 +77,7 @@ class TargetRun:
         return MultiLabelSVC(self.C, class_weight=self.class_weight, label_names=names)
 
     def evaluate(
-        self, descriptors: Descriptors | StoredDescriptors, encoders: Mapping[str, Any]
+        self, descriptors: Descriptors | DescriptorBlocks, encoders: Mapping[str, Any]
     ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
         """Return metrics by encoding, comparisons with the first encoding, and held-out predictions."""
         of_numbers = self.dataset.task == "regression"
@@ -102,7 +102,7 @@ class TargetRun:
         return metrics, comparisons, held
 
     def train(
-        self, descriptors: Descriptors | StoredDescriptors, encoders: Mapping[str, Any]
+        self, descriptors: Descriptors | DescriptorBlocks, encoders: Mapping[str, Any]
     ) -> tuple[Any, Any, Choice]:
         """Fit on all images of the data set. Return encoder, estimator and the choice."""
         targets, groups = self.dataset.targets, self.dataset.groups

@@ -1,7 +1,7 @@
 """Show which places of an image a decision value comes from.
 
 In: descriptors of an image and the fitted encoder and SVM. Out: one term for each descriptor, maps of the
-terms over the image, and pictures. The mathematics is in :mod:`medvlad.explain.split`.
+terms over the image or its tiles, and pictures. The mathematics is in :mod:`medvlad.explain.split`.
 """
 
 from medvlad.explain.maps import (
@@ -19,9 +19,12 @@ from medvlad.explain.split import (
     has_evidence,
     is_additive,
 )
+from medvlad.explain.tiles import BagEvidence, bag_evidence, tile_picture, tile_table
 
 __all__ = [
+    "BagEvidence",
     "Evidence",
+    "bag_evidence",
     "evidence",
     "evidence_map",
     "evidence_maps",
@@ -32,4 +35,6 @@ __all__ = [
     "largest_evidence",
     "overlay",
     "spread",
+    "tile_picture",
+    "tile_table",
 ]

@@ -134,15 +134,40 @@ def overlay(
         largest = float(np.abs(evidence_map).max())
     largest = largest or 1.0
     share = Image.fromarray((evidence_map / largest).astype(np.float32))
-    strength = np.asarray(share.resize(size, Image.Resampling.BICUBIC)).clip(-1, 1)[..., None]
-    grey = np.asarray(plain.convert("L"), np.float32)[..., None]
-    colour = np.where(strength > 0, np.array(_FOR, np.float32), np.array(_AGAINST, np.float32))
-    amount = np.abs(strength) * _MAX_OPACITY
-    shown = Image.fromarray(np.rint(grey * (1 - amount) + colour * amount).astype(np.uint8))
+    strength = np.asarray(share.resize(size, Image.Resampling.BICUBIC))
+    grey = np.asarray(plain.convert("L"), np.float32)
+    shown = Image.fromarray(evidence_colours(grey, strength))
     both = Image.new("RGB", (2 * size[0] + _GAP, size[1]), "white")
     both.paste(plain, (0, 0))
     both.paste(shown, (size[0] + _GAP, 0))
     return both
+
+
+def evidence_colours(grey: NDArray[np.float32], strength: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colour a grey picture: red for evidence for the class, blue for evidence against it.
+
+    Parameters
+    ----------
+    grey : ndarray of float32, shape (H, W)
+        Grey levels from 0 to 255.
+    strength : ndarray of float, shape (H, W)
+        Evidence. 1 and -1 are full colour.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    strength, grey = strength.clip(-1, 1)[..., None], grey[..., None]
+    colour = np.where(strength > 0, np.array(_FOR, np.float32), np.array(_AGAINST, np.float32))
+    amount = np.abs(strength) * _MAX_OPACITY
+    return np.asarray(np.rint(grey * (1 - amount) + colour * amount), np.uint8)
+
+
+def evidence_scale(height: int) -> Image.Image:
+    """Return a bar of the colours of :func:`evidence_colours`, for at the top and against at the bottom."""
+    size = (height, _BAR_WIDTH)
+    ramp = np.broadcast_to(np.linspace(1, -1, height)[:, None], size)
+    return Image.fromarray(evidence_colours(np.full(size, _BAR_GREY, np.float32), ramp))
 
 
 def evidence_map(
@@ -202,9 +227,6 @@ def evidence_picture(image: Any, own_map: Matrix, largest: float) -> Image.Image
         RGB, see :func:`overlay`.
     """
     picture = overlay(load_image(image, on_damage="ignore"), own_map, largest=largest)
-    size = (picture.height, _BAR_WIDTH)
-    # The bar is drawn as a map of its own, so its colours are those of the maps.
-    grey, ramp = np.full((*size, 3), _BAR_GREY, np.uint8), np.linspace(1, -1, picture.height)[:, None]
-    both = overlay(grey, ramp, side=max(size), largest=1.0)
-    bar = both.crop((both.width - _BAR_WIDTH, 0, both.width, picture.height))
-    return add_colour_bar(picture, bar, [f"{largest:+.2g}", "0", f"{-largest:+.2g}"])
+    return add_colour_bar(
+        picture, evidence_scale(picture.height), [f"{largest:+.2g}", "0", f"{-largest:+.2g}"]
+    )

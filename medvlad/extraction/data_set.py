@@ -1,19 +1,19 @@
-"""Extract the images of a data set, and list those that are skipped or damaged."""
+"""Extract the images of a data set or open its feature files, and list what is skipped or damaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from medvlad._util.validate import InputError
+from medvlad.bags.data_set import open_data_set
 from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.image_transformer import log_damage
-from medvlad.store.stored_descriptors import StoredDescriptors
 
 __all__ = ["calibration_images", "extract_data_set"]
 
@@ -21,20 +21,21 @@ _IN_MEMORY = 1 << 30  # bytes; descriptors from a store are loaded into memory i
 
 
 def extract_data_set(
-    extractor: CNNDescriptors, dataset: ImageFolder, calibration: Sequence[Path]
-) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
-    """Extract the images of a data set.
+    extractor: CNNDescriptors | None, dataset: ImageFolder, *, on_error: str = "raise"
+) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
+    """Extract the images of a data set, or open its feature files.
 
     Parameters
     ----------
-    extractor : CNNDescriptors
+    extractor : CNNDescriptors or None
+        It is fitted on :func:`calibration_images`. None: the rows of `dataset` are feature files.
     dataset : ImageFolder
-    calibration : sequence of Path
-        Images for :meth:`medvlad.CNNDescriptors.fit`.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with a feature file that cannot be opened. For images, the extractor says it.
 
     Returns
     -------
-    descriptors : Descriptors or StoredDescriptors
+    descriptors : Descriptors or DescriptorBlocks
         Descriptors of the images that were not skipped. In memory if they are small.
     dataset : ImageFolder
         The data set of these images.
@@ -46,7 +47,9 @@ def extract_data_set(
     InputError
         If an image may not be skipped, or none is left.
     """
-    descriptors, report = extractor.fit(calibration).transform_with_report(dataset.paths)
+    if extractor is None:
+        return *open_data_set(dataset, on_error=on_error), []
+    descriptors, report = extractor.fit(calibration_images(dataset)).transform_with_report(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
     damaged = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.damaged]
     log_damage(report, len(dataset.paths))
@@ -58,7 +61,7 @@ def extract_data_set(
                 f"none of the {len(dataset.paths)} images could be read; the first: {skipped[0]['reason']}"
             )
         descriptors, dataset = descriptors.take(kept), dataset.take(kept)
-    if isinstance(descriptors, StoredDescriptors) and descriptors.nbytes <= _IN_MEMORY:
+    if isinstance(descriptors, DescriptorBlocks) and descriptors.nbytes <= _IN_MEMORY:
         # Memory is only faster: without enough of it, the descriptors stay in the store.
         with suppress(MemoryError):
             descriptors = descriptors.load()

@@ -152,8 +152,8 @@ def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> 
     """
     if model_card(path)["features"] is None and of_images:
         raise InputError(
-            f"the model {path} was trained on descriptors, so it does not accept images: "
-            "load it in Python with medvlad.load_model and give it descriptors"
+            f"the model {path} was trained on descriptors, so it does not accept images: give it feature "
+            "files (.h5, .npy, .npz, .pt, .safetensors) of the same network, or descriptors in Python"
         )
 
 

@@ -32,6 +32,7 @@ from medvlad.report.pictures import (
     grid_in_words,
 )
 from medvlad.report.settings import penalties_in_words, shown_settings
+from medvlad.report.similar_cases import add_similar_cases
 
 __all__ = ["explain_page", "write_predictions", "write_report"]
 
@@ -109,6 +110,7 @@ def write_report(
         If matplotlib is not installed.
     """
     kept, results = _Kept(folder / "figures"), evaluation.results
+    pictures = pictures and evaluation.extractor is not None  # feature files show nothing
     page = _first_lines(results)
     _metrics(page, results)
     errors: dict[str, list[ShownError]] = {}
@@ -180,6 +182,7 @@ def explain_page(
             caption = f"{one['image']}: {one['label']} ({_highest_scores(one['scores'])})"
             shown.append((picture.convert("RGB"), caption))
     page.pictures(shown, "wide")
+    add_similar_cases(page, predictions)
     return page.write(folder / "explain.html")
 
 
@@ -407,7 +410,7 @@ def _errors(
         return
     page.paragraph(
         "Left: the image. Right: the evidence for the wrong decision. Red speaks for it, blue against it. "
-        f"{_map_in_words(evaluation.extractor.grids_)} {_how_exact(one.fitted[0])}"
+        f"{_map_in_words(getattr(evaluation.extractor, 'grids_', None))} {_how_exact(one.fitted[0])}"
     )
     named = [
         (f"error{n}", evidence_picture(error.image, error.evidence, largest), error.caption)

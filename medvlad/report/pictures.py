@@ -88,7 +88,8 @@ def confident_errors(
     ------
     ShownError
     """
-    if not explainable(one):
+    extractor = evaluation.extractor
+    if extractor is None or not explainable(one):
         return
     dataset = evaluation.dataset
     classes, labels = dataset.class_names, dataset.labels[one.tested]
@@ -105,7 +106,7 @@ def confident_errors(
         path = Path(dataset.paths[image])
         yield ShownError(
             path,
-            evidence_map(evaluation.extractor, steps, _in_memory(evaluation, [image]), int(decided[row])),
+            evidence_map(extractor, steps, _in_memory(evaluation, [image]), int(decided[row])),
             f"{path.name if names is None else names.image(path)}: {classes[int(labels[row])]}, decided "
             f"{classes[int(decided[row])]} by {lead[row]:.2f}",
         )
@@ -128,7 +129,7 @@ def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Ima
     steps = encoder_steps(fold.encoder)
     vlad = next((part for part in _encoders(fold) if isinstance(part, VLAD)), None)
     extractor = evaluation.extractor
-    if vlad is None or set(extractor.grids_) == {(1, 1)}:
+    if extractor is None or vlad is None or set(extractor.grids_) == {(1, 1)}:
         return None
     chosen = np.linspace(0, len(fold.train) - 1, min(len(fold.train), _LOOKED_AT)).astype(np.intp)
     images = fold.train[np.unique(chosen)]

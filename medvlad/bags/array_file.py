@@ -1,0 +1,113 @@
+"""Open a feature file and read its arrays part by part.
+
+=================  ================================================================
+Ending             Content
+=================  ================================================================
+.h5 .hdf5          HDF5: datasets at the top level (TRIDENT, CLAM, STAMP)
+.npy               NumPy: one array
+.npz               NumPy: several arrays, compressed or not
+.pt .pth           torch: a tensor, or a dict of tensors. Code in the file is refused.
+.safetensors       named tensors
+=================  ================================================================
+
+Only the rows that are asked for are read, except from .pt files, and from arrays in Fortran order. Those are
+read as a whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from medvlad._util.validate import InputError, check_local, one_line
+
+__all__ = ["READERS", "ArrayFile", "open_arrays"]
+
+#: Ending -> module of this room and its class that reads such files.
+READERS = {
+    ".h5": ("hdf5_arrays", "Hdf5Arrays"),
+    ".hdf5": ("hdf5_arrays", "Hdf5Arrays"),
+    ".npy": ("numpy_arrays", "NpyArray"),
+    ".npz": ("numpy_arrays", "NpzArrays"),
+    ".pt": ("tensor_arrays", "TorchArrays"),
+    ".pth": ("tensor_arrays", "TorchArrays"),
+    ".safetensors": ("tensor_arrays", "SafetensorsArrays"),
+}
+
+#: Exceptions that damaged files cause in the libraries that read them.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, SafetensorError),
+)
+
+
+class ArrayFile(ABC):
+    """Named arrays of an open file. Close it with :meth:`close`."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of the arrays. An array without a name has the name ""."""
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array."""
+
+    @abstractmethod
+    def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Return some rows of an array of shape (n, ...) or (1, n, ...), as an array (stop - start, ...)."""
+
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Return scalars that the file tells about itself and about an array."""
+        return {}
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file."""
+
+
+@contextmanager
+def open_arrays(path: str | os.PathLike[str]) -> Iterator[ArrayFile]:
+    """Open a feature file for the body of a ``with`` statement.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, cannot be read, has another ending or is damaged. Errors of the reading
+        library in the body become an InputError too. The message names the file.
+    MissingExtraError
+        If the package that reads the format is not installed.
+    """
+    file = check_local(path, "the feature file")
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{file} is not a feature file: give a file that ends in {', '.join(sorted(READERS))}"
+        )
+    if not file.exists():
+        raise InputError(f"there is no feature file {file}: check the path")
+    if not file.is_file():
+        raise InputError(f"{file} is not a file: give the path of a feature file")
+    try:
+        arrays: ArrayFile = getattr(importlib.import_module(f"medvlad.bags.{reader[0]}"), reader[1])(file)
+        try:
+            yield arrays
+        finally:
+            arrays.close()
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
+    except _DAMAGED as error:
+        raise InputError(
+            f"{file} is damaged or not what its ending says ({one_line(error) or type(error).__name__}): "
+            "copy it again, or extract it again"
+        ) from error

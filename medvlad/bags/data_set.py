@@ -1,0 +1,79 @@
+"""Open the feature files of a data set, and list those that are skipped."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from medvlad._util.validate import InputError
+from medvlad.bags.bag_files import BagFiles
+from medvlad.bags.feature_file import find_features
+from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
+from medvlad.descriptors.ragged import Descriptors
+
+__all__ = ["feature_settings", "open_data_set"]
+
+#: Settings of an experiment that feature files do not have.
+_OF_NETWORK = (
+    *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
+    *("input_sides", "weights_fingerprint", "ranges"),
+)
+_IN_MEMORY = 1 << 30  # bytes; descriptors are loaded into memory if they take no more than this
+
+
+def open_data_set(
+    dataset: ImageFolder, *, on_error: str = "raise"
+) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]]]:
+    """Open the feature files of a data set.
+
+    Parameters
+    ----------
+    dataset : ImageFolder
+        Its rows are feature files, or bags of them.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with a bag whose file cannot be opened or has no descriptors. NaN is found later, when the
+        descriptors are read, and is always an error.
+
+    Returns
+    -------
+    descriptors : Descriptors or BagFiles
+        Descriptors of the bags that were not skipped. In memory if they are small.
+    dataset : ImageFolder
+        The data set of these bags.
+    skipped : list of dict
+        image and reason.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read and may not be skipped, widths differ, or no bag is left.
+    """
+    skipped: dict[int, str] = {}
+    if on_error == "skip":
+        for i in range(len(dataset)):
+            try:
+                for file in dataset.files_of(i):
+                    find_features(file)
+            except InputError as error:
+                skipped[i] = str(error)
+        if len(skipped) == len(dataset):
+            raise InputError(
+                f"none of the {len(dataset)} feature files could be read; the first: {skipped[0]}"
+            )
+    reasons = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in skipped.items()]
+    if skipped:
+        dataset = dataset.take(np.array([i for i in range(len(dataset)) if i not in skipped], np.intp))
+    bags = BagFiles([dataset.files_of(i) for i in range(len(dataset))])
+    if bags.nbytes <= _IN_MEMORY:
+        # Memory is only faster: without enough of it, the descriptors stay in their files.
+        with suppress(MemoryError):
+            return bags.load(), dataset, reasons
+    return bags, dataset, reasons
+
+
+def feature_settings(n_features: int) -> dict[str, Any]:
+    """Return what the results of feature files say in place of the settings of a network."""
+    return dict.fromkeys(_OF_NETWORK) | {"model": "feature files", "scales": [], "n_features": n_features}

@@ -1,0 +1,101 @@
+"""Options for feature files. Like cli/options.py, this module imports no other room at import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import cloup
+from click.core import ParameterSource
+
+from medvlad.cli import options
+
+if TYPE_CHECKING:
+    from medvlad.datasets.folders import ImageFolder
+
+__all__ = ["ONE_BAG", "POOL_BY", "THUMBNAILS", "takes_bags", "uses_network"]
+
+POOL_BY = cloup.option(
+    "--pool-by",
+    type=options.Choice(["patient"]),
+    help="Pool the feature files of each patient.  [default: each file alone]",
+)
+ONE_BAG = cloup.option(
+    "--one-bag", is_flag=True, help="Feature files: all given files are of one patient, and get one answer."
+)
+THUMBNAILS = cloup.option(
+    "--thumbnails",
+    type=options.PATH,
+    metavar="FOLDER",
+    help="Feature files: pictures of the slides, named like them, to draw below the evidence.",
+)
+
+#: Options that choose or run a network, which feature files do not need.
+_OF_NETWORK = (
+    "model",
+    "weights",
+    "layer",
+    "scale",
+    "mirror",
+    "resize",
+    "batch_size",
+    "dtype",
+    "engine",
+    "store",
+)
+
+
+def uses_network(dataset: ImageFolder) -> bool:
+    """Return whether a data set needs a network: False if its rows are feature files.
+
+    Raises
+    ------
+    InputError
+        If some rows are feature files and others are images.
+    click.UsageError
+        If an option of this command chooses a network, and the rows are feature files.
+    """
+    from medvlad.datasets.pooling import holds_feature_files
+
+    if not holds_feature_files(dataset):
+        return True
+    context = click.get_current_context(silent=True)
+    for name in _OF_NETWORK if context is not None else ():
+        if context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(one.opts[-1] for one in context.command.params if one.name == name)
+            raise click.UsageError(
+                f"{option} is for images, and {dataset.paths[0]} is a feature file: leave it out"
+            )
+    return False
+
+
+def takes_bags(model: Path, images: Sequence[str]) -> bool:
+    """Return whether a model takes feature files. Check the file, and the names of its inputs.
+
+    Raises
+    ------
+    InputError
+        If `model` is not a valid model file.
+    click.UsageError
+        If the model was trained on images and an input is a feature file, or the other way round.
+    """
+    from medvlad.datasets.feature_files import feature_ending
+    from medvlad.images.formats import is_image_name
+    from medvlad.models.model_file import model_card
+
+    of_bags = model_card(model)["features"] is None
+    features = next((image for image in images if feature_ending(image) is not None), None)
+    image = next((image for image in images if is_image_name(image)), None)
+    if features is not None and not of_bags:
+        raise click.UsageError(
+            f"the model {model} was trained on images, and {features} is a feature file: give images, or a "
+            "model that was trained on feature files"
+        )
+    if image is not None and of_bags:
+        raise click.UsageError(
+            f"the model {model} was trained on descriptors, and {image} is an image: give feature files of "
+            "the same network, such as .h5"
+        )
+    return of_bags

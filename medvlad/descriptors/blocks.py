@@ -1,0 +1,179 @@
+"""Descriptors that lie outside memory and are read block by block.
+
+::
+
+    images        a b c d e f ...
+    blocks()      images (0, 1, 2) with the descriptors of a, b, c; then images (3, 4) with d, e; ...
+
+Encoders, cross-validation and evidence accept any `DescriptorBlocks` in place of `Descriptors`. There are two
+kinds: :class:`medvlad.StoredDescriptors` reads a store, :class:`medvlad.bags.BagFiles` reads feature files.
+Lengths and width are known from the beginning. Descriptors are read when they are needed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlad._util.memory import memory_for
+from medvlad._util.validate import check_indices, check_positive_int
+from medvlad.descriptors.ragged import Descriptors, draw_rows
+
+__all__ = ["BLOCK_BYTES", "DescriptorBlocks"]
+
+#: Maximum size of the descriptors in a block.
+BLOCK_BYTES = 16 << 20
+
+
+class DescriptorBlocks(Sequence[NDArray[np.float32]]):
+    """A ragged batch of local descriptors that is read block by block.
+
+    A subclass sets the attributes, and implements `_taken` and `_read_into`. It may implement `_read_rows`
+    and `_in_reading_order` to read less, or in a better order.
+
+    Attributes
+    ----------
+    offsets : ndarray of int64, shape (B + 1,)
+        Image `i` has the descriptors ``offsets[i]`` to ``offsets[i + 1] - 1``.
+    n_features : int
+        Width D of a descriptor.
+    """
+
+    __slots__ = ("n_features", "offsets")
+
+    n_features: int
+    offsets: NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes that all descriptors would have in memory."""
+        return 4 * self.n_features * int(self.offsets[-1])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | Self:
+        """Read the descriptors (n_i, D) of one image, or return a range of images without reading them."""
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        return self._read(range(len(self))[index])
+
+    def take(self, indices: Sequence[int] | NDArray[np.integer | np.bool_]) -> Self:
+        """Return the images at `indices`, in that order, without reading them.
+
+        Parameters
+        ----------
+        indices : sequence of int, or of bool with shape (n_images,)
+
+        Returns
+        -------
+        DescriptorBlocks
+            Of the same class.
+
+        Raises
+        ------
+        InputError
+            If `indices` are neither, or out of range.
+        """
+        index = check_indices(indices, len(self))
+        taken = self._taken(index)
+        taken.n_features = self.n_features
+        taken.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(self.offsets)[index])])
+        return taken
+
+    def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+        """Read all images in the order that is fastest.
+
+        Parameters
+        ----------
+        max_bytes : int, default=16,777,216
+            Maximum size of the descriptors in a block. A larger image is a block of its own.
+
+        Yields
+        ------
+        indices : ndarray of int64, shape (b,)
+            Indices of the images in this block.
+        descriptors : Descriptors
+            Descriptors of these images, in the same order.
+
+        Raises
+        ------
+        InputError
+            If an image cannot be read.
+        """
+        limit = check_positive_int(max_bytes, "max_bytes") // (4 * self.n_features)
+        order = self._in_reading_order(np.arange(len(self)))
+        ends = np.cumsum(np.diff(self.offsets)[order])
+        first, begin = 0, 0
+        while first < len(order):
+            last = max(first + 1, int(np.searchsorted(ends, begin + limit, side="right")))
+            yield order[first:last], self._block(order[first:last])
+            first, begin = last, int(ends[last - 1])
+
+    def _block(self, indices: NDArray[np.int64]) -> Descriptors:
+        """Read the images of a block."""
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(self.offsets)[indices])])
+        values = np.empty((int(offsets[-1]), self.n_features), np.float32)
+        for i, start, stop in zip(indices.tolist(), offsets[:-1], offsets[1:], strict=True):
+            self._read_into(i, values[start:stop])
+        return Descriptors(values, offsets)
+
+    def sample(self, n: int, random_state: Any = None) -> NDArray[np.float32]:
+        """Draw descriptors uniformly without replacement. The sample and one image are in memory.
+
+        Parameters
+        ----------
+        n : int
+            Number of descriptors. All of them are returned if there are not more.
+        random_state : int, RandomState or None, default=None
+            Seed of the draw. None: a different sample at each call.
+
+        Returns
+        -------
+        ndarray of float32, shape (min(n, N), D)
+            In the order of the images.
+        """
+        rows = draw_rows(int(self.offsets[-1]), n, random_state)
+        values = np.empty((len(rows), self.n_features), np.float32)
+        begins = np.searchsorted(rows, self.offsets)
+        for i in self._in_reading_order(np.flatnonzero(np.diff(begins))).tolist():
+            part = slice(begins[i], begins[i + 1])
+            self._read_rows(i, rows[part] - self.offsets[i], values[part])
+        return values
+
+    @memory_for("all descriptors", "leave them where they are; estimators read them block by block")
+    def load(self) -> Descriptors:
+        """Read all descriptors into memory."""
+        values = np.empty((int(self.offsets[-1]), self.n_features), np.float32)
+        for i in self._in_reading_order(np.arange(len(self))).tolist():
+            self._read_into(i, values[self.offsets[i] : self.offsets[i + 1]])
+        return Descriptors(values, self.offsets)
+
+    def _read(self, i: int) -> NDArray[np.float32]:
+        values = np.empty((int(self.offsets[i + 1] - self.offsets[i]), self.n_features), np.float32)
+        self._read_into(i, values)
+        return values
+
+    @abstractmethod
+    def _taken(self, index: NDArray[np.int64]) -> Self:
+        """Return the images at `index` (numbers from 0). The caller sets the attributes."""
+
+    @abstractmethod
+    def _read_into(self, i: int, out: NDArray[np.float32]) -> None:
+        """Read the descriptors (n_i, D) of image `i` into `out`."""
+
+    def _read_rows(self, i: int, rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+        """Read some descriptors of image `i`, by ascending row, into `out`."""
+        out[...] = self._read(i)[rows]
+
+    def _in_reading_order(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return image numbers in the order in which they are read fastest."""
+        return images

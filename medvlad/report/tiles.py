@@ -1,0 +1,59 @@
+"""The page of predictions of feature files, with the evidence of their tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from medvlad.report.html import Page
+
+__all__ = ["tiles_page"]
+
+
+def tiles_page(predictions: Sequence[dict[str, Any]], folder: Path, *, exact: bool) -> Path:
+    """Write explain.html: predictions with the pictures that `predict_bags` drew.
+
+    Parameters
+    ----------
+    predictions : sequence of dict
+        With the keys evidence and evidence_table; see :func:`medvlad.predict.predict_bags`.
+    folder : Path
+        Folder of the pictures.
+    exact : bool
+        Whether the evidence adds up to the score.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError
+        If the page cannot be written.
+    """
+    page = Page("Predictions and the evidence of their tiles", f"{len(predictions)} predictions.")
+    page.paragraph(
+        "Each square is a tile at its place in the slide. Red speaks for the label, blue speaks against it, "
+        "grey does neither. All pictures share one colour scale, whose values stand at the colour bar. The "
+        "map shows where the score comes from. It does not show what a pathologist would look at. Scores are "
+        "decision values, not probabilities."
+    )
+    page.paragraph(
+        "The evidence of all tiles and a constant add up to the score."
+        if exact
+        else "The evidence is a first-order approximation, because a signed power cannot be split over tiles."
+    )
+    for one in predictions:
+        scores = ", ".join(f"{name} {value:+.2f}" for name, value in one["scores"].items())
+        more = f", {len(one['files'])} files side by side" if "files" in one else ""
+        constant = f" constant {one['evidence_constant']:+.2f};" if exact else ""
+        caption = (
+            f"{one['image']}: {one['label']} ({scores}{more});{constant} tiles in {one['evidence_table']}"
+        )
+        with Image.open(folder / one["evidence"]) as picture:
+            page.pictures([(picture.convert("RGB"), caption)], "column")
+    return page.write(folder / "explain.html")
