@@ -46,4 +46,6 @@ def as_bags(images: Any) -> Descriptors | DescriptorBlocks | None:
 def _is_bag(image: Any) -> bool:
     if isinstance(image, np.ndarray):
         return image.ndim == 2 and image.dtype.kind == "f"
+    if isinstance(image, tuple):  # several files that form one bag
+        return bool(image) and all(_is_bag(one) for one in image)
     return isinstance(image, str | os.PathLike) and is_bag_file(image)
