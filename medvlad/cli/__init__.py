@@ -25,6 +25,7 @@ from medvlad.cli import (
     doctor,
     evaluate,
     export,
+    external,
     extract,
     fetch,
     paper,
@@ -41,7 +42,7 @@ __all__ = ["cli", "main"]
 _SECTIONS = [
     cloup.Section("Begin here", [demo.demo, doctor.doctor]),
     cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare]),
-    cloup.Section("Models", [train.train, predict.predict, show.show, export.export]),
+    cloup.Section("Models", [train.train, predict.predict, external.external, show.show, export.export]),
     cloup.Section("Descriptors on disk", [extract.extract, store.store]),
     cloup.Section("Published data sets", [fetch.fetch, paper.paper]),
 ]

@@ -11,6 +11,7 @@ If the curve still rises at its end, more images will help. If it is flat, they 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,37 @@ from medvlad.evaluation.metrics import balanced_accuracy, class_aucs
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["learning_curve", "nested_subsets"]
+__all__ = ["add_learning_curves", "learning_curve", "nested_subsets"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_SIZES = 6
 _LEAST_PATIENTS = 2  # of each class
+
+
+def add_learning_curves(
+    results: dict[str, Any],
+    descriptors: Descriptors | StoredDescriptors,
+    dataset: ImageFolder,
+    decided: Mapping[str, HeldOut],
+    *,
+    random_state: int = 0,
+) -> None:
+    """Add learning_curve to each result of an evaluation, see :func:`learning_curve`.
+
+    Parameters
+    ----------
+    results : dict
+        Attributes of :class:`medvlad.experiment.Evaluation`, as the other parameters.
+    descriptors : Descriptors or StoredDescriptors
+    dataset : ImageFolder
+    decided : mapping of str to HeldOut
+    random_state : int, default=0
+        Seed of the draws.
+    """
+    for one in results["results"]:
+        own = decided[one["encode"]]
+        one["learning_curve"] = learning_curve(descriptors, dataset, own, random_state=random_state)
 
 
 def learning_curve(

@@ -16,7 +16,7 @@ from medvlad.evaluation.class_counts import FEW_PATIENTS, units_per_class
 from medvlad.evaluation.covariate_bands import UNKNOWN_VALUE, grouped_covariate, why_left_out
 from medvlad.evaluation.metrics import scores
 
-__all__ = ["SITE", "hide_rare_groups", "subgroup_metrics"]
+__all__ = ["SITE", "anonymise_subgroups", "hide_rare_groups", "subgroup_metrics"]
 
 #: Name of the table of sites.
 SITE = "site"
@@ -85,6 +85,19 @@ def subgroup_metrics(
             for value, chosen in rows
         ]
     return {"tables": tables, "left_out": left_out}
+
+
+def anonymise_subgroups(results: dict[str, Any]) -> None:
+    """Change the subgroups of all results in place, see :func:`hide_rare_groups`.
+
+    Parameters
+    ----------
+    results : dict
+        ``results`` of :class:`medvlad.experiment.Evaluation`.
+    """
+    for one in results["results"]:
+        if "subgroups" in one:
+            hide_rare_groups(one["subgroups"])
 
 
 def hide_rare_groups(found: dict[str, Any]) -> None:

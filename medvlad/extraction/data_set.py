@@ -21,7 +21,7 @@ _IN_MEMORY = 1 << 30  # bytes; descriptors from a store are loaded into memory i
 
 
 def extract_data_set(
-    extractor: CNNDescriptors, dataset: ImageFolder, calibration: Sequence[Path]
+    extractor: CNNDescriptors, dataset: ImageFolder, calibration: Sequence[Path] | None
 ) -> tuple[Descriptors | StoredDescriptors, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
     """Extract the images of a data set.
 
@@ -29,8 +29,8 @@ def extract_data_set(
     ----------
     extractor : CNNDescriptors
     dataset : ImageFolder
-    calibration : sequence of Path
-        Images for :meth:`medvlad.CNNDescriptors.fit`.
+    calibration : sequence of Path, or None
+        Images for :meth:`medvlad.CNNDescriptors.fit`. None: it is not called, because the extractor is fitted.
 
     Returns
     -------
@@ -46,7 +46,8 @@ def extract_data_set(
     InputError
         If an image may not be skipped, or none is left.
     """
-    descriptors, report = extractor.fit(calibration).transform_with_report(dataset.paths)
+    fitted = extractor if calibration is None else extractor.fit(calibration)
+    descriptors, report = fitted.transform_with_report(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
     damaged = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.damaged]
     log_damage(report, len(dataset.paths))
