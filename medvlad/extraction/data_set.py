@@ -30,7 +30,7 @@ def extract_data_set(
     extractor : CNNDescriptors
     dataset : ImageFolder
     calibration : sequence of Path, or None
-        Images for :meth:`medvlad.CNNDescriptors.fit`. None: it is not called, because the extractor is fitted.
+        Images for :meth:`medvlad.CNNDescriptors.fit`. None: the extractor is fitted already.
 
     Returns
     -------

@@ -170,8 +170,8 @@ def _calibration_in_words(name: str, found: Mapping[str, Any]) -> str:
         return f"{key} {value:.2f}" + ("" if ends is None else f" ({ends[0]:.2f} to {ends[1]:.2f})")
 
     return (
-        f"Calibration of {name}: {shown('slope')}, 1 is perfect; {shown('intercept')}, 0 is perfect. Observed "
-        f"share {found['observed']:.3f}, mean probability {found['expected']:.3f}"
+        f"Calibration of {name}: {shown('slope')}, 1 is perfect; {shown('intercept')}, 0 is perfect. "
+        f"Observed share {found['observed']:.3f}, mean probability {found['expected']:.3f}"
     )
 
 

@@ -107,7 +107,10 @@ def _data(results: Mapping[str, Any]) -> Iterator[str]:
     if "external" in results:
         yield f"{counted}, none of them used for training ({first['protocol']})"
         return
-    yield f"{counted}; {first['n_train']:,} to train, {first['n_test']:,} to test ({first['protocol']})"
+    if "cross-validation" in first["protocol"]:
+        yield f"{counted}, each tested once ({first['protocol']}, {first['n_train']:,} to train in a fold)"
+    else:
+        yield f"{counted}; {first['n_train']:,} to train, {first['n_test']:,} to test ({first['protocol']})"
     yield "Everything is fitted on training images only."
 
 
@@ -133,7 +136,7 @@ def _number(value: float | None) -> str:
 
 def _interval(one: Mapping[str, Any], metric: str) -> str:
     ends = one[f"{metric}_ci95"]
-    return "" if ends is None else f" ({ends[0]:.3f} to {ends[1]:.3f})"
+    return "" if ends is None else f" ({ends[0]:.3f}\u00a0to\u00a0{ends[1]:.3f})"
 
 
 def _tested(dataset: ImageFolder) -> ImageFolder:
