@@ -144,7 +144,7 @@ def validate(
     decided = HeldOut(tested, decision, probability, penalties, None, [fold], PROTOCOL, watch.seconds)
     result = {
         "encode": name,
-        "scales": list(extractor.scales),
+        "scales": np.atleast_1d(extractor.scales).tolist(),
         "parameters": {step: _plain(one.get_params(deep=False)) for step, one in pipeline.steps[1:]},
     } | held_out_metrics(dataset, decided, positive=positive, random_state=random_state)
     results = {
@@ -200,7 +200,7 @@ def _training_counts(classifier: Any, class_names: list[str]) -> dict[str, int] 
 
 def _settings(extractor: CNNDescriptors, random_state: int) -> dict[str, Any]:
     """Return the settings for results.json: those of the network. The store changes no result."""
-    settings = _plain({name: one for name, one in extractor.get_params().items() if name != "store"})
+    settings = {name: _plain(one) for name, one in extractor.get_params().items() if name != "store"}
     settings["weights"] = weights_source(extractor.weights)
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
     settings["engine"] = extractor.engine_

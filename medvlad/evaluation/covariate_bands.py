@@ -57,7 +57,7 @@ def why_left_out(name: str, values: Texts, patients: NDArray[Any] | None = None)
         return "its name tells that it may identify patients"
     n_values = len(np.unique(known))
     if n_values == 1 and len(known) == len(values):
-        return f"all images have the value {known[0]!r}"
+        return f"all images have the value {str(known[0])!r}"
     if _numbers(name, known) is not None:
         return None
     n_patients = len(known) if patients is None else len(np.unique(patients[values != ""]))

@@ -53,7 +53,7 @@ def estimate_shares(probability: Floats, priors: Floats, weights: Floats | None 
         They add up to 1.
     """
     weights = np.ones(len(probability)) if weights is None else weights
-    shares = priors / priors.sum()
+    shares: Floats = priors / priors.sum()
     ratio = np.maximum(probability, 1e-12) / shares
     for _ in range(_ROUNDS):
         posterior = ratio * shares

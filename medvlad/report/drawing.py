@@ -71,7 +71,7 @@ def finished(figure: Any, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     -------
     Drawing
     """
-    return Drawing(_png(figure), _svg(figure), header, (map(_plain_number, row) for row in rows))
+    return Drawing(_png(figure), _svg(figure), header, ([_plain_number(one) for one in row] for row in rows))
 
 
 def new_axes(width: float = SIDE, height: float = SIDE) -> tuple[Any, Any]:

@@ -117,7 +117,7 @@ def model_card_text(header: Mapping[str, Any], name: str, *, results: Mapping[st
     trained = f"{card['n_images']} images" if "n_images" in card else "[how many images?]"
     lines += [
         f"An image classifier for the classes {classes}. It was trained on {trained} with medvlad: "
-        f"descriptors of {network['model']} (layer {network['layer']}, frozen), an encoding and a linear SVM.",
+        f"descriptors of {network['model']} (layer {network['layer']}, frozen), an encoding, a linear SVM.",
         "",
         "**This model is not a medical device.** It is for research.",
         "",
