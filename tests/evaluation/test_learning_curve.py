@@ -1,5 +1,7 @@
 """Learning curves: nested subsets by patient, and metrics that a larger subset improves."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def test_subsets_are_nested_whole_patients_with_every_class(pairs, seed):
     labels = np.unique(labels, return_inverse=True)[1]
     subsets = nested_subsets(labels, patients, seed)
     assert subsets[-1].tolist() == list(range(len(labels)))
-    for small, large in zip(subsets, subsets[1:], strict=False):
+    for small, large in pairwise(subsets):
         assert set(small) <= set(large)
     for subset in subsets:
         inside = set(patients[subset])

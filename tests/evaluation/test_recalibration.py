@@ -1,4 +1,4 @@
-"""Calibration slope and intercept against other software, known answers and simulation; the bins of the figure."""
+"""Calibration slope and intercept against other software, known answers and simulation; the bins."""
 
 import numpy as np
 import pytest
