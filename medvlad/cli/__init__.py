@@ -25,6 +25,7 @@ from medvlad.cli import (
     doctor,
     evaluate,
     export,
+    external,
     extract,
     fetch,
     manifest,
@@ -43,7 +44,10 @@ __all__ = ["cli", "main"]
 _SECTIONS = [
     cloup.Section("Begin here", [demo.demo, doctor.doctor]),
     cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare, manifest.manifest]),
-    cloup.Section("Models", [train.train, predict.predict, similar.similar, show.show, export.export]),
+    cloup.Section(
+        "Models",
+        [train.train, predict.predict, similar.similar, external.external, show.show, export.export],
+    ),
     cloup.Section("Descriptors on disk", [extract.extract, store.store]),
     cloup.Section("Published data sets", [fetch.fetch, paper.paper]),
 ]

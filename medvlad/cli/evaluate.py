@@ -10,6 +10,7 @@ import cloup
 from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
+from medvlad.cli.report_options import LEARNING_CURVE
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
 from medvlad.cli.table_options import DATA, GROUP_BY, table_group, table_of
 
@@ -74,6 +75,7 @@ __all__ = ["evaluate"]
         "scores form two clear groups. Needs two classes, neither of them rare, and a test "
         "part.  [default: no; with --preset best: yes if possible]",
     ),
+    LEARNING_CURVE,
 )
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @options.advanced_group()
@@ -84,6 +86,7 @@ def evaluate(
     pictures: bool | None,
     anonymise: bool,
     anonymise_key: Path | None,
+    learning_curve: bool,
     **settings: Any,
 ) -> int:
     """Train classifiers and measure their accuracy on held-out images."""
@@ -99,7 +102,16 @@ def evaluate(
         make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)
     names = pseudonyms_of(anonymise, anonymise_key, out)
     shown = names is None if pictures is None else pictures
-    status = run_evaluation(experiment, directory, encodings, out, preset, names=names, pictures=shown)
+    status = run_evaluation(
+        experiment,
+        directory,
+        encodings,
+        out,
+        preset,
+        names=names,
+        pictures=shown,
+        learning_curve=learning_curve,
+    )
     if names is not None and anonymise_key is not None:
         names.write(anonymise_key)
     return status

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
     from medvlad.experiment import Evaluation, Experiment
 
-__all__ = ["RESULT_FILES", "run_evaluation"]
+__all__ = ["RESULT_FILES", "run_evaluation", "write_evaluation"]
 
 #: What an evaluation writes into its folder.
 RESULT_FILES = ("results.json", "predictions.csv", "report.html")
@@ -34,6 +34,7 @@ def run_evaluation(
     *,
     names: Pseudonyms | None = None,
     pictures: bool = True,
+    learning_curve: bool = False,
 ) -> int:
     """Evaluate encodings of the images in a folder.
 
@@ -53,6 +54,8 @@ def run_evaluation(
         Pseudonyms of files and patients. None: the real names are written.
     pictures : bool, default=True
         Show images in the report.
+    learning_curve : bool, default=False
+        Also train on subsets of the training images.
 
     Returns
     -------
@@ -61,7 +64,9 @@ def run_evaluation(
     """
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
+    from medvlad.evaluation.learning_curve import add_learning_curves
     from medvlad.evaluation.metrics import fold_table
+    from medvlad.evaluation.subgroups import anonymise_subgroups
     from medvlad.extraction.keras_startup import start_keras
 
     if out is not None:
@@ -73,12 +78,21 @@ def run_evaluation(
         if uses_network(dataset):
             start_keras()
         evaluation = experiment.evaluate(dataset, encodings)
+        if learning_curve:
+            add_learning_curves(
+                evaluation.results,
+                evaluation.descriptors,
+                evaluation.dataset,
+                evaluation.decided,
+                random_state=experiment.seed,
+            )
     report = evaluation.results
     report["dataset"]["root"] = str(directory)
     report["settings"]["preset"] = preset
     report["warnings"] = [one.getMessage() for one in warned]
     if names is not None:
         anonymise_results(report, names)
+        anonymise_subgroups(report)
         report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
     summary = _summary if dataset.task == "classes" else targets_summary
     table, *lines = summary(report, has_test_part=dataset.splits is not None)
@@ -89,12 +103,16 @@ def run_evaluation(
     for line in lines:
         click.echo(printable(line))
     if out is not None:
-        _write(evaluation, out, names, pictures)
+        for line in write_evaluation(evaluation, out, names, pictures):
+            click.echo(line)
     list_damaged(report["damaged"])
     return list_skipped(report["skipped"])
 
 
-def _write(evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures: bool) -> None:
+def write_evaluation(
+    evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures: bool
+) -> Iterator[str]:
+    """Write the files of an evaluation, and yield a line about each step."""
     from medvlad._util.atomic_file import write_file
     from medvlad._util.validate import MissingExtraError
     from medvlad.report import several_targets
@@ -105,11 +123,12 @@ def _write(evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures
     path, table = out / "results.json", out / "predictions.csv"
     write_file(path, (json.dumps(evaluation.results, indent=2, allow_nan=False) + "\n").encode(), "results")
     write_predictions(evaluation, table, names=names)
-    click.echo(f"Results, settings, versions and times: {path}; held-out predictions: {table}")
+    yield f"Results, settings, versions and times: {path}; held-out predictions: {table}"
     try:
-        click.echo(f"Report: {write_report(evaluation, out, names=names, pictures=pictures)}")
+        page = write_report(evaluation, out, names=names, pictures=pictures)
+        yield f"Report: {page}; check-lists for a paper: {out / 'checklist.md'}"
     except MissingExtraError as error:
-        click.echo(f"No report.html was written: {error}")
+        yield f"No report.html was written: {error}"
 
 
 def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:

@@ -12,7 +12,10 @@ from medvlad.decisions.operating_point import Target
 from medvlad.evaluation.calibration import calibration_metrics
 from medvlad.evaluation.comparison import compare
 from medvlad.evaluation.cross_validation import HeldOut
+from medvlad.evaluation.decision_curve import decision_curve
 from medvlad.evaluation.metrics import scores
+from medvlad.evaluation.recalibration import recalibration
+from medvlad.evaluation.subgroups import subgroup_metrics
 from medvlad.evaluation.threshold import ASSUMPTION, find_threshold
 from medvlad.svm.decision import decision_columns
 
@@ -51,7 +54,11 @@ def held_out_metrics(
 
         - C and inner_balanced_accuracy of each fold, n_train (of the first fold), n_test, protocol, and
           seconds by stage
-        - with probabilities: calibration, see :func:`medvlad.evaluation.calibration.calibration_metrics`
+        - with probabilities: calibration, see :func:`medvlad.evaluation.calibration.calibration_metrics`, and
+          its by_class, see :func:`medvlad.evaluation.recalibration.recalibration`: only the positive class of
+          two. With two classes also decision_curve of the positive class, see
+          :func:`medvlad.evaluation.decision_curve.decision_curve`
+        - with sites or covariates: subgroups, see :func:`medvlad.evaluation.subgroups.subgroup_metrics`
         - with `adapt_threshold`: adapted, a dict with threshold (of the decision value of threshold_of, the
           second class), assumption, and the same metrics with that threshold. If none was found, threshold is
           None and reason says why
@@ -86,6 +93,10 @@ def held_out_metrics(
         }
     if decided.probability is not None:
         result["calibration"] = calibration_metrics(labels, decided.probability)
+        result |= _of_probabilities(labels, decided.probability, groups, names, result)
+    subgroups = subgroup_metrics(dataset, decided.tested, decided.decision, positive=positive)
+    if subgroups is not None:
+        result["subgroups"] = subgroups
     result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy
     result["n_test"], result["n_train"] = len(labels), len(decided.fitted[0].train)
     result["protocol"] = decided.protocol
@@ -111,6 +122,29 @@ def _per_fold(dataset: ImageFolder, decided: HeldOut, positive: str | None) -> l
         )
         del metrics["per_class"]
         found.append({"fold": str(fold), "n_test": int(own.sum())} | metrics)
+    return found
+
+
+def _of_probabilities(
+    labels: NDArray[np.int64],
+    probability: NDArray[np.float64],
+    groups: NDArray[Any] | None,
+    names: list[str],
+    result: dict[str, Any],
+) -> dict[str, Any]:
+    """Return calibration, with slope and intercept of classes, and with two classes the decision curve."""
+    positive = result.get("positive_class")
+    chosen = names if positive is None else [positive]
+    by_class = {
+        name: recalibration(labels == names.index(name), probability[:, names.index(name)], groups=groups)
+        for name in chosen
+    }
+    found: dict[str, Any] = {"calibration": result["calibration"] | {"by_class": by_class}}
+    if positive is not None:
+        k = names.index(positive)
+        found["decision_curve"] = {"class": positive} | decision_curve(
+            labels == k, probability[:, k], groups=groups
+        )
     return found
 
 

@@ -21,7 +21,11 @@ _IN_MEMORY = 1 << 30  # bytes; descriptors from a store are loaded into memory i
 
 
 def extract_data_set(
-    extractor: CNNDescriptors | None, dataset: ImageFolder, *, on_error: str = "raise"
+    extractor: CNNDescriptors | None,
+    dataset: ImageFolder,
+    *,
+    on_error: str = "raise",
+    is_fitted: bool = False,
 ) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
     """Extract the images of a data set, or open its feature files.
 
@@ -32,6 +36,8 @@ def extract_data_set(
     dataset : ImageFolder
     on_error : {"raise", "skip"}, default="raise"
         What to do with a feature file that cannot be opened. For images, the extractor says it.
+    is_fitted : bool, default=False
+        Whether the extractor is fitted already, such as that of a trained model.
 
     Returns
     -------
@@ -49,7 +55,8 @@ def extract_data_set(
     """
     if extractor is None:
         return *open_data_set(dataset, on_error=on_error), []
-    descriptors, report = extractor.fit(calibration_images(dataset)).transform_with_report(dataset.paths)
+    fitted = extractor if is_fitted else extractor.fit(calibration_images(dataset))
+    descriptors, report = fitted.transform_with_report(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
     damaged = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.damaged]
     log_damage(report, len(dataset.paths))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,17 @@ def audit_page(found: dict[str, Any], *, names: Pseudonyms | None = None, pictur
     """
     patients = patients_of_audit(found) or "patients unknown"
     n_images = plural(found["n_images"], "image")
-    page = Page(f"Audit of {Path(found['root']).name or 'images'}", f"{n_images}, {patients}.")
+    page = Page(f"Audit of {Path(found['root']).name or 'images'}")
+    kinds = Counter(one["severity"] for one in found["findings"])
+    said = ", ".join(plural(kinds[kind], kind) for kind in ("error", "warning", "note") if kinds[kind])
+    page.card(
+        [
+            ("Question", ["Which defects of the images make results too good, or worse than they need be?"]),
+            ("Data", [f"{n_images}, {patients}."]),
+            ("Answer", [f"*{said}*" if said else "Nothing was found."]),
+        ],
+        [(one["severity"], one["sentence"]) for one in found["findings"] if one["severity"] == "error"],
+    )
     page.heading("Findings")
     if not found["findings"]:
         page.paragraph("Nothing was found.", "note")

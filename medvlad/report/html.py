@@ -28,13 +28,22 @@ _CSS_DPI = 96
 _LONG_CELL = 40  # characters of a cell before its text may wrap
 
 _STYLE = """
-:root { color: #1c2430; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 68rem; margin: 0 auto; padding: 1rem 1rem 4rem; }
+:root { color: #1c2430; background: #fff; font: 16px/1.55 system-ui, sans-serif; }
+body { max-width: 60rem; margin: 0 auto; padding: 1rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d5dbe3; padding-bottom: .2rem; }
-h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
+h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; border-bottom: 1px solid #d5dbe3; padding-bottom: .2rem; }
+h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .lead { color: #4a5667; margin-top: 0; }
+.card { background: #f5f7fa; border: 1px solid #d5dbe3; border-radius: .5rem; padding: .4rem 1.2rem 1rem;
+  margin: 1.2rem 0; }
+.card dl { display: grid; grid-template-columns: 7rem 1fr; gap: .5rem 1rem; margin: .6rem 0 0; }
+.card dt { color: #4a5667; font-weight: 600; }
+.card dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
+.card dd p { margin: 0 0 .3rem; }
+.card strong { font-size: 1.25rem; font-variant-numeric: tabular-nums; }
+.card ul { margin: 0; padding: 0; list-style: none; }
+.card li { margin: 0 0 .4rem; }
 /* A shadow at the side to which more can be scrolled. */
 .scroll { overflow-x: auto; background-repeat: no-repeat;
   background-image: linear-gradient(90deg, #fff 40%, transparent), linear-gradient(270deg, #fff 40%,
@@ -43,21 +52,23 @@ p, li { max-width: 46rem; overflow-wrap: anywhere; }
   background-size: 2rem 100%, 2rem 100%, .7rem 100%, .7rem 100%;
   background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #e4e8ee; white-space: nowrap; }
+th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #e4e8ee; white-space: nowrap;
+  vertical-align: top; }
 td small { color: #4a5667; }
-td.wrap { white-space: normal; overflow-wrap: anywhere; }
+td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 14rem; }
 thead th { border-bottom: 2px solid #9aa7b8; }
 th { font-weight: 600; }
 td.number, th.number { text-align: right; }
 .values { table-layout: fixed; width: 100%; max-width: 46rem; }
 .values th { width: 13rem; vertical-align: top; white-space: normal; overflow-wrap: anywhere; }
+.values td.wrap { min-width: 0; }
 .values ul { list-style: none; margin: 0; padding: 0; }
 .values ul ul { padding-left: 1.2rem; }
 .caption { color: #4a5667; font-size: .9rem; margin-top: .2rem; }
-.pictures { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.pictures.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }
-.pictures.column, .pictures.natural { grid-template-columns: 1fr; margin-bottom: 1rem; }
+.pictures { display: grid; gap: 1.2rem; margin-bottom: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.pictures.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
+.pictures.column, .pictures.natural { grid-template-columns: 1fr; }
 figure { margin: 0; min-width: 0; }
 figure img { width: 100%; height: auto; border: 1px solid #e4e8ee; box-sizing: border-box; }
 .column figure img { width: auto; max-width: 100%; }
@@ -68,8 +79,16 @@ summary { cursor: pointer; font-weight: 600; }
 .error { border-left: .3rem solid #b3261e; padding-left: .7rem; }
 .warning { border-left: .3rem solid #b7791f; padding-left: .7rem; }
 .note { border-left: .3rem solid #9aa7b8; padding-left: .7rem; }
-@media (max-width: 30rem) { .values th { width: 8rem; } th, td { padding: .3rem .4rem; } }
-@media print { details { display: block; } }
+@media (max-width: 30rem) {
+  .values th { width: 8rem; } th, td { padding: .3rem .4rem; } .card { padding: .2rem .8rem .8rem; }
+  .card dl { grid-template-columns: 1fr; gap: .1rem; } .card dd { margin-bottom: .6rem; } }
+@media print {
+  :root { font-size: 11px; } body { max-width: none; padding: 0; }
+  h1, h2, h3, summary { break-after: avoid; } figure, tr, .card { break-inside: avoid; }
+  .scroll { overflow: visible; background: none; } th, td { white-space: normal; padding: .2rem .4rem; }
+  .pictures { grid-template-columns: 1fr 1fr; } .pictures.column { grid-template-columns: 1fr; }
+  .natural figure img { max-width: 100%; }
+  details::details-content { content-visibility: visible; display: block; } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -99,6 +118,27 @@ class Page:
         self._parts.append(
             f'<p class="{escape(kind)}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
         )
+
+    def card(
+        self, rows: Iterable[tuple[str, Sequence[str]]], remarks: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Add a summary: names with one or more lines each, then remarks.
+
+        Parameters
+        ----------
+        rows : iterable of (str, sequence of str)
+            Name and lines. What stands between two asterisks in a line is large: "accuracy *0.91*".
+        remarks : iterable of (str, str)
+            Kind ("error", "warning" or "note") and sentence, shown as a list under the name "Caveats".
+        """
+        shown = "".join(
+            f"<dt>{escape(name)}</dt><dd>{''.join(f'<p>{_large(line)}</p>' for line in lines)}</dd>\n"
+            for name, lines in rows
+        )
+        items = "".join(f'<li class="{escape(kind)}">{escape(text)}</li>\n' for kind, text in remarks)
+        if items:
+            shown += f"<dt>Caveats</dt><dd><ul>{items}</ul></dd>"
+        self._parts.append(f'<section class="card"><dl>{shown}</dl></section>')
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
         """Add a table.
@@ -165,6 +205,13 @@ class Page:
             f'<table class="values"><tbody>{rows}</tbody></table></details>'
         )
 
+    def folded_table(
+        self, summary: str, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = ""
+    ) -> None:
+        """Add a table, see :meth:`table`, that the reader can unfold."""
+        self.table(header, rows, caption)
+        self._parts[-1] = f"<details><summary>{escape(summary)}</summary>{self._parts[-1]}</details>"
+
     def html(self) -> str:
         """Return the text of the page."""
         body = "\n".join(self._parts)
@@ -187,6 +234,16 @@ class Page:
         """
         write_file(path, self.html().encode("utf-8", "backslashreplace"), "page")
         return Path(path)
+
+
+def _large(line: str) -> str:
+    """Return a line as HTML, with what stands between two asterisks in large type."""
+    parts = line.split("*")
+    if len(parts) % 2 == 0:  # an asterisk of a name
+        return escape(line)
+    return "".join(
+        f"<strong>{escape(part)}</strong>" if k % 2 else escape(part) for k, part in enumerate(parts)
+    )
 
 
 def _cell(value: Any) -> tuple[str, bool]:

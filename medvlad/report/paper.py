@@ -55,6 +55,7 @@ PAPER: dict[str, dict[tuple[str, int | None], float]] = {
         ("vlad256", None): 0.88,
     },
 }
+_NEAR = 0.02  # difference of accuracies
 _VLADS = ("vlad64", "vlad256")
 _NAMES = {"mini-mit": "Mini MIT", "chest-xray": "Chest X-ray", "kvasir-v2": "Kvasir v2"}
 
@@ -182,22 +183,44 @@ def paper_text(found: Mapping[str, Any]) -> str:
 def paper_page(found: Mapping[str, Any]) -> Page:
     """Return both tables of :func:`paper_tables`, and all settings, as a page."""
     settings = found["runs"][0]["settings"]
-    page = Page(
-        "The paper's tables",
-        "Farhat & Sicre, CNNs for medical image transfer learning + VLAD aggregation, with "
-        f"{settings['model']} (the paper: VGG19) cut at {settings['layer']}.",
-    )
+    page = Page("The paper's tables")
+    remarks = []
     if settings["model"] != "vgg19":
-        page.paragraph(
-            f"These accuracies are those of {settings['model']}. The paper uses VGG19, so they differ.",
-            "warning",
+        remarks.append(
+            (
+                "warning",
+                f"These accuracies are those of {settings['model']}. The paper uses VGG19, so they differ.",
+            )
         )
     if any(cell["stands_in"] for cell in found["cells"]):
-        page.paragraph(
-            "A data set 'for' one of the paper is a stand-in. It has other images, so its accuracies cannot "
-            "be compared with those of the paper.",
-            "warning",
+        remarks.append(
+            (
+                "warning",
+                "A data set 'for' one of the paper is a stand-in. It has other images, so its accuracies "
+                "cannot be compared with those of the paper.",
+            )
         )
+    compared = [cell for cell in found["cells"] if cell["paper"] is not None and not cell["stands_in"]]
+    near = sum(abs(cell["accuracy"] - cell["paper"]) <= _NEAR for cell in compared)
+    answer = (
+        f"*{near} of {len(compared)}* accuracies are within {_NEAR} of the paper's."
+        if compared
+        else "No cell is of a data set of the paper."
+    )
+    page.card(
+        [
+            ("Question", ["Do the accuracies of Farhat & Sicre come out again?"]),
+            (
+                "Data",
+                [
+                    f"{', '.join(dict.fromkeys(cell['data'] for cell in found['cells']))}; "
+                    f"{settings['model']} (the paper: VGG19) cut at {settings['layer']}."
+                ],
+            ),
+            ("Answer", [answer]),
+        ],
+        remarks,
+    )
     for vlad, title in _TITLES.items():
         page.heading(title)
         scales = sorted({tuple(c["scales"]) for c in found["cells"] if c["encode"].startswith("vlad")})

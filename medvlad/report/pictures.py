@@ -131,8 +131,10 @@ def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Ima
     extractor = evaluation.extractor
     if extractor is None or vlad is None or set(extractor.grids_) == {(1, 1)}:
         return None
-    chosen = np.linspace(0, len(fold.train) - 1, min(len(fold.train), _LOOKED_AT)).astype(np.intp)
-    images = fold.train[np.unique(chosen)]
+    # Of a model from a file, the training images are not there.
+    pool, kind = (fold.train, "training images") if len(fold.train) else (fold.test, "images")
+    chosen = np.linspace(0, len(pool) - 1, min(len(pool), _LOOKED_AT)).astype(np.intp)
+    images = pool[np.unique(chosen)]
     descriptors = _in_memory(evaluation, images.tolist())
     for _, step in steps:
         if isinstance(step, DescriptorProjection):
@@ -158,7 +160,7 @@ def cluster_patches(evaluation: Evaluation, fold: FittedFold) -> tuple[Image.Ima
             path = evaluation.dataset.paths[int(images[image])]
             pixels = load_image(path, on_damage="ignore")
             drawn.paste(_patch(pixels, place, extractor), (_MARGIN + column * pitch, line * pitch))
-    caption = f"Number of each cluster and its share of the descriptors of {len(images)} training images"
+    caption = f"Number of each cluster and its share of the descriptors of {len(images)} {kind}"
     return drawn, caption
 
 

@@ -1,7 +1,4 @@
-"""Figures of an evaluation as PNG: confusion matrix, ROC, precision and recall, calibration, decision values.
-
-matplotlib (extra ``report``) draws them without its global state. The colours are those of Okabe & Ito, which
-most people with a colour vision deficiency can tell apart. Legends are below the axes, so they hide no data.
+"""Figures of an evaluation: confusion matrix, ROC, precision and recall, confidence, decision values.
 
 Figures stay readable with many classes: names are shortened, a confusion matrix grows with the number of
 classes, and curves of more than eight classes are drawn in grey except for the eight worst classes.
@@ -9,7 +6,6 @@ classes, and curves of more than eight classes are drawn in grey except for the 
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from medvlad._util.validate import import_extra
+from medvlad.report.drawing import COLOURS, SIDE, Drawing, finished, new_axes, plain, unit_axes, with_legend
 
 __all__ = [
     "MANY_CLASSES",
@@ -34,17 +30,11 @@ __all__ = [
 MANY_CLASSES = 8
 """With more classes a confusion matrix needs the whole width, and some curves are grey."""
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666", "#000000")
 _GREY = "0.8"
-_SIDE = 4.2  # inches
-_DPI = 130
 _CELL = 0.36  # inches; a cell of a confusion matrix
 _SMALL_CELL = 0.26  # with many classes
 _CHARACTER = 0.08  # inches; width of a character of a label
 _NAME_LENGTH = 20  # characters of a class name in a figure
-_LEGEND_FONT = 10
-_LEGEND_LINE = 0.205  # inches
-_WIDE_NAME = 13  # characters; a legend with longer names has one column
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -74,7 +64,7 @@ def short_names(names: Sequence[str], length: int = _NAME_LENGTH) -> list[str]:
     return short
 
 
-def confusion(table: Sequence[Sequence[int]], class_names: Sequence[str]) -> bytes:
+def confusion(table: Sequence[Sequence[int]], class_names: Sequence[str]) -> Drawing:
     """Draw a confusion matrix.
 
     Rows are the truth. The colour is the share of a row. With more than eight classes, zeros are left out.
@@ -86,10 +76,10 @@ def confusion(table: Sequence[Sequence[int]], class_names: Sequence[str]) -> byt
 
     Returns
     -------
-    bytes
-        PNG.
+    Drawing
     """
-    return _png(confusion_figure(table, class_names))
+    rows = [[name, *row] for name, row in zip(class_names, np.asarray(table).tolist(), strict=True)]
+    return finished(confusion_figure(table, class_names), ["truth", *class_names], rows)
 
 
 def confusion_figure(table: Sequence[Sequence[int]], class_names: Sequence[str]) -> Any:
@@ -97,13 +87,13 @@ def confusion_figure(table: Sequence[Sequence[int]], class_names: Sequence[str])
     counts = np.asarray(table)
     n = len(class_names)
     many = n > MANY_CLASSES
-    names = [_text(name) for name in short_names(class_names)]
+    names = [plain(name) for name in short_names(class_names)]
     if many:
         label = _CHARACTER * max(map(len, names))
-        figure, axes = _axes(0.5 + label + _SMALL_CELL * n, 0.5 + 2 * label + _SMALL_CELL * n)
+        figure, axes = new_axes(0.5 + label + _SMALL_CELL * n, 0.5 + 2 * label + _SMALL_CELL * n)
     else:
-        side = max(_SIDE, 1.7 + _CELL * n)
-        figure, axes = _axes(side, side)
+        side = max(SIDE, 1.7 + _CELL * n)
+        figure, axes = new_axes(side, side)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     digits = len(str(counts.max())) if counts.size else 1
@@ -134,7 +124,7 @@ def roc(
     decision: NDArray[np.float64],
     class_names: Sequence[str],
     positive: int | None = None,
-) -> bytes:
+) -> Drawing:
     """Draw receiver operating characteristics.
 
     Two classes have one curve, that of the positive class. More classes have one curve each, of the class
@@ -150,24 +140,23 @@ def roc(
 
     Returns
     -------
-    bytes
-        PNG.
+    Drawing
     """
-    figure, axes = _axes(_SIDE, _SIDE)
+    figure, axes = new_axes(SIDE, SIDE)
 
     def curve(own: NDArray[np.bool_], values: NDArray[np.float64]) -> Curve:
         false, true, _ = roc_curve(own, values)
         return false, true
 
     classes = _drawn_classes(class_names, positive)
-    _curves(axes, labels, decision, class_names, classes, curve, roc_auc_score)
+    rows = _curves(axes, labels, decision, class_names, classes, curve, roc_auc_score)
     if len(classes) == 1 and 0 < (own := labels == classes[0]).sum() < len(labels):
         decided = decision.argmax(axis=1) == classes[0]
         false, true = decided[~own].mean(), decided[own].mean()
-        axes.plot(false, true, "o", color=_COLOURS[0], label="as decided")
+        axes.plot(false, true, "o", color=COLOURS[0], label="as decided")
     axes.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0)
-    _unit_axes(axes, "1 - specificity", "sensitivity")
-    return _png(_with_legend(figure, axes))
+    unit_axes(axes, "1 - specificity", "sensitivity")
+    return finished(with_legend(figure, axes), ["class", "1 - specificity", "sensitivity"], rows)
 
 
 def precision_recall(
@@ -175,27 +164,27 @@ def precision_recall(
     decision: NDArray[np.float64],
     class_names: Sequence[str],
     positive: int | None = None,
-) -> bytes:
+) -> Drawing:
     """Draw precision over recall.
 
     Parameters, curves and return value are those of :func:`roc`. With more than eight classes, the eight with
     the lowest average precision have a colour.
     """
-    figure, axes = _axes(_SIDE, _SIDE)
+    figure, axes = new_axes(SIDE, SIDE)
 
     def curve(own: NDArray[np.bool_], values: NDArray[np.float64]) -> Curve:
         precision, recall, _ = precision_recall_curve(own, values)
         return recall, precision
 
     classes = _drawn_classes(class_names, positive)
-    _curves(
+    rows = _curves(
         axes, labels, decision, class_names, classes, curve, average_precision_score, drawstyle="steps-post"
     )
-    _unit_axes(axes, "recall (sensitivity)", "precision")
-    return _png(_with_legend(figure, axes))
+    unit_axes(axes, "recall (sensitivity)", "precision")
+    return finished(with_legend(figure, axes), ["class", "recall", "precision"], rows)
 
 
-def reliability(bins: Sequence[Mapping[str, Any]]) -> bytes:
+def reliability(bins: Sequence[Mapping[str, Any]]) -> Drawing:
     """Draw the share of right decisions over their confidence.
 
     Parameters
@@ -205,17 +194,17 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> bytes:
 
     Returns
     -------
-    bytes
-        PNG.
+    Drawing
     """
-    figure, axes = _axes(_SIDE, _SIDE)
+    figure, axes = new_axes(SIDE, SIDE)
     confidence, right = [b["confidence"] for b in bins], [b["right"] for b in bins]
     axes.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0, label="perfect calibration")
-    axes.plot(confidence, right, "o-", color=_COLOURS[0], label="bins of equal size")
-    _unit_axes(axes, "confidence", "share of right decisions")
+    axes.plot(confidence, right, "o-", color=COLOURS[0], label="bins of equal size")
+    unit_axes(axes, "confidence", "share of right decisions")
     lowest = min(*confidence, *right)
     axes.set(xlim=(max(0, lowest - 0.05), 1.01), ylim=(max(0, lowest - 0.05), 1.01))
-    return _png(_with_legend(figure, axes))
+    rows = [[b["confidence"], b["right"], b["n"]] for b in bins]
+    return finished(with_legend(figure, axes), ["confidence", "share of right decisions", "images"], rows)
 
 
 def decision_values(
@@ -224,7 +213,7 @@ def decision_values(
     class_names: Sequence[str],
     thresholds: Mapping[str, float],
     positive: int = 1,
-) -> bytes:
+) -> Drawing:
     """Draw histograms of a two-class decision value by true class, with thresholds.
 
     Parameters
@@ -240,19 +229,21 @@ def decision_values(
 
     Returns
     -------
-    bytes
-        PNG.
+    Drawing
     """
-    figure, axes = _axes(_SIDE, _SIDE)
+    figure, axes = new_axes(SIDE, SIDE)
     edges = np.histogram_bin_edges(values, bins=30)
     names = short_names(class_names)
+    rows: list[list[Any]] = []
     for k, name in enumerate(names):
-        axes.hist(values[labels == k], edges, color=_COLOURS[k], alpha=0.6, label=_text(name))
+        counts, *_ = axes.hist(values[labels == k], edges, color=COLOURS[k], alpha=0.6, label=plain(name))
+        rows += [[class_names[k], *bar] for bar in zip(edges[:-1], edges[1:], map(int, counts), strict=True)]
     for (name, at), style in zip(thresholds.items(), ("-", "--", ":"), strict=False):
         axes.axvline(at, color="black", linestyle=style, linewidth=1.2, label=f"{name} {at:.2f}")
-    axes.set_xlabel(f"decision value of {_text(names[positive])}")
+    axes.set_xlabel(f"decision value of {plain(names[positive])}")
     axes.set_ylabel("images")
-    return _png(_with_legend(figure, axes))
+    rows += [[f"threshold: {name}", at, at, None] for name, at in thresholds.items()]
+    return finished(with_legend(figure, axes), ["class", "from", "to", "images"], rows)
 
 
 def _drawn_classes(class_names: Sequence[str], positive: int | None) -> Sequence[int]:
@@ -271,60 +262,27 @@ def _curves(
     curve: Callable[[NDArray[np.bool_], NDArray[np.float64]], Curve],
     score: Callable[[NDArray[np.bool_], NDArray[np.float64]], float],
     **style: Any,
-) -> None:
-    """Draw one curve for each class that has images and is not the only one. Grey marks the better ones."""
+) -> list[list[Any]]:
+    """Draw one curve for each class that has images and is not the only one. Grey marks the better ones.
+
+    Return the points of all curves: class, x and y.
+    """
     drawn = [k for k in classes if 0 < (labels == k).sum() < len(labels)]
     coloured = drawn
     if len(drawn) > MANY_CLASSES:
         coloured = sorted(drawn, key=lambda k: score(labels == k, decision[:, k]))[:MANY_CLASSES]
     names = short_names(class_names)
     others = [k for k in drawn if k not in coloured]
+    points = {k: curve(labels == k, decision[:, k]) for k in drawn}
     for k in others:
         axes.plot(
-            *curve(labels == k, decision[:, k]),
+            *points[k],
             color=_GREY,
             linewidth=0.8,
             zorder=1,
             label=f"{len(others)} other classes" if k == others[0] else None,
             **style,
         )
-    for k, colour in zip(coloured, _COLOURS, strict=False):
-        axes.plot(*curve(labels == k, decision[:, k]), color=colour, label=_text(names[k]), **style)
-
-
-def _axes(width: float, height: float) -> tuple[Any, Any]:
-    figure = import_extra("matplotlib.figure", "report", "figures").Figure(
-        (width, height), layout="constrained"
-    )
-    return figure, figure.add_subplot()
-
-
-def _unit_axes(axes: Any, x: str, y: str) -> None:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=x, ylabel=y)
-    axes.grid(color="0.92")
-
-
-def _with_legend(figure: Any, axes: Any) -> Any:
-    """Put a legend below the axes. The figure grows by its height, so the axes keep their size."""
-    handles, names = axes.get_legend_handles_labels()
-    if not handles:
-        return figure
-    columns = 1 if max(map(len, names)) > _WIDE_NAME else 2
-    columns = min(columns, len(names))
-    width, height = figure.get_size_inches()
-    figure.set_size_inches(width, height + _LEGEND_LINE * -(-len(names) // columns))
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=_LEGEND_FONT
-    )
-    return figure
-
-
-def _text(name: str) -> str:
-    """Return a name that matplotlib shows as it is: no mathematics, and not left out of a legend."""
-    return name.replace("$", r"\$") if not name.startswith("_") else f" {name}".replace("$", r"\$")
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
+    for k, colour in zip(coloured, COLOURS, strict=False):
+        axes.plot(*points[k], color=colour, label=plain(names[k]), **style)
+    return [[class_names[k], x, y] for k in drawn for x, y in zip(*points[k], strict=True)]

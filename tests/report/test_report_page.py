@@ -11,7 +11,8 @@ from support.evaluations import SETTINGS, make_evaluation
 from medvlad import VLAD, GlobalPool
 from medvlad.backends import get_backend
 from medvlad.report import plots
-from medvlad.report.evaluation import _missing_intervals, explain_page, write_report
+from medvlad.report.evaluation import explain_page, write_report
+from medvlad.report.sections import missing_intervals
 from medvlad.report.settings import penalties_in_words, shown_settings
 
 LONG = [f"ulcerative-colitis-grade-{i}-of-the-colon" for i in range(12)]
@@ -121,7 +122,7 @@ def test_figures_and_captions_speak_of_the_positive_class(tmp_path, monkeypatch,
 def test_a_page_tells_why_an_interval_is_missing():
     """All images of a class are of one patient."""
     result = {"encode": "avg", "ci95_missing": {"auc_ci95": "it needs two patients of each class"}}
-    assert list(_missing_intervals([result])) == [
+    assert list(missing_intervals([result])) == [
         "avg has no interval of the auc: it needs two patients of each class."
     ]
 

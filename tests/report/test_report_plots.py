@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="needs the extra report")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import roc_auc_score
 
-from medvlad.report import plots
+from medvlad.report import drawing, plots
 
 EVIL = "<script>alert(1)</script>\"' onload=x & $a_b$"
 LONG = [f"ulcerative-colitis-grade-{i}-of-the-colon" if i % 3 else f"class {i}" for i in range(50)]
@@ -22,8 +22,8 @@ BINS = [{"confidence": 0.6, "right": 0.5, "n": 25}, {"confidence": 0.9, "right":
 def figures(monkeypatch):
     """Figures in the order in which they become PNG."""
     kept = []
-    png = plots._png
-    monkeypatch.setattr(plots, "_png", lambda figure: kept.append(figure) or png(figure))
+    png = drawing._png
+    monkeypatch.setattr(drawing, "_png", lambda figure: kept.append(figure) or png(figure))
     return kept
 
 

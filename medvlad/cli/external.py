@@ -1,0 +1,144 @@
+"""The command external."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from medvlad._util.text_table import printable
+from medvlad.cli import options
+from medvlad.cli.console import Command, collected_warnings, list_damaged, list_skipped
+from medvlad.cli.dataset import load_dataset
+from medvlad.cli.evaluation_run import RESULT_FILES, write_evaluation
+from medvlad.cli.settings import check_store, on_error_of, pseudonyms_of
+from medvlad.cli.table_options import DATA, table_group, table_of
+
+__all__ = ["external"]
+
+
+@cloup.command(
+    cls=Command,
+    examples=[
+        "medvlad external xray.model other_hospital",
+        "medvlad external xray.model other_hospital --out external",
+    ],
+)
+@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@DATA
+@cloup.option_group(
+    "Most used",
+    cloup.option("--out", type=options.PATH, metavar="FOLDER", help="Folder for results and an HTML report."),
+    cloup.option("--positive", metavar="CLASS", help="Positive class of two.  [default: the last]"),
+    options.WEIGHTS_OF_MODEL,
+    options.PATIENT,
+    options.STORE,
+    options.ON_ERROR,
+    options.ON_DAMAGE,
+    options.JSON,
+)
+@cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS)
+@table_group()
+@cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
+@cloup.option_group("Advanced", options.SEED)
+def external(
+    model: Path,
+    directory: Path,
+    out: Path | None,
+    positive: str | None,
+    weights: str | None,
+    group_pattern: str | None,
+    store: str | None,
+    on_error: str,
+    on_damage: str,
+    as_json: bool,
+    layout: str,
+    unknown_patients: str,
+    overwrite: bool,
+    pictures: bool | None,
+    anonymise: bool,
+    anonymise_key: Path | None,
+    seed: int,
+    **columns: Any,
+) -> int:
+    """Test a trained model on labelled images from elsewhere.
+
+    All images are used. Nothing is fitted.
+    """
+    from medvlad._util.validate import check_output_file, make_output_folder
+    from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
+    from medvlad.evaluation.subgroups import anonymise_subgroups
+    from medvlad.experiment import Experiment
+    from medvlad.external import check_classes, validate
+    from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.weights import check_weights
+    from medvlad.models.model_file import check_readable, load_model, model_card
+
+    check_readable(model, of_images=True)
+    if weights is not None:
+        check_weights(weights)
+    check_store(store, directory)
+    if out is not None:
+        keeps = not (overwrite or anonymise or anonymise_key)
+        make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)
+        check_output_file(out / "results.json", "results")
+    names = pseudonyms_of(anonymise, anonymise_key, out)
+    experiment = Experiment(
+        layout=layout,
+        group_pattern=group_pattern,
+        unknown_patients=unknown_patients,
+        positive=positive,
+        seed=seed,
+        table=table_of(columns),
+    )
+    header = model_card(model)
+    with collected_warnings() as warned:
+        dataset = load_dataset(experiment, directory, anonymise=names is not None)
+        check_classes(dataset, [str(name) for name in header["classes"]])
+        start_keras()
+        evaluation = validate(
+            load_model(model, weights=weights),
+            dataset,
+            name=str(header["card"].get("encode", "model")),
+            positive=positive,
+            on_error=on_error_of(on_error),
+            on_damage=on_error_of(on_damage),
+            store=store,
+            random_state=seed,
+        )
+    results = evaluation.results
+    results["dataset"]["root"] = str(directory)
+    results["external"]["model"] = model.name
+    results["warnings"] = [one.getMessage() for one in warned]
+    if names is not None:
+        anonymise_results(results, names)
+        anonymise_subgroups(results)
+        results["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
+        if anonymise_key is not None:
+            names.write(anonymise_key)
+    if as_json:
+        click.echo(json.dumps(results, indent=2, allow_nan=False))
+    else:
+        _print(results)
+    if out is not None:
+        shown = names is None if pictures is None else pictures
+        for line in write_evaluation(evaluation, out, names, shown):
+            if not as_json:
+                click.echo(line)
+    list_damaged(results["damaged"])
+    return list_skipped(results["skipped"])
+
+
+def _print(results: dict[str, Any]) -> None:
+    """Print the metrics, and the shares of the classes."""
+    from medvlad._util.text_table import text_table
+    from medvlad.report.external import external_lines, share_rows
+
+    for line in external_lines(results):
+        click.echo(printable(line))
+    header, rows = share_rows(results)
+    if rows:
+        click.echo("\n" + text_table(header, rows))

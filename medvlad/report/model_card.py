@@ -1,0 +1,280 @@
+"""A model card for Hugging Face: README.md with metadata, beside a copy of the model file.
+
+The card is made of what the model file says about itself and, if given, of the results of an evaluation. What
+neither can know stands there as a question in brackets, for the author to answer. The metadata is YAML, as
+the Hub reads it. It is written as JSON values, which are YAML too, so no YAML package is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medvlad._util.atomic_file import write_file
+from medvlad._util.validate import InputError
+from medvlad.report.checklist import filled_checklist
+
+__all__ = ["CARD_FILE", "model_card_text", "read_results", "write_model_card"]
+
+#: Name of the card, which the Hub shows.
+CARD_FILE = "README.md"
+
+_LONGEST = 200  # characters of a note of the model file that the card shows
+_METRICS = (
+    ("accuracy", "accuracy", "accuracy"),
+    ("balanced_accuracy", "balanced_accuracy", "balanced accuracy"),
+    ("auc", "roc_auc", "AUC"),
+    ("sensitivity", "recall", "sensitivity"),
+    ("specificity", "specificity", "specificity"),
+)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read results.json from a folder of 'medvlad evaluate --out' or 'medvlad external --out'.
+
+    Raises
+    ------
+    InputError
+        If the folder has no such file, or it holds something else.
+    """
+    path = folder / "results.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        _ = found["results"][0]["balanced_accuracy"], found["settings"]["model"]
+    except OSError as error:
+        raise InputError(
+            f"there is no file {path} that can be read: give a folder of 'medvlad evaluate --out'"
+        ) from error
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise InputError(
+            f"{path} does not hold results of an evaluation: give a folder of 'medvlad evaluate --out'"
+        ) from error
+    return dict(found)
+
+
+def write_model_card(
+    header: Mapping[str, Any], model: Path, folder: Path, *, results: Mapping[str, Any] | None = None
+) -> Path:
+    """Write README.md and a copy of the model file into a folder.
+
+    Parameters
+    ----------
+    header : mapping
+        What :func:`medvlad.models.model_file.model_card` returned.
+    model : Path
+        The model file.
+    folder : Path
+        An existing folder.
+    results : mapping or None, default=None
+        What :func:`read_results` returned. None: the card has no metrics.
+
+    Returns
+    -------
+    Path
+        The card.
+
+    Raises
+    ------
+    InputError
+        If the results are those of another network or of other classes, or a file cannot be written.
+    """
+    text = model_card_text(header, model.name, results=results)
+    if model.resolve() != (folder / model.name).resolve():
+        write_file(folder / model.name, model.read_bytes(), "model")
+    write_file(folder / CARD_FILE, text.encode("utf-8", "backslashreplace"), "model card")
+    return folder / CARD_FILE
+
+
+def model_card_text(header: Mapping[str, Any], name: str, *, results: Mapping[str, Any] | None = None) -> str:
+    """Return the text of a model card.
+
+    Parameters
+    ----------
+    header : mapping
+        What :func:`medvlad.models.model_file.model_card` returned.
+    name : str
+        Name of the model file.
+    results : mapping or None, default=None
+        What :func:`read_results` returned. None: the card has no metrics.
+
+    Returns
+    -------
+    str
+        Markdown that begins with YAML metadata.
+
+    Raises
+    ------
+    InputError
+        If the results are those of another network or of other classes.
+    """
+    one = None if results is None else _matching(header, results)
+    lines = ["---", *_metadata(header, name, results, one), "---", "", f"# {Path(name).stem}", ""]
+    classes = ", ".join(map(str, header["classes"]))
+    network = header["features"] or {"model": "descriptors", "layer": "none"}
+    card = header["card"]
+    trained = f"{card['n_images']} images" if "n_images" in card else "[how many images?]"
+    lines += [
+        f"An image classifier for the classes {classes}. It was trained on {trained} with medvlad: "
+        f"descriptors of {network['model']} (layer {network['layer']}, frozen), an encoding, a linear SVM.",
+        "",
+        "**This model is not a medical device.** It is for research.",
+        "",
+        "## Use",
+        "",
+        "```",
+        "pip install 'medvlad[tensorflow]'",
+        f"medvlad predict {name} IMAGE",
+        "```",
+        "",
+        "```python",
+        "import medvlad as mv",
+        "",
+        f'model = mv.load_model("{name}")',
+        'print(model.predict(["image.png"]))',
+        "```",
+        "",
+        "The file is in the safetensors format: numbers and text. Opening it runs no code. It does not hold "
+        "the network's weights; medvlad checks that they are those of the training.",
+        "",
+        "## Intended use",
+        "",
+        "[For which images, patients and purpose? For which not?]",
+        "",
+        "## Training data",
+        "",
+        f"{trained[0].upper()}{trained[1:]}"
+        + (f", from {card['images']}." if card.get("images") else ".")
+        + " [Where are they from? Which licence and consent?]",
+        "",
+        "## Performance",
+        "",
+        *_performance(results, one),
+        "",
+        "## Limitations",
+        "",
+        "Metrics hold for images like the test images. Test the model on your own images before use: "
+        f"`medvlad external {name} FOLDER`. [What else is known?]",
+        "",
+        "## Technical details",
+        "",
+        "| Part | Value |",
+        "|---|---|",
+        *(f"| {_cell(part)} | {_cell(value)} |" for part, value in _details(header)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _matching(header: Mapping[str, Any], results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the result of the model's encoding. Raise InputError if the results are of something else."""
+    found, classes = results["dataset"]["class_names"], [str(one) for one in header["classes"]]
+    if found != classes:
+        raise InputError(
+            f"the results are about the classes {', '.join(found)}, and the model about "
+            f"{', '.join(classes)}: give the results of this model"
+        )
+    network, used = (header["features"] or {}).get("model"), results["settings"]["model"]
+    if network is not None and used != network:
+        raise InputError(
+            f"the results are those of the network {used}, and the model has {network}: give the results of "
+            "this model"
+        )
+    encode = header["card"].get("encode")
+    listed = {one["encode"]: one for one in results["results"]}
+    if len(listed) == 1 and "external" in results:
+        return next(iter(listed.values()))
+    if encode is not None and encode not in listed:
+        raise InputError(
+            f"the results have no encoding {encode}, which the model uses: evaluate with --encode {encode}"
+        )
+    return listed[encode] if encode is not None else next(iter(listed.values()))
+
+
+def _metadata(
+    header: Mapping[str, Any],
+    name: str,
+    results: Mapping[str, Any] | None,
+    one: Mapping[str, Any] | None,
+) -> Iterator[str]:
+    yield "library_name: medvlad"
+    yield "pipeline_tag: image-classification"
+    yield "tags:"
+    for tag in ("medvlad", "medical-imaging", "image-classification", "safetensors"):
+        yield f"- {tag}"
+    if results is None or one is None:
+        return
+    data = Path(results["dataset"].get("root") or "images").name
+    measured = [
+        {"type": kind, "value": round(one[metric], 4), "name": label}
+        for metric, kind, label in _METRICS
+        if one.get(metric) is not None
+    ]
+    index = {
+        "name": Path(name).stem,
+        "results": [
+            {
+                "task": {"type": "image-classification"},
+                "dataset": {"type": data, "name": data},
+                "metrics": measured,
+            }
+        ],
+    }
+    yield f"model-index: [{json.dumps(index)}]"
+
+
+def _performance(results: Mapping[str, Any] | None, one: Mapping[str, Any] | None) -> Iterator[str]:
+    if results is None or one is None:
+        yield "[No results were given. `medvlad show MODEL --card FOLDER --results RESULTS` adds them.]"
+        return
+    by = "over images" if one["ci95_of"] == "images" else "by patient"
+    data = Path(results["dataset"].get("root") or "images").name
+    what = "not used for training" if "external" in results else "held out"
+    yield f"On {one['n_test']} images of {data}, {what} ({one['protocol']}). Intervals are 95 %, {by}."
+    if "external" not in results:
+        yield ""
+        yield "The metrics are those of classifiers with the same settings, fitted on training images only."
+    yield ""
+    yield "| Metric | Value | 95 % interval |"
+    yield "|---|---|---|"
+    for metric, _, label in _METRICS:
+        value, ends = one.get(metric), one.get(f"{metric}_ci95")
+        if value is not None:
+            yield f"| {label} | {value:.3f} | {'-' if ends is None else f'{ends[0]:.3f} to {ends[1]:.3f}'} |"
+    if "positive_class" in one:
+        yield ""
+        yield f"Sensitivity is that of {one['positive_class']}."
+    tables = one.get("subgroups", {}).get("tables", {})
+    for name, rows in tables.items():
+        yield ""
+        yield f"| {_cell(name)} | Images | Balanced accuracy | 95 % interval |"
+        yield "|---|---|---|---|"
+        for row in rows:
+            ends = row["balanced_accuracy_ci95"]
+            interval = "-" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+            yield f"| {_cell(row['value'])} | {row['n']} | {row['balanced_accuracy']:.3f} | {interval} |"
+    predictors = {row[1]: row[3] for row in filled_checklist(results) if row[0] == "TRIPOD+AI"}
+    yield ""
+    yield f"Calibration: {predictors['12f']}"
+
+
+def _details(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for part, value in (header["features"] or {}).items():
+        shown = Path(str(value)).name if part == "weights" else value
+        yield f"network: {part}", str(shown)
+    if header["weights_fingerprint"]:
+        yield "fingerprint of the weights", str(header["weights_fingerprint"])
+    for step in header["steps"]:
+        yield f"step {step['step']}", str(step["class"])
+    for key, value in header["card"].items():
+        text = json.dumps(value) if isinstance(value, dict | list) else str(value)
+        if key != "images" and len(text) <= _LONGEST:
+            yield key.replace("_", " "), text
+    for package, version in header["versions"].items():
+        if version:
+            yield f"version of {package}", str(version)
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
