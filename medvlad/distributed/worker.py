@@ -22,7 +22,7 @@ from medvlad._util.versions import versions
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.damaged_images import damaged_key
-from medvlad.extraction.network import import_keras
+from medvlad.extraction.networks.keras_network import import_keras
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.writer import FLUSH_SECONDS
 

@@ -113,9 +113,7 @@ def _source(features: CNNDescriptors | None) -> dict[str, str]:
 def _add_network(graph: Graph, features: CNNDescriptors) -> tuple[str, Inputs]:
     """Add the network. Return the name of the descriptors (B, n, D) of all views, and the inputs."""
     features.build()
-    layers = (
-        layers_of(features.network_.keras_model) if features.model.lower() in ("vgg16", "vgg19") else None
-    )
+    layers = layers_of(features.network_.cut) if features.network_.store_name in ("vgg16", "vgg19") else None
     if layers is None:
         raise InputError(
             f"the ONNX export supports the convolutions of VGG16 and VGG19, not {features.model} cut at "

@@ -13,7 +13,7 @@ from medvlad._util.memory import OutOfMemory
 from medvlad._util.validate import MissingExtraError
 from medvlad.extraction.engines import calibrate, choose_engine, keras_engine, make_engine
 from medvlad.extraction.engines.winograd import Convolution, layers_of
-from medvlad.extraction.network import float32_arithmetic
+from medvlad.extraction.networks.keras_network import float32_arithmetic
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 

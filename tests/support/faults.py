@@ -33,7 +33,7 @@ import medvlad.extraction.cnn_descriptors
 import medvlad.extraction.keras_startup
 import medvlad.models.model_file
 from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
-from medvlad.extraction.network import FrozenNetwork
+from medvlad.extraction.networks import FrozenNetwork
 from medvlad.extraction.weights import weights_source
 from medvlad.images.read import load_image
 from medvlad.models.model_file import load_model
