@@ -27,6 +27,7 @@ from medvlad.cli import (
     export,
     extract,
     fetch,
+    layers,
     paper,
     predict,
     show,
@@ -42,7 +43,7 @@ _SECTIONS = [
     cloup.Section("Begin here", [demo.demo, doctor.doctor]),
     cloup.Section("Your images", [audit.audit, evaluate.evaluate, compare.compare]),
     cloup.Section("Models", [train.train, predict.predict, show.show, export.export]),
-    cloup.Section("Descriptors on disk", [extract.extract, store.store]),
+    cloup.Section("Descriptors on disk", [extract.extract, store.store, layers.layers]),
     cloup.Section("Published data sets", [fetch.fetch, paper.paper]),
 ]
 

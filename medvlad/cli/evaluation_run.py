@@ -67,7 +67,7 @@ def run_evaluation(
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         experiment.check_encodings(encodings)
-        start_keras()
+        start_keras(experiment.model)
         evaluation = experiment.evaluate(dataset, encodings)
     report = evaluation.results
     report["dataset"]["root"] = str(directory)

@@ -82,7 +82,7 @@ def extract(
         on_damage=on_error_of(on_damage),
     )
     check_parameters(features)
-    start_keras()
+    start_keras(features.model)
     features.fit(_calibration_images(directory, paths) if features.dtype == "int8" else None)
     if scheduler is None and workers is None:
         n_new = features.extract(paths)

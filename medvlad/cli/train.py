@@ -74,7 +74,7 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     experiment = Experiment(**settings_of(settings))
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
-    start_keras()
+    start_keras(experiment.model)
     pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,

@@ -85,8 +85,8 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
         return _only_engine(network, str(only), engine=engine, dtype=dtype, output=output)
     if engine in ("onnxruntime", "torch"):
         raise InputError(
-            f"engine={engine!r} runs networks of ONNX files, timm and PyTorch, and {network.name} is a network "
-            "of Keras: use engine='auto'"
+            f"engine={engine!r} runs networks of ONNX files, timm and PyTorch, and {network.name} is a "
+            "network of Keras: use engine='auto'"
         )
     if output == "gpu" and (engine not in ("auto", "keras") or dtype == "int8"):
         raise InputError(
@@ -123,8 +123,8 @@ def _only_engine(network: Any, only: str, *, engine: str, dtype: str, output: st
     ]
     if wrong:
         raise InputError(
-            f"{' and '.join(wrong)} does not work here, because {network.name} runs on {only} in float32 on the "
-            "CPU only: leave it out"
+            f"{' and '.join(wrong)} does not work here, because {network.name} runs on {only} in float32 "
+            "on the CPU only: leave it out"
         )
     return only
 

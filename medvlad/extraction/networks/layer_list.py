@@ -35,4 +35,5 @@ class Layer:
 def spatial_first(layers: Iterable[Layer]) -> list[Layer]:
     """Return layers with known shapes, in reverse order, those with several places first."""
     known = [layer for layer in layers if layer.shape is not None and len(layer.shape) in (2, 3, 4)]
-    return sorted(reversed(known), key=lambda layer: not layer.is_spatial)
+    known.reverse()
+    return sorted(known, key=lambda layer: not layer.is_spatial)

@@ -96,6 +96,7 @@ def read_model(path: Path) -> Any:
         If onnx is not installed.
     """
     onnx = import_extra("onnx", "onnx", "model='onnx:FILE'")
+    import_extra("onnx.inliner", "onnx", "model='onnx:FILE'")
     try:
         model = onnx.load_model(os.fspath(path), load_external_data=False)
     except MemoryError:
@@ -120,7 +121,7 @@ def read_model(path: Path) -> Any:
         raise InputError(
             f"the external weights of {path} cannot be read ({one_line(error)[:160]}): copy its files again"
         ) from error
-    return model
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -83,10 +83,10 @@ class OnnxCut:
         side = self.given.side
         self.input_shape = (None, side, side, 3)
         base = side or _SIDE
-        shape, smaller, what = self._shape_at(base), None, f"layer {tensor!r} of {path}"
+        shape, smaller, what = self.shape_at(base), None, f"layer {tensor!r} of {path}"
         first = _known_axes(model, tensor)
         if side is None and len(shape) == 4 and first is None and shape[1] == shape[2] == shape[3]:
-            smaller = self._shape_at(_OTHER_SIDE)
+            smaller = self.shape_at(_OTHER_SIDE)
         self.form: OutputForm = form_of(shape, what, n_prefix=n_prefix, smaller=smaller, channels_first=first)
         maps = self.form.shape(shape)
         self.output_shape = (
@@ -97,7 +97,7 @@ class OnnxCut:
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the output for an input (B, s, s, 3)."""
-        return (shape[0], *self.form.shape(self._shape_at(int(shape[1]))))
+        return (shape[0], *self.form.shape(self.shape_at(int(shape[1]))))
 
     def run(self, pixels: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]:
         """Return the maps (B, h, w, D) or vectors (B, D) of preprocessed pixels (B, s, s, 3).
@@ -139,7 +139,7 @@ class OnnxCut:
             self._sessions[n_threads] = session_of(self.graph, self._path, n_threads)
         return self._sessions[n_threads]
 
-    def _shape_at(self, side: int) -> tuple[int, ...]:
+    def shape_at(self, side: int) -> tuple[int, ...]:
         """Return the shape of the tensor for one image of this side. The graph runs once for each side."""
         if side not in self._shapes:
             zeros = np.zeros((1, side, side, 3), np.float32)

@@ -89,8 +89,18 @@ def layers_of_timm(model: str) -> list[Layer]:
     module, is_free = _create(timm, model, "random")
     side = _SIDE if is_free else int(timm.data.resolve_model_data_config(module)["input_size"][-1])
     cut = TorchCut(module, None, model, usual_side=side, n_prefix=0)
-    whole = TorchCut(module, None, model, whole=module.forward_features, usual_side=side, n_prefix=0)
-    return [Layer(FEATURES, whole._shape_at(side)), *layers_of_module(cut, side)]
+    found = layers_of_module(cut, side)
+    prefix, first = getattr(module, "num_prefix_tokens", None), _channels_first(module)
+    whole = TorchCut(
+        module,
+        None,
+        model,
+        whole=module.forward_features,
+        usual_side=side,
+        n_prefix=prefix,
+        channels_first=first,
+    )
+    return [Layer(FEATURES, whole.shape_at(side)), *found]
 
 
 def import_timm() -> Any:

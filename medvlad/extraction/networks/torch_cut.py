@@ -85,9 +85,9 @@ class TorchCut:
         self._whole = whole or module
         self._shapes: dict[int, tuple[int, ...]] = {}
         self.input_shape = (None, side, side, 3)
-        shape, smaller = self._shape_at(side or usual_side), None
+        shape, smaller = self.shape_at(side or usual_side), None
         if channels_first is None and side is None and len(shape) == 4 and len(set(shape[1:])) == 1:
-            smaller = self._shape_at(next(one for one in _OTHER_SIDES if one != usual_side))
+            smaller = self.shape_at(next(one for one in _OTHER_SIDES if one != usual_side))
         what = f"layer {layer!r} of {name}" if layer else name
         self.form: OutputForm = form_of(
             shape, what, n_prefix=n_prefix, smaller=smaller, channels_first=channels_first
@@ -101,7 +101,7 @@ class TorchCut:
 
     def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the output for an input (B, s, s, 3)."""
-        return (shape[0], *self.form.shape(self._shape_at(int(shape[1]))))
+        return (shape[0], *self.form.shape(self.shape_at(int(shape[1]))))
 
     def run(self, pixels: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]:
         """Return the maps (B, h, w, D) or vectors (B, D) of preprocessed pixels (B, s, s, 3).
@@ -154,7 +154,7 @@ class TorchCut:
             hook.remove()
         raise InputError(f"{self.name} does not use its layer {self.layer!r}: choose another")
 
-    def _shape_at(self, side: int) -> tuple[int, ...]:
+    def shape_at(self, side: int) -> tuple[int, ...]:
         """Return the shape of the output for one image of this side. The network runs once for each side."""
         if side not in self._shapes:
             zeros = np.zeros((1, side, side, 3), np.float32)
