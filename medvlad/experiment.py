@@ -41,7 +41,6 @@ from medvlad.evaluation.parts import check_parts, has_two_class_test
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
 from medvlad.extraction.parameters import check_parameters
-from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -88,7 +87,7 @@ class Experiment:
     ----------
     model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, store
         See :class:`medvlad.CNNDescriptors`.
-    on_error, on_damage, colour_profile
+    on_error, on_damage, colour_profile, preprocess, prefix_tokens, side
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
         Steps from descriptors to vectors.
@@ -119,7 +118,7 @@ class Experiment:
     """
 
     model: str = "vgg19"
-    layer: str = "block5_pool"
+    layer: str | None = None
     weights: str = "imagenet"
     scales: tuple[int, ...] = (0,)
     mirror: bool = False
@@ -144,6 +143,9 @@ class Experiment:
     folds: int = 5
     positive: str | None = None
     adapt_threshold: bool | None = False
+    preprocess: str | None = None
+    prefix_tokens: int | None = None
+    side: int | None = None
 
     def load(self, root: str | Path) -> ImageFolder:
         """Check the settings and list the images under `root`.
@@ -313,6 +315,9 @@ class Experiment:
             on_error=self.on_error,
             on_damage=self.on_damage,
             colour_profile=self.colour_profile,
+            preprocess=self.preprocess,
+            prefix_tokens=self.prefix_tokens,
+            side=self.side,
             store=self.store,
             output="host" if self.store is None else "store",
         )
@@ -408,7 +413,8 @@ def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, An
     settings["C"] = "cv" if experiment.C is None else experiment.C
     del settings["store"]  # it does not change any result
     settings["input_sides"] = list(extractor.input_sides_)
-    settings["weights"] = weights_source(experiment.weights)
+    settings |= {"layer": extractor.network_.layer, "weights": extractor.network_.source}
+    settings |= extractor.network_.input_settings()
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
     settings["engine"] = extractor.engine_
     settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
