@@ -23,7 +23,7 @@ __all__ = ["export"]
 @cloup.option(
     "--from-features",
     is_flag=True,
-    help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG and onnx: networks.",
+    help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG and onnx:FILE.",
 )
 def export(model: Path, output: Path, weights: str | None, from_features: bool) -> None:
     """Write a model as one ONNX graph from pixels to decision values.

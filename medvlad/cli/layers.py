@@ -20,9 +20,7 @@ __all__ = ["layers"]
 @cloup.argument(
     "network", metavar="NAME|FILE", help="Network: a name of keras.applications, an ONNX file, or timm:NAME."
 )
-@cloup.option(
-    "-n", "--number", type=int, metavar="N", default=20, help="Number of layers to list; 0 lists all."
-)
+@cloup.option("-n", "--number", type=int, metavar="N", default=20, help="Number of layers; 0 lists all.")
 @options.JSON
 def layers(network: str, number: int, as_json: bool) -> None:
     """List the layers at which a network can be cut, the last ones first.

@@ -25,8 +25,8 @@ OTHER_NETWORKS = (
         "--preprocess",
         type=click.Choice(["imagenet", "scale", "minus1_1", "caffe", "raw"]),
         metavar="NAME",
-        help="Preprocessing of an onnx: or timm: network: imagenet, scale (0 to 1), minus1_1 (-1 to 1), caffe or "
-        "raw.  [default: the network's own, or imagenet]",
+        help="Preprocessing of an onnx: or timm: network: imagenet, scale (0 to 1), minus1_1 (-1 to 1), "
+        "caffe or raw.  [default: the network's own, or imagenet]",
     ),
     cloup.option(
         "--prefix-tokens",

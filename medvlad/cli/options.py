@@ -1,7 +1,7 @@
 """Options that several commands share.
 
-This module imports no room of the library, because ``medvlad --help`` must be fast. Lists of choices are therefore
-repeated here. A test compares them with the library's.
+This module imports no room of the library, because ``medvlad --help`` must be fast. Lists of choices are
+therefore repeated here. A test compares them with the library's.
 """
 
 from __future__ import annotations

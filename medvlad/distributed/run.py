@@ -317,8 +317,8 @@ class _Run:
         network = self._features.network_
         if network.kind == "module":
             raise InputError(
-                f"the object {network.model} cannot be sent to workers: export it with torch.onnx.export and use "
-                "model='onnx:FILE'"
+                f"the object {network.model} cannot be sent to workers: export it with torch.onnx.export and "
+                "use model='onnx:FILE'"
             )
         if network.kind == "onnx":
             parameters["model"] = f"onnx:{_absolute(network.source)}"

@@ -33,6 +33,7 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.engines.winograd import Pooling, layers_of
 from medvlad.models.model_file import network_and_steps
 from medvlad.models.onnx_graph import Graph
+from medvlad.models.onnx_part import add_onnx_network
 from medvlad.models.onnx_steps import add_classifier, add_step, n_descriptors
 
 __all__ = ["export_onnx"]
@@ -113,7 +114,8 @@ def _source(features: CNNDescriptors | None) -> dict[str, str]:
 
 def _add_network(graph: Graph, features: CNNDescriptors) -> tuple[str, Inputs]:
     """Add the network. Return the name of the descriptors (B, n, D) of all views, and the inputs."""
-    features.build()
+    if features.build().network_.kind == "onnx":
+        return add_onnx_network(graph, features)
     layers = layers_of(features.network_.cut) if features.network_.store_name in ("vgg16", "vgg19") else None
     if layers is None:
         raise InputError(

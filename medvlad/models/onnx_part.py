@@ -83,7 +83,7 @@ def _converted(onnx: Any, model: Any, tensor: str, name: str) -> Any:
         return importlib.import_module("onnx.version_converter").convert_version(typed, _LEAST_OPSET)
     except Exception as error:  # the converter is written in C++ and raises RuntimeError
         raise InputError(
-            f"{name} has opset {opset}, which cannot be converted to {_LEAST_OPSET} ({one_line(error)[:120]}): "
+            f"{name} has opset {opset}, which cannot become {_LEAST_OPSET} ({one_line(error)[:80]}): "
             "export it again with a newer opset, or use from_features=True"
         ) from error
 

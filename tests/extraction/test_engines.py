@@ -200,7 +200,10 @@ def test_the_fastest_engine_is_chosen(network, small_weights, vgg16_file):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"engine": "tensorrt"}, "engine must be one of auto, keras, native, openvino, got 'tensorrt'"),
+        (
+            {"engine": "tensorrt"},
+            "engine must be one of auto, keras, native, openvino, onnxruntime, torch, got 'tensorrt'",
+        ),
         ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, int8, got 'float16'"),
         (
             {"engine": "native"},

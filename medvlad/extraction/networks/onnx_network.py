@@ -230,7 +230,8 @@ def session_of(graph: Any, path: Path, n_threads: int) -> Any:
 def _reason(error: BaseException) -> str:
     """Return what onnxruntime says, without its status codes and places in its code."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(error))
-    return re.sub(r"/[^ ]+\.(cc|h):\d+ ", "", text)[:200].rstrip(" .:")
+    text = re.sub(r"/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z])", "", text)  # a place and a function of its code
+    return text[:200].rstrip(" .:")
 
 
 def _find_layer(model: Any, layer: str | None, path: Path) -> str:

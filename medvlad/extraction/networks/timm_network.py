@@ -19,6 +19,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def _read(torch: Any, path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # pickle, zipfile and safetensors raise many types of errors
         reason = one_line(error)
-        if "weights_only" in reason.lower() or "unsupported global" in reason.lower():
+        if re.search("global|reduce|class", reason.rpartition("WeightsUnpickler error:")[2], re.IGNORECASE):
             raise InputError(
                 f"{path} holds more than tensors, which could run code, so it was not read: save its "
                 "state_dict, or convert it to safetensors"
