@@ -69,7 +69,7 @@ def input_sides(network: FrozenNetwork, scales: tuple[int, ...], side: int | Non
     only = network.only_side
     if scales != (0,) and (side is not None or only is not None):
         why = f"side={side}" if side is not None else f"{network.model} takes {only} x {only} pixels only"
-        raise InputError(f"{why}, so scales must be (0,), got {scales!r}: use scales=(0,)")
+        raise InputError(f"{why}, which does not fit scales={scales!r}: use scales=(0,)")
     if side is not None and only is not None and side != only:
         raise InputError(
             f"{network.model} takes {only} x {only} pixels only, got side={side}: leave side out"

@@ -123,7 +123,7 @@ def test_a_fixed_side_is_scale_0(tmp_path, pictures):
 
 def test_another_side_can_be_chosen(network):
     assert CNNDescriptors(network, side=160).build().grids_ == ((10, 10),)
-    with pytest.raises(InputError, match=r"side=160, so scales must be \(0,\)"):
+    with pytest.raises(InputError, match=r"side=160, which does not fit scales=\(0, 1\)"):
         CNNDescriptors(network, side=160, scales=(0, 1)).build()
     with pytest.raises(InputError, match="side=160 is for networks of onnx"):
         CNNDescriptors("vgg16", weights="bundled", side=160).build()
@@ -257,6 +257,23 @@ def test_keras_and_torch_are_not_imported(network, pictures):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_onnxruntime_leaves_no_record_in_the_home_folder(tmp_path, network):
+    import os
+    import subprocess
+
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import numpy as np, medvlad as mv\n"
+        f"mv.CNNDescriptors({network!r}).transform([np.zeros((9, 9, 3), np.uint8)])\n"
+    )
+    # CI has an effect of its own on onnxruntime.
+    kept = {name: text for name, text in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    places = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=kept | places)
+    assert list(home.rglob("*onnxruntime*")) == []
 
 
 # ------------------------------------------------------------------------------------- layers

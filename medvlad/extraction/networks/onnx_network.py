@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ from medvlad.extraction.networks.onnx_file import (
 from medvlad.extraction.networks.output_form import OutputForm, form_of, is_spatial
 from medvlad.extraction.networks.preprocessing import PREPROCESSING, as_preprocessing, read_configuration
 
-__all__ = ["OnnxCut", "build", "layers_of_file"]
+__all__ = ["OnnxCut", "build", "import_onnxruntime", "layers_of_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def session_of(graph: Any, path: Path, n_threads: int) -> Any:
     InputError
         If onnxruntime cannot read the graph.
     """
-    ort = import_extra("onnxruntime", "onnx", "model='onnx:FILE'")
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
@@ -225,6 +226,18 @@ def session_of(graph: Any, path: Path, n_threads: int) -> Any:
                 "update onnxruntime"
             )
         raise InputError(f"onnxruntime {ort.__version__} cannot run {path} ({reason}): {advice}") from error
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime without its telemetry.
+
+    Since version 1.29 it sends names of models and other facts to its maker, unless this variable is set
+    before the import, and keeps a record in the user's cache folder.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    ort = import_extra("onnxruntime", "onnx", "model='onnx:FILE'")
+    ort.disable_telemetry_events()  # somebody else may have imported it before
+    return ort
 
 
 def _reason(error: BaseException) -> str:
