@@ -30,7 +30,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo help test test-slow docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python \
+.PHONY: demo help test test-slow test-torch docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python \
   sanitize-kernels valgrind fuzz clean
 
 demo: $(VENV)/.demo  ## Run the demo: compare descriptors, average pooling and VLAD on bundled images (the default)
@@ -45,6 +45,12 @@ test: $(VENV)/.test  ## Run the tests except the slow ones, and print the line c
 	$(if $(COVERED),COVERAGE_FILE=$(VENV)/.coverage COVERAGE_CORE=$(COVERAGE_CORE)) MEDVLAD_REQUIRE=$(REQUIRE) \
 	  $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	  $(if $(COVERED),--cov --cov-report=xml:$(VENV)/coverage.xml --cov-fail-under=$(LEAST_COVERAGE))
+
+# In an environment of its own, so that the other tests run without torch. A CPU build of torch takes 0.8 GB. If pip
+# finds none, it takes a CUDA build of several gigabytes; PIP_EXTRA_INDEX_URL may name an index of CPU builds.
+test-torch:  ## Run the tests of networks of timm and PyTorch
+	$(MAKE) VENV=$(VENV)-torch $(VENV)-torch/.torch
+	$(VENV)-torch/bin/pytest -q $(HANGS) -m torch tests/extraction/test_torch_networks.py
 
 test-slow: $(VENV)/.test  ## Run the tests that take more than about ten seconds each
 	MEDVLAD_REQUIRE=$(REQUIRE) $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadscope -m slow
@@ -119,7 +125,7 @@ faults: $(VENV)/.test  ## Kill and interrupt commands at hundreds of random mome
 	$(BIN)/pytest $(HANGS) -q -s -m faults tests/robustness
 
 clean:  ## Remove the environment and all build results
-	rm -rf $(VENV) build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(VENV)-torch build dist medvlad-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("medvlad needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
@@ -136,11 +142,12 @@ $(VENV)/.package: $(VENV)/.python $(SOURCES)
 EXTRAS_OF_demo := tensorflow,offline,demo,report
 EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,demo,report,fetch,test
 EXTRAS_OF_fuzz := $(EXTRAS_OF_test),fuzz
+EXTRAS_OF_torch := onnx,torch,test-torch
 EXTRAS_OF_docs := docs
 EXTRAS_OF_bench := tensorflow,openvino,bench
 EXTRAS_OF_dev := dev,test
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package
+$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.torch $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package
 	$(BIN)/python -m pip install --quiet "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS_OF_$*)]"
 	touch $@
 

@@ -49,7 +49,6 @@ from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
-from medvlad.extraction.weights import weights_source
 
 __all__ = ["Evaluation", "Experiment", "calibration_images"]
 
@@ -58,17 +57,8 @@ logger = logging.getLogger(__name__)
 #: Fields that are parameters of the same name of :class:`medvlad.ImageClassifier`.
 _OF_CLASSIFIER = (
     *("model", "layer", "weights", "scales", "mirror", "resize", "batch_size", "dtype", "engine", "store"),
-    *(
-        "on_error",
-        "on_damage",
-        "colour_profile",
-        "recipe",
-        "backend",
-        "n_threads",
-        "folds",
-        "threshold",
-        "positive",
-    ),
+    *("preprocess", "prefix_tokens", "side", "on_error", "on_damage", "colour_profile", "recipe", "backend"),
+    *("n_threads", "folds", "threshold", "positive"),
 )
 
 
@@ -108,7 +98,7 @@ class Experiment:
     ----------
     model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, store
         See :class:`medvlad.CNNDescriptors`.
-    on_error, on_damage, colour_profile
+    on_error, on_damage, colour_profile, preprocess, prefix_tokens, side
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
         Steps from descriptors to vectors.
@@ -152,7 +142,7 @@ class Experiment:
     """
 
     model: str = "vgg19"
-    layer: str = "block5_pool"
+    layer: str | None = None
     weights: str = "imagenet"
     scales: tuple[int, ...] = (0,)
     mirror: bool = False
@@ -181,6 +171,9 @@ class Experiment:
     folds: int = 5
     positive: str | None = None
     adapt_threshold: bool | None = False
+    preprocess: str | None = None
+    prefix_tokens: int | None = None
+    side: int | None = None
 
     def load(self, root: str | Path) -> ImageFolder:
         """Check the settings and list the images of a folder or a table.
@@ -471,7 +464,8 @@ def _settings(
     if extractor is None:
         return settings | feature_settings(descriptors.n_features)
     settings["input_sides"] = list(extractor.input_sides_)
-    settings["weights"] = weights_source(experiment.weights)
+    settings |= {"layer": extractor.network_.layer, "weights": extractor.network_.source}
+    settings |= extractor.network_.input_settings()
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
     settings["engine"] = extractor.engine_
     settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None

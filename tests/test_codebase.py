@@ -35,7 +35,7 @@ MOVED = (
     *("model_steps", "network", "nifti", "onnx_export", "page", "paper", "paper_datasets", "pooling"),
     *("progress", "projection", "recipe", "second_order", "shard", "significance", "stored", "svm_solver"),
     *("threshold", "tiles", "vector_file", "weights", "whole_file", "winograd"),
-    *("audit.page", "backends.candidates", "cli.session"),
+    *("audit.page", "backends.candidates", "cli.session", "extraction.network"),
 )
 #: Modules that became packages of the same name.
 NOW_PACKAGES = ("datasets", "descriptors", "evaluation", "images", "store")

@@ -15,7 +15,7 @@ from PIL import Image
 
 import medvlad
 from medvlad.extraction.engines import calibrate, choose_engine, make_engine
-from medvlad.extraction.network import import_keras
+from medvlad.extraction.networks.keras_network import import_keras
 from medvlad.images.read import load_image
 from medvlad.images.resize import resize_square
 

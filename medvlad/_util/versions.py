@@ -21,6 +21,8 @@ def versions() -> dict[str, str]:
         "tensorflow",
         "jax",
         "torch",
+        "timm",
+        "onnxruntime",
         "openvino",
         "pydicom",
         "nibabel",

@@ -52,7 +52,7 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
 
     Parameters
     ----------
-    model, layer, weights : str
+    model, layer, weights, preprocess, prefix_tokens, side
         The network, see :class:`medvlad.CNNDescriptors`.
     encode : str, default="vlad64"
         Encoding: "avg", "max", "gem", "vlad64", "fisher64", or several joined by + to have them side by side.

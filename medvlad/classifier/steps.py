@@ -31,9 +31,9 @@ class ClassifierSteps(BaseEstimator):
 
     def __init__(
         self,
-        model: str = "vgg19",
+        model: Any = "vgg19",
         *,
-        layer: str = "block5_pool",
+        layer: str | None = None,
         weights: str | os.PathLike[str] = "imagenet",
         encode: str = "vlad64",
         preset: str | None = None,
@@ -48,6 +48,9 @@ class ClassifierSteps(BaseEstimator):
         store: str | os.PathLike[str] | None = None,
         mirror: bool = False,
         resize: str = "bilinear",
+        preprocess: Any = None,
+        prefix_tokens: int | None = None,
+        side: int | None = None,
         dtype: str = "float32",
         engine: str = "auto",
         batch_size: int | None = None,
@@ -75,6 +78,9 @@ class ClassifierSteps(BaseEstimator):
         self.store = store
         self.mirror = mirror
         self.resize = resize
+        self.preprocess = preprocess
+        self.prefix_tokens = prefix_tokens
+        self.side = side
         self.dtype = dtype
         self.engine = engine
         self.batch_size = batch_size

@@ -28,6 +28,7 @@ from medvlad.cli import (
     external,
     extract,
     fetch,
+    layers,
     manifest,
     paper,
     predict,
@@ -48,7 +49,7 @@ _SECTIONS = [
         "Models",
         [train.train, predict.predict, similar.similar, external.external, show.show, export.export],
     ),
-    cloup.Section("Descriptors on disk", [extract.extract, store.store]),
+    cloup.Section("Descriptors on disk", [extract.extract, store.store, layers.layers]),
     cloup.Section("Published data sets", [fetch.fetch, paper.paper]),
 ]
 

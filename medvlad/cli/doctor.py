@@ -21,7 +21,7 @@ from medvlad.cli.console import Command
 
 __all__ = ["diagnose", "doctor"]
 
-_NOT_FOR_USERS = {"cuda12", "cuda13", "test", "fuzz", "docs", "bench", "dev"}
+_NOT_FOR_USERS = {"cuda12", "cuda13", "test", "test-torch", "fuzz", "docs", "bench", "dev"}
 
 
 @cloup.command(cls=Command)

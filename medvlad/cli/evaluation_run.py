@@ -76,7 +76,7 @@ def run_evaluation(
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         experiment.check_encodings(encodings)
         if uses_network(dataset):
-            start_keras()
+            start_keras(experiment.model)
         evaluation = experiment.evaluate(dataset, encodings)
         if learning_curve:
             add_learning_curves(

@@ -23,7 +23,7 @@ __all__ = ["export"]
 @cloup.option(
     "--from-features",
     is_flag=True,
-    help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG.",
+    help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG and onnx:FILE.",
 )
 def export(model: Path, output: Path, weights: str | None, from_features: bool) -> None:
     """Write a model as one ONNX graph from pixels to decision values.
@@ -32,15 +32,17 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     """
     from medvlad._util.validate import check_output_file
     from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.networks import needs_keras
     from medvlad.extraction.weights import check_weights
-    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.models.model_file import check_readable, load_model, model_of
     from medvlad.models.onnx_export import export_onnx, is_exported
 
     check_readable(model)
     check_output_file(output, "ONNX model", may_replace=is_exported)
-    if weights is not None:
+    network = model_of(model)
+    if weights is not None and needs_keras(network):
         check_weights(weights)
-    start_keras()
+    start_keras(network)
     inputs = export_onnx(load_model(model, weights=weights), output, from_features=from_features)
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())
     click.echo(f"wrote {output}: from {shapes} to scores and label; its metadata names the classes")

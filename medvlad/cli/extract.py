@@ -98,7 +98,7 @@ def extract(
         on_damage=on_error_of(on_damage),
     )
     check_parameters(features)
-    start_keras()
+    start_keras(features.model)
     columns = {"image_root": image_root, "image_column": image_column}
     features.fit(_calibration_images(directory, paths, columns) if features.dtype == "int8" else None)
     if scheduler is None and workers is None:

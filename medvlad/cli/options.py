@@ -1,7 +1,7 @@
 """Options that several commands share.
 
-This module imports no other room, because ``medvlad --help`` must be fast. Lists of choices are therefore
-repeated here. A test compares them with the library's.
+This module imports no room of the library, because ``medvlad --help`` must be fast. Lists of choices are
+therefore repeated here. A test compares them with the library's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 import cloup
+
+from medvlad.cli.network_options import LAYER, MODEL, OTHER_NETWORKS
 
 __all__ = [
     "ANONYMISE",
@@ -172,12 +174,6 @@ ON_DAMAGE = cloup.option(
 
 # ---------------------------------------------------------------------------------------- network
 
-MODEL = cloup.option(
-    "--model", metavar="NAME", default="vgg19", help="Name of a network in keras.applications."
-)
-LAYER = cloup.option(
-    "--layer", metavar="NAME", default="block5_pool", help="Layer whose output gives the descriptors."
-)
 WEIGHTS = cloup.option(
     "--weights",
     type=TEXT_PATH,
@@ -225,10 +221,11 @@ STORE = _store_option()
 REQUIRED_STORE = _store_option(required=True)
 ENGINE = cloup.option(
     "--engine",
-    type=Choice(["auto", "keras", "native", "openvino"]),
+    type=Choice(["auto", "keras", "native", "openvino", "onnxruntime", "torch"]),
     metavar="NAME",
     default="auto",
-    help="Software that runs the network: keras, native, openvino, or auto for the fastest one here.",
+    help="Software that runs the network: auto takes the fastest of keras, native and openvino here; "
+    "onnxruntime runs onnx: networks, torch runs timm: networks.",
 )
 
 
@@ -268,6 +265,7 @@ def network_group(*first: Decorator) -> Decorator:
             help="Number type in the network: float32, bfloat16 or int8. int8 needs the extra 'openvino'.",
         ),
         ENGINE,
+        *OTHER_NETWORKS,
     )
 
 

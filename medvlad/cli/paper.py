@@ -119,7 +119,7 @@ def paper(
     names = pseudonyms_of(anonymise, None, out)
     settings["scale"] = vlad_scale
     experiment = Experiment(**settings_of(settings))
-    start_keras()
+    start_keras(experiment.model)
     found = paper_tables(roles, experiment, scales=scale, vlad_scales=vlad_scale)
     if names is not None:
         for run in found["runs"]:

@@ -84,7 +84,7 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     if bag_options.uses_network(dataset):
-        start_keras()
+        start_keras(experiment.model)
     training = TrainingImages(similar, anonymise=anonymise, pattern=experiment.group_pattern)
     classifier, skipped, n_images = experiment.train_best(dataset, encodings, keep=training.keep)
     choice = classifier.choice_

@@ -46,7 +46,6 @@ from medvlad.distributed.worker import (
 from medvlad.extraction.cnn_descriptors import CNNDescriptors, ExtractionReport
 from medvlad.extraction.damaged_images import DamagedImages
 from medvlad.extraction.image_transformer import log_damage
-from medvlad.extraction.weights import weights_source
 from medvlad.images.dicom import is_dicom
 from medvlad.images.frames import split_frame
 from medvlad.images.hashed_file import image_key
@@ -315,10 +314,17 @@ class _Run:
     def _parameters(self, cluster: Cluster) -> dict[str, Any]:
         """Return the parameters of the workers' network. Paths are absolute."""
         parameters: dict[str, Any] = self._features.get_params()
-        source = weights_source(self._features.weights)
-        is_file = source not in ("imagenet", "bundled")
+        network = self._features.network_
+        if network.kind == "module":
+            raise InputError(
+                f"the object {network.model} cannot be sent to workers: export it with torch.onnx.export and "
+                "use model='onnx:FILE'"
+            )
+        if network.kind == "onnx":
+            parameters["model"] = f"onnx:{_absolute(network.source)}"
+        is_file = network.kind != "onnx" and network.source not in ("imagenet", "bundled", "random")
         return parameters | {
-            "weights": _absolute(source) if is_file else source,
+            "weights": _absolute(network.source) if is_file else parameters["weights"],
             "engine": self._features.engine_,
             "n_threads": self._features.n_threads or (cluster.threads if cluster.own else None),
             "on_error": "skip",

@@ -22,7 +22,7 @@ from medvlad._util.versions import versions
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.damaged_images import damaged_key
-from medvlad.extraction.network import import_keras
+from medvlad.extraction.networks.keras_network import import_keras
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.writer import FLUSH_SECONDS
 
@@ -116,9 +116,12 @@ def what_decides_bits(engine: str, readers: Collection[str] = ()) -> dict[str, s
     readers : collection of str
         Packages that read the formats of the images, besides pillow.
     """
-    found, keras_backend = versions(), str(import_keras().config.backend())
-    names = ["medvlad", "pillow", "keras", keras_backend, *(["openvino"] if engine == "openvino" else [])]
-    names += readers
+    found, names = versions(), ["medvlad", "pillow", *readers]
+    others = {"onnxruntime": ["onnxruntime"], "torch": ["torch", "timm"]}
+    if engine in others:
+        return {name: found[name] for name in [*names, *others[engine]] if name in found}
+    keras_backend = str(import_keras().config.backend())
+    names += ["keras", keras_backend, *(["openvino"] if engine == "openvino" else [])]
     return {name: found[name] for name in names if name in found} | {"Keras' backend": keras_backend}
 
 
@@ -229,7 +232,7 @@ class Extraction:
                 from medvlad.images.dicom import quiet_pydicom
 
                 quiet_pydicom()
-                start_keras()
+                start_keras(self.parameters["model"])
             for name, found in expected.items():
                 there = what_decides_bits(self.parameters["engine"], expected).get(name)
                 if there != found:

@@ -8,15 +8,16 @@
     side of the input     224      544       864        side = 224 + 320 * scale
     VGG, block5_pool      7 x 7    17 x 17   27 x 27    descriptors of 512 numbers
 
-The network can be any Keras application. Its output at one layer is a grid of h * w descriptors. See Farhat
-and Sicre, CNNs for medical image transfer learning + VLAD aggregation.
+The network can be a Keras application, an ONNX file, or a network of timm or PyTorch, see
+:mod:`medvlad.extraction.networks`. Its output at one layer is a grid of h * w descriptors. See Farhat and
+Sicre, CNNs for medical image transfer learning + VLAD aggregation.
 
 The first call that needs the network builds it. A pickled estimator does not contain the network.
 
 Several threads may share one estimator. Its attributes describe the call that ended last. A thread gets the
 report of its own call from `transform_with_report` and `extract_with_report`.
 
-This module holds the estimator. :mod:`medvlad.extraction.network` builds the network,
+This module holds the estimator. :mod:`medvlad.extraction.networks` builds the network,
 :mod:`medvlad.extraction.engines` chooses the engine that runs it, :mod:`medvlad.extraction.batches` forms
 batches of images, and :mod:`medvlad.extraction.store_filling` writes the descriptors to the store.
 """
@@ -24,7 +25,7 @@ batches of images, and :mod:`medvlad.extraction.store_filling` writes the descri
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, Self
@@ -37,12 +38,12 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
 from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_engine, make_engine
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
-from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
+from medvlad.extraction.networks import FrozenNetwork, build_network, network_key
+from medvlad.extraction.networks.keras_network import import_keras
+from medvlad.extraction.networks.plain_network import plain_network, runs_in
 from medvlad.extraction.parameters import check_parameters
-from medvlad.extraction.plain_network import plain_network, runs_in
-from medvlad.extraction.scales import check_scales, check_sides, input_side
+from medvlad.extraction.scales import check_scales, input_side, input_sides
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
-from medvlad.extraction.weights import weights_source
 from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -51,37 +52,36 @@ __all__ = ["CNNDescriptors", "ExtractionReport", "batches_of", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
-    """Extract local descriptors from images with a frozen convolutional network.
+    """Extract local descriptors from images with a frozen network.
 
     Parameters
     ----------
-    model : str, default="vgg19"
-        Name of a network of ``keras.applications``, in upper or lower case, such as "vgg16" or "resnet50".
-    layer : str, default="block5_pool"
+    model : str or torch.nn.Module, default="vgg19"
+        Name of a network of ``keras.applications`` in upper or lower case, "onnx:FILE", "timm:NAME" or an
+        object. See :mod:`medvlad.extraction.networks`.
+    layer : str or None, default=None
         Name of the layer whose output becomes the descriptors. A layer of shape (h, w, D) gives h * w
-        descriptors of D numbers, row by row. A layer of shape (D,), such as "fc1", gives one descriptor and
-        needs ``scales=(0,)``. block5_pool exists in VGG16 and VGG19 only.
+        descriptors of D numbers, row by row; so do patch tokens (T, D). A layer of shape (D,), such as "fc1",
+        gives one descriptor. None: block5_pool of VGG, otherwise the last feature map or patch tokens.
     scales : int or sequence of int, default=(0,)
         Scales of the input, different integers from 0 to 10. The module docstring gives the side in pixels.
-        If there are several scales, an image has the descriptors of all of them, in the given order.
+        An image has the descriptors of all scales, in the given order. A network with a single side takes
+        ``scales=(0,)`` only, which stands for that side.
     mirror : bool, default=False
-        Whether to add the descriptors of the left-right mirror image. They follow the image's own descriptors
-        at each scale. Extraction takes twice the time.
+        Whether to add the descriptors of the left-right mirror image, at each scale after the image's own.
     weights : str or path, default="imagenet"
-        Weights of the network: "imagenet" (downloaded by Keras), "bundled" (VGG16 only) or a file. See
-        :mod:`medvlad.extraction.weights`.
+        Weights of the network: "imagenet" (downloaded), "bundled" (VGG16 only) or a file. See
+        :mod:`medvlad.extraction.weights` and :mod:`medvlad.extraction.networks.timm_network`.
     batch_size : int or None, default=None
         Number of images in a batch. None: 8 at scale 0, 1 at larger scales.
     dtype : {"float32", "bfloat16", "int8"}, default="float32"
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
-        processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with training
-        images and the extra openvino.
-    engine : {"auto", "keras", "native", "openvino"}, default="auto"
-        Engine that runs the network. "auto": the fastest one on this machine. See
-        :mod:`medvlad.extraction.engines`.
+        processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with images.
+    engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}, default="auto"
+        Engine that runs the network. "auto": the fastest one here. See :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
-        Number of threads that read images and run the engines "native" and "openvino". None: all
-        processors that this process may use.
+        Number of threads that read images and run all engines but "keras". None: all processors that this
+        process may use.
     output : {"host", "gpu", "store"}, default="host"
         Where the descriptors are kept. "host": main memory. "gpu": memory of the GPU that Keras uses; all
         descriptors must fit, and `store` must be None. "store": the folder `store`, which is required;
@@ -95,34 +95,37 @@ class CNNDescriptors(ImageTransformer):
         What to do with an image that cannot be read. "raise": raise an InputError. "skip": the image keeps
         its place, has no descriptors, and is listed in `skipped_`.
     on_damage : {"warn", "raise", "skip"}, default="warn"
-        What to do with an image that :mod:`medvlad.images.damage` finds damaged. "warn": use it, log a
-        warning, and list it in `damaged_`. "raise", "skip": as for `on_error`.
+        What to do with a damaged image, see :mod:`medvlad.images.damage`. "warn": use it, log a warning, and
+        list it in `damaged_`. "raise", "skip": as for `on_error`.
     colour_profile : {"ignore", "srgb"}, default="ignore"
         What to do with ICC profiles, see :mod:`medvlad.images.colour_profile`.
     progress : bool or None, default=None
         Whether to show a progress bar on standard error. None: show it if standard error is a terminal and
         there are more than 4 batches.
+    preprocess : str, dict or None, default=None
+        Preprocessing of a network that is not of Keras. See :mod:`medvlad.extraction.networks.preprocessing`.
+        None: what the network's own configuration says, otherwise "imagenet".
+    prefix_tokens : int or None, default=None
+        Number of class and register tokens, which are left out. None: found.
+    side : int or None, default=None
+        Side of the input in pixels, for networks that are not of Keras. None: as `scales` says.
 
     Attributes
     ----------
-    skipped_, damaged_ : list of (int, str)
-        Index and reason of each image of the last call of `transform` or `extract`. `skipped_`: images that
-        were skipped. `damaged_`: images that were used although they are damaged.
-    n_extracted_ : int
-        Number of images that the last call of `transform` or `extract` put through the network.
     report_ : ExtractionReport
-        Report of the last call of `transform` or `extract`, with `skipped`, `damaged` and `n_extracted`.
+        Report of the last call of `transform` or `extract`. Its parts are also `skipped_`, `damaged_` and
+        `n_extracted_`.
     n_features_out_ : int
         Width D of a descriptor.
     input_sides_ : tuple of int
         Side of the square input in pixels, one for each scale.
     grids_ : tuple of (int, int)
-        Height and width of each grid of descriptors: one for each scale, or with ``mirror=True`` two for each
-        scale, first the image's own. (1, 1) for a layer of shape (D,).
+        Height and width of the grids of descriptors. With ``mirror=True`` two for each scale, first
+        the image's own. (1, 1) for a layer of shape (D,).
     mirrored_ : tuple of bool
         Whether each grid belongs to the mirror image.
     network_ : FrozenNetwork
-        The network. See :class:`medvlad.extraction.network.FrozenNetwork`.
+        The network. See :class:`medvlad.extraction.networks.frozen.FrozenNetwork`.
     weights_fingerprint_ : str
         SHA-256 of the weights.
     engine_ : str
@@ -131,12 +134,12 @@ class CNNDescriptors(ImageTransformer):
         Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
     """
 
-    _not_pickled = ("network_", "_last_engine")
+    _not_pickled = ("network_", "_network_key", "_last_engine")
 
     def __init__(
         self,
-        model: str = "vgg19",
-        layer: str = "block5_pool",
+        model: Any = "vgg19",
+        layer: str | None = None,
         *,
         scales: int | Sequence[int] = (0,),
         mirror: bool = False,
@@ -152,6 +155,9 @@ class CNNDescriptors(ImageTransformer):
         on_damage: str = "warn",
         colour_profile: str = "ignore",
         progress: bool | None = None,
+        preprocess: str | Mapping[str, Any] | None = None,
+        prefix_tokens: int | None = None,
+        side: int | None = None,
     ) -> None:
         self.model = model
         self.layer = layer
@@ -169,6 +175,9 @@ class CNNDescriptors(ImageTransformer):
         self.on_damage = on_damage
         self.colour_profile = colour_profile
         self.progress = progress
+        self.preprocess = preprocess
+        self.prefix_tokens = prefix_tokens
+        self.side = side
 
     def build(self) -> Self:
         """Check the parameters, and build the network unless it was built with the same parameters.
@@ -182,27 +191,18 @@ class CNNDescriptors(ImageTransformer):
         InputError
             If a parameter is wrong or the weights do not fit the network.
         MissingExtraError
-            If Keras, its backend or the engine is not installed.
+            If a package of the network or of the engine is not installed.
         """
         scales = check_parameters(self)
-        source = weights_source(self.weights)
-        network: FrozenNetwork | None = getattr(self, "network_", None)
-        kept = network is not None and network.is_for(self.model, self.layer, source)
-        if network is None or not kept or not runs_in(network, self):
-            self._last_engine = LastEngine()
-            network = plain_network(self) or build_network(self.model, self.layer, self.weights)
-            self.network_ = network
-        sides = tuple(input_side(scale) for scale in scales)
-        check_sides(network, sides)
+        network = _network_of(self)
+        sides = input_sides(network, scales, self.side)
         views = _views(self.mirror)
         self.weights_fingerprint_ = network.fingerprint
         self.n_features_out_ = network.n_features
         self.input_sides_ = sides
         self.grids_ = tuple(network.grid(side) for side in sides for _ in views)
         self.mirrored_ = views * len(sides)
-        self.engine_ = choose_engine(
-            network.keras_model, engine=self.engine, dtype=self.dtype, output=self.output
-        )
+        self.engine_ = choose_engine(network.cut, engine=self.engine, dtype=self.dtype, output=self.output)
         return self
 
     def fit(self, X: object = None, y: object = None) -> Self:
@@ -304,6 +304,20 @@ class CNNDescriptors(ImageTransformer):
         return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
+def _network_of(features: CNNDescriptors) -> FrozenNetwork:
+    """Return the network. It is built unless it was built with the same parameters."""
+    options: dict[str, Any] = {"preprocess": features.preprocess, "prefix_tokens": features.prefix_tokens}
+    key = network_key(features.model, features.layer, features.weights, **options)
+    if getattr(features, "_network_key", None) != key or not runs_in(features.network_, features):
+        features._last_engine = LastEngine()
+        features.network_ = plain_network(features) or build_network(
+            features.model, features.layer, features.weights, **options
+        )
+        features._network_key = key
+    network: FrozenNetwork = features.network_
+    return network
+
+
 def _views(mirror: bool) -> tuple[bool, ...]:
     """Return whether each view of a square is mirrored."""
     return (False, True) if mirror else (False,)
@@ -332,6 +346,7 @@ def _settings_of(features: CNNDescriptors, scale: int | None = None) -> dict[str
     return section_settings(
         features.network_,
         check_scales(features.scales if scale is None else scale),
+        side=features.side,
         mirror=features.mirror,
         resize=features.resize,
         dtype=features.dtype,
@@ -404,7 +419,7 @@ def _engine(features: CNNDescriptors) -> Engine:
 
     def make() -> Engine:
         return make_engine(
-            network.keras_model,
+            network.cut,
             engine=features.engine_,
             dtype=features.dtype,
             output=features.output,
@@ -412,21 +427,22 @@ def _engine(features: CNNDescriptors) -> Engine:
             ranges=ranges,
         )
 
-    return features._last_engine.get(key, make)
+    engine: Engine = features._last_engine.get(key, make)
+    return engine
 
 
 def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:
     """Measure ranges of activations for int8 on some of the images."""
     settings = _batch_settings(features)
     with closing(calibration_pixels(images, settings)) as pixels:
-        return calibrate(features.network_.keras_model, pixels, n_threads=settings.n_threads)
+        return calibrate(features.network_.cut, pixels, n_threads=settings.n_threads)
 
 
 def _calibration_key(features: CNNDescriptors) -> tuple[Any, ...]:
     """Return what the ranges of activations depend on, apart from the images."""
     scales = check_scales(features.scales)
     read = (features.resize, features.colour_profile)
-    return features.model, features.layer, features.weights_fingerprint_, scales, read
+    return features.model, features.network_.layer, features.weights_fingerprint_, scales, read
 
 
 def _ranges(features: CNNDescriptors) -> dict[str, float] | None:

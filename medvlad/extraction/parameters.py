@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from medvlad._util.validate import InputError, check_choice, check_positive_int
+from medvlad.extraction.networks import check_network
 from medvlad.extraction.scales import check_scales
-from medvlad.extraction.weights import check_weights
 from medvlad.images.colour_profile import COLOUR_PROFILES
 from medvlad.images.damage import ON_DAMAGE
 from medvlad.images.resize import RESIZE_FILTERS
@@ -17,13 +17,21 @@ __all__ = ["check_parameters"]
 def check_parameters(features: Any) -> tuple[int, ...]:
     """Check the parameters of a CNNDescriptors, and return its scales.
 
-    It takes no time, so call it before Keras is started.
+    It takes no time, so call it before a network is started.
 
     Raises
     ------
     InputError
     """
-    check_weights(features.weights)
+    check_network(
+        features.model,
+        features.layer,
+        features.weights,
+        preprocess=features.preprocess,
+        prefix_tokens=features.prefix_tokens,
+    )
+    if features.side is not None:
+        check_positive_int(features.side, "side")
     scales = check_scales(features.scales)
     check_choice(features.output, "output", ("host", "gpu", "store"))
     if features.store is not None and features.output == "gpu":

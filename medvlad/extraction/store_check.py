@@ -110,6 +110,14 @@ def _features_of(
     store: str,
 ) -> CNNDescriptors:
     """Return an estimator with the settings of a section and a built network."""
+    model = str(settings.get("model"))
+    if model == "onnx" or model.startswith("torch:"):
+        what = "an ONNX file" if model == "onnx" else f"the object {model}"
+        raise InputError(
+            f"the section was made with {what}, which it does not name: extract some images again with "
+            "CNNDescriptors and compare"
+        )
+    is_timm = model.startswith("timm:")
     try:
         features = CNNDescriptors(
             settings["model"],
@@ -124,6 +132,9 @@ def _features_of(
             n_threads=n_threads,
             store=store,
             progress=False,
+            preprocess=settings["preprocess"] if is_timm else None,
+            prefix_tokens=settings["prefix_tokens"] if is_timm else None,
+            side=settings["sides"][0] if is_timm and len(settings["sides"]) == 1 else None,
         )
     except KeyError as error:
         raise InputError(f"the section has no setting {error}: CNNDescriptors did not make it") from error

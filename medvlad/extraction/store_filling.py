@@ -27,8 +27,8 @@ from medvlad._util.validate import InputError
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch
 from medvlad.extraction.damaged_images import DamagedImages, damaged_key
-from medvlad.extraction.network import FrozenNetwork
-from medvlad.extraction.scales import input_side
+from medvlad.extraction.networks.frozen import FrozenNetwork
+from medvlad.extraction.scales import input_sides
 from medvlad.images.hashed_file import image_key
 from medvlad.store.store import Section
 from medvlad.store.writer import ShardWriter
@@ -71,6 +71,7 @@ def section_settings(
     network: FrozenNetwork,
     scales: Sequence[int],
     *,
+    side: int | None = None,
     mirror: bool,
     resize: str,
     dtype: str,
@@ -83,7 +84,7 @@ def section_settings(
     ----------
     network : FrozenNetwork
     scales : sequence of int
-    mirror, resize, dtype
+    side, mirror, resize, dtype
         Parameters of :class:`medvlad.extraction.cnn_descriptors.CNNDescriptors`.
     ranges : dict of str to float, or None
         Ranges of activations for ``dtype="int8"``. None for the other dtypes.
@@ -96,7 +97,7 @@ def section_settings(
         Settings for :meth:`medvlad.store.store.DescriptorStore.section`.
     """
     settings: dict[str, Any] = {
-        "model": network.model.lower(),
+        "model": network.store_name,
         "layer": network.layer,
         "weights": network.fingerprint,
         "scales": list(scales),
@@ -110,7 +111,10 @@ def section_settings(
         settings["mirror"] = True
     if colour_profile != "ignore":
         settings["colour_profile"] = colour_profile
-    n = sum(math.prod(network.grid(input_side(scale))) for scale in scales) * (2 if mirror else 1)
+    sides = input_sides(network, tuple(scales), side)
+    if network.kind != "keras":
+        settings |= network.input_settings() | {"sides": list(sides)}
+    n = sum(math.prod(network.grid(one)) for one in sides) * (2 if mirror else 1)
     settings["shape"] = [n, network.n_features]
     return settings
 

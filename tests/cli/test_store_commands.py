@@ -10,7 +10,7 @@ import pytest
 from support.in_this_process import run_command
 from support.striped_images import NETWORK, write_striped_images
 
-from medvlad.extraction.network import import_keras
+from medvlad.extraction.networks.keras_network import import_keras
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def by_hand(weights, pictures, scale):
 
 
 def test_defaults_are_the_network_of_the_paper(vgg19):
-    assert (vgg19.model, vgg19.layer, vgg19.scales) == ("vgg19", "block5_pool", (0,))
+    assert (vgg19.model, vgg19.build().network_.layer, vgg19.scales) == ("vgg19", "block5_pool", (0,))
 
 
 def test_descriptors_are_those_of_the_network_by_hand(vgg19, vgg19_weights, pictures):

@@ -108,6 +108,8 @@ def test_a_network_of_other_arithmetic_is_refused(monkeypatch, nested):
 
     half.__name__, half.__module__ = real.__name__, real.__module__
     monkeypatch.setattr(keras.applications, "MobileNetV2", half)
-    monkeypatch.setattr("medvlad.extraction.network.fill_network", lambda network, *_, **__: network)
+    monkeypatch.setattr(
+        "medvlad.extraction.networks.keras_network.fill_network", lambda network, *_, **__: network
+    )
     with pytest.raises(InputError, match=r"layer 'odd' of MobileNetV2 computes in float16"):
         CNNDescriptors("MobileNetV2", "out_relu").build()

@@ -13,7 +13,7 @@ from medvlad._util.memory import OutOfMemory
 from medvlad._util.validate import MissingExtraError
 from medvlad.extraction.engines import calibrate, choose_engine, keras_engine, make_engine
 from medvlad.extraction.engines.winograd import Convolution, layers_of
-from medvlad.extraction.network import float32_arithmetic
+from medvlad.extraction.networks.keras_network import float32_arithmetic
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 
@@ -200,7 +200,10 @@ def test_the_fastest_engine_is_chosen(network, small_weights, vgg16_file):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"engine": "tensorrt"}, "engine must be one of auto, keras, native, openvino, got 'tensorrt'"),
+        (
+            {"engine": "tensorrt"},
+            "engine must be one of auto, keras, native, openvino, onnxruntime, torch, got 'tensorrt'",
+        ),
         ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, int8, got 'float16'"),
         (
             {"engine": "native"},

@@ -32,7 +32,7 @@ def pictures():
     [
         ({"model": "vgg18"}, "Keras has no network 'vgg18': did you mean vgg1"),
         ({"model": "xyzzy"}, "use one of .*vgg19"),
-        ({"model": 7}, "Keras has no network 7"),
+        ({"model": 7}, "model must be a name of keras.applications, .*, got 7"),
         ({"layer": "block5_pool"}, "MobileNetV2 has no layer 'block5_pool': "),
         ({"layer": "out_rely"}, "did you mean 'out_relu'"),
         ({"scales": ()}, "scales must be one or more different integers"),
@@ -56,7 +56,9 @@ def test_a_wrong_parameter_is_refused_in_one_sentence(small, change, message):
 
 def test_a_layer_behind_fully_connected_ones_takes_one_side_only(monkeypatch):
     keras.utils.set_random_seed(0)
-    monkeypatch.setattr("medvlad.extraction.network.fill_network", lambda network, *a, include_top: network)
+    monkeypatch.setattr(
+        "medvlad.extraction.networks.keras_network.fill_network", lambda network, *a, include_top: network
+    )
     top = CNNDescriptors("MobileNetV2", "predictions", scales=(1,))
     with pytest.raises(InputError, match="takes 224 x 224 pixels only") as error:
         top.fit()

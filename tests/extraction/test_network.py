@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from medvlad.extraction.network import FrozenNetwork, build_network
+from medvlad.extraction.networks import FrozenNetwork, build_network, network_key
 from medvlad.extraction.scales import check_sides, input_side
 from medvlad.extraction.weights import fingerprint
 
@@ -44,12 +44,19 @@ def test_only_a_network_with_a_fixed_input_has_an_only_side():
     assert network((None, None, None, 512)).only_side is None
 
 
-def test_a_network_is_for_the_parameters_that_it_was_built_from():
-    built = network((None, None, None, 512))
-    assert built.is_for("vgg16", "block5_pool", "imagenet")
-    assert not built.is_for("vgg19", "block5_pool", "imagenet")
-    assert not built.is_for("vgg16", "block4_pool", "imagenet")
-    assert not built.is_for("vgg16", "block5_pool", "bundled")
+def test_the_key_of_a_network_changes_with_each_parameter(tmp_path):
+    first = network_key("vgg16", "block5_pool", "imagenet")
+    assert first == network_key("vgg16", "block5_pool", "imagenet")
+    others = [
+        network_key("vgg19", "block5_pool", "imagenet"),
+        network_key("vgg16", "block4_pool", "imagenet"),
+        network_key("vgg16", None, "imagenet"),
+        network_key("vgg16", "block5_pool", "bundled"),
+        network_key("timm:vgg16", "block5_pool", "imagenet"),
+        network_key("timm:vgg16", "block5_pool", "imagenet", preprocess="raw"),
+        network_key("timm:vgg16", "block5_pool", "imagenet", prefix_tokens=1),
+    ]
+    assert len({first, *others}) == 1 + len(others)
 
 
 def test_other_sides_than_the_only_one_are_refused():
@@ -71,7 +78,7 @@ def test_a_built_network_has_its_source_and_its_weights(monkeypatch, tmp_path):
     weights = tmp_path / "tiny.weights.h5"
     layer = tiny_networks.install("VGG16", monkeypatch.setattr, weights)
     built = build_network("vgg16", layer, weights)
-    assert built.is_for("vgg16", layer, str(weights))
-    assert built.fingerprint == fingerprint(built.keras_model)
+    assert (built.model, built.layer, built.source) == ("vgg16", layer, str(weights))
+    assert built.fingerprint == fingerprint(built.cut)
     assert built.grid(224) == (56, 56)
-    assert not built.keras_model.trainable
+    assert not built.cut.trainable

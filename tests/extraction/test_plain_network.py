@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from medvlad import CNNDescriptors, InputError
-from medvlad.extraction import plain_network as plain
+from medvlad.extraction.networks import plain_network as plain
 from medvlad.extraction.engines import accelerators
-from medvlad.extraction.network import build_network
+from medvlad.extraction.networks import build_network
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 pytest.importorskip("medvlad.backends.native", reason="native was not built")
@@ -58,7 +58,7 @@ def test_every_format_gives_the_network_of_keras(network, tmp_path, name, rng):
     assert (made.n_features, made.grid(SIDE), made.only_side) == (256, built.grid(SIDE), None)
     pixels = rng.integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.float32)
     np.testing.assert_array_equal(made.preprocess(pixels.copy()), built.preprocess(pixels.copy()))
-    for ours, theirs in zip(plain_layers(made.keras_model), plain_layers(built.keras_model), strict=True):
+    for ours, theirs in zip(plain_layers(made.cut), plain_layers(built.cut), strict=True):
         assert type(ours) is type(theirs)
         if hasattr(ours, "kernel"):
             np.testing.assert_array_equal(ours.kernel, theirs.kernel)
@@ -78,11 +78,11 @@ def test_descriptors_are_those_of_keras_bit_for_bit(layer, rng, monkeypatch):
     images = list(rng.integers(0, 256, (2, 30, 40, 3), dtype=np.uint8))
     light = CNNDescriptors("vgg16", layer, weights="bundled", engine="native")
     found = light.transform(images)
-    assert isinstance(light.network_.keras_model, plain.PlainModel)
+    assert isinstance(light.network_.cut, plain.PlainModel)
     monkeypatch.setattr("medvlad.extraction.cnn_descriptors.plain_network", lambda features: None)
     heavy = CNNDescriptors("vgg16", layer, weights="bundled", engine="native")
     expected = heavy.transform(images)
-    assert not isinstance(heavy.network_.keras_model, plain.PlainModel)
+    assert not isinstance(heavy.network_.cut, plain.PlainModel)
     np.testing.assert_array_equal(found.values, expected.values)
     assert light.weights_fingerprint_ == heavy.weights_fingerprint_
     assert (light.grids_, light.engine_) == (heavy.grids_, heavy.engine_)
@@ -107,7 +107,7 @@ def test_another_engine_gets_another_network():
     features = CNNDescriptors("vgg16", weights="bundled", engine="native").build()
     fingerprint = features.weights_fingerprint_
     features.set_params(engine="keras").build()
-    assert not isinstance(features.network_.keras_model, plain.PlainModel)
+    assert not isinstance(features.network_.cut, plain.PlainModel)
     assert features.weights_fingerprint_ == fingerprint
 
 

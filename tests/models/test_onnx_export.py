@@ -16,6 +16,7 @@ from medvlad import (
     WideLinearSVC,
 )
 from medvlad.encoders.recipe import Recipe, encoder_steps
+from medvlad.extraction.networks import FrozenNetwork
 from medvlad.images.read import load_image
 from medvlad.images.resize import resize_square
 from medvlad.models.onnx_export import export_onnx
@@ -49,6 +50,7 @@ class Fixed(CNNDescriptors):
 
     def build(self):
         self.n_features_out_, self.weights_fingerprint_ = 8, "0" * 64
+        self.network_ = FrozenNetwork("vgg19", "block5_pool", "imagenet", None, None, "0" * 64)
         return self
 
 

@@ -33,7 +33,7 @@ import medvlad.extraction.cnn_descriptors
 import medvlad.extraction.keras_startup
 import medvlad.models.model_file
 from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
-from medvlad.extraction.network import FrozenNetwork
+from medvlad.extraction.networks import FrozenNetwork
 from medvlad.extraction.weights import weights_source
 from medvlad.images.read import load_image
 from medvlad.models.model_file import load_model
@@ -90,7 +90,7 @@ def light_network(patch, fingerprint="0" * 64):
     patch(medvlad.extraction.cnn_descriptors, "build_network", build)
     patch(medvlad.extraction.cnn_descriptors, "choose_engine", lambda *_, **__: "light")
     patch(medvlad.extraction.cnn_descriptors, "make_engine", lambda *_, **__: compute)
-    patch(medvlad.extraction.keras_startup, "start_keras", lambda: None)
+    patch(medvlad.extraction.keras_startup, "start_keras", lambda *_: None)
 
 
 def write_images(root, n=6):

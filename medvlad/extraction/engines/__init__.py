@@ -2,10 +2,13 @@
 
 An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to feature maps (b, h, w, D)::
 
-    keras      the Keras model itself on TensorFlow, JAX or PyTorch, also on a GPU; runs any network
-    native     networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
-    openvino   OpenVINO's graph of such a network (extra openvino); bfloat16 and int8
+    keras        the Keras model itself on TensorFlow, JAX or PyTorch, also on a GPU; any network of Keras
+    native       networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
+    openvino     OpenVINO's graph of such a network (extra openvino); bfloat16 and int8
+    onnxruntime  networks of ONNX files, in float32 on the CPU (extra onnx)
+    torch        networks of timm and PyTorch, in float32 on the CPU (extra torch)
 
+A network that Keras does not define has one engine, which ``engine="auto"`` takes. For a network of Keras,
 ``engine="auto"`` takes keras if Keras computes on a GPU. Otherwise it takes the fastest engine on this
 machine whose results agree with the Keras model. In float32 they differ by less than 1e-4 of the largest
 number.
@@ -30,7 +33,7 @@ __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
 
 Engine = Callable[[Any], Any]
 
-ENGINES = ("auto", "keras", "native", "openvino")
+ENGINES = ("auto", "keras", "native", "openvino", "onnxruntime", "torch")
 DTYPES = ("float32", "bfloat16", "int8")
 
 
@@ -56,8 +59,9 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
 
     Parameters
     ----------
-    network : keras.Model or PlainModel
-    engine : {"auto", "keras", "native", "openvino"}
+    network : keras.Model, PlainModel, OnnxCut or TorchCut
+        See :class:`medvlad.extraction.networks.FrozenNetwork`.
+    engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}
         Wanted engine. "auto": the fastest one on this machine.
     dtype : {"float32", "bfloat16", "int8"}
         Arithmetic of the network.
@@ -66,7 +70,7 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
 
     Returns
     -------
-    {"keras", "native", "openvino"}
+    {"keras", "native", "openvino", "onnxruntime", "torch"}
 
     Raises
     ------
@@ -77,6 +81,14 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
     """
     check_choice(engine, "engine", ENGINES)
     check_choice(dtype, "dtype", DTYPES)
+    only = getattr(network, "own_engine", None)
+    if only is not None:
+        return _only_engine(network, str(only), engine=engine, dtype=dtype, output=output)
+    if engine in ("onnxruntime", "torch"):
+        raise InputError(
+            f"engine={engine!r} runs networks of ONNX files, timm and PyTorch, and {network.name} is a "
+            "network of Keras: use engine='auto'"
+        )
     if output == "gpu" and (engine not in ("auto", "keras") or dtype == "int8"):
         raise InputError(
             f"output='gpu' works with engine='keras' only, not with engine={engine!r} and dtype={dtype!r}"
@@ -97,6 +109,25 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
     if engine == "native" and not (state := backend_state("native")).startswith("ok"):
         raise InputError(f"engine='native' {state}; use engine='keras'")
     return engine
+
+
+def _only_engine(network: Any, only: str, *, engine: str, dtype: str, output: str) -> str:
+    """Return the engine of a network that Keras does not define. It computes in float32 on the CPU."""
+    wrong = [
+        f"{name}={value!r}"
+        for name, value, allowed in (
+            ("engine", engine, ("auto", only)),
+            ("dtype", dtype, ("float32",)),
+            ("output", output, ("host", "store")),
+        )
+        if value not in allowed
+    ]
+    if wrong:
+        raise InputError(
+            f"{' and '.join(wrong)} does not work here, because {network.name} runs on {only} in float32 "
+            "on the CPU only: leave it out"
+        )
+    return only
 
 
 def _has_openvino() -> bool:
@@ -134,12 +165,12 @@ def make_engine(
 
     Parameters
     ----------
-    network : keras.Model
-    engine : {"keras", "native", "openvino"}
+    network : keras.Model, OnnxCut or TorchCut
+    engine : {"keras", "native", "openvino", "onnxruntime", "torch"}
     dtype, output
         See :func:`choose_engine`.
     n_threads : int
-        Number of threads of "native" and "openvino". Keras' backends have their own settings.
+        Number of threads of all engines but "keras". Keras' backends have their own settings.
     ranges : dict of str to float, or None, default=None
         Result of :func:`calibrate`. Used by "int8" only.
 

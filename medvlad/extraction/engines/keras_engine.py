@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.gpu_array import on_gpu as array_on_gpu
-from medvlad.extraction.network import float32_arithmetic, import_keras
+from medvlad.extraction.networks.keras_network import float32_arithmetic, import_keras
 from medvlad.extraction.process_setting import ProcessSetting
 
-__all__ = ["has_fast_bfloat16", "make", "on_gpu"]
+__all__ = ["has_fast_bfloat16", "make", "on_gpu", "without_torch_tf32"]
 
 _TENSORFLOW_TF32 = ProcessSetting(False)
 _CUDNN_TF32 = ProcessSetting(False)
@@ -142,14 +142,14 @@ def _torch(network: Any) -> Callable[[NDArray[np.float32]], Any]:
     torch = importlib.import_module("torch")
 
     def compute(pixels: NDArray[np.float32]) -> Any:
-        with torch.no_grad(), _without_torch_tf32(torch):
+        with torch.no_grad(), without_torch_tf32(torch):
             return network(pixels, training=False)
 
     return compute
 
 
 @contextmanager
-def _without_torch_tf32(torch: Any) -> Iterator[None]:
+def without_torch_tf32(torch: Any) -> Iterator[None]:
     """Switch TF32 off in PyTorch until the context ends. No other flag changes."""
 
     def flag_of(owner: Any) -> tuple[Callable[[], bool], Callable[[bool], None]]:

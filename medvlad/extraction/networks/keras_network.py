@@ -1,4 +1,4 @@
-"""The frozen network: a Keras application with its weights, cut at a layer.
+"""A Keras application with its weights, cut at a layer.
 
 Keras defines the network and its preprocessing. :mod:`medvlad.extraction.engines` chooses the program that
 runs it.
@@ -10,20 +10,26 @@ set to float32 while the network is built or runs, and are restored afterwards.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from medvlad._util.memory import OutOfMemory
 from medvlad._util.validate import InputError, MissingExtraError, import_extra, one_line
+from medvlad.extraction.networks.frozen import FrozenNetwork
+from medvlad.extraction.networks.layer_list import Layer, spatial_first
 from medvlad.extraction.process_setting import ProcessSetting
 from medvlad.extraction.weights import fill_network, fingerprint, weights_source
 
-__all__ = ["FrozenNetwork", "build_network", "float32_arithmetic", "import_keras"]
+__all__ = ["build", "float32_arithmetic", "import_keras", "layers_of_application"]
 
+logger = logging.getLogger(__name__)
+
+_SIDE = 224
+_VGG_LAYER = "block5_pool"  # the layer of the paper
 _FLOATX = ProcessSetting("float32")
 #: Errors of TensorFlow and PyTorch that mean too little memory.
 _OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
@@ -55,101 +61,45 @@ def float32_arithmetic() -> Iterator[None]:
             config.set_dtype_policy(policy)
 
 
-@dataclass(frozen=True, eq=False)
-class FrozenNetwork:
-    """A network from pixels to the feature maps of one layer. Its weights do not change.
-
-    Parameters
-    ----------
-    model : str
-        Name of the Keras application, as the user wrote it.
-    layer : str
-        Name of the layer at which the network is cut.
-    source : str
-        Source of the weights: "imagenet", "bundled" or a file. See
-        :func:`medvlad.extraction.weights.weights_source`.
-    keras_model : keras.Model
-        Network from preprocessed pixels (B, s, s, 3) to feature maps (B, h, w, D) or vectors (B, D).
-    preprocess : callable
-        Function from RGB pixels (B, s, s, 3), float32 in 0..255, to the input of `keras_model`. It may change
-        its argument in place.
-    fingerprint : str
-        SHA-256 of the weights. See :func:`medvlad.extraction.weights.fingerprint`.
-    """
-
-    model: str
-    layer: str
-    source: str
-    keras_model: Any
-    preprocess: Callable[..., Any]
-    fingerprint: str
-
-    def is_for(self, model: str, layer: str, source: str) -> bool:
-        """Return whether the network was built from this model, layer and source of weights."""
-        return (self.model, self.layer, self.source) == (model, layer, source)
-
-    @property
-    def n_features(self) -> int:
-        """Width D of a descriptor."""
-        return int(self.keras_model.output_shape[-1])
-
-    @property
-    def only_side(self) -> int | None:
-        """Side in pixels of the only square input that the network takes. None: it takes any side."""
-        side = self.keras_model.input_shape[1]
-        return None if side is None else int(side)
-
-    def grid(self, side: int) -> tuple[int, int]:
-        """Return height and width of the feature map of a square input.
-
-        Parameters
-        ----------
-        side : int
-            Side of the input in pixels.
-
-        Returns
-        -------
-        (int, int)
-            (1, 1) for a layer of shape (D,).
-        """
-        shape = self.keras_model.compute_output_shape((1, side, side, 3))
-        return (int(shape[1]), int(shape[2])) if len(shape) == 4 else (1, 1)
-
-
-def build_network(model: str, layer: str, weights: str | os.PathLike[str]) -> FrozenNetwork:
-    """Build the frozen network from an image to the output of `layer`.
+def build(model: str, layer: str | None, weights: str | os.PathLike[str]) -> FrozenNetwork:
+    """Build the network of a Keras application. See :func:`medvlad.extraction.networks.build_network`.
 
     Parameters
     ----------
     model : str
         Name of a network of ``keras.applications``, in upper or lower case.
-    layer : str
-        Name of the layer at which the network is cut.
+    layer : str or None
+        Name of the layer at which the network is cut. None: block5_pool if there is one, otherwise the last
+        feature map.
     weights : str or path
         Source of the weights. See :mod:`medvlad.extraction.weights`.
 
     Returns
     -------
     FrozenNetwork
-
-    Raises
-    ------
-    InputError
-        If Keras has no such network, the network has no such layer, the weights do not fit, or a layer does
-        not compute in float32.
-    MissingExtraError
-        If Keras or its backend is not installed.
     """
     source = weights_source(weights)
     with float32_arithmetic():
-        keras_model, preprocess = _build(import_keras(), model, layer, weights)
-    return FrozenNetwork(model, layer, source, keras_model, preprocess, fingerprint(keras_model))
+        cut, preprocess, layer = _build(import_keras(), model, layer, weights)
+    return FrozenNetwork(model, layer, source, cut, preprocess, fingerprint(cut))
+
+
+def layers_of_application(model: str) -> list[Layer]:
+    """List the layers of a Keras application at which it can be cut. No weights are needed."""
+    with float32_arithmetic():
+        builder = _find_application(import_keras().applications, model)
+        network = builder(weights=None, include_top=False)
+        shapes = {}
+        for layer in network.layers:
+            cut = import_keras().Model(network.input, layer.output)
+            shapes[layer.name] = cut.compute_output_shape((1, _SIDE, _SIDE, 3))
+    return spatial_first(Layer(name, tuple(shape)) for name, shape in shapes.items())
 
 
 def _build(
-    keras: Any, model: str, layer: str, weights: str | os.PathLike[str]
-) -> tuple[Any, Callable[..., Any]]:
-    if not isinstance(layer, str):
+    keras: Any, model: str, layer: str | None, weights: str | os.PathLike[str]
+) -> tuple[Any, Callable[..., Any], str]:
+    if not isinstance(layer, str | None):
         raise InputError(f"layer must be the name of a layer, got {layer!r}")
     if keras.config.image_data_format() != "channels_last":
         raise InputError(
@@ -160,6 +110,9 @@ def _build(
     name = builder.__name__
     network, include_top = builder(weights=None, include_top=False), False
     names = [x.name for x in network.layers if len(x.output.shape) == 4]
+    if layer is None:
+        layer = _VGG_LAYER if _VGG_LAYER in names else names[-1]
+        logger.info("%s: layer %s", name, layer)
     if layer not in names:
         network, include_top = builder(weights=None, include_top=True), True
         if layer not in [x.name for x in network.layers]:
@@ -179,7 +132,7 @@ def _build(
                 "float32: build the network with the dtype policy 'float32'"
             )
     cut.trainable = False
-    return cut, sys.modules[builder.__module__].preprocess_input
+    return cut, sys.modules[builder.__module__].preprocess_input, layer
 
 
 def _layers_in(network: Any) -> Iterator[Any]:

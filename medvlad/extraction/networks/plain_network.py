@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from medvlad._util.validate import import_extra
 from medvlad.extraction.engines import choose_engine
 from medvlad.extraction.engines.winograd import Convolution, Layer, Pooling
-from medvlad.extraction.network import FrozenNetwork
+from medvlad.extraction.networks.choose import kind_of
+from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.weights import bundled_tensors, weights_source
 
 __all__ = ["PlainModel", "needs_keras", "plain_network", "runs_in"]
@@ -33,6 +34,8 @@ __all__ = ["PlainModel", "needs_keras", "plain_network", "runs_in"]
 #: Number of convolutions in each block, and the MD5 that Keras publishes for the file that it downloads.
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _MD5 = {"vgg16": "6d6bbae143d832006294945121d1f1fc", "vgg19": "253f8cb515780f3b799900260a226db6"}
+#: Layer at which the networks are cut by default.
+_LAST = "block5_pool"
 _WIDTHS = (64, 128, 256, 512, 512)
 #: Means of the channels B, G, R over ImageNet, which the input of VGG is relative to.
 _MEANS = (103.939, 116.779, 123.68)
@@ -42,7 +45,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class PlainModel:
-    """What a :class:`~medvlad.extraction.network.FrozenNetwork` asks of a model, for a chain of plain layers.
+    """What a :class:`~medvlad.extraction.networks.FrozenNetwork` asks of a model, for a chain of plain layers.
 
     Parameters
     ----------
@@ -77,15 +80,15 @@ def needs_keras(features: Any) -> bool:
 
     Start Keras quietly before :meth:`medvlad.CNNDescriptors.build` if so.
     """
-    model = str(features.model).lower()
-    if ":" in model:  # onnx:FILE and timm:NAME
+    if kind_of(features.model) != "keras":
         return False
-    return _chain(model, features.layer) is None or not _is_light(features)
+    layer = features.layer or _LAST
+    return _chain(str(features.model).lower(), layer) is None or not _is_light(features)
 
 
 def runs_in(network: FrozenNetwork, features: Any) -> bool:
     """Return whether a network can serve a CNNDescriptors: a plain one cannot serve the engine "keras"."""
-    return not isinstance(network.keras_model, PlainModel) or _is_light(features)
+    return not isinstance(network.cut, PlainModel) or _is_light(features)
 
 
 def plain_network(features: Any) -> FrozenNetwork | None:
@@ -107,8 +110,10 @@ def plain_network(features: Any) -> FrozenNetwork | None:
     InputError, MissingExtraError
         As :func:`medvlad.extraction.engines.choose_engine`, or if the bundled weights are not installed.
     """
-    name = str(features.model).lower()
-    chain = _chain(name, features.layer)
+    if kind_of(features.model) != "keras":
+        return None
+    name, layer = str(features.model).lower(), features.layer or _LAST
+    chain = _chain(name, layer)
     if chain is None or not _is_light(features):
         return None
     source = weights_source(features.weights)
@@ -127,7 +132,7 @@ def plain_network(features: Any) -> FrozenNetwork | None:
             digest.update(values.data)
         layers.append(Convolution(kernel, bias, True, layer))
     model = PlainModel(name, layers)
-    return FrozenNetwork(features.model, features.layer, source, model, _preprocess, digest.hexdigest())
+    return FrozenNetwork(features.model, layer, source, model, _preprocess, digest.hexdigest())
 
 
 def _is_light(features: Any) -> bool:
