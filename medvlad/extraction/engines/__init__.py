@@ -4,7 +4,8 @@ An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to featu
 
     keras        the Keras model itself on TensorFlow, JAX or PyTorch, also on a GPU; any network of Keras
     native       networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
-    openvino     OpenVINO's graph of such a network (extra openvino); bfloat16 and int8
+    openvino     networks of convolutions, sums and pooling (VGG, ResNet, MobileNet, EfficientNet-Lite) as a graph
+                 of OpenVINO (extra openvino); bfloat16 and int8
     onnxruntime  networks of ONNX files, in float32 on the CPU (extra onnx)
     torch        networks of timm and PyTorch, in float32 on the CPU (extra torch)
 
@@ -27,6 +28,7 @@ from typing import Any
 from medvlad._util.validate import InputError, MissingExtraError, check_choice, import_extra
 from medvlad.backends import backend_state
 from medvlad.extraction.engines.accelerators import may_have_gpu
+from medvlad.extraction.engines.keras_graph import unreadable_layer
 from medvlad.extraction.engines.winograd import is_plain
 
 __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
@@ -94,16 +96,22 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
             f"output='gpu' works with engine='keras' only, not with engine={engine!r} and dtype={dtype!r}"
         )
     plain = is_plain(network)
+    unreadable = None if plain else unreadable_layer(network)
     if dtype == "int8" and engine not in ("auto", "openvino"):
         raise InputError(f"engine={engine!r} does not compute in int8: use engine='openvino'")
-    if not plain and (engine in ("native", "openvino") or dtype == "int8"):
-        what = "dtype='int8'" if dtype == "int8" else f"engine={engine!r}"
+    if not plain and engine == "native":
         raise InputError(
-            f"{what} needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up to "
-            f"block5_pool, and {network.name} is another: use engine='keras' and dtype='float32'"
+            "engine='native' needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up to "
+            f"block5_pool, and {network.name} is another: use engine='auto'"
+        )
+    if unreadable is not None and (engine == "openvino" or dtype == "int8"):
+        what = "dtype='int8'" if dtype == "int8" else "engine='openvino'"
+        raise InputError(
+            f"{what} needs a network of convolutions, batch normalisation, ReLU, sums and pooling, and "
+            f"{network.name} has {unreadable}: use engine='keras' and dtype='float32'"
         )
     if engine == "auto":
-        engine = _fastest(plain, dtype, output)
+        engine = _fastest(plain, unreadable is None, dtype, output)
     if engine == "openvino":
         import_extra("openvino", "openvino", "dtype='int8'" if dtype == "int8" else "engine='openvino'")
     if engine == "native" and not (state := backend_state("native")).startswith("ok"):
@@ -139,12 +147,14 @@ def _has_openvino() -> bool:
     return True
 
 
-def _fastest(plain: bool, dtype: str, output: str) -> str:
+def _fastest(plain: bool, readable: bool, dtype: str, output: str) -> str:
     if dtype == "int8":
         return "openvino"
     keras_engine = importlib.import_module("medvlad.extraction.engines.keras_engine")
-    if output == "gpu" or not plain or (may_have_gpu() and keras_engine.on_gpu()):
+    if output == "gpu" or not readable or (may_have_gpu() and keras_engine.on_gpu()):
         return "keras"
+    if not plain:
+        return "openvino" if _has_openvino() else "keras"
     if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and _has_openvino():
         return "openvino"
     # Without vector instructions the native engine is slower than Keras' backends.

@@ -19,6 +19,7 @@ from typing import Any
 
 from medvlad._util.memory import OutOfMemory
 from medvlad._util.validate import InputError, MissingExtraError, import_extra, one_line
+from medvlad.extraction.efficientnet_lite import NETWORKS
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.networks.layer_list import Layer, spatial_first
 from medvlad.extraction.process_setting import ProcessSetting
@@ -171,15 +172,18 @@ def import_keras() -> Any:
 
 
 def _find_application(applications: Any, model: str) -> Callable[..., Any]:
-    """Return ``keras.applications.NAME`` for a name in upper or lower case."""
+    """Return ``keras.applications.NAME``, or a network of this package, for a name in any case."""
+    if isinstance(model, str) and model.lower() in NETWORKS:
+        return NETWORKS[model.lower()]
     names = {
         name.lower(): name
         for name in dir(applications)
         if not name.startswith("_") and name[0].isupper() and callable(getattr(applications, name))
     }
     if not isinstance(model, str) or model.lower() not in names:
-        close = difflib.get_close_matches(str(model).lower(), names, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(sorted(names))}"
+        known = sorted([*names, *NETWORKS])
+        close = difflib.get_close_matches(str(model).lower(), known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(known)}"
         raise InputError(f"Keras has no network {model!r}: {hint}")
     application: Callable[..., Any] = getattr(applications, names[model.lower()])
     return application
