@@ -83,10 +83,11 @@ def light_network(patch, fingerprint="0" * 64):
         means = images.reshape(b, h // 32, 32, w // 32, 32, 3).mean(axis=(2, 4)) / 255
         return np.concatenate([means, means**2, np.abs(means - 0.5), means > 0.4], axis=3).astype(np.float32)
 
-    def build(model, layer, weights):
+    def build(model, layer, weights, **_):
         source = weights_source(weights)
         return FrozenNetwork(model, layer, source, network, lambda pixels: pixels, fingerprint)
 
+    patch(medvlad.extraction.cnn_descriptors, "plain_network", lambda features: None)
     patch(medvlad.extraction.cnn_descriptors, "build_network", build)
     patch(medvlad.extraction.cnn_descriptors, "choose_engine", lambda *_, **__: "light")
     patch(medvlad.extraction.cnn_descriptors, "make_engine", lambda *_, **__: compute)
