@@ -180,7 +180,7 @@ def predict(
 def start_if_needed(model: Path) -> None:
     """Start Keras without its messages, if the network of a model needs it."""
     from medvlad.extraction.keras_startup import start_keras
-    from medvlad.extraction.networks.plain_network import needs_keras
+    from medvlad.extraction.plain_network import needs_keras
     from medvlad.models.model_file import network_of_file
 
     if needs_keras(network_of_file(model)):

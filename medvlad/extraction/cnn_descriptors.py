@@ -40,8 +40,8 @@ from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_eng
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
 from medvlad.extraction.networks import FrozenNetwork, build_network, network_key
 from medvlad.extraction.networks.keras_network import import_keras
-from medvlad.extraction.networks.plain_network import plain_network, runs_in
 from medvlad.extraction.parameters import check_parameters
+from medvlad.extraction.plain_network import plain_network, runs_in
 from medvlad.extraction.scales import check_scales, input_side, input_sides
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
 from medvlad.images.prefetch import as_sequence

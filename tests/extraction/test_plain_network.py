@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medvlad import CNNDescriptors, InputError
-from medvlad.extraction.networks import plain_network as plain
+from medvlad.extraction import plain_network as plain
 from medvlad.extraction.engines import accelerators
 from medvlad.extraction.networks import build_network
 

@@ -178,7 +178,7 @@ def is_plain(model: Any) -> bool:
     ----------
     model : keras.Model
         Recognised by the class names and attributes of its layers. Keras is not imported. A
-        :class:`medvlad.extraction.networks.plain_network.PlainModel` is plain.
+        :class:`medvlad.extraction.plain_network.PlainModel` is plain.
     """
     return hasattr(model, "plain_layers") or _chain_of(model) is not None
 

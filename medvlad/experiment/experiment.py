@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,8 @@ from sklearn.pipeline import Pipeline
 
 from medvlad._util.validate import (
     InputError,
-    check_choice,
-    check_interval,
-    check_n_threads,
-    check_positive_float,
-    check_positive_int,
-    check_seed,
 )
 from medvlad._util.versions import versions
-from medvlad.backends import available_backends, get_backend
-from medvlad.bags.data_set import feature_settings
 from medvlad.classifier.image_classifier import ImageClassifier
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.describe import describe_dataset
@@ -34,7 +26,6 @@ from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.load import load_data
 from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.datasets.pooling import holds_feature_files, pool_by
-from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
@@ -42,13 +33,13 @@ from medvlad.encoders.recipe import Recipe
 from medvlad.evaluation.calibrated_training import positive_index
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
-from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
-from medvlad.evaluation.parts import GROUPINGS, check_parts, has_two_class_test, with_sites_as_folds
-from medvlad.evaluation.step_parameters import step_parameters
+from medvlad.evaluation.held_out_metrics import compare_held_out
+from medvlad.evaluation.parts import check_parts, with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
+from medvlad.experiment.checks import check_for_two_classes, check_settings
+from medvlad.experiment.results import described, result_of, settings_of
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import calibration_images, extract_data_set
-from medvlad.extraction.parameters import check_parameters
 
 __all__ = ["Evaluation", "Experiment", "calibration_images"]
 
@@ -194,7 +185,7 @@ class Experiment:
         InputError
             If a setting is out of range, or the folder does not have the layout.
         """
-        _check_settings(self)
+        check_settings(self)
         dataset = load_data(
             root,
             layout=self.layout,
@@ -207,7 +198,7 @@ class Experiment:
             dataset = pool_by(dataset, self.pool_by)
         if self.group_by == "site":
             dataset = with_sites_as_folds(dataset)
-        _check_for_two_classes(self, dataset)
+        check_for_two_classes(self, dataset)
         return dataset
 
     def check_encodings(self, encodings: Sequence[str]) -> None:
@@ -250,7 +241,7 @@ class Experiment:
             for name, one in found.items():
                 one["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | one["seconds"]
                 results.append(
-                    _described(self, name, encoders[name], self._targets(dataset).estimator(), dataset) | one
+                    described(self, name, encoders[name], self._targets(dataset).estimator(), dataset) | one
                 )
             about = {"task": dataset.task, "results": results, "comparisons": comparisons}
             report = about | self._facts(dataset, extractor, descriptors, skipped, damaged)
@@ -270,10 +261,10 @@ class Experiment:
                 random_state=self.seed,
                 penalties=PENALTIES if self.C is None else None,
                 calibration=self.calibration,
-                target=self._target(),
+                target=self.target(),
                 positive=positive_index(dataset.class_names, self.positive),
             )
-            results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
+            results.append(result_of(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
                 first, decided_first = next(iter(all_decided.items()))
                 against = compare_held_out(dataset, decided_first, decided)
@@ -294,7 +285,7 @@ class Experiment:
         """Return what results.json says beside metrics."""
         return {
             "dataset": describe_dataset(dataset),
-            "settings": _settings(self, extractor, descriptors),
+            "settings": settings_of(self, extractor, descriptors),
             "versions": versions(),
             "skipped": skipped,
             "damaged": damaged,
@@ -376,97 +367,11 @@ class Experiment:
             random_state=self.seed,
         )
 
-    def _target(self) -> Target | None:
+    def target(self) -> Target | None:
+        """Return the wanted operating point."""
         return None if self.threshold is None else read_target(self.threshold)
 
     def _targets(self, dataset: ImageFolder) -> TargetRun:
         """Return the run on several labels or numbers."""
         c, penalties = (1.0, PENALTIES) if self.C is None else (self.C, None)
         return TargetRun(dataset, c, penalties, self.class_weight, self.folds, self.seed)
-
-
-def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
-    """Raise InputError if a setting for two classes does not fit the data set."""
-    if experiment.positive is not None:
-        if len(dataset.class_names) != 2:
-            raise InputError(
-                f"positive={experiment.positive!r} needs a data set with two classes, this one has "
-                f"{len(dataset.class_names)}: leave it out"
-            )
-        check_choice(experiment.positive, "the positive class", dataset.class_names)
-    if experiment.threshold is not None and len(dataset.class_names) != 2:
-        raise InputError(
-            f"threshold={experiment.threshold!r} needs a data set with two classes, this one has "
-            f"{len(dataset.class_names)}: leave it out"
-        )
-    if experiment.adapt_threshold and not has_two_class_test(dataset):
-        raise InputError(
-            "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
-        )
-
-
-def _check_settings(experiment: Experiment) -> None:
-    """Raise InputError if a setting is out of range, whatever the data set."""
-    if experiment.C is not None:
-        check_positive_float(experiment.C, "C")
-    check_interval(experiment.recipe.power, "power", 0.0, 1.0)
-    if experiment.calibration is not None:
-        check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
-    check_n_threads(experiment.n_threads)
-    check_positive_int(experiment.folds, "folds")
-    check_choice(experiment.group_by, "group_by", GROUPINGS)
-    target = experiment._target()
-    if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
-        raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
-    check_seed(experiment.seed)
-    get_backend(experiment.backend)
-    check_parameters(experiment.classifier([]).make_network())
-
-
-def _result(
-    experiment: Experiment,
-    name: str,
-    encoder: Any,
-    dataset: ImageFolder,
-    decided: HeldOut,
-    extract_seconds: float,
-) -> dict[str, Any]:
-    """Return the entry of results.json for one encoding."""
-    found = held_out_metrics(
-        dataset,
-        decided,
-        positive=experiment.positive,
-        random_state=experiment.seed,
-        adapt_threshold=has_two_class_test(dataset) and experiment.adapt_threshold is not False,
-        target=experiment._target(),
-    )
-    found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
-    return _described(experiment, name, encoder, experiment.classifier([name]).make_svm(), dataset) | found
-
-
-def _described(
-    experiment: Experiment, name: str, encoder: Any, classifier: Any, dataset: ImageFolder
-) -> dict[str, Any]:
-    """Return an encoding and the parameters of its steps for results.json."""
-    parameters = step_parameters(encoder, classifier, chosen_c=experiment.C is None)
-    scales = [] if holds_feature_files(dataset) else list(experiment.scales)
-    return {"encode": name, "scales": scales, "parameters": parameters}
-
-
-def _settings(
-    experiment: Experiment, extractor: CNNDescriptors | None, descriptors: Descriptors | DescriptorBlocks
-) -> dict[str, Any]:
-    """Return the settings for results.json, with facts about the network that was used."""
-    settings = asdict(experiment) | {"scales": list(experiment.scales)}
-    settings["C"] = "cv" if experiment.C is None else experiment.C
-    del settings["store"]  # it does not change any result
-    settings["available_backends"] = available_backends()
-    if extractor is None:
-        return settings | feature_settings(descriptors.n_features)
-    settings["input_sides"] = list(extractor.input_sides_)
-    settings |= {"layer": extractor.network_.layer, "weights": extractor.network_.source}
-    settings |= extractor.network_.input_settings()
-    settings["weights_fingerprint"] = extractor.weights_fingerprint_
-    settings["engine"] = extractor.engine_
-    settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
-    return settings

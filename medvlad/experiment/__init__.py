@@ -1,0 +1,9 @@
+"""Evaluate and train a classifier on a folder or a table of images.
+
+In: settings, and the path of the data. Out: metrics with everything that led to them, or a fitted classifier.
+The commands `evaluate` and `train` do their work here.
+"""
+
+from medvlad.experiment.experiment import Evaluation, Experiment, calibration_images
+
+__all__ = ["Evaluation", "Experiment", "calibration_images"]

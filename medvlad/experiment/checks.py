@@ -1,0 +1,60 @@
+"""Check the settings of an experiment, before anything takes long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medvlad._util.validate import (
+    InputError,
+    check_choice,
+    check_interval,
+    check_n_threads,
+    check_positive_float,
+    check_positive_int,
+    check_seed,
+)
+from medvlad.backends import get_backend
+from medvlad.datasets.folders import ImageFolder
+from medvlad.decisions.calibration import AUTO, METHODS
+from medvlad.evaluation.parts import GROUPINGS, has_two_class_test
+from medvlad.extraction.parameters import check_parameters
+
+__all__ = ["check_for_two_classes", "check_settings"]
+
+
+def check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:
+    """Raise InputError if a setting for two classes does not fit the data set."""
+    if experiment.positive is not None:
+        if len(dataset.class_names) != 2:
+            raise InputError(
+                f"positive={experiment.positive!r} needs a data set with two classes, this one has "
+                f"{len(dataset.class_names)}: leave it out"
+            )
+        check_choice(experiment.positive, "the positive class", dataset.class_names)
+    if experiment.threshold is not None and len(dataset.class_names) != 2:
+        raise InputError(
+            f"threshold={experiment.threshold!r} needs a data set with two classes, this one has "
+            f"{len(dataset.class_names)}: leave it out"
+        )
+    if experiment.adapt_threshold and not has_two_class_test(dataset):
+        raise InputError(
+            "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
+        )
+
+
+def check_settings(experiment: Any) -> None:
+    """Raise InputError if a setting is out of range, whatever the data set."""
+    if experiment.C is not None:
+        check_positive_float(experiment.C, "C")
+    check_interval(experiment.recipe.power, "power", 0.0, 1.0)
+    if experiment.calibration is not None:
+        check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
+    check_n_threads(experiment.n_threads)
+    check_positive_int(experiment.folds, "folds")
+    check_choice(experiment.group_by, "group_by", GROUPINGS)
+    target = experiment.target()
+    if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
+        raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
+    check_seed(experiment.seed)
+    get_backend(experiment.backend)
+    check_parameters(experiment.classifier([]).make_network())
