@@ -16,7 +16,7 @@ from medvlad._util.validate import InputError
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
-from medvlad.decisions.answers import answers_of
+from medvlad.decisions.answers import Answering
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
@@ -136,7 +136,8 @@ def iter_predictions(
     store : path or None, default=None
         Folder that keeps descriptors, see :class:`medvlad.CNNDescriptors`.
     answers : callable or None, default=None
-        What is said about each image, see :data:`medvlad.predict.Answers`. None: label and scores.
+        What is said about each image, see :data:`medvlad.predict.Answers`. None: label, scores, and with a
+        calibrated classifier probabilities and novelty_p, see :func:`medvlad.decisions.answers_of`.
     similar : SimilarTo or None, default=None
         Training images to compare with. None: predictions do not name similar ones.
     with_maps : bool, default=False
@@ -153,10 +154,9 @@ def iter_predictions(
         For the reasons given in :func:`predict_images`. Images before the one in question were yielded.
     """
     extractor = _extractor(pipeline, on_error, on_damage, store)
+    said = Answering() if answers is None else answers
     for part in extract_stream(extractor, _all_frames(images)):
-        yield from _predicted(
-            pipeline, extractor, part, names, answers or _label_and_scores, similar, with_maps
-        )
+        yield from _predicted(pipeline, extractor, part, names, said, similar, with_maps)
 
 
 def _predicted(
@@ -201,12 +201,6 @@ def _predicted(
             column = classes.index(label) if label in classes else int(decision[i].argmax())
             own_map = evidence_map(extractor, steps, part.descriptors[i : i + 1], column)
         yield Predicted(path, prediction, map=own_map)
-
-
-def _label_and_scores(
-    classifier: Any, decision: NDArray[np.float64], vectors: Any, descriptors: Descriptors
-) -> list[dict[str, Any]]:
-    return answers_of(classifier, decision, None)
 
 
 def predict_images(

@@ -9,6 +9,7 @@ import click
 import cloup
 
 from medvlad.cli import options
+from medvlad.cli.answer_options import OPERATING_POINT, calibration_option
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
@@ -46,6 +47,8 @@ __all__ = ["train"]
     options.SCALE,
     options.PENALTY,
     options.CLASS_WEIGHT,
+    calibration_option("auto", "none: no probabilities.  [default: auto; with --preset best: platt]"),
+    OPERATING_POINT,
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
@@ -92,6 +95,8 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
         "encode": choice.encoding,
         "C": float(pipeline.steps[-1][1].C),
         "class_weight": experiment.class_weight,
+        "calibration": getattr(getattr(pipeline.steps[-1][1], "calibration_", None), "method", None),
+        "threshold": experiment.threshold,
     }
     if len(choice.balanced_accuracy) > 1:
         card["inner_balanced_accuracy"] = choice.balanced_accuracy
@@ -103,6 +108,10 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     click.echo(f"trained on {n_images} images; {wrote} {output}")
     if kept:
         click.echo(kept)
+    if experiment.threshold is not None:
+        first, second = pipeline.classes_
+        at = pipeline.steps[-1][1].threshold_
+        click.echo(f"{second} is decided above {at:+.3f}, {first} below ({experiment.threshold})")
     list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
     return list_skipped(skipped)
 
