@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from medvlad._util.validate import InputError
 from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration
@@ -134,7 +134,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         svm = WideLinearSVC() if self.classifier is None else clone(self.classifier)
         svm.fit(X, y)
         rows = _checked(svm, X)
-        labels = np.searchsorted(svm.classes_, np.asarray(on_host(y, "y")))
+        labels = np.searchsorted(svm.classes_, column_or_1d(on_host(y, "y")))
         decision, novelty, n_references = held_out_rows(
             svm, rows, labels, groups, folds=self.folds, random_state=self.random_state
         )
