@@ -211,8 +211,8 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         With two classes the second one is decided above `threshold`. None: `threshold_`.
         """
         if decision.shape[1] != 2:
-            return decision.argmax(axis=1)
-        return (decision[:, 1] > (self.threshold_ if threshold is None else threshold)).astype(np.intp)
+            return np.asarray(decision.argmax(axis=1))
+        return np.asarray(decision[:, 1] > (self.threshold_ if threshold is None else threshold), np.intp)
 
     def predict_proba(self, X: ArrayLike) -> Matrix:
         """Return calibrated probabilities.

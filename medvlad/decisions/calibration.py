@@ -106,7 +106,7 @@ class Calibration:
         if self.method == "platt":
             slope, intercept = curve[0]
             return np.asarray(expit(-(slope * values + intercept)), np.float64)
-        return np.interp(values, curve[:, 0], curve[:, 1])
+        return np.asarray(np.interp(values, curve[:, 0], curve[:, 1]), np.float64)
 
 
 def method_for(method: str, n_images: int) -> str:
