@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "OPERATING_POINT",
+    "POSITIVE",
     "answer_group",
     "calibration_option",
     "decide_again",
@@ -29,6 +30,11 @@ OPERATING_POINT = cloup.option(
     metavar="sensitivity=P",
     help="Two classes: threshold with this sensitivity, or specificity=P, in folds of the training images.  "
     "[default: that of the SVM]",
+)
+POSITIVE = cloup.option(
+    "--positive",
+    metavar="CLASS",
+    help="Positive class, if there are two classes.  [default: the last in alphabetical order]",
 )
 
 

@@ -9,7 +9,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.answer_options import OPERATING_POINT, calibration_option
+from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
@@ -48,12 +48,12 @@ __all__ = ["train"]
     options.PENALTY,
     options.CLASS_WEIGHT,
     calibration_option("auto", "none: no probabilities.  [default: auto; with --preset best: platt]"),
-    OPERATING_POINT,
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS)
+@cloup.option_group("Decisions", OPERATING_POINT, POSITIVE)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(

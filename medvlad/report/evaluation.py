@@ -23,6 +23,7 @@ from medvlad.images.write import png
 from medvlad.report import plots
 from medvlad.report.dataset import add_dataset
 from medvlad.report.html import Page, Picture
+from medvlad.report.metric_rows import metric_rows
 from medvlad.report.pictures import (
     N_CLUSTERS,
     ShownError,
@@ -254,9 +255,7 @@ def _metrics(page: Page, results: dict[str, Any]) -> None:
     header += ["sensitivity", "specificity"] if two else []
     rows = []
     for r in results["results"]:
-        for name, of in ((r["encode"], r), (f"{r['encode']}, adapted threshold", r.get("adapted", {}))):
-            if "accuracy" not in of:
-                continue
+        for name, of in metric_rows(r):
             row = [name]
             for metric in ("accuracy", "balanced_accuracy", "auc"):
                 row.append(_with_interval(of[metric], of[f"{metric}_ci95"]))
