@@ -36,7 +36,7 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.calibrated_training import positive_index, train_classifier
 from medvlad.evaluation.choice import Choice
-from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
+from medvlad.evaluation.class_counts import warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.evaluation.parts import check_parts, has_two_class_test
@@ -210,7 +210,7 @@ class Experiment:
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
         extractor = self._extractor()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        encoders = {name: _encoder(self, name, extractor) for name in encodings}
         check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
@@ -228,11 +228,7 @@ class Experiment:
                 dataset,
                 encoder,
                 self._classifier(),
-                folds=self.folds,
-                random_state=self.seed,
-                penalties=PENALTIES if self.C is None else None,
-                calibration=self.calibration,
-                target=self._target(),
+                **_fitting(self),
                 positive=positive_index(dataset.class_names, self.positive),
             )
             results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
@@ -293,34 +289,22 @@ class Experiment:
             If the images or settings are wrong, or a class has no usable training image.
         """
         extractor = self._extractor()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        encoders = {name: _encoder(self, name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
         extractor.set_params(output="host", store=None)
-        missing = absent_classes(dataset.labels, dataset.class_names)
-        if missing:
-            raise InputError(
-                f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
-            )
         encoder, classifier, choice = train_classifier(
             descriptors,
             dataset,
             encoders,
             self._classifier(),
-            penalties=PENALTIES if self.C is None else None,
-            folds=self.folds,
-            calibration=self.calibration,
-            target=self._target(),
+            **_fitting(self),
             positive=self.positive,
-            random_state=self.seed,
             keep=keep,
         )
         steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
-
-    def _target(self) -> Target | None:
-        return None if self.threshold is None else read_target(self.threshold)
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(
@@ -341,17 +325,37 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
-        layout: dict[str, Any] = {}
-        if self.recipe.tiles:
-            extractor.build()
-            layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
-        return self.recipe.encoder(
-            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **layout
-        )
-
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
+
+
+def _encoder(experiment: Experiment, name: str, extractor: CNNDescriptors) -> Any:
+    layout: dict[str, Any] = {}
+    if experiment.recipe.tiles:
+        extractor.build()
+        layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
+    return experiment.recipe.encoder(
+        name,
+        backend=experiment.backend,
+        n_threads=experiment.n_threads,
+        random_state=experiment.seed,
+        **layout,
+    )
+
+
+def _fitting(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings of folds, C and calibration."""
+    return {
+        "folds": experiment.folds,
+        "random_state": experiment.seed,
+        "penalties": PENALTIES if experiment.C is None else None,
+        "calibration": experiment.calibration,
+        "target": _target(experiment),
+    }
+
+
+def _target(experiment: Experiment) -> Target | None:
+    return None if experiment.threshold is None else read_target(experiment.threshold)
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
@@ -383,7 +387,7 @@ def _check_settings(experiment: Experiment) -> None:
         check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
-    target = experiment._target()
+    target = _target(experiment)
     if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
@@ -406,7 +410,7 @@ def _result(
         positive=experiment.positive,
         random_state=experiment.seed,
         adapt_threshold=has_two_class_test(dataset) and experiment.adapt_threshold is not False,
-        target=experiment._target(),
+        target=_target(experiment),
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
     parameters = {step: one.get_params(deep=False) for step, one in encoder_steps(encoder)}

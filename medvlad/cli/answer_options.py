@@ -38,7 +38,7 @@ POSITIVE = cloup.option(
 )
 
 
-def calibration_option(default: str, ending: str) -> Any:
+def calibration_option(default: str, ending: str) -> options.Decorator:
     """Return --calibration with a default value, and words for it in the help."""
     return cloup.option(
         "--calibration",
@@ -50,7 +50,7 @@ def calibration_option(default: str, ending: str) -> Any:
     )
 
 
-def answer_group() -> Any:
+def answer_group() -> options.Decorator:
     """Add the options of 'predict' on sets, abstention and threshold."""
     return cloup.option_group(
         "Answers",

@@ -88,11 +88,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
 
     classifier_: WideLinearSVC
     calibration_: Calibration
-    held_out_decision_: Matrix
-    held_out_labels_: NDArray[np.int64]
     novelty_: Novelty | None
-    threshold_: float
-    classes_: NDArray[Any]
     n_features_in_: int
 
     def __init__(
@@ -151,7 +147,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
     ) -> Self:
         """Take a fitted SVM and learn the rest from held-out values."""
         self.classifier_ = svm
-        self.classes_, self.n_features_in_ = svm.classes_, svm.n_features_in_
+        self.n_features_in_ = svm.n_features_in_
         if hasattr(svm, "feature_names_in_"):
             self.feature_names_in_ = svm.feature_names_in_
         self.calibration_ = fit_calibration(self.calibration, decision, labels)
@@ -163,6 +159,15 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
             self.novelty_ = Novelty(references, np.sort(novelty[kept]))
         self.threshold_ = 0.0
         return self
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Class labels, shape (n_classes,)."""
+        return self.classifier_.classes_
+
+    @classes_.setter
+    def classes_(self, classes: NDArray[Any]) -> None:
+        self.classifier_.classes_ = classes
 
     @property
     def coef_(self) -> Matrix:
@@ -177,8 +182,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
     @property
     def C(self) -> float:
         """C of the SVM."""
-        svm = getattr(self, "classifier_", None) or self.classifier or WideLinearSVC()
-        return float(svm.C)
+        return float((getattr(self, "classifier_", None) or self.classifier or WideLinearSVC()).C)
 
     def decision_function(self, X: ArrayLike) -> Matrix:
         """Return the decision values of the SVM, see :meth:`medvlad.WideLinearSVC.decision_function`."""
@@ -202,7 +206,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
             Class labels.
         """
         decision = self._columns(X)
-        predicted: NDArray[Any] = self.classes_[self.decide(decision)]
+        predicted = self.classes_[self.decide(decision)]
         return like_input(predicted, X) if predicted.dtype.kind in "biuf" else predicted
 
     def decide(self, decision: Matrix, threshold: float | None = None) -> NDArray[np.intp]:
@@ -250,8 +254,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         InputError
             If `coverage` is out of range.
         """
-        decision = self._columns(X)
-        return prediction_sets(self.class_p_values(decision), coverage)
+        return prediction_sets(self.class_p_values(self._columns(X)), coverage)
 
     def class_p_values(self, decision: Matrix) -> Matrix:
         """Return the conformal p-values (n, n_classes) of decision values of the same shape."""

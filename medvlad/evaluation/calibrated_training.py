@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.calibrated_svc import CalibratedSVC, calibrate_on
 from medvlad.decisions.calibration import AUTO
@@ -20,6 +21,7 @@ from medvlad.decisions.novelty import make_references, mean_descriptors
 from medvlad.decisions.operating_point import Target
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, choose_encoding, has_folds
+from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.cross_validation import InnerFolds
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
@@ -76,8 +78,13 @@ def train_classifier(
     Raises
     ------
     InputError
-        If a class has too few images (patients) for what was asked for.
+        If a class has no image, or too few images (patients) for what was asked for.
     """
+    missing = absent_classes(dataset.labels, dataset.class_names)
+    if missing:
+        raise InputError(
+            f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
+        )
     hold_out = _can_calibrate(dataset, calibration, target, folds=folds)
     means = mean_descriptors(descriptors) if hold_out else None
     choice = choose_encoding(

@@ -38,7 +38,6 @@ from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.weights import weights_source
-from medvlad.models.model_heads import set_classes
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 
 __all__ = [
@@ -55,8 +54,7 @@ __all__ = [
 FORMAT = "medvlad-model"
 FORMAT_VERSION = 5
 
-#: Versions that can be read. Older ones have no calibrated classifiers. For version 3 see also
-#: :func:`_refuse_other_arithmetic`.
+#: Versions that can be read. For version 3 see :func:`_refuse_other_arithmetic`.
 _READABLE = (3, 4, FORMAT_VERSION)
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
@@ -65,7 +63,6 @@ _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", 
 _OLDER = {"colour_profile": "ignore"}
 
 _BEGINNING = 4096  # bytes that tell a model file
-
 #: Exceptions that an invalid header can cause.
 _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -87,7 +84,7 @@ def save_model(
     ----------
     pipeline : sklearn.pipeline.Pipeline
         Fitted pipeline: CNNDescriptors (not if the input is descriptors), then the steps of
-        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC or scikit-learn's
+        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC or
         LogisticRegression.
     path : path-like
         File to write.
@@ -276,7 +273,7 @@ def _build(
     if not fit_together([str(described["step"]) for described in header["steps"]]):
         raise ValueError("its steps do not form a pipeline")
     steps = _steps_from(header, arrays, len(classes))
-    set_classes(steps[-1][1], classes)
+    steps[-1][1].classes_ = classes
     return features, steps
 
 

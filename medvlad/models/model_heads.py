@@ -26,7 +26,7 @@ from medvlad.decisions.calibration import METHODS, Calibration
 from medvlad.decisions.novelty import Novelty
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["calibrated_arrays", "describe_calibrated", "make_calibrated", "set_classes"]
+__all__ = ["calibrated_arrays", "describe_calibrated", "make_calibrated"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -77,7 +77,7 @@ def make_calibrated(
     Returns
     -------
     CalibratedSVC
-        Its `classes_` are not set, see :func:`set_classes`.
+        Its `classes_` are not set yet.
 
     Raises
     ------
@@ -130,13 +130,6 @@ def _calibration(method: str, array: Callable[..., NDArray[Any]], n_curves: int)
         _require(bool((np.diff(curve, axis=0) >= 0).all()), "its calibration does not ascend")
         _require(bool(curve[0, 1] >= 0 and curve[-1, 1] <= 1), "its calibration holds no probabilities")
     return Calibration(method, center.astype(np.float64), spread.astype(np.float64), curves)
-
-
-def set_classes(step: Any, classes: NDArray[Any]) -> None:
-    """Set the class labels of a classifier, and of the SVM inside it."""
-    step.classes_ = classes
-    if isinstance(step, CalibratedSVC):
-        step.classifier_.classes_ = classes
 
 
 def _require(holds: Any, message: str) -> None:

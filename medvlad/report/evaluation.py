@@ -256,7 +256,7 @@ def _metrics(page: Page, results: dict[str, Any]) -> None:
     rows = []
     for r in results["results"]:
         for name, of in metric_rows(r):
-            row = [name]
+            row: list[str | None] = [name]
             for metric in ("accuracy", "balanced_accuracy", "auc"):
                 row.append(_with_interval(of[metric], of[f"{metric}_ci95"]))
             if two:
