@@ -202,7 +202,7 @@ class Experiment:
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
         extractor = self._extractor()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        encoders = {name: _encoder(self, name, extractor) for name in encodings}
         check_parts(dataset)
         watch = Stopwatch()
         with watch.stage("extract"):
@@ -284,7 +284,7 @@ class Experiment:
         """
         penalties = PENALTIES if self.C is None else None
         extractor, classifier = self._extractor(), self._classifier()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        encoders = {name: _encoder(self, name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
@@ -326,17 +326,22 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
-        layout: dict[str, Any] = {}
-        if self.recipe.tiles:
-            extractor.build()
-            layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
-        return self.recipe.encoder(
-            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **layout
-        )
-
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
+
+
+def _encoder(experiment: Experiment, name: str, extractor: CNNDescriptors) -> Any:
+    layout: dict[str, Any] = {}
+    if experiment.recipe.tiles:
+        extractor.build()
+        layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
+    return experiment.recipe.encoder(
+        name,
+        backend=experiment.backend,
+        n_threads=experiment.n_threads,
+        random_state=experiment.seed,
+        **layout,
+    )
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:

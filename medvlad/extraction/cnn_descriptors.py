@@ -185,13 +185,7 @@ class CNNDescriptors(ImageTransformer):
             If Keras, its backend or the engine is not installed.
         """
         scales = check_parameters(self)
-        source = weights_source(self.weights)
-        network: FrozenNetwork | None = getattr(self, "network_", None)
-        kept = network is not None and network.is_for(self.model, self.layer, source)
-        if network is None or not kept or not runs_in(network, self):
-            self._last_engine = LastEngine()
-            network = plain_network(self) or build_network(self.model, self.layer, self.weights)
-            self.network_ = network
+        network = _network_of(self)
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
         views = _views(self.mirror)
@@ -302,6 +296,19 @@ class CNNDescriptors(ImageTransformer):
         if self.store is None:
             raise InputError("there is no store: CNNDescriptors(..., store='FOLDER')")
         return DescriptorStore(self.store).section(_settings_of(self.build()))
+
+
+def _network_of(features: CNNDescriptors) -> FrozenNetwork:
+    """Return the network that was built with the same parameters, or build one and keep it."""
+    source = weights_source(features.weights)
+    kept: FrozenNetwork | None = getattr(features, "network_", None)
+    is_same = kept is not None and kept.is_for(features.model, features.layer, source)
+    if kept is None or not is_same or not runs_in(kept, features):
+        features._last_engine = LastEngine()
+        built = plain_network(features)
+        kept = built or build_network(features.model, features.layer, features.weights)
+        features.network_ = kept
+    return kept
 
 
 def _views(mirror: bool) -> tuple[bool, ...]:

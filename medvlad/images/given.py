@@ -137,8 +137,8 @@ def pixels_of_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         )
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         raise InputError(
-            f"an image array of shape {array.shape} seems to have its channels first: give (height, width, "
-            "channels), such as image.permute(1, 2, 0) of a torch tensor"
+            f"an image array of shape {array.shape} seems to have its channels first: give "
+            "(height, width, 3), such as image.permute(1, 2, 0) of a torch tensor"
         )
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise InputError(
