@@ -133,8 +133,7 @@ def predict(
     }
     inputs = list_inputs(images, **table)
     n_skipped = 0
-    shown = [name for name in images if name[:1] not in ("@", "-")] if names is None else []
-    with AnswerWriter(format_, out, [name for name in shown if not Path(name).is_dir()]) as writer:
+    with AnswerWriter(format_, out, [] if names is not None else _single(images)) as writer:
         try:
             if explain is None:
                 for one in iter_predictions(pipeline, inputs, **settings):
@@ -167,6 +166,13 @@ def predict(
     for prediction in predictions:
         _tell(prediction, None)
     return list_skipped(skipped)
+
+
+def _single(inputs: Sequence[str]) -> list[str]:
+    """Return the inputs that are images themselves, so that the table knows the width of their names."""
+    from medvlad.datasets.image_inputs import names_an_image
+
+    return [name for name in inputs if names_an_image(name)]
 
 
 def start_if_needed(model: Path) -> None:
