@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
+from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.validate import InputError
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
@@ -116,8 +117,8 @@ def iter_predictions(
     pipeline: Pipeline,
     images: Iterable[str],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     names: Pseudonyms | None = None,
     store: str | None = None,
     answers: Answers | None = None,
@@ -214,8 +215,8 @@ def predict_images(
     pipeline: Pipeline,
     images: Iterable[str],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     explain: Path | None = None,
     names: Pseudonyms | None = None,
     store: str | None = None,

@@ -37,12 +37,13 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from medvlad._util.choices import ColourProfile
 from medvlad._util.library_warnings import reads_file
 from medvlad._util.validate import InputError, check_choice, check_local, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
@@ -183,7 +184,12 @@ class ReadImage:
     damage: str = ""
 
 
-def load_image(source: Any, *, on_damage: str = "warn", colour_profile: str = "ignore") -> NDArray[np.uint8]:
+def load_image(
+    source: Any,
+    *,
+    on_damage: Literal["warn", "raise", "ignore"] = "warn",
+    colour_profile: ColourProfile = "ignore",
+) -> NDArray[np.uint8]:
     """Read an image as RGB pixels.
 
     Parameters
