@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
+from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.validate import InputError
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
@@ -103,10 +104,11 @@ class SimilarTo:
             own = possible_patients(path, pattern) if any(index.patients_) else frozenset[str]()
             if same := sum(patient in own for patient in index.patients_):
                 said["same_patient"] = same
-            for case in near if names is not None else ():
-                case["image"] = names.image(case["image"])
-                if "patient" in case:
-                    case["patient"] = names.patient(case["patient"])
+            if names is not None:
+                for case in near:
+                    case["image"] = names.image(case["image"])
+                    if "patient" in case:
+                        case["patient"] = names.patient(case["patient"])
             found.append(said)
         return found
 
@@ -115,8 +117,8 @@ def iter_predictions(
     pipeline: Pipeline,
     images: Iterable[str],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     names: Pseudonyms | None = None,
     store: str | None = None,
     answers: Answers | None = None,
@@ -207,8 +209,8 @@ def predict_images(
     pipeline: Pipeline,
     images: Iterable[str],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     explain: Path | None = None,
     names: Pseudonyms | None = None,
     store: str | None = None,

@@ -117,7 +117,7 @@ def predict(
     refuse_with_explain(adapt_threshold, explain)
     format_ = format_of(format_, as_json, out)
     check_readable(model, of_images=True)
-    table = {"image_root": image_root, "image_column": image_column}
+    table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
     check_inputs(images, **table, must_exist=on_error == "stop")
     if weights is not None:
         check_weights(weights)
@@ -145,8 +145,7 @@ def predict(
     }
     inputs = list_inputs(images, **table)
     n_skipped = 0
-    shown = [name for name in images if name[:1] not in ("@", "-")] if names is None else []
-    with AnswerWriter(format_, out, [name for name in shown if not Path(name).is_dir()]) as writer:
+    with AnswerWriter(format_, out, [] if names is not None else _single(images)) as writer:
         try:
             if adapt_threshold:  # which needs all scores before the first label
                 predictions, skipped = predict_images(pipeline, inputs, **settings)
@@ -190,6 +189,13 @@ def predict(
     for prediction in predictions:
         _tell(prediction, None)
     return list_skipped(skipped)
+
+
+def _single(inputs: Sequence[str]) -> list[str]:
+    """Return the inputs that are images themselves, so that the table knows the width of their names."""
+    from medvlad.datasets.image_inputs import names_an_image
+
+    return [name for name in inputs if names_an_image(name)]
 
 
 def start_if_needed(model: Path) -> None:

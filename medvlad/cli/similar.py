@@ -18,6 +18,8 @@ from medvlad.cli.similar_options import TOP
 
 __all__ = ["similar"]
 
+_KEYS = ("image", "similar", "same_patient")
+
 
 @cloup.command(
     cls=Command,
@@ -77,11 +79,7 @@ def similar(
             skipped.append(one.skipped)
             continue
         assert one.prediction is not None
-        said = {
-            name: one.prediction[name]
-            for name in ("image", "similar", "same_patient")
-            if name in one.prediction
-        }
+        said: dict[str, Any] = {name: one.prediction[name] for name in _KEYS if name in one.prediction}
         if "damaged" in one.prediction:
             damaged.append({"image": said["image"], "reason": one.prediction["damaged"]})
         if as_json:

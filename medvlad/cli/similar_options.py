@@ -61,17 +61,16 @@ class TrainingImages:
             return
         patients = None
         if dataset.groups is not None and not self._anonymise:
-            sources = dataset.patient_sources
-            known = np.ones(len(dataset.groups), bool) if sources is None else sources != UNKNOWN
-            patients = [
-                str(one) if is_known else None for one, is_known in zip(dataset.groups, known, strict=True)
-            ]
+            patients = dataset.groups.tolist()
+            if dataset.patient_sources is not None:
+                known = (dataset.patient_sources != UNKNOWN).tolist()
+                patients = [one if sure else None for one, sure in zip(patients, known, strict=True)]
         names = digest_names(dataset.paths) if self._anonymise else [str(path) for path in dataset.paths]
         labels = np.array(dataset.class_names)[dataset.labels]
         self._cases = Cases(SimilarCases().fit(encoded, names, labels, patients), self._pattern)
 
     def write(self, model: Path) -> str:
-        """Write them beside the model; return a line if they are left out for their size, or an empty text."""
+        """Write them beside the model. Return a line if they are too large for it, otherwise ""."""
         from medvlad.models.cases_file import remove_cases, save_cases
 
         if self._cases is None:

@@ -31,6 +31,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from medvlad._util.choices import ColourProfile, Dtype, EngineName, OnDamage, OnError, Output, ResizeFilter
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
@@ -142,15 +143,15 @@ class CNNDescriptors(ImageTransformer):
         mirror: bool = False,
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
-        dtype: str = "float32",
-        engine: str = "auto",
+        dtype: Dtype = "float32",
+        engine: EngineName = "auto",
         n_threads: int | None = None,
-        output: str = "host",
+        output: Output = "host",
         store: str | os.PathLike[str] | None = None,
-        resize: str = "bilinear",
-        on_error: str = "raise",
-        on_damage: str = "warn",
-        colour_profile: str = "ignore",
+        resize: ResizeFilter = "bilinear",
+        on_error: OnError = "raise",
+        on_damage: OnDamage = "warn",
+        colour_profile: ColourProfile = "ignore",
         progress: bool | None = None,
     ) -> None:
         self.model = model
@@ -185,13 +186,7 @@ class CNNDescriptors(ImageTransformer):
             If Keras, its backend or the engine is not installed.
         """
         scales = check_parameters(self)
-        source = weights_source(self.weights)
-        network: FrozenNetwork | None = getattr(self, "network_", None)
-        kept = network is not None and network.is_for(self.model, self.layer, source)
-        if network is None or not kept or not runs_in(network, self):
-            self._last_engine = LastEngine()
-            network = plain_network(self) or build_network(self.model, self.layer, self.weights)
-            self.network_ = network
+        network = _network_of(self)
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
         views = _views(self.mirror)
@@ -304,6 +299,19 @@ class CNNDescriptors(ImageTransformer):
         return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
+def _network_of(features: CNNDescriptors) -> FrozenNetwork:
+    """Return the network that was built with the same parameters, or build one and keep it."""
+    source = weights_source(features.weights)
+    kept: FrozenNetwork | None = getattr(features, "network_", None)
+    is_same = kept is not None and kept.is_for(features.model, features.layer, source)
+    if kept is None or not is_same or not runs_in(kept, features):
+        features._last_engine = LastEngine()
+        built = plain_network(features)
+        kept = built or build_network(features.model, features.layer, features.weights)
+        features.network_ = kept
+    return kept
+
+
 def _views(mirror: bool) -> tuple[bool, ...]:
     """Return whether each view of a square is mirrored."""
     return (False, True) if mirror else (False,)
@@ -412,7 +420,8 @@ def _engine(features: CNNDescriptors) -> Engine:
             ranges=ranges,
         )
 
-    return features._last_engine.get(key, make)
+    engine: Engine = features._last_engine.get(key, make)
+    return engine
 
 
 def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:

@@ -130,8 +130,8 @@ def load_cases(model: str | os.PathLike[str]) -> Cases:
     path = check_local(cases_path(model), "the file of training images")
     if not path.is_file():
         raise InputError(
-            f"there is no file {path} of training images: train the model again with similar=True, or copy "
-            "the file to the model"
+            f"there is no file {path} of training images: train the model again, or copy the file to "
+            "the model"
         )
     digest = digest_of(model)
     try:
@@ -140,7 +140,7 @@ def load_cases(model: str | os.PathLike[str]) -> Cases:
         texts = [header[name] for name in ("names", "labels")]
         if header["model"] == digest:
             patients = [None if one is None else str(one) for one in header["patients"]]
-            index.fit(vectors, *texts, patients)
+            index.fit(vectors, texts[0], texts[1], patients)
         pattern = header["pattern"]
         cases = Cases(index, None if pattern is None else str(pattern))
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:

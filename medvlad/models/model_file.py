@@ -185,25 +185,13 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
-    """Return the network of a model file without building it. None: the model was trained on descriptors.
-
-    Raises
-    ------
-    InputError
-        As :func:`model_card`.
-    """
+    """Return the network of a model file, not built yet. None: the model was trained on descriptors."""
     header, arrays = _read(check_local(path, "the model"))
     return _assembled(header, arrays, path, None)[0]
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a model: of everything in its file, in a fixed order.
-
-    Raises
-    ------
-    InputError
-        As :func:`model_card`.
-    """
+    """Return the SHA-256 of everything in a model file, in a fixed order. It raises as :func:`model_card`."""
     return _digest(*_read(check_local(path, "the model")))
 
 

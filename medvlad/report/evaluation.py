@@ -33,6 +33,7 @@ from medvlad.report.pictures import (
     grid_in_words,
 )
 from medvlad.report.settings import penalties_in_words, shown_settings
+from medvlad.report.similar_cases import add_similar_cases
 
 __all__ = ["explain_page", "write_predictions", "write_report"]
 
@@ -181,6 +182,7 @@ def explain_page(
             caption = f"{one['image']}: {one['label']} ({_highest_scores(one['scores'])})"
             shown.append((picture.convert("RGB"), caption))
     page.pictures(shown, "wide")
+    add_similar_cases(page, predictions)
     return page.write(folder / "explain.html")
 
 
