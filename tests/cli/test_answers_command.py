@@ -75,10 +75,10 @@ def test_an_image_unlike_the_training_images_is_said_to_be(run, train, tmp_path,
 
 def test_a_batch_of_one_class_is_a_shift_that_is_told_once(run, train, images, tmp_path):
     model, _ = train()
-    files = [images / "test" / "upright" / f"{i}.png" for i in range(20)] * 2
+    files = [images / "test" / "upright" / f"{i}.png" for i in range(20)] * 4
     status, _, error = run("predict", model, *files)
     assert status == 0
-    assert error.count("the scores of these 40 images have shifted") == 1
+    assert error.count("the scores of these 80 images have shifted") == 1
     assert "--adapt-threshold" in error
 
 
