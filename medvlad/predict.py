@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
+from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
-from medvlad.decisions.answers import answers_of
+from medvlad.decisions.answers import Answering
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
@@ -122,8 +123,8 @@ def iter_predictions(
     pipeline: Pipeline,
     images: Iterable[str | Sequence[str]],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     names: Pseudonyms | None = None,
     store: str | None = None,
     answers: Answers | None = None,
@@ -144,7 +145,8 @@ def iter_predictions(
     store : path or None, default=None
         Folder that keeps descriptors, see :class:`medvlad.CNNDescriptors`.
     answers : callable or None, default=None
-        What is said about each image, see :data:`medvlad.predict.Answers`. None: label and scores.
+        What is said about each image, see :data:`medvlad.predict.Answers`. None: label, scores, and with a
+        calibrated classifier probabilities and novelty_p, see :func:`medvlad.decisions.answers_of`.
     similar : SimilarTo or None, default=None
         Training images to compare with. None: predictions do not name similar ones.
     with_maps : bool, default=False
@@ -160,17 +162,14 @@ def iter_predictions(
     InputError
         For the reasons given in :func:`predict_images`. Images before the one in question were yielded.
     """
+    said = Answering() if answers is None else answers
     if not isinstance(pipeline.steps[0][1], CNNDescriptors):
         for bag in images:
-            yield _predicted_bag(
-                pipeline, bag, on_error, names, answers or _label_and_scores, similar, with_maps
-            )
+            yield _predicted_bag(pipeline, bag, on_error, names, said, similar, with_maps)
         return
     extractor = _extractor(pipeline, on_error, on_damage, store)
     for part in extract_stream(extractor, _all_frames(map(str, images))):
-        yield from _predicted(
-            pipeline, extractor, part, names, answers or _label_and_scores, similar, with_maps
-        )
+        yield from _predicted(pipeline, extractor, part, names, said, similar, with_maps)
 
 
 def _predicted(
@@ -259,18 +258,12 @@ def _column(classifier: Any, prediction: Mapping[str, Any], decision: NDArray[np
     return classes.index(label) if label in classes else int(decision.argmax())
 
 
-def _label_and_scores(
-    classifier: Any, decision: NDArray[np.float64], vectors: Any, descriptors: Descriptors
-) -> list[dict[str, Any]]:
-    return answers_of(classifier, decision, None)
-
-
 def predict_images(
     pipeline: Pipeline,
     images: Iterable[str | Sequence[str]],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     explain: Path | None = None,
     thumbnails: Path | None = None,
     names: Pseudonyms | None = None,

@@ -9,6 +9,15 @@ from typing import Any, Self
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
+from medvlad._util.choices import (
+    BackendName,
+    ColourProfile,
+    Dtype,
+    EngineName,
+    OnDamage,
+    OnError,
+    ResizeFilter,
+)
 from medvlad.classifier.parameters import OF_NETWORK, settle
 from medvlad.classifier.shared_folder import SharedFolder
 from medvlad.encoders.recipe import Recipe, encoder_steps
@@ -47,17 +56,17 @@ class ClassifierSteps(BaseEstimator):
         folds: int = 5,
         store: str | os.PathLike[str] | None = None,
         mirror: bool = False,
-        resize: str = "bilinear",
+        resize: ResizeFilter = "bilinear",
         preprocess: Any = None,
         prefix_tokens: int | None = None,
         side: int | None = None,
-        dtype: str = "float32",
-        engine: str = "auto",
+        dtype: Dtype = "float32",
+        engine: EngineName = "auto",
         batch_size: int | None = None,
-        on_error: str = "raise",
-        on_damage: str = "warn",
-        colour_profile: str = "ignore",
-        backend: str = "auto",
+        on_error: OnError = "raise",
+        on_damage: OnDamage = "warn",
+        colour_profile: ColourProfile = "ignore",
+        backend: BackendName = "auto",
         n_threads: int | None = None,
         random_state: int = 0,
         progress: bool | None = None,

@@ -19,6 +19,7 @@ __all__ = ["FORMATS", "AnswerWriter", "ReaderGone", "format_of"]
 
 FORMATS = ("table", "csv", "jsonl", "json")
 _BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
+_UNUSUAL_BELOW = 0.05  # p-value; a test compares it with the library's
 #: Keys of a prediction that have a column for each class, and the beginning of its name.
 _BY_CLASS = {"scores": "score", "probabilities": "probability"}
 
@@ -152,8 +153,18 @@ class AnswerWriter:
 
 
 def _in_words(prediction: dict[str, Any]) -> str:
-    values = "  ".join(f"{label} {value:+.3f}" for label, value in prediction["scores"].items())
-    return f"{prediction['label']}  ({values})"
+    """Return the label and its probability, the prediction set, and the scores."""
+    label = "no label" if prediction["label"] is None else prediction["label"]
+    said = [label]
+    probabilities = prediction.get("probabilities", {})
+    if prediction["label"] in probabilities:
+        said[0] += f" {probabilities[prediction['label']]:.2f}"
+    if "prediction_set" in prediction:
+        said.append("{" + ", ".join(prediction["prediction_set"]) + "}")
+    if prediction.get("novelty_p", 1.0) < _UNUSUAL_BELOW:
+        said.append(f"unlike the training images (p {prediction['novelty_p']:.2g})")
+    values = "  ".join(f"{name} {value:+.3f}" for name, value in prediction["scores"].items())
+    return f"{'  '.join(said)}  ({values})"
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 import cloup
 
 from medvlad.cli import bag_options, options
+from medvlad.cli.answer_options import answer_group, decide_again, refuse_with_explain, tell_shift
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.predict_bags import write_tiles
@@ -66,6 +67,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
+@answer_group()
 @cloup.option_group(
     "Table",
     cloup.option(
@@ -92,6 +94,9 @@ def predict(
     explain: Path | None,
     similar: int | None,
     store: str | None,
+    coverage: float | None,
+    abstain: bool,
+    adapt_threshold: bool,
     image_root: str | None,
     image_column: str | None,
     overwrite: bool,
@@ -102,16 +107,18 @@ def predict(
 ) -> int:
     """Classify images with a trained model.
 
-    Prints the label of each IMAGE and the decision value of each class. The label
-    is the class with the largest value.
+    Prints the label of each IMAGE, its probability, and the decision value of
+    each class.
     """
     from medvlad._util.validate import check_positive_int, make_output_folder
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
+    from medvlad.decisions import Answering, check_answers
     from medvlad.extraction.weights import check_weights
     from medvlad.models.cases_file import load_cases
     from medvlad.models.model_file import load_model
     from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
+    refuse_with_explain(adapt_threshold, explain)
     format_ = format_of(format_, as_json, out)
     of_bags = bag_options.takes_bags(model, images)
     table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
@@ -127,6 +134,10 @@ def predict(
     )
     start_if_needed(model)
     pipeline = load_model(model, weights=weights)
+    check_answers(
+        pipeline[-1], coverage=coverage, abstain=abstain, threshold=0.0 if adapt_threshold else None
+    )
+    answering = Answering(coverage=coverage, abstain=abstain)
     names = pseudonyms_of(anonymise, anonymise_key, explain)
     settings: dict[str, Any] = {
         "on_error": on_error_of(on_error),
@@ -134,15 +145,25 @@ def predict(
         "names": names,
         "store": store,
         "similar": similar_to,
+        "answers": answering,
     }
     inputs: Iterable[Any] = list_inputs(images, **table)
     if one_bag:
         inputs = [tuple(inputs)]
     n_skipped = 0
-    shown = [name for name in images if name[:1] not in ("@", "-")] if names is None else []
-    with AnswerWriter(format_, out, [name for name in shown if not Path(name).is_dir()]) as writer:
+    with AnswerWriter(format_, out, [] if names is not None else _single(images)) as writer:
         try:
-            if explain is None:
+            if adapt_threshold:  # which needs all scores before the first label
+                predictions, skipped = predict_images(pipeline, inputs, **settings)
+                decide_again(predictions, [str(name) for name in pipeline.classes_])
+                n_skipped = len(skipped)
+                for prediction in predictions:
+                    writer.add(prediction, None)
+                    _tell(prediction, None)
+                for one_skipped in skipped:
+                    writer.add(None, one_skipped)
+                    _tell(None, one_skipped)
+            elif explain is None:
                 for one in iter_predictions(pipeline, inputs, **settings):
                     writer.add(one.prediction, one.skipped)
                     n_skipped += _tell(one.prediction, one.skipped)
@@ -165,6 +186,7 @@ def predict(
         finally:
             if names is not None and anonymise_key is not None:
                 names.write(anonymise_key)
+    tell_shift(answering, adapt_threshold)
     if explain is None:
         return 1 if n_skipped else 0
     # Under pseudonyms the order of the images would tell which is which.
@@ -175,6 +197,13 @@ def predict(
     for prediction in predictions:
         _tell(prediction, None)
     return list_skipped(skipped)
+
+
+def _single(inputs: Sequence[str]) -> list[str]:
+    """Return the inputs that are images themselves, so that the table knows the width of their names."""
+    from medvlad.datasets.image_inputs import names_an_image
+
+    return [name for name in inputs if names_an_image(name)]
 
 
 def start_if_needed(model: Path) -> None:

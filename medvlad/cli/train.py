@@ -9,6 +9,7 @@ import click
 import cloup
 
 from medvlad.cli import bag_options, options
+from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
@@ -47,12 +48,14 @@ __all__ = ["train"]
     options.SCALE,
     options.PENALTY,
     options.CLASS_WEIGHT,
+    calibration_option("auto", "none: no probabilities.  [default: auto; with --preset best: platt]"),
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
 @table_group()
+@cloup.option_group("Decisions", OPERATING_POINT, POSITIVE)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(
@@ -96,6 +99,8 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
         "n_damaged": len(damaged),
         "seed": experiment.seed,
         "class_weight": experiment.class_weight,
+        "calibration": getattr(getattr(classifier.pipeline_[-1], "calibration_", None), "method", None),
+        "threshold": experiment.threshold,
     }
     if len(choice.balanced_accuracy) > 1:
         card[f"inner_{choice.metric.replace(' ', '_')}"] = choice.balanced_accuracy
@@ -107,6 +112,10 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     click.echo(f"trained on {n_images} images; {wrote} {output}")
     if kept:
         click.echo(kept)
+    if experiment.threshold is not None:
+        first, second = classifier.classes_
+        at = classifier.pipeline_[-1].threshold_
+        click.echo(f"{second} is decided above {at:+.3f}, {first} below ({experiment.threshold})")
     list_damaged([{"image": "", "reason": reason} for _, reason in damaged])
     return list_skipped(skipped)
 

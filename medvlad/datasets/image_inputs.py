@@ -29,7 +29,7 @@ from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import Listing
 from medvlad.images.frames import split_frame
 
-__all__ = ["STANDARD_INPUT", "check_inputs", "list_inputs"]
+__all__ = ["STANDARD_INPUT", "check_inputs", "list_inputs", "names_an_image"]
 
 STANDARD_INPUT = "-"
 _TABLES = (".csv", ".tsv")
@@ -121,6 +121,11 @@ def list_inputs(
             yield from _images_below(Path(name))
         else:
             yield name
+
+
+def names_an_image(name: str) -> bool:
+    """Return whether an input is an image or a file of images: no folder, list or table."""
+    return not (name == STANDARD_INPUT or name.startswith("@") or _is_table(name) or Path(name).is_dir())
 
 
 def _is_table(name: str) -> bool:

@@ -4,11 +4,12 @@ Decision values of the linear SVM, and an image's vector, become probabilities, 
 images unlike the training images, and similar training images.
 """
 
-from medvlad.decisions.answers import answers_of, check_answers
+from medvlad.decisions.answers import Answering, answers_of, check_answers
 from medvlad.decisions.calibrated_svc import CalibratedSVC, calibrate_on, linear_part
 from medvlad.decisions.novelty import mean_descriptors
 
 __all__ = [
+    "Answering",
     "CalibratedSVC",
     "answers_of",
     "calibrate_on",

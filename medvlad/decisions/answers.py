@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.decisions.calibrated_svc import CalibratedSVC
 from medvlad.decisions.conformal import check_coverage, prediction_sets
+from medvlad.decisions.novelty import mean_descriptors
+from medvlad.decisions.shift import Shift, ShiftWatch
 
-__all__ = ["DEFAULT_COVERAGE", "answers_of", "check_answers"]
+__all__ = ["DEFAULT_COVERAGE", "Answering", "answers_of", "check_answers", "with_threshold"]
 
 #: Coverage of `abstain` without a coverage.
 DEFAULT_COVERAGE = 0.9
@@ -122,6 +125,71 @@ def check_answers(
             "leave it out"
         )
     return coverage
+
+
+class Answering:
+    """What `predict` says about each image, and about the images together.
+
+    An object is the callable that :func:`medvlad.predict.iter_predictions` takes as `answers`.
+
+    Parameters
+    ----------
+    coverage, abstain
+        See :func:`medvlad.decisions.answers_of`.
+    """
+
+    def __init__(self, *, coverage: float | None = None, abstain: bool = False) -> None:
+        self._wanted: dict[str, Any] = {"coverage": coverage, "abstain": abstain}
+        self._classifier: Any = None
+        self._watch = ShiftWatch()
+
+    def __call__(
+        self, classifier: Any, decision: NDArray[np.float64], vectors: Any, descriptors: Any
+    ) -> list[dict[str, Any]]:
+        """Return the answers for some images.
+
+        Parameters
+        ----------
+        classifier, decision
+            See :func:`medvlad.decisions.answers_of`.
+        vectors : ndarray of float, shape (n, d)
+            Encoded images. They are not needed here.
+        descriptors : Descriptors
+            Descriptors of the images.
+        """
+        self._classifier = classifier
+        means = None
+        if isinstance(classifier, CalibratedSVC):
+            self._watch.add(decision)
+            if classifier.novelty_ is not None:
+                means = mean_descriptors(descriptors)
+        return answers_of(classifier, decision, means, **self._wanted)
+
+    def shift(self) -> Shift | None:
+        """Return the shift of all images so far against the training images; None if there is none."""
+        if not isinstance(self._classifier, CalibratedSVC):
+            return None
+        return self._watch.find(self._classifier)
+
+
+def with_threshold(answers: Sequence[dict[str, Any]], classes: Sequence[str], threshold: float) -> None:
+    """Decide answers again with another threshold, for two classes. The answers are changed.
+
+    Parameters
+    ----------
+    answers : sequence of dict
+        From :func:`medvlad.decisions.answers_of`. Each one also gets threshold.
+    classes : sequence of str
+        Both classes in their order.
+    threshold : float
+        Decision values of the second class above it mean the second class.
+    """
+    for answer in answers:
+        answer["label"] = classes[int(answer["scores"][classes[1]] > threshold)]
+        answer["threshold"] = threshold
+        if "abstained" in answer:
+            answer["abstained"] = answer["prediction_set"] != [answer["label"]]
+            answer["label"] = None if answer["abstained"] else answer["label"]
 
 
 def _by_class(classes: list[str], values: NDArray[np.float64]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from medvlad._util.validate import InputError
 from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration
@@ -88,11 +88,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
 
     classifier_: WideLinearSVC
     calibration_: Calibration
-    held_out_decision_: Matrix
-    held_out_labels_: NDArray[np.int64]
     novelty_: Novelty | None
-    threshold_: float
-    classes_: NDArray[Any]
     n_features_in_: int
 
     def __init__(
@@ -134,7 +130,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         svm = WideLinearSVC() if self.classifier is None else clone(self.classifier)
         svm.fit(X, y)
         rows = _checked(svm, X)
-        labels = np.searchsorted(svm.classes_, np.asarray(on_host(y, "y")))
+        labels = np.searchsorted(svm.classes_, column_or_1d(on_host(y, "y")))
         decision, novelty, n_references = held_out_rows(
             svm, rows, labels, groups, folds=self.folds, random_state=self.random_state
         )
@@ -151,7 +147,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
     ) -> Self:
         """Take a fitted SVM and learn the rest from held-out values."""
         self.classifier_ = svm
-        self.classes_, self.n_features_in_ = svm.classes_, svm.n_features_in_
+        self.n_features_in_ = svm.n_features_in_
         if hasattr(svm, "feature_names_in_"):
             self.feature_names_in_ = svm.feature_names_in_
         self.calibration_ = fit_calibration(self.calibration, decision, labels)
@@ -163,6 +159,15 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
             self.novelty_ = Novelty(references, np.sort(novelty[kept]))
         self.threshold_ = 0.0
         return self
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Class labels, shape (n_classes,)."""
+        return self.classifier_.classes_
+
+    @classes_.setter
+    def classes_(self, classes: NDArray[Any]) -> None:
+        self.classifier_.classes_ = classes
 
     @property
     def coef_(self) -> Matrix:
@@ -177,8 +182,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
     @property
     def C(self) -> float:
         """C of the SVM."""
-        svm = getattr(self, "classifier_", None) or self.classifier or WideLinearSVC()
-        return float(svm.C)
+        return float((getattr(self, "classifier_", None) or self.classifier or WideLinearSVC()).C)
 
     def decision_function(self, X: ArrayLike) -> Matrix:
         """Return the decision values of the SVM, see :meth:`medvlad.WideLinearSVC.decision_function`."""
@@ -202,7 +206,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
             Class labels.
         """
         decision = self._columns(X)
-        predicted: NDArray[Any] = self.classes_[self.decide(decision)]
+        predicted = self.classes_[self.decide(decision)]
         return like_input(predicted, X) if predicted.dtype.kind in "biuf" else predicted
 
     def decide(self, decision: Matrix, threshold: float | None = None) -> NDArray[np.intp]:
@@ -211,8 +215,8 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         With two classes the second one is decided above `threshold`. None: `threshold_`.
         """
         if decision.shape[1] != 2:
-            return decision.argmax(axis=1)
-        return (decision[:, 1] > (self.threshold_ if threshold is None else threshold)).astype(np.intp)
+            return np.asarray(decision.argmax(axis=1))
+        return np.asarray(decision[:, 1] > (self.threshold_ if threshold is None else threshold), np.intp)
 
     def predict_proba(self, X: ArrayLike) -> Matrix:
         """Return calibrated probabilities.
@@ -250,8 +254,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         InputError
             If `coverage` is out of range.
         """
-        decision = self._columns(X)
-        return prediction_sets(self.class_p_values(decision), coverage)
+        return prediction_sets(self.class_p_values(self._columns(X)), coverage)
 
     def class_p_values(self, decision: Matrix) -> Matrix:
         """Return the conformal p-values (n, n_classes) of decision values of the same shape."""

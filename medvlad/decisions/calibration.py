@@ -99,14 +99,14 @@ class Calibration:
             return np.column_stack([1 - found, found])
         totals = found.sum(axis=1, keepdims=True)
         even = np.full_like(found, 1 / found.shape[1])
-        return np.divide(found, totals, out=even, where=totals > 0)
+        return np.asarray(np.divide(found, totals, out=even, where=totals > 0))
 
     def _one(self, values: Vector, curve: Matrix) -> Vector:
         """Return the probabilities of one class against the others."""
         if self.method == "platt":
             slope, intercept = curve[0]
             return np.asarray(expit(-(slope * values + intercept)), np.float64)
-        return np.interp(values, curve[:, 0], curve[:, 1])
+        return np.asarray(np.interp(values, curve[:, 0], curve[:, 1]), np.float64)
 
 
 def method_for(method: str, n_images: int) -> str:

@@ -79,7 +79,7 @@ def train_classifier(
     Raises
     ------
     InputError
-        If a class has too few images (patients) for what was asked for.
+        If a class has no image, or too few images (patients) for what was asked for.
     """
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:

@@ -32,6 +32,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from medvlad._util.choices import ColourProfile, Dtype, EngineName, OnDamage, OnError, Output, ResizeFilter
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
@@ -145,15 +146,15 @@ class CNNDescriptors(ImageTransformer):
         mirror: bool = False,
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
-        dtype: str = "float32",
-        engine: str = "auto",
+        dtype: Dtype = "float32",
+        engine: EngineName = "auto",
         n_threads: int | None = None,
-        output: str = "host",
+        output: Output = "host",
         store: str | os.PathLike[str] | None = None,
-        resize: str = "bilinear",
-        on_error: str = "raise",
-        on_damage: str = "warn",
-        colour_profile: str = "ignore",
+        resize: ResizeFilter = "bilinear",
+        on_error: OnError = "raise",
+        on_damage: OnDamage = "warn",
+        colour_profile: ColourProfile = "ignore",
         progress: bool | None = None,
         preprocess: str | Mapping[str, Any] | None = None,
         prefix_tokens: int | None = None,

@@ -56,8 +56,7 @@ __all__ = [
 FORMAT = "medvlad-model"
 FORMAT_VERSION = 5
 
-#: Versions that can be read. Older ones have no calibrated classifiers. For version 3 see also
-#: :func:`_refuse_other_arithmetic`.
+#: Versions that can be read. For version 3 see :func:`_refuse_other_arithmetic`.
 _READABLE = (3, 4, FORMAT_VERSION)
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
@@ -69,7 +68,6 @@ _NETWORK = (
 _OLDER = {"colour_profile": "ignore", "preprocess": None, "prefix_tokens": None, "side": None}
 
 _BEGINNING = 4096  # bytes that tell a model file
-
 #: Exceptions that an invalid header can cause.
 _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -192,25 +190,13 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
-    """Return the network of a model file without building it. None: the model was trained on descriptors.
-
-    Raises
-    ------
-    InputError
-        As :func:`model_card`.
-    """
+    """Return the network of a model file, not built yet. None: the model was trained on descriptors."""
     header, arrays = _read(check_local(path, "the model"))
     return _assembled(header, arrays, path, None)[0]
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a model: of everything in its file, in a fixed order.
-
-    Raises
-    ------
-    InputError
-        As :func:`model_card`.
-    """
+    """Return the SHA-256 of everything in a model file, in a fixed order. It raises as :func:`model_card`."""
     return _digest(*_read(check_local(path, "the model")))
 
 

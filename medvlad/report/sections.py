@@ -13,6 +13,7 @@ from medvlad.report import curves, plots
 from medvlad.report.explanations import map_in_words
 from medvlad.report.html import Page
 from medvlad.report.kept import KeptFigures, Named
+from medvlad.report.metric_rows import metric_rows
 from medvlad.report.pictures import N_CLUSTERS, ShownError, cluster_patches, explainable
 from medvlad.report.settings import penalties_in_words, shown_settings
 
@@ -36,10 +37,8 @@ def add_metrics(page: Page, results: dict[str, Any]) -> None:
     header += ["sensitivity", "specificity"] if two else []
     rows = []
     for r in results["results"]:
-        for name, of in ((r["encode"], r), (f"{r['encode']}, adapted threshold", r.get("adapted", {}))):
-            if "accuracy" not in of:
-                continue
-            row = [name]
+        for name, of in metric_rows(r):
+            row: list[str | None] = [name]
             for metric in ("accuracy", "balanced_accuracy", "auc"):
                 row.append(_with_interval(of[metric], of[f"{metric}_ci95"]))
             if two:

@@ -25,6 +25,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from medvlad._util.choices import Dtype, EngineName, words_of
 from medvlad._util.validate import InputError, MissingExtraError, check_choice, import_extra
 from medvlad.backends import backend_state
 from medvlad.extraction.engines.accelerators import may_have_gpu
@@ -35,8 +36,8 @@ __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
 
 Engine = Callable[[Any], Any]
 
-ENGINES = ("auto", "keras", "native", "openvino", "onnxruntime", "torch")
-DTYPES = ("float32", "bfloat16", "int8")
+ENGINES = words_of(EngineName)
+DTYPES = words_of(Dtype)
 
 
 class LastEngine:
