@@ -173,7 +173,7 @@ def _named(table: Table, name: str, parameter: str) -> str:
     close = get_close_matches(name, table.columns, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise InputError(
-        f"{table.name} has no column {name!r} for {parameter}: its columns are {_listed(table.columns)}{hint}"
+        f"{table.name} has no column {name!r} for `{parameter}`: its columns are {_listed(table.columns)}{hint}"
     )
 
 

@@ -225,7 +225,7 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
         header.pop()
     _check_header(name, [cell for cell in header if cell])
     width = len(header)
-    cells: list[list[str]] = []
+    kept: list[list[str]] = []
     rows: list[int] = []
     n_empty = 0
     for number, row in numbered:
@@ -240,11 +240,11 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
         if not "".join(row).strip():
             n_empty += 1
             continue
-        cells.append(row)
+        kept.append(row)
         rows.append(number)
     columns = {
         column: [cell.strip() for cell in values]
-        for column, values in zip(header, zip(*cells, strict=True) if cells else ([],) * width, strict=True)
+        for column, values in zip(header, zip(*kept, strict=True) if kept else ([],) * width, strict=True)
         if column
     }
     return Table(name, folder, columns, rows, n_empty)
