@@ -42,14 +42,14 @@ __all__ = ["manifest"]
         "--labels/--no-labels",
         default=True,
         show_default=False,
-        help="Whether folders are classes. Otherwise the labels are left empty.  [default: yes, if DIR is so]",
+        help="Whether folders are classes. Otherwise the labels are left empty.  [default: yes, if "
+        "DIR is so]",
     ),
     cloup.option(
         "--identifiers",
         is_flag=True,
         help="Write PatientID and InstitutionName of DICOM files as they are. By default patients "
-        "are digests "
-        "and sites are numbers.",
+        "are digests and sites are numbers.",
     ),
 )
 def manifest(
@@ -83,9 +83,8 @@ def manifest(
         say("the table holds PatientIDs and names of institutions as the DICOM headers have them")
     elif table.n_dicom:
         say(
-            "patients are digests and sites are numbers; names, dates, accession numbers and "
-            "addresses of DICOM "
-            "headers are left out, and ages above 90 are written as 90. Names of files are written "
+            "patients are digests and sites are numbers; names, dates, accession numbers and addresses of "
+            "DICOM headers are left out, and ages above 90 are written as 90. Names of files are written "
             "as they are"
         )
     return 0

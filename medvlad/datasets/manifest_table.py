@@ -205,9 +205,8 @@ def _decoded(path: Path) -> str:
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(
-            f"row {row} of the table {str(path)!r} holds a null character, as in binary files: save "
-            "the table "
-            "as 'CSV UTF-8'"
+            f"row {row} of the table {str(path)!r} holds a null character, as in binary files: save the "
+            "table as 'CSV UTF-8'"
         )
     return text
 
@@ -233,8 +232,7 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
             if any(cell.strip() for cell in row[width:]):
                 raise InputError(
                     f"row {number} of {name} has {len(row)} cells, and the header has {width} "
-                    f"({_shown(row)}): "
-                    "put quotation marks around cells that hold the separator"
+                    f"({_shown(row)}): put quotation marks around cells that hold the separator"
                 )
             row = (row + [""] * width)[:width]
         if not "".join(row).strip():
