@@ -102,14 +102,8 @@ class Experiment:
         See :class:`medvlad.WideLinearSVC`.
     calibration : {"platt", "isotonic"} or None
         See :mod:`medvlad.evaluation.calibration`. None: no probabilities.
-    layout : str
-        Layout of the folder, a key of `medvlad.datasets.published.LAYOUTS`.
-    group_pattern : str or None
-        Regular expression for the patient in a file name, see :func:`medvlad.load_image_folder`.
-    unknown_patients : {"own", "refuse", "drop"}
-        What to do with images whose patient is not known, see :func:`medvlad.load_image_folder`.
-    table : TableSettings
-        Columns of a table, see :func:`medvlad.load_manifest`.
+    layout, group_pattern, unknown_patients, table
+        See :func:`medvlad.datasets.load.load_data`.
     group_by : {"patient", "site"}
         "patient": folds keep the images of a patient together. "site": each site is a fold.
     seed : int

@@ -98,7 +98,10 @@ def test_an_audit_uses_patients_and_splits_of_the_table(images, run, tmp_path):
 
 
 MISTAKES = {
-    "a column that is missing": (["--label-column", "lable"], ["'lable'", "--label-column", "did you mean"]),
+    "a column that is missing": (
+        ["--label-column", "labelz"],
+        ["'labelz'", "--label-column", "did you mean"],
+    ),
     "a layout": (["--layout", "chest-xray"], ["--layout chest-xray", "table"]),
     "sites that are not there": (["--group-by", "site", "--site-column", "nosite"], ["'nosite'"]),
     "two names of labels": (["--label-column", "label", "--label-columns", "a,b"], ["together"]),
