@@ -12,8 +12,8 @@ note        Good to know.
 ==========  ==========================================================================================
 
 The methods are described in :mod:`medvlad.audit.duplicates`, :mod:`medvlad.audit.near_pairs`,
-:mod:`medvlad.audit.shortcuts`, :mod:`medvlad.audit.images`, :mod:`medvlad.audit.counts` and
-:mod:`medvlad.audit.group_test`.
+:mod:`medvlad.audit.shortcuts`, :mod:`medvlad.audit.covariates`, :mod:`medvlad.audit.images`,
+:mod:`medvlad.audit.counts` and :mod:`medvlad.audit.group_test`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from medvlad.audit.counts import (
     size_findings,
     unreadable_findings,
 )
+from medvlad.audit.covariates import covariate_findings
 from medvlad.audit.duplicates import MAX_LISTED, duplicate_findings, find_copies
 from medvlad.audit.finding import ReadImages, plural
 from medvlad.audit.images import read_facts
@@ -63,7 +64,7 @@ def audit(
     Parameters
     ----------
     dataset : ImageFolder
-        Train and test part, and patients, are used if the data set has them.
+        Train and test part, patients, sites and covariates are used if the data set has them.
     random_state : int, default=0
         Seed of folds, subsamples and permutations. The same data and seed give the same result.
     n_threads : int or None, default=None
@@ -101,6 +102,12 @@ def audit(
     """
     seed = check_seed(random_state, "random_state")
     threads = check_n_threads(n_threads)
+    if dataset.task != "classes":
+        raise InputError(
+            "an audit needs a class for each image, and the task of this data set is "
+            f"{dataset.task!r}: name a "
+            "column of classes with `label_column`"
+        )
     if len(dataset) == 0:
         raise InputError("the data set has no image: give a folder with images")
     read = read_facts(dataset.paths, n_threads=threads)
@@ -132,6 +139,7 @@ def audit(
         *doubled,
         *patient_findings(images),
         *shortcuts,
+        *covariate_findings(images, _columns(chosen), units, seed),
         *shifted,
         *frame_findings(images, facts, units, seed),
         *class_findings(images, units, seed),
@@ -165,7 +173,7 @@ _CHECKS = {
     "identical images": ("identical_files", "identical_pixels"),
     "near duplicates": ("near_duplicates",),
     "shared patients": ("patient", "unknown_patients"),
-    "shortcuts": ("shortcut",),
+    "shortcuts": ("shortcut", "covariate"),
     "parts that differ": ("parts_differ", "priors_differ", "class_absent"),
     "borders and boxes": ("blank", "uniform"),
     "class imbalance": ("class_imbalance",),
@@ -238,6 +246,12 @@ def _shown(example: Any, root: str) -> str:
     names = example if isinstance(example, list) else [example]
     prefix = os.path.join(root, "") if root else ""  # noqa: PTH118
     return " = ".join(name.removeprefix(prefix) for name in names)
+
+
+def _columns(dataset: ImageFolder) -> dict[str, NDArray[np.str_]]:
+    """Return the columns of a table that may go with the class."""
+    sites = {} if dataset.sites is None else {"site": dataset.sites}
+    return sites | dict(dataset.covariates)
 
 
 def _root(dataset: ImageFolder) -> str:

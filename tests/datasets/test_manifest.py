@@ -116,7 +116,7 @@ def test_columns_can_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ({"label_column": "lable"}, ["'lable'", "'image', 'label'", "did you mean 'label'"]),
+        ({"label_column": "labelz"}, ["'labelz'", "'image', 'label'", "did you mean 'label'"]),
         ({"label_column": "image", "image_column": "image"}, ["'image'", "two purposes"]),
         ({"label_column": "label", "label_columns": ["label"]}, ["label_columns", "together"]),
         ({"label_columns": "label"}, ["label_columns", "list"]),

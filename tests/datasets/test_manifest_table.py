@@ -69,7 +69,7 @@ REFUSED = {
     "nothing": ("", ["is empty"]),
     "blank lines": ("\n\n", ["is empty"]),
     "header only": ("image,label\n", ["no row"]),
-    "Windows-1252": (b"image,label\na.png,x\nb.png,caf\xe9\n", ["row 3", "UTF-8", "0xe9"]),
+    "Windows-1252": (b"image,label\na.png,x\nb.png,M\xfcller\n", ["row 3", "UTF-8", "0xfc"]),
     "null characters": (b"image,label\na\0.png,x\n", ["row 2", "null"]),
     "workbook under another name": (b"PK\x03\x04rest", ["workbook", "CSV"]),
 }
