@@ -183,7 +183,8 @@ def start_if_needed(model: Path) -> None:
     from medvlad.extraction.plain_network import needs_keras
     from medvlad.models.model_file import network_of_file
 
-    if needs_keras(network_of_file(model)):
+    network = network_of_file(model)  # None: the model takes feature files
+    if network is not None and needs_keras(network):
         start_keras()
 
 
