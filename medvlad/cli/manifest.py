@@ -39,15 +39,26 @@ __all__ = ["manifest"]
     cloup.option("--overwrite", is_flag=True, help="Replace an existing table."),
     options.PATIENT,
     cloup.option(
+        "--labels/--no-labels",
+        default=True,
+        show_default=False,
+        help="Whether folders are classes. Otherwise the labels are left empty.  [default: yes, if "
+        "DIR is so]",
+    ),
+    cloup.option(
         "--identifiers",
         is_flag=True,
         help="Write PatientID and InstitutionName of DICOM files as they are. By default patients "
-        "are digests "
-        "and sites are numbers.",
+        "are digests and sites are numbers.",
     ),
 )
 def manifest(
-    directory: Path, output: Path, overwrite: bool, group_pattern: str | None, identifiers: bool
+    directory: Path,
+    output: Path,
+    overwrite: bool,
+    group_pattern: str | None,
+    labels: bool,
+    identifiers: bool,
 ) -> int:
     """Write a table of images from folders or DICOM headers.
 
@@ -63,18 +74,17 @@ def manifest(
         raise click.UsageError(
             f"--output {output} exists, and may hold labels of yours: name another file, or use --overwrite"
         )
-    table = make_manifest(directory, group_pattern=group_pattern, identifiers=identifiers)
+    table = make_manifest(directory, group_pattern=group_pattern, identifiers=identifiers, labels=labels)
     table.write(output)
     click.echo(f"wrote {len(table.rows)} rows with the columns {', '.join(table.columns)}: {output}")
     if table.no_labels is not None:
-        say(f"the labels are empty, because there are no classes in the folder ({table.no_labels})")
+        say(f"the labels are empty: {table.no_labels}")
     if table.n_dicom and identifiers:
         say("the table holds PatientIDs and names of institutions as the DICOM headers have them")
     elif table.n_dicom:
         say(
-            "patients are digests and sites are numbers; names, dates, accession numbers and "
-            "addresses of DICOM "
-            "headers are left out, and ages above 90 are written as 90. Names of files are written "
+            "patients are digests and sites are numbers; names, dates, accession numbers and addresses of "
+            "DICOM headers are left out, and ages above 90 are written as 90. Names of files are written "
             "as they are"
         )
     return 0

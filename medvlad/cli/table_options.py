@@ -89,8 +89,7 @@ def table_group() -> Callable[[Any], Any]:
             metavar="NAME",
             default="auto",
             help="What is predicted: classes, labels (any number of them an image, written as a|b "
-            "or in several "
-            "columns), regression (numbers), or auto for classes or labels.",
+            "or in several columns), regression (numbers), or auto for classes or labels.",
         ),
     )
 

@@ -1,7 +1,7 @@
 """List the images of a data set with their labels, patients and parts (train, test).
 
-In: a folder, a table, a published layout or a download. Out: an :class:`~medvlad.datasets.folders.ImageFolder`. No
-pixels are read here.
+In: a folder, a table, a published layout or a download. Out: an
+:class:`~medvlad.datasets.folders.ImageFolder`. No pixels are read here.
 """
 
 from medvlad.datasets.folders import ImageFolder, load_image_folder

@@ -207,8 +207,8 @@ def _read_splits(table: Table, column: str | None) -> tuple[NDArray[np.str_] | N
     if not 2 <= len(names) <= _MANY_FOLDS:
         raise InputError(
             f"the column {column!r} of {table.name} holds {len(names)} different values, such as "
-            f"{cells[0]!r}: "
-            f"use train, val and test, 2 to {_MANY_FOLDS} names of folds, or another `split_column`"
+            f"{cells[0]!r}: use train, val and test, 2 to {_MANY_FOLDS} names of folds, or another "
+            "`split_column`"
         )
     _choices.info(
         "%s: the column %r names %d folds of a cross-validation: %s",
@@ -245,9 +245,8 @@ def _check_trained(table: Table, targets: Targets, splits: NDArray[np.str_]) -> 
     new = [i for i, label in enumerate(targets.labels.tolist()) if label not in trained]
     if new:
         raise InputError(
-            f"the label {targets.names[targets.labels[new[0]]]!r} of {table.name} has test images "
-            "and no training "
-            f"image ({rows_in_words(table, new)}): add training images or remove the rows"
+            f"the label {targets.names[targets.labels[new[0]]]!r} of {table.name} has test images and no "
+            f"training image ({rows_in_words(table, new)}): add training images or remove the rows"
         )
 
 

@@ -173,7 +173,8 @@ def _named(table: Table, name: str, parameter: str) -> str:
     close = get_close_matches(name, table.columns, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise InputError(
-        f"{table.name} has no column {name!r} for {parameter}: its columns are {_listed(table.columns)}{hint}"
+        f"{table.name} has no column {name!r} for `{parameter}`: its columns are "
+        f"{_listed(table.columns)}{hint}"
     )
 
 
@@ -181,9 +182,8 @@ def _no_column(table: Table, what: str, role: str) -> InputError:
     usual = ", ".join(_USUAL[role][:4])
     several = ", or several columns of 0 and 1 with `label_columns`" if role == "label" else ""
     return InputError(
-        f"{table.name} has no column of {what}: its columns are {_listed(table.columns)}. Name one "
-        "of them with "
-        f"`{role}_column`{several}, or call it one of {usual}"
+        f"{table.name} has no column of {what}: its columns are {_listed(table.columns)}. Name one of them "
+        f"with `{role}_column`{several}, or call it one of {usual}"
     )
 
 

@@ -111,8 +111,7 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
     if empty:
         raise InputError(
             f"{_number(len(empty), 'row has', 'rows have')} no image in the column {column!r} of "
-            f"{table.name} "
-            f"({rows_in_words(table, empty)}): name the images or remove the rows"
+            f"{table.name} ({rows_in_words(table, empty)}): name the images or remove the rows"
         )
     names: list[str] = []
     outside = []
@@ -127,11 +126,9 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
                     dropped = _dropped_beginning(cells[i : i + _TRIED], base)
                 if dropped is None or not name.startswith(dropped):
                     raise InputError(
-                        f"row {table.rows[i]} of {table.name} names {cell!r}, a path of a Windows "
-                        "machine, and no "
-                        f"end of it is a file in {str(base)!r}: write paths relative to that "
-                        "folder, or give the "
-                        "right one as `image_root`"
+                        f"row {table.rows[i]} of {table.name} names {cell!r}, a path of a Windows machine, "
+                        f"and no end of it is a file in {str(base)!r}: write paths relative to that folder, "
+                        "or give the right one as `image_root`"
                     )
                 name = name[len(dropped) :]
         if "/." in name or name.startswith(".") or "//" in name or name.startswith("/"):
@@ -188,8 +185,8 @@ def _check_files(
     advice = "`image_root`" if is_given else "give the folder that the paths begin in as `image_root`"
     raise InputError(
         f"{len(missing):,} of the {len(names):,} images of {table.name} are no files in "
-        f"{str(base)!r}{counts}: "
-        f"{rows_in_words(table, missing, table.columns[column])}. Correct the column {column!r} or {advice}"
+        f"{str(base)!r}{counts}: {rows_in_words(table, missing, table.columns[column])}. Correct the column "
+        f"{column!r} or {advice}"
     )
 
 
@@ -243,9 +240,8 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
         if frame is not None and images:
             if 1 < len(images) <= frame:
                 raise InputError(
-                    f"row {table.rows[i]} of {table.name} names {table.columns[column][i]!r}, and "
-                    "the file holds "
-                    f"the images #0 to #{len(images) - 1}: correct the number"
+                    f"row {table.rows[i]} of {table.name} names {table.columns[column][i]!r}, and the file "
+                    f"holds the images #0 to #{len(images) - 1}: correct the number"
                 )
             # Reading a number that does not exist in a file of one image reports the reason.
             images = [images[frame] if frame < len(images) else path]
@@ -263,11 +259,9 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
     if unread:
         formats = sorted({_kind(base / names[i]) for i in unread})
         raise InputError(
-            f"{_number(len(unread), 'file is', 'files are')} no image that is read "
-            f"({', '.join(formats)}; "
-            f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM "
-            "or NIfTI, or "
-            "remove the rows"
+            f"{_number(len(unread), 'file is', 'files are')} no image that is read ({', '.join(formats)}; "
+            f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM or NIfTI, "
+            "or remove the rows"
         )
     return found
 

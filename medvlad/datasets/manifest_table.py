@@ -203,9 +203,8 @@ def _decoded(path: Path) -> str:
     if "\0" in text:
         row = text.count("\n", 0, text.index("\0")) + 1
         raise InputError(
-            f"row {row} of the table {str(path)!r} holds a null character, as in binary files: save "
-            "the table "
-            "as 'CSV UTF-8'"
+            f"row {row} of the table {str(path)!r} holds a null character, as in binary files: save the "
+            "table as 'CSV UTF-8'"
         )
     return text
 
@@ -223,7 +222,7 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
         header.pop()
     _check_header(name, [cell for cell in header if cell])
     width = len(header)
-    cells: list[list[str]] = []
+    kept: list[list[str]] = []
     rows: list[int] = []
     n_empty = 0
     for number, row in numbered:
@@ -231,18 +230,17 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
             if any(cell.strip() for cell in row[width:]):
                 raise InputError(
                     f"row {number} of {name} has {len(row)} cells, and the header has {width} "
-                    f"({_shown(row)}): "
-                    "put quotation marks around cells that hold the separator"
+                    f"({_shown(row)}): put quotation marks around cells that hold the separator"
                 )
             row = (row + [""] * width)[:width]
         if not "".join(row).strip():
             n_empty += 1
             continue
-        cells.append(row)
+        kept.append(row)
         rows.append(number)
     columns = {
         column: [cell.strip() for cell in values]
-        for column, values in zip(header, zip(*cells, strict=True) if cells else ([],) * width, strict=True)
+        for column, values in zip(header, zip(*kept, strict=True) if kept else ([],) * width, strict=True)
         if column
     }
     return Table(name, folder, columns, rows, n_empty)

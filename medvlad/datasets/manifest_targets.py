@@ -123,9 +123,8 @@ def _numbers(table: Table, column: str) -> NDArray[np.float64]:
     wrong += np.flatnonzero(np.isinf(values)).tolist()
     if wrong:
         raise InputError(
-            f"the column {column!r} of {table.name} must hold numbers such as 3.5, or nothing, and "
-            "holds others "
-            f"({rows_in_words(table, sorted(wrong), table.columns[column])}): correct them"
+            f"the column {column!r} of {table.name} must hold numbers such as 3.5, or nothing, and holds "
+            f"others ({rows_in_words(table, sorted(wrong), table.columns[column])}): correct them"
         )
     return values
 

@@ -73,7 +73,9 @@ class WrittenTable:
         write_file(path, content, "table")
 
 
-def make_manifest(root: Root, *, group_pattern: str | None = None, identifiers: bool = False) -> WrittenTable:
+def make_manifest(
+    root: Root, *, group_pattern: str | None = None, identifiers: bool = False, labels: bool = True
+) -> WrittenTable:
     """Make a table of the images of a folder.
 
     Parameters
@@ -84,6 +86,8 @@ def make_manifest(root: Root, *, group_pattern: str | None = None, identifiers: 
         See :func:`medvlad.load_image_folder`.
     identifiers : bool, default=False
         Write PatientID and InstitutionName of DICOM files as they are.
+    labels : bool, default=True
+        Whether the names of folders are classes. False: the column of labels is empty.
 
     Returns
     -------
@@ -100,7 +104,7 @@ def make_manifest(root: Root, *, group_pattern: str | None = None, identifiers: 
         If a file is DICOM or NIfTI and the extra medical is not installed.
     """
     folder = check_root(root)
-    found, no_labels = _listed(folder, group_pattern)
+    found, no_labels = _listed(folder, group_pattern, labels=labels)
     columns: dict[str, list[str]] = {"image": [], "label": [], "patient": [], "split": [], "site": []}
     columns |= {name: [] for name in COVARIATES.values()}
     headers = [dicom_covariates(one.file) if one.kind == "DICOM" else {} for one in found]
@@ -133,13 +137,14 @@ class _Row:
     kind: str
 
 
-def _listed(folder: Path, group_pattern: str | None) -> tuple[list[_Row], str | None]:
+def _listed(folder: Path, group_pattern: str | None, *, labels: bool) -> tuple[list[_Row], str | None]:
     """Return the files of a folder, and why they have no labels."""
+    no_labels = "the names of folders are not used"
     try:
-        data = load_image_folder(folder, group_pattern=group_pattern)
+        data = load_image_folder(folder, group_pattern=group_pattern) if labels else None
     except InputError as error:
-        no_labels = str(error)
-    else:
+        data, no_labels = None, str(error)
+    if data is not None:
         n = len(data)
         patients = [""] * n
         if data.groups is not None and data.patient_sources is not None:
@@ -149,8 +154,8 @@ def _listed(folder: Path, group_pattern: str | None) -> tuple[list[_Row], str | 
             ]
         splits = [""] * n if data.splits is None else data.splits.tolist()
         kinds = [""] * n if data.kinds is None else data.kinds.tolist()
-        labels = [data.class_names[label] for label in data.labels.tolist()]
-        return _rows(folder, data.paths, labels, patients, splits, kinds), None
+        classes = [data.class_names[label] for label in data.labels.tolist()]
+        return _rows(folder, data.paths, classes, patients, splits, kinds), None
     listing = Listing()
     images = [
         ListedImage(

@@ -398,9 +398,8 @@ def _check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.
     missing = ", ".join(absent_classes(dataset.labels[train], dataset.class_names))
     if missing and dataset.folds is not None:
         raise InputError(
-            f"all usable images of {missing} are in the fold {str(dataset.folds[test[0]])!r}, so "
-            "there is nothing "
-            "to train on when it is tested: use other folds, or remove the class"
+            f"all usable images of {missing} are in the fold {str(dataset.folds[test[0]])!r}, so there is "
+            "nothing to train on when it is tested: use other folds, or remove the class"
         )
     if missing and dataset.splits is not None:
         raise InputError(f"the train part has no usable image of {missing}: add some or remove the class")

@@ -57,9 +57,8 @@ def with_sites_as_folds(dataset: ImageFolder) -> ImageFolder:
     n_unknown = int((dataset.sites == "").sum())
     if n_unknown:
         raise InputError(
-            f"group_by='site' needs the site of each image, and {n_unknown:,} of {len(dataset):,} "
-            "images have "
-            "none: fill in the column of sites, or remove these rows"
+            f"group_by='site' needs the site of each image, and {n_unknown:,} of {len(dataset):,} images "
+            "have none: fill in the column of sites, or remove these rows"
         )
     sites = np.unique(dataset.sites)
     if len(sites) < 2:
