@@ -216,7 +216,7 @@ class Experiment:
         InputError
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
-        extractor = self._extractor_for(dataset)
+        extractor = None if holds_feature_files(dataset) else self._extractor()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
         check_parts(dataset)
         watch = Stopwatch()
@@ -299,7 +299,8 @@ class Experiment:
             If the images or settings are wrong, or a class has no usable training image.
         """
         penalties = PENALTIES if self.C is None else None
-        extractor, classifier = self._extractor_for(dataset), self._classifier()
+        extractor = None if holds_feature_files(dataset) else self._extractor()
+        classifier = self._classifier()
         encoders = {name: self._encoder(name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
@@ -324,10 +325,6 @@ class Experiment:
         features = [] if extractor is None else [("features", extractor)]
         steps = [*features, *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
-
-    def _extractor_for(self, dataset: ImageFolder) -> CNNDescriptors | None:
-        """Return the extractor. None: the rows of the data set are feature files."""
-        return None if holds_feature_files(dataset) else self._extractor()
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(

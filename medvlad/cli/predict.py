@@ -27,8 +27,7 @@ IMAGES = cloup.argument(
     type=options.TEXT_PATH,
     nargs=-1,
     required=True,
-    help="Image files or feature files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names "
-    "on standard input.",
+    help="Images, feature files, folders, tables (.csv, .tsv), lists (@FILE), or - for names on standard input.",
 )
 
 _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
