@@ -198,7 +198,7 @@ def follow(page, reader):
 
 
 #: Pages with a test of their own, below.
-OWN_TEST = {"docs/tutorial.md", "docs/howto/gpu.md", "docs/howto/other_networks.md"}
+OWN_TEST = {"docs/tutorial.md", "docs/howto/bags.md", "docs/howto/gpu.md", "docs/howto/other_networks.md"}
 #: Pages whose examples take more than about ten seconds.
 LONG = {"docs/howto/choosing.md", "docs/howto/images.md", "docs/howto/network.md"}
 FOLLOWED = [
@@ -228,6 +228,16 @@ def test_examples_of_the_gpu_page_run(reader, cuda_on_host):
     descriptors = mv.CNNDescriptors("vgg16", weights="bundled").transform(names["test"].paths)
     expected = names["vlad"].transform(descriptors)
     np.testing.assert_allclose(np.asarray(names["vectors"]), expected, rtol=0, atol=1e-3)
+
+
+def test_examples_of_feature_files_run(tmp_path, monkeypatch, capsys):
+    """Without the images of the other pages, and without a network."""
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "howto" / "bags.md"
+    assert follow(page, Reader(monkeypatch, capsys, None)) == []
+    assert "Each square is a tile" in Path("tiles/explain.html").read_text()
+    shown = [example for example in examples(page) if example.output is not None and example.kind == "python"]
+    assert [example.output for example in shown] == ["BagFiles(24 bags, 4608 descriptors of 32)\n"]
 
 
 OTHER_NETWORKS = ROOT / "docs" / "howto" / "other_networks.md"

@@ -28,8 +28,7 @@ IMAGES = cloup.argument(
     type=options.TEXT_PATH,
     nargs=-1,
     required=True,
-    help="Image files or feature files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names "
-    "on standard input.",
+    help="Images, feature files, folders, tables (.csv, .tsv), lists (@FILE), or - for names on standard input.",
 )
 
 _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
@@ -212,7 +211,8 @@ def start_if_needed(model: Path) -> None:
     from medvlad.extraction.plain_network import needs_keras
     from medvlad.models.model_file import network_of_file
 
-    if needs_keras(network_of_file(model)):
+    network = network_of_file(model)  # None: the model takes feature files
+    if network is not None and needs_keras(network):
         start_keras()
 
 

@@ -11,6 +11,7 @@ import cloup
 
 from medvlad._util.text_table import printable
 from medvlad.cli import options
+from medvlad.cli.bag_options import takes_bags
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.predict import IMAGES, start_if_needed
 from medvlad.cli.settings import on_error_of
@@ -54,11 +55,11 @@ def similar(
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
     from medvlad.extraction.weights import check_weights
     from medvlad.models.cases_file import load_cases
-    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.models.model_file import load_model
     from medvlad.predict import SimilarTo, iter_predictions
 
     check_positive_int(top, "top")
-    check_readable(model, of_images=True)
+    takes_bags(model, images)
     check_inputs(images, must_exist=on_error == "stop")
     if weights is not None:
         check_weights(weights)

@@ -32,6 +32,7 @@ from medvlad.encoders.base import Encoder, in_host_memory, validated
 __all__ = ["POOL", "GlobalPool"]
 
 _GEM_FLOOR = 1e-6
+_COPIED_BYTES = 64 << 20  # of descriptors in float64 at a time
 _POOL_IMAGES = 256  # number of images pooled at a time, which bounds the float64 copy
 
 
@@ -96,7 +97,16 @@ class GlobalPool(Encoder):
             if part.weights is not None:
                 weights = part.weights[:, None]
                 masses = np.add.reduceat(weights, first, axis=0)
-            values = POOL[self.mode](_Images(x, weights, first, counts[filled], masses), float(self.p))
+            # Columns are independent, and copies in float64 of a whole slide would be large.
+            step = max(1, _COPIED_BYTES // (8 * len(x)))
+            columns = (x[:, k : k + step] for k in range(0, x.shape[1], step))
+            values = np.concatenate(
+                [
+                    POOL[self.mode](_Images(own, weights, first, counts[filled], masses), float(self.p))
+                    for own in columns
+                ],
+                axis=1,
+            )
             if self.l2_norm:
                 values = unit(values)
             pooled[start : start + len(part)][filled] = values

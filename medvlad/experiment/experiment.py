@@ -225,7 +225,7 @@ class Experiment:
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
         classifier = self.classifier(encodings)
-        extractor = None if holds_feature_files(dataset) else classifier.make_network()
+        extractor = self._extractor_for(dataset, classifier)
         encoders = classifier.make_encoders(extractor)
         check_parts(dataset)
         if dataset.task != "classes":
@@ -332,7 +332,7 @@ class Experiment:
             If the images or settings are wrong, or a class has no usable training image.
         """
         classifier = self.classifier(encodings)
-        extractor = None if holds_feature_files(dataset) else classifier.make_network()
+        extractor = self._extractor_for(dataset, classifier)
         classifier.make_encoders(extractor)  # mistakes are found before the extraction
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
@@ -366,6 +366,14 @@ class Experiment:
             calibration=self.calibration or "none",
             random_state=self.seed,
         )
+
+    def _extractor_for(self, dataset: ImageFolder, classifier: ImageClassifier) -> CNNDescriptors | None:
+        """Return the network. None: the rows of the data set are feature files."""
+        if not holds_feature_files(dataset):
+            return classifier.make_network()
+        if self.recipe.tiles:
+            raise InputError("tiles divide images, and feature files are no images: leave tiles out")
+        return None
 
     def target(self) -> Target | None:
         """Return the wanted operating point."""

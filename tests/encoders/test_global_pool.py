@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.groups import ragged_groups
 
-from medvlad import GlobalPool, InputError
+from medvlad import Descriptors, GlobalPool, InputError
 
 
 @pytest.fixture
@@ -58,3 +58,18 @@ def test_an_image_does_not_depend_on_the_others(mode):
 def test_an_unknown_mode_is_named():
     with pytest.raises(InputError, match="mode must be one of avg, sum, max, gem, got 'median'"):
         GlobalPool("median").fit(np.eye(2))
+
+
+@pytest.mark.parametrize("mode", ["avg", "sum", "max", "gem"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_columns_of_large_images_are_pooled_apart_to_the_same_bits(monkeypatch, rng, mode, weighted):
+    images = Descriptors.from_list(
+        [rng.normal(size=(n, 7)) * 10.0 ** rng.integers(-6, 6) for n in (300, 0, 9)]
+    )
+    if weighted:
+        images = images.weighted(rng.random(len(images.values)))
+    pool = GlobalPool(mode).fit(images)
+    expected = pool.transform(images)
+    for columns in (1, 2, 3):
+        monkeypatch.setattr("medvlad.encoders.pooling._COPIED_BYTES", 8 * len(images.values) * columns)
+        np.testing.assert_array_equal(pool.transform(images), expected)

@@ -155,3 +155,31 @@ def test_unit_centres_order_descriptors_by_cosine(rng):
     vlad = VLAD(6, centers=centers).fit(unit)
     cosine = unit.values.astype(np.float64) @ centers.T
     np.testing.assert_array_equal(vlad.memberships(unit.values)[0][:, 0], cosine.argmax(axis=1))
+
+
+@pytest.mark.parametrize("n_components", [None, 2])
+def test_descriptors_that_would_fill_memory_are_projected_when_they_are_read(
+    images, tmp_path, monkeypatch, n_components
+):
+    section = DescriptorStore(tmp_path / "store").section({"model": "a"})
+    keys = [f"{i:064x}" for i in range(len(images))]
+    with section.writer() as writer:
+        for key, values in zip(keys, images, strict=True):
+            writer.add(key, values)
+    stored = StoredDescriptors(section, keys)
+    projection = DescriptorProjection(n_components, random_state=0).fit(stored)
+    inside = projection.transform(stored)
+    monkeypatch.setattr("medvlad.encoders.projection._IN_MEMORY", 0)
+    outside = projection.transform(stored)
+    assert not isinstance(outside, Descriptors)
+    assert (len(outside), outside.n_features) == (len(inside), inside.n_features)
+    np.testing.assert_allclose(outside.load().values, inside.values, rtol=1e-6, atol=1e-7)
+    taken, order = outside.take([3, 0]), [3, 0]
+    np.testing.assert_allclose(taken.load().values, inside.take(order).values, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(outside.sample(9, 0), inside.values[_drawn(inside, 9)], rtol=1e-6, atol=1e-7)
+
+
+def _drawn(images, n):
+    from medvlad.descriptors.ragged import draw_rows
+
+    return draw_rows(len(images.values), n, 0)

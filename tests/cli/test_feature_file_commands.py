@@ -1,0 +1,172 @@
+"""The commands evaluate, train, predict and similar on feature files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from support.feature_files import write_features
+
+from medvlad import load_model
+from medvlad.bags import open_bags
+
+WIDTH = 6
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    """Two slides of each of twelve patients. Tumours have tiles with a larger first number."""
+    root, rng = tmp_path_factory.mktemp("slides") / "features", np.random.default_rng(0)
+    rows = ["slide,label,patient,site"]
+    for i in range(12):
+        for part in "ab":
+            kind = "tumour" if i % 2 else "benign"
+            n = 12 + i
+            values = rng.random((n, WIDTH)).astype(np.float32)
+            values[: n // 2, 0] += 2 * (i % 2)
+            coords = np.stack([np.arange(n) % 5, np.arange(n) // 5], axis=1) * 224
+            name = f"{kind}/p{i}_{part}.npz"
+            write_features(root / name, values, coords=coords)
+            rows.append(f"{name},{kind},p{i},{'AB'[i // 6]}")
+    (root.parent / "slides.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def model(run, slides, tmp_path):
+    path = tmp_path / "slides.model"
+    status, _, error = run("train", slides, "--patient", "(p[0-9]+)_", "--encode", "avg", "-o", path)
+    assert status == 0, error
+    return path
+
+
+def test_folders_of_feature_files_are_evaluated_without_a_network(run, slides, tmp_path):
+    out = tmp_path / "out"
+    status, printed, error = run(
+        "evaluate", slides, "--patient", "(p[0-9]+)_", "--encode", "avg,vlad2", "--folds", "3", "--out", out
+    )
+    assert status == 0, error
+    assert "24 images of 12 patients" in printed
+    found = json.loads((out / "results.json").read_text())
+    assert found["results"][0]["accuracy"] == 1.0
+    assert found["results"][0]["scales"] == []
+    assert found["settings"]["model"] == "feature files"
+    assert found["settings"]["n_features"] == WIDTH
+    assert found["settings"]["weights"] is None
+    assert (out / "report.html").exists()
+
+
+def test_a_table_names_feature_files_and_pools_patients(run, slides):
+    arguments = ["evaluate", slides.parent / "slides.csv", "--image-root", slides, "--image-column", "slide"]
+    status, printed, error = run(*arguments, "--encode", "avg", "--folds", "3", "--pool-by", "patient")
+    assert status == 0, error
+    assert "12 images of 12 patients" in printed
+
+
+def test_predictions_are_those_of_the_library(run, slides, model):
+    files = [slides / "tumour" / "p1_a.npz", slides / "benign" / "p0_b.npz"]
+    status, printed, error = run("predict", model, *files, "--json")
+    assert status == 0, error
+    found = json.loads(printed)["predictions"]
+    expected = load_model(model).decision_function(open_bags(files))
+    assert [one["label"] for one in found] == ["tumour", "benign"]
+    np.testing.assert_allclose([one["scores"]["tumour"] for one in found], expected, atol=1e-6)
+
+
+def test_a_folder_of_feature_files_is_predicted(run, slides, model):
+    status, printed, error = run("predict", model, slides / "tumour", "--format", "jsonl")
+    assert status == 0, error
+    assert {json.loads(line)["label"] for line in printed.splitlines()} == {"tumour"}
+    assert len(printed.splitlines()) == 12
+
+
+def test_one_bag_is_one_answer(run, slides, model):
+    files = [slides / "tumour" / f"p1_{part}.npz" for part in "ab"]
+    status, printed, error = run("predict", model, *files, "--one-bag", "--json")
+    assert status == 0, error
+    (found,) = json.loads(printed)["predictions"]
+    assert found["files"] == list(map(str, files))
+    expected = load_model(model).decision_function(open_bags([files]))
+    np.testing.assert_allclose(found["scores"]["tumour"], expected[0], atol=1e-6)
+
+
+def test_evidence_of_tiles_adds_up_to_the_score(run, slides, model, tmp_path):
+    files = [slides / "tumour" / "p1_a.npz", slides / "benign" / "p0_b.npz"]
+    status, printed, error = run("predict", model, *files, "--explain", tmp_path / "maps", "--json")
+    assert status == 0, error
+    for one in json.loads(printed)["predictions"]:
+        with (tmp_path / "maps" / one["evidence_table"]).open() as table:
+            terms = [float(row["evidence"]) for row in csv.DictReader(table)]
+        total = sum(terms) + one["evidence_constant"]
+        assert total == pytest.approx(one["scores"][one["label"]], abs=1e-6)
+        assert (tmp_path / "maps" / one["evidence"]).is_file()
+    assert "p1_a.npz: tumour" in (tmp_path / "maps" / "explain.html").read_text()
+
+
+def test_pseudonyms_hide_the_names_of_slides(run, slides, model, tmp_path):
+    file = slides / "tumour" / "p1_a.npz"
+    status, printed, error = run("predict", model, file, "--explain", tmp_path / "maps", "--anonymise")
+    assert status == 0, error
+    written = [path.name for path in (tmp_path / "maps").iterdir()]
+    texts = [path.read_text() for path in (tmp_path / "maps").iterdir() if path.suffix != ".png"]
+    assert not any("p1_a" in text for text in [printed, *written, *texts])
+
+
+def test_damaged_files_are_skipped_if_wished(run, slides, model, tmp_path):
+    good, bad = slides / "tumour" / "p1_a.npz", tmp_path / "bad.npz"
+    bad.write_bytes(good.read_bytes()[:-40])
+    status, printed, _ = run("predict", model, bad, good, "--on-error", "skip", "--json")
+    found = json.loads(printed)
+    assert status == 1
+    assert [one["image"] for one in found["skipped"]] == [str(bad)]
+    assert [one["image"] for one in found["predictions"]] == [str(good)]
+    status, _, error = run("predict", model, bad)
+    assert status == 2
+    assert "bad.npz is damaged" in error
+
+
+def test_similar_slides_are_found(run, slides, model):
+    file = slides / "tumour" / "p1_a.npz"
+    status, printed, error = run("similar", model, file, "--top", "2", "--json")
+    assert status == 0, error
+    found = json.loads(printed)["images"][0]["similar"]
+    assert found[0]["image"] == str(file)
+    assert found[0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert found[1]["label"] == "tumour"
+
+
+class TestMistakes:
+    """Each ends in one sentence and status 2."""
+
+    def refused(self, run, *arguments):
+        status, _, error = run(*arguments)
+        lines = [line for line in error.splitlines() if not line.startswith("medvlad: file names tell")]
+        assert status == 2
+        assert len(lines) == 1, error
+        return lines[0]
+
+    def test_options_of_networks_are_refused(self, run, slides):
+        assert "--model is for images" in self.refused(run, "evaluate", slides, "--model", "vgg16")
+
+    def test_tiles_are_refused(self, run, slides):
+        error = self.refused(run, "evaluate", slides, "--tiles", "2x2")
+        assert "feature files are no images" in error
+
+    def test_files_of_another_width_are_refused(self, run, model, tmp_path):
+        other = write_features(tmp_path / "other.npy", np.ones((3, WIDTH + 1)))
+        assert f"{WIDTH + 1} features" in self.refused(run, "predict", model, other)
+
+    def test_images_are_refused_by_a_model_of_feature_files(self, run, model, tmp_path):
+        image = tmp_path / "a.png"
+        image.touch()
+        assert "is an image: give feature files" in self.refused(run, "predict", model, image)
+
+    def test_patients_that_are_not_known_cannot_be_pooled(self, run, tmp_path):
+        for name in ("x/a.npy", "x/b.npy", "y/c.npy", "y/d.npy"):
+            write_features(tmp_path / "features" / name, np.ones((3, 2)))
+        error = self.refused(run, "evaluate", tmp_path / "features", "--pool-by", "patient")
+        assert "needs patients" in error
+
+    def test_slides_without_places_have_no_evidence(self, run, model, tmp_path):
+        file = write_features(tmp_path / "a.npy", np.ones((3, WIDTH)))
+        assert "no 'coords'" in self.refused(run, "predict", model, file, "--explain", tmp_path / "maps")
