@@ -7,10 +7,11 @@
     descriptors (B, n, D) float32            the only input if from_features=True         --+
         --> L2, PCA --> VLAD, pooling, ... --> PCA, L2 --> scores (B, C), label (B,)
 
-The class names are in the model's metadata, "classes", as JSON. The metadata "task" says what is predicted. With
-the task "labels", label is (B, C) of 1 and 0, and there may be a further output probability (B, C). With the task
-"regression" the only output is values (B, C). The network is exported for VGG16 and VGG19
-only. For other networks the graph begins at the descriptors.
+The class names are in the model's metadata, "classes", as JSON. The metadata "task" says what is predicted.
+With the task "labels", label is (B, C) of 1 and 0, and there may be a further output probability (B, C). With
+the task "regression" the only output is values (B, C).
+
+The network is exported for VGG16 and VGG19 only. For other networks the graph begins at the descriptors.
 
 The graph computes in float32. A descriptor that lies between two centres may be assigned to the other one,
 and scores differ from those of this package in the sixth digit.
