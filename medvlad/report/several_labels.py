@@ -41,7 +41,8 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
             _COLUMNS,
             [_row(one) for one in result["labels"]],
             f"Below each value is its 95 % interval {_by(result)}, if there is one. AP: average precision. "
-            f"Thresholds and probabilities were learned inside the training images. C: {penalties_in_words(result['C'])}.",
+            "Thresholds and probabilities were learned inside the training images. C: "
+            f"{penalties_in_words(result['C'])}.",
         )
         few = [one["label"] for one in result["labels"] if one["n_positive"] < _FEW_POSITIVE]
         if few:

@@ -1,6 +1,4 @@
-"""MultiLabelSVC equals one LinearSVC a label, also with missing labels, and shares the work of the labels."""
-
-import time
+"""MultiLabelSVC equals one LinearSVC a label, also with missing labels."""
 
 import numpy as np
 import pytest
@@ -149,23 +147,6 @@ def test_platt_of_separable_values_is_finite():
     a, b = platt_parameters(np.array([-1.0, -2.0, 1.0, 2.0]), np.array([False, False, True, True]))
     assert np.isfinite([a, b]).all()
     assert 0.5 < platt_probability(np.array(2.0), a, b) < 1
-
-
-def test_fourteen_labels_take_at_most_twice_the_time_of_one():
-    """Processor time, which other processes disturb less than the clock."""
-    from threadpoolctl import threadpool_limits
-
-    X, y = draw_labels((600, 20_000), 14)
-    X = X.astype(np.float32)
-
-    def seconds(labels):
-        start = time.process_time()
-        MultiLabelSVC().fit(X, labels)
-        return time.process_time() - start
-
-    with threadpool_limits(1):
-        seconds(y[:, :1])  # loads what is loaded once
-        assert min(seconds(y) for _ in range(2)) <= 2 * min(seconds(y[:, :1]) for _ in range(2))
 
 
 #: Checks whose y are class names or more than two classes; labels are columns of 0 and 1.
