@@ -9,6 +9,7 @@ from sklearn.metrics import mean_absolute_error, r2_score
 from support.target_sets import NAMES, target_set
 
 from medvlad import GlobalPool
+from medvlad.evaluation.patient_bootstrap import r2_metric, spearman_metric
 from medvlad.evaluation.regression import held_out_numbers, number_scores, number_table
 from medvlad.evaluation.targets import TargetRun
 from medvlad.svm.wide_ridge import WideRidge
@@ -63,17 +64,28 @@ def test_copies_of_images_of_a_patient_do_not_narrow_intervals(rng):
     assert np.ptp(many["r2_ci95"]) > 0.9 * np.ptp(one["r2_ci95"])
 
 
-def test_the_interval_of_the_error_covers_it(rng):
-    """Of 100 samples of 30 patients, about 95 intervals hold the expected error."""
-    expected = np.sqrt(2 / np.pi)
+@pytest.mark.parametrize("metric", ["r2", "mae", "spearman"])
+def test_intervals_cover_the_metric_of_all_patients(metric):
+    """Of 100 samples of 60 patients, about 95 intervals hold the metric of a very large sample."""
+    expected = {"r2": 0.5, "mae": np.sqrt(2 / np.pi), "spearman": 6 / np.pi * np.arcsin(np.sqrt(0.5) / 2)}
     hits = 0
     for seed in range(100):
-        error = np.random.default_rng(seed).normal(size=(30, 1))
-        low, high = number_scores(
-            np.zeros((30, 1)) + np.arange(30)[:, None], error + np.arange(30)[:, None], ["a"]
-        )["targets"][0]["mae_ci95"]
-        hits += low <= expected <= high
-    assert 86 <= hits <= 100
+        predicted, error = np.random.default_rng(seed).normal(size=(2, 60, 1))
+        low, high = number_scores(predicted + error, predicted, ["a"])["targets"][0][f"{metric}_ci95"]
+        hits += low <= expected[metric] <= high
+    assert 88 <= hits <= 100
+
+
+def test_metrics_of_draws_are_those_of_repeated_images(rng):
+    truth, predicted = rng.integers(0, 6, (2, 12)).astype(float)
+    patients = np.arange(12) // 2
+    draws = rng.multinomial(6, np.full(6, 1 / 6), 20).astype(float)
+    expected = {r2_metric: r2_score, spearman_metric: lambda a, b: spearmanr(a, b).statistic}
+    for make, metric in expected.items():
+        found = make(truth, predicted, patients)(draws)
+        for value, draw in zip(found, draws, strict=True):
+            rows = np.repeat(np.arange(12), draw[patients].astype(int))
+            assert value == pytest.approx(metric(truth[rows], predicted[rows]))
 
 
 def test_one_patient_or_one_number_has_no_interval_and_says_why():

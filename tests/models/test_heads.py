@@ -7,10 +7,11 @@ import pytest
 from sklearn.pipeline import Pipeline
 from support.target_sets import NAMES, target_set
 
-from medvlad import InputError, load_model, save_model
+from medvlad import WideLinearSVC, load_model, save_model
 from medvlad.decisions.target_answers import predictions_of
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.evaluation.targets import TargetRun
+from medvlad.models.heads import check_names
 from medvlad.models.model_file import model_card
 from medvlad.models.onnx_export import export_onnx
 from medvlad.svm.multi_label import MultiLabelSVC
@@ -59,14 +60,12 @@ def test_labels_without_calibration_are_saved(tmp_path):
     assert not hasattr(load_model(tmp_path / "model")[-1], "predict_proba")
 
 
-def test_a_model_of_one_class_is_still_refused(tmp_path):
-    from support.model_bytes import with_header
-
-    pipeline, _ = fitted("labels")
-    save_model(pipeline, tmp_path / "model")
-    with_header(tmp_path / "model", classes=["a", "a", "b"])
-    with pytest.raises(InputError, match="not one or more different labels"):
-        model_card(tmp_path / "model")
+def test_one_label_is_enough_but_not_one_class():
+    check_names(MultiLabelSVC(), np.array(["a"]))
+    with pytest.raises(ValueError, match="not one or more different labels"):
+        check_names(MultiLabelSVC(), np.array(["a", "a"]))
+    with pytest.raises(ValueError, match="not two or more different labels"):
+        check_names(WideLinearSVC(), np.array(["a"]))
 
 
 @pytest.mark.parametrize(("task", "n_targets"), CASES)
@@ -118,7 +117,5 @@ def test_answers_of_numbers_name_their_targets(n_targets):
 
 
 def test_a_model_of_classes_has_no_such_answers():
-    from medvlad import WideLinearSVC
-
     head = WideLinearSVC().fit(np.eye(2), [0, 1])
     assert predictions_of(head, np.eye(2)) is None
