@@ -34,6 +34,7 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.extraction.networks import needs_keras
     from medvlad.extraction.weights import check_weights
+    from medvlad.models.heads import task_of_head
     from medvlad.models.model_file import check_readable, load_model, model_of
     from medvlad.models.onnx_export import export_onnx, is_exported
 
@@ -43,6 +44,8 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     if weights is not None and needs_keras(network):
         check_weights(weights)
     start_keras(network)
-    inputs = export_onnx(load_model(model, weights=weights), output, from_features=from_features)
+    pipeline = load_model(model, weights=weights)
+    inputs = export_onnx(pipeline, output, from_features=from_features)
+    outputs = "values" if task_of_head(pipeline[-1]) == "regression" else "scores and label"
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())
-    click.echo(f"wrote {output}: from {shapes} to scores and label; its metadata names the classes")
+    click.echo(f"wrote {output}: from {shapes} to {outputs}; its metadata names the classes")

@@ -46,8 +46,8 @@ def _of_labels(results: list[dict[str, Any]]) -> Iterator[str]:
         )
         if one["macro"]["left_out"]:
             yield (
-                f"{one['encode']}: the macro average leaves out {', '.join(one['macro']['left_out'])}, because "
-                "the test images all have the label or all lack it."
+                f"{one['encode']}: the macro average leaves out {', '.join(one['macro']['left_out'])}, "
+                "because the test images all have the label or all lack it."
             )
     yield "Thresholds and probabilities were learned inside the training images."
 

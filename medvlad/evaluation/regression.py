@@ -16,22 +16,19 @@ With the numbers :math:`y_i` of the test images, their mean :math:`\bar y`, and 
 and Spearman's correlation is the correlation of the ranks. A model that knows nothing has an :math:`R^2` of
 about 0. Images whose number is not known do not count.
 
-**Intervals** come from a bootstrap over patients (Efron & Tibshirani, An Introduction to the Bootstrap 1993):
-a patient is drawn with all images. The ends are bias-corrected and accelerated (BCa) up to 1,000 patients and
-percentiles beyond, where both are nearly the same.
+**Intervals** come from a bootstrap over patients, see :mod:`medvlad.evaluation.patient_bootstrap`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, rankdata
 from sklearn.base import clone
+from sklearn.metrics import r2_score
 
 from medvlad._util.text_table import text_table
 from medvlad._util.validate import InputError
@@ -41,6 +38,13 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, clearly_best
 from medvlad.evaluation.cross_validation import Stopwatch
 from medvlad.evaluation.intervals import patient_numbers
+from medvlad.evaluation.patient_bootstrap import (
+    Metric,
+    bootstrap_interval,
+    mean_metric,
+    r2_metric,
+    spearman_metric,
+)
 from medvlad.evaluation.target_folds import balanced_folds, target_parts
 from medvlad.svm.wide_ridge import WideRidge
 
@@ -57,9 +61,6 @@ __all__ = [
 
 Images = Descriptors | DescriptorBlocks
 Matrix = NDArray[np.float64]
-
-_RESAMPLES = 1999
-_FEW = 1000  # patients up to which the jackknife of BCa is computed
 
 
 @dataclass(frozen=True)
@@ -224,61 +225,29 @@ def _one_target(
     """Return the metrics of one target with their intervals."""
     result: dict[str, Any] = {}
     missing = {}
-    members = np.split(np.argsort(patients, kind="stable"), np.flatnonzero(np.diff(np.sort(patients))) + 1)
-    for name, metric in _METRICS.items():
-        value = metric(truth, predicted) if len(truth) else None
+    patients = np.unique(patients, return_inverse=True)[1]
+    n_patients = len(np.unique(patients))
+    metrics: dict[str, Metric] = {}
+    if n_patients:
+        metrics = {
+            "r2": r2_metric(truth, predicted, patients),
+            "mae": mean_metric(np.abs(truth - predicted), patients),
+            "spearman": spearman_metric(truth, predicted, patients),
+        }
+    for name in ("r2", "mae", "spearman"):
+        value = float(metrics[name](np.ones((1, n_patients)))[0]) if metrics else np.nan
         ends, reason = None, None
-        if value is None:
+        if not np.isfinite(value):
             reason = "it needs images with different numbers"
-        elif len(members) < 2:
+        elif n_patients < 2:
             reason = f"all {len(truth)} images are of one patient"
         else:
-            ends = _interval(truth, predicted, members, metric, random_state)
-            reason = None if ends is not None else "the metric is not defined in the bootstrap"
-        result[name], result[f"{name}_ci95"] = value, ends
+            ends = bootstrap_interval(metrics[name], n_patients, len(truth), random_state)
+            reason = None if ends is not None else "it is not defined in too many resamples"
+        result[name], result[f"{name}_ci95"] = value if np.isfinite(value) else None, ends
         if reason is not None:
             missing[f"{name}_ci95"] = reason
     return result | {"ci95_missing": missing}
-
-
-def _interval(
-    truth: Matrix, predicted: Matrix, members: list[NDArray[np.intp]], metric: Any, random_state: int
-) -> list[float] | None:
-    def of_patients(drawn: NDArray[np.intp]) -> float:
-        rows = np.concatenate([members[i] for i in drawn])
-        value = metric(truth[rows], predicted[rows])
-        return np.nan if value is None else float(value)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a degenerate bootstrap has no interval, which the caller says
-        found = bootstrap(
-            (np.arange(len(members)),),
-            of_patients,
-            vectorized=False,
-            n_resamples=_RESAMPLES,
-            method="BCa" if len(members) <= _FEW else "percentile",
-            random_state=np.random.default_rng(random_state),
-        ).confidence_interval
-    ends = [float(found.low), float(found.high)]
-    return ends if np.isfinite(ends).all() else None
-
-
-def _r2(truth: Matrix, predicted: Matrix) -> float | None:
-    spread = float(((truth - truth.mean()) ** 2).sum())
-    return 1.0 - float(((truth - predicted) ** 2).sum()) / spread if spread > 0 else None
-
-
-def _mae(truth: Matrix, predicted: Matrix) -> float | None:
-    return float(np.abs(truth - predicted).mean())
-
-
-def _spearman(truth: Matrix, predicted: Matrix) -> float | None:
-    ranks = [rankdata(values) - (len(values) + 1) / 2 for values in (truth, predicted)]
-    size = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-    return float((ranks[0] * ranks[1]).sum()) / size if size > 0 else None
-
-
-_METRICS = {"r2": _r2, "mae": _mae, "spearman": _spearman}
 
 
 def compare_numbers(dataset: ImageFolder, first: HeldOutNumbers, second: HeldOutNumbers) -> dict[str, Any]:
@@ -296,13 +265,12 @@ def compare_numbers(dataset: ImageFolder, first: HeldOutNumbers, second: HeldOut
     difference, intervals = {}, {}
     for k, name in enumerate(dataset.class_names):
         known = ~np.isnan(targets[:, k])
-        own = patients[known]
         errors = [np.abs(of.predicted[known, k] - targets[known, k]) for of in (first, second)]
-        members = np.split(np.argsort(own, kind="stable"), np.flatnonzero(np.diff(np.sort(own))) + 1)
-        gain = errors[1] - errors[0]
+        gain, own = errors[1] - errors[0], np.unique(patients[known], return_inverse=True)[1]
+        n_patients = len(np.unique(own))
         difference[name] = float(gain.mean()) if len(gain) else None
         intervals[name] = (
-            _interval(gain, gain, members, lambda one, _: float(one.mean()), 0) if len(members) > 1 else None
+            bootstrap_interval(mean_metric(gain, own), n_patients, len(gain), 0) if n_patients > 1 else None
         )
     return {"difference": {"mae": difference}, "difference_ci95": {"mae": intervals}}
 
@@ -337,7 +305,7 @@ def choose_number_encoding(
             )
             predicted = ridge.predict(fitted.transform(descriptors.take(test)))
             scored = [
-                _r2(column[known], guess[known])
+                r2_score(column[known], guess[known]) if np.ptp(column[known]) > 0 else None
                 for column, guess in zip(targets[test].T, predicted.T, strict=True)
                 if (known := ~np.isnan(column)).any()
             ]

@@ -274,8 +274,8 @@ def held_out_label_metrics(dataset: ImageFolder, decided: HeldOutLabels) -> dict
     -------
     dict
         task ("labels"), the dict of :func:`medvlad.evaluation.label_metrics.label_scores`, in which each
-        label also has threshold (decision value, a list over the folds), C and inner_auc of each fold, n_train
-        (of the first fold), n_test, protocol, and seconds by stage.
+        label also has threshold (decision value, a list over the folds), C and inner_auc of each fold,
+        n_train (of the first fold), n_test, protocol, and seconds by stage.
     """
     found = label_scores(
         _labels_of(dataset)[decided.tested],

@@ -24,8 +24,8 @@ def number_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, b
     page.table(
         ["", "target", "images", "R2", "mean absolute error", "Spearman's correlation", "alpha of the ridge"],
         [_row(one["encode"], target) for one in results["results"] for target in one["targets"]],
-        f"Below each value is its 95 % interval {by}. A model that always predicts the mean has an R2 of about "
-        "0. Alpha was chosen inside the training images by leaving out one patient at a time.",
+        f"Below each value is its 95 % interval {by}. A model that always predicts the mean has an R2 of "
+        "about 0. Alpha was chosen inside the training images by leaving out one patient at a time.",
     )
     for pair in results["comparisons"]:
         for name, value in pair["difference"]["mae"].items():
@@ -49,15 +49,16 @@ def number_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, b
             ]
             shown += [(picture, caption) for (_, picture), caption in zip(drawn, captions, strict=True)]
             yield from ((f"{encode}-{kind}{k}", picture) for kind, picture in drawn)
-        page.pictures(shown)
+        page.pictures(shown, "wide")
 
 
 def _row(encode: str, target: Mapping[str, Any]) -> list[Any]:
     metrics = []
     for metric in ("r2", "mae", "spearman"):
         value, ends = target[metric], target[f"{metric}_ci95"]
-        below = "" if ends is None else f"\n{ends[0]:.4g} to {ends[1]:.4g}"
-        metrics.append(None if value is None else f"{value:.4g}{below}")
+        digits = ".4g" if metric == "mae" else ".3f"
+        below = "" if ends is None else f"\n{ends[0]:{digits}} to {ends[1]:{digits}}"
+        metrics.append(None if value is None else f"{value:{digits}}{below}")
     low, high = min(target["alpha"]), max(target["alpha"])
     alpha = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     return [encode, target["target"], target["n"], *metrics, alpha]

@@ -13,6 +13,10 @@ from medvlad.report.target_plots import aucs_of_labels, calibration_of_labels, r
 __all__ = ["label_sections"]
 
 _FEW_POSITIVE = 20
+_COLUMNS = (
+    *("label", "images", "with it", "AUC", "AP", "sensitivity", "specificity", "precision (PPV)"),
+    *("threshold", "Brier score"),
+)
 _AVERAGES = ("auc", "average_precision", "sensitivity", "specificity")
 
 
@@ -34,17 +38,17 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
         encode, held = result["encode"], evaluation.decided[result["encode"]]
         page.heading(encode)
         page.table(
-            ["label", "images", "with it", "share", "AUC", "average precision", "sensitivity", "specificity"]
-            + ["precision (PPV)", "threshold", "Brier score"],
+            _COLUMNS,
             [_row(one) for one in result["labels"]],
-            f"Below each value is its 95 % interval {_by(result)}, if there is one. Thresholds and "
-            f"probabilities were learned inside the training images. C: {penalties_in_words(result['C'])}.",
+            f"Below each value is its 95 % interval {_by(result)}, if there is one. AP: average precision. "
+            "Thresholds and probabilities were learned inside the training images. C: "
+            f"{penalties_in_words(result['C'])}.",
         )
         few = [one["label"] for one in result["labels"] if one["n_positive"] < _FEW_POSITIVE]
         if few:
             page.paragraph(
-                f"Fewer than {_FEW_POSITIVE} test images have {', '.join(few)}, so the metrics of these labels "
-                "are uncertain.",
+                f"Fewer than {_FEW_POSITIVE} test images have {', '.join(few)}, so the metrics of these "
+                "labels are uncertain.",
                 "warning",
             )
         truth = targets[held.tested]
@@ -73,16 +77,16 @@ def _averages(result: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 
 def _row(one: Mapping[str, Any]) -> list[Any]:
-    share = None if one["prevalence"] is None else f"{one['prevalence']:.1%}"
+    share = "" if one["prevalence"] is None else f"\n{one['prevalence']:.1%}"
     metrics = [_shown(one, metric) for metric in (*_AVERAGES, "precision")]
     brier = one["calibration"]["brier"] if "calibration" in one else None
-    return [one["label"], one["n"], one["n_positive"], share, *metrics, _range(one["threshold"]), brier]
+    return [one["label"], one["n"], f"{one['n_positive']}{share}", *metrics, _range(one["threshold"]), brier]
 
 
 def _range(values: Sequence[float]) -> str:
     """Return a value, or the smallest and the largest of the folds."""
     low, high = min(values), max(values)
-    return f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+    return f"{low:+.2f}" if low == high else f"{low:+.2f}\nto {high:+.2f}"
 
 
 def _shown(of: Mapping[str, Any], metric: str) -> str | None:

@@ -122,9 +122,9 @@ def _first_lines(results: dict[str, Any]) -> Page:
     what = "labels" if results["task"] == "labels" else "numbers"
     page = Page(
         f"{results['settings']['model']} on {Path(dataset.get('root') or 'images').name}",
-        f"{dataset['n_images']} images{patients}, {n} {what if n > 1 else what[:-1]}. {first['n_train']} images "
-        f"to train, {first['n_test']} to test ({first['protocol']}). Everything is fitted on training images "
-        "only.",
+        f"{dataset['n_images']} images{patients}, {n} {what if n > 1 else what[:-1]}. {first['n_train']} "
+        f"images to train, {first['n_test']} to test ({first['protocol']}). Everything is fitted on training "
+        "images only.",
     )
     for warning in results.get("warnings", []):
         page.paragraph(f"Warning: {warning}.", "warning")

@@ -202,7 +202,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
             one.thresholds_ = np.zeros(len(names))
             one.n_iter_ = max(problem.n_iter for problem in problems)
             one.n_features_in_ = self.n_features_in_
-            vars(one).pop("platt_", None)  # of an earlier fit
+            one.__dict__.pop("platt_", None)  # of an earlier fit
             if hasattr(self, "feature_names_in_"):
                 one.feature_names_in_ = self.feature_names_in_
 
@@ -290,7 +290,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
     def _is_calibrated(self) -> bool:
         return hasattr(self, "platt_")
 
-    @available_if(_is_calibrated)
+    @available_if(_is_calibrated)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: ArrayLike) -> Vector:
         """Return the probability of each label, shape (n_samples, n_labels), float64.
 

@@ -206,7 +206,7 @@ class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.coef_ = coef[0] if one else coef
         self.intercept_ = float(intercept[0]) if one else intercept
         self.target_names_ = names
-        vars(self).pop("error_", None)
+        self.__dict__.pop("error_", None)
         if alpha is None:
             self.error_ = errors
         return self

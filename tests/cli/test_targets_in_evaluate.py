@@ -1,0 +1,90 @@
+"""Evaluate and train on several labels and on numbers, from images to files and a report."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.striped_images import small_experiment, write_striped_images
+
+from medvlad import load_image_folder, load_model, save_model
+from medvlad.cli import evaluation_run
+
+pytest.importorskip("keras", reason="needs the extra tensorflow")
+pytest.importorskip("matplotlib", reason="needs the extra report")
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    return write_striped_images(tmp_path / "stripes", rng, train=8, test=5)
+
+
+def with_targets(folder, task):
+    """Return the striped images with the label "upright", one at random, or with a number that tells both."""
+    data = load_image_folder(folder)
+    rng = np.random.default_rng(0)
+    if task == "labels":
+        targets = np.column_stack([data.labels, np.arange(len(data)) % 2]).astype(float)
+        targets[3, 1] = np.nan
+        return replace(
+            data, task=task, targets=targets, class_names=["upright", "other"], labels=data.labels * 0
+        )
+    targets = 10.0 * data.labels[:, None] + rng.normal(size=(len(data), 1))
+    return replace(data, task=task, targets=targets, class_names=["angle"], labels=data.labels * 0)
+
+
+@pytest.fixture
+def evaluate(folder, small_weights, monkeypatch, tmp_path):
+    def run(task, **settings):
+        monkeypatch.setattr(
+            evaluation_run, "load_dataset", lambda *_, **__: with_targets(folder, task), raising=True
+        )
+        out = tmp_path / "out"
+        experiment = small_experiment(small_weights, folds=3, **settings)
+        assert evaluation_run.run_evaluation(experiment, folder, ["avg", "max"], out) == 0
+        return out, json.loads((out / "results.json").read_text())
+
+    return run
+
+
+def test_labels_are_evaluated_into_results_a_table_and_a_report(evaluate, capsys):
+    out, results = evaluate("labels")
+    assert results["task"] == "labels"
+    first = results["results"][0]
+    assert [one["label"] for one in first["labels"]] == ["upright", "other"]
+    assert first["labels"][0]["auc"] == 1.0
+    assert first["labels"][1]["n"] == 10
+    assert first["parameters"]["classify"]["label_names"] == ["upright", "other"]
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == 20
+    assert {row["truth upright"] for row in rows} == {"0", "1"}
+    assert (out / "figures" / "avg-roc.png").is_file()
+    assert "Micro: all pairs of image and label" in (out / "report.html").read_text()
+    shown = capsys.readouterr().out
+    assert "macro average" in shown
+    assert "16 training and 10 test images" in shown
+    assert "max minus avg: macro AUC" in shown
+
+
+def test_numbers_are_evaluated_into_results_a_table_and_a_report(evaluate, capsys):
+    out, results = evaluate("regression")
+    assert results["task"] == "regression"
+    assert results["results"][0]["targets"][0]["r2"] > 0.7
+    assert len(list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))) == 20
+    assert (out / "figures" / "avg-predicted0.png").is_file()
+    assert "alpha of the ridge" in (out / "report.html").read_text()
+    assert "max minus avg: MAE of angle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_a_trained_model_is_saved_and_predicts_images(folder, small_weights, tmp_path, task):
+    data = with_targets(folder, task)
+    pipeline, skipped, n_images = small_experiment(small_weights, folds=3).train(data, "avg")
+    assert (skipped, n_images) == ([], 16)
+    save_model(pipeline, tmp_path / "model")
+    back = load_model(tmp_path / "model")
+    images = data.subset("test")
+    np.testing.assert_array_equal(back.predict(images.paths), pipeline.predict(images.paths))
+    found, truth = back.predict(images.paths)[:, 0], images.targets[:, 0]
+    assert (found == truth).all() if task == "labels" else np.abs(found - truth).mean() < 4
