@@ -52,6 +52,24 @@ logger = logging.getLogger(__name__)
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
+#: Fields of an Experiment that are parameters of CNNDescriptors.
+_OF_NETWORK = (
+    *(
+        "model",
+        "layer",
+        "weights",
+        "scales",
+        "mirror",
+        "resize",
+        "batch_size",
+        "dtype",
+        "engine",
+        "n_threads",
+    ),
+    *("on_error", "on_damage", "colour_profile", "store", "preprocess", "prefix_tokens", "side"),
+)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Result of :meth:`Experiment.evaluate`.
@@ -302,23 +320,7 @@ class Experiment:
 
     def _extractor(self) -> CNNDescriptors:
         return CNNDescriptors(
-            self.model,
-            self.layer,
-            scales=self.scales,
-            mirror=self.mirror,
-            weights=self.weights,
-            batch_size=self.batch_size,
-            dtype=self.dtype,
-            engine=self.engine,
-            n_threads=self.n_threads,
-            resize=self.resize,
-            on_error=self.on_error,
-            on_damage=self.on_damage,
-            colour_profile=self.colour_profile,
-            preprocess=self.preprocess,
-            prefix_tokens=self.prefix_tokens,
-            side=self.side,
-            store=self.store,
+            **{name: getattr(self, name) for name in _OF_NETWORK},
             output="host" if self.store is None else "store",
         )
 
