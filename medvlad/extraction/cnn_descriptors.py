@@ -96,13 +96,11 @@ class CNNDescriptors(ImageTransformer):
         What to do with an image that cannot be read. "raise": raise an InputError. "skip": the image keeps
         its place, has no descriptors, and is listed in `skipped_`.
     on_damage : {"warn", "raise", "skip"}, default="warn"
-        What to do with a damaged image, see :mod:`medvlad.images.damage`. "warn": use it, log a warning, and
-        list it in `damaged_`. "raise", "skip": as for `on_error`.
+        What to do with a damaged image, see :mod:`medvlad.images.damage`. "warn": use it, warn, and list it.
     colour_profile : {"ignore", "srgb"}, default="ignore"
         What to do with ICC profiles, see :mod:`medvlad.images.colour_profile`.
     progress : bool or None, default=None
-        Whether to show a progress bar on standard error. None: show it if standard error is a terminal and
-        there are more than 4 batches.
+        Whether to show a progress bar. None: on a terminal, if there are more than 4 batches.
     preprocess : str, dict or None, default=None
         Preprocessing of a network that is not of Keras. See :mod:`medvlad.extraction.networks.preprocessing`.
         None: what the network's own configuration says, otherwise "imagenet".
@@ -127,10 +125,8 @@ class CNNDescriptors(ImageTransformer):
         Whether each grid belongs to the mirror image.
     network_ : FrozenNetwork
         The network. See :class:`medvlad.extraction.networks.frozen.FrozenNetwork`.
-    weights_fingerprint_ : str
-        SHA-256 of the weights.
-    engine_ : str
-        Name of the engine that runs the network.
+    weights_fingerprint_, engine_ : str
+        SHA-256 of the weights, and name of the engine that runs the network.
     ranges_ : dict of str to float
         Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
     """

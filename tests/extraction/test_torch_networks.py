@@ -195,7 +195,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(InputError, match=message):
             build_network(VIT, None, tmp_path / "w.pth")
-    (tmp_path / "w.pth").write_bytes(b"cut")
+    (tmp_path / "w.pth").write_bytes(b"\x80\x02damaged")
     with pytest.raises(InputError, match="cannot be read as weights"):
         build_network(VIT, None, tmp_path / "w.pth")
 

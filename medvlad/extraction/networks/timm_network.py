@@ -195,7 +195,7 @@ def _read(torch: Any, path: Path) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as error:  # pickle, zipfile and safetensors raise many types of errors
-        reason = one_line(error)
+        reason = one_line(error) or type(error).__name__
         if re.search("global|reduce|class", reason.rpartition("WeightsUnpickler error:")[2], re.IGNORECASE):
             raise InputError(
                 f"{path} holds more than tensors, which could run code, so it was not read: save its "
