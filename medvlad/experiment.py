@@ -37,6 +37,7 @@ from medvlad.evaluation.choice import Choice, choose_encoding
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
+from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
 from medvlad.evaluation.parts import check_parts, has_two_class_test
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
@@ -241,6 +242,25 @@ class Experiment:
             "damaged": damaged,
         }
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
+
+    def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
+        """Score the last layers of the network, up to `layer`, inside the training images.
+
+        Average pooling is scored as well, whether or not it is among the encodings.
+        See :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
+        """
+        if self.recipe.tiles:
+            raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
+        extractor = self._extractor()
+        return sweep_layers(
+            extractor,
+            dataset,
+            {name: self._encoder(name, extractor) for name in dict.fromkeys(["avg", *encodings])},
+            self._classifier(),
+            penalties=PENALTIES if self.C is None else None,
+            folds=self.folds,
+            random_state=self.seed,
+        )
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a classifier with one encoding. See :meth:`train_best`, which this calls."""

@@ -10,6 +10,7 @@ import cloup
 from medvlad.cli import options
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
+from medvlad.cli.layer_sweep import SWEEP_LAYERS, run_layer_sweep
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
 
 __all__ = ["evaluate"]
@@ -53,6 +54,7 @@ __all__ = ["evaluate"]
 @cloup.option_group("Classifier", options.PENALTY, options.CLASS_WEIGHT)
 @cloup.option_group(
     "Evaluation",
+    SWEEP_LAYERS,
     cloup.option(
         "--calibration",
         type=options.Choice(["none", "platt", "isotonic"]),
@@ -81,6 +83,7 @@ def evaluate(
     pictures: bool | None,
     anonymise: bool,
     anonymise_key: Path | None,
+    sweep_layers: bool,
     **settings: Any,
 ) -> int:
     """Train classifiers and measure their accuracy on held-out images."""
@@ -90,6 +93,8 @@ def evaluate(
     encodings, preset = encodings_of(settings), settings["preset"] or "paper"
     check_store(settings["store"], directory)
     experiment = Experiment(**settings_of(settings))
+    if sweep_layers:
+        return run_layer_sweep(experiment, directory, encodings, anonymise=anonymise or bool(anonymise_key))
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway
         make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)

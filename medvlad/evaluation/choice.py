@@ -25,7 +25,7 @@ from medvlad.evaluation.cross_validation import inner_folds
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Choice", "choose_encoding"]
+__all__ = ["Choice", "choose_encoding", "clearly_best"]
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def choose_encoding(
         )
         for name, encoder in encoders.items()
     }
-    chosen = _clearly_best({name: one.scores for name, one in found.items()})
+    chosen = clearly_best({name: one.scores for name, one in found.items()})
     means = {name: one.balanced_accuracy for name, one in found.items()}
     return Choice(chosen, found[chosen].penalty, means, len(found[chosen].scores))
 
@@ -123,7 +123,7 @@ def _enough(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int) 
     return min(folds, int(units_per_class(labels, groups, int(labels.max()) + 1).min())) >= 2
 
 
-def _clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
+def clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
     """Return the first name whose mean is within one standard error of the best."""
     best = max(scores.values(), key=lambda one: float(one.mean()))
     for name, one in scores.items():

