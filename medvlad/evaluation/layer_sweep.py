@@ -165,8 +165,8 @@ def sweep_layers(
         layers = last_layers(extractor.build().network_.keras_model, n_layers)
         if not layers:
             raise InputError(
-                f"layer {extractor.layer!r} has no map (h, w, D) before it: choose a layer of convolutions or "
-                "pooling"
+                f"layer {extractor.layer!r} has no map (h, w, D) before it: choose a convolution or pooling "
+                "layer"
             )
         found, report = extract_layers(extractor, dataset.paths, layers)
         log_damage(report, len(dataset.paths))

@@ -67,8 +67,8 @@ class CNNDescriptors(ImageTransformer):
         Whether to add the descriptors of the left-right mirror image. They follow the image's own descriptors
         at each scale. Extraction takes twice the time.
     weights : str or path, default="imagenet"
-        Weights of the network: "imagenet" (downloaded by Keras), "bundled" (VGG16 only) or a file. See
-        :mod:`medvlad.extraction.weights`.
+        Weights of the network: "imagenet" (downloaded by Keras), "bundled" (VGG16 and
+        EfficientNet-Lite2) or a file. See :mod:`medvlad.extraction.weights`.
     batch_size : int or None, default=None
         Number of images in a batch. None: 8 at scale 0, 1 at larger scales.
     dtype : {"float32", "bfloat16", "int8"}, default="float32"

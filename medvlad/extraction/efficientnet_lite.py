@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2: a small network for images of 260 x 260 pixels and other sizes.
+"""EfficientNet-Lite2: a small network with bundled weights.
 
 It is EfficientNet-B2 without squeeze-and-excitation, with ReLU6 in place of swish. The stem and the head keep
 the widths of B0. Keras has no such network, so it is built here, layer by layer. Each convolution has a bias,

@@ -189,7 +189,7 @@ def test_there_is_no_download():
 
 
 def test_the_network_is_suggested_for_a_similar_name():
-    with pytest.raises(InputError, match="did you mean .*efficientnet-lite2"):
+    with pytest.raises(InputError, match=r"did you mean .*efficientnet-lite2"):
         build_network("efficientnet-lite1", "head", "bundled")
 
 
