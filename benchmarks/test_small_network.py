@@ -20,7 +20,7 @@ pytestmark = pytest.mark.benchmark(group="extract, JPEG files to store, 224 pixe
 
 #: Required ratio of images/s, and largest difference from Keras relative to the largest number.
 FASTER, DIFFERENCE = 4.0, 1e-4
-FILES, ROUNDS = 64, 5
+FILES, ROUNDS = 24, 3
 
 
 @pytest.fixture(scope="module")
