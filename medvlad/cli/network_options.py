@@ -11,7 +11,7 @@ MODEL = cloup.option(
     "--model",
     metavar="NAME",
     default="vgg19",
-    help="Network: a name of keras.applications, onnx:FILE or timm:NAME.",
+    help="Network: a name of keras.applications, efficientnet-lite2, onnx:FILE or timm:NAME.",
 )
 LAYER = cloup.option(
     "--layer",

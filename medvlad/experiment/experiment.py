@@ -34,6 +34,7 @@ from medvlad.evaluation.calibrated_training import positive_index
 from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out
+from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
 from medvlad.evaluation.parts import check_parts, with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
 from medvlad.experiment.checks import check_for_two_classes, check_settings
@@ -290,6 +291,25 @@ class Experiment:
             "skipped": skipped,
             "damaged": damaged,
         }
+
+    def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
+        """Score the last layers of the network, up to `layer`, inside the training images.
+
+        Average pooling is scored as well, whether or not it is among the encodings.
+        See :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
+        """
+        if self.recipe.tiles:
+            raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
+        classifier = self.classifier(list(dict.fromkeys(["avg", *encodings])))
+        return sweep_layers(
+            classifier.make_network(),
+            dataset,
+            classifier.make_encoders(),
+            classifier.make_svm(),
+            penalties=PENALTIES if self.C is None else None,
+            folds=self.folds,
+            random_state=self.seed,
+        )
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a pipeline with one encoding. See :meth:`train_best`, which this calls."""

@@ -71,7 +71,7 @@ class CNNDescriptors(ImageTransformer):
     mirror : bool, default=False
         Whether to add the descriptors of the left-right mirror image, at each scale after the image's own.
     weights : str or path, default="imagenet"
-        Weights of the network: "imagenet" (downloaded), "bundled" (VGG16 only) or a file. See
+        Weights of the network: "imagenet" (downloaded), "bundled" (VGG16, EfficientNet-Lite2) or a file. See
         :mod:`medvlad.extraction.weights` and :mod:`medvlad.extraction.networks.timm_network`.
     batch_size : int or None, default=None
         Number of images in a batch. None: 8 at scale 0, 1 at larger scales.

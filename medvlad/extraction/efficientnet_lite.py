@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2: a small network for images of 260 x 260 pixels and other sizes.
+"""EfficientNet-Lite2: a small network with bundled weights.
 
 It is EfficientNet-B2 without squeeze-and-excitation, with ReLU6 in place of swish. The stem and the head keep
 the widths of B0. Keras has no such network, so it is built here, layer by layer. Each convolution has a bias,
@@ -16,7 +16,7 @@ which contains the batch normalisation (folded when the weights are read).
 
 The bundled weights are TensorFlow's, so the settings are TensorFlow's: padding "same" with the odd pixel at
 the bottom and right, epsilon 1e-3 in the batch normalisation, and pixels (x - 127) / 128.
-docs/networks-evidence in docs/efficientnet_lite.md says how these settings were checked.
+docs/howto/small_network.md says how these settings were checked.
 
 References
 ----------

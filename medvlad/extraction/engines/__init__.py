@@ -4,8 +4,8 @@ An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to featu
 
     keras        the Keras model itself on TensorFlow, JAX or PyTorch, also on a GPU; any network of Keras
     native       networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
-    openvino     networks of convolutions, sums and pooling (VGG, ResNet, MobileNet, EfficientNet-Lite) as a graph
-                 of OpenVINO (extra openvino); bfloat16 and int8
+    openvino     networks of convolutions, sums and pooling (VGG, ResNet, MobileNet, EfficientNet-Lite) as
+                 a graph of OpenVINO (extra openvino); bfloat16 and int8
     onnxruntime  networks of ONNX files, in float32 on the CPU (extra onnx)
     torch        networks of timm and PyTorch, in float32 on the CPU (extra torch)
 
@@ -102,8 +102,8 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
         raise InputError(f"engine={engine!r} does not compute in int8: use engine='openvino'")
     if not plain and engine == "native":
         raise InputError(
-            "engine='native' needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up to "
-            f"block5_pool, and {network.name} is another: use engine='auto'"
+            "engine='native' needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up "
+            f"to block5_pool, and {network.name} is another: use engine='auto'"
         )
     if unreadable is not None and (engine == "openvino" or dtype == "int8"):
         what = "dtype='int8'" if dtype == "int8" else "engine='openvino'"

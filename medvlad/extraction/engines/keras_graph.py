@@ -59,8 +59,8 @@ class Step:
     activation : {"linear", "relu", "relu6"}
         Function of each number of the result.
     kernel : ndarray of float32 or None
-        (height, width, in, out) of a convolution, (height, width, channels, 1) of a depthwise one, (channels,)
-        factors of a scale.
+        (height, width, in, out) of a convolution, (height, width, channels, 1) of a depthwise one,
+        (channels,) of a scale.
     bias : ndarray of float32 or None
         Number added to each channel.
     size, strides, dilations : (int, int)
@@ -230,13 +230,11 @@ def _folded(steps: list[Step], outputs: list[int]) -> tuple[list[Step], list[int
 
 def _scaled(step: Step, scale: Step) -> Step:
     """Return a step with a batch normalisation behind it."""
-    assert step.kernel is not None and step.bias is not None
-    assert scale.kernel is not None and scale.bias is not None
-    factor = scale.kernel.astype(np.float64)
+    factor, shift = np.asarray(scale.kernel, np.float64), np.asarray(scale.bias, np.float64)
     across = factor[:, None] if step.kind == "depthwise" else factor
     return replace(
         step,
         activation=scale.activation,
-        kernel=(step.kernel * across).astype(np.float32),
-        bias=(step.bias * factor + scale.bias).astype(np.float32),
+        kernel=(np.asarray(step.kernel) * across).astype(np.float32),
+        bias=(np.asarray(step.bias) * factor + shift).astype(np.float32),
     )
