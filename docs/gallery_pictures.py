@@ -2,8 +2,8 @@
 
     python docs/gallery_pictures.py chest=RESULTS rooms=RESULTS
 
-Each RESULTS is a folder of 'medvlad evaluate --out' or 'medvlad external --out'. Figures are reduced to 64
-colours and half their size. If Chromium is installed, the top of each page is photographed at 1200 and 400
+Each RESULTS is a folder of 'medvlad evaluate --out' or 'medvlad external --out'. Figures become small
+and get 64 colours. If Chromium is installed, the top of each page is photographed at 1200 and 400
 pixels.
 """
 
@@ -20,12 +20,12 @@ WIDTH = 520  # pixels of a figure
 COLOURS = 64
 
 
-def small(source: Path, target: Path, width: int) -> None:
+def small(source: Path, target: Path, width: int, colours: int = COLOURS) -> None:
     """Write a smaller picture with few colours."""
     with Image.open(source) as opened:
         picture = opened.convert("RGB")
     size = width, round(picture.height * width / picture.width)
-    picture.resize(size, Image.Resampling.LANCZOS).quantize(COLOURS).save(target, optimize=True)
+    picture.resize(size, Image.Resampling.LANCZOS).quantize(colours).save(target, optimize=True)
 
 
 def photograph(page: Path, target: Path, width: int, height: int) -> None:
@@ -39,7 +39,7 @@ def photograph(page: Path, target: Path, width: int, height: int) -> None:
         command += [f"--user-data-dir={folder}/profile", f"--window-size={width},{height}"]
         command += [f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
-        small(shot, target, min(width, 900))
+        small(shot, target, min(width, 900), 256)
 
 
 def main() -> None:

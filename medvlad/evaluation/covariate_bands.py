@@ -29,7 +29,9 @@ _IDENTIFYING = re.compile(
     r"comment|comments|note|notes|remark|remarks)([^a-z]|$)|birth ?date|accession|patient_?id",
     re.IGNORECASE,
 )
-_NAME_OF_A_THING = re.compile(r"(device|manufacturer|model|scanner|station|study|series|site)", re.IGNORECASE)
+_NAME_OF_A_THING = re.compile(
+    r"(device|manufacturer|model|scanner|station|institution|hospital|site)", re.IGNORECASE
+)
 
 Texts = NDArray[np.str_]
 

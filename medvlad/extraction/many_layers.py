@@ -131,7 +131,8 @@ def candidate_layers(extractor: CNNDescriptors, n: int) -> list[str]:
 
 def _keras_network(extractor: CNNDescriptors) -> FrozenNetwork:
     """Return the network as Keras builds it, also if another engine would run it without Keras."""
-    return extractor.with_parameters(engine="keras", dtype="float32").build().network_
+    network: FrozenNetwork = extractor.with_parameters(engine="keras", dtype="float32").build().network_
+    return network
 
 
 def extract_layers(

@@ -264,10 +264,10 @@ def _model(r: Mapping[str, Any]) -> str:
     names = ", ".join(one["encode"] for one in r["results"])
     s = r["settings"]
     tuned = "C chosen by cross-validation inside the training images" if s.get("C") == "cv" else "C fixed"
-    return (
-        f"Frozen network {s['model']}, encoding {names}, linear SVM ({tuned}). Internal validation: "
-        f"{r['results'][0]['protocol']}."
-    )
+    what = f"Frozen network {s['model']}, encoding {names}, linear SVM"
+    if "external" in r:
+        return f"{what}, from a model file that is not changed."
+    return f"{what} ({tuned}). Internal validation: {r['results'][0]['protocol']}."
 
 
 def _measures(r: Mapping[str, Any]) -> str:

@@ -212,26 +212,26 @@ def add_subgroups(page: Page, result: dict[str, Any]) -> None:
     page.heading(f"{result['encode']}: subgroups", 3)
     two = "positive_class" in result
     metrics = ["accuracy", "balanced_accuracy", *(["sensitivity", "specificity"] if two else []), "auc"]
-    for name, rows in found["tables"].items():
-        table = [
-            [
-                row["value"],
-                row["n"],
-                row["n_patients"],
-                *(_with_interval(row[m], row[f"{m}_ci95"]) for m in metrics),
-                row["warning"] or "",
-            ]
-            for row in rows
+    listed = [(name, row) for name, rows in found["tables"].items() for row in rows]
+    known = any(row["n_patients"] is not None for _, row in listed)
+    table = [
+        [
+            f"{name}: {row['value']}{' *' if row['warning'] else ''}",
+            row["n"],
+            *([row["n_patients"]] if known else []),
+            *(_with_interval(row[m], row[f"{m}_ci95"]) for m in metrics),
         ]
-        header = [name, "images", "patients", *(m.replace("_", " ").replace("auc", "AUC") for m in metrics)]
-        page.table([*header, "small group"], table)
-    if found["tables"]:
+        for name, row in listed
+    ]
+    header = ["subgroup", "images", *(["patients"] if known else [])]
+    header += [m.replace("_", " ").replace("auc", "AUC") for m in metrics]
+    if table:
         by = "over images" if result["ci95_of"] == "images" else "by patient"
-        page.paragraph(
-            f"Below each value is its 95 % interval {by}. Subgroups differ by chance as well. Look at the "
-            "intervals, and at the number of subgroups.",
-            "note",
-        )
+        caption = f"Below each value is its 95 % interval {by}. Subgroups differ by chance as well."
+        page.table(header, table, caption)
+    small = [f"* {name}: {row['value']} has {row['warning']}." for name, row in listed if row["warning"]]
+    if small:
+        page.paragraph(" ".join(small), "warning")
     for name, reason in found["left_out"].items():
         page.paragraph(
             f"{name} has no table: {reason}." if name not in found["tables"] else f"{name}: {reason}."

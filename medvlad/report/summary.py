@@ -50,7 +50,7 @@ def add_summary(page: Page, results: Mapping[str, Any], dataset: ImageFolder) ->
 
 
 def caveats(results: Mapping[str, Any], dataset: ImageFolder) -> list[Remark]:
-    """Return what limits the results, the most important first.
+    """Return what limits the results, warnings first.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def caveats(results: Mapping[str, Any], dataset: ImageFolder) -> list[Remark]:
                 "This is internal validation. 'medvlad external' tests a model on images from elsewhere.",
             )
         )
-    return found
+    return sorted(found, key=lambda remark: remark[0] == "note")
 
 
 def _question(results: Mapping[str, Any]) -> str:
@@ -245,6 +245,14 @@ def _of_calibration(results: Mapping[str, Any]) -> Iterator[Remark]:
                     "warning",
                     f"{one['encode']}: the probabilities of {name} are {what}, their calibration slope is "
                     f"{found['slope']:.2f} ({ends[0]:.2f} to {ends[1]:.2f}).",
+                )
+            ends = found["intercept_ci95"]
+            if ends is not None and not ends[0] <= 0 <= ends[1]:
+                what = "high" if ends[1] < 0 else "low"
+                yield (
+                    "warning",
+                    f"{one['encode']}: the probabilities of {name} are too {what} on average, "
+                    f"{found['expected']:.3f} for a share of {found['observed']:.3f}.",
                 )
 
 

@@ -48,7 +48,7 @@ def test_results_and_the_report_are_written(validated):
     assert len((out / "predictions.csv").read_text().splitlines()) == 9
     page = (out / "report.html").read_text()
     assert "none of them used for training" in page
-    assert "internal validation" not in page
+    assert "This is internal validation" not in page
 
 
 def test_json_is_the_content_of_results_json(place):

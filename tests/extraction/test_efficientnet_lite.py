@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from medvlad import CNNDescriptors, InputError, MissingExtraError
 from medvlad._util.torch_file import read_tensors
 from medvlad.extraction import efficientnet_lite as lite
-from medvlad.extraction.networks.keras_network import build_network
+from medvlad.extraction.networks import build_network
 from medvlad.extraction.weights import fill_network, find_weights
 
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
