@@ -114,7 +114,7 @@ def test_the_extraction_is_part_of_the_seconds_of_each_encoding(evaluation):
 def test_an_absent_part_is_refused_before_the_extraction(small_weights, tmp_path, monkeypatch):
     experiment = small_experiment(small_weights)
     data = experiment.load(touch(tmp_path / "images", "train/a/0.png", "train/b/0.png"))
-    monkeypatch.setattr("medvlad.experiment.experiment.extract_data_set", None)
+    monkeypatch.setattr("medvlad.experiment.evaluation.extract_data_set", None)
     with pytest.raises(InputError, match="there is a train part but no test part"):
         experiment.evaluate(data, ["avg"])
 

@@ -18,22 +18,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._util.validate import InputError
+from medvlad.classifier.answering import ClassifierAnswers
 from medvlad.classifier.bags import as_bags
-from medvlad.classifier.explained_image import ExplainedImage, explain_images
 from medvlad.classifier.fitting import describe_training_images, fit_steps, fit_targets, label_run
 from medvlad.classifier.parameters import (
     checked_columns,
     for_card,
-    has_probabilities,
     parameters_of,
 )
-from medvlad.classifier.steps import ClassifierSteps
-from medvlad.decisions.answers import answers_of
-from medvlad.decisions.novelty import mean_descriptors
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice
@@ -42,12 +36,11 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.prefetch import as_sequence
 from medvlad.models.heads import names_of_head
 from medvlad.models.model_file import load_model, model_card, save_model
-from medvlad.svm.decision import decision_columns
 
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(ClassifierMixin, ClassifierSteps):
+class ImageClassifier(ClassifierMixin, ClassifierAnswers):
     """Classify images with a frozen network, an encoding and an exact linear SVM.
 
     Parameters
@@ -201,59 +194,6 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
         self.classes_, self.skipped_ = names_of_head(self.pipeline_[-1]), []
         return self
 
-    def decision_function(self, images: Any) -> NDArray[np.float64]:
-        """Return decision values: (n,) for two classes, otherwise (n, n_classes)."""
-        descriptors = self._described(images)
-        values: NDArray[np.float64] = self._after_network().decision_function(descriptors)
-        return values
-
-    def predict(self, images: Any) -> NDArray[Any]:
-        """Return the class of each image, as in `y`. An unreadable image is an InputError."""
-        descriptors = self._described(images)
-        labels: NDArray[Any] = self._after_network().predict(descriptors)
-        return labels
-
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
-    def predict_proba(self, images: Any) -> NDArray[np.float64]:
-        """Return calibrated probabilities (n, n_classes). Rows add up to 1."""
-        descriptors = self._described(images)
-        probability: NDArray[np.float64] = self._after_network().predict_proba(descriptors)
-        return probability
-
-    def answers(
-        self, images: Any, *, coverage: float | None = None, abstain: bool = False
-    ) -> list[dict[str, Any]]:
-        """Return what the command `predict` says about each image.
-
-        See :func:`medvlad.decisions.answers.answers_of` for the parameters and the result.
-        """
-        descriptors, after = self._described(images), self._after_network()
-        decision = decision_columns(after.decision_function(descriptors))
-        means = mean_descriptors(descriptors)
-        return answers_of(after[-1], decision, means, coverage=coverage, abstain=abstain)
-
-    def explain(self, images: Any, label: Any = None) -> list[ExplainedImage]:
-        """Show which places of each image the decision comes from.
-
-        Parameters
-        ----------
-        images : sequence of paths and arrays
-        label : class label or None, default=None
-            Class that the evidence is for. None: the predicted class of each image.
-
-        Returns
-        -------
-        list of ExplainedImage
-            The pictures of one call share a colour scale.
-
-        Raises
-        ------
-        InputError
-            If the classifier was fitted on descriptors, or there is no such class.
-        """
-        images = as_sequence(images)
-        return explain_images(self.pipeline_, images, self._described(images), label)
-
     def save(self, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> None:
         """Save the fitted steps to one file, see :func:`medvlad.save_model`. Opening it runs no code."""
         check_is_fitted(self)
@@ -286,25 +226,6 @@ class ImageClassifier(ClassifierMixin, ClassifierSteps):
             str(card.get("encode", "")), float(getattr(pipeline[-1], "C", np.nan)), {}, 0
         )
         return classifier
-
-    def _described(self, images: Any) -> Descriptors | DescriptorBlocks:
-        """Return the descriptors of images that are to be predicted."""
-        check_is_fitted(self)
-        bags = as_bags(images)
-        if bags is not None:
-            return bags
-        if not isinstance(self.pipeline_[0], CNNDescriptors):
-            raise InputError("this classifier was fitted on descriptors, so it needs descriptors, not images")
-        network, own = self.pipeline_[0], self.make_network()
-        kept = {"store": own.store, "output": own.output, "progress": self.progress}
-        found: Descriptors | DescriptorBlocks
-        found = network.build().with_parameters(on_error="raise", **kept).transform(images)
-        return found
-
-    def _after_network(self) -> Pipeline:
-        """Return the steps from descriptors to classes."""
-        pipeline = self.pipeline_
-        return pipeline[1:] if isinstance(pipeline[0], CNNDescriptors) else pipeline
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "pipeline_")

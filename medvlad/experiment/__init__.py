@@ -4,6 +4,7 @@ In: settings, and the path of the data. Out: metrics with everything that led to
 The commands `evaluate` and `train` do their work here.
 """
 
-from medvlad.experiment.experiment import Evaluation, Experiment, calibration_images
+from medvlad.experiment.evaluation import Evaluation
+from medvlad.experiment.experiment import Experiment, calibration_images
 
 __all__ = ["Evaluation", "Experiment", "calibration_images"]

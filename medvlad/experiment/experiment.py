@@ -18,27 +18,20 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.validate import (
     InputError,
 )
-from medvlad._util.versions import versions
 from medvlad.classifier.image_classifier import ImageClassifier
 from medvlad.classifier.steps import PENALTIES
-from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.load import load_data
 from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.datasets.pooling import holds_feature_files, pool_by
 from medvlad.decisions.operating_point import Target, read_target
-from medvlad.descriptors.blocks import DescriptorBlocks
-from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe
-from medvlad.evaluation.calibrated_training import positive_index
-from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
-from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
-from medvlad.evaluation.held_out_metrics import compare_held_out
+from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
-from medvlad.evaluation.parts import check_parts, with_sites_as_folds
+from medvlad.evaluation.parts import with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
 from medvlad.experiment.checks import check_for_two_classes, check_settings
-from medvlad.experiment.results import described, result_of, settings_of
+from medvlad.experiment.evaluation import Evaluation, evaluate
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import calibration_images, extract_data_set
 
@@ -52,34 +45,6 @@ _OF_CLASSIFIER = (
     *("preprocess", "prefix_tokens", "side", "on_error", "on_damage", "colour_profile", "recipe", "backend"),
     *("n_threads", "folds", "threshold", "positive"),
 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Result of :meth:`Experiment.evaluate`.
-
-    Attributes
-    ----------
-    results : dict
-        Content of results.json: task (of labels and numbers only), results (one dict for each encoding),
-        comparisons (of the first encoding with each other one, see
-        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, and damaged
-        (images that were used although their data is damaged).
-    dataset : ImageFolder
-        The images that were used, without skipped ones.
-    descriptors : Descriptors or DescriptorBlocks
-        Descriptors of these images.
-    extractor : CNNDescriptors or None
-        The extractor that made the descriptors. None: they are from feature files.
-    decided : dict of str to HeldOut, HeldOutLabels or HeldOutNumbers
-        Held-out predictions of each encoding. The kind depends on the task of the data set.
-    """
-
-    results: dict[str, Any]
-    dataset: ImageFolder
-    descriptors: Descriptors | DescriptorBlocks
-    extractor: CNNDescriptors | None
-    decided: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -225,72 +190,7 @@ class Experiment:
         InputError
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
-        classifier = self.classifier(encodings)
-        extractor = self._extractor_for(dataset, classifier)
-        encoders = classifier.make_encoders(extractor)
-        check_parts(dataset)
-        if dataset.task != "classes":
-            self._targets(dataset).check(self.calibration, self.positive)
-        watch = Stopwatch()
-        with watch.stage("extract"):
-            descriptors, dataset, skipped, damaged = extract_data_set(
-                extractor, dataset, on_error=self.on_error
-            )
-        if dataset.task != "classes":
-            found, comparisons, held = self._targets(dataset).evaluate(descriptors, encoders)
-            results = []
-            for name, one in found.items():
-                one["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | one["seconds"]
-                results.append(
-                    described(self, name, encoders[name], self._targets(dataset).estimator(), dataset) | one
-                )
-            about = {"task": dataset.task, "results": results, "comparisons": comparisons}
-            report = about | self._facts(dataset, extractor, descriptors, skipped, damaged)
-            return Evaluation(report, dataset, descriptors, extractor, held)
-        tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
-        warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
-        results, comparisons = [], []
-        all_decided: dict[str, HeldOut] = {}
-        for name, encoder in encoders.items():
-            logger.info("evaluating %s", name)
-            decided = held_out(
-                descriptors,
-                dataset,
-                encoder,
-                classifier.make_svm(),
-                folds=self.folds,
-                random_state=self.seed,
-                penalties=PENALTIES if self.C is None else None,
-                calibration=self.calibration,
-                target=self.target(),
-                positive=positive_index(dataset.class_names, self.positive),
-            )
-            results.append(result_of(self, name, encoder, dataset, decided, watch.seconds["extract"]))
-            if all_decided:
-                first, decided_first = next(iter(all_decided.items()))
-                against = compare_held_out(dataset, decided_first, decided)
-                comparisons.append({"first": first, "second": name} | against)
-            all_decided[name] = decided
-        report = {"results": results, "comparisons": comparisons}
-        report |= self._facts(dataset, extractor, descriptors, skipped, damaged)
-        return Evaluation(report, dataset, descriptors, extractor, all_decided)
-
-    def _facts(
-        self,
-        dataset: ImageFolder,
-        extractor: CNNDescriptors | None,
-        descriptors: Descriptors | DescriptorBlocks,
-        skipped: list[Any],
-        damaged: list[Any],
-    ) -> dict[str, Any]:
-        """Return what results.json says beside metrics."""
-        return {
-            "dataset": describe_dataset(dataset),
-            "settings": settings_of(self, extractor, descriptors),
-            "versions": versions(),
-            "skipped": skipped,
-            "damaged": damaged,
-        }
+        return evaluate(self, dataset, encodings)
 
     def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
         """Score the last layers of the network, up to `layer`, inside the training images.
@@ -332,15 +232,12 @@ class Experiment:
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
             cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
         keep : callable or None, default=None
-            Called with the encoded training images (n, D) and their data set, such as to keep them for the
-            search of similar cases. None: they are dropped.
+            Called with the encoded training images (n, D) and their data set. None: they are dropped.
 
         Returns
         -------
         classifier : ImageClassifier
-            Its pipeline predicts class names from image paths or arrays. The extractor in it has no store, so
-            predicting does not add new images to the training store. Of feature files, it predicts from
-            descriptors, such as :class:`medvlad.bags.BagFiles`.
+            The extractor in its pipeline has no store, so predicting adds nothing to the training store.
         skipped : list of dict
             image and reason.
         n_images : int
@@ -352,15 +249,15 @@ class Experiment:
             If the images or settings are wrong, or a class has no usable training image.
         """
         classifier = self.classifier(encodings)
-        extractor = self._extractor_for(dataset, classifier)
+        extractor = self.network_for(dataset, classifier)
         classifier.make_encoders(extractor)  # mistakes are found before the extraction
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
-            self._targets(dataset).check(self.calibration, self.positive)
+            self.target_run(dataset).check(self.calibration, self.positive)
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, on_error=self.on_error)
         if dataset.task != "classes":
-            classifier.fit_targets(self._targets(dataset), descriptors, network=extractor)
+            classifier.fit_targets(self.target_run(dataset), descriptors, network=extractor)
             return classifier, skipped, len(dataset)
         missing = absent_classes(dataset.labels, dataset.class_names)
         if missing:
@@ -387,7 +284,7 @@ class Experiment:
             random_state=self.seed,
         )
 
-    def _extractor_for(self, dataset: ImageFolder, classifier: ImageClassifier) -> CNNDescriptors | None:
+    def network_for(self, dataset: ImageFolder, classifier: ImageClassifier) -> CNNDescriptors | None:
         """Return the network. None: the rows of the data set are feature files."""
         if not holds_feature_files(dataset):
             return classifier.make_network()
@@ -399,7 +296,7 @@ class Experiment:
         """Return the wanted operating point."""
         return None if self.threshold is None else read_target(self.threshold)
 
-    def _targets(self, dataset: ImageFolder) -> TargetRun:
+    def target_run(self, dataset: ImageFolder) -> TargetRun:
         """Return the run on several labels or numbers."""
         c, penalties = (1.0, PENALTIES) if self.C is None else (self.C, None)
         return TargetRun(dataset, c, penalties, self.class_weight, self.folds, self.seed)

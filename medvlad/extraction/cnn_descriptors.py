@@ -17,9 +17,8 @@ The first call that needs the network builds it. A pickled estimator does not co
 Several threads may share one estimator. Its attributes describe the call that ended last. A thread gets the
 report of its own call from `transform_with_report` and `extract_with_report`.
 
-This module holds the estimator. :mod:`medvlad.extraction.networks` builds the network,
-:mod:`medvlad.extraction.engines` chooses the engine that runs it, :mod:`medvlad.extraction.batches` forms
-batches of images, and :mod:`medvlad.extraction.store_filling` writes the descriptors to the store.
+:mod:`medvlad.extraction.engines` chooses the engine that runs the network. The modules `batches` and
+`store_filling` form batches of images and write descriptors to the store.
 """
 
 from __future__ import annotations
@@ -424,8 +423,7 @@ def _engine(features: CNNDescriptors) -> Engine:
             ranges=ranges,
         )
 
-    engine: Engine = features._last_engine.get(key, make)
-    return engine
+    return features._last_engine.get(key, make)  # type: ignore[no-any-return]
 
 
 def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:

@@ -45,7 +45,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class PlainModel:
-    """What a :class:`~medvlad.extraction.networks.FrozenNetwork` asks of a model, for a chain of plain layers.
+    """What a :class:`~medvlad.extraction.networks.FrozenNetwork` asks of a model, for plain layers.
 
     Parameters
     ----------

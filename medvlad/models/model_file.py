@@ -37,9 +37,9 @@ from medvlad._util.validate import InputError, check_local
 from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.networks import kind_of
 from medvlad.models.heads import check_names, name_head, names_of_head
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
+from medvlad.models.network_entry import network_entries, network_from
 
 __all__ = [
     "FORMAT_VERSION",
@@ -58,14 +58,6 @@ FORMAT_VERSION = 5
 
 #: Versions that can be read. For version 3 see :func:`_refuse_other_arithmetic`.
 _READABLE = (3, 4, FORMAT_VERSION)
-
-#: Parameters of the network that are saved. The others, such as the store, belong to the machine.
-_NETWORK = (
-    *("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile"),
-    *("preprocess", "prefix_tokens", "side"),
-)
-#: Values of parameters that older files do not have.
-_OLDER = {"colour_profile": "ignore", "preprocess": None, "prefix_tokens": None, "side": None}
 
 _BEGINNING = 4096  # bytes that tell a model file
 #: Exceptions that an invalid header can cause.
@@ -107,7 +99,7 @@ def save_model(
     header: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        **_network_of(features),
+        **network_entries(features),
         "n_features": int(steps[0][1].n_features_in_),
         "steps": [describe(name, step) for name, step in steps],
         "classes": names.tolist(),
@@ -265,7 +257,7 @@ def _build(
     header: dict[str, Any], arrays: Arrays, weights: str | None
 ) -> tuple[CNNDescriptors | None, Steps]:
     """Do the work of `_assembled`. Raise one of `_INVALID` if the header or the arrays are invalid."""
-    features = None if header["features"] is None else _network_from(header, weights)
+    features = None if header["features"] is None else network_from(header, weights)
     classes = np.array(header["classes"])
     if classes.ndim != 1:
         raise ValueError("its classes are not a list of labels")
@@ -275,22 +267,6 @@ def _build(
     check_names(steps[-1][1], classes)
     name_head(steps[-1][1], classes)
     return features, steps
-
-
-def _network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors:
-    """Make the network that a header describes, without building it."""
-    # Only these parameters are read, so that a stranger's file cannot name a folder to write into.
-    settings = {name: (_OLDER | header["features"])[name] for name in _NETWORK}
-    settings |= {"scales": tuple(settings["scales"])}
-    if kind_of(settings["model"]) == "onnx":
-        settings |= {"weights": "imagenet"} | ({"model": f"onnx:{weights}"} if weights else {})
-    elif weights:
-        settings["weights"] = weights
-    features = CNNDescriptors(**settings)
-    if header.get("ranges") is not None:
-        features.ranges_ = {str(name): float(value) for name, value in header["ranges"].items()}
-    str(header["weights_fingerprint"])  # KeyError if it is missing
-    return features
 
 
 def _steps_from(header: dict[str, Any], arrays: Arrays, n_classes: int) -> Steps:
@@ -314,25 +290,6 @@ def _steps_from(header: dict[str, Any], arrays: Arrays, n_classes: int) -> Steps
     if union or step_name(steps[-1][1]) != "classify":
         raise ValueError("its last step is not a classifier")
     return steps
-
-
-def _network_of(features: CNNDescriptors | None) -> dict[str, Any]:
-    """Return the header's entries on the network. All are None if there is no network."""
-    if features is None:
-        return {"features": None, "weights_fingerprint": None, "ranges": None}
-    network = features.build().network_
-    if network.kind == "module":
-        raise InputError(
-            f"a model file cannot name the object {network.model}: export it with torch.onnx.export and use "
-            "model='onnx:FILE', or save the steps after it as a model of descriptors"
-        )
-    # What was found in the network's configuration is kept, because the configuration may change.
-    found = network.input_settings() | {"layer": network.layer, "weights": network.source}
-    return {
-        "features": {name: getattr(features, name) for name in _NETWORK} | found,
-        "weights_fingerprint": features.weights_fingerprint_,
-        "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
-    }
 
 
 def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:

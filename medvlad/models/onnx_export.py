@@ -11,8 +11,9 @@ The class names are in the model's metadata, "classes", as JSON. The metadata "t
 With the task "labels", label is (B, C) of 1 and 0, and there may be a further output probability (B, C). With
 the task "regression" the only output is values (B, C).
 
-The network is exported for VGG16, VGG19 and networks of ONNX files. For other networks the graph begins at the
-descriptors. Convert a network of timm or PyTorch with ``torch.onnx.export``, and use the file as the network.
+The network is exported for VGG16, VGG19 and networks of ONNX files. For other networks the graph begins at
+the descriptors. Convert a network of timm or PyTorch with ``torch.onnx.export``, and use the file as the
+network.
 
 The graph computes in float32. A descriptor that lies between two centres may be assigned to the other one,
 and scores differ from those of this package in the sixth digit.

@@ -282,7 +282,7 @@ def test_without_a_test_part_there_is_cross_validation(run, images, small_weight
 
 def test_a_train_part_needs_a_test_part(run, images, monkeypatch):
     pytest.importorskip("keras", reason="needs the extra tensorflow")
-    monkeypatch.setattr("medvlad.experiment.experiment.extract_data_set", None)
+    monkeypatch.setattr("medvlad.experiment.evaluation.extract_data_set", None)
     shutil.rmtree(images / "test")
     status, _, error = run("evaluate", images, *NETWORK)
     assert status == 2
@@ -305,7 +305,7 @@ def test_settings_are_checked_before_the_long_work(run, images, monkeypatch, opt
     def too_late(*args):
         raise AssertionError("extraction began")
 
-    monkeypatch.setattr("medvlad.experiment.experiment.extract_data_set", too_late)
+    monkeypatch.setattr("medvlad.experiment.evaluation.extract_data_set", too_late)
     status, _, error = run("evaluate", images, *NETWORK, option)
     assert status == 2
     assert error.startswith("medvlad: ")

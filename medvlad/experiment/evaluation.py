@@ -1,0 +1,144 @@
+"""Measure how well encodings predict held-out images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvlad._util.versions import versions
+from medvlad.classifier.steps import PENALTIES
+from medvlad.datasets.describe import describe_dataset
+from medvlad.datasets.folders import ImageFolder
+from medvlad.descriptors.blocks import DescriptorBlocks
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.evaluation.calibrated_training import positive_index
+from medvlad.evaluation.class_counts import warn_of_small_classes
+from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
+from medvlad.evaluation.held_out_metrics import compare_held_out
+from medvlad.evaluation.parts import check_parts
+from medvlad.experiment.results import described, result_of, settings_of
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.data_set import extract_data_set
+from medvlad.svm.wide_linear_svc import WideLinearSVC
+
+__all__ = ["Evaluation", "evaluate"]
+
+logger = logging.getLogger(__name__)
+
+#: Entries of results.json, comparisons, and held-out predictions by encoding.
+_Found = tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of :meth:`medvlad.experiment.Experiment.evaluate`.
+
+    Attributes
+    ----------
+    results : dict
+        Content of results.json: task (of labels and numbers only), results (one dict for each encoding),
+        comparisons (of the first encoding with each other one, see
+        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, and damaged
+        (images that were used although their data is damaged).
+    dataset : ImageFolder
+        The images that were used, without skipped ones.
+    descriptors : Descriptors or DescriptorBlocks
+        Descriptors of these images.
+    extractor : CNNDescriptors or None
+        The extractor that made the descriptors. None: they are from feature files.
+    decided : dict of str to HeldOut, HeldOutLabels or HeldOutNumbers
+        Held-out predictions of each encoding. The kind depends on the task of the data set.
+    """
+
+    results: dict[str, Any]
+    dataset: ImageFolder
+    descriptors: Descriptors | DescriptorBlocks
+    extractor: CNNDescriptors | None
+    decided: dict[str, Any]
+
+
+def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
+    """Do the work of :meth:`medvlad.experiment.Experiment.evaluate`."""
+    classifier = experiment.classifier(encodings)
+    extractor = experiment.network_for(dataset, classifier)
+    encoders = classifier.make_encoders(extractor)
+    check_parts(dataset)
+    if dataset.task != "classes":
+        experiment.target_run(dataset).check(experiment.calibration, experiment.positive)
+    watch = Stopwatch()
+    with watch.stage("extract"):
+        descriptors, dataset, skipped, damaged = extract_data_set(
+            extractor, dataset, on_error=experiment.on_error
+        )
+    seconds = watch.seconds["extract"]
+    if dataset.task == "classes":
+        found = _of_classes(experiment, descriptors, dataset, encoders, classifier.make_svm(), seconds)
+    else:
+        found = _of_targets(experiment, descriptors, dataset, encoders, seconds)
+    results, comparisons, held = found
+    task = {} if dataset.task == "classes" else {"task": dataset.task}
+    report = task | {
+        "results": results,
+        "comparisons": comparisons,
+        "dataset": describe_dataset(dataset),
+        "settings": settings_of(experiment, extractor, descriptors),
+        "versions": versions(),
+        "skipped": skipped,
+        "damaged": damaged,
+    }
+    return Evaluation(report, dataset, descriptors, extractor, held)
+
+
+def _of_classes(
+    experiment: Any,
+    descriptors: Descriptors | DescriptorBlocks,
+    dataset: ImageFolder,
+    encoders: Mapping[str, Any],
+    svm: WideLinearSVC,
+    extract_seconds: float,
+) -> _Found:
+    tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
+    warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
+    results, comparisons = [], []
+    held: dict[str, HeldOut] = {}
+    for name, encoder in encoders.items():
+        logger.info("evaluating %s", name)
+        decided = held_out(
+            descriptors,
+            dataset,
+            encoder,
+            svm,
+            folds=experiment.folds,
+            random_state=experiment.seed,
+            penalties=PENALTIES if experiment.C is None else None,
+            calibration=experiment.calibration,
+            target=experiment.target(),
+            positive=positive_index(dataset.class_names, experiment.positive),
+        )
+        results.append(result_of(experiment, name, encoder, dataset, decided, extract_seconds))
+        if held:
+            first, decided_first = next(iter(held.items()))
+            against = compare_held_out(dataset, decided_first, decided)
+            comparisons.append({"first": first, "second": name} | against)
+        held[name] = decided
+    return results, comparisons, held
+
+
+def _of_targets(
+    experiment: Any,
+    descriptors: Descriptors | DescriptorBlocks,
+    dataset: ImageFolder,
+    encoders: Mapping[str, Any],
+    extract_seconds: float,
+) -> _Found:
+    run = experiment.target_run(dataset)
+    metrics, comparisons, held = run.evaluate(descriptors, encoders)
+    results = []
+    for name, one in metrics.items():
+        one["seconds"] = {"extract": round(extract_seconds, 4)} | one["seconds"]
+        results.append(described(experiment, name, encoders[name], run.estimator(), dataset) | one)
+    return results, comparisons, held
