@@ -87,6 +87,8 @@ def extract(
         with saying_choices():
             listed = list_manifest(directory, image_root=image_root, image_column=image_column)
         paths = [str(path) for path in listed]
+    elif image_root is not None or image_column is not None:
+        raise click.UsageError(f"{directory} is no table: leave --image-root and --image-column out")
     else:
         paths = list_images(directory)
     features = CNNDescriptors(

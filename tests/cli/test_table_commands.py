@@ -131,6 +131,11 @@ def test_options_of_tables_are_refused_for_folders(images, run):
     assert (status, "is no table" in error) == (2, True)
 
 
+def test_extract_refuses_options_of_tables_for_folders(images, run, tmp_path):
+    status, _, error = run("extract", images, "--image-root", images, "--store", tmp_path / "store")
+    assert (status, "is no table" in error) == (2, True)
+
+
 def test_sites_of_a_folder_are_not_known(images, run):
     status, _, error = run("evaluate", images, "--group-by", "site")
     assert status == 2

@@ -81,3 +81,16 @@ def test_a_file_that_is_not_a_key_is_refused(tmp_path, content):
     (tmp_path / "key").write_text(content)
     with pytest.raises(InputError, match=r"does not hold a key of pseudonyms|must have 32 bytes"):
         Pseudonyms.read(tmp_path / "key")
+
+
+def test_sites_have_pseudonyms_that_the_key_leads_back_from(tmp_path):
+    names = Pseudonyms()
+    site = names.site("Basel")
+    assert re.fullmatch("site-[0-9a-f]{16}", site)
+    names.write(tmp_path / "key")
+    assert Pseudonyms.read(tmp_path / "key").original(site) == "Basel"
+
+
+def test_a_key_without_sites_is_read(tmp_path):
+    (tmp_path / "key").write_text('{"key": "%s", "images": {}, "patients": {}}' % ("00" * 32))
+    assert Pseudonyms.read(tmp_path / "key").site("Basel") == Pseudonyms(bytes(32)).site("Basel")
