@@ -28,7 +28,8 @@ IMAGES = cloup.argument(
     type=options.TEXT_PATH,
     nargs=-1,
     required=True,
-    help="Images, feature files, folders, tables (.csv, .tsv), lists (@FILE), or - (names on standard input).",
+    help="Images, feature files, folders, tables (.csv, .tsv), lists (@FILE), or - for names on "
+    "standard input.",
 )
 
 _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
