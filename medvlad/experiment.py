@@ -7,8 +7,8 @@ An experiment runs all steps in order: data set, extraction, encoding, classifie
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,25 @@ from medvlad._util.validate import (
     check_seed,
 )
 from medvlad._util.versions import versions
-from medvlad.backends import available_backends, get_backend
+from medvlad.backends import get_backend
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS
+from medvlad.decisions.calibration import AUTO, METHODS
+from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import Recipe, encoder_steps
-from medvlad.evaluation.calibration import METHODS
-from medvlad.evaluation.choice import Choice, choose_encoding
-from medvlad.evaluation.class_counts import absent_classes, warn_of_small_classes
+from medvlad.evaluation.calibrated_training import positive_index, train_classifier
+from medvlad.evaluation.choice import Choice
+from medvlad.evaluation.class_counts import warn_of_small_classes
 from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out, held_out_metrics
 from medvlad.evaluation.parts import check_parts, has_two_class_test
-from medvlad.evaluation.step_parameters import step_parameters
+from medvlad.evaluation.step_parameters import run_settings, step_parameters
 from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import extract_data_set
+from medvlad.extraction.data_set import calibration_images, extract_data_set
 from medvlad.extraction.parameters import check_parameters
-from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -102,8 +103,13 @@ class Experiment:
         do not use it, see :mod:`medvlad.evaluation.regression`.
     class_weight : dict, "balanced" or None
         See :class:`medvlad.WideLinearSVC`.
-    calibration : {"platt", "isotonic"} or None
-        See :mod:`medvlad.evaluation.calibration`. None: no probabilities.
+    calibration : {"auto", "platt", "isotonic"} or None
+        See :mod:`medvlad.decisions.calibration`. A trained model then ends in
+        :class:`medvlad.decisions.CalibratedSVC`. None: no probabilities.
+    threshold : str or None
+        Operating point for two classes that is found inside the training images, such as "sensitivity=0.95",
+        see :mod:`medvlad.decisions.operating_point`. It includes a calibration of a trained model. None: the
+        SVM's own threshold.
     layout : str
         Layout of the folder, a key of `medvlad.datasets.published.LAYOUTS`.
     group_pattern : str or None
@@ -140,6 +146,7 @@ class Experiment:
     C: float | None = 1.0
     class_weight: str | None = None
     calibration: str | None = None
+    threshold: str | None = None
     layout: str = "folder"
     group_pattern: str | None = None
     unknown_patients: str = "own"
@@ -205,10 +212,10 @@ class Experiment:
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
         extractor = self._extractor()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        encoders = {name: _encoder(self, name, extractor) for name in encodings}
         check_parts(dataset)
         if dataset.task != "classes":
-            self._targets(dataset).check(self.calibration, self.positive)
+            self._targets(dataset).check(self.calibration, self.positive, self.threshold)
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped, damaged = extract_data_set(
@@ -236,10 +243,8 @@ class Experiment:
                 dataset,
                 encoder,
                 self._classifier(),
-                folds=self.folds,
-                random_state=self.seed,
-                penalties=PENALTIES if self.C is None else None,
-                calibration=self.calibration,
+                **_fitting(self),
+                positive=positive_index(dataset.class_names, self.positive),
             )
             results.append(_result(self, name, encoder, dataset, decided, watch.seconds["extract"]))
             if all_decided:
@@ -257,7 +262,7 @@ class Experiment:
         """Return what results.json says beside metrics."""
         return {
             "dataset": describe_dataset(dataset),
-            "settings": _settings(self, extractor),
+            "settings": run_settings(self, extractor),
             "versions": versions(),
             "skipped": skipped,
             "damaged": damaged,
@@ -268,7 +273,11 @@ class Experiment:
         return self.train_best(dataset, [encoding])[:3]
 
     def train_best(
-        self, dataset: ImageFolder, encodings: Sequence[str]
+        self,
+        dataset: ImageFolder,
+        encodings: Sequence[str],
+        *,
+        keep: Callable[[Any, ImageFolder], None] | None = None,
     ) -> tuple[Pipeline, list[dict[str, str]], int, Choice]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -278,6 +287,9 @@ class Experiment:
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
             cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
+        keep : callable or None, default=None
+            Called with the encoded training images (n, D) and their data set, such as to keep them for the
+            search of similar cases. None: they are dropped.
 
         Returns
         -------
@@ -296,32 +308,27 @@ class Experiment:
         InputError
             If the images or settings are wrong, or a class has no usable training image.
         """
-        penalties = PENALTIES if self.C is None else None
-        extractor, classifier = self._extractor(), self._classifier()
-        encoders = {name: self._encoder(name, extractor) for name in encodings}
+        extractor = self._extractor()
+        encoders = {name: _encoder(self, name, extractor) for name in encodings}
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
-            self._targets(dataset).check(self.calibration, self.positive)
+            self._targets(dataset).check(self.calibration, self.positive, self.threshold)
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
         extractor.set_params(output="host", store=None)
         if dataset.task != "classes":
             encoder, head, choice = self._targets(dataset).train(descriptors, encoders)
             steps = [("features", extractor), *encoder_steps(encoder), ("classify", head)]
             return Pipeline(steps), skipped, len(dataset), choice
-        missing = absent_classes(dataset.labels, dataset.class_names)
-        if missing:
-            raise InputError(
-                f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
-            )
-        images = descriptors, dataset.labels, dataset.groups
-        choice = choose_encoding(
-            *images, encoders, classifier, penalties=penalties, folds=self.folds, random_state=self.seed
+        encoder, classifier, choice = train_classifier(
+            descriptors,
+            dataset,
+            encoders,
+            self._classifier(),
+            **_fitting(self),
+            positive=self.positive,
+            keep=keep,
         )
-        classifier.set_params(C=choice.penalty)
-        encoder = encoders[choice.encoding]
-        encoded = encoder.fit_transform(descriptors)
-        classifier.fit(encoded, np.array(dataset.class_names)[dataset.labels])
         steps = [("features", extractor), *encoder_steps(encoder), ("classify", classifier)]
         return Pipeline(steps), skipped, len(dataset.labels), choice
 
@@ -344,15 +351,6 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _encoder(self, name: str, extractor: CNNDescriptors) -> Any:
-        layout: dict[str, Any] = {}
-        if self.recipe.tiles:
-            extractor.build()
-            layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
-        return self.recipe.encoder(
-            name, backend=self.backend, n_threads=self.n_threads, random_state=self.seed, **layout
-        )
-
     def _targets(self, dataset: ImageFolder) -> TargetRun:
         """Return the run on several labels or numbers."""
         c, penalties = (1.0, PENALTIES) if self.C is None else (self.C, None)
@@ -360,6 +358,35 @@ class Experiment:
 
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
+
+
+def _encoder(experiment: Experiment, name: str, extractor: CNNDescriptors) -> Any:
+    layout: dict[str, Any] = {}
+    if experiment.recipe.tiles:
+        extractor.build()
+        layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
+    return experiment.recipe.encoder(
+        name,
+        backend=experiment.backend,
+        n_threads=experiment.n_threads,
+        random_state=experiment.seed,
+        **layout,
+    )
+
+
+def _fitting(experiment: Experiment) -> dict[str, Any]:
+    """Return the settings of folds, C and calibration."""
+    return {
+        "folds": experiment.folds,
+        "random_state": experiment.seed,
+        "penalties": PENALTIES if experiment.C is None else None,
+        "calibration": experiment.calibration,
+        "target": _target(experiment),
+    }
+
+
+def _target(experiment: Experiment) -> Target | None:
+    return None if experiment.threshold is None else read_target(experiment.threshold)
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:
@@ -371,27 +398,15 @@ def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None
                 f"{len(dataset.class_names)}: leave it out"
             )
         check_choice(experiment.positive, "the positive class", dataset.class_names)
+    if experiment.threshold is not None and len(dataset.class_names) != 2:
+        raise InputError(
+            f"threshold={experiment.threshold!r} needs a data set with two classes, this one has "
+            f"{len(dataset.class_names)}: leave it out"
+        )
     if experiment.adapt_threshold and not has_two_class_test(dataset):
         raise InputError(
             "adapt_threshold=True needs a data set with two classes and a test part: leave it out"
         )
-
-
-def calibration_images(dataset: ImageFolder) -> list[Path]:
-    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
-
-    Parameters
-    ----------
-    dataset : ImageFolder
-        If it has no parts, all images are used.
-
-    Returns
-    -------
-    list of Path
-    """
-    splits = dataset.splits
-    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
-    return sorted((dataset.paths[i] for i in wanted), key=str)
 
 
 def _check_settings(experiment: Experiment) -> None:
@@ -400,10 +415,11 @@ def _check_settings(experiment: Experiment) -> None:
         check_positive_float(experiment.C, "C")
     check_interval(experiment.recipe.power, "power", 0.0, 1.0)
     if experiment.calibration is not None:
-        check_choice(experiment.calibration, "the calibration", tuple(METHODS))
+        check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
     check_n_threads(experiment.n_threads)
     check_positive_int(experiment.folds, "folds")
-    if experiment.folds < 2 and (experiment.C is None or experiment.calibration is not None):
+    target = _target(experiment)
+    if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
     get_backend(experiment.backend)
@@ -425,6 +441,7 @@ def _result(
         positive=experiment.positive,
         random_state=experiment.seed,
         adapt_threshold=has_two_class_test(dataset) and experiment.adapt_threshold is not False,
+        target=_target(experiment),
     )
     found["seconds"] = {"extract": round(extract_seconds, 4)} | found["seconds"]
     return _described(experiment, name, encoder, experiment._classifier()) | found
@@ -434,17 +451,3 @@ def _described(experiment: Experiment, name: str, encoder: Any, classifier: Any)
     """Return an encoding and the parameters of its steps for results.json."""
     parameters = step_parameters(encoder, classifier, chosen_c=experiment.C is None)
     return {"encode": name, "scales": list(experiment.scales), "parameters": parameters}
-
-
-def _settings(experiment: Experiment, extractor: CNNDescriptors) -> dict[str, Any]:
-    """Return the settings for results.json, with facts about the network that was used."""
-    settings = asdict(experiment) | {"scales": list(experiment.scales)}
-    settings["C"] = "cv" if experiment.C is None else experiment.C
-    del settings["store"]  # it does not change any result
-    settings["input_sides"] = list(extractor.input_sides_)
-    settings["weights"] = weights_source(experiment.weights)
-    settings["weights_fingerprint"] = extractor.weights_fingerprint_
-    settings["engine"] = extractor.engine_
-    settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
-    settings["available_backends"] = available_backends()
-    return settings

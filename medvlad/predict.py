@@ -2,46 +2,220 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
+from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.validate import InputError
+from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
+from medvlad.datasets.query_patient import possible_patients
+from medvlad.decisions.answers import Answering
 from medvlad.descriptors.ragged import Descriptors
+from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.images.frames import split_frame
+from medvlad.extraction.stream import Extracted, extract_stream
 from medvlad.images.read import list_frames
 from medvlad.images.write import png
-from medvlad.store.stored_descriptors import StoredDescriptors
+from medvlad.models.cases_file import Cases
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["check_images", "predict_images"]
+__all__ = ["Answers", "Predicted", "SimilarTo", "iter_predictions", "predict_images"]
+
+#: Function from the classifier, its decision values (n, n_classes), the vectors (n, D) that it was given, and
+#: the descriptors of n images to what is said about each of them: label, scores, and what else is wanted.
+Answers = Callable[[Any, NDArray[np.float64], Any, Descriptors], list[dict[str, Any]]]
 
 
-def check_images(images: Sequence[str]) -> None:
-    """Raise InputError if an image is a folder or does not exist. No network is needed for this."""
-    for image in images:
-        file, _ = split_frame(image)
-        if file.is_dir():
-            raise InputError(f"{image} is a folder: give image files, such as {image}/*.png")
-        if not file.exists():
-            hint = ". Lists of files are not read: give the files themselves" if image[:1] == "@" else ""
-            raise InputError(f"there is no image {image}: check the path{hint}")
+@dataclass(frozen=True)
+class Predicted:
+    """What is said about one image.
+
+    Attributes
+    ----------
+    path : str
+        The image, as it was given.
+    prediction : dict or None
+        image, label, scores, and what else :func:`predict_images` names. None: the image was skipped.
+    skipped : dict or None
+        image and reason. None: the image was not skipped.
+    map : ndarray of float64, shape (H, W), or None
+        Evidence for the label. None: it was not asked for.
+    """
+
+    path: str
+    prediction: dict[str, Any] | None = None
+    skipped: dict[str, str] | None = None
+    map: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class SimilarTo:
+    """Training images to compare images with.
+
+    Attributes
+    ----------
+    cases : Cases
+        See :func:`medvlad.models.cases_file.load_cases`.
+    top : int, default=5
+        Number of training images for each image.
+    """
+
+    cases: Cases
+    top: int = 5
+
+    def find(
+        self, steps: Sequence[Any], vectors: Any, paths: Sequence[str], names: Pseudonyms | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the similar training images of some images.
+
+        Parameters
+        ----------
+        steps : sequence of estimators
+            Fitted steps after the extractor. The last is the classifier.
+        vectors : ndarray of float, shape (n, D)
+            Encoded images.
+        paths : sequence of str, n
+            The images.
+        names : Pseudonyms or None, default=None
+            Names of training images and patients in the result. None: as they are.
+
+        Returns
+        -------
+        list of dict
+            similar: see :meth:`medvlad.decisions.similar.SimilarCases.similar`. If training images are of the
+            patient of an image, also same_patient, their number.
+        """
+        encoder = steps[-2] if len(steps) > 1 else None
+        n_cells = encoder.n_clusters if isinstance(encoder, VLAD) else None
+        index = self.cases.index
+        pattern = None if self.cases.pattern is None else compile_group_pattern(self.cases.pattern)
+        found: list[dict[str, Any]] = []
+        for path, near in zip(paths, index.similar(vectors, self.top, n_cells=n_cells), strict=True):
+            said: dict[str, Any] = {"similar": near}
+            own = possible_patients(path, pattern) if any(index.patients_) else frozenset[str]()
+            if same := sum(patient in own for patient in index.patients_):
+                said["same_patient"] = same
+            if names is not None:
+                for case in near:
+                    case["image"] = names.image(case["image"])
+                    if "patient" in case:
+                        case["patient"] = names.patient(case["patient"])
+            found.append(said)
+        return found
+
+
+def iter_predictions(
+    pipeline: Pipeline,
+    images: Iterable[str],
+    *,
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
+    names: Pseudonyms | None = None,
+    store: str | None = None,
+    answers: Answers | None = None,
+    similar: SimilarTo | None = None,
+    with_maps: bool = False,
+) -> Iterator[Predicted]:
+    """Predict the classes of images one after another. Memory does not depend on their number.
+
+    Parameters
+    ----------
+    pipeline : sklearn.pipeline.Pipeline
+        See :func:`predict_images`.
+    images : iterable of str
+        Paths, which are taken when they are needed. An image may be named more than once.
+    on_error, on_damage, names
+        See :func:`predict_images`.
+    store : path or None, default=None
+        Folder that keeps descriptors, see :class:`medvlad.CNNDescriptors`.
+    answers : callable or None, default=None
+        What is said about each image, see :data:`medvlad.predict.Answers`. None: label, scores, and with a
+        calibrated classifier probabilities and novelty_p, see :func:`medvlad.decisions.answers_of`.
+    similar : SimilarTo or None, default=None
+        Training images to compare with. None: predictions do not name similar ones.
+    with_maps : bool, default=False
+        Whether to compute the map of evidence for each label.
+
+    Yields
+    ------
+    Predicted
+        One for each image, in the order of `images`, after each batch.
+
+    Raises
+    ------
+    InputError
+        For the reasons given in :func:`predict_images`. Images before the one in question were yielded.
+    """
+    extractor = _extractor(pipeline, on_error, on_damage, store)
+    said = Answering() if answers is None else answers
+    for part in extract_stream(extractor, _all_frames(images)):
+        yield from _predicted(pipeline, extractor, part, names, said, similar, with_maps)
+
+
+def _predicted(
+    pipeline: Pipeline,
+    extractor: CNNDescriptors,
+    part: Extracted,
+    names: Pseudonyms | None,
+    answers: Answers,
+    similar: SimilarTo | None,
+    with_maps: bool,
+) -> Iterator[Predicted]:
+    """Yield what is said about each image of a part."""
+    steps = [step for _, step in pipeline.steps[1:]]
+    said: list[dict[str, Any]] = []
+    if part.used:
+        vectors: Any = part.descriptors
+        for step in steps[:-1]:
+            vectors = step.transform(vectors)
+        decision = decision_columns(steps[-1].decision_function(vectors))
+        said = answers(steps[-1], decision, vectors, part.descriptors)
+        if similar is not None:
+            paths = [part.images[i] for i in part.used]
+            for one, found in zip(said, similar.find(steps, vectors, paths, names), strict=True):
+                one.update(found)
+    place = {index: i for i, index in enumerate(part.used)}
+    for index, path in enumerate(part.images):
+        name = path if names is None else names.image(path)
+        if index in part.skipped:
+            reason = part.skipped[index]
+            reason = reason if names is None else names.reason(reason, path)
+            yield Predicted(path, skipped={"image": name, "reason": reason})
+            continue
+        i = place[index]
+        prediction = {"image": name, **said[i]}
+        if index in part.damaged:
+            reason = part.damaged[index]
+            prediction["damaged"] = reason if names is None else names.reason(reason, path, DAMAGED)
+        own_map = None
+        if with_maps:
+            classes = [str(one) for one in steps[-1].classes_]
+            label = prediction.get("label")
+            column = classes.index(label) if label in classes else int(decision[i].argmax())
+            own_map = evidence_map(extractor, steps, part.descriptors[i : i + 1], column)
+        yield Predicted(path, prediction, map=own_map)
 
 
 def predict_images(
     pipeline: Pipeline,
-    images: Sequence[str],
+    images: Iterable[str],
     *,
-    on_error: str = "raise",
-    on_damage: str = "warn",
+    on_error: OnError = "raise",
+    on_damage: OnDamage = "warn",
     explain: Path | None = None,
     names: Pseudonyms | None = None,
+    store: str | None = None,
+    answers: Answers | None = None,
+    similar: SimilarTo | None = None,
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Predict the classes of image files.
 
@@ -51,7 +225,7 @@ def predict_images(
         A fitted pipeline with CNNDescriptors as its first step, from
         :meth:`medvlad.experiment.Experiment.train` or :func:`medvlad.load_model`. Its parameters do not
         change.
-    images : sequence of str
+    images : iterable of str
         Paths. If a file holds several images, all of them are predicted.
     on_error : {"raise", "skip"}, default="raise"
         What to do with an unreadable image. It replaces the pipeline's own `on_error` in this call.
@@ -62,12 +236,15 @@ def predict_images(
         :mod:`medvlad.explain`. All pictures share one colour scale. None: no pictures.
     names : Pseudonyms or None
         Names of images and pictures in the result. None: paths.
+    store, answers, similar
+        See :func:`iter_predictions`.
 
     Returns
     -------
     predictions : list of dict
         image, label and scores (class name to decision value; the largest wins). A damaged image also has
-        damaged, the reason. With `explain` also evidence, the file name of the picture.
+        damaged, the reason. With `explain` also evidence, the file name of the picture. With `similar` also
+        similar and, if training images are of the same patient, same_patient.
     skipped : list of dict
         image and reason.
 
@@ -77,43 +254,37 @@ def predict_images(
         If the pipeline has no CNNDescriptors, if an image cannot be read and `on_error` is "raise", or if one
         is damaged and `on_damage` is "raise".
     """
-    extractor = _extractor(pipeline, on_error, on_damage)
-    paths = _all_frames(images)
-    descriptors, report = extractor.transform_with_report(paths)
-    skipped, damaged = dict(report.skipped), dict(report.damaged)
-    decision = decision_columns(pipeline[1:].decision_function(descriptors))
-    classes = [str(name) for name in pipeline.classes_]
-    predictions: list[dict[str, Any]] = []
-    for i, path in enumerate(paths):
-        if i in skipped:
-            continue
-        prediction = {
-            "image": path if names is None else names.image(path),
-            "label": classes[int(decision[i].argmax())],
-            "scores": dict(zip(classes, map(float, decision[i]), strict=True)),
-        }
-        if i in damaged:
-            prediction["damaged"] = damaged[i] if names is None else names.reason(damaged[i], path, DAMAGED)
-        predictions.append(prediction)
+    found = list(
+        iter_predictions(
+            pipeline,
+            images,
+            on_error=on_error,
+            on_damage=on_damage,
+            names=names,
+            store=store,
+            answers=answers,
+            similar=similar,
+            with_maps=explain is not None,
+        )
+    )
     if explain is not None:
-        seen = [i for i in range(len(paths)) if i not in skipped]
-        file_names = [_picture_name(i, paths, names) for i in seen]
-        steps = [step for _, step in pipeline.steps[1:]]
-        maps = [
-            evidence_map(extractor, steps, _in_memory(descriptors[i : i + 1]), int(decision[i].argmax()))
-            for i in seen
-        ]
-        largest = largest_evidence(maps)
-        for i, name, own_map, prediction in zip(seen, file_names, maps, predictions, strict=True):
-            write_file(explain / name, png(evidence_picture(paths[i], own_map, largest)), "picture")
-            prediction["evidence"] = name
-    left_out = [(paths[i], reason) for i, reason in skipped.items()]
-    if names is not None:
-        left_out = [(names.image(path), names.reason(reason, path)) for path, reason in left_out]
-    return predictions, [{"image": image, "reason": reason} for image, reason in left_out]
+        _write_pictures(found, explain, names)
+    predictions = [one.prediction for one in found if one.prediction is not None]
+    return predictions, [one.skipped for one in found if one.skipped is not None]
 
 
-def _extractor(pipeline: Pipeline, on_error: str, on_damage: str) -> CNNDescriptors:
+def _write_pictures(found: Sequence[Predicted], folder: Path, names: Pseudonyms | None) -> None:
+    """Write a picture of the evidence for each label, and add its name to the prediction."""
+    paths = [one.path for one in found]
+    largest = largest_evidence([one.map for one in found if one.map is not None])
+    for i, one in enumerate(found):
+        if one.prediction is not None and one.map is not None:
+            name = _picture_name(i, paths, names)
+            write_file(folder / name, png(evidence_picture(one.path, one.map, largest)), "picture")
+            one.prediction["evidence"] = name
+
+
+def _extractor(pipeline: Pipeline, on_error: str, on_damage: str, store: str | None) -> CNNDescriptors:
     """Return a CNNDescriptors with these parameters that shares the network of the pipeline's first step."""
     steps = getattr(pipeline, "steps", None) or [("", pipeline)]
     own = steps[0][1]
@@ -122,20 +293,18 @@ def _extractor(pipeline: Pipeline, on_error: str, on_damage: str) -> CNNDescript
             "predict_images reads files, so it needs a fitted pipeline whose first step is CNNDescriptors, "
             f"got {type(own).__name__}: put the extractor first, or use pipeline.predict"
         )
-    return own.build().with_parameters(on_error=on_error, on_damage=on_damage)
+    changed: dict[str, Any] = {} if store is None else {"store": store, "output": "host"}
+    return own.build().with_parameters(on_error=on_error, on_damage=on_damage, **changed)
 
 
-def _in_memory(descriptors: Descriptors | StoredDescriptors) -> Descriptors:
-    return descriptors.load() if isinstance(descriptors, StoredDescriptors) else descriptors
-
-
-def _all_frames(images: Sequence[str]) -> list[str]:
-    """Return the paths of all images in the files. The path of a file with one image stays as given."""
-    paths: list[str] = []
+def _all_frames(images: Iterable[str]) -> Iterator[str]:
+    """Yield the paths of all images in the files. The path of a file with one image stays as given."""
     for image in images:
         frames = list_frames(image)
-        paths += [str(image)] if frames == [Path(image)] else map(str, frames)
-    return paths
+        if frames == [Path(image)]:
+            yield str(image)
+        else:
+            yield from map(str, frames)
 
 
 def _picture_name(index: int, paths: Sequence[str], names: Pseudonyms | None) -> str:

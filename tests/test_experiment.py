@@ -31,7 +31,7 @@ def three_classes(tmp_path):
         ({"C": float("inf")}, "C must be a finite number above 0, got inf"),
         ({"recipe": Recipe(power=2.0)}, "power must"),
         ({"recipe": Recipe(power=float("inf"))}, "power must"),
-        ({"calibration": "beta"}, "the calibration must be one of platt, isotonic, got 'beta'"),
+        ({"calibration": "beta"}, "the calibration must be one of auto, platt, isotonic, got 'beta'"),
         ({"folds": 0}, "folds must be an integer of at least 1, got 0"),
         ({"folds": 1, "C": None}, "folds=1 is too few to choose C or calibrate: use folds=2 or more"),
         ({"folds": 1, "calibration": "platt"}, "folds=1 is too few"),

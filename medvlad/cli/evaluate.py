@@ -8,6 +8,7 @@ from typing import Any
 import cloup
 
 from medvlad.cli import options
+from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
@@ -53,18 +54,9 @@ __all__ = ["evaluate"]
 @cloup.option_group("Classifier", options.PENALTY, options.CLASS_WEIGHT)
 @cloup.option_group(
     "Evaluation",
-    cloup.option(
-        "--calibration",
-        type=options.Choice(["none", "platt", "isotonic"]),
-        default="none",
-        show_default=False,
-        help="Method that turns scores into probabilities.  [default: none; with --preset best: platt]",
-    ),
-    cloup.option(
-        "--positive",
-        metavar="CLASS",
-        help="Positive class, if there are two classes.  [default: the last in alphabetical order]",
-    ),
+    calibration_option("none", "[default: none; with --preset best: platt]"),
+    OPERATING_POINT,
+    POSITIVE,
     options.switch(
         "--adapt-threshold/--no-adapt-threshold",
         help="Also report metrics at a threshold found in the test images without their labels, if their "

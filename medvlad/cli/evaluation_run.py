@@ -128,7 +128,9 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
             yield f"{one['encode']} has no interval: {one['ci95_missing']['accuracy_ci95']}."
     if "positive_class" in first:
         yield f"Sensitivity is that of {first['positive_class']}."
+    yield from (line for one in report["results"] for line in _chosen(one))
     yield from (_adapted(one) for one in report["results"] if "adapted" in one)
+    yield from (_operating_point(one) for one in report["results"] if "operating_point" in one)
     yield from (_compared(pair, first["ci95_of"]) for pair in report["comparisons"])
     if patients is None:
         yield "No patients were found: each image counts as a separate patient. Use --patient to name them."
@@ -142,6 +144,36 @@ def _compared(pair: dict[str, Any], ci95_of: str) -> str:
     return (
         f"{pair['second']} minus {pair['first']}: accuracy {pair['difference']['accuracy']:+.3f} "
         f"({interval}), McNemar's p{by_patient} {pair['mcnemar_p']:.2g}"
+    )
+
+
+def _chosen(found: dict[str, Any]) -> Iterator[str]:
+    """C if cross-validation chose it, and the quality of probabilities."""
+    said = []
+    if found["parameters"]["classify"]["C"] == "cv":
+        values = ", ".join(f"{c:g}" for c in found["C"])
+        said.append(f"C = {values}, chosen inside the training images")
+    if "calibration" in found:
+        quality = found["calibration"]
+        said.append(
+            f"Brier score {quality['brier']:.3f}, calibration error "
+            f"{quality['expected_calibration_error']:.3f}"
+        )
+    if said:
+        yield f"{found['encode']}: {'; '.join(said)}."
+
+
+def _operating_point(found: dict[str, Any]) -> str:
+    """Metrics with the threshold that was chosen inside the training images."""
+    at = found["operating_point"]
+    thresholds = ", ".join(f"{value:+.2f}" for value in at["threshold"])
+    values = ", ".join(
+        f"{name.replace('_', ' ')} {'-' if at[name] is None else format(at[name], '.3f')}"
+        for name in ("accuracy", "balanced_accuracy", "sensitivity", "specificity")
+    )
+    return (
+        f"{found['encode']} at {at['target']} of the training images (threshold {thresholds} of "
+        f"{at['threshold_of']}): {values}."
     )
 
 

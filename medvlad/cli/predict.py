@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import cloup
 
-from medvlad._util.text_table import printable
 from medvlad.cli import options
+from medvlad.cli.answer_options import answer_group, decide_again, refuse_with_explain, tell_shift
+from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import on_error_of, pseudonyms_of
+from medvlad.cli.similar_options import SIMILAR
+from medvlad.cli.streams import forget_output
 
-__all__ = ["predict"]
+__all__ = ["IMAGES", "predict", "start_if_needed"]
+
+IMAGES = cloup.argument(
+    "images",
+    metavar="IMAGE...",
+    type=options.TEXT_PATH,
+    nargs=-1,
+    required=True,
+    help="Image files, folders, tables (.csv, .tsv), lists of names (@FILE), or - for names on standard "
+    "input.",
+)
+
+_READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
 
 
 @cloup.command(
@@ -25,21 +42,42 @@ __all__ = ["predict"]
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@cloup.argument(
-    "images", metavar="IMAGE...", type=options.TEXT_PATH, nargs=-1, required=True, help="Image files."
-)
+@IMAGES
 @cloup.option_group(
     "Most used",
+    cloup.option(
+        "--format",
+        "format_",
+        type=options.Choice(list(FORMATS)),
+        help="Format of the answers. jsonl: one JSON object a line. All but json are written as they are "
+        "made.  [default: table, or by the name of --out]",
+    ),
+    options.JSON,
+    cloup.option("-o", "--out", type=options.PATH, metavar="FILE", help="File for the answers."),
     cloup.option(
         "--explain",
         type=options.PATH,
         metavar="FOLDER",
         help="Folder for one picture an image that shows the evidence for its label.",
     ),
-    options.JSON,
+    SIMILAR,
+    options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
+)
+@answer_group()
+@cloup.option_group(
+    "Table",
+    cloup.option(
+        "--image-root",
+        type=options.TEXT_PATH,
+        metavar="FOLDER",
+        help="Folder that the paths in a table begin in.  [default: the folder of the table]",
+    ),
+    cloup.option(
+        "--image-column", metavar="NAME", help="Column of images.  [default: image, path, file, filename]"
+    ),
 )
 @cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
 def predict(
@@ -49,65 +87,147 @@ def predict(
     on_error: str,
     on_damage: str,
     as_json: bool,
+    format_: str | None,
+    out: Path | None,
     explain: Path | None,
+    similar: int | None,
+    store: str | None,
+    coverage: float | None,
+    abstain: bool,
+    adapt_threshold: bool,
+    image_root: str | None,
+    image_column: str | None,
     overwrite: bool,
     anonymise: bool,
     anonymise_key: Path | None,
 ) -> int:
     """Classify images with a trained model.
 
-    Prints the label of each IMAGE and the decision value of each class. The label
-    is the class with the largest value.
+    Prints the label of each IMAGE, its probability, and the decision value of
+    each class.
     """
-    from medvlad._util.validate import make_output_folder
-    from medvlad.extraction.keras_startup import start_keras
+    from medvlad._util.validate import check_positive_int, make_output_folder
+    from medvlad.datasets.image_inputs import check_inputs, list_inputs
+    from medvlad.decisions import Answering, check_answers
     from medvlad.extraction.weights import check_weights
+    from medvlad.models.cases_file import load_cases
     from medvlad.models.model_file import check_readable, load_model
-    from medvlad.predict import check_images, predict_images
+    from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
+    refuse_with_explain(adapt_threshold, explain)
+    format_ = format_of(format_, as_json, out)
     check_readable(model, of_images=True)
-    if on_error == "stop":
-        check_images(images)
+    table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
+    check_inputs(images, **table, must_exist=on_error == "stop")
     if weights is not None:
         check_weights(weights)
     if explain is not None:
         replaced = overwrite or anonymise or anonymise_key is not None
         make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
-    start_keras()
+    _check_out(out, [*images, model], overwrite)
+    similar_to = (
+        None if similar is None else SimilarTo(load_cases(model), check_positive_int(similar, "similar"))
+    )
+    start_if_needed(model)
     pipeline = load_model(model, weights=weights)
+    check_answers(
+        pipeline[-1], coverage=coverage, abstain=abstain, threshold=0.0 if adapt_threshold else None
+    )
+    answering = Answering(coverage=coverage, abstain=abstain)
     names = pseudonyms_of(anonymise, anonymise_key, explain)
-    predictions, skipped = predict_images(
-        pipeline,
-        images,
-        on_error=on_error_of(on_error),
-        on_damage=on_error_of(on_damage),
-        explain=explain,
-        names=names,
-    )
-    if names is not None and anonymise_key is not None:
-        names.write(anonymise_key)
-    if as_json:
-        click.echo(json.dumps({"predictions": predictions, "skipped": skipped}, indent=2))
-    else:
-        _print_table(predictions)
-    if explain is not None:
-        # Under pseudonyms the order of the images would tell which is which.
-        shown = predictions if names is None else sorted(predictions, key=lambda one: one["image"])
-        line = _write_evidence(pipeline, shown, explain)
-        if not as_json:
-            click.echo(line)
-    list_damaged(
-        [{"image": one["image"], "reason": one["damaged"]} for one in predictions if "damaged" in one]
-    )
+    settings: dict[str, Any] = {
+        "on_error": on_error_of(on_error),
+        "on_damage": on_error_of(on_damage),
+        "names": names,
+        "store": store,
+        "similar": similar_to,
+        "answers": answering,
+    }
+    inputs = list_inputs(images, **table)
+    n_skipped = 0
+    with AnswerWriter(format_, out, [] if names is not None else _single(images)) as writer:
+        try:
+            if adapt_threshold:  # which needs all scores before the first label
+                predictions, skipped = predict_images(pipeline, inputs, **settings)
+                decide_again(predictions, [str(name) for name in pipeline.classes_])
+                n_skipped = len(skipped)
+                for prediction in predictions:
+                    writer.add(prediction, None)
+                    _tell(prediction, None)
+                for one_skipped in skipped:
+                    writer.add(None, one_skipped)
+                    _tell(None, one_skipped)
+            elif explain is None:
+                for one in iter_predictions(pipeline, inputs, **settings):
+                    writer.add(one.prediction, one.skipped)
+                    n_skipped += _tell(one.prediction, one.skipped)
+            else:
+                predictions, skipped = predict_images(pipeline, inputs, explain=explain, **settings)
+                for prediction in predictions:
+                    writer.add(prediction, None)
+                for one_skipped in skipped:
+                    writer.add(None, one_skipped)
+            writer.finish()
+        except ReaderGone:
+            forget_output()
+            return _READER_GONE
+        except KeyboardInterrupt as error:
+            if out is not None and format_ != "json":
+                error.add_note(f"{out} holds the answers for the first {writer.n_written} images")
+            raise
+        finally:
+            if names is not None and anonymise_key is not None:
+                names.write(anonymise_key)
+    tell_shift(answering, adapt_threshold)
+    if explain is None:
+        return 1 if n_skipped else 0
+    # Under pseudonyms the order of the images would tell which is which.
+    in_order = predictions if names is None else sorted(predictions, key=lambda one: str(one["image"]))
+    line = _write_evidence(pipeline, in_order, explain)
+    if format_ == "table" and out is None:
+        click.echo(line)
+    for prediction in predictions:
+        _tell(prediction, None)
     return list_skipped(skipped)
 
 
-def _print_table(predictions: list[dict[str, Any]]) -> None:
-    names = [printable(one["image"]) for one in predictions]
-    width = max(map(len, names), default=0)
-    for name, one in zip(names, predictions, strict=True):
-        values = "  ".join(f"{label} {value:+.3f}" for label, value in one["scores"].items())
-        click.echo(f"{name:<{width}}  " + printable(f"{one['label']}  ({values})"))
+def _single(inputs: Sequence[str]) -> list[str]:
+    """Return the inputs that are images themselves, so that the table knows the width of their names."""
+    from medvlad.datasets.image_inputs import names_an_image
+
+    return [name for name in inputs if names_an_image(name)]
+
+
+def start_if_needed(model: Path) -> None:
+    """Start Keras without its messages, if the network of a model needs it."""
+    from medvlad.extraction.keras_startup import start_keras
+    from medvlad.extraction.plain_network import needs_keras
+    from medvlad.models.model_file import network_of_file
+
+    if needs_keras(network_of_file(model)):
+        start_keras()
+
+
+def _check_out(out: Path | None, inputs: Sequence[str | os.PathLike[str]], overwrite: bool) -> None:
+    """Refuse a file of results that exists, unless it may be replaced; and one that is an input."""
+    from medvlad._util.validate import InputError, check_output_file
+
+    if out is None:
+        return
+    check_output_file(out, "table of predictions")
+    if not out.exists():
+        return
+    if any(out.samefile(name) for name in inputs if Path(name).exists()):
+        raise InputError(f"--out {out} is one of the inputs: name another file")
+    if not overwrite:
+        raise InputError(f"--out {out} exists: name another file, or give --overwrite to replace it")
+
+
+def _tell(prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> int:
+    """Tell a damaged or skipped image on standard error; return whether it was skipped."""
+    if prediction is not None and "damaged" in prediction:
+        list_damaged([{"image": prediction["image"], "reason": prediction["damaged"]}])
+    return 0 if skipped is None else list_skipped([skipped])
 
 
 def _write_evidence(pipeline: Any, predictions: list[dict[str, Any]], folder: Path) -> str:

@@ -50,7 +50,7 @@ def encodings_of(options: dict[str, Any]) -> list[str]:
     return [name.strip() for name in str(encode).split(",")]
 
 
-def on_error_of(choice: str) -> str:
+def on_error_of(choice: str) -> Any:
     """Return the library's word for a choice of --on-error or --on-damage."""
     return "raise" if choice == "stop" else choice
 

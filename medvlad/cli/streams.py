@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["finish_output", "open_streams"]
+__all__ = ["finish_output", "forget_output", "is_reader_gone", "open_streams"]
 
 
 class _Stream(io.RawIOBase):
@@ -26,6 +26,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self.error: OSError | None = None
+        self.is_forgotten = False
 
     def write(self, data: Any) -> int:
         if self.error is None:
@@ -76,7 +77,7 @@ def finish_output() -> None:
     """
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if not isinstance(raw, _Stream):
+    if not isinstance(raw, _Stream) or raw.is_forgotten:
         return
     if raw.error is None:
         try:
@@ -87,6 +88,20 @@ def finish_output() -> None:
             raw.error = error
     if raw.error is not None:
         raise OSError(raw.error.errno, raw.error.strerror, "standard output")
+
+
+def is_reader_gone() -> bool:
+    """Return whether the program that reads standard output has ended, so that more output is in vain."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, _Stream) and isinstance(raw.error, BrokenPipeError)
+
+
+def forget_output() -> None:
+    """Let :func:`finish_output` pass over the failure of standard output, after its reader has ended."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    if isinstance(raw, _Stream):
+        raw.is_forgotten = True
 
 
 def _open_closed() -> None:

@@ -9,9 +9,11 @@ import click
 import cloup
 
 from medvlad.cli import options
+from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_store, encodings_of, settings_of
+from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 
 if TYPE_CHECKING:
     from medvlad.evaluation.choice import Choice
@@ -45,19 +47,26 @@ __all__ = ["train"]
     options.SCALE,
     options.PENALTY,
     options.CLASS_WEIGHT,
+    calibration_option("auto", "none: no probabilities.  [default: auto; with --preset best: platt]"),
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS)
+@cloup.option_group("Decisions", OPERATING_POINT, POSITIVE)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(
     "Output",
-    cloup.option("--anonymise", is_flag=True, help="Leave the folder's name out of the model file."),
+    cloup.option(
+        "--anonymise",
+        is_flag=True,
+        help="Leave the folder's name out of the model file, and file names and patients out of MODEL.cases.",
+    ),
+    KEEP_SIMILAR,
 )
 @options.advanced_group()
-def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> int:
+def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, **settings: Any) -> int:
     """Train a classifier on images and save it.
 
     If DIR has the folders train/ and test/, only train/ is used.
@@ -75,7 +84,9 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     start_keras()
-    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings)
+    wanted = similar if dataset.task == "classes" else False  # similar cases have one class
+    training = TrainingImages(wanted, anonymise=anonymise, pattern=experiment.group_pattern)
+    pipeline, skipped, n_images, choice = experiment.train_best(dataset, encodings, keep=training.keep)
     card: dict[str, Any] = {
         "images": None if anonymise else directory.resolve().name,
         "n_images": n_images,
@@ -85,14 +96,23 @@ def train(directory: Path, output: Path, anonymise: bool, **settings: Any) -> in
         "encode": choice.encoding,
         "C": getattr(pipeline.steps[-1][1], "C", None),
         "class_weight": experiment.class_weight,
+        "calibration": getattr(getattr(pipeline.steps[-1][1], "calibration_", None), "method", None),
+        "threshold": experiment.threshold,
     }
     if len(choice.balanced_accuracy) > 1:
         card[f"inner_{choice.metric.replace(' ', '_')}"] = choice.balanced_accuracy
     save_model(pipeline, output, card=card)
+    kept = training.write(output)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} images; {wrote} {output}")
+    if kept:
+        click.echo(kept)
+    if experiment.threshold is not None:
+        first, second = pipeline.classes_
+        at = pipeline.steps[-1][1].threshold_
+        click.echo(f"{second} is decided above {at:+.3f}, {first} below ({experiment.threshold})")
     list_damaged([{"image": "", "reason": reason} for _, reason in pipeline.steps[0][1].damaged_])
     return list_skipped(skipped)
 

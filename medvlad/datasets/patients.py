@@ -20,7 +20,15 @@ from medvlad.datasets.dicom_patients import DicomFile, join_patients
 from medvlad.datasets.listing import ListedImage
 from medvlad.images.frames import split_frame
 
-__all__ = ["FROM_NAMES", "UNKNOWN", "Patients", "compile_group_pattern", "find_groups"]
+__all__ = [
+    "FROM_NAMES",
+    "UNKNOWN",
+    "Patients",
+    "compile_group_pattern",
+    "find_groups",
+    "known_patient",
+    "searched_patient",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -109,10 +117,10 @@ def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> Pa
         If `pattern` matches no image.
     """
     if pattern is None:
-        names = {image.relative: _known_patient(image) for image in found}
+        names = {image.relative: known_patient(image) for image in found}
         patients = _with_headers(found, names)
     else:
-        names = {image.relative: _searched_patient(image.relative, pattern) for image in found}
+        names = {image.relative: searched_patient(image.relative, pattern) for image in found}
         patients = {relative: (name, "pattern") for relative, name in names.items() if name}
         if not patients:
             raise InputError(
@@ -189,12 +197,14 @@ def _warn_of_doubtful_names(found: list[ListedImage], patients: Mapping[str, str
     )
 
 
-def _searched_patient(relative: str, pattern: re.Pattern[str]) -> str | None:
+def searched_patient(relative: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the patient that a pattern finds in a relative path. None: it does not match."""
     match = pattern.search(unicodedata.normalize("NFC", relative))
     return match.group("group" if "group" in pattern.groupindex else 1) if match else None
 
 
-def _known_patient(image: ListedImage) -> str | None:
+def known_patient(image: ListedImage) -> str | None:
+    """Return the patient that the known patterns find in the names of an image. None: they do not match."""
     *folders, file = (unicodedata.normalize("NFC", name) for name in image.below_class)
     stem = Path(file).stem
     # Viewers export DICOM as IM-0001-0001, where the first number is a series and not a patient.

@@ -35,6 +35,9 @@ from medvlad.descriptors.gpu_array import GpuArray, import_cupy, on_gpu
 
 __all__ = ["Descriptors", "as_descriptors", "draw_rows", "ragged_list", "read_matrix", "validate_input"]
 
+_FEWEST_CHANNELS = 64
+_LARGEST_MAP = 64  # rows of a feature map of a network
+
 
 class Descriptors(Sequence[NDArray[np.float32]]):
     """A ragged batch of local descriptors.
@@ -102,7 +105,14 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
     @classmethod
     def from_array(cls, x: Any) -> Descriptors:
-        """Read an array (B, n, D) or feature maps (B, H, W, D), without a copy if possible."""
+        """Read an array (B, n, D) or feature maps (B, H, W, D), without a copy if possible.
+
+        Warns
+        -----
+        UserWarning
+            If the shape is probably (B, D, H, W), as PyTorch orders its maps. It is read as (B, H, W, D) all
+            the same.
+        """
         array = _read(x)
         if array.ndim not in (3, 4):
             raise InputError(
@@ -110,6 +120,8 @@ class Descriptors(Sequence[NDArray[np.float32]]):
                 f"got {array.shape}"
             )
         n_images, *inner, width = array.shape
+        if array.ndim == 4:
+            _warn_of_channels_first(array.shape)
         n = math.prod(inner)
         return cls(array.reshape(n_images * n, width), np.arange(n_images + 1, dtype=np.int64) * n)
 
@@ -381,3 +393,22 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
             f"those that {type(estimator).__name__} was fitted on",
         )
     return descriptors
+
+
+def _warn_of_channels_first(shape: tuple[int, ...]) -> None:
+    """Warn if the shape of maps is probably (B, D, H, W): a number of channels before a small square.
+
+    Maps (B, H, W, D) of such a shape are possible, so this is no error. They would have as few features as
+    columns, and many more rows.
+    """
+    _, channels, height, width = shape
+    square = height == width <= _LARGEST_MAP
+    if square and channels >= _FEWEST_CHANNELS and channels % 8 == 0 and channels >= 2 * height:
+        from medvlad._util.caller_warning import warn_caller  # imports scikit-learn
+
+        warn_caller(
+            f"maps of shape {shape} are read as (images, height, width, features), so each descriptor has "
+            f"{width} numbers; if they are (images, channels, height, width), as in PyTorch, give "
+            "maps.permute(0, 2, 3, 1)",
+            UserWarning,
+        )

@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.choices import BackendName
 from medvlad._util.validate import check_n_threads
 from medvlad.backends import get_backend
 from medvlad.backends.normalise import unit
@@ -79,7 +80,7 @@ class BagOfWords(Encoder):
         *,
         tf_idf: bool = True,
         l2_norm: bool = True,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         n_threads: int | None = None,
         max_iter: int = 100,
         max_samples: int | None = 500_000,

@@ -52,6 +52,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.caller_warning import warn_caller
+from medvlad._util.choices import BackendName
 from medvlad._util.memory import memory_for
 from medvlad._util.validate import (
     InputError,
@@ -136,7 +137,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         n_init: int = 1,
         max_iter: int = 100,
         tol: float = 1e-4,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         n_threads: int | None = None,
         random_state: Any = None,
         max_samples: int | None = 500_000,

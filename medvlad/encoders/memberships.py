@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.choices import Assignment, words_of
 from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
 from medvlad.backends import Backend
 from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR, ordered_sum
@@ -57,7 +58,7 @@ def check_assignment(assignment: str, n_nearest: int | None, alpha: float | None
     InputError
         If a setting has no meaning, or does not fit the others.
     """
-    check_choice(assignment, "assignment", ("hard", "soft"))
+    check_choice(assignment, "assignment", words_of(Assignment))
     if assignment == "hard":
         if n_nearest is not None or alpha is not None:
             raise InputError(

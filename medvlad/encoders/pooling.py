@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.choices import PoolMode, words_of
 from medvlad._util.validate import check_choice, check_interval
 from medvlad.backends.normalise import unit
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
@@ -56,7 +57,7 @@ class GlobalPool(Encoder):
     Descriptors on a GPU are copied to the host and pooled there. The result is copied back.
     """
 
-    def __init__(self, mode: str = "avg", *, l2_norm: bool = True, p: float = 3.0) -> None:
+    def __init__(self, mode: PoolMode = "avg", *, l2_norm: bool = True, p: float = 3.0) -> None:
         self.mode = mode
         self.l2_norm = l2_norm
         self.p = p
@@ -74,13 +75,13 @@ class GlobalPool(Encoder):
         -------
         self
         """
-        check_choice(self.mode, "mode", tuple(POOL))
+        check_choice(self.mode, "mode", words_of(PoolMode))
         check_interval(self.p, "p", 0.0, 100.0)
         validated(self, X, reset=True)
         return self
 
     def _encode_images(self, given: Descriptors) -> Any:
-        check_choice(self.mode, "mode", tuple(POOL))
+        check_choice(self.mode, "mode", words_of(PoolMode))
         descriptors = in_host_memory(given).counted()
         pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
         for start in range(0, len(descriptors), _POOL_IMAGES):

@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import Normalizer
 
 from medvlad._util.caller_warning import warn_caller
+from medvlad._util.choices import Assignment, BackendName, PoolMode
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.fisher import FisherVector
@@ -151,7 +152,7 @@ class Recipe:
 
     descriptor_norm: bool = False
     n_components: int | None = None
-    assignment: str = "hard"
+    assignment: Assignment = "hard"
     n_nearest: int | None = None
     power: float = 1.0
     residual_norm: bool = False
@@ -167,7 +168,7 @@ class Recipe:
         self,
         name: str,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         n_threads: int | None = None,
         random_state: int = 0,
         grids: Sequence[tuple[int, int]] = (),
@@ -228,11 +229,11 @@ class Recipe:
         return Pipeline(steps) if len(steps) > 1 else encode
 
     def _parts(
-        self, short: str, backend: str, n_threads: int | None, random_state: int
+        self, short: str, backend: BackendName, n_threads: int | None, random_state: int
     ) -> list[tuple[str, Any]]:
         """Return names and estimators for one short name: several VLADs if `vocabularies` is more than 1."""
         if short in POOL:
-            return [(short, GlobalPool(short))]
+            return [(short, GlobalPool(cast(PoolMode, short)))]
         if short == "second-order":
             return [(short, SecondOrderPool(power=self.power))]
         counted = re.fullmatch(r"(vlad|fisher|bow)([1-9][0-9]*)", short)

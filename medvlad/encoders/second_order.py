@@ -26,6 +26,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.choices import MatrixMode, words_of
 from medvlad._util.validate import check_choice, check_positive_float
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.checks import check_finite
@@ -64,7 +65,7 @@ class SecondOrderPool(Encoder):
 
     def __init__(
         self,
-        mode: str | None = "sqrt",
+        mode: MatrixMode | None = "sqrt",
         *,
         power: float = 1.0,
         l2_norm: bool = True,
@@ -125,7 +126,7 @@ class SecondOrderPool(Encoder):
     def _check_parameters(self) -> Normalisation:
         """Check the settings. Return how vectors are normalised."""
         if self.mode is not None:
-            check_choice(self.mode, "mode", ("sqrt", "log"))
+            check_choice(self.mode, "mode", words_of(MatrixMode))
         how = Normalisation(power=self.power, l2_norm=self.l2_norm)
         check_positive_float(self.epsilon, "epsilon")
         return how

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from medvlad._util.choices import Assignment, BackendName
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.backends import get_backend
 from medvlad.backends.normalise import Normalisation
@@ -133,7 +134,7 @@ class VLAD(Encoder):
         self,
         n_clusters: int = 64,
         *,
-        assignment: str = "hard",
+        assignment: Assignment = "hard",
         n_nearest: int | None = None,
         alpha: float | None = None,
         power: float = 1.0,
@@ -142,7 +143,7 @@ class VLAD(Encoder):
         local_axes: bool = False,
         intra_norm: bool = False,
         l2_norm: bool = True,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         n_threads: int | None = None,
         random_state: Any = None,
         centers: Any = None,

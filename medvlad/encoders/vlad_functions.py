@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.choices import BackendName
 from medvlad._util.validate import check_n_threads
 from medvlad.backends import get_backend
 from medvlad.backends.normalise import Normalisation
@@ -21,7 +22,7 @@ from medvlad.descriptors.ragged import Descriptors, as_descriptors, read_matrix
 __all__ = ["assign", "encode_batch", "vlad_encode"]
 
 
-def assign(x: Any, centers: Any, *, backend: str = "auto", n_threads: int | None = None) -> Any:
+def assign(x: Any, centers: Any, *, backend: BackendName = "auto", n_threads: int | None = None) -> Any:
     """Return the index of the nearest centre of each descriptor.
 
     Parameters
@@ -61,7 +62,7 @@ def vlad_encode(
     power: float = 1.0,
     intra_norm: bool = False,
     l2_norm: bool = True,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     n_threads: int | None = None,
     out: Any = None,
     labels_out: Any = None,

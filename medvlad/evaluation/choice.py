@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.class_counts import units_per_class
-from medvlad.evaluation.cross_validation import inner_folds
+from medvlad.evaluation.cross_validation import InnerFolds, inner_folds
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Choice", "choose_encoding", "clearly_best"]
+__all__ = ["Choice", "choose_encoding", "clearly_best", "has_folds"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ class Choice:
         Number of inner folds. 0: none.
     metric : str
         What `balanced_accuracy` holds: another metric for several labels and for numbers.
+    inner : InnerFolds or None
+        Held-out decision values of the training images with the chosen encoding and C. None: without inner
+        folds.
     """
 
     encoding: str
@@ -53,6 +56,7 @@ class Choice:
     balanced_accuracy: dict[str, float]
     n_folds: int
     metric: str = "balanced accuracy"
+    inner: InnerFolds | None = None
 
 
 def choose_encoding(
@@ -65,12 +69,14 @@ def choose_encoding(
     penalties: Sequence[float] | None,
     folds: int = 5,
     random_state: int = 0,
+    means: NDArray[np.float32] | None = None,
+    hold_out: bool = False,
 ) -> Choice:
     """Choose one of several encodings, and C.
 
     Parameters
     ----------
-    descriptors, labels, groups, folds, random_state
+    descriptors, labels, groups, folds, random_state, means
         See `inner_folds` of :mod:`medvlad.evaluation.cross_validation`.
     encoders : dict of str to estimator
         Encodings by name, the cheapest first. They are cloned before they are fitted.
@@ -78,6 +84,8 @@ def choose_encoding(
         It is cloned before it is fitted.
     penalties : sequence of float, or None
         Values of C to choose from. None: the C of `classifier`.
+    hold_out : bool, default=False
+        Whether held-out decision values are wanted even if there is nothing to choose.
 
     Returns
     -------
@@ -94,14 +102,14 @@ def choose_encoding(
     if not encoders:
         raise InputError("there is no encoding to choose from: name at least one")
     first = next(iter(encoders))
-    if penalties is None and len(encoders) > 1 and not _enough(labels, groups, folds):
+    if penalties is None and len(encoders) > 1 and not has_folds(labels, groups, folds):
         logger.warning(
             "too few training images (patients, if known) of a class to choose between %s: %s is used",
             ", ".join(encoders),
             first,
         )
         return Choice(first, float(classifier.C), {}, 0)
-    if penalties is None and len(encoders) == 1:
+    if penalties is None and len(encoders) == 1 and not hold_out:
         return Choice(first, float(classifier.C), {}, 0)
     found = {
         name: inner_folds(
@@ -113,16 +121,18 @@ def choose_encoding(
             [classifier.C] if penalties is None else penalties,
             folds=folds,
             random_state=random_state,
+            means=means,
         )
         for name, encoder in encoders.items()
     }
     chosen = clearly_best({name: one.scores for name, one in found.items()})
-    means = {name: one.balanced_accuracy for name, one in found.items()}
-    return Choice(chosen, found[chosen].penalty, means, len(found[chosen].scores))
+    averages = {name: one.balanced_accuracy for name, one in found.items()}
+    best = found[chosen]
+    return Choice(chosen, best.penalty, averages, len(best.scores), inner=best)
 
 
-def _enough(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int) -> bool:
-    """Return whether every class has images (patients) for two folds."""
+def has_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int) -> bool:
+    """Return whether every class has images (patients) for two folds inside the training images."""
     return min(folds, int(units_per_class(labels, groups, int(labels.max()) + 1).min())) >= 2
 
 

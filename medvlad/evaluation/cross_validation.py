@@ -12,8 +12,9 @@ means of the descriptors that they were fitted on, so these images have shorter 
 with few images an SVM learns this difference. The chosen C is the smallest one whose mean over the inner
 folds is within one standard error of the best (Breiman, Friedman, Olshen & Stone 1984, section 3.4.3).
 
-**Calibration.** The same inner folds give held-out decision values on the training images. A calibrator
-learns probabilities from them, see :mod:`medvlad.evaluation.calibration`.
+**Calibration.** The same inner folds give held-out decision values on the training images. Probabilities
+(:mod:`medvlad.decisions.calibration`) and an operating point (:mod:`medvlad.decisions.operating_point`) are
+learned from them.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
+from medvlad.decisions.calibration import calibrator
+from medvlad.decisions.novelty import MAX_REFERENCES, make_references, novelty_of
+from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.evaluation.calibration import calibrator
 from medvlad.evaluation.class_counts import absent_classes, units_per_class
 from medvlad.evaluation.metrics import balanced_accuracy
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -111,6 +114,9 @@ class HeldOut:
         "train and test part" or, for example, "5-fold cross-validation".
     seconds : dict of str to float
         Seconds of each stage.
+    thresholds : ndarray of float, shape (n,), or None
+        Threshold of the decision value of the second class that was chosen inside the training images of the
+        fold of each test image. None: without an operating point.
     """
 
     tested: NDArray[np.intp]
@@ -121,6 +127,7 @@ class HeldOut:
     fitted: list[FittedFold]
     protocol: str
     seconds: dict[str, float]
+    thresholds: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,12 +144,19 @@ class InnerFolds:
         Held-out decision values of the training images with that C.
     scores : ndarray of float, shape (n_folds,)
         Balanced accuracy of each inner fold with that C.
+    novelty : ndarray of float, shape (n,), or None
+        Novelty of each training image among the images of the other folds, see
+        :mod:`medvlad.decisions.novelty`. None: not measured.
+    n_references : int
+        Number of images that each fold compared with.
     """
 
     penalty: float
     balanced_accuracy: float
     decision: NDArray[np.float64]
     scores: NDArray[np.float64]
+    novelty: NDArray[np.float64] | None = None
+    n_references: int = 0
 
 
 def held_out(
@@ -155,6 +169,8 @@ def held_out(
     random_state: int = 0,
     penalties: Sequence[float] | None = None,
     calibration: str | None = None,
+    target: Target | None = None,
+    positive: int = 1,
 ) -> HeldOut:
     """Return held-out predictions of one encoder and classifier.
 
@@ -174,8 +190,12 @@ def held_out(
         Seed of the folds.
     penalties : sequence of float, or None
         Values of C to choose from. None: use the C of `classifier`.
-    calibration : {"platt", "isotonic"} or None
-        Calibration method, see :mod:`medvlad.evaluation.calibration`. None: no probabilities.
+    calibration : {"auto", "platt", "isotonic"} or None
+        Calibration method, see :mod:`medvlad.decisions.calibration`. None: no probabilities.
+    target : Target or None
+        Wanted sensitivity or specificity, for two classes. None: no operating point.
+    positive : {0, 1}, default=1
+        The class whose detection rate is the sensitivity.
 
     Returns
     -------
@@ -186,7 +206,7 @@ def held_out(
     Raises
     ------
     InputError
-        If a class has too few images for the folds, or no training image.
+        If a class has too few images for the folds or for `target`, or no training image.
     """
     watch = Stopwatch()
     parts = list(_parts(dataset, folds, random_state))
@@ -194,11 +214,12 @@ def held_out(
         _check_part(dataset, train, test)
     shape = (len(dataset.labels), len(dataset.class_names))
     decision, probability = np.full(shape, np.nan), np.full(shape, np.nan)
+    thresholds = np.full(len(dataset.labels), np.nan)
     chosen, inside, fitted = [], [], []
     for train, test in parts:
         train_images, labels = descriptors.take(train), dataset.labels[train]
         fold_classifier, inner = clone(classifier), None
-        if penalties is not None or calibration is not None:
+        if penalties is not None or calibration is not None or target is not None:
             with watch.stage("inner_folds"):
                 inner = inner_folds(
                     train_images,
@@ -218,6 +239,8 @@ def held_out(
         fitted.append(fold)
         if inner is not None and calibration is not None:
             probability[test] = calibrator(calibration, inner.decision, labels)(decision[test])
+        if inner is not None and target is not None:
+            thresholds[test] = operating_threshold(target, inner.decision, labels, positive=positive)
     tested = np.concatenate([test for _, test in parts])
     return HeldOut(
         tested,
@@ -228,6 +251,7 @@ def held_out(
         fitted,
         "train and test part" if dataset.splits is not None else f"{folds}-fold cross-validation",
         watch.seconds,
+        None if target is None else thresholds[tested],
     )
 
 
@@ -259,6 +283,7 @@ def inner_folds(
     *,
     folds: int = 5,
     random_state: int = 0,
+    means: NDArray[np.float32] | None = None,
 ) -> InnerFolds:
     """Choose C by cross-validation, and return held-out decision values for that C.
 
@@ -278,6 +303,9 @@ def inner_folds(
         Maximum number of folds. It is reduced to the number of images (patients) of the smallest class.
     random_state : int, default=0
         Seed of the folds.
+    means : ndarray of float32, shape (n, D), or None
+        Mean descriptors of the images, see :func:`medvlad.decisions.mean_descriptors`. None: novelty is not
+        measured.
 
     Returns
     -------
@@ -307,7 +335,10 @@ def inner_folds(
         )
     decision = np.empty((len(ordered), len(labels), n_classes))
     scores = np.empty((n_folds, len(ordered)))
-    for fold, (train, test) in enumerate(_folds(labels, groups, n_folds, random_state)):
+    parts = list(_folds(labels, groups, n_folds, random_state))
+    n_references = min(MAX_REFERENCES, *(len(train) for train, _ in parts))
+    novelty = None if means is None else np.empty(len(labels))
+    for fold, (train, test) in enumerate(parts):
         if len(np.unique(labels[train])) < n_classes:
             raise InputError(
                 "a fold inside the training images has no image of one class, because folds keep the images "
@@ -320,19 +351,29 @@ def inner_folds(
         for i, svm in enumerate(path):
             decision[i, test] = decision_columns(svm.decision_function(x_test))
             scores[fold, i] = balanced_accuracy(labels[test], decision[i, test].argmax(axis=1))
-    means = scores.mean(axis=0)
-    best = int(means.argmax())
+        if means is not None and novelty is not None:
+            compared = make_references(means[train], n_references=n_references, random_state=random_state)
+            novelty[test] = novelty_of(compared, means[test])
+    averages = scores.mean(axis=0)
+    best = int(averages.argmax())
     error = float(scores[:, best].std(ddof=1)) / np.sqrt(n_folds)
-    chosen = int(np.argmax(means >= means[best] - error))
+    chosen = int(np.argmax(averages >= averages[best] - error))
     logger.info(
         "C = %g of %s: balanced accuracy %.3f inside the training images, the best is %.3f +- %.3f",
         ordered[chosen],
         ", ".join(f"{c:g}" for c in ordered),
-        means[chosen],
-        means[best],
+        averages[chosen],
+        averages[best],
         error,
     )
-    return InnerFolds(float(ordered[chosen]), float(means[chosen]), decision[chosen], scores[:, chosen])
+    return InnerFolds(
+        float(ordered[chosen]),
+        float(averages[chosen]),
+        decision[chosen],
+        scores[:, chosen],
+        novelty,
+        n_references,
+    )
 
 
 def _folds(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad.datasets.folders import ImageFolder
+from medvlad.decisions.operating_point import Target
 from medvlad.evaluation.calibration import calibration_metrics
 from medvlad.evaluation.comparison import compare
 from medvlad.evaluation.cross_validation import HeldOut
@@ -25,6 +26,7 @@ def held_out_metrics(
     positive: str | None = None,
     random_state: int = 0,
     adapt_threshold: bool = False,
+    target: Target | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of held-out predictions.
 
@@ -39,6 +41,8 @@ def held_out_metrics(
     adapt_threshold : bool, default=False
         Whether to decide a second time with a threshold found in the decision values of the test images,
         without their labels. For two classes only. See :mod:`medvlad.evaluation.threshold`.
+    target : Target or None, default=None
+        The operating point of ``decided.thresholds``.
 
     Returns
     -------
@@ -51,6 +55,8 @@ def held_out_metrics(
         - with `adapt_threshold`: adapted, a dict with threshold (of the decision value of threshold_of, the
           second class), assumption, and the same metrics with that threshold. If none was found, threshold is
           None and reason says why
+        - with `target`: operating_point, a dict with target (such as "sensitivity=0.95"), threshold (of each
+          fold, of the decision value of threshold_of, the second class), and the same metrics with them
     """
     labels, groups = dataset.labels[decided.tested], _tested_groups(dataset, decided)
     names = dataset.class_names
@@ -66,6 +72,14 @@ def held_out_metrics(
             result["adapted"]["reason"] = found.reason
         else:
             result["adapted"] |= metrics(decision_columns(decided.decision[:, 1] - found.value))
+    if target is not None and decided.thresholds is not None:
+        by_fold = dict.fromkeys(decided.thresholds.tolist())  # in the order of the folds
+        result["operating_point"] = {
+            "target": str(target),
+            "threshold": list(by_fold),
+            "threshold_of": names[1],
+            **metrics(decision_columns(decided.decision[:, 1] - decided.thresholds)),
+        }
     if decided.probability is not None:
         result["calibration"] = calibration_metrics(labels, decided.probability)
     result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy

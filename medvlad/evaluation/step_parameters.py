@@ -1,14 +1,39 @@
-"""Parameters of the steps of an encoding, as plain values for results.json."""
+"""Settings of a run and parameters of its steps, as plain values for results.json."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from medvlad.backends import available_backends
 from medvlad.encoders.recipe import encoder_steps
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.weights import weights_source
 
-__all__ = ["step_parameters"]
+__all__ = ["run_settings", "step_parameters"]
+
+
+def run_settings(experiment: Any, extractor: CNNDescriptors) -> dict[str, Any]:
+    """Return the settings of a run, with facts about the network that was used.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    extractor : CNNDescriptors
+        Built.
+    """
+    settings: dict[str, Any] = asdict(experiment) | {"scales": list(experiment.scales)}
+    settings["C"] = "cv" if experiment.C is None else experiment.C
+    del settings["store"]  # it does not change any result
+    settings["input_sides"] = list(extractor.input_sides_)
+    settings["weights"] = weights_source(experiment.weights)
+    settings["weights_fingerprint"] = extractor.weights_fingerprint_
+    settings["engine"] = extractor.engine_
+    settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
+    settings["available_backends"] = available_backends()
+    return settings
 
 
 def step_parameters(encoder: Any, classifier: Any, *, chosen_c: bool) -> dict[str, Any]:

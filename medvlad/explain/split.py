@@ -75,13 +75,13 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import NORM_FLOOR
+from medvlad.decisions.calibrated_svc import linear_part
 from medvlad.descriptors.ragged import Descriptors, as_descriptors
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.pooling import GlobalPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD, memberships_of
 from medvlad.encoders.vlad_functions import assign
-from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = [
     "Evidence",
@@ -132,7 +132,8 @@ def evidence(descriptors: Any, encoder: Any, *steps: Any) -> Evidence:
         GlobalPool (any mode but "gem"), VLAD with ``power=1``, BagOfWords, SpatialTiles of one of these, or a
         FeatureUnion of them.
     *steps : fitted estimators
-        Any number of scikit-learn's PCA and Normalizer("l2"), then a WideLinearSVC.
+        Any number of scikit-learn's PCA and Normalizer("l2"), then a WideLinearSVC, CalibratedSVC or
+        LogisticRegression.
 
     Returns
     -------
@@ -188,7 +189,8 @@ def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
     batch = as_descriptors(descriptors).to_host()
     shares = np.ones(len(batch.values)) if batch.weights is None else batch.weights
     *between, classifier = steps or (None,)
-    if not isinstance(classifier, WideLinearSVC):
+    linear = linear_part(classifier)
+    if linear is None:
         what = "no step" if classifier is None else type(classifier).__name__
         raise InputError(f"evidence needs a WideLinearSVC as the last step, got {what}: add one")
     # Keep the vectors before each step, because the norms of the image are needed.
@@ -203,8 +205,8 @@ def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
             )
         vectors = np.asarray(step.transform(vectors))
     weights, constant = (
-        np.asarray(classifier.coef_, np.float64),
-        np.asarray(classifier.intercept_, np.float64),
+        np.asarray(linear.coef_, np.float64),
+        np.asarray(linear.intercept_, np.float64),
     )
     bias = np.tile(constant, (len(batch), 1))
     factor = np.ones((len(batch), 1))

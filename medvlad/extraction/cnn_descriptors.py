@@ -31,6 +31,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from medvlad._util.choices import ColourProfile, Dtype, EngineName, OnDamage, OnError, Output, ResizeFilter
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
@@ -39,6 +40,7 @@ from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_eng
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
 from medvlad.extraction.network import FrozenNetwork, build_network, import_keras
 from medvlad.extraction.parameters import check_parameters
+from medvlad.extraction.plain_network import plain_network, runs_in
 from medvlad.extraction.scales import check_scales, check_sides, input_side
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
 from medvlad.extraction.weights import weights_source
@@ -46,7 +48,7 @@ from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["CNNDescriptors", "ExtractionReport", "input_side"]
+__all__ = ["CNNDescriptors", "ExtractionReport", "batches_of", "input_side"]
 
 
 class CNNDescriptors(ImageTransformer):
@@ -141,15 +143,15 @@ class CNNDescriptors(ImageTransformer):
         mirror: bool = False,
         weights: str | os.PathLike[str] = "imagenet",
         batch_size: int | None = None,
-        dtype: str = "float32",
-        engine: str = "auto",
+        dtype: Dtype = "float32",
+        engine: EngineName = "auto",
         n_threads: int | None = None,
-        output: str = "host",
+        output: Output = "host",
         store: str | os.PathLike[str] | None = None,
-        resize: str = "bilinear",
-        on_error: str = "raise",
-        on_damage: str = "warn",
-        colour_profile: str = "ignore",
+        resize: ResizeFilter = "bilinear",
+        on_error: OnError = "raise",
+        on_damage: OnDamage = "warn",
+        colour_profile: ColourProfile = "ignore",
         progress: bool | None = None,
     ) -> None:
         self.model = model
@@ -184,11 +186,7 @@ class CNNDescriptors(ImageTransformer):
             If Keras, its backend or the engine is not installed.
         """
         scales = check_parameters(self)
-        source = weights_source(self.weights)
-        network: FrozenNetwork | None = getattr(self, "network_", None)
-        if network is None or not network.is_for(self.model, self.layer, source):
-            self._last_engine = LastEngine()
-            network = self.network_ = build_network(self.model, self.layer, self.weights)
+        network = _network_of(self)
         sides = tuple(input_side(scale) for scale in scales)
         check_sides(network, sides)
         views = _views(self.mirror)
@@ -301,6 +299,19 @@ class CNNDescriptors(ImageTransformer):
         return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
+def _network_of(features: CNNDescriptors) -> FrozenNetwork:
+    """Return the network that was built with the same parameters, or build one and keep it."""
+    source = weights_source(features.weights)
+    kept: FrozenNetwork | None = getattr(features, "network_", None)
+    is_same = kept is not None and kept.is_for(features.model, features.layer, source)
+    if kept is None or not is_same or not runs_in(kept, features):
+        features._last_engine = LastEngine()
+        built = plain_network(features)
+        kept = built or build_network(features.model, features.layer, features.weights)
+        features.network_ = kept
+    return kept
+
+
 def _views(mirror: bool) -> tuple[bool, ...]:
     """Return whether each view of a square is mirrored."""
     return (False, True) if mirror else (False,)
@@ -358,7 +369,7 @@ def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: boo
     return fill_section(
         images,
         section,
-        partial(_batches, features, images, with_keys=True),
+        partial(batches_of, features, images, with_keys=True),
         single_scales=[_settings_of(features, scale) for scale in scales] if len(scales) > 1 else [],
         on_error=features.on_error,
         on_damage=features.on_damage,
@@ -372,7 +383,7 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     lengths = np.zeros(len(images), np.int64)
     skipped: list[tuple[int, str]] = []
     damaged: list[tuple[int, str]] = []
-    for batch in _batches(features, images, range(len(images)), out=values):
+    for batch in batches_of(features, images, range(len(images)), out=values):
         lengths[batch.indices] = n
         skipped += batch.skipped
         damaged += batch.damaged.items()
@@ -383,7 +394,9 @@ def _extract_to_memory(features: CNNDescriptors, images: Any) -> tuple[Descripto
     return descriptors, ExtractionReport(skipped, len(images) - len(skipped), damaged)
 
 
-def _batches(features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any) -> Iterator[Batch]:
+def batches_of(
+    features: CNNDescriptors, images: Any, wanted: Sequence[int], **options: Any
+) -> Iterator[Batch]:
     """Extract images. The engine is made only if there are any."""
     if not wanted:
         return iter(())
@@ -407,7 +420,8 @@ def _engine(features: CNNDescriptors) -> Engine:
             ranges=ranges,
         )
 
-    return features._last_engine.get(key, make)
+    engine: Engine = features._last_engine.get(key, make)
+    return engine
 
 
 def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:

@@ -15,7 +15,7 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.image_transformer import log_damage
 from medvlad.store.stored_descriptors import StoredDescriptors
 
-__all__ = ["extract_data_set"]
+__all__ = ["calibration_images", "extract_data_set"]
 
 _IN_MEMORY = 1 << 30  # bytes; descriptors from a store are loaded into memory if they take no more than this
 
@@ -63,3 +63,20 @@ def extract_data_set(
         with suppress(MemoryError):
             descriptors = descriptors.load()
     return descriptors, dataset, skipped, damaged
+
+
+def calibration_images(dataset: ImageFolder) -> list[Path]:
+    """Return the images that the ranges of int8 are measured on: training images, sorted by path.
+
+    Parameters
+    ----------
+    dataset : ImageFolder
+        If it has no parts, all images are used.
+
+    Returns
+    -------
+    list of Path
+    """
+    splits = dataset.splits
+    wanted = range(len(dataset.paths)) if splits is None else np.flatnonzero(splits == "train").tolist()
+    return sorted((dataset.paths[i] for i in wanted), key=str)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medvlad._util.choices import OnError, Output, words_of
 from medvlad._util.validate import InputError, check_choice, check_positive_int
 from medvlad.extraction.scales import check_scales
 from medvlad.extraction.weights import check_weights
@@ -25,13 +26,13 @@ def check_parameters(features: Any) -> tuple[int, ...]:
     """
     check_weights(features.weights)
     scales = check_scales(features.scales)
-    check_choice(features.output, "output", ("host", "gpu", "store"))
+    check_choice(features.output, "output", words_of(Output))
     if features.store is not None and features.output == "gpu":
         raise InputError("a store is not on the GPU: use output='host' or output='store', or no store")
     if features.store is None and features.output == "store":
         raise InputError("output='store' needs a store: CNNDescriptors(..., store='FOLDER')")
     check_choice(features.resize, "resize", RESIZE_FILTERS)
-    check_choice(features.on_error, "on_error", ("raise", "skip"))
+    check_choice(features.on_error, "on_error", words_of(OnError))
     check_choice(features.on_damage, "on_damage", ON_DAMAGE)
     check_choice(features.colour_profile, "colour_profile", COLOUR_PROFILES)
     if features.batch_size is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.choices import EngineName
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.damaged_images import damaged_key
@@ -34,7 +35,7 @@ def recompute(
     n: int,
     *,
     weights: str | os.PathLike[str] = "imagenet",
-    engine: str = "auto",
+    engine: EngineName = "auto",
     n_threads: int | None = None,
 ) -> tuple[int, list[str]]:
     """Extract images again with the settings of a section, and compare the results with the section.
@@ -105,7 +106,7 @@ def recompute(
 def _features_of(
     settings: dict[str, Any],
     weights: str | os.PathLike[str],
-    engine: str,
+    engine: EngineName,
     n_threads: int | None,
     store: str,
 ) -> CNNDescriptors:

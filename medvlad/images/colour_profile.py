@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from medvlad._util.choices import ColourProfile, words_of
 from medvlad._util.validate import InputError, one_line
 from medvlad.images.deep_colour import has_deep_colour
 from medvlad.images.formats import PILLOW_FORMATS
@@ -26,7 +27,7 @@ from medvlad.images.to_rgb import exif_orientation, turn_upright
 
 __all__ = ["COLOUR_PROFILES", "to_srgb"]
 
-COLOUR_PROFILES = ("ignore", "srgb")
+COLOUR_PROFILES = words_of(ColourProfile)
 """What may be done with an ICC profile."""
 
 _PROFILE, _BITS, _INTERPRETATION = 34675, 258, 262  # tags of TIFF

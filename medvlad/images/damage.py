@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from medvlad._util.choices import OnDamage, words_of
 from medvlad._util.validate import import_extra
 from medvlad.images.dicom import is_dicom_file
 from medvlad.images.dicom_file import open_dicom
@@ -36,7 +37,7 @@ __all__ = ["ON_DAMAGE", "damage_sentence", "find_damage", "jpeg_damage"]
 
 _MOST_SHARED = 16 << 20  # bytes of a TIFF that are read more than once
 
-ON_DAMAGE = ("warn", "raise", "skip")
+ON_DAMAGE = words_of(OnDamage)
 """What may be done with a damaged image of a data set."""
 
 _JPEG = b"\xff\xd8\xff"

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
+from medvlad.images.given import array_of, content_key, is_content, pixels_of_pillow
 
 __all__ = ["HashedFile", "image_key"]
 
@@ -74,7 +76,7 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
 
     Parameters
     ----------
-    image : path or ndarray
+    image : path, ndarray, or another image that :func:`medvlad.images.read.load_image` takes
     digests : dict of Path to str, optional
         Digests of files of several images that have been read. New digests are added. Pass the same dict for
         all images, so that each file is read once. None: each image reads its file.
@@ -105,8 +107,10 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
         if digests is not None:
             digests[path] = found
         return f"{found}#{frame}"
+    if is_content(image):
+        return content_key(image)
     digest = hashlib.sha256()
-    pixels = np.asarray(image)
+    pixels = pixels_of_pillow(image) if isinstance(image, Image.Image) else np.asarray(array_of(image))
     digest.update(f"{pixels.dtype.str} {pixels.shape}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
+from medvlad.images.given import array_of, is_content
 from medvlad.images.hashed_file import image_key
 from medvlad.images.read import load_image, read_image
 from medvlad.images.resize import resize_square
@@ -81,7 +82,7 @@ def load_squares(
         turn: AbstractContextManager[Any] = few if _is_large(image) else nullcontext()
         try:
             with turn:
-                if isinstance(image, str | os.PathLike):
+                if isinstance(image, str | os.PathLike) or is_content(image):
                     read = read_image(image, hashed=keys is not None, colour_profile=colour_profile)
                     pixels, key = read.pixels, read.key
                     if damage is not None and read.damage:
@@ -118,12 +119,14 @@ def as_sequence(images: Any) -> Any:
     got = None
     if isinstance(images, str | os.PathLike):
         got = repr(images)
-    elif isinstance(images, bytes | Mapping | Set) or not hasattr(images, "__len__"):
+    elif is_content(images) or isinstance(images, Mapping | Set) or not hasattr(images, "__len__"):
         got = type(images).__name__
-    elif isinstance(images, np.ndarray) and (
-        images.ndim == 0 or (images.ndim == 3 and images.shape[2] in (1, 3))
-    ):
-        got = f"one array of shape {images.shape}"
+    elif hasattr(images, "shape") and hasattr(images, "dtype") and not hasattr(images, "iloc"):
+        shape = tuple(images.shape)
+        if len(shape) == 0 or (len(shape) == 3 and shape[2] in (1, 3)):
+            got = f"one array of shape {shape}"
+        elif not isinstance(images, np.ndarray) and len(shape) > 1:
+            return array_of(images)  # a tensor of images
     if got is not None:
         raise InputError(f"images must be a list of paths or arrays, got {got}: put it into a list")
     # A column of a data frame looks images[i] up by label. After a shuffled split that is not the i-th image.

@@ -30,18 +30,20 @@ Bytes after decompression   512 MiB for deflated DICOM; 4 GiB for .nii.gz, 64 Mi
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from medvlad._util.choices import ColourProfile
 from medvlad._util.library_warnings import reads_file
 from medvlad._util.validate import InputError, check_choice, check_local, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
@@ -50,6 +52,14 @@ from medvlad.images.deep_colour import has_deep_colour, jpeg2000_bits, read_colo
 from medvlad.images.dicom import count_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, unsupported
 from medvlad.images.frames import check_frame, frame_name, split_frame, warn_of_namesake
+from medvlad.images.given import (
+    array_of,
+    content_of,
+    is_content,
+    opened,
+    pixels_of_array,
+    pixels_of_pillow,
+)
 from medvlad.images.grey_levels import stretch
 from medvlad.images.hashed_file import HashedFile
 from medvlad.images.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
@@ -175,16 +185,20 @@ class ReadImage:
 
 
 def load_image(
-    source: str | os.PathLike[str] | NDArray[Any], *, on_damage: str = "warn", colour_profile: str = "ignore"
+    source: Any,
+    *,
+    on_damage: Literal["warn", "raise", "ignore"] = "warn",
+    colour_profile: ColourProfile = "ignore",
 ) -> NDArray[np.uint8]:
     """Read an image as RGB pixels.
 
     Parameters
     ----------
-    source : path, or array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3)
-        A JPEG, PNG, TIFF, BMP, GIF, WebP, PGM/PPM, JPEG 2000 or AVIF file, a DICOM or NIfTI file (extra
-        medical), or grey or RGB pixels. ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file,
-        see `list_frames`.
+    source : path, bytes, binary file, PIL.Image.Image, or array
+        A JPEG, PNG, TIFF, BMP, GIF, WebP, PGM/PPM, JPEG 2000 or AVIF file, or a DICOM or NIfTI file (extra
+        medical). ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`. Or
+        grey or RGB pixels: an array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3), see
+        :mod:`medvlad.images.given`.
     on_damage : {"warn", "raise", "ignore"}, default="warn"
         What to do with an image whose JPEG data is damaged although it can be decoded, see
         :mod:`medvlad.images.damage`. "warn": log a warning and return the pixels. "raise": raise an
@@ -227,10 +241,16 @@ def load_image(
     :mod:`medvlad.images.dicom` and :mod:`medvlad.images.nifti` describe how their files become grey levels.
     """
     check_choice(on_damage, "on_damage", ("warn", "raise", "ignore"))
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if not isinstance(source, str | os.PathLike):
-        raise InputError(f"an image must be a path or a NumPy array, got {type(source).__name__}: convert it")
+    if isinstance(source, Image.Image):
+        return pixels_of_pillow(source)
+    if not (isinstance(source, str | os.PathLike) or is_content(source)):
+        array = array_of(source)
+        if array is not None:
+            return pixels_of_array(array)
+        raise InputError(
+            f"an image must be a path, bytes, a binary file, a Pillow image or an array, got "
+            f"{type(source).__name__}: convert it"
+        )
     image = read_image(source, hashed=False, colour_profile=colour_profile)
     if image.damage and on_damage == "raise":
         raise InputError(image.damage)
@@ -239,12 +259,12 @@ def load_image(
     return image.pixels
 
 
-def read_image(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str = "ignore") -> ReadImage:
+def read_image(source: Any, *, hashed: bool, colour_profile: str = "ignore") -> ReadImage:
     """Read the image of a file, the key of the bytes that were decoded, and what is wrong with them.
 
     Parameters
     ----------
-    source : path
+    source : path, bytes or binary file
         As in `load_image`.
     hashed : bool
         Whether to compute the key.
@@ -264,23 +284,14 @@ def read_image(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
     check_choice(colour_profile, "colour_profile", COLOUR_PROFILES)
-    return _from_file(source, hashed=hashed, colour_profile=colour_profile)
-
-
-def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype not in (np.uint8, np.uint16):
-        raise InputError(
-            f"an image array must be of uint8 or uint16, got {array.dtype}: scale it to 0..255 and convert "
-            "it with astype('uint8')"
-        )
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise InputError(
-            f"an image array must have shape (height, width), (height, width, 1) or (height, width, 3), "
-            f"got {array.shape}: give one grey or RGB image with the channels last"
-        )
-    check_size(array.shape[1], array.shape[0], "the image array")
-    eight_bits = array if array.dtype == np.uint8 else stretch(array, "the image array")
-    return as_three_channels(eight_bits)
+    if not is_content(source):
+        return _from_file(source, hashed=hashed, colour_profile=colour_profile)
+    content, given = content_of(source)
+    file, path, name = opened(content, given)
+    if not content:
+        raise InputError(f"{name} is empty (0 bytes): give the content of an image file")
+    key = hashlib.sha256(content).hexdigest() if hashed else ""
+    return replace(_decoded(file, path, None, name, colour_profile), key=key)
 
 
 @reads_file
@@ -301,21 +312,15 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file
             try:
-                kind = _kind(file, path)
-                pixels = _from_open_file(file, path, kind, frame, name)
-                reason = find_damage(file, path, frame)
-                if colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
-                    pixels = to_srgb(file, frame, pixels, name)
+                image = _decoded(file, path, frame, name, colour_profile)
             except Exception:
                 if content is not None:
                     content.check_unchanged(name)  # half of a new content often looks damaged
                 raise
-            damage = damage_sentence(name, reason) if reason else ""
             if content is None:
-                return ReadImage(pixels, damage=damage)
+                return image
             content.check_unchanged(name)
-            key = content.digest if frame is None else f"{content.digest}#{frame}"
-            return ReadImage(pixels, key, damage)
+            return replace(image, key=content.digest if frame is None else f"{content.digest}#{frame}")
     except InputError:
         raise
     except MemoryError as error:
@@ -329,6 +334,16 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
         raise InputError(f"{name} may not be read by this user: change its permissions") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
+
+
+def _decoded(file: BinaryIO, path: Path, frame: int | None, name: str, colour_profile: str) -> ReadImage:
+    """Return the image of an open file, without its key."""
+    kind = _kind(file, path)
+    pixels = _from_open_file(file, path, kind, frame, name)
+    reason = find_damage(file, path, frame)
+    if colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
+        pixels = to_srgb(file, frame, pixels, name)
+    return ReadImage(pixels, damage=damage_sentence(name, reason) if reason else "")
 
 
 def _from_open_file(

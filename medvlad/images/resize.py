@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medvlad._util.choices import ResizeFilter, words_of
 from medvlad._util.validate import InputError, check_choice, check_positive_int
 
 __all__ = ["RESIZE_FILTERS", "resize_square"]
 
-RESIZE_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+RESIZE_FILTERS = words_of(ResizeFilter)
 """Names of Pillow's resampling filters."""
 
 

@@ -41,13 +41,22 @@ from medvlad.extraction.weights import weights_source
 from medvlad.models.heads import check_names, name_head, names_of_head
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 
-__all__ = ["FORMAT_VERSION", "check_readable", "load_model", "model_card", "network_and_steps", "save_model"]
+__all__ = [
+    "FORMAT_VERSION",
+    "check_readable",
+    "digest_of",
+    "load_model",
+    "model_card",
+    "network_and_steps",
+    "network_of_file",
+    "save_model",
+]
 
 FORMAT = "medvlad-model"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
-#: Versions that can be read. Version 3 has the same structure, but see :func:`_refuse_other_arithmetic`.
-_READABLE = (3, FORMAT_VERSION)
+#: Versions that can be read. For version 3 see :func:`_refuse_other_arithmetic`.
+_READABLE = (3, 4, FORMAT_VERSION)
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
 _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile")
@@ -55,7 +64,6 @@ _NETWORK = ("model", "layer", "scales", "mirror", "weights", "resize", "dtype", 
 _OLDER = {"colour_profile": "ignore"}
 
 _BEGINNING = 4096  # bytes that tell a model file
-
 #: Exceptions that an invalid header can cause.
 _INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
@@ -77,7 +85,8 @@ def save_model(
     ----------
     pipeline : sklearn.pipeline.Pipeline
         Fitted pipeline: CNNDescriptors (not if the input is descriptors), then the steps of
-        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, MultiLabelSVC or WideRidge.
+        :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC,
+        LogisticRegression, MultiLabelSVC or WideRidge.
     path : path-like
         File to write.
     card : dict, optional
@@ -174,6 +183,17 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     header, arrays = _read(check_local(path, "the model"))
     _assembled(header, arrays, path, None)
     return header
+
+
+def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
+    """Return the network of a model file, not built yet. None: the model was trained on descriptors."""
+    header, arrays = _read(check_local(path, "the model"))
+    return _assembled(header, arrays, path, None)[0]
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of everything in a model file, in a fixed order. It raises as :func:`model_card`."""
+    return _digest(*_read(check_local(path, "the model")))
 
 
 def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> Pipeline:
@@ -325,7 +345,7 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:
         raise InputError(
             f"a model file cannot hold the steps {names}: use CNNDescriptors (not for descriptors as input), "
             "then the steps of a Recipe (DescriptorProjection, VLAD or another encoder, PCA, Normalizer), "
-            "then WideLinearSVC, MultiLabelSVC or WideRidge, in this order"
+            "then WideLinearSVC, CalibratedSVC, LogisticRegression, MultiLabelSVC or WideRidge, in this order"
         )
     return features, steps
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import Normalizer
 
+from medvlad.decisions.calibrated_svc import CalibratedSVC
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.base import Encoder
 from medvlad.encoders.fisher import FisherVector
@@ -24,6 +26,7 @@ from medvlad.encoders.recipe import VectorPCA
 from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
+from medvlad.models.model_heads import calibrated_arrays, describe_calibrated, make_calibrated
 from medvlad.svm.multi_label import MultiLabelSVC
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 from medvlad.svm.wide_ridge import WideRidge
@@ -62,6 +65,7 @@ _COMPONENTS = {
     "components_": ("n_components", "in"),
     "explained_variance_": ("n_components",),
 }
+_LINEAR = {"coef_": ("rows", "in"), "intercept_": ("rows",)}
 _KINDS = {
     kind.make.__name__: kind
     for kind in (
@@ -112,7 +116,7 @@ _KINDS = {
             "classify",
             WideLinearSVC,
             ("C", "fit_intercept", "intercept_scaling"),
-            {"coef_": ("rows", "in"), "intercept_": ("rows",)},
+            _LINEAR,
         ),
         _Kind(
             "classify",
@@ -131,6 +135,8 @@ _KINDS = {
             ("alpha", "fit_intercept"),
             {"coef_": ("targets", "in"), "intercept_": ("targets",), "alpha_": ("targets",)},
         ),
+        _Kind("classify", LogisticRegression, ("C", "fit_intercept", "solver"), _LINEAR),
+        _Kind("classify", CalibratedSVC, (), {}),
     )
 }
 #: Arrays that exist only with some parameters.
@@ -165,17 +171,23 @@ def step_name(step: Any) -> str:
 def describe(name: str, step: Any) -> dict[str, Any]:
     """Return the name, the class and the parameters of a step as they stand in the header."""
     kind = _KINDS[_class_of(step)]
-    tiled = {"encoder": describe(name, step.encoder_)} if isinstance(step, SpatialTiles) else {}
+    inner: dict[str, Any] = {}
+    if isinstance(step, SpatialTiles):
+        inner = {"encoder": describe(name, step.encoder_)}
+    elif isinstance(step, CalibratedSVC):
+        inner = {"classifier": describe(name, step.classifier_), **describe_calibrated(step)}
     described = {parameter: getattr(step, parameter) for parameter in kind.parameters}
     if isinstance(step, PCA):  # whitening may have kept fewer components than it was asked for
         described["n_components"] = len(step.components_)
     if isinstance(step, WideRidge):  # y had one dimension, and so have predictions
         described["one_dimension"] = step.coef_.ndim == 1
-    return {"step": name, "class": _class_of(step), **tiled, **described}
+    return {"step": name, "class": _class_of(step), **inner, **described}
 
 
 def learnt_of(name: str, step: Any) -> Arrays:
     """Return the fitted arrays of a step under their names in the file."""
+    if isinstance(step, CalibratedSVC):
+        return learnt_of(name, step.classifier_) | calibrated_arrays(name, step)
     learner = step.encoder_ if isinstance(step, SpatialTiles) else step
     at_least = {"coef_": np.atleast_2d} if isinstance(step, WideRidge) else {}
     return {
@@ -217,6 +229,11 @@ def make_step(described: dict[str, Any], arrays: Arrays, width: int, n_classes: 
         raise ValueError(f"{kind.make.__name__} cannot be the step {name}")
     if kind.make is SpatialTiles:
         return _tiled(parameters, arrays, width, n_classes)
+    if kind.make is CalibratedSVC:
+        svm, _ = make_step(parameters["classifier"], arrays, width, n_classes)
+        if not isinstance(svm, WideLinearSVC):
+            raise ValueError("its calibrated classifier is not a WideLinearSVC")
+        return make_calibrated(parameters, arrays, name, svm, n_classes), width
     step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
     step.n_features_in_ = width
     rows = 1 if n_classes == 2 else n_classes

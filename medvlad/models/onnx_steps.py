@@ -21,6 +21,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR
+from medvlad.decisions.calibrated_svc import linear_part
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.fisher import FisherVector
 from medvlad.encoders.pooling import GlobalPool
@@ -268,28 +269,42 @@ _ENCODERS: dict[type[Any], Any] = {
 def add_head(graph: Graph, head: Any, x: str) -> dict[str, tuple[int, tuple[str | int, ...]]]:
     """Add the outputs of the last step. Return the type and the shape of each.
 
-    Classes: the scores that `medvlad predict` prints, and the index of the largest score. Labels: scores, 1
-    or 0 for each label, and the probabilities if there are some. Numbers: their values.
+    Classes: the scores that `medvlad predict` prints, and the index of its label. Labels: scores, 1 or 0 for
+    each label, and the probabilities if there are some. Numbers: their values.
+
+    Raises
+    ------
+    InputError
+        If the last step is not linear.
     """
-    coef, intercept = np.atleast_2d(head.coef_), np.atleast_1d(head.intercept_)
     task = task_of_head(head)
-    if task == "classes" and len(head.classes_) == 2:
+    linear = linear_part(head) if task == "classes" else head
+    if linear is None:
+        raise InputError(
+            f"{type(head).__name__} cannot be exported to ONNX: use WideLinearSVC, CalibratedSVC, "
+            "LogisticRegression, MultiLabelSVC or WideRidge"
+        )
+    coef, intercept = np.atleast_2d(linear.coef_), np.atleast_1d(linear.intercept_)
+    if task == "classes" and len(linear.classes_) == 2:
         coef, intercept = np.concatenate([-coef, coef]), np.concatenate([-intercept, intercept])
     kinds, table = graph.onnx.TensorProto, ("batch", len(coef))
     scores = graph("MatMul", x, graph.constant(coef.T))
     name = "values" if task == "regression" else "scores"
-    graph("Add", scores, graph.constant(intercept), name=name)
+    decided = graph("Add", scores, graph.constant(intercept), name=name)
     outputs: dict[str, tuple[int, tuple[str | int, ...]]] = {name: (kinds.FLOAT, table)}
     if task == "classes":
-        graph("ArgMax", "scores", axis=1, keepdims=0, name="label")
+        threshold = getattr(head, "threshold_", 0.0)
+        if threshold:
+            decided = graph("Sub", decided, graph.constant([-threshold, threshold]))
+        graph("ArgMax", decided, axis=1, keepdims=0, name="label")
         outputs["label"] = (kinds.INT64, ("batch",))
     elif task == "labels":
-        above = graph("Greater", "scores", graph.constant(head.thresholds_))
+        above = graph("Greater", decided, graph.constant(head.thresholds_))
         graph("Cast", above, to=kinds.INT64, name="label")
         outputs["label"] = (kinds.INT64, table)
         if hasattr(head, "platt_"):
             slope, constant = -head.platt_.T
-            logits = graph("Mul", "scores", graph.constant(slope))
+            logits = graph("Mul", decided, graph.constant(slope))
             graph("Sigmoid", graph("Add", logits, graph.constant(constant)), name="probability")
             outputs["probability"] = (kinds.FLOAT, table)
     return outputs

@@ -23,6 +23,7 @@ from medvlad.images.write import png
 from medvlad.report import plots
 from medvlad.report.dataset import add_dataset
 from medvlad.report.html import Page, Picture
+from medvlad.report.metric_rows import metric_rows
 from medvlad.report.pictures import (
     N_CLUSTERS,
     ShownError,
@@ -32,6 +33,7 @@ from medvlad.report.pictures import (
     grid_in_words,
 )
 from medvlad.report.settings import penalties_in_words, shown_settings
+from medvlad.report.similar_cases import add_similar_cases
 
 __all__ = ["explain_page", "write_predictions", "write_report"]
 
@@ -180,6 +182,7 @@ def explain_page(
             caption = f"{one['image']}: {one['label']} ({_highest_scores(one['scores'])})"
             shown.append((picture.convert("RGB"), caption))
     page.pictures(shown, "wide")
+    add_similar_cases(page, predictions)
     return page.write(folder / "explain.html")
 
 
@@ -254,10 +257,8 @@ def _metrics(page: Page, results: dict[str, Any]) -> None:
     header += ["sensitivity", "specificity"] if two else []
     rows = []
     for r in results["results"]:
-        for name, of in ((r["encode"], r), (f"{r['encode']}, adapted threshold", r.get("adapted", {}))):
-            if "accuracy" not in of:
-                continue
-            row = [name]
+        for name, of in metric_rows(r):
+            row: list[str | None] = [name]
             for metric in ("accuracy", "balanced_accuracy", "auc"):
                 row.append(_with_interval(of[metric], of[f"{metric}_ci95"]))
             if two:

@@ -89,7 +89,7 @@ def test_train_chooses_an_encoding_and_says_why(run, images, small_weights, tmp_
 def test_train_compares_average_pooling_and_vlad_unless_told_otherwise(
     run, images, tmp_path, monkeypatch, words, compared
 ):
-    def training(self, dataset, encodings):
+    def training(self, dataset, encodings, *, keep):
         raise InputError(f"compared: {encodings}")
 
     monkeypatch.setattr("medvlad.experiment.Experiment.train_best", training)

@@ -239,3 +239,17 @@ class TestArraysOfOtherLibraries:
         torch = pytest.importorskip("torch", reason="torch is not installed")
         with pytest.raises(InputError, match="descriptors cannot be read as a NumPy array"):
             mv.GlobalPool().fit(torch.empty(2, 3, device="meta"))
+
+
+@pytest.mark.parametrize("shape", [(2, 512, 7, 7), (1, 64, 32, 32), (3, 2048, 1, 1)])
+def test_maps_with_channels_first_are_noticed_and_read(shape):
+    with pytest.warns(UserWarning, match=r"give maps.permute\(0, 2, 3, 1\)"):
+        read = Descriptors.from_array(np.zeros(shape, np.float32))
+    assert (len(read), read.n_features) == (shape[0], shape[3])
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 7, 7, 512), (2, 32, 32, 32), (2, 64, 17, 13), (2, 65, 7, 7), (2, 8, 3, 3)]
+)
+def test_other_maps_are_read_without_a_word(shape):
+    assert Descriptors.from_array(np.zeros(shape, np.float32)).n_features == shape[3]

@@ -119,5 +119,5 @@ def test_the_brier_score_of_three_classes_counts_all_of_them():
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(InputError, match="the calibration must be one of platt, isotonic, got 'beta'"):
+    with pytest.raises(InputError, match="the calibration must be one of auto, platt, isotonic, got 'beta'"):
         calibrator("beta", decision_columns(np.arange(4.0)), np.array([0, 1, 0, 1]))

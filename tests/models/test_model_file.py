@@ -258,7 +258,7 @@ def test_a_model_of_descriptors_does_not_accept_images(rng, tmp_path):
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
-@pytest.mark.parametrize("version", [3, FORMAT_VERSION])
+@pytest.mark.parametrize("version", [3, 4, FORMAT_VERSION])
 def test_a_file_of_an_earlier_version_is_loaded(version):
     """The card of the file holds the decisions from the time when it was written."""
     path = SUPPORT / f"model_format_{version}.medvlad"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from medvlad import CNNDescriptors, Descriptors, WideLinearSVC, save_model
+from medvlad import CNNDescriptors, Descriptors, save_model
+from medvlad.decisions import CalibratedSVC
 from medvlad.encoders.recipe import Recipe, encoder_steps
 from medvlad.models.model_file import FORMAT_VERSION
 
@@ -26,7 +27,7 @@ def write(path):
         reduce=5,
         whiten=True,
     )
-    steps = [*encoder_steps(recipe.encoder("avg+vlad3+fisher2+bow3")), ("classify", WideLinearSVC())]
+    steps = [*encoder_steps(recipe.encoder("avg+vlad3+fisher2+bow3")), ("classify", CalibratedSVC(folds=3))]
     fitted = Pipeline(steps).fit(x, ["a", "b", "c"] * 3)
     features = CNNDescriptors("mobilenetv2", "out_relu", weights="imagenet", scales=(0, 1), mirror=True)
     features.weights_fingerprint_ = "0" * 64

@@ -21,16 +21,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from medvlad._util.choices import Dtype, EngineName, words_of
 from medvlad._util.validate import InputError, MissingExtraError, check_choice, import_extra
 from medvlad.backends import backend_state
+from medvlad.extraction.engines.accelerators import may_have_gpu
 from medvlad.extraction.engines.winograd import is_plain
 
 __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
 
 Engine = Callable[[Any], Any]
 
-ENGINES = ("auto", "keras", "native", "openvino")
-DTYPES = ("float32", "bfloat16", "int8")
+ENGINES = words_of(EngineName)
+DTYPES = words_of(Dtype)
 
 
 class LastEngine:
@@ -55,7 +57,7 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
 
     Parameters
     ----------
-    network : keras.Model
+    network : keras.Model or PlainModel
     engine : {"auto", "keras", "native", "openvino"}
         Wanted engine. "auto": the fastest one on this machine.
     dtype : {"float32", "bfloat16", "int8"}
@@ -111,7 +113,7 @@ def _fastest(plain: bool, dtype: str, output: str) -> str:
     if dtype == "int8":
         return "openvino"
     keras_engine = importlib.import_module("medvlad.extraction.engines.keras_engine")
-    if output == "gpu" or not plain or keras_engine.on_gpu():
+    if output == "gpu" or not plain or (may_have_gpu() and keras_engine.on_gpu()):
         return "keras"
     if dtype == "bfloat16" and keras_engine.has_fast_bfloat16() and _has_openvino():
         return "openvino"

@@ -177,9 +177,10 @@ def is_plain(model: Any) -> bool:
     Parameters
     ----------
     model : keras.Model
-        Recognised by the class names and attributes of its layers. Keras is not imported.
+        Recognised by the class names and attributes of its layers. Keras is not imported. A
+        :class:`medvlad.extraction.plain_network.PlainModel` is plain.
     """
-    return _chain_of(model) is not None
+    return hasattr(model, "plain_layers") or _chain_of(model) is not None
 
 
 def layers_of(model: Any) -> list[Layer] | None:
@@ -187,13 +188,15 @@ def layers_of(model: Any) -> list[Layer] | None:
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model or PlainModel
 
     Returns
     -------
     list of Convolution and Pooling, or None
         None if :func:`is_plain` is false.
     """
+    if hasattr(model, "plain_layers"):
+        return list(model.plain_layers)
     chain = _chain_of(model)
     if chain is None:
         return None

@@ -1,0 +1,107 @@
+"""Options about answers that one may act on, and what the commands do with them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import click
+import cloup
+
+from medvlad.cli import options
+
+if TYPE_CHECKING:
+    from medvlad.decisions import Answering
+
+__all__ = [
+    "OPERATING_POINT",
+    "POSITIVE",
+    "answer_group",
+    "calibration_option",
+    "decide_again",
+    "refuse_with_explain",
+    "tell_shift",
+]
+
+logger = logging.getLogger(__name__)
+
+OPERATING_POINT = cloup.option(
+    "--threshold",
+    metavar="sensitivity=P",
+    help="Two classes: threshold with this sensitivity, or specificity=P, in folds of the training images.  "
+    "[default: that of the SVM]",
+)
+POSITIVE = cloup.option(
+    "--positive",
+    metavar="CLASS",
+    help="Positive class, if there are two classes.  [default: the last in alphabetical order]",
+)
+
+
+def calibration_option(default: str, ending: str) -> options.Decorator:
+    """Return --calibration with a default value, and words for it in the help."""
+    return cloup.option(
+        "--calibration",
+        type=options.Choice(["none", "auto", "platt", "isotonic"]),
+        default=default,
+        show_default=False,
+        help="Method that turns scores into probabilities. auto: platt, or isotonic from 1,000 training "
+        f"images on.  {ending}",
+    )
+
+
+def answer_group() -> options.Decorator:
+    """Add the options of 'predict' on sets, abstention and threshold."""
+    return cloup.option_group(
+        "Answers",
+        cloup.option(
+            "--coverage",
+            type=float,
+            metavar="P",
+            help="Also give the set of classes that holds the true one with this probability, such as 0.9.",
+        ),
+        options.switch(
+            "--abstain/--no-abstain",
+            help="Give no label unless the set holds the label alone.  [default: no; coverage 0.9]",
+        ),
+        options.switch(
+            "--adapt-threshold/--no-adapt-threshold",
+            help="Two classes: find the threshold in the scores of the images.  [default: no]",
+        ),
+    )
+
+
+def refuse_with_explain(adapt_threshold: bool, explain: object) -> None:
+    """Refuse --adapt-threshold with --explain, because maps are drawn before the threshold is known."""
+    if adapt_threshold and explain is not None:
+        raise click.UsageError("--adapt-threshold does not go with --explain: leave one of them out")
+
+
+def decide_again(predictions: list[dict[str, Any]], classes: list[str]) -> None:
+    """Find a threshold in the scores of the predictions, decide them again, and tell it.
+
+    Without a threshold the labels stay, with a warning.
+    """
+    from medvlad.decisions.answers import with_threshold
+    from medvlad.evaluation.threshold import ASSUMPTION, find_threshold
+
+    found = find_threshold([one["scores"][classes[1]] for one in predictions])
+    if found.value is None:
+        logger.warning(
+            "no threshold was found in these images (%s): the labels are those of the model", found.reason
+        )
+        return
+    with_threshold(predictions, classes, found.value)
+    assumed = ASSUMPTION.replace("test images", "images")
+    click.echo(
+        f"The labels are decided at {found.value:.2f} of {classes[1]}, found in the scores of these images. "
+        f"This is right only if {assumed}.",
+        err=True,
+    )
+
+
+def tell_shift(answering: Answering, adapted: bool) -> None:
+    """Warn once if the scores of all images have shifted, unless their own threshold is used."""
+    shift = None if adapted else answering.shift()
+    if shift is not None:
+        logger.warning("%s", shift)

@@ -1,0 +1,205 @@
+"""Write what 'predict' says about each image, as soon as it is known: table, CSV, JSON lines, or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import click
+
+from medvlad._util.text_table import printable
+from medvlad.cli.streams import is_reader_gone
+
+__all__ = ["FORMATS", "AnswerWriter", "ReaderGone", "format_of"]
+
+FORMATS = ("table", "csv", "jsonl", "json")
+_BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
+_UNUSUAL_BELOW = 0.05  # p-value; a test compares it with the library's
+#: Keys of a prediction that have a column for each class, and the beginning of its name.
+_BY_CLASS = {
+    "scores": "score",
+    "probabilities": "probability",
+    "thresholds": "threshold",
+    "values": "value",
+}
+
+
+class ReaderGone(Exception):
+    """The program that reads standard output has ended, such as ``head``."""
+
+
+def format_of(wanted: str | None, as_json: bool, out: Path | None) -> str:
+    """Return the format: the one that was asked for, or that of the file's name.
+
+    Raises
+    ------
+    click.UsageError
+        If --json and another --format are given.
+    """
+    if as_json and wanted not in (None, "json"):
+        raise click.UsageError(f"--json and --format {wanted} contradict each other: leave one out")
+    if as_json:
+        return "json"
+    return wanted or _BY_SUFFIX.get("" if out is None else out.suffix.lower(), "table")
+
+
+class AnswerWriter:
+    """Writes answers one after another.
+
+    Parameters
+    ----------
+    format : {"table", "csv", "jsonl", "json"}
+        "json": one document, which is written at the end.
+    out : Path or None
+        File. None: standard output.
+    names : sequence of str
+        Names of images that are known before, for the width of the table's first column.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+
+    def __init__(self, format: str, out: Path | None, names: Sequence[str] = ()) -> None:
+        from medvlad._util.validate import check_output_file
+
+        self._format, self._out = format, out
+        self._width = max((len(printable(name)) for name in names), default=0)
+        self._predictions: list[dict[str, Any]] = []
+        self._skipped: list[dict[str, str]] = []
+        self._columns: list[str] | None = None
+        self._file = None
+        if out is not None:
+            check_output_file(out, "table of predictions")
+            if format != "json":
+                self._file = out.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        self.n_written = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> None:
+        """Write the answer for an image, or why it was skipped. It is on the disk or in the pipe then.
+
+        Raises
+        ------
+        ReaderGone
+        OSError
+            If the file cannot be written.
+        """
+        if self._format == "json":
+            (self._predictions if skipped is None else self._skipped).append(prediction or skipped)  # type: ignore[arg-type]
+        elif self._format == "jsonl":
+            said = prediction or {"image": (skipped or {})["image"], "skipped": (skipped or {})["reason"]}
+            self._print(json.dumps(said) + "\n")
+        elif self._format == "csv":
+            self._add_row(prediction, skipped)
+        elif prediction is not None:
+            name = printable(prediction["image"])
+            self._width = max(self._width, len(name))
+            self._print(f"{name:<{self._width}}  {printable(_in_words(prediction))}\n")
+        self.n_written += 1
+
+    def finish(self) -> None:
+        """Write what waits for the last answer."""
+        if self._format == "csv" and self._columns is None:
+            self._columns = ["image", "label", "skipped"]
+            self._print(_csv_line(self._columns) + self._rows_of(self._skipped))
+        if self._format != "json":
+            return
+        text = json.dumps({"predictions": self._predictions, "skipped": self._skipped}, indent=2)
+        if self._out is None:
+            click.echo(text)
+        else:
+            from medvlad._util.atomic_file import write_file
+
+            write_file(self._out, f"{text}\n".encode(), "table of predictions")
+
+    def _add_row(self, prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> None:
+        """Write a row. The columns are those of the first prediction; skipped images wait for it."""
+        if skipped is not None and self._columns is None:
+            self._skipped.append(skipped)
+            return
+        text = ""
+        if self._columns is None:
+            self._columns = [*_flat(prediction or {}), "damaged", "skipped"]
+            text = _csv_line(self._columns) + self._rows_of(self._skipped)
+        if skipped is not None:
+            self._print(text + self._rows_of([skipped]))
+        else:
+            cells = _flat(prediction or {})
+            self._print(text + _csv_line([cells.get(column, "") for column in self._columns]))
+
+    def _rows_of(self, skipped: Sequence[dict[str, str]]) -> str:
+        columns = self._columns or []
+        known = [{"image": one["image"], "skipped": one["reason"]} for one in skipped]
+        return "".join(_csv_line([cells.get(column, "") for column in columns]) for cells in known)
+
+    def _print(self, text: str) -> None:
+        if self._file is not None:
+            self._file.write(text)
+            self._file.flush()
+            return
+        click.echo(text, nl=False)
+        if is_reader_gone():
+            raise ReaderGone
+
+
+def _in_words(prediction: dict[str, Any]) -> str:
+    """Return the label and its probability, the prediction set, and the scores."""
+    if "values" in prediction:
+        return "  ".join(f"{name} {value:.4g}" for name, value in prediction["values"].items())
+    if "labels" in prediction:
+        return _labels_in_words(prediction)
+    label = "no label" if prediction["label"] is None else prediction["label"]
+    said = [label]
+    probabilities = prediction.get("probabilities", {})
+    if prediction["label"] in probabilities:
+        said[0] += f" {probabilities[prediction['label']]:.2f}"
+    if "prediction_set" in prediction:
+        said.append("{" + ", ".join(prediction["prediction_set"]) + "}")
+    if prediction.get("novelty_p", 1.0) < _UNUSUAL_BELOW:
+        said.append(f"unlike the training images (p {prediction['novelty_p']:.2g})")
+    values = "  ".join(f"{name} {value:+.3f}" for name, value in prediction["scores"].items())
+    return f"{'  '.join(said)}  ({values})"
+
+
+def _labels_in_words(prediction: dict[str, Any]) -> str:
+    """Return the labels that an image has with their probabilities, and the scores of all labels."""
+    probabilities = prediction.get("probabilities", {})
+    said = [f"{one} {probabilities[one]:.2f}" if probabilities else one for one in prediction["labels"]]
+    values = "  ".join(f"{name} {value:+.3f}" for name, value in prediction["scores"].items())
+    return f"{', '.join(said) or 'no label'}  ({values})"
+
+
+def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
+    """Return a prediction with one value a column. Lists are joined by ``|``; damage has its own column."""
+    cells: dict[str, Any] = {}
+    for key, value in prediction.items():
+        if key in _BY_CLASS:
+            cells |= {f"{_BY_CLASS[key]}_{name}": number for name, number in value.items()}
+        elif key == "similar":
+            cells[key] = "|".join(one["image"] for one in value)
+        elif isinstance(value, list):
+            cells[key] = "|".join(map(str, value))
+        else:
+            cells[key] = "" if value is None else value
+    return cells
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

@@ -1,0 +1,102 @@
+"""The command similar."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import cloup
+
+from medvlad._util.text_table import printable
+from medvlad.cli import options
+from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.predict import IMAGES, start_if_needed
+from medvlad.cli.settings import on_error_of
+from medvlad.cli.similar_options import TOP
+
+__all__ = ["similar"]
+
+_KEYS = ("image", "similar", "same_patient")
+
+
+@cloup.command(
+    cls=Command,
+    examples=["medvlad similar xray.model new.png", "medvlad similar xray.model new/ --top 3 --json"],
+)
+@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train', with MODEL.cases beside it.")
+@IMAGES
+@cloup.option_group(
+    "Most used",
+    TOP,
+    options.JSON,
+    options.STORE,
+    options.ON_ERROR,
+    options.ON_DAMAGE,
+    options.WEIGHTS_OF_MODEL,
+)
+def similar(
+    model: Path,
+    images: tuple[str, ...],
+    top: int,
+    as_json: bool,
+    store: str | None,
+    on_error: str,
+    on_damage: str,
+    weights: str | None,
+) -> int:
+    """Find the training images that are most similar.
+
+    The distance is that of the encoded images, which the classifier sees.
+    """
+    from medvlad._util.validate import check_positive_int
+    from medvlad.datasets.image_inputs import check_inputs, list_inputs
+    from medvlad.extraction.weights import check_weights
+    from medvlad.models.cases_file import load_cases
+    from medvlad.models.model_file import check_readable, load_model
+    from medvlad.predict import SimilarTo, iter_predictions
+
+    check_positive_int(top, "top")
+    check_readable(model, of_images=True)
+    check_inputs(images, must_exist=on_error == "stop")
+    if weights is not None:
+        check_weights(weights)
+    similar_to = SimilarTo(load_cases(model), top)
+    start_if_needed(model)
+    found: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    damaged: list[dict[str, str]] = []
+    for one in iter_predictions(
+        load_model(model, weights=weights),
+        list_inputs(images),
+        on_error=on_error_of(on_error),
+        on_damage=on_error_of(on_damage),
+        store=store,
+        similar=similar_to,
+    ):
+        if one.skipped is not None:
+            skipped.append(one.skipped)
+            continue
+        assert one.prediction is not None
+        said: dict[str, Any] = {name: one.prediction[name] for name in _KEYS if name in one.prediction}
+        if "damaged" in one.prediction:
+            damaged.append({"image": said["image"], "reason": one.prediction["damaged"]})
+        if as_json:
+            found.append(said)
+        else:
+            _print(said)
+    if as_json:
+        click.echo(json.dumps({"images": found, "skipped": skipped}, indent=2))
+    list_damaged(damaged)
+    return list_skipped(skipped)
+
+
+def _print(said: dict[str, Any]) -> None:
+    same = said.get("same_patient")
+    note = f"  ({same} training images are of the same patient)" if same else ""
+    click.echo(printable(said["image"]) + note)
+    for case in said["similar"]:
+        cells = "".join(f" {one['cell']}" for one in case.get("cells", ()))
+        cells = f"  cells{cells}" if cells else ""
+        click.echo(printable(f"  {case['distance']:.4f}  {case['label']}  {case['image']}{cells}"))
