@@ -223,14 +223,12 @@ class Experiment:
             )
         if dataset.task != "classes":
             found, comparisons, held = self._targets(dataset).evaluate(descriptors, encoders)
-            results = []
+            head, results = self._targets(dataset).estimator(), []
             for name, one in found.items():
                 one["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | one["seconds"]
-                results.append(
-                    _described(self, name, encoders[name], self._targets(dataset).estimator()) | one
-                )
-            about = {"task": dataset.task, "results": results, "comparisons": comparisons}
-            report = about | self._facts(dataset, extractor, skipped, damaged)
+                results.append(_described(self, name, encoders[name], head) | one)
+            report = {"task": dataset.task, "results": results, "comparisons": comparisons}
+            report |= self._facts(dataset, extractor, skipped, damaged)
             return Evaluation(report, dataset, descriptors, extractor, held)
         tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
         warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
@@ -352,7 +350,6 @@ class Experiment:
         )
 
     def _targets(self, dataset: ImageFolder) -> TargetRun:
-        """Return the run on several labels or numbers."""
         c, penalties = (1.0, PENALTIES) if self.C is None else (self.C, None)
         return TargetRun(dataset, c, penalties, self.class_weight, self.folds, self.seed)
 

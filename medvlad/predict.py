@@ -18,6 +18,7 @@ from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
 from medvlad.decisions.answers import Answering
+from medvlad.decisions.target_answers import predictions_of
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
@@ -177,8 +178,17 @@ def _predicted(
         vectors: Any = part.descriptors
         for step in steps[:-1]:
             vectors = step.transform(vectors)
-        decision = decision_columns(steps[-1].decision_function(vectors))
-        said = answers(steps[-1], decision, vectors, part.descriptors)
+        of_targets = predictions_of(steps[-1], vectors)
+        if of_targets is not None and (with_maps or similar is not None):
+            raise InputError(
+                "the model predicts labels or numbers, and evidence maps and similar cases are for classes: "
+                "leave explain and similar out"
+            )
+        if of_targets is None:
+            decision = decision_columns(steps[-1].decision_function(vectors))
+            said = answers(steps[-1], decision, vectors, part.descriptors)
+        else:
+            said = of_targets
         if similar is not None:
             paths = [part.images[i] for i in part.used]
             for one, found in zip(said, similar.find(steps, vectors, paths, names), strict=True):
