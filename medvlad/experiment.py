@@ -215,20 +215,16 @@ class Experiment:
         encoders = {name: _encoder(self, name, extractor) for name in encodings}
         check_parts(dataset)
         if dataset.task != "classes":
-            self._targets(dataset).check(self.calibration, self.positive, self.threshold)
+            _targets(self, dataset).check(self.calibration, self.positive, self.threshold)
         watch = Stopwatch()
         with watch.stage("extract"):
             descriptors, dataset, skipped, damaged = extract_data_set(
                 extractor, dataset, calibration_images(dataset)
             )
         if dataset.task != "classes":
-            found, comparisons, held = self._targets(dataset).evaluate(descriptors, encoders)
-            head, results = self._targets(dataset).estimator(), []
-            for name, one in found.items():
-                one["seconds"] = {"extract": round(watch.seconds["extract"], 4)} | one["seconds"]
-                results.append(_described(self, name, encoders[name], head) | one)
-            report = {"task": dataset.task, "results": results, "comparisons": comparisons}
-            report |= self._facts(dataset, extractor, skipped, damaged)
+            run, seconds = _targets(self, dataset), watch.seconds["extract"]
+            report, held = run.results(descriptors, encoders, scales=self.scales, extract=seconds)
+            report |= _facts(self, dataset, extractor, skipped=skipped, damaged=damaged)
             return Evaluation(report, dataset, descriptors, extractor, held)
         tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
         warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
@@ -251,20 +247,8 @@ class Experiment:
                 comparisons.append({"first": first, "second": name} | against)
             all_decided[name] = decided
         report = {"results": results, "comparisons": comparisons}
-        report |= self._facts(dataset, extractor, skipped, damaged)
+        report |= _facts(self, dataset, extractor, skipped=skipped, damaged=damaged)
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
-
-    def _facts(
-        self, dataset: ImageFolder, extractor: CNNDescriptors, skipped: list[Any], damaged: list[Any]
-    ) -> dict[str, Any]:
-        """Return what results.json says beside metrics."""
-        return {
-            "dataset": describe_dataset(dataset),
-            "settings": run_settings(self, extractor),
-            "versions": versions(),
-            "skipped": skipped,
-            "damaged": damaged,
-        }
 
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a classifier with one encoding. See :meth:`train_best`, which this calls."""
@@ -311,11 +295,11 @@ class Experiment:
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
-            self._targets(dataset).check(self.calibration, self.positive, self.threshold)
+            _targets(self, dataset).check(self.calibration, self.positive, self.threshold)
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, calibration_images(dataset))
         extractor.set_params(output="host", store=None)
         if dataset.task != "classes":
-            encoder, head, choice = self._targets(dataset).train(descriptors, encoders)
+            encoder, head, choice = _targets(self, dataset).train(descriptors, encoders)
             steps = [("features", extractor), *encoder_steps(encoder), ("classify", head)]
             return Pipeline(steps), skipped, len(dataset), choice
         encoder, classifier, choice = train_classifier(
@@ -349,10 +333,6 @@ class Experiment:
             output="host" if self.store is None else "store",
         )
 
-    def _targets(self, dataset: ImageFolder) -> TargetRun:
-        c, penalties = (1.0, PENALTIES) if self.C is None else (self.C, None)
-        return TargetRun(dataset, c, penalties, self.class_weight, self.folds, self.seed)
-
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
 
@@ -384,6 +364,20 @@ def _fitting(experiment: Experiment) -> dict[str, Any]:
 
 def _target(experiment: Experiment) -> Target | None:
     return None if experiment.threshold is None else read_target(experiment.threshold)
+
+
+def _targets(experiment: Experiment, dataset: ImageFolder) -> TargetRun:
+    """Return the run on several labels or numbers."""
+    c, penalties = (1.0, PENALTIES) if experiment.C is None else (experiment.C, None)
+    return TargetRun(dataset, c, penalties, experiment.class_weight, experiment.folds, experiment.seed)
+
+
+def _facts(
+    experiment: Experiment, dataset: ImageFolder, extractor: CNNDescriptors, **reasons: list[Any]
+) -> dict[str, Any]:
+    """Return what results.json says beside metrics; `reasons` are skipped and damaged."""
+    about = {"dataset": describe_dataset(dataset), "settings": run_settings(experiment, extractor)}
+    return about | {"versions": versions(), **reasons}
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:

@@ -23,6 +23,7 @@ from medvlad.evaluation.several_labels import (
     held_out_label_metrics,
     held_out_labels,
 )
+from medvlad.evaluation.step_parameters import step_parameters
 from medvlad.evaluation.target_folds import check_targets
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.multi_label import MultiLabelSVC
@@ -106,6 +107,27 @@ class TargetRun:
                 comparisons.append({"first": first, "second": name} | against)
             held[name] = one
         return metrics, comparisons, held
+
+    def results(
+        self,
+        descriptors: Descriptors | StoredDescriptors,
+        encoders: Mapping[str, Any],
+        *,
+        scales: Sequence[int],
+        extract: float,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return task, results and comparisons for results.json, and the held-out predictions.
+
+        `extract` is the number of seconds that the extraction took.
+        """
+        found, comparisons, held = self.evaluate(descriptors, encoders)
+        results = []
+        for name, one in found.items():
+            one["seconds"] = {"extract": round(extract, 4)} | one["seconds"]
+            chosen = self.penalties is not None
+            parameters = step_parameters(encoders[name], self.estimator(), chosen_c=chosen)
+            results.append({"encode": name, "scales": list(scales), "parameters": parameters} | one)
+        return {"task": self.dataset.task, "results": results, "comparisons": comparisons}, held
 
     def train(
         self, descriptors: Descriptors | StoredDescriptors, encoders: Mapping[str, Any]
