@@ -315,6 +315,7 @@ class Experiment:
         return Pipeline(steps), skipped, len(dataset.labels), choice
 
     def _extractor(self) -> CNNDescriptors:
+        given: Any = self  # its words are checked when the network is built
         return CNNDescriptors(
             self.model,
             self.layer,
@@ -322,13 +323,13 @@ class Experiment:
             mirror=self.mirror,
             weights=self.weights,
             batch_size=self.batch_size,
-            dtype=self.dtype,
-            engine=self.engine,
+            dtype=given.dtype,
+            engine=given.engine,
             n_threads=self.n_threads,
-            resize=self.resize,
-            on_error=self.on_error,
-            on_damage=self.on_damage,
-            colour_profile=self.colour_profile,
+            resize=given.resize,
+            on_error=given.on_error,
+            on_damage=given.on_damage,
+            colour_profile=given.colour_profile,
             store=self.store,
             output="host" if self.store is None else "store",
         )
@@ -338,13 +339,12 @@ class Experiment:
 
 
 def _encoder(experiment: Experiment, name: str, extractor: CNNDescriptors) -> Any:
-    layout: dict[str, Any] = {}
+    layout: dict[str, Any] = {"backend": experiment.backend}
     if experiment.recipe.tiles:
         extractor.build()
-        layout = {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
+        layout |= {"grids": extractor.grids_, "mirrored": extractor.mirrored_}
     return experiment.recipe.encoder(
         name,
-        backend=experiment.backend,
         n_threads=experiment.n_threads,
         random_state=experiment.seed,
         **layout,

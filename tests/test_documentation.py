@@ -350,7 +350,17 @@ def test_every_public_name_is_in_the_interface():
             found = getattr(importlib.import_module(here), name) if "." not in name else None
             assert found is None or directive == "autodata" or inspect.getdoc(found), name
             written.add(f"{here}.{name}")
-    for room in ("", ".audit", ".datasets", ".distributed", ".evaluation", ".explain", ".models", ".store"):
+    for room in (
+        "",
+        ".audit",
+        ".datasets",
+        ".decisions",
+        ".distributed",
+        ".evaluation",
+        ".explain",
+        ".models",
+        ".store",
+    ):
         package = importlib.import_module(f"medvlad{room}")
         homes = {name: getattr(package, name) for name in package.__all__}
         own = {

@@ -18,8 +18,8 @@ __all__ = [
     "POSITIVE",
     "answer_group",
     "calibration_option",
+    "check_wanted",
     "decide_again",
-    "refuse_with_explain",
     "tell_shift",
 ]
 
@@ -71,8 +71,15 @@ def answer_group() -> options.Decorator:
     )
 
 
-def refuse_with_explain(adapt_threshold: bool, explain: object) -> None:
-    """Refuse --adapt-threshold with --explain, because maps are drawn before the threshold is known."""
+def check_wanted(coverage: float | None, adapt_threshold: bool, explain: object) -> None:
+    """Check --coverage, and refuse --adapt-threshold with --explain before anything is read.
+
+    Maps of evidence are drawn before the threshold is known.
+    """
+    from medvlad.decisions.conformal import check_coverage
+
+    if coverage is not None:
+        check_coverage(coverage)
     if adapt_threshold and explain is not None:
         raise click.UsageError("--adapt-threshold does not go with --explain: leave one of them out")
 

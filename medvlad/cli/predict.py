@@ -12,7 +12,7 @@ import click
 import cloup
 
 from medvlad.cli import options
-from medvlad.cli.answer_options import answer_group, decide_again, refuse_with_explain, tell_shift
+from medvlad.cli.answer_options import answer_group, check_wanted, decide_again, tell_shift
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.settings import on_error_of, pseudonyms_of
@@ -114,7 +114,7 @@ def predict(
     from medvlad.models.model_file import check_readable, load_model
     from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
-    refuse_with_explain(adapt_threshold, explain)
+    check_wanted(coverage, adapt_threshold, explain)
     format_ = format_of(format_, as_json, out)
     check_readable(model, of_images=True)
     table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}

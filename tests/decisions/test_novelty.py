@@ -74,23 +74,22 @@ def test_foreign_images_are_flagged_and_usual_ones_are_not():
 @pytest.mark.slow
 @pytest.mark.skipif(not VGG16_WEIGHTS.exists(), reason="needs the real images and weights of MEDVLAD_DATA")
 def test_rooms_among_x_rays_are_flagged():
-    """Of planted photographs at least 95 % are flagged, and fewer than 6 % of held-out X-rays."""
+    """Of planted photographs at least 95 % are flagged, and fewer than 6 % of X-rays that were held out."""
     chest = load_image_folder(DATA / "chest_xray_224")
-    # 120 images of each class, of as many patients as possible.
-    rows = np.concatenate([np.flatnonzero((chest.labels == k) & (chest.splits == "test")) for k in (0, 1)])
-    _, first = np.unique(chest.groups[rows], return_index=True)
-    chest = chest.take(np.sort(rows[first])[:240])
+    rng = np.random.default_rng(0)
+    rows = np.flatnonzero(chest.splits == "test")
+    _, first = np.unique(chest.groups[rows], return_index=True)  # one image of a patient
+    chest = chest.take(np.sort(rng.permutation(np.sort(rows[first]))[:240]))
     rooms = load_image_folder(DATA / "rooms_dev", split="test")
     network = CNNDescriptors("vgg16", weights=str(VGG16_WEIGHTS))
     x, foreign = network.transform(chest.paths), network.transform(rooms.paths)
     _, classifier, _ = train_classifier(x, chest, {"avg": GlobalPool()}, WideLinearSVC())
     assert (classifier.novelty_p(mean_descriptors(foreign)) < 0.05).mean() >= 0.95
-    folds = np.arange(len(chest.labels)) % 4
     false_alarms = []
-    for fold in range(4):
-        inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        _, own, _ = train_classifier(
-            x.take(inside), chest.take(inside), {"avg": GlobalPool()}, WideLinearSVC()
-        )
-        false_alarms.append((own.novelty_p(mean_descriptors(x.take(outside))) < 0.05).mean())
+    for _ in range(20):
+        outside = np.zeros(240, bool)
+        outside[rng.choice(240, 60, replace=False)] = True
+        new, known = np.flatnonzero(outside), np.flatnonzero(~outside)
+        _, own, _ = train_classifier(x.take(known), chest.take(known), {"avg": GlobalPool()}, WideLinearSVC())
+        false_alarms.append((own.novelty_p(mean_descriptors(x.take(new))) < 0.05).mean())
     assert np.mean(false_alarms) < 0.06
