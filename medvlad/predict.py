@@ -19,6 +19,7 @@ from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
 from medvlad.decisions.answers import Answering
+from medvlad.decisions.target_answers import predictions_of
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.vlad import VLAD
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
@@ -188,8 +189,13 @@ def _predicted(
         vectors: Any = part.descriptors
         for step in steps[:-1]:
             vectors = step.transform(vectors)
-        decision = decision_columns(steps[-1].decision_function(vectors))
-        said = answers(steps[-1], decision, vectors, part.descriptors)
+        of_targets = predictions_of(steps[-1], vectors)
+        if of_targets is None:
+            decision = decision_columns(steps[-1].decision_function(vectors))
+            said = answers(steps[-1], decision, vectors, part.descriptors)
+        else:
+            _refuse_for_targets(with_maps, similar)
+            said = of_targets
         if similar is not None:
             paths = [part.images[i] for i in part.used]
             for one, found in zip(said, similar.find(steps, vectors, paths, names), strict=True):
@@ -212,6 +218,15 @@ def _predicted(
             column = _column(steps[-1], prediction, decision[i])
             own_map = evidence_map(extractor, steps, part.descriptors[i : i + 1], column)
         yield Predicted(path, prediction, map=own_map)
+
+
+def _refuse_for_targets(with_maps: bool, similar: SimilarTo | None) -> None:
+    """Refuse what is for classes only."""
+    if with_maps or similar is not None:
+        raise InputError(
+            "the model predicts labels or numbers, and evidence maps and similar cases are for classes: "
+            "leave explain and similar out"
+        )
 
 
 def _predicted_bag(
@@ -240,8 +255,12 @@ def _predicted_bag(
     vectors: Any = descriptors
     for step in steps[:-1]:
         vectors = step.transform(vectors)
-    decision = decision_columns(steps[-1].decision_function(vectors))
     prediction = {"image": shown[0]} | ({"files": shown} if len(paths) > 1 else {})
+    of_targets = predictions_of(steps[-1], vectors)
+    if of_targets is not None:
+        _refuse_for_targets(with_tiles, similar)
+        return Predicted(paths[0], prediction | of_targets[0])
+    decision = decision_columns(steps[-1].decision_function(vectors))
     prediction |= answers(steps[-1], decision, vectors, descriptors)[0]
     if similar is not None:
         prediction |= similar.find(steps, vectors, paths[:1], names)[0]

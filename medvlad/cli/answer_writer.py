@@ -21,7 +21,12 @@ FORMATS = ("table", "csv", "jsonl", "json")
 _BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
 _UNUSUAL_BELOW = 0.05  # p-value; a test compares it with the library's
 #: Keys of a prediction that have a column for each class, and the beginning of its name.
-_BY_CLASS = {"scores": "score", "probabilities": "probability"}
+_BY_CLASS = {
+    "scores": "score",
+    "probabilities": "probability",
+    "thresholds": "threshold",
+    "values": "value",
+}
 
 
 class ReaderGone(Exception):
@@ -154,6 +159,10 @@ class AnswerWriter:
 
 def _in_words(prediction: dict[str, Any]) -> str:
     """Return the label and its probability, the prediction set, and the scores."""
+    if "values" in prediction:
+        return "  ".join(f"{name} {value:.4g}" for name, value in prediction["values"].items())
+    if "labels" in prediction:
+        return _labels_in_words(prediction)
     label = "no label" if prediction["label"] is None else prediction["label"]
     said = [label]
     probabilities = prediction.get("probabilities", {})
@@ -165,6 +174,14 @@ def _in_words(prediction: dict[str, Any]) -> str:
         said.append(f"unlike the training images (p {prediction['novelty_p']:.2g})")
     values = "  ".join(f"{name} {value:+.3f}" for name, value in prediction["scores"].items())
     return f"{'  '.join(said)}  ({values})"
+
+
+def _labels_in_words(prediction: dict[str, Any]) -> str:
+    """Return the labels that an image has with their probabilities, and the scores of all labels."""
+    probabilities = prediction.get("probabilities", {})
+    said = [f"{one} {probabilities[one]:.2f}" if probabilities else one for one in prediction["labels"]]
+    values = "  ".join(f"{name} {value:+.3f}" for name, value in prediction["scores"].items())
+    return f"{', '.join(said) or 'no label'}  ({values})"
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     experiment.check_encodings(encodings)
     if bag_options.uses_network(dataset):
         start_keras(experiment.model)
-    training = TrainingImages(similar, anonymise=anonymise, pattern=experiment.group_pattern)
+    wanted = similar if dataset.task == "classes" else False  # similar cases have one class
+    training = TrainingImages(wanted, anonymise=anonymise, pattern=experiment.group_pattern)
     classifier, skipped, n_images = experiment.train_best(dataset, encodings, keep=training.keep)
     choice = classifier.choice_
     damaged = getattr(classifier.pipeline_[0], "damaged_", [])  # a model of feature files has no network

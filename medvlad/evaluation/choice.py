@@ -44,19 +44,19 @@ class Choice:
         Mean over the inner folds, of each encoding. Empty if there was nothing to choose.
     n_folds : int
         Number of inner folds. 0: none.
+    metric : str
+        What `balanced_accuracy` holds: another metric for several labels and for numbers.
     inner : InnerFolds or None
         Held-out decision values of the training images with the chosen encoding and C. None: without inner
         folds.
-    metric : str
-        What `balanced_accuracy` holds: another metric for several labels and for numbers.
     """
 
     encoding: str
     penalty: float
     balanced_accuracy: dict[str, float]
     n_folds: int
-    inner: InnerFolds | None = None
     metric: str = "balanced accuracy"
+    inner: InnerFolds | None = None
 
 
 def choose_encoding(
@@ -128,7 +128,7 @@ def choose_encoding(
     chosen = clearly_best({name: one.scores for name, one in found.items()})
     averages = {name: one.balanced_accuracy for name, one in found.items()}
     best = found[chosen]
-    return Choice(chosen, best.penalty, averages, len(best.scores), best)
+    return Choice(chosen, best.penalty, averages, len(best.scores), inner=best)
 
 
 def has_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int) -> bool:

@@ -1,4 +1,4 @@
-"""Parameters of the steps of an encoding, as plain values for results.json."""
+"""Parameters of the steps, as plain values for results.json."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ class TargetRun:
     folds: int = 5
     random_state: int = 0
 
-    def check(self, calibration: str | None = None, positive: str | None = None) -> None:
+    def check(
+        self, calibration: str | None = None, positive: str | None = None, threshold: str | None = None
+    ) -> None:
         """Raise InputError if a setting does not fit the task, or a target is known for too few patients."""
         if calibration == "isotonic":
             raise InputError(
@@ -67,6 +69,10 @@ class TargetRun:
             )
         if positive is not None:
             raise InputError(f"positive={positive!r} needs a data set with two classes: leave it out")
+        if threshold is not None:
+            raise InputError(
+                f"threshold={threshold!r} is for two classes: leave it out, labels learn their thresholds"
+            )
         check_targets(self.dataset, self.folds)
 
     def estimator(self) -> Any:

@@ -68,7 +68,9 @@ def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) ->
     encoders = classifier.make_encoders(extractor)
     check_parts(dataset)
     if dataset.task != "classes":
-        experiment.target_run(dataset).check(experiment.calibration, experiment.positive)
+        experiment.target_run(dataset).check(
+            experiment.calibration, experiment.positive, experiment.threshold
+        )
     watch = Stopwatch()
     with watch.stage("extract"):
         descriptors, dataset, skipped, damaged = extract_data_set(

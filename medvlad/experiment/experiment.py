@@ -254,7 +254,7 @@ class Experiment:
         if dataset.splits is not None:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
-            self.target_run(dataset).check(self.calibration, self.positive)
+            self.target_run(dataset).check(self.calibration, self.positive, self.threshold)
         descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, on_error=self.on_error)
         if dataset.task != "classes":
             classifier.fit_targets(self.target_run(dataset), descriptors, network=extractor)

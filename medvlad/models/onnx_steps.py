@@ -281,8 +281,8 @@ def add_head(graph: Graph, head: Any, x: str) -> dict[str, tuple[int, tuple[str 
     linear = linear_part(head) if task == "classes" else head
     if linear is None:
         raise InputError(
-            f"{type(head).__name__} cannot be exported to ONNX: use WideLinearSVC, CalibratedSVC or "
-            "LogisticRegression"
+            f"{type(head).__name__} cannot be exported to ONNX: use WideLinearSVC, CalibratedSVC, "
+            "LogisticRegression, MultiLabelSVC or WideRidge"
         )
     coef, intercept = np.atleast_2d(linear.coef_), np.atleast_1d(linear.intercept_)
     if task == "classes" and len(linear.classes_) == 2:
@@ -299,12 +299,12 @@ def add_head(graph: Graph, head: Any, x: str) -> dict[str, tuple[int, tuple[str 
         graph("ArgMax", decided, axis=1, keepdims=0, name="label")
         outputs["label"] = (kinds.INT64, ("batch",))
     elif task == "labels":
-        above = graph("Greater", "scores", graph.constant(head.thresholds_))
+        above = graph("Greater", decided, graph.constant(head.thresholds_))
         graph("Cast", above, to=kinds.INT64, name="label")
         outputs["label"] = (kinds.INT64, table)
         if hasattr(head, "platt_"):
             slope, constant = -head.platt_.T
-            logits = graph("Mul", "scores", graph.constant(slope))
+            logits = graph("Mul", decided, graph.constant(slope))
             graph("Sigmoid", graph("Add", logits, graph.constant(constant)), name="probability")
             outputs["probability"] = (kinds.FLOAT, table)
     return outputs

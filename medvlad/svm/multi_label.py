@@ -175,7 +175,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         labels = target_matrix(on_host(y, "y"), "y")
         check_consistent_length(x, labels)
         names = names_of_targets(self.label_names, y, labels.shape[1], "label_names")
-        factors = self._factors(labels, names)
+        factors = _factors(self.class_weight, labels, names)
         form = make_form(x, scale)
         problems: list[Problem] = []
         # Labels that are known for the same images share the factorisation of the first step.
@@ -205,32 +205,6 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
             one.__dict__.pop("platt_", None)  # of an earlier fit
             if hasattr(self, "feature_names_in_"):
                 one.feature_names_in_ = self.feature_names_in_
-
-    def _factors(self, labels: Vector, names: NDArray[np.str_]) -> Vector:
-        """Return the factor on C of each image in each label's problem, 0 where the label is not known."""
-        balanced = isinstance(self.class_weight, str) and self.class_weight == "balanced"
-        if not (balanced or self.class_weight is None or isinstance(self.class_weight, dict)):
-            raise InputError(f"class_weight must be a dict, 'balanced' or None, got {self.class_weight!r}")
-        given = self.class_weight if isinstance(self.class_weight, dict) else {}
-        if set(given) - {0, 1}:
-            raise InputError(f"class_weight has the keys {sorted(given, key=str)}: use 0 and 1, as in y")
-        factors = np.zeros(labels.shape)
-        for k, name in enumerate(names):
-            for value, what in ((0, "lacks"), (1, "has")):
-                rows = labels[:, k] == value
-                if not rows.any():
-                    raise InputError(
-                        f"no image {what} the label {name!s}, and a classifier needs both kinds: add images "
-                        "or remove the label"
-                    )
-                n_known = np.count_nonzero(~np.isnan(labels[:, k]))
-                factor = n_known / (2.0 * rows.sum()) if balanced else float(given.get(value, 1.0))
-                if not (np.isfinite(factor) and factor >= 0):
-                    raise InputError(
-                        f"class_weight of {value} must be a finite number of at least 0, got {factor}"
-                    )
-                factors[rows, k] = factor
-        return factors
 
     def calibrate(self, decision: Vector, y: ArrayLike) -> Self:
         """Learn thresholds and probabilities from images that were not used for training.
@@ -327,6 +301,33 @@ def best_threshold(decision: Vector, truth: NDArray[np.bool_]) -> float:
         return 0.0
     best = int(cuts[gain[cuts].argmax()])
     return float(values[best] + (values[best + 1] - values[best]) / 2.0)
+
+
+def _factors(class_weight: Any, labels: Vector, names: NDArray[np.str_]) -> Vector:
+    """Return the factor on C of each image in each label's problem, 0 where the label is not known."""
+    balanced = isinstance(class_weight, str) and class_weight == "balanced"
+    if not (balanced or class_weight is None or isinstance(class_weight, dict)):
+        raise InputError(f"class_weight must be a dict, 'balanced' or None, got {class_weight!r}")
+    given = class_weight if isinstance(class_weight, dict) else {}
+    if set(given) - {0, 1}:
+        raise InputError(f"class_weight has the keys {sorted(given, key=str)}: use 0 and 1, as in y")
+    factors = np.zeros(labels.shape)
+    for k, name in enumerate(names):
+        for value, what in ((0, "lacks"), (1, "has")):
+            rows = labels[:, k] == value
+            if not rows.any():
+                raise InputError(
+                    f"no image {what} the label {name!s}, and a classifier needs both kinds: add images "
+                    "or remove the label"
+                )
+            n_known = np.count_nonzero(~np.isnan(labels[:, k]))
+            factor = n_known / (2.0 * rows.sum()) if balanced else float(given.get(value, 1.0))
+            if not (np.isfinite(factor) and factor >= 0):
+                raise InputError(
+                    f"class_weight of {value} must be a finite number of at least 0, got {factor}"
+                )
+            factors[rows, k] = factor
+    return factors
 
 
 def _curvature(big_c: float, factors: Vector) -> Vector:

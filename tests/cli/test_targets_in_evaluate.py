@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from support.striped_images import small_experiment, write_striped_images
 
-from medvlad import load_image_folder, load_model, save_model
+from medvlad import InputError, load_image_folder, load_model, save_model
 from medvlad.cli import evaluation_run
+from medvlad.cli.answer_writer import _in_words
+from medvlad.predict import predict_images
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
 pytest.importorskip("matplotlib", reason="needs the extra report")
@@ -88,3 +90,25 @@ def test_a_trained_model_is_saved_and_predicts_images(folder, small_weights, tmp
     np.testing.assert_array_equal(back.predict(images.paths), pipeline.predict(images.paths))
     found, truth = back.predict(images.paths)[:, 0], images.targets[:, 0]
     assert (found == truth).all() if task == "labels" else np.abs(found - truth).mean() < 4
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_predict_answers_with_labels_or_values(folder, small_weights, task):
+    data = with_targets(folder, task)
+    pipeline, _, _ = small_experiment(small_weights, folds=3).train(data, "avg")
+    images = [str(path) for path in data.subset("test").paths]
+    predictions, _ = predict_images(pipeline, images)
+    found = pipeline.predict(images)
+    if task == "labels":
+        assert [one["labels"] for one in predictions] == [
+            [name for name, has in zip(data.class_names, row, strict=True) if has] for row in found
+        ]
+        assert (
+            _in_words({"labels": ["a"], "scores": {"a": 1.0}, "probabilities": {"a": 0.9}})
+            == "a 0.90  (a +1.000)"
+        )
+    else:
+        np.testing.assert_allclose([one["value"] for one in predictions], found[:, 0])
+        assert _in_words(predictions[0]) == f"angle {predictions[0]['value']:.4g}"
+    with pytest.raises(InputError, match="labels or numbers"):
+        predict_images(pipeline, images, explain=folder)
