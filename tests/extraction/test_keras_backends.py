@@ -19,7 +19,7 @@ from medvlad.backends import available_backends
 @pytest.fixture
 def small(small_weights):
     """A cheap network: 49 descriptors of 1280 numbers at scale 0."""
-    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights)
+    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights, engine="keras")
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_other_keras_backends_give_the_same_descriptors(backend, small_weights, 
     code = (
         "import numpy as np, medvlad as mv\n"
         f"with np.load({str(tmp_path / 'pictures.npz')!r}) as a: pictures = list(a.values())\n"
-        f"network = mv.CNNDescriptors('MobileNetV2', 'out_relu', weights={small_weights!r})\n"
+        f"network = mv.CNNDescriptors('MobileNetV2', 'out_relu', weights={small_weights!r}, engine='keras')\n"
         f"np.save({str(tmp_path / 'values.npy')!r}, network.transform(pictures).values)\n"
     )
     subprocess.run(
