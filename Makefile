@@ -140,7 +140,7 @@ $(VENV)/.package: $(VENV)/.python $(SOURCES)
 	touch $@
 
 EXTRAS_OF_demo := tensorflow,offline,demo,report
-EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,demo,report,fetch,test
+EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,bags,tables,demo,report,fetch,test
 EXTRAS_OF_fuzz := $(EXTRAS_OF_test),fuzz
 EXTRAS_OF_torch := onnx,torch,test-torch
 EXTRAS_OF_docs := docs

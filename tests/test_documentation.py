@@ -203,8 +203,10 @@ def follow(page, reader):
     return left
 
 
+#: Pages that take one kind of reader from start to end, in an empty folder.
+FROM_START_TO_END = ("docs/for_clinicians.md", "docs/for_engineers.md", "docs/for_pathologists.md")
 #: Pages with a test of their own, below.
-OWN_TEST = {"docs/tutorial.md", "docs/howto/bags.md", "docs/howto/gpu.md", "docs/howto/other_networks.md"}
+OWN_TEST = {*FROM_START_TO_END, "docs/tutorial.md", "docs/howto/bags.md", "docs/howto/gpu.md", "docs/howto/other_networks.md"}
 #: Pages whose examples take more than about ten seconds.
 LONG = {"docs/howto/choosing.md", "docs/howto/images.md", "docs/howto/network.md"}
 FOLLOWED = [
@@ -267,6 +269,16 @@ def test_examples_of_other_networks_run(section, tmp_path, monkeypatch):
     vectors = np.asarray(names["vectors"])
     assert np.isfinite(vectors).all()
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", FROM_START_TO_END)
+def test_a_page_runs_from_start_to_end_in_an_empty_folder(page, images, tmp_path, monkeypatch, capsys):
+    """As it is written: the tests add no option."""
+    for module in ("skimage", "matplotlib", "onnx", "h5py"):
+        pytest.importorskip(module, reason=f"the page needs {module}")
+    monkeypatch.chdir(tmp_path)
+    assert follow(ROOT / page, Reader(monkeypatch, capsys, None)) == []
 
 
 # ------------------------------------------------------------------------------------------ tutorial
