@@ -46,7 +46,7 @@ from medvlad.extraction.weights import weights_source
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images"]
+__all__ = ["PENALTIES", "Evaluation", "Experiment", "calibration_images", "sweep_experiment"]
 
 logger = logging.getLogger(__name__)
 
@@ -243,25 +243,6 @@ class Experiment:
         }
         return Evaluation(report, dataset, descriptors, extractor, all_decided)
 
-    def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
-        """Score the last layers of the network, up to `layer`, inside the training images.
-
-        Average pooling is scored as well, whether or not it is among the encodings.
-        See :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
-        """
-        if self.recipe.tiles:
-            raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
-        extractor = self._extractor()
-        return sweep_layers(
-            extractor,
-            dataset,
-            {name: self._encoder(name, extractor) for name in dict.fromkeys(["avg", *encodings])},
-            self._classifier(),
-            penalties=PENALTIES if self.C is None else None,
-            folds=self.folds,
-            random_state=self.seed,
-        )
-
     def train(self, dataset: ImageFolder, encoding: str) -> tuple[Pipeline, list[dict[str, str]], int]:
         """Fit a classifier with one encoding. See :meth:`train_best`, which this calls."""
         return self.train_best(dataset, [encoding])[:3]
@@ -348,6 +329,26 @@ class Experiment:
 
     def _classifier(self) -> WideLinearSVC:
         return WideLinearSVC(1.0 if self.C is None else self.C, class_weight=self.class_weight)
+
+
+def sweep_experiment(experiment: Experiment, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
+    """Score the last layers of the network, up to `layer`, inside the training images.
+
+    Average pooling is scored as well, whether or not it is among the encodings.
+    See :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
+    """
+    if experiment.recipe.tiles:
+        raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
+    extractor = experiment._extractor()
+    return sweep_layers(
+        extractor,
+        dataset,
+        {name: experiment._encoder(name, extractor) for name in dict.fromkeys(["avg", *encodings])},
+        experiment._classifier(),
+        penalties=PENALTIES if experiment.C is None else None,
+        folds=experiment.folds,
+        random_state=experiment.seed,
+    )
 
 
 def _check_for_two_classes(experiment: Experiment, dataset: ImageFolder) -> None:

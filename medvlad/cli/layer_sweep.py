@@ -42,12 +42,13 @@ def run_layer_sweep(experiment: Experiment, directory: Path, encodings: list[str
     int
         Exit status.
     """
+    from medvlad.experiment import sweep_experiment
     from medvlad.extraction.keras_startup import start_keras
 
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     start_keras()
-    sweep = experiment.sweep_layers(dataset, encodings)
+    sweep = sweep_experiment(experiment, dataset, encodings)
     click.echo(sweep.table())
     click.echo(
         f"{sweep.n_folds} folds inside {sweep.n_images} training images. "

@@ -55,25 +55,25 @@ def make(
     def requests_of(side: int, streams: int) -> SimpleQueue[Any]:
         if (side, streams) not in ready:
             compiled = _compile(core, model, side, dtype, n_threads, streams)
-            requests: SimpleQueue[Any] = SimpleQueue()
+            free: SimpleQueue[Any] = SimpleQueue()
             for _ in range(streams):
-                requests.put(compiled.create_infer_request())
-            ready[side, streams] = requests
+                free.put(compiled.create_infer_request())
+            ready[side, streams] = free
         return ready[side, streams]
 
     def compute(pixels: NDArray[np.float32]) -> Any:
         # Each thread computes an image of its own. Threads that share an image wait for each other at every
         # layer, which small networks and busy machines make slow. A single image is shared nevertheless.
         streams = max(1, min(n_threads, len(pixels)))
-        requests = requests_of(pixels.shape[1], streams)
+        free = requests_of(pixels.shape[1], streams)
 
         def maps_of(i: int) -> list[Any]:
-            request = requests.get()
+            request = free.get()
             try:
                 found = request.infer([pixels[i : i + 1]])
                 return [found[k].copy() for k in range(len(found))]
             finally:
-                requests.put(request)
+                free.put(request)
 
         # AsyncInferQueue is not used: deleting one can wait for a callback that waits for the GIL.
         with ThreadPoolExecutor(streams) as pool:
