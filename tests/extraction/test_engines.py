@@ -228,7 +228,7 @@ def test_a_choice_that_does_not_work_is_refused(small_weights, pictures, setting
     ("settings", "message"),
     [
         ({"engine": "openvino"}, r"engine='openvino' needs a network .* has the layer 'twice' \(Rescaling\)"),
-        ({"dtype": "int8"}, "dtype='int8' needs a network of convolutions, .*: use engine='keras'"),
+        ({"dtype": "int8"}, "dtype='int8' needs a network of 3x3 .*: use dtype='float32'"),
         ({"engine": "native"}, "engine='native' needs a network of 3x3 .*: use engine='auto'"),
     ],
 )

@@ -272,6 +272,7 @@ class TestBundled:
 
     def test_without_the_package_the_extra_is_named(self, monkeypatch):
         monkeypatch.setattr(w, "_BUNDLED_PACKAGE", "no-such-package")
+        monkeypatch.setattr(w.efficientnet_lite, "bundled_path", lambda: None)
         with pytest.raises(MissingExtraError, match=r"medvlad\[offline\]"):
             w.bundled_tensors()
         assert "medvlad[offline]" in w.find_weights()["bundled"]

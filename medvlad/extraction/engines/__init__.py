@@ -5,7 +5,7 @@ An engine is a callable from preprocessed pixels (b, s, s, 3), float32, to featu
     keras        the Keras model itself on TensorFlow, JAX or PyTorch, also on a GPU; any network of Keras
     native       networks of 3x3 convolutions and 2x2 pooling (VGG) in C++, with Winograd's algorithm
     openvino     networks of convolutions, sums and pooling (VGG, ResNet, MobileNet, EfficientNet-Lite) as
-                 a graph of OpenVINO (extra openvino); bfloat16 and int8
+                 a graph of OpenVINO (extra openvino); bfloat16, and int8 for VGG
     onnxruntime  networks of ONNX files, in float32 on the CPU (extra onnx)
     torch        networks of timm and PyTorch, in float32 on the CPU (extra torch)
 
@@ -105,11 +105,15 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
             "engine='native' needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up "
             f"to block5_pool, and {network.name} is another: use engine='auto'"
         )
-    if unreadable is not None and (engine == "openvino" or dtype == "int8"):
-        what = "dtype='int8'" if dtype == "int8" else "engine='openvino'"
+    if not plain and dtype == "int8":  # rounding changes the descriptors of other networks too much
         raise InputError(
-            f"{what} needs a network of convolutions, batch normalisation, ReLU, sums and pooling, and "
-            f"{network.name} has {unreadable}: use engine='keras' and dtype='float32'"
+            "dtype='int8' needs a network of 3x3 convolutions and 2x2 pooling, such as vgg16 or vgg19 up "
+            f"to block5_pool, and {network.name} is another: use dtype='float32'"
+        )
+    if unreadable is not None and engine == "openvino":
+        raise InputError(
+            "engine='openvino' needs a network of convolutions, batch normalisation, ReLU, sums and pooling, "
+            f"and {network.name} has {unreadable}: use engine='keras'"
         )
     if engine == "auto":
         engine = _fastest(plain, unreadable is None, dtype, output)

@@ -20,6 +20,8 @@ integer arithmetic.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -48,30 +50,35 @@ def make(
         )
     model = _graph(network, ranges if dtype == "int8" else None)
     core = ov.Core()
-    n_outputs = len(model.outputs)
-    queues: dict[tuple[int, int], Any] = {}
+    ready: dict[tuple[int, int], SimpleQueue[Any]] = {}
 
-    def queue_of(side: int, streams: int) -> Any:
-        if (side, streams) not in queues:
+    def requests_of(side: int, streams: int) -> SimpleQueue[Any]:
+        if (side, streams) not in ready:
             compiled = _compile(core, model, side, dtype, n_threads, streams)
-            queues[side, streams] = ov.AsyncInferQueue(compiled, streams)
-        return queues[side, streams]
+            free: SimpleQueue[Any] = SimpleQueue()
+            for _ in range(streams):
+                free.put(compiled.create_infer_request())
+            ready[side, streams] = free
+        return ready[side, streams]
 
     def compute(pixels: NDArray[np.float32]) -> Any:
         # Each thread computes an image of its own. Threads that share an image wait for each other at every
         # layer, which small networks and busy machines make slow. A single image is shared nevertheless.
-        queue = queue_of(pixels.shape[1], min(n_threads, len(pixels)) if len(pixels) > 1 else 1)
-        found: list[list[Any]] = [[None] * len(pixels) for _ in range(n_outputs)]
+        streams = max(1, min(n_threads, len(pixels)))
+        free = requests_of(pixels.shape[1], streams)
 
-        def keep(request: Any, i: int) -> None:
-            for k, maps in enumerate(found):
-                maps[i] = request.get_output_tensor(k).data.copy()
+        def maps_of(i: int) -> list[Any]:
+            request = free.get()
+            try:
+                found = request.infer([pixels[i : i + 1]])
+                return [found[k].copy() for k in range(len(found))]
+            finally:
+                free.put(request)
 
-        queue.set_callback(keep)
-        for i in range(len(pixels)):
-            queue.start_async([pixels[i : i + 1]], i)
-        queue.wait_all()
-        joined = [np.concatenate(maps) for maps in found]
+        # AsyncInferQueue is not used: deleting one can wait for a callback that waits for the GIL.
+        with ThreadPoolExecutor(streams) as pool:
+            images = list(pool.map(maps_of, range(len(pixels))))
+        joined = [np.concatenate(maps) for maps in zip(*images, strict=True)]
         return joined[0] if len(joined) == 1 else joined
 
     return compute
