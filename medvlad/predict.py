@@ -225,7 +225,7 @@ def _refuse_for_targets(with_maps: bool, similar: SimilarTo | None) -> None:
     if with_maps or similar is not None:
         raise InputError(
             "the model predicts labels or numbers, and evidence maps and similar cases are for classes: "
-            "leave explain and similar out"
+            "leave `explain` and `similar` out"
         )
 
 

@@ -90,7 +90,7 @@ def open_arrays(path: str | os.PathLike[str]) -> Iterator[ArrayFile]:
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise InputError(
-            f"{file} is not a feature file: give a file that ends in {', '.join(sorted(READERS))}"
+            f"{str(file)!r} is not a feature file: give a file that ends in {', '.join(sorted(READERS))}"
         )
     if not file.exists():
         raise InputError(f"there is no feature file {file}: check the path")

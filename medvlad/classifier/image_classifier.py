@@ -197,7 +197,8 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
     def save(self, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> None:
         """Save the fitted steps to one file, see :func:`medvlad.save_model`. Opening it runs no code."""
         check_is_fitted(self)
-        notes = {"encode": self.choice_.encoding, "C": self.choice_.penalty, "parameters": for_card(self)}
+        penalty = None if np.isnan(self.choice_.penalty) else self.choice_.penalty  # numbers have no C
+        notes = {"encode": self.choice_.encoding, "C": penalty, "parameters": for_card(self)}
         save_model(self.pipeline_, path, card=notes | dict(card or {}))
 
     @classmethod

@@ -126,7 +126,8 @@ def write_evaluation(
     yield f"Results, settings, versions and times: {path}; held-out predictions: {table}"
     try:
         page = write_report(evaluation, out, names=names, pictures=pictures)
-        yield f"Report: {page}; check-lists for a paper: {out / 'checklist.md'}"
+        lists = out / "checklist.md"
+        yield f"Report: {page}" + (f"; check-lists for a paper: {lists}" if lists.exists() else "")
     except MissingExtraError as error:
         yield f"No report.html was written: {error}"
 

@@ -77,7 +77,7 @@ def check_inputs(
         if _is_table(name) and file.is_file():
             next(_rows(file, image_root, image_column), None)
     if image_root is not None and not Path(image_root).is_dir():
-        raise InputError(f"the folder of images {image_root} does not exist: check image_root")
+        raise InputError(f"the folder of images {image_root} does not exist: check `image_root`")
 
 
 def list_inputs(

@@ -140,7 +140,7 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
     if outside and is_given:
         raise InputError(
             f"{_number(len(outside), 'image lies', 'images lie')} outside the folder {str(base)!r} of "
-            f"image_root ({rows_in_words(table, outside, cells)}): give a folder that holds all images"
+            f"`image_root` ({rows_in_words(table, outside, cells)}): give a folder that holds all images"
         )
     return names
 

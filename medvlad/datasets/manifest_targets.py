@@ -106,8 +106,23 @@ def _several(
     if unknown.any():
         name = names[int(np.flatnonzero(unknown)[0])]
         raise InputError(f"the column {name!r} of {table.name} has no value: fill it in or leave it out")
+    _warn_of_unknown(table, values)
     written = [", ".join(row) for row in zip(*(table.columns[column] for column in columns), strict=True)]
     return Targets(task, names, np.zeros(len(table.rows), np.int64), values, written)
+
+
+def _warn_of_unknown(table: Table, values: NDArray[np.float64]) -> None:
+    """Log the number of rows of which nothing is known. They are neither trained nor tested on."""
+    unknown = np.flatnonzero(np.isnan(values).all(axis=1)).tolist()
+    if unknown:
+        _log.warning(
+            "%s: nothing is known about %d of %d images (%s), which are neither trained nor tested on: fill in "
+            "their cells, or write | for an image without any of the labels",
+            table.name,
+            len(unknown),
+            len(values),
+            rows_in_words(table, unknown),
+        )
 
 
 def _numbers(table: Table, column: str) -> NDArray[np.float64]:
@@ -153,8 +168,9 @@ def _labels_in_cells(table: Table, column: str) -> Targets:
     for i, row in enumerate(found):
         if row:
             targets[i, [index[name] for name in row]] = 1
-        else:
+        elif _SEVERAL not in cells[i]:  # a separator alone: no label fits
             targets[i] = math.nan
+    _warn_of_unknown(table, targets)
     _log.info("%s: %d labels: %s", table.name, len(names), ", ".join(names))
     return Targets("labels", names, np.zeros(len(cells), np.int64), targets, cells)
 

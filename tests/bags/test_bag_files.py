@@ -186,7 +186,7 @@ class TestBags:
     def test_what_is_no_feature_file_is_refused(self, tmp_path):
         refusal(lambda: BagFiles([]), "no feature file")
         refusal(lambda: BagFiles([[]]), "names no feature file")
-        refusal(lambda: BagFiles([tmp_path / "a.png"]), "a.png is not a feature file", ".h5")
+        refusal(lambda: BagFiles([tmp_path / "a.png"]), "a.png' is not a feature file", ".h5")
         refusal(lambda: BagFiles([tmp_path / "a.npy"]), "there is no feature file", "a.npy")
         (tmp_path / "b.npy").mkdir()
         refusal(lambda: BagFiles([tmp_path / "b.npy"]), "is not a file")
