@@ -61,7 +61,7 @@ class ClassifierAnswers(ClassifierSteps):
     ) -> list[dict[str, Any]]:
         """Return what the command `predict` says about each image.
 
-        See :func:`medvlad.decisions.answers.answers_of` for the parameters and the result.
+        See :func:`medvlad.decisions.answers_of` for the parameters and the result.
         """
         descriptors, after = self._described(images), self._after_network()
         decision = decision_columns(after.decision_function(descriptors))

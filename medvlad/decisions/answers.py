@@ -36,7 +36,7 @@ def answers_of(
     classifier : estimator
         Last step of a fitted pipeline: CalibratedSVC, or another classifier with `classes_`.
     decision : ndarray of float, shape (n, n_classes)
-        Its decision values, see :func:`medvlad.svm.decision_columns`.
+        Its decision values, see `medvlad.svm.decision_columns`.
     vectors : ndarray of float, shape (n, D), or None
         Mean descriptors of the images, from :func:`medvlad.decisions.mean_descriptors`. None: no novelty.
     coverage : float or None, default=None

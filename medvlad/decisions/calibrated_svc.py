@@ -306,7 +306,7 @@ def calibrate_on(
         Fitted on all training images.
     decision : ndarray of float, shape (n, n_classes)
         Held-out decision values of the training images, see
-        :class:`medvlad.evaluation.cross_validation.InnerFolds`. Columns in the order of
+        `InnerFolds`. Columns in the order of
         ``classifier.classes_``.
     labels : ndarray of int, shape (n,)
         Their classes, as indices into ``classifier.classes_``.
@@ -360,7 +360,7 @@ def linear_part(step: Any) -> Any:
     Returns
     -------
     estimator or None
-        With coef_, intercept_, classes_ and decision_function if it is fitted. None if `step` is none of
+        With `coef_`, `intercept_`, `classes_` and `decision_function` if it is fitted. None if `step` is none of
         these.
     """
     if isinstance(step, CalibratedSVC):

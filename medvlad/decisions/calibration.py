@@ -82,7 +82,7 @@ class Calibration:
         Parameters
         ----------
         decision : ndarray of float, shape (n, n_classes)
-            Decision values, see :func:`medvlad.svm.decision_columns`.
+            Decision values, see `medvlad.svm.decision_columns`.
 
         Returns
         -------

@@ -74,7 +74,7 @@ class Novelty:
         Parameters
         ----------
         vectors : ndarray of float, shape (n, D)
-            Mean descriptors, see :func:`mean_descriptors`.
+            Mean descriptors, see `mean_descriptors`.
 
         Returns
         -------

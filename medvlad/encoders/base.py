@@ -75,7 +75,7 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : StoredDescriptors, or any input of `transform` in host memory
-            A store gives its :meth:`medvlad.StoredDescriptors.blocks`.
+            A store gives its :meth:`medvlad.descriptors.blocks.DescriptorBlocks.blocks`.
 
         Yields
         ------

@@ -192,7 +192,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         ----------
         X : Descriptors, StoredDescriptors, list of (n_i, D), array (B, n, D) or array (N, D)
             One batch. The first must hold at least `n_clusters` descriptors. Descriptors in a store are one
-            batch per block of :meth:`StoredDescriptors.blocks`.
+            batch per block of :meth:`medvlad.descriptors.blocks.DescriptorBlocks.blocks`.
         y : ignored
 
         Returns

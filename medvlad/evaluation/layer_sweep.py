@@ -142,7 +142,7 @@ def sweep_layers(
     random_state : int, default=0
         Seed of the folds.
     n_layers : int, default=6
-        Largest number of layers. See :func:`medvlad.extraction.many_layers.last_layers`.
+        Largest number of layers. See `medvlad.extraction.many_layers.last_layers`.
 
     Returns
     -------

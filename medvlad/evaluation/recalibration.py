@@ -63,7 +63,7 @@ def recalibration(own: Bools, probability: Floats, *, groups: NDArray[Any] | Non
     -------
     dict
         slope, intercept, and their intervals slope_ci95 and intercept_ci95: [low, high]. observed is the
-        share of the class, expected the mean probability. bins: see :func:`observed_bins`. A value that does
+        share of the class, expected the mean probability. bins: see `observed_bins`. A value that does
         not exist is None, and missing has the reasons by name.
     """
     patients = patient_numbers(groups, len(own))

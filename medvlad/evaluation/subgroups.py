@@ -88,7 +88,7 @@ def subgroup_metrics(
 
 
 def anonymise_subgroups(results: dict[str, Any]) -> None:
-    """Change the subgroups of all results in place, see :func:`hide_rare_groups`.
+    """Change the subgroups of all results in place, see `hide_rare_groups`.
 
     Parameters
     ----------

@@ -198,7 +198,7 @@ def load_image(
         A JPEG, PNG, TIFF, BMP, GIF, WebP, PGM/PPM, JPEG 2000 or AVIF file, or a DICOM or NIfTI file (extra
         medical). ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`. Or
         grey or RGB pixels: an array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3), see
-        :mod:`medvlad.images.given`.
+        `medvlad.images.given`.
     on_damage : {"warn", "raise", "ignore"}, default="warn"
         What to do with an image whose JPEG data is damaged although it can be decoded, see
         :mod:`medvlad.images.damage`. "warn": log a warning and return the pixels. "raise": raise an

@@ -68,7 +68,7 @@ def write_model_card(
     folder : Path
         An existing folder.
     results : mapping or None, default=None
-        What :func:`read_results` returned. None: the card has no metrics.
+        What `read_results` returned. None: the card has no metrics.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def model_card_text(header: Mapping[str, Any], name: str, *, results: Mapping[st
     name : str
         Name of the model file.
     results : mapping or None, default=None
-        What :func:`read_results` returned. None: the card has no metrics.
+        What `read_results` returned. None: the card has no metrics.
 
     Returns
     -------

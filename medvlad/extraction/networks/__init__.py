@@ -9,7 +9,7 @@
 a torch.nn.Module object  any network of PyTorch                        torch
 ========================= ============================================= ========================
 
-:mod:`medvlad.extraction.networks.choose` is the only place that chooses. Keras, onnx and torch are imported
+The module `choose` is the only place that chooses. Keras, onnx and torch are imported
 only for networks that need them.
 """
 

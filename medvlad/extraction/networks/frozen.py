@@ -23,8 +23,8 @@ class FrozenNetwork:
         Source of the weights: "imagenet", "bundled", "random", "given" or a file.
     cut : object
         Network from preprocessed pixels (B, s, s, 3) to feature maps (B, h, w, D) or vectors (B, D): a
-        keras.Model, a :class:`medvlad.extraction.networks.onnx_network.OnnxCut` or a
-        :class:`medvlad.extraction.networks.torch_cut.TorchCut`. All have the attributes `name`,
+        keras.Model, a `OnnxCut` or a
+        `TorchCut`. All have the attributes `name`,
         `input_shape` and `output_shape` and the method `compute_output_shape` of a keras.Model.
     preprocess : callable
         Function from RGB pixels (B, s, s, 3), float32 in 0..255, to the input of `cut`. It may change its

@@ -4,7 +4,7 @@ r"""Preprocessing of networks that Keras does not define: from RGB pixels to the
 
     x = \frac{\text{factor} \cdot p - \text{mean}}{\text{std}}
 
-p is a pixel value from 0 to 255. Mean and std have one number for each channel. :data:`PREPROCESSING` has the
+p is a pixel value from 0 to 255. Mean and std have one number for each channel. `PREPROCESSING` has the
 usual choices by name. A network's own numbers are read from its configuration:
 
 - ``preprocessor_config.json`` (transformers) or ``config.json`` (timm) in the folder of an ONNX file,
@@ -64,7 +64,7 @@ class Preprocessing:
         return pixels
 
     def settings(self) -> dict[str, Any]:
-        """Return the numbers as JSON values, with "name" if :data:`PREPROCESSING` has them."""
+        """Return the numbers as JSON values, with "name" if `PREPROCESSING` has them."""
         numbers = {
             "factor": self.factor,
             "mean": list(self.mean),
