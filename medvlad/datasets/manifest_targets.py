@@ -116,8 +116,8 @@ def _warn_of_unknown(table: Table, values: NDArray[np.float64]) -> None:
     unknown = np.flatnonzero(np.isnan(values).all(axis=1)).tolist()
     if unknown:
         _log.warning(
-            "%s: nothing is known about %d of %d images (%s), which are neither trained nor tested on: fill in "
-            "their cells, or write | for an image without any of the labels",
+            "%s: nothing is known about %d of %d images (%s), which are neither trained nor tested on: fill "
+            "in their cells, or write | for an image without any of the labels",
             table.name,
             len(unknown),
             len(values),

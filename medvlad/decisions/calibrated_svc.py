@@ -360,8 +360,8 @@ def linear_part(step: Any) -> Any:
     Returns
     -------
     estimator or None
-        With `coef_`, `intercept_`, `classes_` and `decision_function` if it is fitted. None if `step` is none of
-        these.
+        With `coef_`, `intercept_`, `classes_` and `decision_function` if it is fitted. None if `step` is none
+        of these.
     """
     if isinstance(step, CalibratedSVC):
         return step.classifier_
