@@ -14,8 +14,10 @@ from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 
-__all__ = ["feature_settings", "open_data_set"]
+__all__ = ["FEATURE_FILES", "feature_settings", "open_data_set"]
 
+#: What results name in place of a network.
+FEATURE_FILES = "feature files"
 #: Settings of an experiment that feature files do not have.
 _OF_NETWORK = (
     *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
@@ -76,4 +78,4 @@ def open_data_set(
 
 def feature_settings(n_features: int) -> dict[str, Any]:
     """Return what the results of feature files say in place of the settings of a network."""
-    return dict.fromkeys(_OF_NETWORK) | {"model": "feature files", "scales": [], "n_features": n_features}
+    return dict.fromkeys(_OF_NETWORK) | {"model": FEATURE_FILES, "scales": [], "n_features": n_features}

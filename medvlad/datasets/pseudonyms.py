@@ -193,7 +193,8 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
             key=lambda one: one["image"],
         )
     settings = results["settings"]
-    settings["weights"] = Path(settings["weights"]).name
+    if settings["weights"] is not None:  # feature files have no weights
+        settings["weights"] = Path(settings["weights"]).name
     if settings.get("table"):
         settings["table"]["image_root"] = None
     dataset = results["dataset"]

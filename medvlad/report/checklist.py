@@ -15,6 +15,7 @@ from typing import Any
 
 from medvlad._util.atomic_file import write_file
 from medvlad.datasets.describe import patients_in_words
+from medvlad.report.checklist_input import frozen_network, predictors, preparation, weights
 from medvlad.report.html import Page
 from medvlad.report.settings import penalties_in_words
 
@@ -216,25 +217,8 @@ def _sites(r: Mapping[str, Any]) -> str:
     return f"{len(rows)} sites; metrics of each are in the table of subgroups. Add their places."
 
 
-def _preparation(r: Mapping[str, Any]) -> str:
-    s = r["settings"]
-    sides = " and ".join(map(str, s.get("input_sides", []))) or "the network's input"
-    return (
-        f"Images resized to {sides} pixels ({s.get('resize', 'bilinear')} filter), colour profiles: "
-        f"{s.get('colour_profile', 'ignore')}. {len(r['skipped'])} unreadable images were left out, "
-        f"{len(r.get('damaged', []))} damaged ones were used."
-    )
-
-
 def _outcome(r: Mapping[str, Any]) -> str:
     return f"Classes: {', '.join(r['dataset']['class_names'])}. Add how and by whom they were assigned."
-
-
-def _predictors(r: Mapping[str, Any]) -> str:
-    s = r["settings"]
-    return (
-        f"Pixels only, as descriptors of {s['model']}, layer {s.get('layer', 'unknown')}. No clinical data."
-    )
 
 
 def _missing(r: Mapping[str, Any]) -> str:
@@ -264,7 +248,7 @@ def _model(r: Mapping[str, Any]) -> str:
     names = ", ".join(one["encode"] for one in r["results"])
     s = r["settings"]
     tuned = "C chosen by cross-validation inside the training images" if s.get("C") == "cv" else "C fixed"
-    what = f"Frozen network {s['model']}, encoding {names}, linear SVM"
+    what = f"{frozen_network(r)}, encoding {names}, linear SVM"
     if "external" in r:
         return f"{what}, from a model file that is not changed."
     return f"{what} ({tuned}). Internal validation: {r['results'][0]['protocol']}."
@@ -371,11 +355,6 @@ def _privacy(r: Mapping[str, Any]) -> str:
     return "Names of files and patients are pseudonyms in all results." if hidden else ""
 
 
-def _weights(r: Mapping[str, Any]) -> str:
-    s = r["settings"]
-    return f"Pretrained and frozen: {s['model']}, weights {Path(str(s['weights'])).name}."
-
-
 def _training(r: Mapping[str, Any]) -> str:
     first, s = r["results"][0], r["settings"]
     mirror = "mirrored copies too" if s.get("mirror") else "no augmentation"
@@ -411,9 +390,9 @@ _ANSWERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "aim": _aim,
     "sources": _sources,
     "sites": _sites,
-    "preparation": _preparation,
+    "preparation": preparation,
     "outcome": _outcome,
-    "predictors": _predictors,
+    "predictors": predictors,
     "no_judgement": _fixed("None: predictors are computed from pixels."),
     "missing": _missing,
     "partitions": _partitions,
@@ -435,7 +414,7 @@ _ANSWERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "poor_input": _poor_input,
     "technology": _fixed("Transfer learning: a frozen convolutional network with a linear classifier."),
     "privacy": _privacy,
-    "weights": _weights,
+    "weights": weights,
     "training": _training,
     "choice": _choice,
     "ensembles": _fixed("None."),

@@ -14,12 +14,12 @@ __all__ = ["tiles_page"]
 
 
 def tiles_page(predictions: Sequence[dict[str, Any]], folder: Path, *, exact: bool) -> Path:
-    """Write explain.html: predictions with the pictures that `predict_bags` drew.
+    """Write explain.html: predictions with the pictures of their tiles.
 
     Parameters
     ----------
     predictions : sequence of dict
-        With the keys evidence and evidence_table; see :func:`medvlad.predict.predict_bags`.
+        With the keys evidence and evidence_table; see :func:`medvlad.predict.predict_images`.
     folder : Path
         Folder of the pictures.
     exact : bool

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from support.feature_files import write_features
+from support.in_this_process import run_command
 
 from medvlad import load_model
 from medvlad.bags import open_bags
@@ -54,6 +55,42 @@ def test_folders_of_feature_files_are_evaluated_without_a_network(run, slides, t
     assert found["settings"]["n_features"] == WIDTH
     assert found["settings"]["weights"] is None
     assert (out / "report.html").exists()
+
+
+@pytest.fixture(scope="module")
+def evaluated(slides, tmp_path_factory):
+    """Folder of the results of evaluate with pseudonyms."""
+    out = tmp_path_factory.mktemp("anonymous") / "out"
+    given = [slides, "--patient", "(p[0-9]+)_", "--encode", "avg", "--folds", "3", "--anonymise"]
+    status, _, error = run_command("evaluate", *given, "--out", out)
+    assert status == 0, error
+    return out
+
+
+def test_results_of_feature_files_can_be_anonymised(evaluated, slides):
+    found = json.loads((evaluated / "results.json").read_text())
+    assert found["settings"]["weights"] is None
+    for path in evaluated.rglob("*"):
+        if path.suffix in {".json", ".html", ".csv", ".md"}:
+            assert str(slides) not in path.read_text(), path
+            assert "p1_a" not in path.read_text(), path
+
+
+def test_the_checklist_of_feature_files_asks_for_the_network_that_made_them(evaluated):
+    with (evaluated / "checklist.csv").open(newline="") as file:
+        answers = {(row["list"], row["item"]): row["from this run"] for row in csv.DictReader(file)}
+    assert answers["TRIPOD+AI", "7"].startswith("Feature files from elsewhere. Add how the images")
+    assert answers["TRIPOD+AI", "9a"].startswith(f"Descriptors of {WIDTH} numbers from feature files.")
+    assert answers["CLAIM", "22"].startswith("Feature files, encoding avg, linear SVM")
+    assert answers["CLAIM", "24"] == (
+        "Feature files from elsewhere. Add the network that made them, and its weights."
+    )
+
+
+def test_a_model_card_of_feature_files_has_their_results(run, model, evaluated, tmp_path):
+    status, _, error = run("show", model, "--card", tmp_path / "hub", "--results", evaluated)
+    assert status == 0, error
+    assert "| balanced accuracy | 1.000 |" in (tmp_path / "hub" / "README.md").read_text()
 
 
 def test_a_table_names_feature_files_and_pools_patients(run, slides):
