@@ -12,15 +12,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError
 from medvlad.classifier.bags import as_bags
-from medvlad.classifier.explained_image import ExplainedImage, explain_images
+from medvlad.classifier.explained_image import ExplainedImage, check_explanation, explain_images
 from medvlad.classifier.parameters import has_probabilities
 from medvlad.classifier.steps import ClassifierSteps
-from medvlad.decisions.answers import answers_of
+from medvlad.decisions.answers import answers_of, check_answers
 from medvlad.decisions.novelty import mean_descriptors
+from medvlad.decisions.target_answers import predictions_of
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.prefetch import as_sequence
+from medvlad.models.heads import task_of_head
 from medvlad.svm.decision import decision_columns
 
 __all__ = ["ClassifierAnswers"]
@@ -61,12 +63,27 @@ class ClassifierAnswers(ClassifierSteps):
     ) -> list[dict[str, Any]]:
         """Return what the command `predict` says about each image.
 
-        See :func:`medvlad.decisions.answers_of` for the parameters and the result.
+        See :func:`medvlad.decisions.answers_of` for the parameters and the result with classes, and
+        `medvlad.decisions.target_answers.predictions_of` for the result with several labels or numbers, which
+        have neither `coverage` nor `abstain`.
         """
-        descriptors, after = self._described(images), self._after_network()
+        check_is_fitted(self)
+        after = self._after_network()
+        head = after[-1]
+        of_classes = task_of_head(head) == "classes"
+        if not of_classes and (coverage is not None or abstain):
+            raise InputError(
+                "coverage and abstain are for classes, and this classifier predicts labels or numbers: "
+                "leave them out"
+            )
+        check_answers(head, coverage=coverage, abstain=abstain)
+        descriptors = self._described(images)
+        if not of_classes:
+            vectors = after[:-1].transform(descriptors)
+            return predictions_of(head, vectors) or []
         decision = decision_columns(after.decision_function(descriptors))
         means = mean_descriptors(descriptors)
-        return answers_of(after[-1], decision, means, coverage=coverage, abstain=abstain)
+        return answers_of(head, decision, means, coverage=coverage, abstain=abstain)
 
     def explain(self, images: Any, label: Any = None) -> list[ExplainedImage]:
         """Show which places of each image the decision comes from.
@@ -85,8 +102,11 @@ class ClassifierAnswers(ClassifierSteps):
         Raises
         ------
         InputError
-            If the classifier was fitted on descriptors, or there is no such class.
+            If the classifier was fitted on descriptors, it predicts several labels or numbers, there is no
+            such class, or `images` are descriptors.
         """
+        check_is_fitted(self)
+        check_explanation(self.pipeline_, images, label)
         images = as_sequence(images)
         return explain_images(self.pipeline_, images, self._described(images), label)
 
@@ -94,9 +114,15 @@ class ClassifierAnswers(ClassifierSteps):
         """Return the descriptors of images that are to be predicted."""
         check_is_fitted(self)
         bags = as_bags(images)
+        of_images = isinstance(self.pipeline_[0], CNNDescriptors)
+        if bags is not None and of_images and not isinstance(images, Descriptors | DescriptorBlocks):
+            raise InputError(
+                "this classifier was fitted on images, and these are bags of descriptors: give images, or "
+                "the Descriptors that its own network, pipeline_[0], made of them"
+            )
         if bags is not None:
             return bags
-        if not isinstance(self.pipeline_[0], CNNDescriptors):
+        if not of_images:
             raise InputError("this classifier was fitted on descriptors, so it needs descriptors, not images")
         network, own = self.pipeline_[0], self.make_network()
         kept = {"store": own.store, "output": own.output, "progress": self.progress}

@@ -15,9 +15,10 @@ from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.models.heads import task_of_head
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["ExplainedImage", "explain_images"]
+__all__ = ["ExplainedImage", "check_explanation", "explain_images"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,30 @@ class ExplainedImage:
     picture: Image.Image
 
 
+def check_explanation(pipeline: Pipeline, images: Any, label: Any) -> None:
+    """Check what :func:`explain_images` is asked for, before any image is read.
+
+    Raises
+    ------
+    InputError
+        If the pipeline has no network or predicts several labels or numbers, `images` are descriptors, or
+        there is no such class.
+    """
+    if not isinstance(pipeline[0], CNNDescriptors):
+        raise InputError("this classifier was fitted on descriptors: use medvlad.explain.evidence for them")
+    if task_of_head(pipeline[-1]) != "classes":
+        raise InputError(
+            "the evidence is for classes, and this classifier predicts labels or numbers: use predict"
+        )
+    if isinstance(images, Descriptors | DescriptorBlocks):
+        raise InputError(
+            "these are descriptors, and the evidence is shown beside the images: give the images"
+        )
+    if label is not None and label not in pipeline.classes_:
+        names = ", ".join(map(str, pipeline.classes_))
+        raise InputError(f"there is no class {label!r}: use one of {names}")
+
+
 def explain_images(
     pipeline: Pipeline, images: Any, descriptors: Descriptors | DescriptorBlocks, label: Any
 ) -> list[ExplainedImage]:
@@ -51,7 +76,7 @@ def explain_images(
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        Fitted, with a network as its first step.
+        Fitted, and accepted by :func:`check_explanation`.
     images : sequence of paths and arrays, n
     descriptors : Descriptors or DescriptorBlocks, n
         Descriptors of these images.
@@ -61,17 +86,8 @@ def explain_images(
     Returns
     -------
     list of ExplainedImage
-
-    Raises
-    ------
-    InputError
-        If the pipeline has no network, or there is no such class.
     """
     network, classes = pipeline[0], pipeline.classes_
-    if not isinstance(network, CNNDescriptors):
-        raise InputError("this classifier was fitted on descriptors: use medvlad.explain.evidence for them")
-    if label is not None and label not in classes:
-        raise InputError(f"there is no class {label!r}: use one of {', '.join(map(str, classes))}")
     decision = decision_columns(pipeline[1:].decision_function(descriptors))
     columns = decision.argmax(axis=1)
     if label is not None:

@@ -14,11 +14,11 @@ from sklearn.pipeline import Pipeline
 from medvlad.classifier.parameters import check_classes_left, checked_columns, settle
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
 from medvlad.datasets.folders import ImageFolder
-from medvlad.decisions.operating_point import read_target
+from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.recipe import encoder_steps
-from medvlad.evaluation.calibrated_training import train_classifier
+from medvlad.evaluation.calibrated_training import check_two_class_settings, train_classifier
 from medvlad.evaluation.choice import Choice
 from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -60,6 +60,10 @@ def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups
         If a parameter is wrong, an image cannot be read and must be, or a class has no image left.
     """
     labels, patients = checked_columns(len(images), y, groups)
+    if labels.ndim == 2:
+        label_run(steps, labels, patients, y)
+    else:
+        check_two_class_settings(np.unique(labels), positive=steps.positive, threshold=_target(steps))
     network = steps.make_network()
     steps.make_encoders(network)  # mistakes are found before the extraction
     if steps.dtype == "int8":
@@ -118,7 +122,7 @@ def fit_steps(
         penalties=PENALTIES if settled.C is None else None,
         folds=steps.folds,
         calibration=settled.calibration,
-        target=None if steps.threshold is None else read_target(steps.threshold),
+        target=_target(steps),
         positive=steps.positive,
         random_state=steps.random_state,
         keep=keep,
@@ -140,7 +144,13 @@ def fit_targets(
 def label_run(
     steps: ClassifierSteps, targets: NDArray[np.float64], groups: NDArray[Any] | None, y: Any
 ) -> TargetRun:
-    """Return the run on several labels (n, n_labels) without a data set of files."""
+    """Return the run on several labels (n, n_labels) without a data set of files.
+
+    Raises
+    ------
+    InputError
+        If a parameter is for classes only, or a label is known for too few patients.
+    """
     settled = settle(steps)
     names = names_of_targets(None, y, targets.shape[1], "y").tolist()
     dataset = ImageFolder(
@@ -152,7 +162,14 @@ def label_run(
         targets=targets,
     )
     c, penalties = (1.0, PENALTIES) if settled.C is None else (settled.C, None)
-    return TargetRun(dataset, c, penalties, settled.class_weight, steps.folds, steps.random_state)
+    run = TargetRun(dataset, c, penalties, settled.class_weight, steps.folds, steps.random_state)
+    run.check(settled.calibration, steps.positive, steps.threshold)
+    return run
+
+
+def _target(steps: ClassifierSteps) -> Target | None:
+    """Return the wanted operating point."""
+    return None if steps.threshold is None else read_target(steps.threshold)
 
 
 def _pipeline(network: CNNDescriptors | None, encoder: Any, head: Any) -> Pipeline:

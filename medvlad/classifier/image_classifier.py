@@ -66,12 +66,12 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
     calibration : {"auto", "platt", "isotonic", "none"} or None, default=None
         How probabilities are learned in folds inside the training images, see
         :mod:`medvlad.decisions.calibration`. "none" is faster, and is enough for a search. None: that of the
-        preset, or "auto".
+        preset, or "auto". Several labels always get probabilities by "platt".
     threshold : str or None, default=None
         Operating point of two classes, such as "sensitivity=0.95", found in the same folds. None: decision
         values above 0.
     positive : str or None, default=None
-        Of two classes, the one whose detection rate is the sensitivity. None: the second.
+        Of two classes, the one whose detection rate is the sensitivity, as text. None: the second.
     folds : int, default=5
         Number of folds inside the training images.
     store : path or None, default=None

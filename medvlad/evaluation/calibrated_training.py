@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_choice
 from medvlad.decisions.calibrated_svc import CalibratedSVC, calibrate_on
 from medvlad.decisions.calibration import AUTO
 from medvlad.decisions.novelty import make_references, mean_descriptors
@@ -24,7 +25,7 @@ from medvlad.evaluation.choice import Choice, choose_encoding, has_folds
 from medvlad.evaluation.cross_validation import InnerFolds
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["positive_index", "train_classifier"]
+__all__ = ["check_two_class_settings", "positive_index", "train_classifier", "weights_by_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def train_classifier(
     target : Target or None, default=None
         Wanted operating point, for two classes. None: decide at 0.
     positive : str or None, default=None
-        The class whose detection rate is the sensitivity. None: the last in alphabetical order.
+        The class whose detection rate is the sensitivity, as text. None: the last in alphabetical order.
     keep : callable or None, default=None
         Called with the encoded training images. None: they are not kept.
 
@@ -79,11 +80,14 @@ def train_classifier(
     Raises
     ------
     InputError
-        If a class has no image, or too few images (patients) for what was asked for.
+        If a class has no image, or too few images (patients) for what was asked for, or `positive`, `target`
+        or the class weights do not fit the classes.
     """
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise InputError("there is a single class, and a classifier needs two: add images of another")
+    check_two_class_settings(classes, positive=positive, threshold=target)
+    inside = clone(classifier).set_params(class_weight=weights_by_index(classifier.class_weight, classes))
     hold_out = _can_calibrate(labels, groups, calibration, target, folds=folds)
     means = mean_descriptors(descriptors) if hold_out else None
     choice = choose_encoding(
@@ -91,7 +95,7 @@ def train_classifier(
         labels,
         groups,
         encoders,
-        classifier,
+        inside,
         penalties=penalties,
         folds=folds,
         random_state=random_state,
@@ -139,9 +143,47 @@ def _can_calibrate(
     return False
 
 
+def check_two_class_settings(
+    classes: Sequence[Any] | NDArray[Any], *, positive: str | None, threshold: Any
+) -> None:
+    """Raise InputError if a setting for two classes does not fit the classes.
+
+    Parameters
+    ----------
+    classes : sequence or ndarray of shape (n_classes,)
+        The classes. Integers are compared as text.
+    positive : str or None
+        The positive class. None: not given.
+    threshold : object or None
+        The wanted operating point. None: not given.
+    """
+    names = [str(name) for name in classes]
+    for what, given in (("positive", positive), ("threshold", threshold)):
+        if given is not None and len(names) != 2:
+            shown = repr(given if isinstance(given, str) else str(given))
+            raise InputError(f"{what}={shown} needs two classes, and there are {len(names)}: leave it out")
+    if positive is not None:
+        check_choice(str(positive), "the positive class", names)
+
+
+def weights_by_index(
+    weights: dict[Any, float] | str | None, classes: NDArray[Any]
+) -> dict[Any, float] | str | None:
+    """Return class weights whose keys are indices, which the folds use in place of the classes."""
+    if not isinstance(weights, dict):
+        return weights
+    unknown = [key for key in weights if key not in classes.tolist()]
+    if unknown:
+        raise InputError(
+            f"class_weight has the key {unknown[0]!r}, and there is no such class: use "
+            f"{', '.join(map(repr, classes.tolist()))}"
+        )
+    return {k: weights[name] for k, name in enumerate(classes.tolist()) if name in weights}
+
+
 def positive_index(class_names: Any, positive: str | None) -> int:
     """Return the index of the positive class. None: the second one."""
-    return 1 if positive is None else list(class_names).index(positive)
+    return 1 if positive is None else [str(name) for name in class_names].index(str(positive))
 
 
 def _calibrated(

@@ -90,26 +90,28 @@ def choose_encoding(
     Returns
     -------
     Choice
-        The first encoding if it is the only one, or if a class has too few images (patients) for two folds,
-        which is logged.
+        Without `penalties` and `hold_out`: the first encoding if it is the only one, or if a class has too
+        few images (patients) for two folds, which is logged.
 
     Raises
     ------
     InputError
-        If there is no encoding, or for the reasons given in
+        If there is no encoding, if `penalties` or `hold_out` need folds for which a class has too few images
+        (patients), or for the other reasons given in
         `inner_folds` of :mod:`medvlad.evaluation.cross_validation`.
     """
     if not encoders:
         raise InputError("there is no encoding to choose from: name at least one")
     first = next(iter(encoders))
-    if penalties is None and len(encoders) > 1 and not has_folds(labels, groups, folds):
+    can_do_without = penalties is None and not hold_out
+    if can_do_without and len(encoders) > 1 and not has_folds(labels, groups, folds):
         logger.warning(
             "too few training images (patients, if known) of a class to choose between %s: %s is used",
             ", ".join(encoders),
             first,
         )
         return Choice(first, float(classifier.C), {}, 0)
-    if penalties is None and len(encoders) == 1 and not hold_out:
+    if can_do_without and len(encoders) == 1:
         return Choice(first, float(classifier.C), {}, 0)
     found = {
         name: inner_folds(
@@ -137,9 +139,13 @@ def has_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int
 
 
 def clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
-    """Return the first name whose mean is within one standard error of the best."""
-    if len(scores) == 1:
-        return next(iter(scores))
+    """Return the first name whose mean is within one standard error of the best.
+
+    Without two folds there is no standard error, and the first name is returned.
+    """
+    first, values = next(iter(scores.items()))
+    if len(scores) == 1 or len(values) < 2:
+        return first
     best = max(scores.values(), key=lambda one: float(one.mean()))
     for name, one in scores.items():
         difference = best - one

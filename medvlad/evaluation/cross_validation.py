@@ -323,14 +323,14 @@ def inner_folds(
     n_folds = min(folds, int(units_per_class(labels, groups, n_classes).min()))
     if folds < 2:
         raise InputError(
-            f"choosing C and calibration need folds=2 or more, got {folds}: use a number for C and "
-            "calibration=None otherwise"
+            f"choosing C, calibration and a threshold need folds=2 or more, got {folds}: use a number for C, "
+            "no calibration and no threshold otherwise"
         )
     if n_folds < 2:
         what = "images" if groups is None else "patients"
         raise InputError(
-            f"choosing C and calibration need at least 2 training {what} of each class, but a class has one: "
-            f"{how_to_add(groups)}, or use a number for C and calibration=None"
+            f"choosing C, calibration and a threshold need at least 2 training {what} of each class, but a "
+            f"class has one: {how_to_add(groups)}, or use a number for C, no calibration and no threshold"
         )
     decision = np.empty((len(ordered), len(labels), n_classes))
     scores = np.empty((n_folds, len(ordered)))
@@ -341,7 +341,7 @@ def inner_folds(
         if len(np.unique(labels[train])) < n_classes:
             raise InputError(
                 "a fold inside the training images has no image of one class, because folds keep the images "
-                "of a patient together: use a number for C and calibration=None"
+                "of a patient together: use a number for C, no calibration and no threshold"
             )
         own = descriptors.take(train)
         fitted = clone(encoder).fit(own)

@@ -9,6 +9,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import Pipeline
 from support.faults import light_network
 from support.striped_images import write_striped_images
 
@@ -16,6 +17,7 @@ import medvlad as mv
 from medvlad.classifier.shared_folder import SharedFolder
 from medvlad.encoders.recipe import Recipe
 from medvlad.extraction import cnn_descriptors
+from medvlad.svm.wide_ridge import WideRidge
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +261,113 @@ def test_most_mistakes_are_found_before_the_extraction(classifier, data, extract
     with pytest.raises(mv.InputError, match="unknown encoding"):
         classifier.set_params(encode="avrg").fit(data[0].paths, data[0].y)
     assert extracted == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "y", "message"),
+    [
+        ({"positive": "x"}, None, "the positive class must be one of lying, upright, got 'x'"),
+        ({"positive": "3"}, [1, 2] * 6, "the positive class must be one of 1, 2, got '3'"),
+        ({"positive": "a"}, ["a", "b", "c"] * 4, "positive='a' needs two classes, and there are 3"),
+        ({"threshold": "sensitivity=2"}, None, "a threshold is sensitivity=NUMBER"),
+        ({"threshold": "sensitivity=0.9"}, ["a", "b", "c"] * 4, "needs two classes, and there are 3"),
+        ({"positive": "a"}, [[0, 1], [1, 0]] * 6, "positive='a' needs a data set with two classes"),
+        ({"threshold": "sensitivity=0.9"}, [[0, 1], [1, 0]] * 6, "is for two classes"),
+        ({"calibration": "isotonic"}, [[0, 1], [1, 0]] * 6, "calibration='isotonic' is for classes"),
+        ({"folds": 1}, [[0, 1], [1, 0]] * 6, "folds=1 is too few for several labels"),
+        ({"encode": "avg,vlad2"}, [[1], *[[0]] * 11], "there are 1 training images with 0"),
+    ],
+)
+def test_settings_that_do_not_fit_y_are_found_before_the_extraction(
+    classifier, data, extracted, parameters, y, message
+):
+    train, _ = data
+    with pytest.raises(mv.InputError, match=message):
+        classifier.set_params(**parameters).fit(train.paths, train.y if y is None else y)
+    assert extracted == []
+
+
+def test_the_positive_class_may_be_the_text_of_a_number(classifier, data):
+    train, test = data
+    numbers = (train.y == "upright").astype(int)
+    classifier.set_params(threshold="sensitivity=0.5", positive="0").fit(train.paths, numbers)
+    named = clone(classifier).set_params(positive="lying").fit(train.paths, train.y)
+    assert classifier.pipeline_[-1].threshold_ == named.pipeline_[-1].threshold_
+    assert (classifier.predict(test.paths) == (named.predict(test.paths) == "upright")).all()
+
+
+def test_class_weights_by_name_are_used_in_the_folds_too(classifier, data):
+    train, test = data
+    classifier.set_params(class_weight={"lying": 1, "upright": 2}).fit(train.paths, train.y)
+    assert classifier.pipeline_[-1].classifier_.class_weight == {"lying": 1, "upright": 2}
+    assert classifier.predict_proba(test.paths).shape == (len(test), 2)
+
+
+@pytest.fixture(scope="module")
+def of_labels(data, _light):
+    """Two labels, of which an image may have both or none."""
+    train, _ = data
+    y = np.column_stack([train.y == "upright", np.arange(len(train)) % 2 == 0]).astype(float)
+    return mv.ImageClassifier("vgg16", encode="vlad2", folds=3).fit(train.paths, y)
+
+
+@pytest.fixture(scope="module")
+def of_numbers(data, _light, tmp_path_factory):
+    """A model of numbers, as the command `train` saves it."""
+    train, _ = data
+    network = mv.CNNDescriptors("vgg16").build()
+    vlad = mv.VLAD(2, random_state=0)
+    y = (train.y == "upright") + np.linspace(0, 0.1, len(train))
+    ridge = WideRidge(1.0, target_names=["age"]).fit(vlad.fit_transform(network.transform(train.paths)), y)
+    path = tmp_path_factory.mktemp("numbers") / "a.model"
+    mv.save_model(Pipeline([("features", network), ("encode", vlad), ("classify", ridge)]), path)
+    return mv.ImageClassifier.load(path)
+
+
+def test_answers_with_several_labels_name_those_that_predict_gives(of_labels, data):
+    _, test = data
+    expected = of_labels.predict(test.paths)
+    names = of_labels.classes_.tolist()
+    for one, row in zip(of_labels.answers(test.paths), expected, strict=True):
+        assert "label" not in one
+        assert one["labels"] == [name for name, has in zip(names, row, strict=True) if has]
+        assert one["probabilities"].keys() == set(names)
+
+
+def test_answers_with_numbers_give_numbers(of_numbers, data):
+    _, test = data
+    values = [one["value"] for one in of_numbers.answers(test.paths)]
+    np.testing.assert_allclose(values, np.ravel(of_numbers.predict(test.paths)))
+
+
+@pytest.mark.parametrize("kind", ["of_labels", "of_numbers"])
+def test_what_is_for_classes_is_refused_with_labels_and_numbers(kind, request, data, extracted):
+    own, images = request.getfixturevalue(kind), data[1].paths
+    extracted.clear()
+    for wanted in ({"coverage": 0.9}, {"abstain": True}):
+        with pytest.raises(
+            mv.InputError, match="for classes, and this classifier predicts labels or numbers"
+        ):
+            own.answers(images, **wanted)
+    with pytest.raises(mv.InputError, match="the evidence is for classes"):
+        own.explain(images)
+    assert extracted == []
+
+
+def test_bags_are_refused_by_a_classifier_of_images(fitted, data, rng, tmp_path):
+    bags = [rng.random((9, 12), dtype=np.float32) for _ in range(2)]  # as wide as the light network's
+    file = tmp_path / "bag.npy"
+    np.save(file, bags[0])
+    for given in (bags, [file]):
+        for method in (fitted.predict, fitted.decision_function, fitted.answers, fitted.explain):
+            with pytest.raises(mv.InputError, match="fitted on images, and these are bags of descriptors"):
+                method(given)
+
+
+def test_evidence_needs_the_images(fitted, data):
+    descriptors = fitted.pipeline_[0].transform(data[1].paths[:1])
+    with pytest.raises(mv.InputError, match="the evidence is shown beside the images: give the images"):
+        fitted.explain(descriptors)
 
 
 def test_a_class_without_usable_images_is_named(classifier, data, tmp_path):

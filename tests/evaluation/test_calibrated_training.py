@@ -26,7 +26,8 @@ def dataset(names=("a", "b"), n=80, groups=None, seed=0):
 
 def train(descriptors, folder, encoder=None, **settings):
     encoders = {"one": encoder or GlobalPool()}
-    return train_classifier(descriptors, folder, encoders, WideLinearSVC(), **settings)
+    svm = WideLinearSVC(class_weight=settings.pop("class_weight", None))
+    return train_classifier(descriptors, folder.y, folder.groups, encoders, svm, **settings)
 
 
 def test_held_out_values_are_those_of_folds_with_their_own_codebook():
@@ -87,6 +88,66 @@ def test_too_few_images_are_a_warning_by_default_and_an_error_on_request(caplog)
     assert "too few training images" in caplog.text
     with pytest.raises(InputError, match="at least 2 training images of each class"):
         train(x, folder, calibration="platt")
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"target": Target("sensitivity", 0.5)}, {"calibration": "platt"}, {"calibration": "isotonic"}]
+)
+def test_what_was_asked_for_is_not_left_out_when_several_encodings_have_no_folds(wanted):
+    x, folder = dataset(n=3)
+    encoders = {"avg": GlobalPool(), "vlad2": VLAD(2, random_state=0)}
+    with pytest.raises(InputError, match=r"at least 2 training images of each class.*no threshold"):
+        train_classifier(x, folder.y, folder.groups, encoders, WideLinearSVC(), **wanted)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), (1, 2)])
+def test_class_weights_are_those_of_the_classes_inside_the_folds_too(names):
+    x, folder = dataset()
+    y = np.array(names)[folder.labels]
+
+    def fitted(weights):
+        return train_classifier(x, y, None, {"avg": GlobalPool()}, WideLinearSVC(class_weight=weights))[1]
+
+    weighted, plain = fitted({names[0]: 1, names[1]: 20}), fitted(None)
+    assert (weighted.held_out_decision_.argmax(axis=1)).sum() > plain.held_out_decision_.argmax(axis=1).sum()
+    assert weighted.get_params()["classifier"].class_weight == {names[0]: 1, names[1]: 20}
+    one = fitted({names[1]: 20})
+    np.testing.assert_array_equal(one.held_out_decision_, weighted.held_out_decision_)
+
+
+def test_a_class_weight_of_no_class_is_named():
+    x, folder = dataset()
+    with pytest.raises(
+        InputError, match="class_weight has the key 'c', and there is no such class: use 'a', 'b'"
+    ):
+        train(x, folder, class_weight={"a": 1, "c": 2})
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (("a", "b"), {"positive": "c"}, "the positive class must be one of a, b, got 'c'"),
+        (("a", "b", "c"), {"positive": "a"}, "positive='a' needs two classes, and there are 3: leave it out"),
+        (
+            ("a", "b", "c"),
+            {"target": Target("sensitivity", 0.9)},
+            "threshold='sensitivity=0.9' needs two classes, and there are 3: leave it out",
+        ),
+    ],
+)
+def test_settings_for_two_classes_must_fit_the_classes(names, settings, message):
+    x, folder = dataset(names, n=90)
+    with pytest.raises(InputError, match=message):
+        train(x, folder, **settings)
+
+
+def test_a_positive_class_that_is_a_number_is_named_as_text():
+    x, folder = dataset()
+    wanted = {"target": Target("sensitivity", 0.9), "positive": "0"}
+    encoders = {"avg": GlobalPool()}
+    numbered = train_classifier(x, folder.labels, None, encoders, WideLinearSVC(), **wanted)[1]
+    named = train(x, folder, **wanted | {"positive": "a"})[1]
+    assert numbered.threshold_ == named.threshold_
 
 
 @pytest.mark.parametrize("positive", [None, "a"])

@@ -54,6 +54,12 @@ def test_a_difference_within_one_standard_error_is_not_clear():
     assert choice.clearly_best({"avg": first, "vlad": unclear}) == "avg"
 
 
+@pytest.mark.parametrize("values", [[], [0.9]])
+def test_without_two_folds_no_difference_is_clear(values):
+    scores = {"avg": np.array(values) - 0.4, "vlad": np.array(values)}
+    assert choice.clearly_best(scores) == "avg"
+
+
 def test_images_of_a_patient_stay_together(rng, monkeypatch):
     seen = []
     original = choice.inner_folds
