@@ -190,11 +190,10 @@ def _external(
 
 
 def _training_counts(classifier: Any, class_names: list[str]) -> dict[str, int] | None:
-    """Return the number of training images by class, from the held-out labels that a classifier keeps."""
-    labels = getattr(classifier, "held_out_labels_", None)
-    if labels is None:
+    """Return the number of training images by class. None: the classifier does not know it."""
+    counts = getattr(classifier, "training_counts_", None)
+    if counts is None:
         return None
-    counts = np.bincount(labels, minlength=len(class_names))
     return dict(zip(class_names, counts.tolist(), strict=True))
 
 

@@ -6,14 +6,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import Pipeline, make_pipeline
 from support.striped_images import small_experiment, write_striped_images
 
-from medvlad import GlobalPool, InputError, WideLinearSVC
+from medvlad import GlobalPool, InputError, WideLinearSVC, load_model, save_model
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.external import check_classes, validate
 from medvlad.predict import predict_images
 
 
 class Calibrated(ClassifierMixin, BaseEstimator):
-    """The attributes of a calibrated classifier: probabilities, a threshold, and labels of the training."""
+    """The attributes of a calibrated classifier: probabilities, a threshold, and counts of the training."""
 
     def __init__(self, svm=None, threshold=0.0):
         self.svm, self.threshold = svm, threshold
@@ -21,7 +21,7 @@ class Calibrated(ClassifierMixin, BaseEstimator):
     def fit(self, X, y):
         self.svm_, self.C = self.svm, self.svm.C
         self.classes_, self.coef_, self.intercept_ = self.svm.classes_, self.svm.coef_, self.svm.intercept_
-        self.threshold_, self.held_out_labels_ = self.threshold, np.array([0, 0, 0, 1])
+        self.threshold_, self.training_counts_ = self.threshold, np.array([3, 1])
         return self
 
     def decision_function(self, X):
@@ -97,6 +97,21 @@ def test_shares_are_estimated_from_probabilities_and_shown_beside_the_true_ones(
     assert found["shares"]["upright"]["training"] == 0.25
     assert found["shares"]["upright"]["observed"] == 0.5
     assert found["shares_missing"] is None
+
+
+def test_all_training_images_are_counted_although_few_held_out_values_are_kept(
+    folder, small_weights, elsewhere, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("medvlad.decisions.calibrated_svc.MAX_HELD_OUT", 4)
+    experiment = small_experiment(small_weights, calibration="platt", folds=2)
+    train = load_image_folder(folder)
+    train = train.take(np.flatnonzero(train.splits == "train"))
+    counts = np.bincount(train.labels)
+    save_model(experiment.train(train, "avg")[0], tmp_path / "m")
+    trained = load_model(tmp_path / "m", weights=small_weights)
+    assert len(trained[-1].held_out_labels_) < len(train)
+    found = validate(trained, elsewhere).results["external"]
+    assert list(found["training_counts"].values()) == counts.tolist()
 
 
 def test_the_labels_do_not_change_the_estimated_shares(pipeline, elsewhere):

@@ -64,7 +64,7 @@ def run_evaluation(
     """
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
-    from medvlad.evaluation.learning_curve import add_learning_curves
+    from medvlad.evaluation.learning_curve import add_learning_curves, check_for_curve
     from medvlad.evaluation.metrics import fold_table
     from medvlad.evaluation.subgroups import anonymise_subgroups
     from medvlad.extraction.keras_startup import start_keras
@@ -75,6 +75,8 @@ def run_evaluation(
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         experiment.check_encodings(encodings)
+        if learning_curve:
+            check_for_curve(dataset)
         if uses_network(dataset):
             start_keras(experiment.model)
         evaluation = experiment.evaluate(dataset, encodings)

@@ -42,10 +42,12 @@ def run_layer_sweep(experiment: Experiment, directory: Path, encodings: list[str
     int
         Exit status.
     """
+    from medvlad.evaluation.layer_sweep import check_for_sweep
     from medvlad.extraction.keras_startup import start_keras
 
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
+    check_for_sweep(dataset)
     start_keras(experiment.model)
     sweep = experiment.sweep_layers(dataset, encodings)
     click.echo(sweep.table())

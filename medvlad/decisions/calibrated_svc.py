@@ -63,6 +63,8 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         Held-out decision values of at most 10,000 rows.
     held_out_labels_ : ndarray of int64, shape (m,)
         Their classes, as indices into `classes_`.
+    training_counts_ : ndarray of int64, shape (n_classes,), or None
+        Number of all training rows by class. None: not known, from a large model file of an earlier version.
     novelty_ : Novelty or None
         Test for unusual images. None if it was made without one.
     threshold_ : float
@@ -154,10 +156,8 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         kept = _subsample(labels, MAX_HELD_OUT, self.random_state)
         self.held_out_decision_ = np.ascontiguousarray(decision[kept], np.float64)
         self.held_out_labels_ = np.ascontiguousarray(labels[kept], np.int64)
-        self.novelty_ = None
-        if references is not None and novelty is not None:
-            self.novelty_ = Novelty(references, np.sort(novelty[kept]))
-        self.threshold_ = 0.0
+        self.training_counts_: NDArray[np.int64] | None = np.bincount(labels, minlength=decision.shape[1])
+        self.novelty_, self.threshold_ = _novelty(references, novelty, kept), 0.0
         return self
 
     @property
@@ -374,6 +374,15 @@ def _checked(svm: WideLinearSVC, X: ArrayLike) -> NDArray[Any]:
         svm, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
     )
     return checked
+
+
+def _novelty(
+    references: NDArray[np.float32] | None, novelty: NDArray[np.float64] | None, kept: NDArray[np.intp]
+) -> Novelty | None:
+    """Return the test for unusual images. None: there is nothing to make it of."""
+    if references is None or novelty is None:
+        return None
+    return Novelty(references, np.sort(novelty[kept]))
 
 
 def _subsample(labels: NDArray[np.int64], most: int, random_state: int) -> NDArray[np.intp]:

@@ -14,7 +14,15 @@ from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.class_counts import absent_classes, units_per_class
 
-__all__ = ["check_part", "how_to_add", "parts_of", "protocol_of", "stratified_folds"]
+__all__ = [
+    "check_part",
+    "given_parts",
+    "how_to_add",
+    "parts_of",
+    "protocol_of",
+    "stratified_folds",
+    "warn_of_shared_patients",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +38,23 @@ def stratified_folds(
     yield from folded.split(np.zeros(len(labels)), labels, groups)
 
 
-def parts_of(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part]:
-    """Yield indices (train, test): of the given parts, or of each fold."""
+def given_parts(dataset: ImageFolder) -> list[Part]:
+    """Return indices (train, test) of the data set's own folds, or of its parts. Empty: it has neither."""
     if dataset.folds is not None:
-        for fold in np.unique(dataset.folds):
-            yield np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold)
-        return
+        return [
+            (np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold))
+            for fold in np.unique(dataset.folds)
+        ]
     if dataset.splits is not None:
         train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
-        yield train, test
+        return [(train, test)]
+    return []
+
+
+def parts_of(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part]:
+    """Yield indices (train, test): of the given folds or parts, or of stratified folds."""
+    if given := given_parts(dataset):
+        yield from given
         return
     if check_positive_int(folds, "folds") < 2:
         raise InputError(f"folds={folds} must be at least 2, or give a train and a test folder")
@@ -95,12 +111,18 @@ def check_part(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.i
         )
     if len(test) == 0:
         raise InputError("the test part has no usable image: add some, or give a folder without a test part")
-    if dataset.groups is not None:
-        shared = set(dataset.groups[train]) & set(dataset.groups[test])
-        if shared:
-            logger.warning(
-                "%d patients (such as %s) are in both the training and the test part, so the metrics are too "
-                "optimistic: move each patient to one part",
-                len(shared),
-                min(shared),
-            )
+    warn_of_shared_patients(dataset, train, test)
+
+
+def warn_of_shared_patients(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
+    """Log a warning if patients are in both parts."""
+    if dataset.groups is None:
+        return
+    shared = set(dataset.groups[train]) & set(dataset.groups[test])
+    if shared:
+        logger.warning(
+            "%d patients (such as %s) are in both the training and the test part, so the metrics are too "
+            "optimistic: move each patient to one part",
+            len(shared),
+            min(shared),
+        )

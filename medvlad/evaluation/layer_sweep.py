@@ -27,6 +27,7 @@ from sklearn.base import clone
 from medvlad._util.text_table import text_table
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.pooling import holds_feature_files
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import clearly_best
 from medvlad.evaluation.class_counts import absent_classes
@@ -37,7 +38,7 @@ from medvlad.extraction.many_layers import candidate_layers, extract_layers
 from medvlad.store.stored_descriptors import StoredDescriptors
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["LayerScore", "LayerSweep", "sweep_layers"]
+__all__ = ["LayerScore", "LayerSweep", "check_for_sweep", "sweep_layers"]
 
 _IN_MEMORY = 1 << 30  # bytes; descriptors of a layer that take no more are loaded into memory
 Images = Descriptors | StoredDescriptors
@@ -111,6 +112,19 @@ class LayerSweep:
         return text_table(["layer", "map", "encoding", "balanced accuracy", "C"], rows)
 
 
+def check_for_sweep(dataset: ImageFolder) -> None:
+    """Raise InputError unless the rows of a data set are images with one class each."""
+    if holds_feature_files(dataset):
+        raise InputError(
+            "layers are scored on images, and feature files hold descriptors of one layer: give the images"
+        )
+    if dataset.task != "classes":
+        raise InputError(
+            f"layers are scored with one class an image, and the data set has the task {dataset.task!r}: "
+            "give images with one class each"
+        )
+
+
 def sweep_layers(
     extractor: CNNDescriptors,
     dataset: ImageFolder,
@@ -151,9 +165,11 @@ def sweep_layers(
     Raises
     ------
     InputError
-        If the settings are wrong, the images cannot be read, or a class has too few of them.
+        If the settings are wrong, the rows are no images with one class each, images cannot be read, or a
+        class has too few of them.
     """
     check_positive_int(n_layers, "n_layers")
+    check_for_sweep(dataset)
     if not encoders:
         raise InputError("there is no encoding to score layers with: name at least one")
     if dataset.splits is not None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from medvlad._util.validate import check_positive_int
+from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
@@ -26,12 +26,21 @@ from medvlad.evaluation.cross_validation import HeldOut
 from medvlad.evaluation.metrics import balanced_accuracy, class_aucs
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["add_learning_curves", "learning_curve", "nested_subsets"]
+__all__ = ["add_learning_curves", "check_for_curve", "learning_curve", "nested_subsets"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_SIZES = 6
 _LEAST_PATIENTS = 2  # of each class
+
+
+def check_for_curve(dataset: ImageFolder) -> None:
+    """Raise InputError unless each image of a data set has one class."""
+    if dataset.task != "classes":
+        raise InputError(
+            f"a learning curve needs one class an image, and the data set has the task {dataset.task!r}: "
+            "leave the learning curve out"
+        )
 
 
 def add_learning_curves(
@@ -53,7 +62,13 @@ def add_learning_curves(
     decided : mapping of str to HeldOut
     random_state : int, default=0
         Seed of the draws.
+
+    Raises
+    ------
+    InputError
+        If the data set has several labels or numbers.
     """
+    check_for_curve(dataset)
     for one in results["results"]:
         own = decided[one["encode"]]
         one["learning_curve"] = learning_curve(descriptors, dataset, own, random_state=random_state)
@@ -86,7 +101,13 @@ def learning_curve(
     list of dict
         One for each size and repetition, smaller sizes first: repeat (from 0), n_images, n_patients (None:
         unknown) and the metrics accuracy, balanced_accuracy and auc (None: undefined).
+
+    Raises
+    ------
+    InputError
+        If `n_repeats` is out of range, or the data set has several labels or numbers.
     """
+    check_for_curve(dataset)
     check_positive_int(n_repeats, "n_repeats")
     found = []
     for repeat in range(n_repeats):

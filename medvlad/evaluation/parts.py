@@ -36,7 +36,7 @@ def check_parts(dataset: ImageFolder) -> None:
 
 def has_two_class_test(dataset: ImageFolder) -> bool:
     """Return whether the data set has two classes and a test part."""
-    return len(dataset.class_names) == 2 and dataset.splits is not None
+    return dataset.task == "classes" and len(dataset.class_names) == 2 and dataset.splits is not None
 
 
 def with_sites_as_folds(dataset: ImageFolder) -> ImageFolder:

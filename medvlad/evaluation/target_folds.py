@@ -11,7 +11,6 @@ unknown labels.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
+from medvlad.evaluation.folds import given_parts, protocol_of, warn_of_shared_patients
 
 __all__ = ["balanced_folds", "check_targets", "target_parts"]
-
-logger = logging.getLogger(__name__)
 
 Part = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -34,6 +32,8 @@ _LEAST_UNITS = 3
 def check_targets(dataset: ImageFolder, folds: int) -> None:
     """Raise InputError if a target is known for too few patients of the training part.
 
+    With folds of its own, all images of a data set are training images in turn.
+
     Parameters
     ----------
     dataset : ImageFolder
@@ -44,7 +44,9 @@ def check_targets(dataset: ImageFolder, folds: int) -> None:
     if check_positive_int(folds, "folds") < 2:
         raise InputError(f"folds={folds} is too few for several labels or numbers: use folds=2 or more")
     targets = _targets_of(dataset)
-    train = np.ones(len(targets), bool) if dataset.splits is None else dataset.splits == "train"
+    train = np.ones(len(targets), bool)
+    if dataset.splits is not None and dataset.folds is None:
+        train = dataset.splits == "train"
     what = "images" if dataset.groups is None else "patients"
     units = np.arange(len(targets)) if dataset.groups is None else dataset.groups
     for k, name in enumerate(dataset.class_names):
@@ -64,7 +66,8 @@ def check_targets(dataset: ImageFolder, folds: int) -> None:
 def target_parts(dataset: ImageFolder, folds: int, random_state: int) -> tuple[list[Part], str]:
     """Return indices (train, test) of each fold, and the name of the protocol.
 
-    A train and a test part are one fold. Otherwise the data set's own folds are used, or folds are drawn.
+    The data set's own folds are used. Otherwise a train and a test part are one fold, or folds are drawn.
+    Patients in both parts of a fold are a warning.
 
     Parameters
     ----------
@@ -75,18 +78,13 @@ def target_parts(dataset: ImageFolder, folds: int, random_state: int) -> tuple[l
     random_state : int
         Seed of the folds.
     """
-    if dataset.splits is not None:
-        train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
-        _warn_of_shared_patients(dataset, train, test)
-        return [(train, test)], "train and test part"
-    given = getattr(dataset, "folds", None)
-    if given is not None:
-        names = np.unique(given)
-        own = [(np.flatnonzero(given != name), np.flatnonzero(given == name)) for name in names]
-        return own, f"cross-validation over {len(names)} given folds"
+    if parts := given_parts(dataset):
+        for train, test in parts:
+            warn_of_shared_patients(dataset, train, test)
+        return parts, protocol_of(dataset, folds)
     fold = balanced_folds(_targets_of(dataset), dataset.groups, folds, random_state, task=dataset.task)
     parts = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
-    return parts, f"{len(parts)}-fold cross-validation"
+    return parts, protocol_of(dataset, len(parts))
 
 
 def balanced_folds(
@@ -175,16 +173,3 @@ def _targets_of(dataset: ImageFolder) -> NDArray[np.float64]:
     if dataset.targets is None:
         raise InputError(f"the data set has the task {dataset.task!r} but no targets: give its columns")
     return dataset.targets
-
-
-def _warn_of_shared_patients(dataset: ImageFolder, train: NDArray[np.intp], test: NDArray[np.intp]) -> None:
-    if dataset.groups is None:
-        return
-    shared = set(dataset.groups[train]) & set(dataset.groups[test])
-    if shared:
-        logger.warning(
-            "%d patients (such as %s) are in both the training and the test part, so the metrics are too "
-            "optimistic: move each patient to one part",
-            len(shared),
-            min(shared),
-        )

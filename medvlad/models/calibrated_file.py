@@ -4,6 +4,7 @@ Its arrays in the file, after "classify.":
 
     coef_, intercept_      of the SVM
     held_out_decision_     (m, n_classes), and held_out_labels_ (m,)
+    training_counts_       (n_classes,), the number of training rows; absent in files of earlier versions
     calibration_center_    (n_curves,), calibration_spread_ (n_curves,), calibration_curves_ (r, 2) with the
     rows
                            of all curves, and calibration_sizes_ (n_curves,), the number of rows of each
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad.decisions.calibrated_svc import CalibratedSVC
+from medvlad.decisions.calibrated_svc import MAX_HELD_OUT, CalibratedSVC
 from medvlad.decisions.calibration import METHODS, Calibration
 from medvlad.decisions.novelty import Novelty
 from medvlad.svm.wide_linear_svc import WideLinearSVC
@@ -50,6 +51,8 @@ def calibrated_arrays(name: str, step: CalibratedSVC) -> Arrays:
         "calibration_curves_": np.concatenate(learnt.curves),
         "calibration_sizes_": np.array([len(curve) for curve in learnt.curves], np.int64),
     }
+    if step.training_counts_ is not None:
+        arrays["training_counts_"] = step.training_counts_
     if step.novelty_ is not None:
         arrays["novelty_references_"] = step.novelty_.references
         arrays["novelty_held_out_"] = step.novelty_.held_out
@@ -102,6 +105,13 @@ def make_calibrated(
     _require(decision.shape == (len(labels), n_classes), f"{name}.held_out_decision_ has another shape")
     _require(((labels >= 0) & (labels < n_classes)).all(), f"{name}.held_out_labels_ holds unknown classes")
     step.held_out_decision_, step.held_out_labels_ = decision.astype(np.float64), labels
+    counts = np.bincount(labels, minlength=n_classes)
+    if f"{name}.training_counts_" in arrays:
+        step.training_counts_ = array("training_counts_", 1, (np.int64,))
+        _require(step.training_counts_.shape == counts.shape, f"{name}.training_counts_ has another shape")
+        _require((step.training_counts_ >= counts).all(), f"{name}.training_counts_ are too small")
+    else:  # about MAX_HELD_OUT rows may be a part of more
+        step.training_counts_ = counts if len(labels) < MAX_HELD_OUT - n_classes else None
     step.calibration_ = _calibration(str(parameters["method"]), array, 1 if n_classes == 2 else n_classes)
     step.novelty_ = None
     if f"{name}.novelty_references_" in arrays:

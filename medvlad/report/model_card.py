@@ -15,6 +15,14 @@ from typing import Any
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import InputError
 from medvlad.report.checklist import filled_checklist
+from medvlad.report.model_kind import (
+    how_to_use,
+    hub_task,
+    introduction,
+    is_of_classes,
+    limitations,
+    units,
+)
 
 __all__ = ["CARD_FILE", "model_card_text", "read_results", "write_model_card"]
 
@@ -37,20 +45,27 @@ def read_results(folder: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the folder has no such file, or it holds something else.
+        If the folder has no such file, or it holds something else, such as metrics of labels or numbers.
     """
     path = folder / "results.json"
     try:
         found = json.loads(path.read_text("utf-8"))
-        _ = found["results"][0]["balanced_accuracy"], found["settings"]["model"]
+        task = found.get("task", "classes")
+        if task == "classes":
+            _ = found["results"][0]["balanced_accuracy"], found["settings"]["model"]
     except OSError as error:
         raise InputError(
             f"there is no file {path} that can be read: give a folder of 'medvlad evaluate --out'"
         ) from error
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} does not hold results of an evaluation: give a folder of 'medvlad evaluate --out'"
         ) from error
+    if task != "classes":
+        raise InputError(
+            f"{path} holds results of the task {task!r}, and a model card shows metrics of classes only: "
+            "leave the results out"
+        )
     return dict(found)
 
 
@@ -111,32 +126,16 @@ def model_card_text(header: Mapping[str, Any], name: str, *, results: Mapping[st
     """
     one = None if results is None else _matching(header, results)
     lines = ["---", *_metadata(header, name, results, one), "---", "", f"# {Path(name).stem}", ""]
-    classes = ", ".join(map(str, header["classes"]))
-    network = header["features"] or {"model": "descriptors", "layer": "none"}
     card = header["card"]
-    trained = f"{card['n_images']} images" if "n_images" in card else "[how many images?]"
+    trained = f"{card['n_images']} {units(header)}" if "n_images" in card else f"[how many {units(header)}?]"
     lines += [
-        f"An image classifier for the classes {classes}. It was trained on {trained} with medvlad: "
-        f"descriptors of {network['model']} (layer {network['layer']}, frozen), an encoding, a linear SVM.",
+        introduction(header, trained),
         "",
         "**This model is not a medical device.** It is for research.",
         "",
         "## Use",
         "",
-        "```",
-        "pip install 'medvlad[tensorflow]'",
-        f"medvlad predict {name} IMAGE",
-        "```",
-        "",
-        "```python",
-        "import medvlad as mv",
-        "",
-        f'model = mv.load_model("{name}")',
-        'print(model.predict(["image.png"]))',
-        "```",
-        "",
-        "The file is in the safetensors format: numbers and text. Opening it runs no code. It does not hold "
-        "the network's weights; medvlad checks that they are those of the training.",
+        *how_to_use(header, name),
         "",
         "## Intended use",
         "",
@@ -150,12 +149,11 @@ def model_card_text(header: Mapping[str, Any], name: str, *, results: Mapping[st
         "",
         "## Performance",
         "",
-        *_performance(results, one),
+        *_performance(header, results, one),
         "",
         "## Limitations",
         "",
-        "Metrics hold for images like the test images. Test the model on your own images before use: "
-        f"`medvlad external {name} FOLDER`. [What else is known?]",
+        limitations(header, name),
         "",
         "## Technical details",
         "",
@@ -169,6 +167,11 @@ def model_card_text(header: Mapping[str, Any], name: str, *, results: Mapping[st
 
 def _matching(header: Mapping[str, Any], results: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the result of the model's encoding. Raise InputError if the results are of something else."""
+    if not is_of_classes(header):
+        raise InputError(
+            "the model predicts labels or numbers, and a model card shows metrics of classes only: leave the "
+            "results out"
+        )
     found, classes = results["dataset"]["class_names"], [str(one) for one in header["classes"]]
     if found != classes:
         raise InputError(
@@ -199,10 +202,13 @@ def _metadata(
     one: Mapping[str, Any] | None,
 ) -> Iterator[str]:
     yield "library_name: medvlad"
-    yield "pipeline_tag: image-classification"
+    task = hub_task(header)
+    if task is not None:
+        yield f"pipeline_tag: {task}"
     yield "tags:"
-    for tag in ("medvlad", "medical-imaging", "image-classification", "safetensors"):
-        yield f"- {tag}"
+    for tag in ("medvlad", "medical-imaging", task, "safetensors"):
+        if tag is not None:
+            yield f"- {tag}"
     if results is None or one is None:
         return
     data = Path(results["dataset"].get("root") or "images").name
@@ -215,7 +221,7 @@ def _metadata(
         "name": Path(name).stem,
         "results": [
             {
-                "task": {"type": "image-classification"},
+                "task": {"type": task or "other"},
                 "dataset": {"type": data, "name": data},
                 "metrics": measured,
             }
@@ -224,14 +230,20 @@ def _metadata(
     yield f"model-index: [{json.dumps(index)}]"
 
 
-def _performance(results: Mapping[str, Any] | None, one: Mapping[str, Any] | None) -> Iterator[str]:
+def _performance(
+    header: Mapping[str, Any], results: Mapping[str, Any] | None, one: Mapping[str, Any] | None
+) -> Iterator[str]:
+    if not is_of_classes(header):
+        yield "[Add the metrics of `medvlad evaluate`. The card shows metrics of classes only.]"
+        return
     if results is None or one is None:
         yield "[No results were given. `medvlad show MODEL --card FOLDER --results RESULTS` adds them.]"
         return
     by = "over images" if one["ci95_of"] == "images" else "by patient"
     data = Path(results["dataset"].get("root") or "images").name
     what = "not used for training" if "external" in results else "held out"
-    yield f"On {one['n_test']} images of {data}, {what} ({one['protocol']}). Intervals are 95 %, {by}."
+    tested = f"{one['n_test']} {units(header)} of {data}"
+    yield f"On {tested}, {what} ({one['protocol']}). Intervals are 95 %, {by}."
     if "external" not in results:
         yield ""
         yield "The metrics are those of classifiers with the same settings, fitted on training images only."
@@ -248,7 +260,7 @@ def _performance(results: Mapping[str, Any] | None, one: Mapping[str, Any] | Non
     tables = one.get("subgroups", {}).get("tables", {})
     for name, rows in tables.items():
         yield ""
-        yield f"| {_cell(name)} | Images | Balanced accuracy | 95 % interval |"
+        yield f"| {_cell(name)} | Number | Balanced accuracy | 95 % interval |"
         yield "|---|---|---|---|"
         for row in rows:
             ends = row["balanced_accuracy_ci95"]

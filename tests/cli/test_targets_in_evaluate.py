@@ -11,6 +11,9 @@ from support.striped_images import small_experiment, write_striped_images
 from medvlad import InputError, load_image_folder, load_model, save_model
 from medvlad.cli import evaluation_run
 from medvlad.cli.answer_writer import _in_words
+from medvlad.experiment import Experiment
+from medvlad.experiment.checks import check_for_two_classes
+from medvlad.extraction import keras_startup
 from medvlad.predict import predict_images
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -48,6 +51,24 @@ def evaluate(folder, small_weights, monkeypatch, tmp_path):
         return out, json.loads((out / "results.json").read_text())
 
     return run
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_a_learning_curve_is_refused_before_the_extraction(folder, task, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("evaluated")
+
+    monkeypatch.setattr(evaluation_run, "load_dataset", lambda *_, **__: with_targets(folder, task))
+    monkeypatch.setattr(Experiment, "evaluate", refuse)
+    monkeypatch.setattr(keras_startup, "start_keras", refuse)
+    with pytest.raises(InputError, match=f"one class an image, and the data set has the task '{task}'"):
+        evaluation_run.run_evaluation(Experiment(), folder, ["avg"], None, learning_curve=True)
+
+
+def test_a_threshold_without_labels_is_refused_for_two_labels(folder):
+    """Two labels with a test part are no two classes."""
+    with pytest.raises(InputError, match="adapt_threshold=True needs a data set with two classes"):
+        check_for_two_classes(Experiment(adapt_threshold=True), with_targets(folder, "labels"))
 
 
 def test_labels_are_evaluated_into_results_a_table_and_a_report(evaluate, capsys):

@@ -88,6 +88,7 @@ def test_more_rows_than_are_kept_are_subsampled_by_class(monkeypatch):
     x, y = problem(3)
     calibrated = CalibratedSVC().fit(x, y)
     np.testing.assert_array_equal(np.bincount(calibrated.held_out_labels_), [10, 10, 10])
+    np.testing.assert_array_equal(calibrated.training_counts_, [40, 40, 40])
 
 
 def test_a_class_with_one_row_is_refused():

@@ -1,12 +1,17 @@
 """Layers are scored inside the training images, and one is taken."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
+from support.feature_files import write_features
 
 from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, WideLinearSVC, load_image_folder
 from medvlad.evaluation import layer_sweep
 from medvlad.evaluation.layer_sweep import sweep_layers
+from medvlad.experiment import Experiment
+from medvlad.extraction import keras_startup
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
 
@@ -86,6 +91,29 @@ def test_wrong_settings_are_refused(folder, extractor, settings, message):
     arguments = {"encoders": ENCODERS, "classifier": WideLinearSVC()} | settings
     with pytest.raises(InputError, match=message):
         sweep_layers(extractor, load_image_folder(folder), **arguments)
+
+
+def refuse_to_start(*arguments, **options):
+    raise AssertionError("a network was started")
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_labels_and_numbers_are_refused_before_the_network_starts(folder, task, monkeypatch):
+    dataset = load_image_folder(folder)
+    data = replace(dataset, task=task, targets=np.zeros((len(dataset), 2)), labels=dataset.labels * 0)
+    monkeypatch.setattr(layer_sweep, "candidate_layers", refuse_to_start)
+    with pytest.raises(InputError, match=f"one class an image, and the data set has the task '{task}'"):
+        Experiment().sweep_layers(data, ["avg"])
+
+
+def test_the_command_refuses_feature_files_before_the_network_starts(run, tmp_path, monkeypatch):
+    for k, name in enumerate("ab"):
+        for i in range(3):
+            write_features(tmp_path / "slides" / name / f"{i}.npz", np.full((4, 5), k, np.float32))
+    monkeypatch.setattr(keras_startup, "start_keras", refuse_to_start)
+    status, printed, error = run("evaluate", tmp_path / "slides", "--encode", "avg", "--sweep-layers")
+    assert (status, printed) == (2, "")
+    assert "layers are scored on images" in error
 
 
 def test_the_command_prints_a_table_and_what_to_take(run, folder, small_weights):

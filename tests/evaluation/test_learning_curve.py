@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.target_sets import target_set
 
-from medvlad import VLAD, Descriptors, GlobalPool, WideLinearSVC
+from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.cross_validation import held_out
 from medvlad.evaluation.learning_curve import learning_curve, nested_subsets
@@ -86,3 +87,9 @@ def test_the_fitted_encoders_of_the_evaluation_stay_as_they_are(rng):
     learning_curve(descriptors, data, decided, n_repeats=1)
     assert decided.fitted[0].encoder.random_state == 7
     np.testing.assert_array_equal(decided.fitted[0].encoder.cluster_centers_, before)
+
+
+def test_several_labels_are_refused():
+    data, descriptors = target_set("labels")
+    with pytest.raises(InputError, match="needs one class an image"):
+        learning_curve(descriptors, data, None)

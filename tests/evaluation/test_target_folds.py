@@ -1,5 +1,7 @@
 """Folds of several labels and of numbers keep patients together and share out every label."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from support.target_sets import target_set
 
 from medvlad import InputError
+from medvlad.evaluation.parts import with_sites_as_folds
 from medvlad.evaluation.target_folds import balanced_folds, check_targets, target_parts
 
 
@@ -62,6 +65,46 @@ def test_a_train_and_a_test_part_are_one_fold():
     assert protocol == "train and test part"
     assert set(data.splits[train]) == {"train"}
     assert set(data.splits[test]) == {"test"}
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_patients_in_two_given_folds_are_reported(task, caplog):
+    data, _ = target_set(task)
+    apart = replace(data, folds=np.array(["a", "b", "c"])[np.arange(len(data)) // 2 % 3])
+    target_parts(apart, 5, 0)
+    assert not caplog.text
+    target_parts(replace(data, folds=np.array(["a", "b"])[np.arange(len(data)) % 2]), 5, 0)
+    assert "60 patients (such as p000) are in both" in caplog.text
+
+
+def test_given_folds_are_the_folds_and_their_number_is_told():
+    data, _ = target_set("labels")
+    names = np.array(["a", "b", "c"])[np.arange(len(data)) // 2 % 3]
+    parts, protocol = target_parts(replace(data, folds=names), 5, 0)
+    assert protocol == "cross-validation over 3 given folds"
+    assert [set(names[test]) for _, test in parts] == [{"a"}, {"b"}, {"c"}]
+    assert [set(names[train]) for train, _ in parts] == [{"b", "c"}, {"a", "c"}, {"a", "b"}]
+
+
+def test_sites_that_are_left_out_are_called_sites():
+    data, _ = target_set("labels")
+    sites = np.array(["Basel", "Bern"])[np.arange(len(data)) // 2 % 2]
+    parts, protocol = target_parts(with_sites_as_folds(replace(data, sites=sites)), 5, 0)
+    assert protocol == "leaving out one of 2 sites at a time"
+    assert len(parts) == 2
+
+
+def test_given_folds_come_before_a_train_and_a_test_part():
+    """As for classes. Then no image is only tested, so a label may be in the test part alone."""
+    data, _ = target_set("labels", splits=True)
+    data.targets[:, 0] = data.splits == "test"
+    with pytest.raises(InputError, match="0 training patients with effusion"):
+        check_targets(data, 5)
+    data = replace(data, folds=np.array(["a", "b"])[np.arange(len(data)) // 2 % 2])
+    check_targets(data, 5)
+    parts, protocol = target_parts(data, 5, 0)
+    assert protocol == "cross-validation over 2 given folds"
+    assert len(parts) == 2
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

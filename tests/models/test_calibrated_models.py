@@ -98,6 +98,19 @@ def test_an_onnx_graph_gives_scores_and_label(tmp_path, threshold):
     np.testing.assert_array_equal(np.array(["a", "b"])[label], pipeline.predict(x))
 
 
+@pytest.mark.parametrize(("most", "expected"), [(93, [45, 45]), (92, None), (60, None)])
+def test_a_file_without_counts_tells_them_only_if_all_held_out_labels_are_in_it(
+    tmp_path, monkeypatch, most, expected
+):
+    pipeline, _ = calibrated_pipeline(2)
+    assert pipeline[-1].training_counts_.tolist() == [45, 45]
+    pipeline[-1].training_counts_ = None
+    save_model(pipeline, tmp_path / "m")
+    monkeypatch.setattr("medvlad.models.calibrated_file.MAX_HELD_OUT", most)
+    counts = load_model(tmp_path / "m")[-1].training_counts_
+    assert expected == (None if counts is None else counts.tolist())
+
+
 def changed(path, arrays=None, **parameters):
     """Write a model file again, with other arrays or parameters of its classifier, and a right digest."""
     with safe_open(path, framework="numpy") as file:
@@ -120,6 +133,8 @@ def changed(path, arrays=None, **parameters):
         ({"held_out_decision_": np.zeros((3, 2))}, {}, "held_out_decision_ has another shape"),
         ({"held_out_labels_": np.full(90, 7)}, {}, "holds unknown classes"),
         ({"held_out_labels_": np.zeros(90)}, {}, "held_out_labels_ has shape"),
+        ({"training_counts_": np.array([45, 44])}, {}, "training_counts_ are too small"),
+        ({"training_counts_": np.array([90])}, {}, "training_counts_ has another shape"),
         ({"calibration_spread_": np.zeros(1)}, {}, "empty curve"),
         ({"calibration_sizes_": np.array([2])}, {}, "another shape"),
         ({"calibration_curves_": np.full((1, 2), np.nan)}, {}, "not finite"),
