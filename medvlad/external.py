@@ -27,12 +27,29 @@ from medvlad.experiment import Evaluation
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
 from medvlad.extraction.weights import weights_source
+from medvlad.models.heads import task_of_head
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["PROTOCOL", "check_classes", "validate"]
+__all__ = ["PROTOCOL", "check_classes", "check_task", "validate"]
 
 #: What results.json says about how the images were used.
 PROTOCOL = "external validation"
+
+
+def check_task(task: str) -> None:
+    """Raise InputError unless a model predicts one class an image.
+
+    Parameters
+    ----------
+    task : {"classes", "labels", "regression"}
+        What the model predicts, see :func:`medvlad.models.heads.task_of_head`.
+    """
+    if task != "classes":
+        what = "several labels an image" if task == "labels" else "numbers"
+        raise InputError(
+            f"external validation needs a model that predicts one class an image, and this one predicts "
+            f"{what}: give another model"
+        )
 
 
 def check_classes(dataset: ImageFolder, classes: list[str]) -> ImageFolder:
@@ -111,7 +128,7 @@ def validate(
     Raises
     ------
     InputError
-        If the pipeline does not read images, or the images do not fit it.
+        If the pipeline does not read images or predicts no classes, or the images do not fit it.
     """
     features = pipeline.steps[0][1] if len(pipeline.steps) > 1 else None
     if not isinstance(features, CNNDescriptors):
@@ -120,6 +137,7 @@ def validate(
             f"got {type(pipeline.steps[0][1]).__name__}: train the model on images"
         )
     classifier = pipeline.steps[-1][1]
+    check_task(task_of_head(classifier))
     classes = [str(one) for one in classifier.classes_]
     dataset = replace(check_classes(dataset, classes), splits=None)
     extractor = features.build().with_parameters(

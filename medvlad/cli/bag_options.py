@@ -15,7 +15,7 @@ from medvlad.cli import options
 if TYPE_CHECKING:
     from medvlad.datasets.folders import ImageFolder
 
-__all__ = ["ONE_BAG", "POOL_BY", "THUMBNAILS", "takes_bags", "uses_network"]
+__all__ = ["ONE_BAG", "POOL_BY", "THUMBNAILS", "check_bag_options", "takes_bags", "uses_network"]
 
 POOL_BY = cloup.option(
     "--pool-by",
@@ -99,3 +99,16 @@ def takes_bags(model: Path, images: Sequence[str]) -> bool:
             "the same network, such as .h5"
         )
     return of_bags
+
+
+def check_bag_options(
+    model: Path, of_bags: bool, one_bag: bool, thumbnails: Path | None, explain: Path | None
+) -> None:
+    """Raise click.UsageError if an option for feature files does not fit the model or the other options."""
+    for option, is_given in (("--one-bag", one_bag), ("--thumbnails", thumbnails is not None)):
+        if is_given and not of_bags:
+            raise click.UsageError(
+                f"{option} is for feature files, and {model} was trained on images: leave it out"
+            )
+    if thumbnails is not None and explain is None:
+        raise click.UsageError("--thumbnails are drawn by --explain: add --explain FOLDER, or leave it out")

@@ -9,6 +9,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command
+from medvlad.cli.model_network import check_weights_of
 
 __all__ = ["export"]
 
@@ -32,8 +33,6 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     """
     from medvlad._util.validate import check_output_file
     from medvlad.extraction.keras_startup import start_keras
-    from medvlad.extraction.networks import needs_keras
-    from medvlad.extraction.weights import check_weights
     from medvlad.models.heads import task_of_head
     from medvlad.models.model_file import check_readable, load_model, model_of
     from medvlad.models.onnx_export import export_onnx, is_exported
@@ -41,9 +40,9 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     check_readable(model)
     check_output_file(output, "ONNX model", may_replace=is_exported)
     network = model_of(model)
-    if weights is not None and needs_keras(network):
-        check_weights(weights)
-    start_keras(network)
+    check_weights_of(model, weights)
+    if network:  # else the model was trained on descriptors
+        start_keras(network)
     pipeline = load_model(model, weights=weights)
     inputs = export_onnx(pipeline, output, from_features=from_features)
     outputs = "values" if task_of_head(pipeline[-1]) == "regression" else "scores and label"

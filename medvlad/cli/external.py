@@ -14,6 +14,7 @@ from medvlad.cli import options
 from medvlad.cli.console import Command, collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.evaluation_run import RESULT_FILES, write_evaluation
+from medvlad.cli.model_network import check_weights_of, start_if_needed
 from medvlad.cli.settings import check_store, on_error_of, pseudonyms_of
 from medvlad.cli.table_options import DATA, table_group, table_of
 
@@ -72,14 +73,12 @@ def external(
     from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
     from medvlad.evaluation.subgroups import anonymise_subgroups
     from medvlad.experiment import Experiment
-    from medvlad.external import check_classes, validate
-    from medvlad.extraction.keras_startup import start_keras
-    from medvlad.extraction.weights import check_weights
-    from medvlad.models.model_file import check_readable, load_model, model_card, model_of
+    from medvlad.external import check_classes, check_task, validate
+    from medvlad.models.model_file import check_readable, load_model, model_card, task_of_file
 
     check_readable(model, of_images=True)
-    if weights is not None:
-        check_weights(weights)
+    check_task(task_of_file(model))
+    check_weights_of(model, weights)
     check_store(store, directory)
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)
@@ -98,7 +97,7 @@ def external(
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         check_classes(dataset, [str(name) for name in header["classes"]])
-        start_keras(model_of(model))
+        start_if_needed(model)
         evaluation = validate(
             load_model(model, weights=weights),
             dataset,

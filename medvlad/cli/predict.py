@@ -15,12 +15,13 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import answer_group, check_wanted, decide_again, tell_shift
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.model_network import check_one_class, check_weights_of, start_if_needed
 from medvlad.cli.predict_bags import write_tiles
 from medvlad.cli.settings import on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
 
-__all__ = ["IMAGES", "predict", "start_if_needed"]
+__all__ = ["IMAGES", "predict"]
 
 IMAGES = cloup.argument(
     "images",
@@ -113,7 +114,6 @@ def predict(
     from medvlad._util.validate import check_positive_int, make_output_folder
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
     from medvlad.decisions import Answering, check_answers
-    from medvlad.extraction.weights import check_weights
     from medvlad.models.cases_file import load_cases
     from medvlad.models.model_file import load_model
     from medvlad.predict import SimilarTo, iter_predictions, predict_images
@@ -121,10 +121,13 @@ def predict(
     check_wanted(coverage, adapt_threshold, explain)
     format_ = format_of(format_, as_json, out)
     of_bags = bag_options.takes_bags(model, images)
+    bag_options.check_bag_options(model, of_bags, one_bag, thumbnails, explain)
+    for option, value in (("--explain", explain), ("--similar", similar)):
+        if value is not None:
+            check_one_class(model, option)
     table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
     check_inputs(images, **table, must_exist=on_error == "stop")
-    if weights is not None:
-        check_weights(weights)
+    check_weights_of(model, weights)
     if explain is not None:
         replaced = overwrite or anonymise or anonymise_key is not None
         make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
@@ -204,17 +207,6 @@ def _single(inputs: Sequence[str]) -> list[str]:
     from medvlad.datasets.image_inputs import names_an_image
 
     return [name for name in inputs if names_an_image(name)]
-
-
-def start_if_needed(model: Path) -> None:
-    """Start Keras without its messages, if the network of a model needs it."""
-    from medvlad.extraction.keras_startup import start_keras
-    from medvlad.extraction.plain_network import needs_keras
-    from medvlad.models.model_file import network_of_file
-
-    network = network_of_file(model)  # None: the model takes feature files
-    if network is not None and needs_keras(network):
-        start_keras()
 
 
 def _check_out(out: Path | None, inputs: Sequence[str | os.PathLike[str]], overwrite: bool) -> None:

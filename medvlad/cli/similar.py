@@ -13,7 +13,8 @@ from medvlad._util.text_table import printable
 from medvlad.cli import options
 from medvlad.cli.bag_options import takes_bags
 from medvlad.cli.console import Command, list_damaged, list_skipped
-from medvlad.cli.predict import IMAGES, start_if_needed
+from medvlad.cli.model_network import check_one_class, check_weights_of, start_if_needed
+from medvlad.cli.predict import IMAGES
 from medvlad.cli.settings import on_error_of
 from medvlad.cli.similar_options import TOP
 
@@ -53,16 +54,15 @@ def similar(
     """
     from medvlad._util.validate import check_positive_int
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
-    from medvlad.extraction.weights import check_weights
     from medvlad.models.cases_file import load_cases
     from medvlad.models.model_file import load_model
     from medvlad.predict import SimilarTo, iter_predictions
 
     check_positive_int(top, "top")
     takes_bags(model, images)
+    check_one_class(model, "'medvlad similar'")
     check_inputs(images, must_exist=on_error == "stop")
-    if weights is not None:
-        check_weights(weights)
+    check_weights_of(model, weights)
     similar_to = SimilarTo(load_cases(model), top)
     start_if_needed(model)
     found: list[dict[str, Any]] = []

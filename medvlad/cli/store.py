@@ -96,15 +96,18 @@ def _recomputed(
 ) -> tuple[int, list[str], list[str]]:
     from medvlad.datasets.folders import list_images
     from medvlad.extraction.keras_startup import start_keras
-    from medvlad.extraction.store_check import recompute_store
+    from medvlad.extraction.store_check import is_of_keras, recompute_store
     from medvlad.extraction.weights import check_weights
     from medvlad.images import list_frames
 
-    check_weights(weights)
+    of_keras = [is_of_keras(section) for section in _sections(folder)]
+    if all(of_keras):
+        check_weights(weights)
     images: list[Any] = []
     for path in given:
         images += list_images(path) if path.is_dir() else list_frames(path)
-    start_keras()
+    if any(of_keras):
+        start_keras()
     return recompute_store(folder, images, n, weights=weights, engine=engine, n_threads=threads)
 
 

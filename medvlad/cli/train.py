@@ -88,6 +88,11 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     experiment.check_encodings(encodings)
     if bag_options.uses_network(dataset):
         start_keras(experiment.model)
+    if similar and dataset.task != "classes":
+        has = "labels" if dataset.task == "labels" else "numbers"
+        raise click.UsageError(
+            f"--similar is for data sets with one class an image, and this one has {has}: leave it out"
+        )
     wanted = similar if dataset.task == "classes" else False  # similar cases have one class
     training = TrainingImages(wanted, anonymise=anonymise, pattern=experiment.group_pattern)
     classifier, skipped, n_images = experiment.train_best(dataset, encodings, keep=training.keep)

@@ -13,6 +13,8 @@ from medvlad.decisions.calibrated_svc import CalibratedSVC
 from medvlad.decisions.conformal import check_coverage, prediction_sets
 from medvlad.decisions.novelty import mean_descriptors
 from medvlad.decisions.shift import Shift, ShiftWatch
+from medvlad.svm.multi_label import MultiLabelSVC
+from medvlad.svm.wide_ridge import WideRidge
 
 __all__ = ["DEFAULT_COVERAGE", "Answering", "answers_of", "check_answers", "with_threshold"]
 
@@ -63,7 +65,8 @@ def answers_of(
     ------
     InputError
         If the classifier has no held-out decision values for `coverage` or `abstain`, `coverage` is out of
-        range, or `threshold` is given for other than two classes.
+        range, `threshold` is given for other than two classes, or one of these three is given for a model of
+        several labels or numbers.
     """
     coverage = check_answers(classifier, coverage=coverage, abstain=abstain, threshold=threshold)
     classes = [str(name) for name in classifier.classes_]
@@ -109,6 +112,14 @@ def check_answers(
     float or None
         Coverage of the prediction sets. None: none are wanted.
     """
+    if isinstance(classifier, MultiLabelSVC | WideRidge) and (
+        coverage is not None or abstain or threshold is not None
+    ):
+        what = "labels" if isinstance(classifier, MultiLabelSVC) else "numbers"
+        raise InputError(
+            f"the model predicts {what}, and `coverage`, `abstain` and `adapt_threshold` are for one class "
+            "an image: leave them out"
+        )
     if coverage is None and abstain:
         coverage = DEFAULT_COVERAGE
     if coverage is not None:

@@ -18,7 +18,7 @@ from medvlad.extraction.damaged_images import damaged_key
 from medvlad.images.hashed_file import image_key
 from medvlad.store.store import DescriptorStore, Section
 
-__all__ = ["TOLERANCE", "recompute", "recompute_store"]
+__all__ = ["TOLERANCE", "is_of_keras", "recompute", "recompute_store"]
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 5e-2}
 """Largest allowed difference, relative to the largest number of the image, by the dtype of the network.
@@ -27,6 +27,12 @@ float32: engines and batch sizes change numbers by at most 1e-4. bfloat16: only 
 to 8 bits, which changes numbers by about 1 %. int8: each layer rounds activations to 256 steps, and a step
 that another processor rounds the other way changes all later layers.
 """
+
+
+def is_of_keras(section: Section) -> bool:
+    """Return whether the descriptors of a section are from a network of Keras."""
+    model = str(section.settings.get("model"))
+    return model != "onnx" and not model.startswith(("timm:", "torch:"))
 
 
 def recompute(

@@ -37,7 +37,7 @@ from medvlad._util.validate import InputError, check_local
 from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.models.heads import check_names, name_head, names_of_head
+from medvlad.models.heads import check_names, name_head, names_of_head, task_of_head
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
 from medvlad.models.network_entry import network_entries, network_from
 
@@ -51,6 +51,7 @@ __all__ = [
     "network_and_steps",
     "network_of_file",
     "save_model",
+    "task_of_file",
 ]
 
 FORMAT = "medvlad-model"
@@ -146,9 +147,18 @@ def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> 
     """
     if model_card(path)["features"] is None and of_images:
         raise InputError(
-            f"the model {path} was trained on descriptors, so it does not accept images: give it feature "
-            "files (.h5, .npy, .npz, .pt, .safetensors) of the same network, or descriptors in Python"
+            f"the model {path} was trained on descriptors, so it does not accept images: give a model that "
+            "was trained on images"
         )
+
+
+def task_of_file(path: str | os.PathLike[str]) -> str:
+    """Return what the model in a file predicts: "classes", "labels" or "regression".
+
+    It raises as :func:`model_card`. The network is not started.
+    """
+    header, arrays = _read(check_local(path, "the model"))
+    return task_of_head(_assembled(header, arrays, path, None)[1][-1][1])
 
 
 def is_model_file(path: Path) -> bool:
@@ -181,10 +191,13 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
-def network_of_file(path: str | os.PathLike[str]) -> CNNDescriptors | None:
-    """Return the network of a model file, not built yet. None: the model was trained on descriptors."""
+def network_of_file(path: str | os.PathLike[str], *, weights: str | None = None) -> CNNDescriptors | None:
+    """Return the network of a model file, not built yet. None: the model was trained on descriptors.
+
+    See :func:`load_model` for `weights`. They are not checked.
+    """
     header, arrays = _read(check_local(path, "the model"))
-    return _assembled(header, arrays, path, None)[0]
+    return _assembled(header, arrays, path, weights)[0]
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from medvlad.report.html import Page
+from medvlad.report.similar_cases import add_similar_cases
 
 __all__ = ["tiles_page"]
 
@@ -56,4 +57,5 @@ def tiles_page(predictions: Sequence[dict[str, Any]], folder: Path, *, exact: bo
         )
         with Image.open(folder / one["evidence"]) as picture:
             page.pictures([(picture.convert("RGB"), caption)], "column")
+    add_similar_cases(page, predictions)
     return page.write(folder / "explain.html")

@@ -68,6 +68,17 @@ def test_an_unknown_class_ends_in_one_sentence_before_the_network_starts(place, 
     assert "does not know the class other" in error
 
 
+def test_keras_starts_only_if_the_network_needs_it(place, monkeypatch):
+    started = []
+    monkeypatch.setattr("medvlad.extraction.keras_startup.start_keras", lambda *_: started.append(1))
+    given = ["external", place / "striped.model", place / "images" / "test"]
+    assert run_command(*given)[0] == 0
+    assert started == [1]
+    monkeypatch.setattr("medvlad.extraction.plain_network.needs_keras", lambda _: False)
+    assert run_command(*given)[0] == 0
+    assert started == [1]
+
+
 def test_pseudonyms_replace_every_name(place, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra report")
     out = tmp_path / "out"

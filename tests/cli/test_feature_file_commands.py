@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from support.in_this_process import run_command
 
 from medvlad import load_model
 from medvlad.bags import open_bags
+from medvlad.models.cases_file import load_cases
+from medvlad.predict import SimilarTo
 
 WIDTH = 6
 
@@ -140,6 +143,19 @@ def test_evidence_of_tiles_adds_up_to_the_score(run, slides, model, tmp_path):
     assert "p1_a.npz: tumour" in (tmp_path / "maps" / "explain.html").read_text()
 
 
+def test_the_page_of_evidence_names_similar_slides(run, slides, model, tmp_path):
+    file = slides / "tumour" / "p1_a.npz"
+    status, _, error = run("predict", model, file, "--explain", tmp_path / "maps", "--similar", "2")
+    assert status == 0, error
+    page = (tmp_path / "maps" / "explain.html").read_text()
+    assert "Similar training images" in page
+    near = SimilarTo(load_cases(model), 2)
+    steps = [step for _, step in load_model(model).steps]
+    vectors = steps[0].transform(open_bags([file]))
+    found = near.find(steps, vectors, [str(file)])[0]["similar"]
+    assert all(Path(one["image"]).name in page for one in found)
+
+
 def test_pseudonyms_hide_the_names_of_slides(run, slides, model, tmp_path):
     file = slides / "tumour" / "p1_a.npz"
     status, printed, error = run("predict", model, file, "--explain", tmp_path / "maps", "--anonymise")
@@ -207,3 +223,17 @@ class TestMistakes:
     def test_slides_without_places_have_no_evidence(self, run, model, tmp_path):
         file = write_features(tmp_path / "a.npy", np.ones((3, WIDTH)))
         assert "no 'coords'" in self.refused(run, "predict", model, file, "--explain", tmp_path / "maps")
+
+    def test_external_validation_asks_for_a_model_of_images(self, run, slides, model):
+        error = self.refused(run, "external", model, slides)
+        assert "does not accept images: give a model that was trained on images" in error
+
+    def test_weights_of_a_network_are_refused(self, run, slides, model, tmp_path):
+        weights = tmp_path / "w.h5"
+        weights.touch()
+        error = self.refused(run, "predict", model, slides / "tumour" / "p1_a.npz", "--weights", weights)
+        assert "was trained on descriptors: leave it out" in error
+
+    def test_thumbnails_without_evidence_are_refused(self, run, slides, model, tmp_path):
+        given = ["predict", model, slides / "tumour" / "p1_a.npz", "--thumbnails", tmp_path]
+        assert "add --explain FOLDER" in self.refused(run, *given)

@@ -1,6 +1,7 @@
 """The commands with networks of ONNX files: layers, evaluate, train, extract, export."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,11 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 pytest.importorskip("onnx", reason="needs the extra onnx")
 
 from support.onnx_networks import convolutions
+
+from medvlad import CNNDescriptors, InputError
+from medvlad.cli.model_network import check_weights_of
+from medvlad.images.hashed_file import image_key
+from medvlad.store.store import DescriptorStore
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,57 @@ def test_train_and_export_write_one_graph(images, network, tmp_path):
     assert status == 0
     assert "image_224 (batch, 224, 224, 3) to scores and label" in printed
     assert graph.is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict MODEL IMAGE --weights MOVED",
+        "similar MODEL IMAGE --weights MOVED",
+        "external MODEL IMAGES/test --weights MOVED",
+        "export MODEL new.onnx --weights MOVED",
+    ],
+)
+def test_the_file_of_a_network_may_move(images, network, monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    given = ["train", images, "--model", network, "--encode", "avg", "-o", "a.model"]
+    assert run_command(*given)[0] == 0
+    Path(network.removeprefix("onnx:")).rename("moved.onnx")
+    image = images / "test" / "lying" / "0.png"
+    for name, value in {"MODEL": "a.model", "MOVED": "moved.onnx", "IMAGES": images, "IMAGE": image}.items():
+        words = words.replace(name, str(value))
+    status, _, error = run_command(*words.split())
+    assert status == 0, error
+    status, _, error = run_command(*words.replace("moved.onnx", "gone.onnx").split())
+    assert status == 2
+    assert "there is no ONNX file gone.onnx" in error
+
+
+def test_weights_of_timm_are_checked_by_the_rules_of_timm(monkeypatch, tmp_path):
+    given = tmp_path / "w.safetensors"
+    given.touch()
+    monkeypatch.setattr(
+        "medvlad.models.model_file.network_of_file",
+        lambda _, weights: CNNDescriptors("timm:test_vit", weights=weights),
+    )
+    check_weights_of(tmp_path / "a.model", str(given))
+    with pytest.raises(InputError, match="does not exist"):
+        check_weights_of(tmp_path / "a.model", str(tmp_path / "gone.safetensors"))
+    with pytest.raises(InputError, match="must be 'imagenet', 'random' or a file ending in"):
+        check_weights_of(tmp_path / "a.model", "w.h5")
+
+
+def test_a_store_of_timm_takes_its_weights_and_starts_no_keras(images, network, tmp_path):
+    given = tmp_path / "w.safetensors"
+    given.touch()
+    image = images / "test" / "lying" / "0.png"
+    with DescriptorStore(tmp_path / "store").section({"model": "timm:test_vit"}).writer() as writer:
+        writer.add(image_key(image), np.ones((2, 2), np.float32))
+    words = ["verify", tmp_path / "store", "--recompute", "1", "--images", image, "--weights", given]
+    status, _, error = run_command("store", *words)
+    assert status == 2
+    assert "was not checked" in error  # its settings are incomplete here
+    assert "must be" not in error
 
 
 def test_a_second_extract_finds_everything_in_the_store(images, network, tmp_path):

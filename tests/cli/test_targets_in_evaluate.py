@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.striped_images import small_experiment, write_striped_images
+from support.striped_images import NETWORK, small_experiment, write_striped_images
 
 from medvlad import InputError, load_image_folder, load_model, save_model
 from medvlad.cli import evaluation_run
 from medvlad.cli.answer_writer import _in_words
+from medvlad.decisions import check_answers
 from medvlad.experiment import Experiment
 from medvlad.experiment.checks import check_for_two_classes
+from medvlad.external import validate
 from medvlad.extraction import keras_startup
 from medvlad.predict import predict_images
 
@@ -133,3 +135,83 @@ def test_predict_answers_with_labels_or_values(folder, small_weights, task):
         assert _in_words(predictions[0]) == f"angle {predictions[0]['value']:.4g}"
     with pytest.raises(InputError, match="labels or numbers"):
         predict_images(pipeline, images, explain=folder)
+
+
+# --------------------------------------------------------------------------------- what is for classes only
+
+
+@pytest.fixture(scope="module", params=["labels", "regression"])
+def trained(request, tmp_path_factory, small_weights):
+    """A folder of images, and a model file of labels with the names of its classes or of a number."""
+    root = tmp_path_factory.mktemp("targets")
+    images = write_striped_images(root / "images", np.random.default_rng(1))
+    data = replace(with_targets(images, request.param), splits=None)
+    if request.param == "labels":
+        data = replace(data, class_names=["lying", "upright"])
+    pipeline, _, _ = small_experiment(small_weights, folds=3).train(data, "avg")
+    save_model(pipeline, root / "a.model")
+    return images / "test", root / "a.model"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("external MODEL IMAGES", "needs a model that predicts one class an image, and this one predicts"),
+        (
+            "predict MODEL IMAGES --adapt-threshold",
+            "--adapt-threshold are for one class an image: leave",
+        ),
+        ("predict MODEL IMAGES --coverage 0.9", "--coverage, --abstain and"),
+        ("predict MODEL IMAGES --abstain", "are for one class an image"),
+        ("predict MODEL IMAGES --explain maps", "--explain is for models of one class an image"),
+        ("predict MODEL IMAGES --similar 2", "--similar is for models of one class an image"),
+        ("similar MODEL IMAGES", "'medvlad similar' is for models of one class an image"),
+    ],
+)
+def test_what_is_for_classes_is_refused_in_one_sentence(trained, run, monkeypatch, tmp_path, words, told):
+    def extracted(*_, **__):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("medvlad.extraction.cnn_descriptors.CNNDescriptors.extract", extracted)
+    monkeypatch.setattr("medvlad.predict.extract_stream", extracted)
+    monkeypatch.chdir(tmp_path)
+    images, model = trained
+    words = [{"MODEL": model, "IMAGES": images}.get(word, word) for word in words.split()]
+    status, printed, error = run(*words)
+    assert (status, printed) == (2, "")
+    assert told in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_model_without_classes_is_not_validated_on_classes(trained):
+    images, model = trained
+    with pytest.raises(InputError, match="needs a model that predicts one class"):
+        validate(load_model(model), load_image_folder(images))
+
+
+@pytest.mark.parametrize("wanted", [{"threshold": 0.0}, {"coverage": 0.9}, {"abstain": True}])
+def test_answers_for_one_class_are_refused_by_a_model_without_classes(trained, wanted):
+    head = load_model(trained[1])[-1]
+    assert check_answers(head) is None
+    with pytest.raises(InputError, match="are for one class an image"):
+        check_answers(head, **wanted)
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_training_images_without_one_class_are_not_kept(trained, run, tmp_path, small_weights, task):
+    images = trained[0]
+    files = sorted(images.rglob("*.png"))
+    rows = [f"{path},{i % 2},{(i // 2) % 2}" for i, path in enumerate(files)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,one,two", *rows]))
+    columns = (
+        ["--label-columns", "one,two"]
+        if task == "labels"
+        else ["--label-column", "one", "--task", "regression"]
+    )
+    given = [tmp_path / "t.csv", *columns, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    status, _, error = run("train", *given, "--similar", "-o", tmp_path / "new.model")
+    assert status == 2
+    assert "--similar is for data sets with one class an image" in error
+    assert not (tmp_path / "new.model").exists()
+    assert run("train", *given, "--no-similar", "-o", tmp_path / "new.model")[0] == 0

@@ -251,7 +251,7 @@ def test_a_model_of_descriptors_does_not_accept_images(rng, tmp_path):
     save_model(fitted, tmp_path / "m")
     assert model_card(tmp_path / "m")["features"] is None
     check_readable(tmp_path / "m")
-    with pytest.raises(InputError, match="does not accept images: give it feature files"):
+    with pytest.raises(InputError, match="does not accept images: give a model that was trained on images"):
         check_readable(tmp_path / "m", of_images=True)
 
 
