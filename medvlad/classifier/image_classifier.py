@@ -194,12 +194,18 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         self.classes_, self.skipped_ = names_of_head(self.pipeline_[-1]), []
         return self
 
-    def save(self, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        card: Mapping[str, Any] | None = None,
+        anonymise: bool = False,
+    ) -> None:
         """Save the fitted steps to one file, see :func:`medvlad.save_model`. Opening it runs no code."""
         check_is_fitted(self)
         penalty = None if np.isnan(self.choice_.penalty) else self.choice_.penalty  # numbers have no C
         notes = {"encode": self.choice_.encoding, "C": penalty, "parameters": for_card(self)}
-        save_model(self.pipeline_, path, card=notes | dict(card or {}))
+        save_model(self.pipeline_, path, card=notes | dict(card or {}), anonymise=anonymise)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, weights: str | None = None) -> Self:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.multiclass import check_classification_targets
 
+from medvlad._util.network_name import without_folder
 from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
 from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.encoders.recipe import PRESETS, Recipe
@@ -113,6 +114,7 @@ def for_card(classifier: Any) -> dict[str, Any]:
     parameters = {k: v for k, v in classifier.get_params(deep=False).items() if k not in _OF_MACHINE}
     if classifier.recipe is not None:
         parameters["recipe"] = asdict(classifier.recipe)
+    parameters["model"] = without_folder(parameters["model"])  # the header says where the file is
     if isinstance(classifier.class_weight, dict):
         parameters["class_weight"] = None  # its keys are class labels, which JSON would turn into text
     if isinstance(classifier.scales, Sequence):

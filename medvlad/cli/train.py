@@ -63,7 +63,8 @@ __all__ = ["train"]
     cloup.option(
         "--anonymise",
         is_flag=True,
-        help="Leave the folder's name out of the model file, and file names and patients out of MODEL.cases.",
+        help="Leave folders out of the model file, and file names and patients out of MODEL.cases. If the "
+        "network is a file, predict then needs --weights FILE.",
     ),
     KEEP_SIMILAR,
 )
@@ -110,7 +111,7 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     }
     if len(choice.balanced_accuracy) > 1:
         card[f"inner_{choice.metric.replace(' ', '_')}"] = choice.balanced_accuracy
-    classifier.save(output, card=card)
+    classifier.save(output, card=card, anonymise=anonymise)
     kept = training.write(output)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))

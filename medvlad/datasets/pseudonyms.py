@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.atomic_file import new_file
+from medvlad._util.network_name import without_folder
 from medvlad._util.validate import InputError, check_local
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.listing import NamesNobody
@@ -171,9 +172,9 @@ def is_pseudonym(name: str) -> bool:
 def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
     """Replace file names in the results of an evaluation, in place.
 
-    Skipped and damaged images and examples of patients get pseudonyms. The file of weights keeps its name but
-    not its folder. The folder of the data set becomes None. Sites get pseudonyms, also as names of folds.
-    Names of classes and columns stay.
+    Skipped and damaged images and examples of patients get pseudonyms. The file of weights and an ONNX file
+    keep their names but not their folders. The folder of the data set becomes None. Sites get pseudonyms,
+    also as names of folds. Names of classes and columns stay.
 
     Parameters
     ----------
@@ -197,6 +198,7 @@ def anonymise_results(results: dict[str, Any], names: Pseudonyms) -> None:
         settings["weights"] = Path(settings["weights"]).name
     if settings.get("table"):
         settings["table"]["image_root"] = None
+    settings["model"] = without_folder(settings["model"])
     dataset = results["dataset"]
     dataset["root"] = None
     if dataset.get("sites") is not None:

@@ -39,7 +39,7 @@ from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.models.heads import check_names, name_head, names_of_head, task_of_head
 from medvlad.models.model_steps import Arrays, describe, fit_together, learnt_of, make_step, step_name
-from medvlad.models.network_entry import network_entries, network_from
+from medvlad.models.network_entry import check_network_file, network_entries, network_from
 
 __all__ = [
     "FORMAT_VERSION",
@@ -74,7 +74,11 @@ Steps = list[tuple[str, Any]]
 
 
 def save_model(
-    pipeline: Pipeline, path: str | os.PathLike[str], *, card: Mapping[str, Any] | None = None
+    pipeline: Pipeline,
+    path: str | os.PathLike[str],
+    *,
+    card: Mapping[str, Any] | None = None,
+    anonymise: bool = False,
 ) -> None:
     """Save a fitted pipeline to one file. The write is atomic: an existing file stays until it is complete.
 
@@ -89,6 +93,9 @@ def save_model(
     card : dict, optional
         Notes on the model as JSON values, such as the training data and the accuracy. Read them with
         :func:`medvlad.models.model_file.model_card`. None: no notes.
+    anonymise : bool, default=False
+        Whether to leave out the folders of the network's files. Their names stay. The model is then loaded
+        from their folder, or with `weights`.
 
     Raises
     ------
@@ -100,7 +107,7 @@ def save_model(
     header: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        **network_entries(features),
+        **network_entries(features, anonymise=anonymise),
         "n_features": int(steps[0][1].n_features_in_),
         "steps": [describe(name, step) for name, step in steps],
         "classes": names.tolist(),
@@ -229,13 +236,15 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
     Raises
     ------
     InputError
-        If the file is missing, damaged, not a model or of another format version, or if the weights differ
-        from those of the training.
+        If the file is missing, damaged, not a model or of another format version, or if the weights are
+        missing or differ from those of the training.
     """
     header, arrays = _read(check_local(path, "the model"))
     features, steps = _assembled(header, arrays, path, weights)
     if features is None:
         return Pipeline(steps)
+    if weights is None:
+        check_network_file(features, path)
     features.build()
     if features.weights_fingerprint_ != str(header["weights_fingerprint"]):
         raise InputError(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+from medvlad._util.network_name import without_folders
 from medvlad._util.validate import InputError
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.networks import kind_of
 
-__all__ = ["network_entries", "network_from"]
+__all__ = ["check_network_file", "network_entries", "network_from"]
 
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
 _NETWORK = (
     *("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile"),
     *("preprocess", "prefix_tokens", "side"),
 )
+#: Weights that are no file.
+_NO_FILE = ("imagenet", "bundled", "random", "given")
 #: Values of parameters that older files do not have.
 _OLDER = {"colour_profile": "ignore", "preprocess": None, "prefix_tokens": None, "side": None}
 
@@ -35,8 +40,26 @@ def network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors:
     return features
 
 
-def network_entries(features: CNNDescriptors | None) -> dict[str, Any]:
-    """Return the header's entries on the network. All are None if there is no network."""
+def check_network_file(features: CNNDescriptors, path: str | os.PathLike[str]) -> None:
+    """Raise InputError if the file that the model at `path` names for its network is missing."""
+    of_onnx = kind_of(features.model) == "onnx"
+    file = str(features.model).removeprefix("onnx:") if of_onnx else str(features.weights)
+    if file not in _NO_FILE and not Path(file).exists():
+        raise InputError(
+            f"the model {path} needs the file {file} of its network, and there is none: give it with "
+            "weights='FILE'"
+        )
+
+
+def network_entries(features: CNNDescriptors | None, *, anonymise: bool = False) -> dict[str, Any]:
+    """Return the header's entries on the network. All are None if there is no network.
+
+    Parameters
+    ----------
+    features : CNNDescriptors or None
+    anonymise : bool, default=False
+        Whether to leave out the folders of its files.
+    """
     if features is None:
         return {"features": None, "weights_fingerprint": None, "ranges": None}
     network = features.build().network_
@@ -47,8 +70,9 @@ def network_entries(features: CNNDescriptors | None) -> dict[str, Any]:
         )
     # What was found in the network's configuration is kept, because the configuration may change.
     found = network.input_settings() | {"layer": network.layer, "weights": network.source}
+    entries = {name: getattr(features, name) for name in _NETWORK} | found
     return {
-        "features": {name: getattr(features, name) for name in _NETWORK} | found,
+        "features": without_folders(entries) if anonymise else entries,
         "weights_fingerprint": features.weights_fingerprint_,
         "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.atomic_file import write_file
+from medvlad._util.network_name import without_folder, without_folders
 from medvlad._util.validate import InputError
 from medvlad.report.checklist import filled_checklist
 from medvlad.report.model_kind import (
@@ -178,7 +179,9 @@ def _matching(header: Mapping[str, Any], results: Mapping[str, Any]) -> Mapping[
             f"the results are about the classes {', '.join(found)}, and the model about "
             f"{', '.join(classes)}: give the results of this model"
         )
-    network, used = (header["features"] or {}).get("model"), results["settings"]["model"]
+    network, used = (
+        without_folder(of.get("model")) for of in (header["features"] or {}, results["settings"])
+    )
     if network is not None and used != network:
         raise InputError(
             f"the results are those of the network {used}, and the model has {network}: give the results of "
@@ -272,14 +275,15 @@ def _performance(
 
 
 def _details(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for part, value in (header["features"] or {}).items():
-        shown = Path(str(value)).name if part == "weights" else value
-        yield f"network: {part}", str(shown)
+    for part, value in without_folders(header["features"] or {}).items():
+        yield f"network: {part}", str(value)
     if header["weights_fingerprint"]:
         yield "fingerprint of the weights", str(header["weights_fingerprint"])
     for step in header["steps"]:
         yield f"step {step['step']}", str(step["class"])
     for key, value in header["card"].items():
+        if key == "parameters":  # those of the network stand above; earlier files also name its folder
+            value = without_folders(value) if isinstance(value, dict) else value
         text = json.dumps(value) if isinstance(value, dict | list) else str(value)
         if key != "images" and len(text) <= _LONGEST:
             yield key.replace("_", " "), text

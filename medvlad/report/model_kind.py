@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medvlad._util.network_name import without_folders
+
 __all__ = ["how_to_use", "hub_task", "introduction", "is_of_classes", "is_of_images", "limitations", "units"]
 
 #: Last steps that are not a linear SVM for classes, in words.
@@ -55,7 +57,7 @@ def introduction(header: Mapping[str, Any], trained: str) -> str:
     else:
         kind = "An image classifier" if is_of_images(header) else f"A classifier of {units(header)}"
         what = f"{kind} for the classes {names}."
-    network = header["features"]
+    network = without_folders(header["features"]) if header["features"] else None
     first = f"descriptors of {network['model']} (layer {network['layer']}, frozen), " if network else ""
     return (
         f"{what} It was trained on {trained} with medvlad: {first}an encoding, "
