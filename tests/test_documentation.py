@@ -206,13 +206,8 @@ def follow(page, reader):
 #: Pages that take one kind of reader from start to end, in an empty folder.
 FROM_START_TO_END = ("docs/for_clinicians.md", "docs/for_engineers.md", "docs/for_pathologists.md")
 #: Pages with a test of their own, below.
-OWN_TEST = {
-    *FROM_START_TO_END,
-    "docs/tutorial.md",
-    "docs/howto/bags.md",
-    "docs/howto/gpu.md",
-    "docs/howto/other_networks.md",
-}
+OWN_TEST = {*FROM_START_TO_END, "docs/tutorial.md"}
+OWN_TEST |= {f"docs/howto/{page}.md" for page in ("bags", "gpu", "other_networks")}
 #: Pages whose examples take more than about ten seconds.
 LONG = {"docs/howto/choosing.md", "docs/howto/images.md", "docs/howto/network.md"}
 FOLLOWED = [

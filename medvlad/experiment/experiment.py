@@ -229,8 +229,7 @@ class Experiment:
         ----------
         dataset : ImageFolder
         encodings : sequence of str
-            Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`. If there are several, one is chosen by
-            cross-validation inside the training images, see :mod:`medvlad.evaluation.choice`.
+            As in :meth:`evaluate`. One of several is chosen, see :mod:`medvlad.evaluation.choice`.
         keep : callable or None, default=None
             Called with the encoded training images (n, D) and their data set. None: they are dropped.
 
