@@ -51,7 +51,8 @@ def explain_page(
     page = Page("Predictions and their evidence")
     counts: dict[str, int] = {}
     for one in predictions:
-        counts[one["label"]] = counts.get(one["label"], 0) + 1
+        label = one["label"] or "no label"  # None: abstained
+        counts[label] = counts.get(label, 0) + 1
     said = ", ".join(f"{label}: {n}" for label, n in sorted(counts.items()))
     page.card(
         [

@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.evaluations import GRID, make_evaluation
 
 from medvlad import VLAD, Descriptors, GlobalPool, WideLinearSVC
 from medvlad.experiment import Evaluation
 from medvlad.explain import evidence_map, evidence_picture
+from medvlad.report.explanations import explain_page
 from medvlad.report.pictures import _patch, cluster_patches, confident_errors, grid_in_words
 
 
@@ -153,3 +155,14 @@ def test_descriptors_without_a_place_have_no_clusters(evaluation):
         {}, evaluation.dataset, evaluation.descriptors, SimpleNamespace(grids_=((1, 1), (1, 1))), {}
     )
     assert cluster_patches(nowhere, evaluation.decided["vlad3"].fitted[0]) is None
+
+
+def test_a_page_of_evidence_counts_images_without_a_label(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    scores = {"lying": 0.1, "upright": -0.1}
+    predictions = [
+        {"image": name, "label": label, "scores": scores, "evidence": "a.png"}
+        for name, label in (("1.png", None), ("2.png", "lying"))
+    ]
+    page = explain_page(predictions, tmp_path, "exactly").read_text()
+    assert "lying: 1, no label: 1" in page
