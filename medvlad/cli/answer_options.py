@@ -45,8 +45,7 @@ def calibration_option(default: str, ending: str) -> options.Decorator:
         type=options.Choice(["none", "auto", "platt", "isotonic"]),
         default=default,
         show_default=False,
-        help="Method that turns scores into probabilities. auto: platt, or isotonic from 1,000 training "
-        f"images on.  {ending}",
+        help=f"Method for probabilities. auto: platt, or isotonic from 1,000 images on.  {ending}",
     )
 
 

@@ -48,7 +48,7 @@ __all__ = ["train"]
     options.SCALE,
     options.PENALTY,
     options.CLASS_WEIGHT,
-    calibration_option("auto", "none: no probabilities.  [default: auto; with --preset best: platt]"),
+    calibration_option("auto", "[default: auto; with --preset best: platt]"),
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,

@@ -17,8 +17,8 @@ from medvlad.cli import cli
 from medvlad.cli.evaluate import evaluate
 from medvlad.datasets.published import LAYOUTS
 from medvlad.datasets.unknown_patients import UNKNOWN_PATIENTS
+from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.encoders.recipe import PRESETS
-from medvlad.evaluation.calibration import METHODS
 from medvlad.extraction.engines import DTYPES, ENGINES
 from medvlad.images import RESIZE_FILTERS
 from medvlad.images.colour_profile import COLOUR_PROFILES
@@ -113,7 +113,7 @@ def test_the_examples_are_commands_with_options_that_exist(path):
         ("backend", ("auto", *BACKENDS)),
         ("preset", PRESETS),
         ("unknown_patients", UNKNOWN_PATIENTS),
-        ("calibration", ("none", *METHODS)),
+        ("calibration", ("none", AUTO, *METHODS)),
         ("colour_profile", COLOUR_PROFILES),
         ("on_damage", ["stop" if one == "raise" else one for one in ON_DAMAGE]),
     ],
