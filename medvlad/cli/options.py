@@ -179,7 +179,7 @@ WEIGHTS = cloup.option(
     type=TEXT_PATH,
     metavar="NAME|FILE",
     default="imagenet",
-    help="Weights: imagenet (downloaded), bundled (extra 'offline'), or a .h5, .keras or .npz file.",
+    help="Weights: imagenet (downloaded), bundled (extra 'offline'), or a file.",
 )
 WEIGHTS_OF_MODEL = cloup.option(
     "--weights",
