@@ -164,7 +164,8 @@ def iter_predictions(
         For the reasons given in :func:`predict_images`. Images before the one in question were yielded.
     """
     said = Answering() if answers is None else answers
-    if not isinstance(pipeline.steps[0][1], CNNDescriptors):
+    steps = getattr(pipeline, "steps", None) or [("", pipeline)]
+    if len(steps) > 1 and not isinstance(steps[0][1], CNNDescriptors):
         for bag in images:
             yield _predicted_bag(pipeline, bag, on_error, names, said, similar, with_maps)
         return

@@ -132,17 +132,15 @@ def of_descriptors(rng):
     return make_pipeline(GlobalPool(), WideLinearSVC()).fit(x, np.arange(6) % 2)
 
 
-def test_a_pipeline_without_an_extractor_is_refused(of_descriptors, files):
-    with pytest.raises(
-        InputError, match="first step is CNNDescriptors, got GlobalPool: put the extractor first"
-    ):
+def test_a_pipeline_without_an_extractor_takes_feature_files_only(of_descriptors, files):
+    with pytest.raises(InputError, match="is not a feature file"):
         predict_images(of_descriptors, files)
 
 
 def test_a_refused_pipeline_keeps_its_parameters(of_descriptors, files):
     before = copy.deepcopy(vars(of_descriptors[0]))
     with pytest.raises(InputError):
-        predict_images(of_descriptors, files, on_error="skip")
+        predict_images(of_descriptors, files)
     assert vars(of_descriptors[0]) == before
 
 

@@ -195,8 +195,7 @@ class Experiment:
     def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
         """Score the last layers of the network, up to `layer`, inside the training images.
 
-        Average pooling is scored as well, whether or not it is among the encodings.
-        See :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
+        Average pooling is always among them, see :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
         """
         if self.recipe.tiles:
             raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")

@@ -10,13 +10,12 @@ number of images keeps it.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from medvlad._util.validate import InputError, one_line
+from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.models.onnx_graph import Graph
 
@@ -80,7 +79,9 @@ def _converted(onnx: Any, model: Any, tensor: str, name: str) -> Any:
     del typed.graph.output[:]
     typed.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
     try:
-        return importlib.import_module("onnx.version_converter").convert_version(typed, _LEAST_OPSET)
+        return import_extra("onnx.version_converter", "onnx", "medvlad export").convert_version(
+            typed, _LEAST_OPSET
+        )
     except Exception as error:  # the converter is written in C++ and raises RuntimeError
         raise InputError(
             f"{name} has opset {opset}, which cannot become {_LEAST_OPSET} ({one_line(error)[:80]}): "

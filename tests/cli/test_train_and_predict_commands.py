@@ -234,6 +234,8 @@ def test_show_prints_the_card_of_a_model(run, vlad_model):
         "encode": "vlad3",
         "C": 1.0,
         "class_weight": None,
+        "calibration": "platt",
+        "threshold": None,
     }
 
 

@@ -189,7 +189,9 @@ def _read(torch: Any, path: Path) -> dict[str, Any]:
     """Read tensors by name. No code of the file runs."""
     try:
         if path.suffix == ".safetensors":
-            content: Any = import_extra("safetensors.torch", "torch", "weights").load_file(os.fspath(path))
+            from safetensors.torch import load_file
+
+            content: Any = load_file(os.fspath(path))
         else:
             content = torch.load(os.fspath(path), map_location="cpu", weights_only=True)
     except MemoryError:
