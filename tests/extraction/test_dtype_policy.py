@@ -1,6 +1,7 @@
 """Keras' global dtype policy and floatx change no descriptor, and are restored."""
 
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from medvlad import CNNDescriptors, InputError
 keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 
 from support import tiny_networks  # noqa: E402
+
+#: Engine of networks other than VGG.
+MOBILENET = "openvino" if find_spec("openvino") else "keras"
 
 
 def globals_of_keras():
@@ -53,7 +57,7 @@ def made_by(network, image):
 
 def test_the_networks_of_these_tests_run_in_different_engines(with_default_globals):
     network, _, (_, engine, _) = with_default_globals
-    assert engine == {"VGG16": "native", "MobileNetV2": "keras"}[network.model]
+    assert engine == {"VGG16": "native", "MobileNetV2": MOBILENET}[network.model]
 
 
 def test_other_globals_of_keras_change_nothing(with_default_globals, other_globals):

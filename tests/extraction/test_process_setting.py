@@ -125,13 +125,13 @@ def test_threads_that_overlap_restore_tf32_of_torch(torch):
     def tf32():
         return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
-    held = [keras_engine._without_torch_tf32(torch) for _ in range(2)]
+    held = [keras_engine.without_torch_tf32(torch) for _ in range(2)]
     assert overlapping(*held, tf32) == [(False, False)]
     assert tf32() == (True, True)
 
 
 def test_torch_keeps_all_flags_but_tf32(torch):
-    with keras_engine._without_torch_tf32(torch):
+    with keras_engine.without_torch_tf32(torch):
         assert torch.backends.cudnn.deterministic
         assert torch.backends.cudnn.benchmark
     assert set(torch.backends.cudnn.changes) == {"allow_tf32"}
@@ -139,7 +139,7 @@ def test_torch_keeps_all_flags_but_tf32(torch):
 
 def test_a_user_without_tf32_stays_without_it(tensorflow, torch):
     tensorflow.flags.tf32 = torch.backends.cudnn.allow_tf32 = False
-    with keras_engine._without_tensorflow_tf32(tensorflow), keras_engine._without_torch_tf32(torch):
+    with keras_engine._without_tensorflow_tf32(tensorflow), keras_engine.without_torch_tf32(torch):
         pass
     assert not tensorflow.flags.tf32
     assert not torch.backends.cudnn.allow_tf32

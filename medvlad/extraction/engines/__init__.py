@@ -26,10 +26,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from medvlad._util.choices import Dtype, EngineName, words_of
-from medvlad._util.validate import InputError, MissingExtraError, check_choice, import_extra
+from medvlad._util.validate import InputError, MissingExtraError, check_choice
 from medvlad.backends import backend_state
 from medvlad.extraction.engines.accelerators import may_have_gpu
 from medvlad.extraction.engines.keras_graph import unreadable_layer
+from medvlad.extraction.engines.openvino_import import import_openvino
 from medvlad.extraction.engines.winograd import is_plain
 
 __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
@@ -118,7 +119,7 @@ def choose_engine(network: Any, *, engine: str, dtype: str, output: str) -> str:
     if engine == "auto":
         engine = _fastest(plain, unreadable is None, dtype, output)
     if engine == "openvino":
-        import_extra("openvino", "openvino", "dtype='int8'" if dtype == "int8" else "engine='openvino'")
+        import_openvino("dtype='int8'" if dtype == "int8" else "engine='openvino'")
     if engine == "native" and not (state := backend_state("native")).startswith("ok"):
         raise InputError(f"engine='native' {state}; use engine='keras'")
     return engine
@@ -146,7 +147,7 @@ def _only_engine(network: Any, only: str, *, engine: str, dtype: str, output: st
 def _has_openvino() -> bool:
     """Return whether OpenVINO can be imported."""
     try:
-        import_extra("openvino", "openvino", "engine='openvino'")
+        import_openvino("engine='openvino'")
     except MissingExtraError:
         return False
     return True

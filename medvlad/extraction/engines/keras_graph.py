@@ -16,11 +16,14 @@ model with any other layer, such as Dense or Rescaling, cannot be read, and runs
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medvlad.extraction.engines.winograd import Convolution, Pooling
 
 __all__ = ["INPUT", "Step", "read_steps", "unreadable_layer"]
 
@@ -105,7 +108,7 @@ def read_steps(model: Any) -> tuple[list[Step], list[int]]:
 
     Parameters
     ----------
-    model : keras.Model
+    model : keras.Model or PlainModel
         :func:`unreadable_layer` returns None for it.
 
     Returns
@@ -115,8 +118,25 @@ def read_steps(model: Any) -> tuple[list[Step], list[int]]:
     outputs : list of int
         Number of the step of each output.
     """
+    plain = getattr(model, "plain_layers", None)  # VGG that was made without Keras
+    if plain is not None:
+        return _plain_steps(plain), [len(plain) - 1]
     steps, outputs = _read(model, weights=True)
     return _folded(steps, outputs)
+
+
+def _plain_steps(layers: Sequence[Convolution | Pooling]) -> list[Step]:
+    """Return a chain of 3 x 3 convolutions and 2 x 2 pooling as steps."""
+    steps = []
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Pooling):
+            steps.append(Step("max_pool", f"pool{i}", (i - 1,), size=(2, 2), strides=(2, 2)))
+            continue
+        activation = "relu" if layer.relu else "linear"
+        steps.append(
+            Step("convolution", layer.name, (i - 1,), activation, layer.kernel, layer.bias, (3, 3), same=True)
+        )
+    return steps
 
 
 class _Unreadable(Exception):

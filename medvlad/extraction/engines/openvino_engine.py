@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, import_extra
+from medvlad._util.validate import InputError
 from medvlad.extraction.engines.keras_graph import INPUT, Step, read_steps
+from medvlad.extraction.engines.openvino_import import import_openvino
 
 __all__ = ["calibrate", "make"]
 
@@ -43,7 +44,7 @@ def make(
 
     A network with several outputs gives a list of maps.
     """
-    ov = import_extra("openvino", "openvino", "engine='openvino'")
+    ov = import_openvino("engine='openvino'")
     if dtype == "int8" and ranges is None:
         raise InputError(
             "dtype='int8' needs the ranges of activations on training images: call fit with such images"
@@ -86,7 +87,7 @@ def make(
 
 def calibrate(network: Any, batches: Iterable[NDArray[np.float32]], *, n_threads: int) -> dict[str, float]:
     """Measure ranges. See :func:`medvlad.extraction.engines.calibrate`."""
-    ov = import_extra("openvino", "openvino", "dtype='int8'")
+    ov = import_openvino("dtype='int8'")
     model = _graph(network, None, every_layer=True)
     core = ov.Core()
     requests: dict[int, Any] = {}
@@ -121,7 +122,7 @@ def _compile(core: Any, model: Any, side: int, dtype: str, n_threads: int, strea
 
 def _graph(network: Any, ranges: Mapping[str, float] | None, *, every_layer: bool = False) -> Any:
     """Return the graph from (1, s, s, 3) to (1, h, w, D), or to the results of all convolutions and sums."""
-    op = import_extra("openvino", "openvino", "engine='openvino'").opset13
+    op = import_openvino("engine='openvino'").opset13
     steps, ends = read_steps(network)
     pixels = op.parameter([1, -1, -1, 3], np.float32)
     maps: dict[int, Any] = {INPUT: op.transpose(pixels, [0, 3, 1, 2])}
@@ -143,7 +144,7 @@ def _graph(network: Any, ranges: Mapping[str, float] | None, *, every_layer: boo
             maps[i] if steps[i].kind == "global_average" else op.transpose(maps[i], [0, 2, 3, 1])
             for i in ends
         ]
-    return import_extra("openvino", "openvino", "engine='openvino'").Model(outputs, [pixels])
+    return import_openvino("engine='openvino'").Model(outputs, [pixels])
 
 
 def _computed(op: Any, step: Step, inputs: list[Any], *, int8: bool) -> Any:
