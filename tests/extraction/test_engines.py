@@ -2,6 +2,7 @@
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,8 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs
 FLOAT32_DIFFERENCE = 1e-4
 BFLOAT16_DIFFERENCE = 2e-2
 INT8_ANGLE = 1e-2
+if "vnni" not in Path("/proc/cpuinfo").read_text():
+    INT8_ANGLE = 2e-2  # sums of products saturate in 16 bits; 1.4e-2 was measured with AVX2
 
 FLOAT32_ENGINES = ["native", pytest.param("openvino", marks=needs_openvino)]
 
@@ -76,7 +79,13 @@ def test_float32_engines_agree_with_keras(network, pixels, engine):
     assert difference(run(network, engine, pixels), expected) < FLOAT32_DIFFERENCE
 
 
-@pytest.mark.parametrize("engine", ["keras", *FLOAT32_ENGINES])
+def test_the_batch_changes_rounding_at_most_on_keras(network, pixels):
+    """TensorFlow chooses kernels by the size of the batch; with AVX2 they round differently."""
+    alone = [run(network, "keras", pixels[i : i + 1]) for i in range(3)]
+    assert difference(np.concatenate(alone), run(network, "keras", pixels)) < 1e-6
+
+
+@pytest.mark.parametrize("engine", FLOAT32_ENGINES)
 def test_neither_batch_nor_threads_change_a_bit(network, pixels, engine):
     whole = run(network, engine, pixels)
     for n_threads in (1, 3):
