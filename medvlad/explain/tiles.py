@@ -99,7 +99,7 @@ def bag_evidence(steps: Sequence[Any], bag: BagFiles, descriptors: Descriptors, 
     bag : BagFiles
         One bag.
     descriptors : Descriptors
-        Its descriptors in memory, from :meth:`medvlad.bags.BagFiles.load`.
+        Its descriptors in memory, from :meth:`medvlad.descriptors.blocks.DescriptorBlocks.load`.
     label : int
         Index of the class.
 
