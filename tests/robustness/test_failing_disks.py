@@ -231,7 +231,7 @@ def test_a_command_on_a_failing_disk_keeps_earlier_results(tmp_path, run, disk, 
     write_images(tmp_path / "images", 4)
     # The plots take seconds. They are written in the same place as predictions.csv and the pages.
     monkeypatch.setattr("medvlad.report.plots.confusion", lambda *_, **how: b"picture")
-    monkeypatch.setattr("medvlad.report.evaluation._curves", lambda *_, **how: [("roc", b"picture", "")])
+    monkeypatch.setattr("medvlad.report.sections._curves", lambda *_, **how: [("roc", b"picture", "")])
     monkeypatch.setattr("medvlad.report.evaluation.confident_errors", lambda *_, **how: [])
     assert run(*COMMANDS[command])[0] == 0
     before = {name: content for name, content in files(tmp_path).items() if not name.startswith("new store")}
