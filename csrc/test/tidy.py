@@ -39,7 +39,7 @@ def findings(path: Path, level: str, flags: list[str]) -> str:
     command = [
         str(Path(sys.executable).with_name("clang-tidy")),
         *("--quiet", str(path), "--", "-std=c++17", "-ffp-contract=off", "-pthread", *WARNINGS),
-        *(f"-DMEDVLAD_MODULE=_native_{level}", f'-DMEDVLAD_LEVEL="{level}"', "-DMEDVLAD_DRIVER"),
+        *(f"-DMEDVLAD_MODULE=_native_{level}", "-DMEDVLAD_DRIVER"),
         *flags,
         f"-I{SOURCE}",
         *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),

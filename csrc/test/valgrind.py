@@ -33,7 +33,7 @@ def core_test(folder: str) -> bool:
     program = str(Path(folder) / "core_test")
     others = ("simd/portable.cpp", "test/core_test.cpp")
     sources = [*sorted(SOURCE.glob("core/*.cpp")), *(SOURCE / other for other in others)]
-    flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread", '-DMEDVLAD_LEVEL="portable"']
+    flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-pthread"]
     compiler = os.environ.get("CXX", "c++").split()
     subprocess.run([*compiler, *flags, f"-I{SOURCE}", *map(str, sources), "-o", program], check=True)
     options = [f"--error-exitcode={FAILED}", "--leak-check=full", "--errors-for-leak-kinds=definite"]
