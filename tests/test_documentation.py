@@ -209,7 +209,7 @@ FROM_START_TO_END = ("docs/for_clinicians.md", "docs/for_engineers.md", "docs/fo
 OWN_TEST = {*FROM_START_TO_END, "docs/tutorial.md"}
 OWN_TEST |= {f"docs/howto/{page}.md" for page in ("bags", "gpu", "other_networks")}
 #: Pages whose examples take more than about ten seconds.
-LONG = {"docs/howto/choosing.md", "docs/howto/images.md", "docs/howto/network.md"}
+LONG = {f"docs/howto/{page}.md" for page in ("choosing", "comparing", "grid_search", "images", "network")}
 FOLLOWED = [
     pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in LONG else [])
     for page in PAGES

@@ -28,7 +28,7 @@ def test_doctor_answers_every_question(found):
 
 
 def test_doctor_lists_the_extras_of_users(found):
-    extras = "tensorflow openvino medical offline onnx distributed demo report fetch"
+    extras = "tensorflow bags openvino medical offline onnx torch distributed demo report tables fetch"
     assert " ".join(found["extras"]) == extras
 
 

@@ -247,6 +247,7 @@ def test_a_worker_with_another_version_is_named(features, pictures, scheduler, m
             extract_distributed(features, pictures, scheduler=scheduler)
 
 
+@pytest.mark.slow
 def test_a_worker_without_medvlad_is_an_error(features, pictures, scheduler, monkeypatch):
     older = types.ModuleType("medvlad.of_another_version")
     exec("def job(*arguments): pass", vars(older))
