@@ -159,7 +159,16 @@ def validate(
     tested = np.arange(len(dataset))
     fold = FittedFold(np.empty(0, np.intp), tested, encoder, classifier)
     penalties = [float(classifier.C)] if hasattr(classifier, "C") else []
-    decided = HeldOut(tested, decision, probability, penalties, None, [fold], PROTOCOL, watch.seconds)
+    decided = HeldOut(
+        tested=tested,
+        decision=decision,
+        probability=probability,
+        penalties=penalties,
+        inner_balanced_accuracy=None,
+        fitted=[fold],
+        protocol=PROTOCOL,
+        seconds=watch.seconds,
+    )
     result = {
         "encode": name,
         "scales": np.atleast_1d(extractor.scales).tolist(),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from logging import LogRecord
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from medvlad.cli.dataset import load_dataset
 from medvlad.cli.targets_summary import targets_summary
 
 if TYPE_CHECKING:
+    from medvlad.datasets.folders import ImageFolder
     from medvlad.datasets.pseudonyms import Pseudonyms
     from medvlad.experiment import Evaluation, Experiment
 
-__all__ = ["RESULT_FILES", "run_evaluation", "write_evaluation"]
+__all__ = ["RESULT_FILES", "add_origin", "run_evaluation", "write_evaluation"]
 
 #: What an evaluation writes into its folder.
 RESULT_FILES = ("results.json", "predictions.csv", "report.html")
@@ -63,10 +65,8 @@ def run_evaluation(
         Exit status.
     """
     from medvlad._util.validate import check_output_file, make_output_folder
-    from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
     from medvlad.evaluation.learning_curve import add_learning_curves, check_for_curve
     from medvlad.evaluation.metrics import fold_table
-    from medvlad.evaluation.subgroups import anonymise_subgroups
     from medvlad.extraction.keras_startup import start_keras
 
     if out is not None:
@@ -89,13 +89,8 @@ def run_evaluation(
                 random_state=experiment.seed,
             )
     report = evaluation.results
-    report["dataset"]["root"] = str(directory)
     report["settings"]["preset"] = preset
-    report["warnings"] = [one.getMessage() for one in warned]
-    if names is not None:
-        anonymise_results(report, names)
-        anonymise_subgroups(report)
-        report["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
+    add_origin(report, directory, dataset, warned, names)
     summary = _summary if dataset.task == "classes" else targets_summary
     table, *lines = summary(report, has_test_part=dataset.splits is not None)
     click.echo(table)
@@ -111,17 +106,33 @@ def run_evaluation(
     return list_skipped(report["skipped"])
 
 
+def add_origin(
+    results: dict[str, Any],
+    directory: Path,
+    dataset: ImageFolder,
+    warned: Sequence[LogRecord],
+    names: Pseudonyms | None,
+) -> None:
+    """Add the folder and the warnings of a run to its results. With `names`, all names become pseudonyms."""
+    from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
+    from medvlad.evaluation.subgroups import anonymise_subgroups
+
+    results["dataset"]["root"] = str(directory)
+    results["warnings"] = [one.getMessage() for one in warned]
+    if names is not None:
+        anonymise_results(results, names)
+        anonymise_subgroups(results)
+        results["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
+
+
 def write_evaluation(
     evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures: bool
 ) -> Iterator[str]:
     """Write the files of an evaluation, and yield a line about each step."""
     from medvlad._util.atomic_file import write_file
     from medvlad._util.validate import MissingExtraError
-    from medvlad.report import several_targets
-    from medvlad.report.evaluation import write_predictions, write_report
+    from medvlad.report import write_predictions, write_report
 
-    if evaluation.dataset.task != "classes":
-        write_predictions, write_report = several_targets.write_predictions, several_targets.write_report
     path, table = out / "results.json", out / "predictions.csv"
     write_file(path, (json.dumps(evaluation.results, indent=2, allow_nan=False) + "\n").encode(), "results")
     write_predictions(evaluation, table, names=names)

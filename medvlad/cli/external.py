@@ -13,7 +13,7 @@ from medvlad._util.text_table import printable
 from medvlad.cli import options
 from medvlad.cli.console import Command, collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
-from medvlad.cli.evaluation_run import RESULT_FILES, write_evaluation
+from medvlad.cli.evaluation_run import RESULT_FILES, add_origin, write_evaluation
 from medvlad.cli.model_network import check_weights_of, start_if_needed
 from medvlad.cli.settings import check_store, on_error_of, pseudonyms_of
 from medvlad.cli.table_options import DATA, table_group, table_of
@@ -70,8 +70,6 @@ def external(
     All images are used. Nothing is fitted.
     """
     from medvlad._util.validate import check_output_file, make_output_folder
-    from medvlad.datasets.pseudonyms import anonymise_results, anonymise_warning
-    from medvlad.evaluation.subgroups import anonymise_subgroups
     from medvlad.experiment import Experiment
     from medvlad.external import check_classes, check_task, validate
     from medvlad.models.model_file import check_readable, load_model, model_card, task_of_file
@@ -109,15 +107,10 @@ def external(
             random_state=seed,
         )
     results = evaluation.results
-    results["dataset"]["root"] = str(directory)
     results["external"]["model"] = model.name
-    results["warnings"] = [one.getMessage() for one in warned]
-    if names is not None:
-        anonymise_results(results, names)
-        anonymise_subgroups(results)
-        results["warnings"] = [anonymise_warning(one.msg, one.args, dataset, names) for one in warned]
-        if anonymise_key is not None:
-            names.write(anonymise_key)
+    add_origin(results, directory, dataset, warned, names)
+    if names is not None and anonymise_key is not None:
+        names.write(anonymise_key)
     if as_json:
         click.echo(json.dumps(results, indent=2, allow_nan=False))
     else:

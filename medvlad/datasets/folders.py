@@ -109,6 +109,10 @@ class ImageFolder:
         """Return the files of row `i`: all files of a bag, or the only one."""
         return (self.paths[i],) if self.files is None else self.files[i]
 
+    def groups_of(self, rows: NDArray[Any]) -> NDArray[np.str_] | None:
+        """Return the patient of each image at `rows` (positions or a mask). None: not known."""
+        return None if self.groups is None else self.groups[rows]
+
     def take(self, indices: Sequence[int] | NDArray[Any]) -> ImageFolder:
         """Return the images at `indices`, in that order, with the same `class_names`.
 

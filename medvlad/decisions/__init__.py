@@ -1,7 +1,7 @@
 """From decision values to answers that one may act on.
 
-Decision values of the linear SVM, and an image's vector, become probabilities, prediction sets, a test for
-images unlike the training images, and similar training images.
+In: decision values of the linear SVM, and the vectors of images. Out: probabilities, prediction sets, a test
+for images unlike the training images, and similar training images.
 """
 
 from medvlad.decisions.answers import Answering, answers_of, check_answers

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from medvlad._util.validate import InputError
 from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration
@@ -23,6 +23,7 @@ from medvlad.decisions.conformal import conformal_p_values, prediction_sets
 from medvlad.decisions.novelty import Novelty, make_references
 from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.descriptors.array_api import like_input, on_host
+from medvlad.svm.binary_problems import rows_to_decide
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
@@ -131,7 +132,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
 
         svm = WideLinearSVC() if self.classifier is None else clone(self.classifier)
         svm.fit(X, y)
-        rows = _checked(svm, X)
+        rows = rows_to_decide(svm, X)
         labels = np.searchsorted(svm.classes_, column_or_1d(on_host(y, "y")))
         decision, novelty, n_references = held_out_rows(
             svm, rows, labels, groups, folds=self.folds, random_state=self.random_state
@@ -366,14 +367,6 @@ def linear_part(step: Any) -> Any:
     if isinstance(step, CalibratedSVC):
         return step.classifier_
     return step if isinstance(step, WideLinearSVC | LogisticRegression) else None
-
-
-def _checked(svm: WideLinearSVC, X: ArrayLike) -> NDArray[Any]:
-    """Return X as a NumPy array that the fitted SVM accepts."""
-    checked: NDArray[Any] = validate_data(
-        svm, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
-    )
-    return checked
 
 
 def _novelty(

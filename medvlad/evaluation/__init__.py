@@ -1,7 +1,7 @@
 """Measure how well a classifier works on images that it was not fitted on.
 
-In: descriptors, labels, patients, an encoder and a classifier. Out: held-out predictions, metrics,
-intervals and paired comparisons.
+In: descriptors, classes (or several labels, or numbers), patients, an encoder and a classifier. Out: held-out
+predictions, metrics, intervals and paired comparisons.
 """
 
 from medvlad.evaluation.calibration import calibration_metrics

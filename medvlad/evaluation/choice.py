@@ -25,7 +25,7 @@ from medvlad.evaluation.class_counts import units_per_class
 from medvlad.evaluation.cross_validation import InnerFolds, inner_folds
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Choice", "choose_encoding", "clearly_best", "has_folds"]
+__all__ = ["Choice", "best_encoding", "choose_encoding", "clearly_best", "first_encoding", "has_folds"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,7 @@ def choose_encoding(
         (patients), or for the other reasons given in
         `inner_folds` of :mod:`medvlad.evaluation.cross_validation`.
     """
-    if not encoders:
-        raise InputError("there is no encoding to choose from: name at least one")
-    first = next(iter(encoders))
+    first = first_encoding(encoders)
     can_do_without = penalties is None and not hold_out
     if can_do_without and len(encoders) > 1 and not has_folds(labels, groups, folds):
         logger.warning(
@@ -127,10 +125,22 @@ def choose_encoding(
         )
         for name, encoder in encoders.items()
     }
+    return best_encoding(found, "balanced accuracy")
+
+
+def first_encoding(encoders: Mapping[str, Any]) -> str:
+    """Return the name of the first encoding. Raise InputError if there is none."""
+    if not encoders:
+        raise InputError("there is no encoding to choose from: name at least one")
+    return next(iter(encoders))
+
+
+def best_encoding(found: Mapping[str, InnerFolds], metric: str) -> Choice:
+    """Choose an encoding by the scores of its inner folds, see :func:`clearly_best`. `metric` names them."""
     chosen = clearly_best({name: one.scores for name, one in found.items()})
-    averages = {name: one.balanced_accuracy for name, one in found.items()}
+    means = {name: one.mean_score for name, one in found.items()}
     best = found[chosen]
-    return Choice(chosen, best.penalty, averages, len(best.scores), inner=best)
+    return Choice(chosen, best.penalty, means, len(best.scores), metric, best)
 
 
 def has_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int) -> bool:

@@ -44,9 +44,20 @@ from medvlad.evaluation.metrics import balanced_accuracy
 from medvlad.svm.decision import decision_columns
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["FittedFold", "HeldOut", "InnerFolds", "Stopwatch", "held_out", "inner_folds"]
+__all__ = [
+    "Decided",
+    "FittedFold",
+    "HeldOut",
+    "InnerFolds",
+    "Stopwatch",
+    "held_out",
+    "inner_folds",
+    "smallest_good_penalty",
+]
 
 logger = logging.getLogger(__name__)
+
+Images = Descriptors | DescriptorBlocks
 
 
 @dataclass
@@ -81,24 +92,64 @@ class FittedFold:
         Indices of the images in the data set.
     encoder : estimator
         Fitted; from descriptors to vectors.
-    classifier : WideLinearSVC
-        Fitted; its classes are indices into the class names.
+    head : WideLinearSVC, MultiLabelSVC or WideRidge
+        Fitted; the last step. The classes of a WideLinearSVC are indices into the class names.
     """
 
     train: NDArray[np.intp]
     test: NDArray[np.intp]
     encoder: Any
-    classifier: WideLinearSVC
+    head: Any
+
+    def encode(
+        self, train_images: Images, test_images: Images, watch: Stopwatch
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Fit the encoder on the training images. Return the vectors of training and test images."""
+        with watch.stage("fit_encoder"):
+            self.encoder.fit(train_images)
+        with watch.stage("encode"):
+            return self.encoder.transform(train_images), self.encoder.transform(test_images)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out predictions: decisions on images that were not used for training.
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What held-out predictions of all tasks have.
 
     Attributes
     ----------
     tested : ndarray of int, shape (n,)
         Indices of the test images in the data set.
+    fitted : list of FittedFold
+        One for each fold.
+    protocol : str
+        "train and test part" or, for example, "5-fold cross-validation".
+    seconds : dict of str to float
+        Seconds of each stage.
+    """
+
+    tested: NDArray[np.intp]
+    fitted: list[FittedFold]
+    protocol: str
+    seconds: dict[str, float]
+
+    def facts(self) -> dict[str, Any]:
+        """Return n_test, n_train (of the first fold), protocol and seconds, as in results.json."""
+        return {
+            "n_test": len(self.tested),
+            "n_train": len(self.fitted[0].train),
+            "protocol": self.protocol,
+            "seconds": {name: round(seconds, 4) for name, seconds in self.seconds.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut(Decided):
+    """Held-out predictions: decisions on images that were not used for training.
+
+    Attributes
+    ----------
+    tested, fitted, protocol, seconds
+        See `Decided`.
     decision : ndarray of float, shape (n, n_classes)
         Decision values of the test images. The largest of a row is the decided class.
     probability : ndarray of float, shape (n, n_classes), or None
@@ -107,25 +158,15 @@ class HeldOut:
         C of each fold.
     inner_balanced_accuracy : list of float, or None
         Balanced accuracy of each fold with that C inside the training images. None: without inner folds.
-    fitted : list of FittedFold
-        One for each fold.
-    protocol : str
-        "train and test part" or, for example, "5-fold cross-validation".
-    seconds : dict of str to float
-        Seconds of each stage.
     thresholds : ndarray of float, shape (n,), or None
         Threshold of the decision value of the second class that was chosen inside the training images of the
         fold of each test image. None: without an operating point.
     """
 
-    tested: NDArray[np.intp]
     decision: NDArray[np.float64]
     probability: NDArray[np.float64] | None
     penalties: list[float]
     inner_balanced_accuracy: list[float] | None
-    fitted: list[FittedFold]
-    protocol: str
-    seconds: dict[str, float]
     thresholds: NDArray[np.float64] | None = None
 
 
@@ -137,12 +178,13 @@ class InnerFolds:
     ----------
     penalty : float
         The chosen C.
-    balanced_accuracy : float
-        Mean over the inner folds with that C.
-    decision : ndarray of float, shape (n, n_classes)
-        Held-out decision values of the training images with that C.
+    mean_score : float
+        Mean of `scores`.
+    decision : ndarray of float, shape (n, n_classes) or (n, n_labels)
+        Held-out decision values of the training images with that C. NaN if a label could not be fitted in a
+        fold.
     scores : ndarray of float, shape (n_folds,)
-        Balanced accuracy of each inner fold with that C.
+        Balanced accuracy of each inner fold with that C. For several labels the mean AUC.
     novelty : ndarray of float, shape (n,), or None
         Novelty of each training image among the images of the other folds, see
         :mod:`medvlad.decisions.novelty`. None: not measured.
@@ -151,7 +193,7 @@ class InnerFolds:
     """
 
     penalty: float
-    balanced_accuracy: float
+    mean_score: float
     decision: NDArray[np.float64]
     scores: NDArray[np.float64]
     novelty: NDArray[np.float64] | None = None
@@ -159,7 +201,7 @@ class InnerFolds:
 
 
 def held_out(
-    descriptors: Descriptors | DescriptorBlocks,
+    descriptors: Images,
     dataset: ImageFolder,
     encoder: Any,
     classifier: WideLinearSVC,
@@ -223,7 +265,7 @@ def held_out(
                 inner = inner_folds(
                     train_images,
                     labels,
-                    None if dataset.groups is None else dataset.groups[train],
+                    dataset.groups_of(train),
                     encoder,
                     classifier,
                     [classifier.C] if penalties is None else penalties,
@@ -231,10 +273,14 @@ def held_out(
                     random_state=random_state,
                 )
             fold_classifier.set_params(C=inner.penalty)
-            inside.append(inner.balanced_accuracy)
+            inside.append(inner.mean_score)
         chosen.append(float(fold_classifier.C))
         fold = FittedFold(train, test, clone(encoder), fold_classifier)
-        decision[test] = _fit_and_decide(fold, train_images, labels, descriptors.take(test), watch)
+        x_train, x_test = fold.encode(train_images, descriptors.take(test), watch)
+        with watch.stage("fit_classifier"):
+            fold_classifier.fit(x_train, labels)
+        with watch.stage("predict"):
+            decision[test] = decision_columns(fold_classifier.decision_function(x_test))
         fitted.append(fold)
         if inner is not None and calibration is not None:
             probability[test] = calibrator(calibration, inner.decision, labels)(decision[test])
@@ -242,38 +288,20 @@ def held_out(
             thresholds[test] = operating_threshold(target, inner.decision, labels, positive=positive)
     tested = np.concatenate([test for _, test in parts])
     return HeldOut(
-        tested,
-        decision[tested],
-        None if calibration is None else probability[tested],
-        chosen,
-        inside or None,
-        fitted,
-        protocol_of(dataset, folds),
-        watch.seconds,
-        None if target is None else thresholds[tested],
+        tested=tested,
+        decision=decision[tested],
+        probability=None if calibration is None else probability[tested],
+        penalties=chosen,
+        inner_balanced_accuracy=inside or None,
+        fitted=fitted,
+        protocol=protocol_of(dataset, folds),
+        seconds=watch.seconds,
+        thresholds=None if target is None else thresholds[tested],
     )
 
 
-def _fit_and_decide(
-    fold: FittedFold,
-    train_images: Descriptors | DescriptorBlocks,
-    labels: NDArray[np.int64],
-    test_images: Descriptors | DescriptorBlocks,
-    watch: Stopwatch,
-) -> NDArray[np.float64]:
-    """Fit the steps of a fold and return the decision values of its test images."""
-    with watch.stage("fit_encoder"):
-        fold.encoder.fit(train_images)
-    with watch.stage("encode"):
-        x_train, x_test = fold.encoder.transform(train_images), fold.encoder.transform(test_images)
-    with watch.stage("fit_classifier"):
-        fold.classifier.fit(x_train, labels)
-    with watch.stage("predict"):
-        return decision_columns(fold.classifier.decision_function(x_test))
-
-
 def inner_folds(
-    descriptors: Descriptors | DescriptorBlocks,
+    descriptors: Images,
     labels: NDArray[np.int64],
     groups: NDArray[Any] | None,
     encoder: Any,
@@ -353,23 +381,39 @@ def inner_folds(
         if means is not None and novelty is not None:
             compared = make_references(means[train], n_references=n_references, random_state=random_state)
             novelty[test] = novelty_of(compared, means[test])
-    averages = scores.mean(axis=0)
-    best = int(averages.argmax())
-    error = float(scores[:, best].std(ddof=1)) / np.sqrt(n_folds)
-    chosen = int(np.argmax(averages >= averages[best] - error))
-    logger.info(
-        "C = %g of %s: balanced accuracy %.3f inside the training images, the best is %.3f +- %.3f",
-        ordered[chosen],
-        ", ".join(f"{c:g}" for c in ordered),
-        averages[chosen],
-        averages[best],
-        error,
-    )
+    chosen = smallest_good_penalty(ordered, scores, "balanced accuracy")
     return InnerFolds(
         float(ordered[chosen]),
-        float(averages[chosen]),
+        float(scores.mean(axis=0)[chosen]),
         decision[chosen],
         scores[:, chosen],
         novelty,
         n_references,
     )
+
+
+def smallest_good_penalty(ordered: Sequence[float], scores: NDArray[np.float64], metric: str) -> int:
+    """Return the position of the smallest C whose mean is within one standard error of the best, and log it.
+
+    Parameters
+    ----------
+    ordered : sequence of float
+        Values of C in ascending order.
+    scores : ndarray of float, shape (n_folds, n_values)
+    metric : str
+        What `scores` are.
+    """
+    means = scores.mean(axis=0)
+    best = int(means.argmax())
+    error = float(scores[:, best].std(ddof=1)) / np.sqrt(len(scores)) if len(scores) > 1 else 0.0
+    chosen = int(np.argmax(means >= means[best] - error))
+    logger.info(
+        "C = %g of %s: %s %.3f inside the training images, the best is %.3f +- %.3f",
+        ordered[chosen],
+        ", ".join(f"{c:g}" for c in ordered),
+        metric,
+        means[chosen],
+        means[best],
+        error,
+    )
+    return chosen

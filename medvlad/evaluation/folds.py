@@ -18,6 +18,7 @@ __all__ = [
     "check_part",
     "given_parts",
     "how_to_add",
+    "parts_by_fold",
     "parts_of",
     "protocol_of",
     "stratified_folds",
@@ -41,14 +42,16 @@ def stratified_folds(
 def given_parts(dataset: ImageFolder) -> list[Part]:
     """Return indices (train, test) of the data set's own folds, or of its parts. Empty: it has neither."""
     if dataset.folds is not None:
-        return [
-            (np.flatnonzero(dataset.folds != fold), np.flatnonzero(dataset.folds == fold))
-            for fold in np.unique(dataset.folds)
-        ]
+        return parts_by_fold(dataset.folds)
     if dataset.splits is not None:
         train, test = (np.flatnonzero(dataset.splits == part) for part in ("train", "test"))
         return [(train, test)]
     return []
+
+
+def parts_by_fold(fold: NDArray[Any]) -> list[Part]:
+    """Return indices (train, test) of each fold. `fold` (n,) is the fold of each image."""
+    return [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in np.unique(fold)]
 
 
 def parts_of(dataset: ImageFolder, folds: int, random_state: int) -> Iterator[Part]:

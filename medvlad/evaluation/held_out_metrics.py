@@ -67,7 +67,7 @@ def held_out_metrics(
         - with `target`: operating_point, a dict with target (such as "sensitivity=0.95"), threshold (of each
           fold, of the decision value of threshold_of, the second class), and the same metrics with them
     """
-    labels, groups = dataset.labels[decided.tested], _tested_groups(dataset, decided)
+    labels, groups = dataset.labels[decided.tested], dataset.groups_of(decided.tested)
     names = dataset.class_names
 
     def metrics(decision: NDArray[np.float64]) -> dict[str, Any]:
@@ -98,17 +98,14 @@ def held_out_metrics(
     if subgroups is not None:
         result["subgroups"] = subgroups
     result["C"], result["inner_balanced_accuracy"] = decided.penalties, decided.inner_balanced_accuracy
-    result["n_test"], result["n_train"] = len(labels), len(decided.fitted[0].train)
-    result["protocol"] = decided.protocol
-    result["seconds"] = {name: round(seconds, 4) for name, seconds in decided.seconds.items()}
-    return result
+    return result | decided.facts()
 
 
 def _per_fold(dataset: ImageFolder, decided: HeldOut, positive: str | None) -> list[dict[str, Any]]:
     """Return the metrics of each given fold, in the order of their names."""
     if dataset.folds is None:
         return []
-    labels, groups = dataset.labels[decided.tested], _tested_groups(dataset, decided)
+    labels, groups = dataset.labels[decided.tested], dataset.groups_of(decided.tested)
     folds, found = dataset.folds[decided.tested], []
     for fold in np.unique(folds):
         own = folds == fold
@@ -165,10 +162,5 @@ def compare_held_out(dataset: ImageFolder, first: HeldOut, second: HeldOut) -> d
         dataset.labels[first.tested],
         first.decision,
         second.decision,
-        groups=_tested_groups(dataset, first),
+        groups=dataset.groups_of(first.tested),
     )
-
-
-def _tested_groups(dataset: ImageFolder, decided: HeldOut) -> NDArray[Any] | None:
-    """Return the patient of each tested image, None if the patients are unknown."""
-    return None if dataset.groups is None else dataset.groups[decided.tested]

@@ -64,7 +64,7 @@ patients. docs/reliability.md has the coverage that was measured, beside that of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,7 @@ __all__ = [
     "patient_numbers",
     "proportion_estimate",
     "wilson_interval",
+    "with_intervals",
 ]
 
 METRICS = ("accuracy", "balanced_accuracy", "auc")
@@ -117,6 +118,18 @@ class Estimate:
     ends: tuple[float, float] | None
     reason: str | None
     influence: Floats
+
+
+def with_intervals(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Return the values, the intervals, and the reasons for those that are missing, for results.json."""
+    result: dict[str, Any] = {}
+    for metric, one in estimates.items():
+        result[metric] = one.value
+        result[f"{metric}_ci95"] = None if one.ends is None else list(one.ends)
+    result["ci95_missing"] = {
+        f"{metric}_ci95": one.reason for metric, one in estimates.items() if one.reason is not None
+    }
+    return result
 
 
 def patient_numbers(groups: NDArray[Any] | None, n: int) -> NDArray[np.intp]:

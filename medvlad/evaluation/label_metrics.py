@@ -37,6 +37,7 @@ from medvlad.evaluation.intervals import (
     mean_estimate,
     patient_numbers,
     proportion_estimate,
+    with_intervals,
 )
 
 __all__ = ["label_aucs", "label_calibration", "label_scores", "label_table", "macro_auc"]
@@ -138,18 +139,6 @@ def _binary_scores(
 def _of_all(one: Estimate, n_patients: int) -> Estimate:
     """Return an estimate whose influences are over all patients, as the means over labels need it."""
     return replace(one, influence=np.pad(one.influence, (0, n_patients - len(one.influence))))
-
-
-def with_intervals(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return the values, the intervals, and the reasons for those that are missing, for results.json."""
-    result: dict[str, Any] = {}
-    for metric, one in estimates.items():
-        result[metric] = one.value
-        result[f"{metric}_ci95"] = None if one.ends is None else list(one.ends)
-    result["ci95_missing"] = {
-        f"{metric}_ci95": one.reason for metric, one in estimates.items() if one.reason is not None
-    }
-    return result
 
 
 def _macro(listed: Sequence[Mapping[str, Any]], estimates: Sequence[dict[str, Estimate]]) -> dict[str, Any]:

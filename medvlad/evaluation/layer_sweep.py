@@ -210,7 +210,7 @@ def sweep_layers(
                         one_layer.grid,
                         descriptors.n_features,
                         encoding,
-                        one.balanced_accuracy,
+                        one.mean_score,
                         float(one.scores.std(ddof=1) / np.sqrt(len(one.scores))),
                         one.penalty,
                     )

@@ -113,7 +113,7 @@ def learning_curve(
     for repeat in range(n_repeats):
         fold = decided.fitted[repeat % len(decided.fitted)]
         test_images = descriptors.take(fold.test)
-        groups = None if dataset.groups is None else dataset.groups[fold.train]
+        groups = dataset.groups_of(fold.train)
         subsets = nested_subsets(dataset.labels[fold.train], groups, random_state + repeat)
         for subset in subsets:
             rows = fold.train[subset]
@@ -121,7 +121,7 @@ def learning_curve(
             encoder = clone(fold.encoder)
             _set_seed(encoder, random_state + repeat)
             own, labels = descriptors.take(rows), dataset.labels[rows]
-            classifier = clone(fold.classifier).fit(encoder.fit(own).transform(own), labels)
+            classifier = clone(fold.head).fit(encoder.fit(own).transform(own), labels)
             decision = decision_columns(classifier.decision_function(encoder.transform(test_images)))
             truth = dataset.labels[fold.test]
             aucs = class_aucs(truth, decision)

@@ -20,6 +20,7 @@ from medvlad.evaluation.intervals import (
     mean_estimate,
     patient_numbers,
     proportion_estimate,
+    with_intervals,
 )
 
 __all__ = ["balanced_accuracy", "class_aucs", "fold_table", "score_table", "scores"]
@@ -130,14 +131,14 @@ def scores(
     for metric in ("sensitivity", "specificity"):
         overall[metric] = mean_estimate([estimates[k][metric] for k in chosen])
     return (
-        _with_intervals(overall)
+        with_intervals(overall)
         | {"ci95_of": "images" if groups is None else "patients"}
         | named
         | {
             "average_precision": _mean([precisions[k] for k in chosen]),
             "per_class": {
                 name: {"n": int(table[k].sum())}
-                | _with_intervals(estimates[k])
+                | with_intervals(estimates[k])
                 | {"average_precision": precisions[k]}
                 for k, name in enumerate(class_names)
             },
@@ -161,18 +162,6 @@ def _class_estimates(
         "precision": proportion_estimate(own, patients, said),
         "auc": auc_estimate(own, decision[:, k], patients),
     }
-
-
-def _with_intervals(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return the values, the intervals, and the reasons for those that are missing."""
-    result: dict[str, Any] = {}
-    for metric, one in estimates.items():
-        result[metric] = one.value
-        result[f"{metric}_ci95"] = None if one.ends is None else list(one.ends)
-    result["ci95_missing"] = {
-        f"{metric}_ci95": one.reason for metric, one in estimates.items() if one.reason is not None
-    }
-    return result
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -31,12 +31,10 @@ from sklearn.base import clone
 from sklearn.metrics import r2_score
 
 from medvlad._util.text_table import text_table
-from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
-from medvlad.descriptors.blocks import DescriptorBlocks
-from medvlad.descriptors.ragged import Descriptors
-from medvlad.evaluation.choice import Choice, clearly_best
-from medvlad.evaluation.cross_validation import Stopwatch
+from medvlad.evaluation.choice import Choice, clearly_best, first_encoding
+from medvlad.evaluation.cross_validation import Decided, FittedFold, Images, Stopwatch
+from medvlad.evaluation.folds import parts_by_fold
 from medvlad.evaluation.intervals import patient_numbers
 from medvlad.evaluation.patient_bootstrap import (
     Metric,
@@ -45,11 +43,10 @@ from medvlad.evaluation.patient_bootstrap import (
     r2_metric,
     spearman_metric,
 )
-from medvlad.evaluation.target_folds import balanced_folds, target_parts
+from medvlad.evaluation.target_folds import balanced_folds, target_parts, targets_of
 from medvlad.svm.wide_ridge import WideRidge
 
 __all__ = [
-    "FittedNumbers",
     "HeldOutNumbers",
     "choose_number_encoding",
     "compare_numbers",
@@ -59,51 +56,21 @@ __all__ = [
     "number_table",
 ]
 
-Images = Descriptors | DescriptorBlocks
 Matrix = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class FittedNumbers:
-    """The steps that were fitted on the training images of one fold.
-
-    Attributes
-    ----------
-    train, test : ndarray of int
-        Indices of the images in the data set.
-    encoder : estimator
-        Fitted; from descriptors to vectors.
-    model : WideRidge
-        Fitted.
-    """
-
-    train: NDArray[np.intp]
-    test: NDArray[np.intp]
-    encoder: Any
-    model: WideRidge
-
-
-@dataclass(frozen=True)
-class HeldOutNumbers:
+@dataclass(frozen=True, kw_only=True)
+class HeldOutNumbers(Decided):
     """Held-out predictions of numbers.
 
     Attributes
     ----------
-    tested : ndarray of int, shape (n,)
-        Indices of the test images in the data set.
+    tested, fitted, protocol, seconds
+        See `medvlad.evaluation.cross_validation.Decided`.
     predicted : ndarray of float, shape (n, n_targets)
-    fitted : list of FittedNumbers
-        One for each fold.
-    protocol : str
-    seconds : dict of str to float
-        Seconds of each stage.
     """
 
-    tested: NDArray[np.intp]
     predicted: Matrix
-    fitted: list[FittedNumbers]
-    protocol: str
-    seconds: dict[str, float]
 
 
 def held_out_numbers(
@@ -126,29 +93,22 @@ def held_out_numbers(
         If there is no test image.
     """
     watch = Stopwatch()
-    targets = _numbers_of(dataset)
+    targets = targets_of(dataset, "regression")
     parts, protocol = target_parts(dataset, folds, random_state)
     predicted = np.full(targets.shape, np.nan)
     fitted = []
     for train, test in parts:
-        if len(test) == 0:
-            raise InputError("the test part has no usable image: add some, or give no test part")
-        fold = FittedNumbers(train, test, clone(encoder), clone(model))
-        own = descriptors.take(train)
-        with watch.stage("fit_encoder"):
-            fold.encoder.fit(own)
-        with watch.stage("encode"):
-            x_train = fold.encoder.transform(own)
-            x_test = fold.encoder.transform(descriptors.take(test))
+        fold = FittedFold(train, test, clone(encoder), clone(model))
+        x_train, x_test = fold.encode(descriptors.take(train), descriptors.take(test), watch)
         with watch.stage("fit_ridge"):
-            fold.model.fit(
-                x_train, targets[train], groups=None if dataset.groups is None else dataset.groups[train]
-            )
+            fold.head.fit(x_train, targets[train], groups=dataset.groups_of(train))
         with watch.stage("predict"):
-            predicted[test] = fold.model.predict(x_test)
+            predicted[test] = fold.head.predict(x_test)
         fitted.append(fold)
     tested = np.concatenate([test for _, test in parts])
-    return HeldOutNumbers(tested, predicted[tested], fitted, protocol, watch.seconds)
+    return HeldOutNumbers(
+        tested=tested, predicted=predicted[tested], fitted=fitted, protocol=protocol, seconds=watch.seconds
+    )
 
 
 def held_out_number_metrics(
@@ -163,22 +123,15 @@ def held_out_number_metrics(
         fold, n_train (of the first fold), n_test, protocol, and seconds by stage.
     """
     found = number_scores(
-        _numbers_of(dataset)[decided.tested],
+        targets_of(dataset, "regression")[decided.tested],
         decided.predicted,
         dataset.class_names,
-        groups=None if dataset.groups is None else dataset.groups[decided.tested],
+        groups=dataset.groups_of(decided.tested),
         random_state=random_state,
     )
     for k, one in enumerate(found["targets"]):
-        one["alpha"] = [float(fold.model.alpha_[k]) for fold in decided.fitted]
-    return {
-        "task": "regression",
-        **found,
-        "n_test": len(decided.tested),
-        "n_train": len(decided.fitted[0].train),
-        "protocol": decided.protocol,
-        "seconds": {name: round(seconds, 4) for name, seconds in decided.seconds.items()},
-    }
+        one["alpha"] = [float(fold.head.alpha_[k]) for fold in decided.fitted]
+    return {"task": "regression", **found, **decided.facts()}
 
 
 def number_scores(
@@ -259,9 +212,8 @@ def compare_numbers(dataset: ImageFolder, first: HeldOutNumbers, second: HeldOut
         difference (second minus first) and difference_ci95, each with a dict by target under the key mae. The
         interval is a bootstrap over patients.
     """
-    targets = _numbers_of(dataset)[first.tested]
-    groups = None if dataset.groups is None else dataset.groups[first.tested]
-    patients = patient_numbers(groups, len(targets))
+    targets = targets_of(dataset, "regression")[first.tested]
+    patients = patient_numbers(dataset.groups_of(first.tested), len(targets))
     difference, intervals = {}, {}
     for k, name in enumerate(dataset.class_names):
         known = ~np.isnan(targets[:, k])
@@ -289,14 +241,12 @@ def choose_number_encoding(
 
     See :func:`medvlad.evaluation.choice.choose_encoding`. The first encoding is taken if it is the only one.
     """
-    if not encoders:
-        raise InputError("there is no encoding to choose from: name at least one")
+    first = first_encoding(encoders)
     if len(encoders) == 1:
-        return Choice(next(iter(encoders)), float("nan"), {}, 0, metric="R2")
-    fold = balanced_folds(targets, groups, folds, random_state, task="regression")
+        return Choice(first, float("nan"), {}, 0, metric="R2")
+    parts = parts_by_fold(balanced_folds(targets, groups, folds, random_state, task="regression"))
     found: dict[str, list[float]] = {name: [] for name in encoders}
-    for k in range(int(fold.max()) + 1):
-        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+    for train, test in parts:
         own = descriptors.take(train)
         for name, encoder in encoders.items():
             fitted = clone(encoder).fit(own)
@@ -313,7 +263,7 @@ def choose_number_encoding(
             found[name].append(float(np.mean(defined)) if defined else 0.0)
     scores = {name: np.array(values) for name, values in found.items()}
     means = {name: float(values.mean()) for name, values in scores.items()}
-    return Choice(clearly_best(scores), float("nan"), means, int(fold.max()) + 1, metric="R2")
+    return Choice(clearly_best(scores), float("nan"), means, len(parts), metric="R2")
 
 
 def number_table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -341,9 +291,3 @@ def number_table(results: Sequence[Mapping[str, Any]]) -> str:
                 ]
             )
     return text_table(header, rows)
-
-
-def _numbers_of(dataset: ImageFolder) -> Matrix:
-    if dataset.targets is None or dataset.task != "regression":
-        raise InputError(f"the data set has the task {dataset.task!r} and not 'regression': give its columns")
-    return dataset.targets

@@ -15,7 +15,6 @@ mean over all labels is a steadier guide. The metric is AUC because the threshol
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,18 +26,22 @@ from sklearn.base import clone
 
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
-from medvlad.descriptors.blocks import DescriptorBlocks
-from medvlad.descriptors.ragged import Descriptors
-from medvlad.evaluation.choice import Choice, clearly_best
-from medvlad.evaluation.cross_validation import Stopwatch
+from medvlad.evaluation.choice import Choice, best_encoding, first_encoding
+from medvlad.evaluation.cross_validation import (
+    Decided,
+    FittedFold,
+    Images,
+    InnerFolds,
+    Stopwatch,
+    smallest_good_penalty,
+)
+from medvlad.evaluation.folds import parts_by_fold
 from medvlad.evaluation.label_metrics import label_aucs, label_scores, macro_auc
-from medvlad.evaluation.target_folds import balanced_folds, target_parts
+from medvlad.evaluation.target_folds import balanced_folds, target_parts, targets_of
 from medvlad.svm.multi_label import MultiLabelSVC
 
 __all__ = [
-    "FittedLabels",
     "HeldOutLabels",
-    "InnerLabels",
     "choose_label_encoding",
     "compare_labels",
     "held_out_label_metrics",
@@ -46,81 +49,29 @@ __all__ = [
     "inner_label_folds",
 ]
 
-logger = logging.getLogger(__name__)
-
-Images = Descriptors | DescriptorBlocks
 Matrix = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class FittedLabels:
-    """The steps that were fitted on the training images of one fold.
-
-    Attributes
-    ----------
-    train, test : ndarray of int
-        Indices of the images in the data set.
-    encoder : estimator
-        Fitted; from descriptors to vectors.
-    classifier : MultiLabelSVC
-        Fitted and calibrated.
-    """
-
-    train: NDArray[np.intp]
-    test: NDArray[np.intp]
-    encoder: Any
-    classifier: MultiLabelSVC
-
-
-@dataclass(frozen=True)
-class HeldOutLabels:
+@dataclass(frozen=True, kw_only=True)
+class HeldOutLabels(Decided):
     """Held-out predictions of several labels.
 
     Attributes
     ----------
-    tested : ndarray of int, shape (n,)
-        Indices of the test images in the data set.
+    tested, fitted, protocol, seconds
+        See `medvlad.evaluation.cross_validation.Decided`.
     decision, probability : ndarray of float, shape (n, n_labels)
     predicted : ndarray of bool, shape (n, n_labels)
         Whether the decision value is above the threshold of its fold.
     penalties, inner_auc : list of float
         C of each fold, and the mean AUC with that C inside the training images.
-    fitted : list of FittedLabels
-        One for each fold.
-    protocol : str
-    seconds : dict of str to float
-        Seconds of each stage.
     """
 
-    tested: NDArray[np.intp]
     decision: Matrix
     probability: Matrix
     predicted: NDArray[np.bool_]
     penalties: list[float]
     inner_auc: list[float]
-    fitted: list[FittedLabels]
-    protocol: str
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class InnerLabels:
-    """Result of the cross-validation inside the training images.
-
-    Attributes
-    ----------
-    penalty, auc : float
-        The chosen C, and its mean AUC over labels and folds.
-    decision : ndarray of float, shape (n, n_labels)
-        Held-out decision values with that C. NaN if a label could not be fitted in a fold.
-    scores : ndarray of float, shape (n_folds,)
-        Mean AUC of each inner fold with that C.
-    """
-
-    penalty: float
-    auc: float
-    decision: Matrix
-    scores: Matrix
 
 
 def held_out_labels(
@@ -144,52 +95,47 @@ def held_out_labels(
         If a fold has no training image with, or without, one of the labels.
     """
     watch = Stopwatch()
-    targets = _labels_of(dataset)
+    targets = targets_of(dataset, "labels")
     parts, protocol = target_parts(dataset, folds, random_state)
     decision, probability = np.full(targets.shape, np.nan), np.full(targets.shape, np.nan)
     predicted = np.zeros(targets.shape, bool)
     chosen, inside, fitted = [], [], []
     for train, test in parts:
-        if len(test) == 0:
-            raise InputError("the test part has no usable image: add some, or give no test part")
         own = descriptors.take(train)
         with watch.stage("inner_folds"):
             inner = inner_label_folds(
                 own,
                 targets[train],
-                None if dataset.groups is None else dataset.groups[train],
+                dataset.groups_of(train),
                 encoder,
                 classifier,
                 [classifier.C] if penalties is None else penalties,
                 folds=folds,
                 random_state=random_state,
             )
-        fold = FittedLabels(train, test, clone(encoder), clone(classifier).set_params(C=inner.penalty))
-        with watch.stage("fit_encoder"):
-            fold.encoder.fit(own)
-        with watch.stage("encode"):
-            x_train = fold.encoder.transform(own)
-            x_test = fold.encoder.transform(descriptors.take(test))
+        svms = clone(classifier).set_params(C=inner.penalty)
+        fold = FittedFold(train, test, clone(encoder), svms)
+        x_train, x_test = fold.encode(own, descriptors.take(test), watch)
         with watch.stage("fit_classifier"):
-            fold.classifier.fit(x_train, targets[train]).calibrate(inner.decision, targets[train])
+            svms.fit(x_train, targets[train]).calibrate(inner.decision, targets[train])
         with watch.stage("predict"):
-            decision[test] = fold.classifier.decision_function(x_test)
-            probability[test] = fold.classifier.predict_proba(x_test)
-            predicted[test] = decision[test] > fold.classifier.thresholds_
+            decision[test] = svms.decision_function(x_test)
+            probability[test] = svms.predict_proba(x_test)
+            predicted[test] = decision[test] > svms.thresholds_
         chosen.append(inner.penalty)
-        inside.append(inner.auc)
+        inside.append(inner.mean_score)
         fitted.append(fold)
     tested = np.concatenate([test for _, test in parts])
     return HeldOutLabels(
-        tested,
-        decision[tested],
-        probability[tested],
-        predicted[tested],
-        chosen,
-        inside,
-        fitted,
-        protocol,
-        watch.seconds,
+        tested=tested,
+        decision=decision[tested],
+        probability=probability[tested],
+        predicted=predicted[tested],
+        penalties=chosen,
+        inner_auc=inside,
+        fitted=fitted,
+        protocol=protocol,
+        seconds=watch.seconds,
     )
 
 
@@ -203,7 +149,7 @@ def inner_label_folds(
     *,
     folds: int = 5,
     random_state: int = 0,
-) -> InnerLabels:
+) -> InnerFolds:
     """Choose C by cross-validation, and return held-out decision values for that C.
 
     Parameters
@@ -229,12 +175,10 @@ def inner_label_folds(
     if len(penalties) == 0:
         raise InputError("there is no C to choose from: give at least one")
     ordered = sorted(penalties)
-    fold = balanced_folds(targets, groups, folds, random_state)
-    n_folds = int(fold.max()) + 1
+    parts = parts_by_fold(balanced_folds(targets, groups, folds, random_state))
     decision = np.full((len(ordered), *targets.shape), np.nan)
-    scores = np.full((n_folds, len(ordered)), np.nan)
-    for k in range(n_folds):
-        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+    scores = np.full((len(parts), len(ordered)), np.nan)
+    for k, (train, test) in enumerate(parts):
         columns = _with_both(targets[train])
         if len(columns) == 0:
             continue
@@ -251,20 +195,9 @@ def inner_label_folds(
     scores = scores[~np.isnan(scores).any(axis=1)]
     chosen = 0
     if len(scores) and len(ordered) > 1:
-        means = scores.mean(axis=0)
-        best = int(means.argmax())
-        error = float(scores[:, best].std(ddof=1)) / np.sqrt(len(scores)) if len(scores) > 1 else 0.0
-        chosen = int(np.argmax(means >= means[best] - error))
-        logger.info(
-            "C = %g of %s: mean AUC %.3f inside the training images, the best is %.3f +- %.3f",
-            ordered[chosen],
-            ", ".join(f"{c:g}" for c in ordered),
-            means[chosen],
-            means[best],
-            error,
-        )
+        chosen = smallest_good_penalty(ordered, scores, "mean AUC")
     auc = float(scores[:, chosen].mean()) if len(scores) else float("nan")
-    return InnerLabels(float(ordered[chosen]), auc, decision[chosen], scores[:, chosen])
+    return InnerFolds(float(ordered[chosen]), auc, decision[chosen], scores[:, chosen])
 
 
 def held_out_label_metrics(dataset: ImageFolder, decided: HeldOutLabels) -> dict[str, Any]:
@@ -278,26 +211,17 @@ def held_out_label_metrics(dataset: ImageFolder, decided: HeldOutLabels) -> dict
         n_train (of the first fold), n_test, protocol, and seconds by stage.
     """
     found = label_scores(
-        _labels_of(dataset)[decided.tested],
+        targets_of(dataset, "labels")[decided.tested],
         decided.decision,
         decided.probability,
         decided.predicted,
         dataset.class_names,
-        groups=None if dataset.groups is None else dataset.groups[decided.tested],
+        groups=dataset.groups_of(decided.tested),
     )
     for k, one in enumerate(found["labels"]):
-        one["threshold"] = [float(fold.classifier.thresholds_[k]) for fold in decided.fitted]
+        one["threshold"] = [float(fold.head.thresholds_[k]) for fold in decided.fitted]
     inside = [None if np.isnan(value) else value for value in decided.inner_auc]
-    return {
-        "task": "labels",
-        **found,
-        "C": decided.penalties,
-        "inner_auc": inside,
-        "n_test": len(decided.tested),
-        "n_train": len(decided.fitted[0].train),
-        "protocol": decided.protocol,
-        "seconds": {name: round(seconds, 4) for name, seconds in decided.seconds.items()},
-    }
+    return {"task": "labels", **found, "C": decided.penalties, "inner_auc": inside, **decided.facts()}
 
 
 def compare_labels(dataset: ImageFolder, first: HeldOutLabels, second: HeldOutLabels) -> dict[str, Any]:
@@ -309,9 +233,8 @@ def compare_labels(dataset: ImageFolder, first: HeldOutLabels, second: HeldOutLa
         difference (second minus first) and difference_ci95, each with the key auc. The interval is
         normal, with the variance of the difference between patients; None if the AUC has none.
     """
-    groups = None if dataset.groups is None else dataset.groups[first.tested]
-    targets = _labels_of(dataset)[first.tested]
-    one, two = (macro_auc(targets, of.decision, groups) for of in (first, second))
+    targets = targets_of(dataset, "labels")[first.tested]
+    one, two = (macro_auc(targets, of.decision, dataset.groups_of(first.tested)) for of in (first, second))
     if one.value is None or two.value is None:
         return {"difference": {"auc": None}, "difference_ci95": {"auc": None}}
     difference = two.value - one.value
@@ -333,20 +256,12 @@ def choose_label_encoding(
     penalties: Sequence[float] | None,
     folds: int = 5,
     random_state: int = 0,
-) -> tuple[Choice, InnerLabels]:
-    """Choose one of several encodings and C by mean AUC.
+) -> Choice:
+    """Choose one of several encodings and C by mean AUC. Inner folds are always used.
 
     Parameters are those of :func:`medvlad.evaluation.choice.choose_encoding`.
-
-    Returns
-    -------
-    Choice
-        Its `balanced_accuracy` holds mean AUCs.
-    InnerLabels
-        Result of the inner folds with the chosen encoding.
     """
-    if not encoders:
-        raise InputError("there is no encoding to choose from: name at least one")
+    first_encoding(encoders)
     found = {
         name: inner_label_folds(
             descriptors,
@@ -360,16 +275,7 @@ def choose_label_encoding(
         )
         for name, encoder in encoders.items()
     }
-    chosen = clearly_best({name: one.scores for name, one in found.items()})
-    means = {name: one.auc for name, one in found.items()}
-    inner = found[chosen]
-    return Choice(chosen, inner.penalty, means, len(inner.scores), metric="mean AUC"), inner
-
-
-def _labels_of(dataset: ImageFolder) -> Matrix:
-    if dataset.targets is None or dataset.task != "labels":
-        raise InputError(f"the data set has the task {dataset.task!r} and not 'labels': give its columns")
-    return dataset.targets
+    return best_encoding(found, "mean AUC")
 
 
 def _with_both(targets: Matrix) -> NDArray[np.intp]:

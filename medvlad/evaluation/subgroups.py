@@ -57,7 +57,7 @@ def subgroup_metrics(
     if not columns:
         return None
     labels = dataset.labels[tested]
-    groups = None if dataset.groups is None else dataset.groups[tested]
+    groups = dataset.groups_of(tested)
     tables: dict[str, list[dict[str, Any]]] = {}
     left_out: dict[str, str] = {}
     for name, values in columns.items():

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
-from medvlad.evaluation.folds import given_parts, protocol_of, warn_of_shared_patients
+from medvlad.evaluation.folds import given_parts, parts_by_fold, protocol_of, warn_of_shared_patients
 
-__all__ = ["balanced_folds", "check_targets", "target_parts"]
+__all__ = ["balanced_folds", "check_targets", "target_parts", "targets_of"]
 
 Part = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -43,7 +43,7 @@ def check_targets(dataset: ImageFolder, folds: int) -> None:
     """
     if check_positive_int(folds, "folds") < 2:
         raise InputError(f"folds={folds} is too few for several labels or numbers: use folds=2 or more")
-    targets = _targets_of(dataset)
+    targets = targets_of(dataset)
     train = np.ones(len(targets), bool)
     if dataset.splits is not None and dataset.folds is None:
         train = dataset.splits == "train"
@@ -77,13 +77,20 @@ def target_parts(dataset: ImageFolder, folds: int, random_state: int) -> tuple[l
         Number of folds that are drawn.
     random_state : int
         Seed of the folds.
+
+    Raises
+    ------
+    InputError
+        If there is no test image.
     """
     if parts := given_parts(dataset):
         for train, test in parts:
+            if len(test) == 0:
+                raise InputError("the test part has no usable image: add some, or give no test part")
             warn_of_shared_patients(dataset, train, test)
         return parts, protocol_of(dataset, folds)
-    fold = balanced_folds(_targets_of(dataset), dataset.groups, folds, random_state, task=dataset.task)
-    parts = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(int(fold.max()) + 1)]
+    fold = balanced_folds(targets_of(dataset), dataset.groups, folds, random_state, task=dataset.task)
+    parts = parts_by_fold(fold)
     return parts, protocol_of(dataset, len(parts))
 
 
@@ -168,8 +175,15 @@ def _kinds(targets: NDArray[np.float64], task: str) -> list[NDArray[np.bool_]]:
     return kinds
 
 
-def _targets_of(dataset: ImageFolder) -> NDArray[np.float64]:
-    """Return the targets of a data set that has some."""
-    if dataset.targets is None:
-        raise InputError(f"the data set has the task {dataset.task!r} but no targets: give its columns")
+def targets_of(dataset: ImageFolder, task: str | None = None) -> NDArray[np.float64]:
+    """Return the targets of a data set with the given task. None: "labels" or "regression".
+
+    Raises
+    ------
+    InputError
+        If it has another task, or no targets.
+    """
+    if dataset.targets is None or task not in (None, dataset.task):
+        wanted = "targets" if task is None else f"targets for the task {task!r}"
+        raise InputError(f"the data set has the task {dataset.task!r} and no {wanted}: give its columns")
     return dataset.targets

@@ -24,7 +24,7 @@ from medvlad.evaluation.several_labels import (
     held_out_label_metrics,
     held_out_labels,
 )
-from medvlad.evaluation.target_folds import check_targets
+from medvlad.evaluation.target_folds import check_targets, targets_of
 from medvlad.svm.multi_label import MultiLabelSVC
 from medvlad.svm.wide_ridge import WideRidge
 
@@ -111,18 +111,16 @@ class TargetRun:
         self, descriptors: Descriptors | DescriptorBlocks, encoders: Mapping[str, Any]
     ) -> tuple[Any, Any, Choice]:
         """Fit on all images of the data set. Return encoder, estimator and the choice."""
-        targets, groups = self.dataset.targets, self.dataset.groups
-        if targets is None:
-            raise InputError("the data set has no targets: give its columns")
-        estimator = self.estimator()
+        targets, groups, estimator = targets_of(self.dataset), self.dataset.groups, self.estimator()
         settings: dict[str, Any] = {"folds": self.folds, "random_state": self.random_state}
         if self.dataset.task == "regression":
             choice = choose_number_encoding(descriptors, targets, groups, encoders, estimator, **settings)
             encoder = encoders[choice.encoding]
             return encoder, estimator.fit(encoder.fit_transform(descriptors), targets, groups=groups), choice
-        choice, inner = choose_label_encoding(
+        choice = choose_label_encoding(
             descriptors, targets, groups, encoders, estimator, penalties=self.penalties, **settings
         )
         encoder = encoders[choice.encoding]
         estimator.set_params(C=choice.penalty).fit(encoder.fit_transform(descriptors), targets)
-        return encoder, estimator.calibrate(inner.decision, targets), choice
+        assert choice.inner is not None, "labels always use inner folds"
+        return encoder, estimator.calibrate(choice.inner.decision, targets), choice

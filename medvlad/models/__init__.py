@@ -1,7 +1,7 @@
 """Save a fitted pipeline, load it again, or export it as an ONNX graph.
 
-In: a fitted scikit-learn Pipeline that ends in WideLinearSVC, CalibratedSVC or LogisticRegression. Out: a
-model file that holds numbers and text only, the pipeline that it describes, or an ONNX file.
+In: a fitted scikit-learn Pipeline that ends in a linear model of :mod:`medvlad.svm`, CalibratedSVC or
+LogisticRegression. Out: a model file of numbers and text only, the pipeline of such a file, or an ONNX file.
 """
 
 from medvlad.models.model_file import load_model, model_card, save_model

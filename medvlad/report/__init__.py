@@ -5,9 +5,10 @@ network, figures as PNG, and tables as CSV or plain text.
 """
 
 from medvlad.report.audit import audit_page
-from medvlad.report.evaluation import explain_page, write_predictions, write_report
+from medvlad.report.evaluation import explain_page, write_report
 from medvlad.report.html import Page
 from medvlad.report.paper import paper_page, paper_tables, paper_text
+from medvlad.report.predictions import write_predictions
 
 __all__ = [
     "Page",

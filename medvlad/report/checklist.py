@@ -17,6 +17,7 @@ from medvlad._util.atomic_file import write_file
 from medvlad.datasets.describe import patients_in_words
 from medvlad.report.checklist_input import frozen_network, predictors, preparation, weights
 from medvlad.report.html import Page
+from medvlad.report.metric_rows import by_what
 from medvlad.report.settings import penalties_in_words
 
 __all__ = ["CLAIM", "TRIPOD_AI", "add_checklist", "filled_checklist", "write_checklist"]
@@ -368,9 +369,8 @@ def _choice(r: Mapping[str, Any]) -> str:
 
 
 def _uncertainty(r: Mapping[str, Any]) -> str:
-    by = "over images" if r["results"][0]["ci95_of"] == "images" else "by patient"
     pairs = " McNemar's test compares encodings." if r["comparisons"] else ""
-    return f"95 % score intervals {by}.{pairs}"
+    return f"95 % score intervals {by_what(r['results'][0])}.{pairs}"
 
 
 def _robustness(r: Mapping[str, Any]) -> str:

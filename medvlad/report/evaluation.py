@@ -1,12 +1,9 @@
-"""The report of an evaluation: one HTML file, its figures, check-lists, and a table of all decisions."""
+"""The report of an evaluation: one HTML file, its figures, and check-lists."""
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 
-from medvlad._util.atomic_file import write_file
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.experiment import Evaluation
 from medvlad.explain import largest_evidence
@@ -26,48 +23,10 @@ from medvlad.report.sections import (
     add_settings,
     add_subgroups,
 )
+from medvlad.report.several_targets import write_target_report
 from medvlad.report.summary import add_summary, report_title
 
-__all__ = ["explain_page", "write_predictions", "write_report"]
-
-
-def write_predictions(evaluation: Evaluation, path: Path, *, names: Pseudonyms | None = None) -> None:
-    """Write every held-out prediction as a table (CSV).
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    path : Path
-        The columns are encode, image, patient (empty if unknown), truth, decided, the decision value of each
-        class and, if calibrated, the probability of each class.
-    names : Pseudonyms or None, default=None
-        Names shown for images and patients; rows are sorted by them. None: their own names.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    classes, dataset = evaluation.dataset.class_names, evaluation.dataset
-    images = [str(image) if names is None else names.image(image) for image in dataset.paths]
-    patients = [""] * len(dataset) if dataset.groups is None else dataset.groups.tolist()
-    if names is not None and dataset.groups is not None:
-        patients = [names.patient(patient) for patient in patients]
-    calibrated = any(one.probability is not None for one in evaluation.decided.values())
-    columns = ["encode", "image", "patient", "truth", "decided", *(f"decision {name}" for name in classes)]
-    columns += [f"probability {name}" for name in classes] if calibrated else []
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    for encode, one in evaluation.decided.items():
-        rows = list(enumerate(one.tested.tolist()))
-        for row, i in rows if names is None else sorted(rows, key=lambda pair: images[pair[1]]):
-            values = [repr(float(value)) for value in one.decision[row]]
-            if one.probability is not None:
-                values += [repr(float(value)) for value in one.probability[row]]
-            truth, decided = classes[int(dataset.labels[i])], classes[int(one.decision[row].argmax())]
-            table.writerow([encode, images[i], patients[i], truth, decided, *values])
-    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"), "table of decisions")
+__all__ = ["explain_page", "write_report"]
 
 
 def write_report(
@@ -75,7 +34,8 @@ def write_report(
 ) -> Path:
     """Write report.html, which holds everything it shows, its figures, and the reporting check-lists.
 
-    The page begins with a summary. Figures follow, then tables, and the settings at the end.
+    The page begins with a summary. Figures follow, then tables, and the settings at the end. For several
+    labels and for numbers, the page shows no image, figures are PNG only, and there is no check-list.
 
     Parameters
     ----------
@@ -101,6 +61,8 @@ def write_report(
     MissingExtraError
         If matplotlib is not installed.
     """
+    if evaluation.dataset.task != "classes":
+        return write_target_report(evaluation, folder)
     kept, results = KeptFigures(folder / "figures"), evaluation.results
     pictures = pictures and evaluation.extractor is not None  # feature files show nothing
     page = Page(report_title(results))

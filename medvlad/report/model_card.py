@@ -16,6 +16,7 @@ from medvlad._util.atomic_file import write_file
 from medvlad._util.network_name import without_folder, without_folders
 from medvlad._util.validate import InputError
 from medvlad.report.checklist import filled_checklist
+from medvlad.report.metric_rows import by_what
 from medvlad.report.model_kind import (
     how_to_use,
     hub_task,
@@ -242,11 +243,10 @@ def _performance(
     if results is None or one is None:
         yield "[No results were given. `medvlad show MODEL --card FOLDER --results RESULTS` adds them.]"
         return
-    by = "over images" if one["ci95_of"] == "images" else "by patient"
     data = Path(results["dataset"].get("root") or "images").name
     what = "not used for training" if "external" in results else "held out"
     tested = f"{one['n_test']} {units(header)} of {data}"
-    yield f"On {tested}, {what} ({one['protocol']}). Intervals are 95 %, {by}."
+    yield f"On {tested}, {what} ({one['protocol']}). Intervals are 95 %, {by_what(one)}."
     if "external" not in results:
         yield ""
         yield "The metrics are those of classifiers with the same settings, fitted on training images only."

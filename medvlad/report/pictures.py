@@ -102,7 +102,7 @@ def confident_errors(
     for row in wrong[np.argsort(-lead[wrong], kind="stable")][:_N_ERRORS]:
         image = int(one.tested[row])
         fold = next(fold for fold in one.fitted if image in fold.test)
-        steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.classifier]
+        steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.head]
         path = Path(dataset.paths[image])
         yield ShownError(
             path,

@@ -9,6 +9,7 @@ import numpy as np
 
 from medvlad.experiment import Evaluation
 from medvlad.report.html import Page
+from medvlad.report.metric_rows import by_what, with_interval
 from medvlad.report.target_plots import errors_over_truth, predicted_over_truth
 
 __all__ = ["number_sections"]
@@ -20,12 +21,12 @@ def number_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, b
     targets = dataset.targets
     assert targets is not None, "the task needs targets"
     page.heading("Results")
-    by = "over images" if results["results"][0]["ci95_of"] == "images" else "by patient"
     page.table(
         ["", "target", "images", "R2", "mean absolute error", "Spearman's correlation", "alpha of the ridge"],
         [_row(one["encode"], target) for one in results["results"] for target in one["targets"]],
-        f"Below each value is its 95 % interval {by}. A model that always predicts the mean has an R2 of "
-        "about 0. Alpha was chosen inside the training images by leaving out one patient at a time.",
+        f"Below each value is its 95 % interval {by_what(results['results'][0])}. A model that always "
+        "predicts the mean has an R2 of about 0. Alpha was chosen inside the training images by leaving out "
+        "one patient at a time.",
     )
     for pair in results["comparisons"]:
         for name, value in pair["difference"]["mae"].items():
@@ -39,26 +40,17 @@ def number_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, b
             known = ~np.isnan(truth)
             if not known.any():
                 continue
-            drawn = [
-                ("predicted", predicted_over_truth(truth[known], predicted[known], name)),
-                ("errors", errors_over_truth(truth[known], predicted[known], name)),
-            ]
-            captions = [
-                f"{name}: predicted over true, on held-out images.",
-                f"{name}: error over true value.",
-            ]
-            shown += [(picture, caption) for (_, picture), caption in zip(drawn, captions, strict=True)]
-            yield from ((f"{encode}-{kind}{k}", picture) for kind, picture in drawn)
+            predictions = predicted_over_truth(truth[known], predicted[known], name)
+            errors = errors_over_truth(truth[known], predicted[known], name)
+            shown.append((predictions, f"{name}: predicted over true, on held-out images."))
+            shown.append((errors, f"{name}: error over true value."))
+            yield f"{encode}-predicted{k}", predictions
+            yield f"{encode}-errors{k}", errors
         page.pictures(shown, "wide")
 
 
 def _row(encode: str, target: Mapping[str, Any]) -> list[Any]:
-    metrics = []
-    for metric in ("r2", "mae", "spearman"):
-        value, ends = target[metric], target[f"{metric}_ci95"]
-        digits = ".4g" if metric == "mae" else ".3f"
-        below = "" if ends is None else f"\n{ends[0]:{digits}} to {ends[1]:{digits}}"
-        metrics.append(None if value is None else f"{value:{digits}}{below}")
+    metrics = [with_interval(target, m, ".4g" if m == "mae" else ".3f") for m in ("r2", "mae", "spearman")]
     low, high = min(target["alpha"]), max(target["alpha"])
     alpha = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     return [encode, target["target"], target["n"], *metrics, alpha]

@@ -13,7 +13,7 @@ from medvlad.report import curves, plots
 from medvlad.report.explanations import map_in_words
 from medvlad.report.html import Page
 from medvlad.report.kept import KeptFigures, Named
-from medvlad.report.metric_rows import metric_rows
+from medvlad.report.metric_rows import by_what, metric_rows, with_interval
 from medvlad.report.pictures import N_CLUSTERS, ShownError, cluster_patches, explainable
 from medvlad.report.settings import penalties_in_words, shown_settings
 
@@ -35,19 +35,16 @@ def add_metrics(page: Page, results: dict[str, Any]) -> None:
     two = len(results["dataset"]["class_names"]) == 2
     header = ["", "accuracy", "balanced accuracy", "AUC"]
     header += ["sensitivity", "specificity"] if two else []
-    rows = []
-    for r in results["results"]:
-        for name, of in metric_rows(r):
-            row: list[str | None] = [name]
-            for metric in ("accuracy", "balanced_accuracy", "auc"):
-                row.append(_with_interval(of[metric], of[f"{metric}_ci95"]))
-            if two:
-                row += [_with_interval(of[m], of[f"{m}_ci95"]) for m in ("sensitivity", "specificity")]
-            rows.append(row)
-    by_image = results["results"][0]["ci95_of"] == "images"
-    caption = f"Below each value is its 95 % interval {'over images' if by_image else 'by patient'}."
+    metrics = ["accuracy", "balanced_accuracy", "auc", *(["sensitivity", "specificity"] if two else [])]
+    rows = [
+        [name, *(with_interval(of, metric) for metric in metrics)]
+        for one in results["results"]
+        for name, of in metric_rows(one)
+    ]
+    first = results["results"][0]
+    caption = f"Below each value is its 95 % interval {by_what(first)}."
     if two:
-        caption += f" Sensitivity and specificity are those of {results['results'][0]['positive_class']}."
+        caption += f" Sensitivity and specificity are those of {first['positive_class']}."
     page.table(header, rows, caption)
     for line in missing_intervals(results["results"]):
         page.paragraph(line)
@@ -55,7 +52,7 @@ def add_metrics(page: Page, results: dict[str, Any]) -> None:
         if "adapted" in one:
             page.paragraph(_adapted_in_words(one))
     for pair in results["comparisons"]:
-        page.paragraph(_comparison_in_words(pair, by_image=by_image))
+        page.paragraph(_comparison_in_words(pair, by_image=first["ci95_of"] == "images"))
 
 
 def missing_intervals(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -88,12 +85,6 @@ def _comparison_in_words(pair: Mapping[str, Any], *, by_image: bool) -> str:
         f"{pair['only_second']} images, only {pair['first']} on {pair['only_first']}; McNemar's p"
         f"{'' if by_image else ' by patient'} is {pair['mcnemar_p']:.2g}."
     )
-
-
-def _with_interval(value: float | None, ends: list[float] | None) -> str | None:
-    if value is None:
-        return None
-    return f"{value:.3f}" if ends is None else f"{value:.3f}\n{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def add_figures(
@@ -187,19 +178,15 @@ def add_per_class(page: Page, result: dict[str, Any]) -> None:
     rows = []
     for name, label in zip(names, short, strict=True):
         one = result["per_class"][name]
-        rates = [
-            _with_interval(one[m], one[f"{m}_ci95"]) for m in ("sensitivity", "specificity", "precision")
-        ]
+        rates = [with_interval(one, m) for m in ("sensitivity", "specificity", "precision", "auc")]
         first = [name, label] if shortened else [name]
-        area = _with_interval(one["auc"], one["auc_ci95"])
-        rows.append([*first, one["n"], *rates, area, one["average_precision"]])
+        rows.append([*first, one["n"], *rates, one["average_precision"]])
     header = ["class", *(["in figures"] if shortened else []), "images", "sensitivity", "specificity"]
     header += ["precision (PPV)", "AUC", "average precision"]
     page.table(
         header,
         rows,
-        "Below each value is its 95 % interval "
-        f"{'over images' if result['ci95_of'] == 'images' else 'by patient'}, if there is one. "
+        f"Below each value is its 95 % interval {by_what(result)}, if there is one. "
         f"C of the SVM: {penalties_in_words(result['C'])}.",
     )
 
@@ -219,16 +206,15 @@ def add_subgroups(page: Page, result: dict[str, Any]) -> None:
             f"{name}: {row['value']}{' *' if row['warning'] else ''}",
             row["n"],
             *([row["n_patients"]] if known else []),
-            *(_with_interval(row[m], row[f"{m}_ci95"]) for m in metrics),
+            *(with_interval(row, m) for m in metrics),
         ]
         for name, row in listed
     ]
     header = ["subgroup", "images", *(["patients"] if known else [])]
     header += [m.replace("_", " ").replace("auc", "AUC") for m in metrics]
     if table:
-        by = "over images" if result["ci95_of"] == "images" else "by patient"
-        caption = f"Below each value is its 95 % interval {by}. Subgroups differ by chance as well."
-        page.table(header, table, caption)
+        interval = f"Below each value is its 95 % interval {by_what(result)}."
+        page.table(header, table, f"{interval} Subgroups differ by chance as well.")
     small = [f"* {name}: {row['value']} has {row['warning']}." for name, row in listed if row["warning"]]
     if small:
         page.paragraph(" ".join(small), "warning")

@@ -7,6 +7,7 @@ from typing import Any
 
 from medvlad.experiment import Evaluation
 from medvlad.report.html import Page
+from medvlad.report.metric_rows import by_what, with_interval
 from medvlad.report.settings import penalties_in_words
 from medvlad.report.target_plots import aucs_of_labels, calibration_of_labels, roc_of_labels
 
@@ -30,7 +31,7 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
         ["", "AUC", "average precision", "sensitivity", "specificity", "Brier score"],
         [row for one in results["results"] for row in _averages(one)],
         "Macro: mean over the labels. Micro: all pairs of image and label together. Below each value is its "
-        f"95 % interval {_by(results['results'][0])}.",
+        f"95 % interval {by_what(results['results'][0])}.",
     )
     for pair in results["comparisons"]:
         page.paragraph(_compared(pair))
@@ -40,8 +41,8 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
         page.table(
             _COLUMNS,
             [_row(one) for one in result["labels"]],
-            f"Below each value is its 95 % interval {_by(result)}, if there is one. AP: average precision. "
-            "Thresholds and probabilities were learned inside the training images. C: "
+            f"Below each value is its 95 % interval {by_what(result)}, if there is one. AP: average "
+            "precision. Thresholds and probabilities were learned inside the training images. C: "
             f"{penalties_in_words(result['C'])}.",
         )
         few = [one["label"] for one in result["labels"] if one["n_positive"] < _FEW_POSITIVE]
@@ -65,20 +66,16 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
         yield from ((f"{encode}-{name}", picture) for name, picture, _ in drawn)
 
 
-def _by(result: Mapping[str, Any]) -> str:
-    return "over images" if result["ci95_of"] == "images" else "by patient"
-
-
 def _averages(result: Mapping[str, Any]) -> Iterator[list[Any]]:
     for kind in ("macro", "micro"):
         of = result[kind]
         brier = of["calibration"]["brier"] if "calibration" in of else None
-        yield [f"{result['encode']}, {kind}", *(_shown(of, metric) for metric in _AVERAGES), brier]
+        yield [f"{result['encode']}, {kind}", *(with_interval(of, metric) for metric in _AVERAGES), brier]
 
 
 def _row(one: Mapping[str, Any]) -> list[Any]:
     share = "" if one["prevalence"] is None else f"\n{one['prevalence']:.1%}"
-    metrics = [_shown(one, metric) for metric in (*_AVERAGES, "precision")]
+    metrics = [with_interval(one, metric) for metric in (*_AVERAGES, "precision")]
     brier = one["calibration"]["brier"] if "calibration" in one else None
     return [one["label"], one["n"], f"{one['n_positive']}{share}", *metrics, _range(one["threshold"]), brier]
 
@@ -87,13 +84,6 @@ def _range(values: Sequence[float]) -> str:
     """Return a value, or the smallest and the largest of the folds."""
     low, high = min(values), max(values)
     return f"{low:+.2f}" if low == high else f"{low:+.2f}\nto {high:+.2f}"
-
-
-def _shown(of: Mapping[str, Any], metric: str) -> str | None:
-    value, ends = of.get(metric), of.get(f"{metric}_ci95")
-    if value is None:
-        return None
-    return f"{value:.3f}" if ends is None else f"{value:.3f}\n{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _compared(pair: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ from medvlad.datasets.describe import patients_in_words
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.class_counts import FEW_PATIENTS, units_per_class
 from medvlad.report.html import Page
+from medvlad.report.metric_rows import by_what
 
-__all__ = ["add_summary", "caveats", "report_title"]
+__all__ = ["NO_PATIENTS", "add_summary", "caveats", "report_title"]
 
 _MANY_NAMES = 6
 _IMBALANCED = 0.2  # share of the smallest class of two, or of a class if all were equal
@@ -21,6 +22,11 @@ _PRIOR_CHANGE = 0.05  # share of a class, from the training to the test images
 _THRESHOLD_GAIN = 0.02  # balanced accuracy
 
 Remark = tuple[str, str]
+
+NO_PATIENTS = (
+    "No patients are known, so every image counts as a patient of its own. If patients have several images, "
+    "the intervals are too narrow, and training and test may share patients."
+)
 
 
 def report_title(results: Mapping[str, Any]) -> str:
@@ -126,8 +132,7 @@ def _answer(results: Mapping[str, Any]) -> Iterator[str]:
         yield ", ".join(values)
     first = results["results"][0]
     of = f" Sensitivity is that of {first['positive_class']}." if "positive_class" in first else ""
-    by = "over images" if first["ci95_of"] == "images" else "by patient"
-    yield f"In parentheses: 95 % intervals {by}.{of}"
+    yield f"In parentheses: 95 % intervals {by_what(first)}.{of}"
 
 
 def _number(value: float | None) -> str:
@@ -146,11 +151,7 @@ def _tested(dataset: ImageFolder) -> ImageFolder:
 def _of_patients(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[Remark]:
     described = results["dataset"]
     if results["results"][0]["ci95_of"] == "images":
-        yield (
-            "warning",
-            "No patients are known, so every image counts as a patient of its own. If patients have several "
-            "images, the intervals are too narrow, and training and test may share patients.",
-        )
+        yield ("warning", NO_PATIENTS)
     elif (described.get("n_known_patients") or described["n_groups"]) < described["n_groups"]:
         unknown = described["n_groups"] - described["n_known_patients"]
         yield (

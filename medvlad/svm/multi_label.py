@@ -12,23 +12,22 @@ problem of that label is 0. The solution is that of a fit without the image; oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from medvlad._util.memory import memory_for
-from medvlad._util.validate import InputError, check_positive_float, check_positive_int
+from medvlad._util.validate import InputError
 from medvlad.descriptors.array_api import like_input, on_host
-from medvlad.svm.blocks import Vector, times
-from medvlad.svm.newton import Problem, check_memory, make_form
+from medvlad.svm.binary_problems import check_settings, rows_to_fit, scores_of_rows, solve_path
+from medvlad.svm.blocks import Vector
 from medvlad.svm.platt import platt_parameters, platt_probability
 from medvlad.svm.targets import names_of_targets, target_matrix
-from medvlad.svm.wide_linear_svc import warn_of_steps
 
 __all__ = ["MultiLabelSVC", "best_threshold"]
 
@@ -156,55 +155,23 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
     @memory_for("the linear SVMs", "give fewer images or shorter vectors, float32 rather than float64")
     def _solve(self, X: ArrayLike, y: ArrayLike, fitted: Sequence[MultiLabelSVC]) -> None:
         """Fit classifiers that have the parameters of this one except for C."""
-        penalties = [check_positive_float(one.C, "C") for one in fitted]
-        scale = 0.0
-        if self.fit_intercept:
-            scale = check_positive_float(self.intercept_scaling, "intercept_scaling")
-        max_iter = check_positive_int(self.max_iter, "max_iter")
-        shape = getattr(X, "shape", ())
-        if len(shape) == 2:
-            check_memory(*shape)  # before X is read, which may take long
-        x = validate_data(
-            self,
-            on_host(X, "X"),
-            dtype=[np.float64, np.float32],
-            order=None,
-            copy=False,
-            ensure_min_samples=2,
-        )
+        settings = check_settings(fitted)
+        x = rows_to_fit(self, X, ensure_min_samples=2)
         labels = target_matrix(on_host(y, "y"), "y")
         check_consistent_length(x, labels)
         names = names_of_targets(self.label_names, y, labels.shape[1], "label_names")
         factors = _factors(self.class_weight, labels, names)
-        form = make_form(x, scale)
-        problems: list[Problem] = []
+
+        def problems_at(big_c: float) -> Iterator[tuple[Vector, Vector]]:
+            for own, factor in zip(labels.T, factors.T, strict=True):
+                yield np.where(own == 1, 1.0, -1.0), 2.0 * big_c * factor
+
         # Labels that are known for the same images share the factorisation of the first step.
-        known = ~np.isnan(labels)
-        order = np.lexsort(np.packbits(known, axis=0))
-        for one, big_c in zip(fitted, penalties, strict=True):
-            previous = problems
-            problems = [
-                Problem(form, np.where(labels[:, k] == 1, 1.0, -1.0), _curvature(big_c, factors[:, k]))
-                for k in range(len(names))
-            ]
-            for problem, other in zip(problems, previous, strict=False):
-                problem.begin_at(other)
-            for k in order:
-                problems[k].step()
-            for problem in problems:
-                while not problem.converged and problem.n_iter < max_iter:
-                    problem.step()
-            warn_of_steps(problems, names, max_iter, "label")
-            weights = form.weights(np.stack([problem.p for problem in problems]))
-            one.classes_ = names
-            one.coef_ = np.ascontiguousarray(weights[:, :-1])
-            one.intercept_ = scale * weights[:, -1]
+        order = np.lexsort(np.packbits(~np.isnan(labels), axis=0))
+        solve_path(fitted, settings, x, problems_at, names, what="label", order=order)
+        for one in fitted:
             one.thresholds_ = np.zeros(len(names))
-            one.n_iter_ = max(problem.n_iter for problem in problems)
-            one.n_features_in_ = self.n_features_in_
             one.__dict__.pop("platt_", None)  # of an earlier fit
-            if hasattr(self, "feature_names_in_"):
-                one.feature_names_in_ = self.feature_names_in_
 
     def calibrate(self, decision: Vector, y: ArrayLike) -> Self:
         """Learn thresholds and probabilities from images that were not used for training.
@@ -245,21 +212,14 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
 
     def decision_function(self, X: ArrayLike) -> Vector:
         """Return the decision values, shape (n_samples, n_labels), float64."""
-        scores: Vector = like_input(self._scores(X), X)
+        scores: Vector = like_input(scores_of_rows(self, X), X)
         return scores
-
-    def _scores(self, X: ArrayLike) -> Vector:
-        """Return decision values as a NumPy array, whatever library `X` comes from."""
-        check_is_fitted(self)
-        x = validate_data(
-            self, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
-        )
-        return times(x, self.coef_.T) + self.intercept_
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Return 1 for each label that a row has and 0 otherwise, shape (n_samples, n_labels), int64."""
-        found: NDArray[np.int64] = like_input((self._scores(X) > self.thresholds_).astype(np.int64), X)
-        return found
+        found = scores_of_rows(self, X) > self.thresholds_
+        shown: NDArray[np.int64] = like_input(found.astype(np.int64), X)
+        return shown
 
     def _is_calibrated(self) -> bool:
         return hasattr(self, "platt_")
@@ -271,7 +231,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         Labels do not exclude each other, so a row does not add up to 1. The method exists only after
         :meth:`calibrate`.
         """
-        probability = platt_probability(self._scores(X), self.platt_[:, 0], self.platt_[:, 1])
+        probability = platt_probability(scores_of_rows(self, X), self.platt_[:, 0], self.platt_[:, 1])
         shown: Vector = like_input(probability, X)
         return shown
 
@@ -328,13 +288,3 @@ def _factors(class_weight: Any, labels: Vector, names: NDArray[np.str_]) -> Vect
                 )
             factors[rows, k] = factor
     return factors
-
-
-def _curvature(big_c: float, factors: Vector) -> Vector:
-    """Return 2C of each row. Weights too small for their inverse count as 0."""
-    curvature = 2.0 * big_c * factors
-    with np.errstate(divide="ignore", over="ignore"):
-        curvature[np.isinf(1.0 / curvature)] = 0.0
-    if not np.isfinite(curvature).all():
-        raise InputError(f"C={big_c} times the weights is beyond float64: lower C or the weights")
-    return curvature

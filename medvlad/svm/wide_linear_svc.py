@@ -5,25 +5,23 @@ The mathematics and the solver are in :mod:`medvlad.svm.newton`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight
 
-from medvlad._util.caller_warning import warn_caller
 from medvlad._util.memory import memory_for
-from medvlad._util.validate import InputError, check_positive_float, check_positive_int
+from medvlad._util.validate import InputError
 from medvlad.descriptors.array_api import like_input, on_host
-from medvlad.svm.blocks import Vector, times
-from medvlad.svm.newton import Problem, check_memory, make_form
+from medvlad.svm.binary_problems import check_settings, rows_to_fit, scores_of_rows, solve_path
+from medvlad.svm.blocks import Vector
 
-__all__ = ["WideLinearSVC", "warn_of_steps"]
+__all__ = ["WideLinearSVC"]
 
 
 class WideLinearSVC(ClassifierMixin, BaseEstimator):
@@ -155,17 +153,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         self, X: ArrayLike, y: ArrayLike, targets: Sequence[WideLinearSVC], sample_weight: ArrayLike | None
     ) -> None:
         """Fit `targets`, which have the parameters of this classifier except for C."""
-        penalties = [check_positive_float(target.C, "C") for target in targets]
-        scale = 0.0
-        if self.fit_intercept:
-            scale = check_positive_float(self.intercept_scaling, "intercept_scaling")
-        max_iter = check_positive_int(self.max_iter, "max_iter")
-        shape = getattr(X, "shape", ())
-        if len(shape) == 2:
-            check_memory(*shape)  # before X is read, which may take long
-        x, labels = validate_data(
-            self, on_host(X, "X"), on_host(y, "y"), dtype=[np.float64, np.float32], order=None, copy=False
-        )
+        settings = check_settings(targets)
+        x, labels = rows_to_fit(self, X, on_host(y, "y"))
         check_classification_targets(labels)
         classes, encoded = np.unique(labels, return_inverse=True)
         row_weight: Vector = np.ones(len(x))
@@ -180,32 +169,10 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             where = "y" if sample_weight is None else "y among rows with a positive sample_weight"
             raise InputError(f"{where} holds {found} and a classifier needs two: add rows of another class")
         factors = self._class_factors(classes, labels, totals)
-
-        form = make_form(x, scale)
-        problems: list[Problem] = []
-        for target, big_c in zip(targets, penalties, strict=True):
-            previous = problems
-            problems = [
-                Problem(form, np.where(encoded == k, 1.0, -1.0), curvature)
-                for k, curvature in _curvatures(big_c, row_weight, encoded, factors)
-            ]
-            for problem, other in zip(problems, previous, strict=False):
-                problem.begin_at(other)
-            # In the first step all rows are active, so classes with the same weights share one factorisation.
-            for problem in problems:
-                problem.step()
-            for problem in problems:
-                while not problem.converged and problem.n_iter < max_iter:
-                    problem.step()
-            warn_of_steps(problems, classes, max_iter)
-            weights = form.weights(np.stack([problem.p for problem in problems]))
-            target.classes_ = classes
-            target.coef_ = np.ascontiguousarray(weights[:, :-1])
-            target.intercept_ = scale * weights[:, -1]
-            target.n_iter_ = max(problem.n_iter for problem in problems)
-            target.n_features_in_ = self.n_features_in_
-            if hasattr(self, "feature_names_in_"):
-                target.feature_names_in_ = self.feature_names_in_
+        # In the first step all rows are active, so classes with the same weights share one factorisation.
+        solve_path(
+            targets, settings, x, lambda big_c: _problems(big_c, row_weight, encoded, factors), classes
+        )
 
     def _class_factors(self, classes: NDArray[Any], labels: NDArray[Any], totals: Vector) -> Vector:
         """Return the factor on C of each class. `totals` holds the sum of row weights of each class."""
@@ -242,11 +209,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
 
     def _scores(self, X: ArrayLike) -> Vector:
         """Return decision values as a NumPy array, whatever library `X` comes from."""
-        check_is_fitted(self)
-        x = validate_data(
-            self, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
-        )
-        scores = times(x, self.coef_.T) + self.intercept_
+        scores = scores_of_rows(self, X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
@@ -267,38 +230,15 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         return like_input(predicted, X) if predicted.dtype.kind in "biuf" else predicted
 
 
-def _curvatures(
+def _problems(
     big_c: float, row_weight: Vector, encoded: NDArray[np.intp], factors: Vector
-) -> list[tuple[int, Vector]]:
-    """Return (k, 2C of each row) of every binary problem "class k against the others".
+) -> Iterator[tuple[Vector, Vector]]:
+    """Yield (1 or -1, 2C) of each row in every binary problem "class k against the others".
 
-    Two classes are one problem, that of class 1. Weights too small for their inverse count as 0.
+    Two classes are one problem, that of class 1.
     """
     two_classes = len(factors) == 2
     others = factors[0] if two_classes else 1.0
-    found = []
     for k in [1] if two_classes else range(len(factors)):
-        curvature = 2.0 * big_c * row_weight * np.where(encoded == k, factors[k], others)
-        with np.errstate(divide="ignore", over="ignore"):
-            curvature[np.isinf(1.0 / curvature)] = 0.0
-        if not np.isfinite(curvature).all():
-            raise InputError(f"C={big_c} times the weights is beyond float64: lower C or the weights")
-        found.append((k, curvature))
-    return found
-
-
-def warn_of_steps(problems: list[Problem], classes: NDArray[Any], max_iter: int, what: str = "class") -> None:
-    """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser."""
-    for name, problem in zip(classes[-len(problems) :], problems, strict=True):
-        if problem.singular:
-            warn_caller(
-                f"the solution for {what} {name!s} is only approximate, because C times the squared "
-                "length of the rows of X is beyond double precision: scale X or lower C",
-                ConvergenceWarning,
-            )
-        elif not problem.converged:
-            warn_caller(
-                f"{what} {name!s} has not reached its minimum after max_iter={max_iter} steps: raise "
-                "max_iter, or scale X or lower C",
-                ConvergenceWarning,
-            )
+        own = encoded == k
+        yield np.where(own, 1.0, -1.0), 2.0 * big_c * row_weight * np.where(own, factors[k], others)

@@ -42,11 +42,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length
 
 from medvlad._util.memory import memory_for
 from medvlad._util.validate import InputError, check_positive_float
 from medvlad.descriptors.array_api import like_input, on_host
+from medvlad.svm.binary_problems import rows_to_fit, scores_of_rows
 from medvlad.svm.blocks import (
     GRAM_BLOCK,
     PASS_BLOCK,
@@ -57,7 +58,6 @@ from medvlad.svm.blocks import (
     times,
     transposed_times,
 )
-from medvlad.svm.newton import check_memory
 from medvlad.svm.targets import names_of_targets, number_matrix
 
 __all__ = ["WideRidge"]
@@ -155,17 +155,7 @@ class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If a parameter is out of range, or a target is known for fewer than two rows (or groups).
         """
         alpha = None if self.alpha is None else check_positive_float(self.alpha, "alpha")
-        shape = getattr(X, "shape", ())
-        if len(shape) == 2:
-            check_memory(*shape)  # before X is read, which may take long
-        x = validate_data(
-            self,
-            on_host(X, "X"),
-            dtype=[np.float64, np.float32],
-            order=None,
-            copy=False,
-            ensure_min_samples=2 if self.fit_intercept else 1,
-        )
+        x = rows_to_fit(self, X, ensure_min_samples=2 if self.fit_intercept else 1)
         given = np.asarray(on_host(y, "y"))
         numbers = number_matrix(given, "y")
         check_consistent_length(x, numbers)
@@ -223,11 +213,7 @@ class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ndarray of float64, shape (n_samples,) or (n_samples, n_targets)
             The shape is that of `y` in `fit`.
         """
-        check_is_fitted(self)
-        x = validate_data(
-            self, on_host(X, "X"), reset=False, dtype=[np.float64, np.float32], order=None, copy=False
-        )
-        numbers = times(x, np.atleast_2d(self.coef_).T) + self.intercept_
+        numbers = scores_of_rows(self, X)
         found: Vector = like_input(numbers[:, 0] if self.coef_.ndim == 1 else numbers, X)
         return found
 

@@ -165,7 +165,7 @@ def test_each_fold_has_its_c_and_its_steps(nested):
 def test_decisions_are_those_of_the_steps_that_did_not_see_the_image(nested):
     for fold in nested.decided.fitted:
         assert not set(fold.train) & set(fold.test)
-        again = fold.classifier.decision_function(fold.encoder.transform(nested.descriptors.take(fold.test)))
+        again = fold.head.decision_function(fold.encoder.transform(nested.descriptors.take(fold.test)))
         np.testing.assert_allclose(nested.decided.decision[nested.rows(fold), 1], again)
 
 

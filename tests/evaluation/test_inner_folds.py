@@ -35,7 +35,7 @@ def test_the_smallest_c_within_a_standard_error_of_the_best_is_chosen(unequal):
     expected = int(np.flatnonzero(means >= means[best] - error[best])[0])
     assert 0 < expected < best, "the case must tell the rule from the smallest and from the best C"
     assert found.penalty == sorted(PENALTIES)[expected]
-    assert found.balanced_accuracy == pytest.approx(means[expected])
+    assert found.mean_score == pytest.approx(means[expected])
 
 
 def test_decisions_are_those_of_the_chosen_c(unequal):

@@ -66,7 +66,7 @@ def test_the_scores_are_those_of_the_layer_alone(folder, extractor):
         wanted = inner_folds(
             descriptors, noise, None, ENCODERS[one.encoding], WideLinearSVC(), [1.0], folds=3
         )
-        assert one.balanced_accuracy == pytest.approx(wanted.balanced_accuracy)
+        assert one.balanced_accuracy == pytest.approx(wanted.mean_score)
         error = wanted.scores.std(ddof=1) / np.sqrt(3)
         assert one.standard_error == pytest.approx(error)
 

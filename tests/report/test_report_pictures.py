@@ -128,7 +128,7 @@ def test_the_evidence_of_an_error_is_that_for_the_wrong_class(evaluation, ranked
         fold = next(fold for fold in one.fitted if image in fold.test)
         own = evidence_map(
             GRID,
-            [fold.encoder, fold.classifier],
+            [fold.encoder, fold.head],
             evaluation.descriptors[image : image + 1],
             1 - labels[row],
         )

@@ -239,7 +239,7 @@ def test_too_little_memory_is_told_before_the_matrix_is_read(monkeypatch):
     def reading(*_, **__):
         raise AssertionError("X was read")
 
-    monkeypatch.setattr("medvlad.svm.wide_linear_svc.validate_data", reading)
+    monkeypatch.setattr("medvlad.svm.binary_problems.validate_data", reading)
     n = 2_000_000  # two matrices of 32 TB
     X = np.broadcast_to(np.float32(0), (n, n))
     with pytest.raises(OutOfMemory, match=r"not enough memory for the linear SVM .*: give fewer images"):

@@ -197,6 +197,8 @@ def make_engine(
         result is a NumPy array, or the array of a :class:`medvlad.descriptors.gpu_array.GpuArray` for
         ``output="gpu"``.
     """
+    if engine == getattr(network, "own_engine", None):
+        return lambda pixels: network.run(pixels, n_threads)
     module = importlib.import_module(f"medvlad.extraction.engines.{engine}_engine")
     made: Engine = module.make(network, dtype=dtype, output=output, n_threads=n_threads, ranges=ranges)
     return made

@@ -16,7 +16,6 @@ from medvlad.extraction.networks.preprocessing import as_preprocessing
 from medvlad.extraction.weights import check_weights, weights_source
 
 __all__ = [
-    "KINDS",
     "build_network",
     "check_network",
     "kind_of",
@@ -25,7 +24,6 @@ __all__ = [
     "network_key",
 ]
 
-KINDS = ("keras", "onnx", "timm", "module")
 _TORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 

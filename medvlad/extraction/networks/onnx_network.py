@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_n_threads, import_extra, one_line
+from medvlad.extraction.networks.cut import USUAL_SIDE, NetworkCut
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.networks.layer_list import Layer, spatial_first
 from medvlad.extraction.networks.onnx_file import (
@@ -32,20 +33,18 @@ from medvlad.extraction.networks.onnx_file import (
     read_model,
     tensors_of,
 )
-from medvlad.extraction.networks.output_form import OutputForm, form_of, is_spatial
+from medvlad.extraction.networks.output_form import OutputForm, is_spatial
 from medvlad.extraction.networks.preprocessing import PREPROCESSING, as_preprocessing, read_configuration
 
 __all__ = ["OnnxCut", "build", "import_onnxruntime", "layers_of_file"]
 
 logger = logging.getLogger(__name__)
 
-_SIDE = 224
-_OTHER_SIDE = 256
 #: Operations that keep the axes of their input.
 _KEEP_AXES = {"Relu", "LeakyRelu", "Clip", "Sigmoid", "Mul", "Add", "HardSwish", "Dropout", "Identity"}
 
 
-class OnnxCut:
+class OnnxCut(NetworkCut):
     """A graph of ONNX from preprocessed pixels to the maps of one layer.
 
     Parameters
@@ -61,16 +60,11 @@ class OnnxCut:
 
     Attributes
     ----------
-    name : str
-        Name of the file.
     graph : onnx.ModelProto
         The graph from the input to the tensor.
     given : OnnxInput
-    form : OutputForm
-        Form of the tensor.
-    input_shape, output_shape : tuple
-        As of a keras.Model: (None, s, s, 3), with None for a side that may vary, and (None, h, w, D) or
-        (None, D).
+    name, form, input_shape, output_shape
+        See `NetworkCut`.
     """
 
     own_engine = "onnxruntime"
@@ -80,35 +74,8 @@ class OnnxCut:
         self.given: OnnxInput = find_input(model, path)
         self.graph = cut_graph(model, [tensor])
         self._sessions: dict[int, Any] = {}
-        self._shapes: dict[int, tuple[int, ...]] = {}
-        side = self.given.side
-        self.input_shape = (None, side, side, 3)
-        base = side or _SIDE
-        shape, smaller, what = self.shape_at(base), None, f"layer {tensor!r} of {path}"
-        first = _known_axes(model, tensor)
-        if side is None and len(shape) == 4 and first is None and shape[1] == shape[2] == shape[3]:
-            smaller = self.shape_at(_OTHER_SIDE)
-        self.form: OutputForm = form_of(shape, what, n_prefix=n_prefix, smaller=smaller, channels_first=first)
-        maps = self.form.shape(shape)
-        self.output_shape = (
-            None,
-            *((None, None) if len(maps) == 3 and side is None else maps[:-1]),
-            maps[-1],
-        )
-
-    def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the output for an input (B, s, s, 3)."""
-        return (shape[0], *self.form.shape(self.shape_at(int(shape[1]))))
-
-    def run(self, pixels: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]:
-        """Return the maps (B, h, w, D) or vectors (B, D) of preprocessed pixels (B, s, s, 3).
-
-        Raises
-        ------
-        InputError
-            If onnxruntime cannot run the graph on them.
-        """
-        return self.form.maps(self._raw(pixels, n_threads))
+        what = f"layer {tensor!r} of {path}"
+        self._find_form(what, self.given.side, n_prefix, _known_axes(model, tensor))
 
     def _raw(self, pixels: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]:
         session, size = self._session(n_threads), self.given.batch or len(pixels)
@@ -139,13 +106,6 @@ class OnnxCut:
         if n_threads not in self._sessions:
             self._sessions[n_threads] = session_of(self.graph, self._path, n_threads)
         return self._sessions[n_threads]
-
-    def shape_at(self, side: int) -> tuple[int, ...]:
-        """Return the shape of the tensor for one image of this side. The graph runs once for each side."""
-        if side not in self._shapes:
-            zeros = np.zeros((1, side, side, 3), np.float32)
-            self._shapes[side] = self._raw(zeros, check_n_threads(None)).shape
-        return self._shapes[side]
 
 
 _HINT = "use the side that it was exported for, or export it with a variable batch and size"
@@ -275,7 +235,7 @@ def _shapes(model: Any, path: Path) -> dict[str, tuple[int, ...] | None]:
     """
     onnx = import_extra("onnx", "onnx", "model='onnx:FILE'")
     given = find_input(model, path)
-    shape = given.shape(given.side or _SIDE)
+    shape = given.shape(given.side or USUAL_SIDE)
     found = _inferred(onnx, model, given, shape)
     names = [name for name in tensors_of(model) if found.get(name, ()) != "not float"]
     unknown = [name for name in names if name not in found]

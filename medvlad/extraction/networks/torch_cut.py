@@ -24,21 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_n_threads, import_extra, one_line
+from medvlad.extraction.networks.cut import NetworkCut
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.networks.layer_list import Layer, spatial_first
-from medvlad.extraction.networks.output_form import OutputForm, form_of
 from medvlad.extraction.networks.preprocessing import as_preprocessing
 
 __all__ = ["TorchCut", "build", "import_torch", "layers_of_module", "state_of", "torch_fingerprint"]
-
-_OTHER_SIDES = (256, 448)
 
 
 class _Reached(Exception):
     """The chosen module has computed its output. The rest of the network is not needed."""
 
 
-class TorchCut:
+class TorchCut(NetworkCut):
     """A module of torch from preprocessed pixels to the maps of one layer.
 
     Parameters
@@ -62,9 +60,8 @@ class TorchCut:
 
     Attributes
     ----------
-    form : OutputForm
-    input_shape, output_shape : tuple
-        As of :class:`medvlad.extraction.networks.onnx_network.OnnxCut`.
+    name, form, input_shape, output_shape
+        See `NetworkCut`.
     """
 
     own_engine = "torch"
@@ -83,35 +80,8 @@ class TorchCut:
     ) -> None:
         self.name, self.layer, self.module = name, layer, module.float().eval().requires_grad_(False)
         self._whole = whole or module
-        self._shapes: dict[int, tuple[int, ...]] = {}
-        self.input_shape = (None, side, side, 3)
-        shape, smaller = self.shape_at(side or usual_side), None
-        if channels_first is None and side is None and len(shape) == 4 and len(set(shape[1:])) == 1:
-            smaller = self.shape_at(next(one for one in _OTHER_SIDES if one != usual_side))
         what = f"layer {layer!r} of {name}" if layer else name
-        self.form: OutputForm = form_of(
-            shape, what, n_prefix=n_prefix, smaller=smaller, channels_first=channels_first
-        )
-        maps = self.form.shape(shape)
-        self.output_shape = (
-            None,
-            *((None, None) if len(maps) == 3 and side is None else maps[:-1]),
-            maps[-1],
-        )
-
-    def compute_output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of the output for an input (B, s, s, 3)."""
-        return (shape[0], *self.form.shape(self.shape_at(int(shape[1]))))
-
-    def run(self, pixels: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]:
-        """Return the maps (B, h, w, D) or vectors (B, D) of preprocessed pixels (B, s, s, 3).
-
-        Raises
-        ------
-        InputError
-            If the network does not take images of this side, or its output is no tensor of float32.
-        """
-        return self.form.maps(self._raw(pixels, n_threads))
+        self._find_form(what, side, n_prefix, channels_first, usual_side)
 
     def _raw(self, pixels: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]:
         torch = import_torch()
@@ -153,13 +123,6 @@ class TorchCut:
         finally:
             hook.remove()
         raise InputError(f"{self.name} does not use its layer {self.layer!r}: choose another")
-
-    def shape_at(self, side: int) -> tuple[int, ...]:
-        """Return the shape of the output for one image of this side. The network runs once for each side."""
-        if side not in self._shapes:
-            zeros = np.zeros((1, side, side, 3), np.float32)
-            self._shapes[side] = self._raw(zeros, check_n_threads(None)).shape
-        return self._shapes[side]
 
 
 def build(

@@ -1,0 +1,130 @@
+"""What linear models on the same rows share: reading the rows, and solving binary problems on one form.
+
+In: rows, float32 or float64, which are never copied as a whole. Out: fitted weights, or decision values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from medvlad._util.caller_warning import warn_caller
+from medvlad._util.validate import InputError, check_positive_float, check_positive_int
+from medvlad.descriptors.array_api import on_host
+from medvlad.svm.blocks import Vector, times
+from medvlad.svm.newton import Problem, check_memory, make_form
+
+__all__ = ["check_settings", "rows_to_decide", "rows_to_fit", "scores_of_rows", "solve_path"]
+
+_AS_THEY_ARE: dict[str, Any] = {"dtype": [np.float64, np.float32], "order": None, "copy": False}
+
+
+def rows_to_fit(estimator: Any, X: ArrayLike, *y: Any, ensure_min_samples: int = 1) -> Any:
+    """Return `X`, and `y` if it is given, checked by scikit-learn. The estimator notes the features."""
+    shape = getattr(X, "shape", ())
+    if len(shape) == 2:
+        check_memory(*shape)  # before X is read, which may take long
+    return validate_data(
+        estimator, on_host(X, "X"), *y, ensure_min_samples=ensure_min_samples, **_AS_THEY_ARE
+    )
+
+
+def rows_to_decide(estimator: Any, X: ArrayLike) -> NDArray[Any]:
+    """Return `X` as a NumPy array that the fitted estimator accepts, whatever library it comes from."""
+    check_is_fitted(estimator)
+    rows: NDArray[Any] = validate_data(estimator, on_host(X, "X"), reset=False, **_AS_THEY_ARE)
+    return rows
+
+
+def scores_of_rows(estimator: Any, X: ArrayLike) -> Vector:
+    """Return what the weights of an estimator give to each row: float64, shape (n_samples, n_problems)."""
+    rows, weights = rows_to_decide(estimator, X), np.atleast_2d(estimator.coef_)
+    scores: Vector = times(rows, weights.T) + estimator.intercept_
+    return scores
+
+
+def check_settings(fitted: Sequence[Any]) -> tuple[list[float], float, int]:
+    """Return C of each of the SVMs, and the constant feature (0: none) and the steps that they share."""
+    penalties, first = [check_positive_float(one.C, "C") for one in fitted], fitted[0]
+    scale = check_positive_float(first.intercept_scaling, "intercept_scaling") if first.fit_intercept else 0.0
+    return penalties, scale, check_positive_int(first.max_iter, "max_iter")
+
+
+def solve_path(
+    fitted: Sequence[Any],
+    settings: tuple[list[float], float, int],
+    x: NDArray[Any],
+    problems_at: Callable[[float], Iterable[tuple[Vector, Vector]]],
+    names: NDArray[Any],
+    *,
+    what: str = "class",
+    order: Iterable[int] | None = None,
+) -> None:
+    """Set the weights of SVMs that differ in C. Each begins at the solution of the one before it.
+
+    Parameters
+    ----------
+    fitted : sequence of WideLinearSVC or MultiLabelSVC
+        The first one has read `x`.
+    settings : tuple
+        From :func:`check_settings`.
+    x : ndarray of shape (n_samples, n_features)
+    problems_at : callable
+        From C to y (1 or -1) and 2C times the weight of each row, for each binary problem.
+    names : ndarray
+        What `classes_` becomes. Warnings call them `what`.
+    order : iterable of int, or None
+        Order of the first steps: equal weights one after another share a factorisation. None: as they are.
+    """
+    penalties, scale, max_iter = settings
+    form, problems = make_form(x, scale), list[Problem]()
+    for one, big_c in zip(fitted, penalties, strict=True):
+        previous = problems
+        problems = [Problem(form, y, _usable(curvature, big_c)) for y, curvature in problems_at(big_c)]
+        for problem, other in zip(problems, previous, strict=False):
+            problem.begin_at(other)
+        for k in range(len(problems)) if order is None else order:
+            problems[k].step()
+        for problem in problems:
+            while not problem.converged and problem.n_iter < max_iter:
+                problem.step()
+        _warn_of_steps(problems, names, max_iter, what)
+        weights = form.weights(np.stack([problem.p for problem in problems]))
+        one.classes_ = names
+        one.coef_ = np.ascontiguousarray(weights[:, :-1])
+        one.intercept_ = scale * weights[:, -1]
+        one.n_iter_ = max(problem.n_iter for problem in problems)
+        one.n_features_in_ = fitted[0].n_features_in_
+        if hasattr(fitted[0], "feature_names_in_"):
+            one.feature_names_in_ = fitted[0].feature_names_in_
+
+
+def _usable(curvature: Vector, big_c: float) -> Vector:
+    """Return 2C of each row. Weights too small for their inverse count as 0."""
+    with np.errstate(divide="ignore", over="ignore"):
+        curvature[np.isinf(1.0 / curvature)] = 0.0
+    if not np.isfinite(curvature).all():
+        raise InputError(f"C={big_c} times the weights is beyond float64: lower C or the weights")
+    return curvature
+
+
+def _warn_of_steps(problems: list[Problem], names: NDArray[Any], max_iter: int, what: str) -> None:
+    """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser."""
+    for name, problem in zip(names[-len(problems) :], problems, strict=True):
+        if problem.singular:
+            warn_caller(
+                f"the solution for {what} {name!s} is only approximate, because C times the squared "
+                "length of the rows of X is beyond double precision: scale X or lower C",
+                ConvergenceWarning,
+            )
+        elif not problem.converged:
+            warn_caller(
+                f"{what} {name!s} has not reached its minimum after max_iter={max_iter} steps: raise "
+                "max_iter, or scale X or lower C",
+                ConvergenceWarning,
+            )
