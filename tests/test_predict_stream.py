@@ -150,6 +150,28 @@ def test_nothing_on_standard_input_is_an_error(model, tmp_path, monkeypatch):
     assert not out.exists()
 
 
+def test_similar_cases_can_have_pseudonyms(model, folder, files, tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["image", *(file[len(str(folder)) + 1 :] for file in files[:2])])
+    )
+    words = ["similar", model, tmp_path / "t.csv", "--image-root", folder, "--top", "2"]
+    plain = json.loads(run_command(*words, "--json")[1])["images"]
+    assert [one["image"] for one in plain] == files[:2]
+    key = tmp_path / "key.json"
+    status, printed, error = run_command(*words, "--json", "--anonymise-key", key)
+    assert status == 0, error
+    names = Pseudonyms.read(key)
+    for shown, one in zip(json.loads(printed)["images"], plain, strict=True):
+        assert shown["image"] == names.image(one["image"])
+        assert [near["image"] for near in shown["similar"]] == [
+            names.image(near["image"]) for near in one["similar"]
+        ]
+    status, printed, error = run_command(*words, "--anonymise")
+    assert status == 0, error
+    assert printed.count("image-") == 6
+    assert ".png" not in printed
+
+
 def test_skipped_images_set_the_status(model, files, tmp_path):
     status, printed, error = run_command(
         "predict", model, files[0], "gone.png", "--on-error", "skip", "--format", "jsonl"

@@ -19,7 +19,7 @@ from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import saying_choices
 from medvlad.cli.model_network import check_one_class, check_weights_of, start_if_needed
 from medvlad.cli.predict_bags import write_tiles
-from medvlad.cli.settings import on_error_of, pseudonyms_of
+from medvlad.cli.settings import check_replaced, on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
 from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
@@ -29,7 +29,7 @@ __all__ = ["IMAGES", "predict"]
 IMAGES = cloup.argument(
     "images",
     metavar="IMAGE...",
-    type=options.TEXT_PATH,
+    type=options.INPUTS,
     nargs=-1,
     required=True,
     help="Images, feature files, folders, tables (CSV, ...), lists (@FILE), or - for names on "
@@ -218,8 +218,7 @@ def _check_out(out: Path | None, inputs: Sequence[str | os.PathLike[str]], overw
         return
     if any(out.samefile(name) for name in inputs if Path(name).exists()):
         raise InputError(f"--out {out} is one of the inputs: name another file")
-    if not overwrite:
-        raise InputError(f"--out {out} exists: name another file, or give --overwrite to replace it")
+    check_replaced(out, "--out", overwrite=overwrite)
 
 
 def _tell(prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> int:
