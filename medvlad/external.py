@@ -17,8 +17,10 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.validate import InputError
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends
+from medvlad.bags.data_set import feature_settings
 from medvlad.datasets.describe import describe_dataset
 from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.pooling import holds_feature_files
 from medvlad.evaluation.class_counts import warn_of_small_classes
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut, Stopwatch
 from medvlad.evaluation.held_out_metrics import held_out_metrics
@@ -103,10 +105,11 @@ def validate(
     Parameters
     ----------
     pipeline : sklearn.pipeline.Pipeline
-        A fitted pipeline with CNNDescriptors as its first step, such as from :func:`medvlad.load_model`. Its
-        parameters do not change.
+        A fitted pipeline, such as from :func:`medvlad.load_model`. Its first step is CNNDescriptors, or it
+        was fitted on feature files. Its parameters do not change.
     dataset : ImageFolder
-        All its images are used, also those of a training part.
+        Images, or feature files for a pipeline that was fitted on such files. All of them are used, also
+        those of a training part.
     name : str, default="model"
         Name of the model in the results.
     positive : str or None
@@ -128,27 +131,31 @@ def validate(
     Raises
     ------
     InputError
-        If the pipeline does not read images or predicts no classes, or the images do not fit it.
+        If the pipeline predicts no classes, or the images or feature files do not fit it.
     """
-    features = pipeline.steps[0][1] if len(pipeline.steps) > 1 else None
-    if not isinstance(features, CNNDescriptors):
-        raise InputError(
-            "external validation reads images, so it needs a pipeline whose first step is CNNDescriptors, "
-            f"got {type(pipeline.steps[0][1]).__name__}: train the model on images"
-        )
+    first = pipeline.steps[0][1]
+    network = first if isinstance(first, CNNDescriptors) else None
+    _check_kind(pipeline, dataset)
     classifier = pipeline.steps[-1][1]
     check_task(task_of_head(classifier))
     classes = [str(one) for one in classifier.classes_]
     dataset = replace(check_classes(dataset, classes), splits=None)
-    extractor = features.build().with_parameters(
+    extractor = network and network.build().with_parameters(
         on_error=on_error, on_damage=on_damage, store=store, output="host" if store is None else "store"
     )
     watch = Stopwatch()
     with watch.stage("extract"):
-        descriptors, dataset, skipped, damaged = extract_data_set(extractor, dataset, is_fitted=True)
+        descriptors, dataset, skipped, damaged = extract_data_set(
+            extractor,
+            dataset,
+            on_error=on_error,
+            is_fitted=True,
+            n_features=None if extractor is not None else getattr(first, "n_features_in_", None),
+        )
     warn_of_small_classes(dataset.labels, dataset.groups, dataset.class_names)
     with watch.stage("encode"):
-        encoder = Pipeline(pipeline.steps[1:-1])
+        fitted = pipeline.steps if extractor is None else pipeline.steps[1:]
+        encoder = Pipeline(fitted[:-1])
         vectors = encoder.transform(descriptors)
     with watch.stage("predict"):
         decision = decision_columns(classifier.decision_function(vectors))
@@ -171,20 +178,40 @@ def validate(
     )
     result = {
         "encode": name,
-        "scales": np.atleast_1d(extractor.scales).tolist(),
-        "parameters": {step: _plain(one.get_params(deep=False)) for step, one in pipeline.steps[1:]},
+        "scales": [] if extractor is None else np.atleast_1d(extractor.scales).tolist(),
+        "parameters": {step: _plain(one.get_params(deep=False)) for step, one in fitted},
     } | held_out_metrics(dataset, decided, positive=positive, random_state=random_state)
     results = {
         "results": [result],
         "comparisons": [],
         "dataset": describe_dataset(dataset),
-        "settings": _settings(extractor, random_state),
+        "settings": _settings(extractor, descriptors.n_features, random_state),
         "versions": versions(),
         "skipped": skipped,
         "damaged": damaged,
         "external": _external(name, classifier, dataset, probability, threshold, random_state),
     }
     return Evaluation(results, dataset, descriptors, extractor, {name: decided})
+
+
+def _check_kind(pipeline: Pipeline, dataset: ImageFolder) -> None:
+    """Raise InputError if a pipeline takes images and the data set holds feature files, or the reverse."""
+    reads_images = isinstance(pipeline.steps[0][1], CNNDescriptors)
+    if len(pipeline.steps) < 2:
+        raise InputError(
+            "external validation needs a pipeline that encodes images or feature files and classifies them, "
+            f"got {type(pipeline.steps[0][1]).__name__} alone: put the encoder first"
+        )
+    if reads_images and holds_feature_files(dataset):
+        raise InputError(
+            f"the model was trained on images, and {dataset.paths[0]} is a feature file: give images, or a "
+            "model that was trained on feature files"
+        )
+    if not reads_images and not holds_feature_files(dataset):
+        raise InputError(
+            f"the model was trained on descriptors, and {dataset.paths[0]} is an image: give feature files "
+            "of the same network, such as .h5, or a pipeline whose first step is CNNDescriptors"
+        )
 
 
 def _external(
@@ -224,16 +251,17 @@ def _training_counts(classifier: Any, class_names: list[str]) -> dict[str, int] 
     return dict(zip(class_names, counts.tolist(), strict=True))
 
 
-def _settings(extractor: CNNDescriptors, random_state: int) -> dict[str, Any]:
+def _settings(extractor: CNNDescriptors | None, n_features: int, random_state: int) -> dict[str, Any]:
     """Return the settings for results.json: those of the network. The store changes no result."""
+    common = {"seed": random_state, "available_backends": available_backends()}
+    if extractor is None:
+        return feature_settings(n_features) | common
     settings = {name: _plain(one) for name, one in extractor.get_params().items() if name != "store"}
     settings["weights"] = weights_source(extractor.weights)
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
     settings["engine"] = extractor.engine_
     settings["input_sides"] = list(extractor.input_sides_)
-    settings["seed"] = random_state
-    settings["available_backends"] = available_backends()
-    return settings
+    return settings | common
 
 
 def _plain(value: Any) -> Any:

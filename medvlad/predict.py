@@ -15,6 +15,7 @@ from medvlad._util.atomic_file import write_file
 from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
+from medvlad.bags.data_set import TRAINING_FILES
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
@@ -245,6 +246,8 @@ def _predicted_bag(
     steps = [step for _, step in pipeline.steps]
     try:
         opened = BagFiles([paths])
+        if (width := getattr(steps[0], "n_features_in_", None)) is not None:
+            opened.check_width(width, TRAINING_FILES)
         descriptors = opened.load()
     except InputError as error:
         if on_error == "raise":

@@ -1,5 +1,7 @@
 """External validation: a trained model on labelled images from elsewhere."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -160,3 +162,11 @@ def test_several_labels_are_refused(elsewhere):
 def test_a_pipeline_without_a_network_is_refused(elsewhere):
     with pytest.raises(InputError, match="first step is CNNDescriptors"):
         validate(make_pipeline(GlobalPool(), WideLinearSVC()), elsewhere)
+    with pytest.raises(InputError, match="got WideLinearSVC alone: put the encoder first"):
+        validate(make_pipeline(WideLinearSVC()), elsewhere)
+
+
+def test_feature_files_are_refused_by_a_pipeline_of_images(pipeline):
+    data = ImageFolder([Path("a.npy")], np.array([0]), ["lying"])
+    with pytest.raises(InputError, match=r"trained on images, and a\.npy is a feature file"):
+        validate(pipeline, data)

@@ -1,5 +1,6 @@
 """iter_predictions answers image after image; similar training images are named, and the patient is told."""
 
+import io
 import itertools
 import json
 import re
@@ -113,6 +114,62 @@ def test_folders_lists_and_tables_are_predicted(model, folder, files, tmp_path):
     ]
     assert answers[0].count("\n") == len(files)
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_table_is_read_as_evaluate_reads_it(model, folder, files, tmp_path):
+    """Semicolons, a byte order mark, an odd column of images, and columns that the answers leave out."""
+    inside = [file[len(str(folder)) + 1 :] for file in files]
+    rows = [f"{name};yes;7" for name in inside]
+    (tmp_path / "t.csv").write_text("\n".join(["Scan;label;age", *rows]), encoding="utf-8-sig")
+    words = [tmp_path / "t.csv", "--image-root", folder, "--image-column", "scan", "--format", "csv"]
+    status, printed, error = run_command("predict", model, *words)
+    assert status == 0, error
+    assert error == f"medvlad: '{tmp_path / 't.csv'}': images from 'Scan'\n"
+    header, *lines = printed.splitlines()
+    assert header.startswith("image,label,score_")
+    assert "age" not in header.split(",")
+    assert [line.split(",")[0] for line in lines] == files
+
+
+def test_missing_images_of_a_table_stop_before_the_first_answer(model, files, tmp_path):
+    (tmp_path / "t.csv").write_text(f"image\n{files[0]}\ngone.png\n")
+    status, printed, error = run_command("predict", model, tmp_path / "t.csv")
+    assert (status, printed) == (2, "")
+    assert "1 of the 2 images of" in error.splitlines()[-1]
+    status, printed, error = run_command("predict", model, tmp_path / "t.csv", "--on-error", "skip")
+    assert (status, printed.count("\n")) == (1, 1)
+    assert f"{tmp_path / 'gone.png'}" in error
+
+
+def test_nothing_on_standard_input_is_an_error(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    out = tmp_path / "out.csv"
+    status, printed, error = run_command("predict", model, "-", "--out", out)
+    assert (status, printed) == (2, "")
+    assert error == "medvlad: standard input names no image: write one name a line\n"
+    assert not out.exists()
+
+
+def test_similar_cases_can_have_pseudonyms(model, folder, files, tmp_path):
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["image", *(file[len(str(folder)) + 1 :] for file in files[:2])])
+    )
+    words = ["similar", model, tmp_path / "t.csv", "--image-root", folder, "--top", "2"]
+    plain = json.loads(run_command(*words, "--json")[1])["images"]
+    assert [one["image"] for one in plain] == files[:2]
+    key = tmp_path / "key.json"
+    status, printed, error = run_command(*words, "--json", "--anonymise-key", key)
+    assert status == 0, error
+    names = Pseudonyms.read(key)
+    for shown, one in zip(json.loads(printed)["images"], plain, strict=True):
+        assert shown["image"] == names.image(one["image"])
+        assert [near["image"] for near in shown["similar"]] == [
+            names.image(near["image"]) for near in one["similar"]
+        ]
+    status, printed, error = run_command(*words, "--anonymise")
+    assert status == 0, error
+    assert printed.count("image-") == 6
+    assert ".png" not in printed
 
 
 def test_skipped_images_set_the_status(model, files, tmp_path):

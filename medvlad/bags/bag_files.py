@@ -88,6 +88,14 @@ class BagFiles(DescriptorBlocks):
         lengths = [sum(file.n_rows for file in bag) for bag in self._bags]
         self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
+    def check_width(self, expected: int, other: str) -> None:
+        """Raise InputError, with a file, unless descriptors have `expected` features as those of `other`."""
+        if self.n_features != expected:
+            raise InputError(
+                f"{self._bags[0][0].path} has {self.n_features} features in a row, and {other} have "
+                f"{expected}: give feature files of the same network, or train on files such as this one"
+            )
+
     def files(self, i: int) -> list[Path]:
         """Return the files of bag `i`."""
         return [file.path for file in self._bags[i]]

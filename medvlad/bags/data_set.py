@@ -9,15 +9,16 @@ import numpy as np
 
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
-from medvlad.bags.feature_file import find_features
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 
-__all__ = ["FEATURE_FILES", "feature_settings", "open_data_set"]
+__all__ = ["FEATURE_FILES", "TRAINING_FILES", "feature_settings", "open_data_set"]
 
 #: What results name in place of a network.
 FEATURE_FILES = "feature files"
+#: What messages call the files that a model was trained on.
+TRAINING_FILES = "those that the model was trained on"
 #: Settings of an experiment that feature files do not have.
 _OF_NETWORK = (
     *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
@@ -27,7 +28,7 @@ _IN_MEMORY = 1 << 30  # bytes; descriptors are loaded into memory if they take n
 
 
 def open_data_set(
-    dataset: ImageFolder, *, on_error: str = "raise"
+    dataset: ImageFolder, *, on_error: str = "raise", n_features: int | None = None
 ) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]]]:
     """Open the feature files of a data set.
 
@@ -38,6 +39,8 @@ def open_data_set(
     on_error : {"raise", "skip"}, default="raise"
         What to do with a bag whose file cannot be opened or has no descriptors. NaN is found later, when the
         descriptors are read, and is always an error.
+    n_features : int or None, default=None
+        Width of the descriptors that a model was trained on. None: any width.
 
     Returns
     -------
@@ -51,14 +54,16 @@ def open_data_set(
     Raises
     ------
     InputError
-        If a file cannot be read and may not be skipped, widths differ, or no bag is left.
+        If a file cannot be read or has another width than `n_features` and may not be skipped, widths differ,
+        or no bag is left.
     """
     skipped: dict[int, str] = {}
     if on_error == "skip":
         for i in range(len(dataset)):
             try:
-                for file in dataset.files_of(i):
-                    find_features(file)
+                opened = BagFiles([dataset.files_of(i)])
+                if n_features is not None:
+                    opened.check_width(n_features, TRAINING_FILES)
             except InputError as error:
                 skipped[i] = str(error)
         if len(skipped) == len(dataset):
@@ -69,6 +74,8 @@ def open_data_set(
     if skipped:
         dataset = dataset.take(np.array([i for i in range(len(dataset)) if i not in skipped], np.intp))
     bags = BagFiles([dataset.files_of(i) for i in range(len(dataset))])
+    if n_features is not None:
+        bags.check_width(n_features, TRAINING_FILES)
     if bags.nbytes <= _IN_MEMORY:
         # Memory is only faster: without enough of it, the descriptors stay in their files.
         with suppress(MemoryError):

@@ -190,6 +190,8 @@ def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
     for key, value in prediction.items():
         if key in _BY_CLASS:
             cells |= {f"{_BY_CLASS[key]}_{name}": number for name, number in value.items()}
+        elif key == "value" and "values" in prediction:
+            continue  # the only one of the values, which has a column with its name
         elif key == "similar":
             cells[key] = "|".join(one["image"] for one in value)
         elif isinstance(value, list):

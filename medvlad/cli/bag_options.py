@@ -61,14 +61,19 @@ def uses_network(dataset: ImageFolder) -> bool:
 
     if not holds_feature_files(dataset):
         return True
-    context = click.get_current_context(silent=True)
-    for name in _OF_NETWORK if context is not None else ():
-        if context is not None and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = next(one.opts[-1] for one in context.command.params if one.name == name)
-            raise click.UsageError(
-                f"{option} is for images, and {dataset.paths[0]} is a feature file: leave it out"
-            )
+    _refuse_network_options(f"{dataset.paths[0]} is a feature file")
     return False
+
+
+def _refuse_network_options(why: str) -> None:
+    """Raise click.UsageError if an option on the command line chooses or runs a network."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return
+    options = {one.name: one for one in context.command.params if isinstance(one, click.Option)}
+    for name in _OF_NETWORK:
+        if name in options and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{options[name].opts[-1]} is for images, and {why}: leave it out")
 
 
 def takes_bags(model: Path, images: Sequence[str]) -> bool:
@@ -79,7 +84,8 @@ def takes_bags(model: Path, images: Sequence[str]) -> bool:
     InputError
         If `model` is not a valid model file.
     click.UsageError
-        If the model was trained on images and an input is a feature file, or the other way round.
+        If the model was trained on images and an input is a feature file, or the other way round; or if an
+        option is for images only, and the model was trained on feature files.
     """
     from medvlad.datasets.feature_files import feature_ending
     from medvlad.images.formats import is_image_name
@@ -98,6 +104,8 @@ def takes_bags(model: Path, images: Sequence[str]) -> bool:
             f"the model {model} was trained on descriptors, and {image} is an image: give feature files of "
             "the same network, such as .h5"
         )
+    if of_bags:
+        _refuse_network_options(f"{model} was trained on descriptors")
     return of_bags
 
 

@@ -50,8 +50,13 @@ class Command(cloup.Command):
             self.help = f"{cleandoc(self.help or '')}\n\n\b\nExamples:\n{lines}"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Remember the parameters, then read the arguments."""
+        """Remember the parameters, then read the arguments. Both words of a switch are refused."""
         _parameters[:] = self.params
+        given = set(args[: args.index("--")] if "--" in args else args)
+        for one in self.params:
+            yes, no = given.intersection(one.opts), given.intersection(one.secondary_opts)
+            if yes and no:
+                raise click.UsageError(f"{min(yes)} and {min(no)} contradict each other: leave one out")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

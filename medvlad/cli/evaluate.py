@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import cloup
 
 from medvlad.cli import bag_options, options
@@ -93,6 +94,9 @@ def evaluate(
     settings["table"] = table_of(settings)
     experiment = Experiment(**settings_of(settings))
     if sweep_layers:
+        for option, is_given in (("--out", out is not None), ("--learning-curve", learning_curve)):
+            if is_given:
+                raise click.UsageError(f"--sweep-layers only prints a table: leave {option} out")
         return run_layer_sweep(experiment, directory, encodings, anonymise=anonymise or bool(anonymise_key))
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway

@@ -10,6 +10,7 @@ import cloup
 from medvlad.cli import options
 from medvlad.cli.console import Command
 from medvlad.cli.model_network import check_weights_of
+from medvlad.cli.settings import check_replaced
 
 __all__ = ["export"]
 
@@ -26,7 +27,8 @@ __all__ = ["export"]
     is_flag=True,
     help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG and onnx:FILE.",
 )
-def export(model: Path, output: Path, weights: str | None, from_features: bool) -> None:
+@options.OVERWRITE_FILE
+def export(model: Path, output: Path, weights: str | None, from_features: bool, overwrite: bool) -> None:
     """Write a model as one ONNX graph from pixels to decision values.
 
     Needs the extra 'onnx'.
@@ -39,6 +41,7 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
 
     check_readable(model)
     check_output_file(output, "ONNX model", may_replace=is_exported)
+    replaced = check_replaced(output, "OUT.onnx", overwrite=overwrite)
     network = model_of(model)
     check_weights_of(model, weights)
     if network:  # else the model was trained on descriptors
@@ -47,4 +50,5 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool) 
     inputs = export_onnx(pipeline, output, from_features=from_features)
     outputs = "values" if task_of_head(pipeline[-1]) == "regression" else "scores and label"
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())
-    click.echo(f"wrote {output}: from {shapes} to {outputs}; its metadata names the classes")
+    wrote = "replaced" if replaced else "wrote"
+    click.echo(f"{wrote} {output}: from {shapes} to {outputs}; its metadata names the classes")

@@ -10,7 +10,7 @@ import click
 import cloup
 
 from medvlad._util.text_table import printable
-from medvlad.cli import options
+from medvlad.cli import bag_options, options
 from medvlad.cli.console import Command, collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.evaluation_run import RESULT_FILES, add_origin, write_evaluation
@@ -26,6 +26,7 @@ __all__ = ["external"]
     examples=[
         "medvlad external xray.model other_hospital",
         "medvlad external xray.model other_hospital --out external",
+        "medvlad external slides.model slides.csv --image-root features --pool-by patient",
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
@@ -41,7 +42,7 @@ __all__ = ["external"]
     options.ON_DAMAGE,
     options.JSON,
 )
-@cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS)
+@cloup.option_group("Data", options.LAYOUT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
 @table_group()
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED)
@@ -58,6 +59,7 @@ def external(
     as_json: bool,
     layout: str,
     unknown_patients: str,
+    pool_by: str | None,
     overwrite: bool,
     pictures: bool | None,
     anonymise: bool,
@@ -67,14 +69,14 @@ def external(
 ) -> int:
     """Test a trained model on labelled images from elsewhere.
 
-    All images are used. Nothing is fitted.
+    All images are used. Nothing is fitted. A model of feature files takes
+    feature files.
     """
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.experiment import Experiment
     from medvlad.external import check_classes, check_task, validate
-    from medvlad.models.model_file import check_readable, load_model, model_card, task_of_file
+    from medvlad.models.model_file import load_model, model_card, task_of_file
 
-    check_readable(model, of_images=True)
     check_task(task_of_file(model))
     check_weights_of(model, weights)
     check_store(store, directory)
@@ -87,6 +89,7 @@ def external(
         layout=layout,
         group_pattern=group_pattern,
         unknown_patients=unknown_patients,
+        pool_by=pool_by,
         positive=positive,
         seed=seed,
         table=table_of(columns),
@@ -94,6 +97,8 @@ def external(
     header = model_card(model)
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
+        bag_options.uses_network(dataset)
+        bag_options.takes_bags(model, [str(dataset.paths[0])])
         check_classes(dataset, [str(name) for name in header["classes"]])
         start_if_needed(model)
         evaluation = validate(

@@ -81,6 +81,10 @@ def extract(
     from medvlad.extraction.parameters import check_parameters
     from medvlad.store.store import DescriptorStore
 
+    if scheduler is not None and workers is not None:
+        raise click.UsageError(
+            f"--workers {workers} starts workers on this machine, and --scheduler has its own: leave one out"
+        )
     check_store(store, directory)
     DescriptorStore(store)  # a wrong folder is reported before the long work
     if is_table(directory):

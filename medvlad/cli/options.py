@@ -9,22 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import click
 import cloup
 
 from medvlad.cli.network_options import LAYER, MODEL, OTHER_NETWORKS
+from medvlad.cli.paths import INPUTS, PATH, TEXT_PATH
 
 __all__ = [
     "ANONYMISE",
     "ANONYMISE_KEY",
+    "ANONYMISE_NAMES",
     "ANONYMISE_PREDICTIONS",
     "CLASS_WEIGHT",
     "DIRECTORY",
     "ENGINE",
     "FOLDS",
+    "INPUTS",
     "JSON",
     "LAYER",
     "LAYOUT",
@@ -32,6 +34,7 @@ __all__ = [
     "ON_DAMAGE",
     "ON_ERROR",
     "OVERWRITE",
+    "OVERWRITE_FILE",
     "PATH",
     "PATIENT",
     "PENALTY",
@@ -56,27 +59,6 @@ __all__ = [
 ]
 
 Decorator = Callable[[Any], Any]
-
-
-class _LocalPath(click.Path):
-    """A path on this machine. A URL is refused before `Path` takes one of its slashes away."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the path."""
-        from medvlad._util.validate import InputError, check_local
-
-        name = "the path" if param is None else param.metavar or str(param.name)
-        if isinstance(param, click.Option):
-            name = param.opts[-1]
-        try:
-            check_local(value, name)
-        except InputError as error:
-            raise click.UsageError(str(error)) from error
-        return super().convert(value, param, ctx)
-
-
-PATH = _LocalPath(path_type=Path)
-TEXT_PATH = _LocalPath(path_type=str)
 
 
 class Choice(click.Choice):  # type: ignore[type-arg]
@@ -393,6 +375,7 @@ JSON = cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead 
 OVERWRITE = cloup.option(
     "--overwrite", is_flag=True, help="Replace the results of an earlier run in the same folder."
 )
+OVERWRITE_FILE = cloup.option("--overwrite", is_flag=True, help="Replace an existing file of this kind.")
 PICTURES = cloup.option(
     "--pictures/--no-pictures",
     default=None,
@@ -407,6 +390,7 @@ def _anonymise_option(ending: str) -> Decorator:
 
 
 ANONYMISE = _anonymise_option(" Reports show images only with --pictures.")
+ANONYMISE_NAMES = _anonymise_option("")
 ANONYMISE_PREDICTIONS = _anonymise_option(" Pictures of --explain still show the images.")
 ANONYMISE_KEY = cloup.option(
     "--anonymise-key",

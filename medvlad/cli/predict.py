@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,23 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import answer_group, check_wanted, decide_again, tell_shift
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.dataset import saying_choices
 from medvlad.cli.model_network import check_one_class, check_weights_of, start_if_needed
 from medvlad.cli.predict_bags import write_tiles
-from medvlad.cli.settings import on_error_of, pseudonyms_of
+from medvlad.cli.settings import check_replaced, on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
+from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
 
 __all__ = ["IMAGES", "predict"]
 
 IMAGES = cloup.argument(
     "images",
     metavar="IMAGE...",
-    type=options.TEXT_PATH,
+    type=options.INPUTS,
     nargs=-1,
     required=True,
-    help="Images, feature files, folders, tables (.csv, .tsv), lists (@FILE), or - for names on "
+    help="Images, feature files, folders, tables (CSV, ...), lists (@FILE), or - for names on "
     "standard input.",
 )
 
@@ -71,15 +74,8 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
 @answer_group()
 @cloup.option_group(
     "Table",
-    cloup.option(
-        "--image-root",
-        type=options.TEXT_PATH,
-        metavar="FOLDER",
-        help="Folder that the paths in a table begin in.  [default: the folder of the table]",
-    ),
-    cloup.option(
-        "--image-column", metavar="NAME", help="Column of images.  [default: image, path, file, filename]"
-    ),
+    IMAGE_ROOT,
+    IMAGE_COLUMN,
 )
 @cloup.option_group("Feature files", bag_options.ONE_BAG, bag_options.THUMBNAILS)
 @cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
@@ -126,7 +122,8 @@ def predict(
         if value is not None:
             check_one_class(model, option)
     table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
-    check_inputs(images, **table, must_exist=on_error == "stop")
+    with saying_choices():
+        check_inputs(images, **table, must_exist=on_error == "stop")
     check_weights_of(model, weights)
     if explain is not None:
         replaced = overwrite or anonymise or anonymise_key is not None
@@ -150,7 +147,8 @@ def predict(
         "similar": similar_to,
         "answers": answering,
     }
-    inputs: Iterable[Any] = list_inputs(images, **table)
+    named = list_inputs(images, **table)
+    inputs: Iterable[Any] = chain([next(named)], named)  # without any name, nothing is written
     if one_bag:
         inputs = [tuple(inputs)]
     n_skipped = 0
@@ -220,8 +218,7 @@ def _check_out(out: Path | None, inputs: Sequence[str | os.PathLike[str]], overw
         return
     if any(out.samefile(name) for name in inputs if Path(name).exists()):
         raise InputError(f"--out {out} is one of the inputs: name another file")
-    if not overwrite:
-        raise InputError(f"--out {out} exists: name another file, or give --overwrite to replace it")
+    check_replaced(out, "--out", overwrite=overwrite)
 
 
 def _tell(prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> int:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
 
-__all__ = ["check_store", "encodings_of", "on_error_of", "pseudonyms_of", "settings_of"]
+__all__ = ["check_replaced", "check_store", "encodings_of", "on_error_of", "pseudonyms_of", "settings_of"]
 
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +61,29 @@ def check_store(store: str | None, directory: Path) -> None:
 
     if store is not None:
         check_outside(store, "--store", directory)
+
+
+def check_replaced(path: Path, name: str, *, overwrite: bool) -> bool:
+    """Refuse a file of results that exists, unless it may be replaced. An empty file may be.
+
+    Parameters
+    ----------
+    path : Path
+        File to be written.
+    name : str
+        What the command calls it, such as "--output".
+    overwrite : bool
+        Whether it may be replaced.
+
+    Returns
+    -------
+    bool
+        Whether there is such a file.
+    """
+    exists = path.exists() and path.stat().st_size > 0
+    if exists and not overwrite:
+        raise click.UsageError(f"{name} {path} exists: name another file, or give --overwrite to replace it")
+    return exists
 
 
 def pseudonyms_of(anonymise: bool, key_file: Path | None, *folders: Path | None) -> Pseudonyms | None:

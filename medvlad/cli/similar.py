@@ -13,10 +13,12 @@ from medvlad._util.text_table import printable
 from medvlad.cli import options
 from medvlad.cli.bag_options import takes_bags
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.dataset import saying_choices
 from medvlad.cli.model_network import check_one_class, check_weights_of, start_if_needed
 from medvlad.cli.predict import IMAGES
-from medvlad.cli.settings import on_error_of
+from medvlad.cli.settings import on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import TOP
+from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
 
 __all__ = ["similar"]
 
@@ -38,6 +40,8 @@ _KEYS = ("image", "similar", "same_patient")
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
+@cloup.option_group("Table", IMAGE_ROOT, IMAGE_COLUMN)
+@cloup.option_group("Output", options.ANONYMISE_NAMES, options.ANONYMISE_KEY)
 def similar(
     model: Path,
     images: tuple[str, ...],
@@ -47,6 +51,10 @@ def similar(
     on_error: str,
     on_damage: str,
     weights: str | None,
+    image_root: str | None,
+    image_column: str | None,
+    anonymise: bool,
+    anonymise_key: Path | None,
 ) -> int:
     """Find the training images that are most similar.
 
@@ -61,18 +69,22 @@ def similar(
     check_positive_int(top, "top")
     takes_bags(model, images)
     check_one_class(model, "'medvlad similar'")
-    check_inputs(images, must_exist=on_error == "stop")
+    table: dict[str, Any] = {"image_root": image_root, "image_column": image_column}
+    with saying_choices():
+        check_inputs(images, **table, must_exist=on_error == "stop")
     check_weights_of(model, weights)
     similar_to = SimilarTo(load_cases(model), top)
+    names = pseudonyms_of(anonymise, anonymise_key)
     start_if_needed(model)
     found: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
     damaged: list[dict[str, str]] = []
     for one in iter_predictions(
         load_model(model, weights=weights),
-        list_inputs(images),
+        list_inputs(images, **table),
         on_error=on_error_of(on_error),
         on_damage=on_error_of(on_damage),
+        names=names,
         store=store,
         similar=similar_to,
     ):
@@ -87,6 +99,8 @@ def similar(
             found.append(said)
         else:
             _print(said)
+    if names is not None and anonymise_key is not None:
+        names.write(anonymise_key)
     if as_json:
         click.echo(json.dumps({"images": found, "skipped": skipped}, indent=2))
     list_damaged(damaged)

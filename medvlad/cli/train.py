@@ -12,7 +12,7 @@ from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
-from medvlad.cli.settings import check_store, encodings_of, settings_of
+from medvlad.cli.settings import check_replaced, check_store, encodings_of, settings_of
 from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 from medvlad.cli.table_options import DATA, table_group, table_of
 
@@ -67,9 +67,12 @@ __all__ = ["train"]
         "network is a file, predict then needs --weights FILE.",
     ),
     KEEP_SIMILAR,
+    options.OVERWRITE_FILE,
 )
 @options.advanced_group()
-def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, **settings: Any) -> int:
+def train(
+    directory: Path, output: Path, anonymise: bool, similar: bool | None, overwrite: bool, **settings: Any
+) -> int:
     """Train a classifier on images and save it.
 
     If the data has parts train and test, only train is used.
@@ -79,7 +82,8 @@ def train(directory: Path, output: Path, anonymise: bool, similar: bool | None, 
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.models.model_file import is_model_file
 
-    replaced = check_output_file(output, "model", may_replace=is_model_file).exists()
+    check_output_file(output, "model", may_replace=is_model_file)
+    replaced = check_replaced(output, "--output", overwrite=overwrite)
     check_outside(output, "--output", directory)
     check_store(settings["store"], directory)
     encodings = encodings_of(settings)

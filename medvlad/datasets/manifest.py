@@ -30,13 +30,13 @@ from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.listing import ListedImage
 from medvlad.datasets.manifest_columns import Columns, TableSettings, choose_columns
-from medvlad.datasets.manifest_files import FoundRows, find_images, rows_in_words
+from medvlad.datasets.manifest_files import FoundRows, find_images, locate_files, rows_in_words
 from medvlad.datasets.manifest_table import Table, is_table, read_table
 from medvlad.datasets.manifest_targets import UNKNOWN_WORDS, Targets, read_targets
 from medvlad.datasets.patients import UNKNOWN, Patients, compile_group_pattern, find_groups
 from medvlad.datasets.unknown_patients import check_unknown_patients, treat_unknown
 
-__all__ = ["is_table", "list_manifest", "load_manifest", "load_table"]
+__all__ = ["is_table", "list_files", "list_manifest", "load_manifest", "load_table"]
 
 _log = logging.getLogger(__name__)
 _choices = logging.getLogger("medvlad.datasets.manifest_columns")
@@ -179,6 +179,41 @@ def list_manifest(
     read = read_table(table)
     columns = choose_columns(read, settings, needs_labels=False)
     return find_images(read, columns.image, settings.image_root, None).paths
+
+
+def list_files(
+    table: Any,
+    *,
+    image_root: str | os.PathLike[str] | None = None,
+    image_column: str | None = None,
+    must_exist: bool = True,
+) -> list[Path]:
+    """List the file of each row of a table, in order. Labels are not needed, and files are not opened.
+
+    Parameters
+    ----------
+    table, image_root, image_column
+        See :func:`load_manifest`.
+    must_exist : bool, default=True
+        Whether a missing file is an error.
+
+    Returns
+    -------
+    list of Path
+        One file for each row. A file that two rows name is listed twice.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be read or has no column of images, a row names no image, or a file is missing or
+        lies outside `image_root`.
+    MissingExtraError
+        If the table is Parquet and the extra tables is not installed.
+    """
+    settings = TableSettings(None if image_root is None else os.fspath(image_root), image_column)
+    read = read_table(table)
+    columns = choose_columns(read, settings, needs_labels=False)
+    return locate_files(read, columns.image, settings.image_root, must_exist=must_exist)
 
 
 def _read_splits(table: Table, column: str | None) -> tuple[NDArray[np.str_] | None, NDArray[np.str_] | None]:

@@ -93,7 +93,7 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
     table : Table
     settings : TableSettings
     needs_labels : bool, default=True
-        Refuse a table without labels.
+        Refuse a table without labels. False: only the column of images is logged.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
         found.get("site"),
         tuple(name for name in table.columns if name not in chosen),
     )
-    _log.info("%s: %s", table.name, "; ".join(_in_words(columns, others)))
+    _log.info("%s: %s", table.name, "; ".join(_in_words(columns, others, needs_labels=needs_labels)))
     return columns
 
 
@@ -192,10 +192,12 @@ def _listed(names: Collection[str]) -> str:
     return ", ".join(map(repr, [*names][:_SHOWN_COLUMNS])) + more
 
 
-def _in_words(columns: Columns, others: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """Yield what each column is, such as "images from 'path'"."""
-    roles = {"image": (columns.image,), "label": columns.labels}
-    for role in ("patient", "split", "site"):
+def _in_words(
+    columns: Columns, others: Mapping[str, tuple[str, ...]], *, needs_labels: bool
+) -> Iterator[str]:
+    """Yield what each column is, such as "images from 'path'". Without labels, only images are used."""
+    roles = {"image": (columns.image,)} | ({"label": columns.labels} if needs_labels else {})
+    for role in ("patient", "split", "site") if needs_labels else ():
         name = getattr(columns, role)
         roles[role] = () if name is None else (name,)
     for role, names in roles.items():
@@ -206,5 +208,5 @@ def _in_words(columns: Columns, others: Mapping[str, tuple[str, ...]]) -> Iterat
     missing = [f"{role}s" for role, names in roles.items() if not names]
     if missing:
         yield f"no column of {', '.join(missing)}"
-    if columns.covariates:
+    if columns.covariates and needs_labels:
         yield f"covariates {_listed(columns.covariates)}"

@@ -26,7 +26,7 @@ from medvlad.images.formats import IMAGE_SUFFIXES, ending_of
 from medvlad.images.frames import split_frame
 from medvlad.images.inspect_file import WITHOUT_IMAGE, inspect_file
 
-__all__ = ["FoundRows", "find_images", "rows_in_words"]
+__all__ = ["FoundRows", "find_images", "locate_files", "rows_in_words"]
 
 _FEW = 8  # names in a folder, up to which they are looked for one by one
 _LISTED = 10  # rows in a message
@@ -91,6 +91,30 @@ def find_images(
     found = _expanded(table, column, base, names)
     _check_repeated(table, found, labels)
     return found
+
+
+def locate_files(
+    table: Table, column: str, image_root: str | os.PathLike[str] | None, *, must_exist: bool
+) -> list[Path]:
+    """Return the file that each cell of a column names. Files are not opened, and may occur twice.
+
+    Parameters
+    ----------
+    table, column, image_root
+        See :func:`find_images`.
+    must_exist : bool
+        Whether a missing file is an error.
+
+    Raises
+    ------
+    InputError
+        If a cell is empty, or a file is missing or lies outside `image_root`.
+    """
+    base = (table.folder or Path()) if image_root is None else check_root(image_root)
+    names = _relative_names(table, column, base, is_given=image_root is not None)
+    if must_exist:
+        _check_files(table, column, base, names, None, is_given=image_root is not None)
+    return [base / name for name in names]
 
 
 def rows_in_words(table: Table, indices: Sequence[int], cells: Sequence[str] | None = None) -> str:

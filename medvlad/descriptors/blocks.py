@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.memory import memory_for
 from medvlad._util.validate import check_indices, check_positive_int
+from medvlad.descriptors.checks import check_width
 from medvlad.descriptors.ragged import Descriptors, draw_rows
 
 __all__ = ["BLOCK_BYTES", "DescriptorBlocks"]
@@ -55,6 +56,10 @@ class DescriptorBlocks(Sequence[NDArray[np.float32]]):
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def check_width(self, expected: int, other: str) -> None:
+        """Raise InputError unless descriptors have `expected` features, as those of `other` have."""
+        check_width(self.n_features, expected, "descriptors", other)
 
     @overload
     def __getitem__(self, index: int) -> NDArray[np.float32]: ...

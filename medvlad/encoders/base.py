@@ -18,7 +18,7 @@ from medvlad._util.memory import memory_for
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.descriptors.blocks import DescriptorBlocks
-from medvlad.descriptors.checks import check_finite, check_width
+from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors, as_descriptors, draw_rows, validate_input
 from medvlad.store.vector_file import new_vector_file
 
@@ -196,10 +196,5 @@ def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | DescriptorB
         return validate_input(encoder, X, reset=reset)
     if reset:
         encoder.n_features_in_ = X.n_features
-    check_width(
-        X.n_features,
-        encoder.n_features_in_,
-        "descriptors",
-        f"those that {type(encoder).__name__} was fitted on",
-    )
+    X.check_width(encoder.n_features_in_, f"those that {type(encoder).__name__} was fitted on")
     return X

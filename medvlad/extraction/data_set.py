@@ -26,6 +26,7 @@ def extract_data_set(
     *,
     on_error: str = "raise",
     is_fitted: bool = False,
+    n_features: int | None = None,
 ) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]], list[dict[str, str]]]:
     """Extract the images of a data set, or open its feature files.
 
@@ -38,6 +39,8 @@ def extract_data_set(
         What to do with a feature file that cannot be opened. For images, the extractor says it.
     is_fitted : bool, default=False
         Whether the extractor is fitted already, such as that of a trained model.
+    n_features : int or None, default=None
+        Width of the feature files that a trained model takes. None: any width.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def extract_data_set(
         If an image may not be skipped, or none is left.
     """
     if extractor is None:
-        return *open_data_set(dataset, on_error=on_error), []
+        return *open_data_set(dataset, on_error=on_error, n_features=n_features), []
     fitted = extractor if is_fitted else extractor.fit(calibration_images(dataset))
     descriptors, report = fitted.transform_with_report(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]

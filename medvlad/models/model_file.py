@@ -137,26 +137,9 @@ def save_model(
     write_file(path, save(arrays, metadata={"medvlad": text}), "model")
 
 
-def check_readable(path: str | os.PathLike[str], *, of_images: bool = False) -> None:
-    """Check a model file without starting the network.
-
-    Parameters
-    ----------
-    path : path-like
-        Model file.
-    of_images : bool, default=False
-        Whether the model must accept images.
-
-    Raises
-    ------
-    InputError
-        If `path` is not a valid model file, or the model was trained on descriptors and `of_images` is true.
-    """
-    if model_card(path)["features"] is None and of_images:
-        raise InputError(
-            f"the model {path} was trained on descriptors, so it does not accept images: give a model that "
-            "was trained on images"
-        )
+def check_readable(path: str | os.PathLike[str]) -> None:
+    """Raise InputError if a file is not a valid model file. The network is not started."""
+    model_card(path)
 
 
 def task_of_file(path: str | os.PathLike[str]) -> str:

@@ -93,7 +93,7 @@ def how_to_use(header: Mapping[str, Any], name: str) -> list[str]:
 
 
 def limitations(header: Mapping[str, Any], name: str) -> str:
-    """Return the lines about limitations. Only classifiers of images have a command for external data."""
+    """Return the lines about limitations. Only models of one class have a command for external data."""
     own = f"Test the model on your own {units(header)} before use"
-    own += f": `medvlad external {name} FOLDER`" if is_of_images(header) and is_of_classes(header) else ""
+    own += f": `medvlad external {name} FOLDER`" if is_of_classes(header) else ""
     return f"Metrics hold for {units(header)} like those of the test. {own}. [What else is known?]"

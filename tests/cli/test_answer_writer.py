@@ -62,6 +62,11 @@ def test_csv_holds_whatever_else_is_said(tmp_path):
     assert (row["similar"], row["label"]) == ("b.png|c.png", "")
 
 
+def test_csv_has_one_column_a_number(tmp_path):
+    one = {"image": "a.png", "values": {"age": 61.5}, "value": 61.5}
+    assert written("csv", [one], tmp_path / "a") == "image,value_age,damaged,skipped\na.png,61.5,,\n"
+
+
 def test_a_document_is_complete_at_the_end(tmp_path):
     assert json.loads(written("json", [ONE, GONE], tmp_path / "a")) == {
         "predictions": [ONE],

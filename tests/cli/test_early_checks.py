@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.pipeline import Pipeline
 from support.in_this_process import run_command
 from support.striped_images import NETWORK, write_striped_images
 
-from medvlad import InputError
+from medvlad import GlobalPool, InputError, WideLinearSVC, save_model
 from medvlad._util.validate import make_output_folder
 
 
@@ -52,6 +53,24 @@ def no_network(monkeypatch):
         ("predict MODEL IMAGES --similar 0", "--similar must be an integer of at least 1"),
         ("predict MODEL IMAGES --one-bag", "was trained on images: leave it out"),
         ("predict MODEL IMAGES --explain maps --thumbnails .", "--thumbnails is for feature files"),
+        (
+            "predict MODEL IMAGES --out -",
+            "--out - would be a file of that name: give a path (./- for such a file)",
+        ),
+        ("evaluate IMAGES --out -", "--out - would be a file of that name"),
+        ("train IMAGES -o -", "--output - would be a file of that name: give a path (./- for such a file)"),
+        ("export MODEL -", "OUT.onnx - would be a file of that name"),
+        ("manifest IMAGES -o -", "--output - would be a file of that name"),
+        ("predict MODEL IMAGES --anonymise-key -", "--anonymise-key - would be a file of that name"),
+        ("train IMAGES -o MODEL", "exists: name another file, or give --overwrite to replace it"),
+        ("train IMAGES -o new --no-similar --similar", "--similar and --no-similar contradict each other"),
+        ("train IMAGES -o new --no-similar --similar 5", "--similar and --no-similar contradict each other"),
+        ("evaluate IMAGES --mirror --no-mirror", "--mirror and --no-mirror contradict each other: leave one"),
+        ("predict MODEL IMAGES --abstain --no-abstain", "--abstain and --no-abstain contradict each other"),
+        ("evaluate IMAGES --sweep-layers --out out", "--sweep-layers only prints a table: leave --out out"),
+        ("evaluate IMAGES --sweep-layers --learning-curve", "leave --learning-curve out"),
+        ("extract IMAGES --store s --workers 2 --scheduler tcp://h:1", "--workers 2 starts workers"),
+        ("predict MODEL IMAGES --image-root x", "--image-root is for tables, and no table is given"),
         ("similar MODEL IMAGES --top 0", "--top must be an integer of at least 1"),
         ("similar MODEL gone.png", "there is no image gone.png: check the path"),
         ("predict MODEL a#3", "there is no image a#3"),
@@ -70,6 +89,42 @@ def test_a_wrong_option_is_told_before_the_network_is_loaded(
     assert (status, printed) == (2, "")
     assert told in error
     assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_switch_may_be_named_after_two_dashes(run, model, tmp_path, monkeypatch):
+    """What follows -- is a file name."""
+    monkeypatch.chdir(tmp_path)
+    status, _, error = run("predict", model, "--abstain", "--", "--no-abstain")
+    assert (status, "there is no image --no-abstain" in error) == (2, True)
+
+
+def test_a_model_is_replaced_only_if_wished(run, images, small_weights, model, tmp_path):
+    file = tmp_path / "model"
+    file.write_bytes(model.read_bytes())
+    words = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "max", "-o", file]
+    assert run(*words)[0] == 2
+    assert file.read_bytes() == model.read_bytes()
+    status, printed, _ = run(*words, "--overwrite")
+    assert (status, f"trained on 12 images; replaced {file}" in printed) == (0, True)
+    assert file.read_bytes() != model.read_bytes()
+    empty = tmp_path / "empty"
+    empty.touch()
+    status, printed, _ = run(*words[:-1], empty)
+    assert (status, f"wrote {empty}" in printed) == (0, True)
+
+
+def test_an_exported_file_is_replaced_only_if_wished(run, tmp_path, rng):
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    x = rng.normal(size=(12, 9, 5)).astype(np.float32)
+    fitted = Pipeline([("avg", GlobalPool()), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
+    save_model(fitted, tmp_path / "model")
+    words = ["export", tmp_path / "model", tmp_path / "a.onnx", "--from-features"]
+    assert run(*words)[0] == 0
+    status, _, error = run(*words)
+    assert (status, "exists: name another file, or give --overwrite" in error) == (2, True)
+    status, printed, _ = run(*words, "--overwrite")
+    assert (status, printed.startswith("replaced ")) == (0, True)
 
 
 def test_a_missing_image_may_be_skipped(run, model, images):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from support.feature_files import write_features
 from support.in_this_process import run_command
+from support.striped_images import write_striped_images
 
-from medvlad import load_model
+from medvlad import InputError, load_model
 from medvlad.bags import open_bags
 from medvlad.models.cases_file import load_cases
 from medvlad.predict import SimilarTo
@@ -188,6 +189,51 @@ def test_similar_slides_are_found(run, slides, model):
     assert found[1]["label"] == "tumour"
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_model_of_feature_files_is_tested_on_a_table_from_elsewhere(run, slides, tmp_path, pooled):
+    pytest.importorskip("matplotlib", reason="needs the extra report")
+    table = [slides.parent / "slides.csv", "--image-root", slides, "--image-column", "slide"]
+    table += ["--pool-by", "patient"] if pooled else []
+    status, _, error = run("train", *table, "--encode", "avg", "-o", tmp_path / "model")
+    assert status == 0, error
+    status, _, error = run("external", tmp_path / "model", *table, "--out", tmp_path / "out")
+    assert status == 0, error
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (found["results"][0]["n_test"], found["results"][0]["n_train"]) == (12 if pooled else 24, 0)
+    assert found["settings"]["model"] == "feature files"
+    assert found["settings"]["n_features"] == WIDTH
+    pipeline = load_model(tmp_path / "model")
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = {row["image"]: row for row in csv.DictReader(file)}
+    one = slides / "tumour" / "p1_a.npz"
+    bag = (one, slides / "tumour" / "p1_b.npz") if pooled else one
+    assert float(rows[str(one)]["decision tumour"]) == pytest.approx(
+        pipeline.decision_function(open_bags([bag]))[0], abs=1e-4
+    )
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".npz", ".pt", ".safetensors"])
+def test_each_format_is_tested_from_elsewhere(run, model, tmp_path, ending):
+    rng = np.random.default_rng(1)
+    for kind in ("benign", "tumour"):
+        write_features(tmp_path / "new" / kind / f"a{ending}", rng.random((5, WIDTH)))
+    status, printed, error = run("external", model, tmp_path / "new", "--json")
+    assert status == 0, error
+    assert json.loads(printed)["results"][0]["n_test"] == 2
+
+
+def test_a_file_of_another_width_is_skipped_if_wished(run, slides, model, tmp_path):
+    good = slides / "tumour" / "p1_a.npz"
+    other = write_features(tmp_path / "new" / "tumour" / "other.npy", np.ones((3, WIDTH + 1)))
+    status, printed, _ = run("predict", model, other, good, "--on-error", "skip", "--json")
+    assert (status, [one["image"] for one in json.loads(printed)["skipped"]]) == (1, [str(other)])
+    (tmp_path / "new" / "tumour" / "good.npz").write_bytes(good.read_bytes())
+    write_features(tmp_path / "new" / "benign" / "a.npy", np.ones((3, WIDTH)))
+    status, printed, _ = run("external", model, tmp_path / "new", "--on-error", "skip", "--json")
+    assert (status, [one["image"] for one in json.loads(printed)["skipped"]]) == (1, [str(other)])
+
+
 class TestMistakes:
     """Each ends in one sentence and status 2."""
 
@@ -207,7 +253,22 @@ class TestMistakes:
 
     def test_files_of_another_width_are_refused(self, run, model, tmp_path):
         other = write_features(tmp_path / "other.npy", np.ones((3, WIDTH + 1)))
-        assert f"{WIDTH + 1} features" in self.refused(run, "predict", model, other)
+        told = (
+            f"{other} has {WIDTH + 1} features in a row, and those that the model was trained on have "
+            f"{WIDTH}: give feature files of the same network"
+        )
+        for command in ("predict", "similar"):
+            assert told in self.refused(run, command, model, other)
+        write_features(tmp_path / "benign" / "other.npy", np.ones((3, WIDTH + 1)))
+        write_features(tmp_path / "tumour" / "b.npy", np.ones((3, WIDTH + 1)))
+        other.unlink()
+        told = told.replace(str(other), str(tmp_path / "benign" / "other.npy"))
+        assert told in self.refused(run, "external", model, tmp_path)
+
+    def test_the_library_names_a_file_of_another_width(self, model, tmp_path):
+        other = write_features(tmp_path / "other.npy", np.ones((3, WIDTH + 1)))
+        with pytest.raises(InputError, match=rf"other\.npy has {WIDTH + 1} features .* have {WIDTH}: give"):
+            load_model(model).predict(open_bags([other]))
 
     def test_images_are_refused_by_a_model_of_feature_files(self, run, model, tmp_path):
         image = tmp_path / "a.png"
@@ -224,9 +285,14 @@ class TestMistakes:
         file = write_features(tmp_path / "a.npy", np.ones((3, WIDTH)))
         assert "no 'coords'" in self.refused(run, "predict", model, file, "--explain", tmp_path / "maps")
 
-    def test_external_validation_asks_for_a_model_of_images(self, run, slides, model):
-        error = self.refused(run, "external", model, slides)
-        assert "does not accept images: give a model that was trained on images" in error
+    def test_external_validation_refuses_images_for_a_model_of_feature_files(self, run, model, tmp_path):
+        write_striped_images(tmp_path / "images", np.random.default_rng(0))
+        error = self.refused(run, "external", model, tmp_path / "images" / "test")
+        assert "is an image: give feature files of the same network" in error
+
+    def test_external_validation_of_feature_files_has_no_store(self, run, slides, model, tmp_path):
+        error = self.refused(run, "external", model, slides, "--store", tmp_path / "store")
+        assert "--store is for images" in error
 
     def test_weights_of_a_network_are_refused(self, run, slides, model, tmp_path):
         weights = tmp_path / "w.h5"

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -74,11 +75,12 @@ def test_a_column_may_be_named(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a.png,1\nb.png,2\n", r"no column image, path, file or filename, its first row is a\.png, 1"),
-        ("", "its first row is nothing"),
-        ("image,n\n,2\n", "row 2 has no image"),
-        ("n,image\n1\n", "row 2 has no image"),
-        ("image\ns3://bucket/a.png\n", r"row 2: the image 's3://bucket/a\.png' is a URL"),
+        ("a.png,1\nb.png,2\n", r"has no header, because its first row is 'a\.png \| 1'"),
+        ("", "is empty: write a first row"),
+        ("image,n\n,2\n", r"1 row has no image in the column 'image' of 't\.csv' \(row 2\)"),
+        ("n,image\n1\n", r"1 row has no image in the column 'image' of 't\.csv' \(row 2\)"),
+        ("image\ns3://bucket/a.png\n", r"row 2 of 't\.csv': the image 's3://bucket/a\.png' is a URL"),
+        ("name,n\na.png,2\n", "has no column of images: its columns are 'name', 'n'"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_its_row(folder, text, message):
@@ -89,7 +91,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_its_row(folder, text, messa
 
 def test_a_table_in_another_encoding_is_refused(folder):
     (folder / "t.csv").write_bytes(b"image\n\xff\xe9.png\n")
-    with pytest.raises(InputError, match=r"t\.csv cannot be read .*save it as CSV in UTF-8"):
+    with pytest.raises(InputError, match=r"row 2 of the table 't\.csv' is not UTF-8 .*CSV UTF-8"):
         list(list_inputs(["t.csv"]))
 
 
@@ -109,12 +111,70 @@ def test_mistakes_are_found_before_anything_is_read(folder, inputs, message):
         check_inputs(inputs)
 
 
+def test_missing_images_of_a_table_are_counted_with_their_rows(folder):
+    (folder / "x" / "t.csv").write_text("image,label\na.png,1\ngone.png,2\nb.png,1\n")
+    with pytest.raises(InputError, match=r"1 of the 3 images of 'x/t\.csv' are no files in 'x': row 3: gone"):
+        check_inputs(["x/t.csv"])
+    check_inputs(["x/t.csv"], must_exist=False)
+    assert list(list_inputs(["x/t.csv"])) == ["x/a.png", "x/gone.png", "x/b.png"]
+
+
+def test_an_image_that_a_table_names_twice_is_listed_twice(folder):
+    (folder / "t.csv").write_text("image\nx/a.png\ny/d.png\nx/a.png\n")
+    check_inputs(["t.csv"])
+    assert list(list_inputs(["t.csv"])) == ["x/a.png", "y/d.png", "x/a.png"]
+
+
+def test_a_parquet_table_names_images(folder):
+    polars = pytest.importorskip("polars", reason="needs the extra tables")
+    polars.DataFrame({"label": [1, 2], "path": ["a.png", "deep/c.png"]}).write_parquet("x/t.parquet")
+    check_inputs(["x/t.parquet"])
+    assert list(list_inputs(["x/t.parquet"])) == ["x/a.png", "x/deep/c.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens such paths itself")
+def test_windows_paths_of_a_table_are_understood(folder):
+    (folder / "t.csv").write_text("sep=;\nimage;n\nC:\\scans\\x\\a.png;1\nC:\\scans\\x\\deep\\c.png;2\n")
+    check_inputs(["t.csv"])
+    assert list(list_inputs(["t.csv"])) == ["x/a.png", "x/deep/c.png"]
+
+
+def test_images_of_a_table_lie_in_the_given_folder(folder):
+    (folder / "t.csv").write_text("image\n../y/d.png\n")
+    with pytest.raises(InputError, match="1 image lies outside the folder 'x' of `image_root`"):
+        check_inputs(["t.csv"], image_root="x")
+
+
+def test_a_workbook_is_refused_with_advice(folder):
+    (folder / "t.xlsx").touch()
+    with pytest.raises(InputError, match=r"'t\.xlsx' is a workbook, which is not read: save the sheet"):
+        check_inputs(["t.xlsx"])
+
+
+@pytest.mark.parametrize("option", [{"image_root": "x"}, {"image_column": "scan"}])
+def test_options_of_tables_need_a_table(folder, option):
+    with pytest.raises(InputError, match="is for tables, and no table is given: leave it out"):
+        check_inputs(["x/a.png", "@list.csv", "-"], **option)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
+def test_a_list_without_a_name_is_refused(folder, content):
+    (folder / "list.txt").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"the list of images list\.txt names no image: write one name a line"
+    ):
+        list(list_inputs(["@list.txt"]))
+    with pytest.raises(InputError, match="standard input names no image"):
+        list(list_inputs(["x", "-"], standard_input=io.BytesIO(content)))
+
+
 def test_a_missing_image_may_be_allowed_but_not_a_missing_list(folder):
     check_inputs(["gone.png"], must_exist=False)
     with pytest.raises(InputError, match="no list of images"):
         check_inputs(["@gone"], must_exist=False)
-    with pytest.raises(InputError, match="image_root"):
-        check_inputs(["x/a.png"], image_root="gone")
+    (folder / "t.csv").write_text("image\na.png\n")
+    with pytest.raises(InputError, match="gone"):
+        check_inputs(["t.csv"], image_root="gone")
 
 
 def test_a_folder_without_images_is_refused(folder):

@@ -245,14 +245,12 @@ def test_a_model_of_descriptors_is_loaded_without_a_network(rng, tmp_path):
     np.testing.assert_array_equal(back.decision_function(x), fitted.decision_function(x))
 
 
-def test_a_model_of_descriptors_does_not_accept_images(rng, tmp_path):
+def test_a_model_of_descriptors_has_no_network(rng, tmp_path):
     x = rng.normal(size=(12, 9, 5)).astype(np.float32)
     fitted = Pipeline([("avg", GlobalPool()), ("svm", WideLinearSVC())]).fit(x, ["a", "b"] * 6)
     save_model(fitted, tmp_path / "m")
     assert model_card(tmp_path / "m")["features"] is None
     check_readable(tmp_path / "m")
-    with pytest.raises(InputError, match="does not accept images: give a model that was trained on images"):
-        check_readable(tmp_path / "m", of_images=True)
 
 
 SUPPORT = Path(__file__).parents[1] / "support"

@@ -219,7 +219,7 @@ COMMANDS = {
         "--overwrite",
     ],
     "extract": ["extract", "images", *LIGHT, "--store", "new store"],
-    "train": ["train", "images", *LIGHT, "--encode", "avg", "-o", "model"],
+    "train": ["train", "images", *LIGHT, "--encode", "avg", "-o", "model", "--overwrite"],
     "audit": ["audit", "images", "--out", "out", "--overwrite"],
 }
 

@@ -194,7 +194,7 @@ def interrupt(folder, n, seed):
             folder / "out",
             "--overwrite",
         ],
-        ["train", images, *network, "--encode", "avg", "-o", folder / "model"],
+        ["train", images, *network, "--encode", "avg", "-o", folder / "model", "--overwrite"],
         ["store", "gc", store],
         ["audit", images, "--out", folder / "audit", "--overwrite"],
     ]
