@@ -73,7 +73,7 @@ def write_predictions(evaluation: Evaluation, path: Path, *, names: Pseudonyms |
 def write_report(
     evaluation: Evaluation, folder: Path, *, names: Pseudonyms | None = None, pictures: bool = True
 ) -> Path:
-    """Write report.html, which holds everything it shows, its figures, and the reporting check-lists.
+    """Write report.html as one self-contained file, its figures, and the reporting check-lists.
 
     The page begins with a summary. Figures follow, then tables, and the settings at the end.
 

@@ -72,7 +72,7 @@ def _number(value: Any) -> str:
 def write_report(
     evaluation: Evaluation, folder: Path, *, names: Pseudonyms | None = None, pictures: bool = True
 ) -> Path:
-    """Write report.html, which holds everything it shows, and its figures as PNG.
+    """Write report.html as one self-contained file, and its figures as PNG.
 
     Parameters
     ----------
