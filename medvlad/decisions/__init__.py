@@ -1,7 +1,6 @@
-"""From decision values to answers that one may act on.
+"""Probabilities, prediction sets, a test for unusual images, and similar training images.
 
-Decision values of the linear SVM, and an image's vector, become probabilities, prediction sets, a test for
-images unlike the training images, and similar training images.
+In: decision values of the linear SVM, and vectors of the images. Out: predictions as plain values.
 """
 
 from medvlad.decisions.answers import Answering, answers_of, check_answers
