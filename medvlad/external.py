@@ -1,7 +1,7 @@
 """External validation: measure a trained model on labelled images from elsewhere.
 
-Nothing is fitted. The model decides at its own threshold, with its own probabilities. The shares of the
-classes are also estimated without their labels, see :mod:`medvlad.evaluation.prior_shift`.
+Nothing is fitted: threshold and probabilities are those of the model. The share of each class is also
+estimated without the labels, see :mod:`medvlad.evaluation.prior_shift`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from medvlad.svm.decision import decision_columns
 
 __all__ = ["PROTOCOL", "check_classes", "check_task", "validate"]
 
-#: What results.json says about how the images were used.
+#: Value of `protocol` in results.json.
 PROTOCOL = "external validation"
 
 
@@ -222,14 +222,14 @@ def _external(
     threshold: float,
     random_state: int,
 ) -> dict[str, Any]:
-    """Return what results.json says about external validation alone."""
+    """Return the entry `external` of results.json."""
     counts = _training_counts(classifier, dataset.class_names)
     shares: dict[str, dict[str, Any]] | None = None
     missing = None
     if probability is None:
         missing = "the model has no probabilities, because it was trained without calibration"
     elif counts is None or min(counts.values()) == 0:
-        missing = "the model does not know how frequent the classes were in training"
+        missing = "the model file has no number of training images of each class"
     else:
         shares = prior_shift(probability, counts, groups=dataset.groups, random_state=random_state)
         for k, one in enumerate(dataset.class_names):

@@ -10,8 +10,7 @@ Ending             Content
 .safetensors       named tensors
 =================  ================================================================
 
-Only the rows that are asked for are read, except from .pt files, and from arrays in Fortran order. Those are
-read as a whole.
+Only the requested rows are read. .pt files and arrays in Fortran order are read as a whole.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class ArrayFile(ABC):
         """Return some rows of an array of shape (n, ...) or (1, n, ...), as an array (stop - start, ...)."""
 
     def attributes(self, name: str) -> Mapping[str, Any]:
-        """Return scalars that the file tells about itself and about an array."""
+        """Return scalar attributes of the file and of an array."""
         return {}
 
     @abstractmethod

@@ -6,8 +6,8 @@
     files      | a |         | b | c |           | d |
     offsets    0             n_a                 n_a + n_b + n_c     ...
 
-A bag of several files holds their descriptors one after the other. Opening reads headers only, so a million
-descriptors cost nothing until an encoder asks for them. Then one block, or one larger bag, is in memory.
+A bag of several files contains their descriptors one after the other. Opening reads only headers. Descriptors
+are read when an encoder needs them, so one block, or one larger bag, is in memory at a time.
 """
 
 from __future__ import annotations

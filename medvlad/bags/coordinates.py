@@ -40,7 +40,7 @@ class TilePlaces:
 
 
 def read_places(path: str | os.PathLike[str], n_rows: int) -> TilePlaces:
-    """Read where the descriptors of a feature file lie.
+    """Read the positions of the descriptors of a feature file.
 
     The side of a tile is the attribute ``patch_size_level0`` (TRIDENT), ``patch_size`` times ``downsample``
     (CLAM), ``tile_size_um`` or ``tile_size`` (STAMP). Without these it is the smallest distance between two

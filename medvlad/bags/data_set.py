@@ -15,7 +15,7 @@ from medvlad.descriptors.ragged import Descriptors
 
 __all__ = ["FEATURE_FILES", "TRAINING_FILES", "feature_settings", "open_data_set"]
 
-#: What results name in place of a network.
+#: Name of the network in results of feature files.
 FEATURE_FILES = "feature files"
 #: What messages call the files that a model was trained on.
 TRAINING_FILES = "those that the model was trained on"
@@ -45,7 +45,7 @@ def open_data_set(
     Returns
     -------
     descriptors : Descriptors or BagFiles
-        Descriptors of the bags that were not skipped. In memory if they are small.
+        Descriptors of the bags that were not skipped. In memory if they take at most 1 GiB.
     dataset : ImageFolder
         The data set of these bags.
     skipped : list of dict
@@ -84,5 +84,5 @@ def open_data_set(
 
 
 def feature_settings(n_features: int) -> dict[str, Any]:
-    """Return what the results of feature files say in place of the settings of a network."""
+    """Return the settings for results.json of feature files, which have no network."""
     return dict.fromkeys(_OF_NETWORK) | {"model": FEATURE_FILES, "scales": [], "n_features": n_features}

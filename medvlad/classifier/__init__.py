@@ -1,7 +1,7 @@
 """One estimator from images to classes.
 
-In: images, their classes and patients. Out: a fitted classifier of scikit-learn's kind, which predicts,
-explains and saves itself.
+In: images, their classes and patients. Out: a fitted scikit-learn classifier with methods to explain
+predictions and to save the model.
 """
 
 from medvlad.classifier.explained_image import ExplainedImage

@@ -1,4 +1,4 @@
-"""What a fitted classifier says about images."""
+"""Methods of a fitted image classifier: predict, probabilities, answers and evidence maps."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class ClassifierAnswers(ClassifierSteps):
     def answers(
         self, images: Any, *, coverage: float | None = None, abstain: bool = False
     ) -> list[dict[str, Any]]:
-        """Return what the command `predict` says about each image.
+        """Return predictions as plain values, as `medvlad predict --json` prints them.
 
         See :func:`medvlad.decisions.answers_of` for the parameters and the result with classes, and
-        `medvlad.decisions.target_answers.predictions_of` for the result with several labels or numbers, which
-        have neither `coverage` nor `abstain`.
+        `medvlad.decisions.target_answers.predictions_of` for the result with several labels or numbers, for
+        which `coverage` and `abstain` are errors.
         """
         check_is_fitted(self)
         after = self._after_network()
@@ -86,7 +86,7 @@ class ClassifierAnswers(ClassifierSteps):
         return answers_of(head, decision, means, coverage=coverage, abstain=abstain)
 
     def explain(self, images: Any, label: Any = None) -> list[ExplainedImage]:
-        """Show which places of each image the decision comes from.
+        """Return the evidence map of each image.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Which places of an image a decision comes from."""
+"""Evidence maps of single images: which parts of an image led to the decision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.pipeline import Pipeline
 
 from medvlad._util.validate import InputError
+from medvlad.decisions import CalibratedSVC
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidence
@@ -23,7 +24,7 @@ __all__ = ["ExplainedImage", "check_explanation", "explain_images"]
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """What a decision about one image rests on.
+    """Evidence for the class of one image.
 
     Attributes
     ----------
@@ -32,8 +33,8 @@ class ExplainedImage:
     decision : float
         Decision value of that class.
     evidence : ndarray of float64, shape (H, W)
-        Evidence of each place for the class. Negative numbers are evidence against it. With an encoder
-        without signed power, the sum and the bias of the SVM add up to `decision`.
+        Evidence of each cell for the class. Negative numbers are evidence against it. If the encoder has no
+        signed power, the sum of the map and the bias of the SVM is `decision`.
     picture : PIL.Image.Image
         The image, the map beside it, and a colour bar.
     """
@@ -45,7 +46,7 @@ class ExplainedImage:
 
 
 def check_explanation(pipeline: Pipeline, images: Any, label: Any) -> None:
-    """Check what :func:`explain_images` is asked for, before any image is read.
+    """Check the parameters of :func:`explain_images` before any image is read.
 
     Raises
     ------
@@ -89,7 +90,8 @@ def explain_images(
     """
     network, classes = pipeline[0], pipeline.classes_
     decision = decision_columns(pipeline[1:].decision_function(descriptors))
-    columns = decision.argmax(axis=1)
+    head = pipeline[-1]
+    columns = head.decide(decision) if isinstance(head, CalibratedSVC) else decision.argmax(axis=1)
     if label is not None:
         columns[:] = int(np.flatnonzero(classes == label)[0])
     steps = [step for _, step in pipeline.steps[1:]]

@@ -1,11 +1,11 @@
 """One estimator from images to classes.
 
-It puts the steps together that are described elsewhere::
+It runs these steps::
 
     images --CNNDescriptors--> descriptors --encoder--> vectors --WideLinearSVC--> classes
 
-and chooses the encoding and C inside the training images if it is asked to. The commands `train` and
-`evaluate` use the same steps through :class:`medvlad.experiment.Experiment`.
+On request, it chooses the encoding and C by cross-validation inside the training images. The commands `train`
+and `evaluate` use the same steps through :class:`medvlad.experiment.Experiment`.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
     model, layer, weights, preprocess, prefix_tokens, side
         The network, see :class:`medvlad.CNNDescriptors`.
     encode : str, default="vlad64"
-        Encoding: "avg", "max", "gem", "vlad64", "fisher64", or several joined by + to have them side by side.
-        Of several separated by commas, such as "avg,vlad64", the first is taken unless another is clearly
-        better inside the training images, see :mod:`medvlad.evaluation.choice`.
+        Encoding: "avg", "max", "gem", "vlad64", "fisher64", or several joined by +, whose vectors are
+        concatenated. Of several separated by commas, such as "avg,vlad64", the first one is used unless
+        another one is clearly better inside the training images, see :mod:`medvlad.evaluation.choice`.
     preset : {"paper", "best"} or None, default=None
         Values of the parameters below that are None. None: "paper".
     scales : int or sequence of int, or None, default=None
@@ -76,10 +76,10 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         Number of folds inside the training images.
     store : path or None, default=None
         Folder that keeps descriptors. None: clones, such as those of a search, share a temporary folder, so
-        that no image goes through the network twice. It is removed with the last of them.
+        the network runs once for each image. It is removed with the last clone.
     mirror, resize, dtype, engine, batch_size, on_error, on_damage, colour_profile, progress
-        See :class:`medvlad.CNNDescriptors`. An image that `on_error` skips is left out of the training.
-        It cannot be predicted: that is an error.
+        See :class:`medvlad.CNNDescriptors`. ``on_error="skip"`` leaves unreadable images out of the training.
+        Predicting an unreadable image is always an error.
     backend, n_threads
         See :class:`medvlad.VLAD`.
     random_state : int, default=0
@@ -115,14 +115,14 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         Parameters
         ----------
         images : sequence of paths and arrays, Descriptors or DescriptorBlocks, n
-            Files of any format that is read, pixels, feature files (see :mod:`medvlad.bags`), or descriptors:
-            an array (n_i, D) of floating-point numbers is a bag of them.
+            Image files, pixels, feature files (see :mod:`medvlad.bags`), or descriptors: an array (n_i, D) of
+            floating-point numbers is a bag.
         y : array-like of shape (n,), or (n, n_labels)
-            Class of each image. Or 1 and 0 for several labels, any number of which an image may have; NaN if
-            it is not known. The columns of a DataFrame name the labels.
+            Class of each image. For several labels: 1, 0, or NaN if unknown. An image may have any number of
+            labels. The columns of a DataFrame name the labels.
         groups : array-like of shape (n,), or None, default=None
-            Patient of each image. Images of a patient stay in one fold when something is chosen. None: each
-            image counts as a patient of its own.
+            Patient of each image. Images of a patient stay in one fold. None: each image counts as a patient
+            of its own.
 
         Returns
         -------
@@ -215,7 +215,7 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         ----------
         path : path-like
         weights : str or None
-            File with the weights of the network. None: where they were when the model was trained.
+            File with the weights of the network. None: the file that was used in training.
 
         Raises
         ------

@@ -11,7 +11,7 @@ __all__ = ["SharedFolder"]
 
 
 class SharedFolder:
-    """A temporary folder: made when it is needed, removed when the last object that has it is gone."""
+    """Temporary folder that is made on first use, and removed with the last object that uses it."""
 
     def __init__(self) -> None:
         self._name: str | None = None

@@ -57,11 +57,13 @@ def answer_group() -> options.Decorator:
             "--coverage",
             type=float,
             metavar="P",
-            help="Also give the set of classes that holds the true one with this probability, such as 0.9.",
+            help="Also give a set of classes that contains the true class with this probability, such as "
+            "0.9.",
         ),
         options.switch(
             "--abstain/--no-abstain",
-            help="Give no label unless the set holds the label alone.  [default: no; coverage 0.9]",
+            help="Give a label only if the set contains this label alone. Without --coverage, 0.9 is used.  "
+            "[default: no]",
         ),
         options.switch(
             "--adapt-threshold/--no-adapt-threshold",
@@ -80,7 +82,7 @@ def check_wanted(coverage: float | None, adapt_threshold: bool, explain: object)
     if coverage is not None:
         check_coverage(coverage)
     if adapt_threshold and explain is not None:
-        raise click.UsageError("--adapt-threshold does not go with --explain: leave one of them out")
+        raise click.UsageError("--adapt-threshold and --explain cannot be used together: leave one out")
 
 
 def decide_again(predictions: list[dict[str, Any]], classes: list[str]) -> None:
@@ -94,14 +96,14 @@ def decide_again(predictions: list[dict[str, Any]], classes: list[str]) -> None:
     found = find_threshold([one["scores"][classes[1]] for one in predictions])
     if found.value is None:
         logger.warning(
-            "no threshold was found in these images (%s): the labels are those of the model", found.reason
+            "no threshold was found in these images (%s), so the labels do not change", found.reason
         )
         return
     with_threshold(predictions, classes, found.value)
     assumed = ASSUMPTION.replace("test images", "images")
     click.echo(
-        f"The labels are decided at {found.value:.2f} of {classes[1]}, found in the scores of these images. "
-        f"This is right only if {assumed}.",
+        f"The threshold of {classes[1]} is {found.value:.2f}, found in the scores of these images. It is "
+        f"right only if {assumed}.",
         err=True,
     )
 

@@ -1,4 +1,4 @@
-"""Write what 'predict' says about each image, as soon as it is known: table, CSV, JSON lines, or JSON."""
+"""Write the predictions of 'predict' one by one, as a table, CSV or JSON lines, or all together as JSON."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def format_of(wanted: str | None, as_json: bool, out: Path | None) -> str:
 
 
 class AnswerWriter:
-    """Writes answers one after another.
+    """Write predictions one by one.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class AnswerWriter:
             self._file.close()
 
     def add(self, prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> None:
-        """Write the answer for an image, or why it was skipped. It is on the disk or in the pipe then.
+        """Write the prediction for an image, or the reason why it was skipped, and flush the output.
 
         Raises
         ------
@@ -113,7 +113,7 @@ class AnswerWriter:
         self.n_written += 1
 
     def finish(self) -> None:
-        """Write what waits for the last answer."""
+        """Write what depends on all predictions: a JSON document, or the header of a CSV without images."""
         if self._format == "csv" and self._columns is None:
             self._columns = ["image", "label", "skipped"]
             self._print(_csv_line(self._columns) + self._rows_of(self._skipped))
@@ -185,7 +185,7 @@ def _labels_in_words(prediction: dict[str, Any]) -> str:
 
 
 def _flat(prediction: dict[str, Any]) -> dict[str, Any]:
-    """Return a prediction with one value a column. Lists are joined by ``|``; damage has its own column."""
+    """Return a prediction with one value for each column. Lists are joined by ``|``."""
     cells: dict[str, Any] = {}
     for key, value in prediction.items():
         if key in _BY_CLASS:

@@ -23,13 +23,14 @@ POOL_BY = cloup.option(
     help="Pool the feature files of each patient.  [default: each file alone]",
 )
 ONE_BAG = cloup.option(
-    "--one-bag", is_flag=True, help="Feature files: all given files are of one patient, and get one answer."
+    "--one-bag", is_flag=True, help="Feature files: pool all given files, and give one prediction."
 )
 THUMBNAILS = cloup.option(
     "--thumbnails",
     type=options.PATH,
     metavar="FOLDER",
-    help="Feature files: pictures of the slides, named like them, to draw below the evidence.",
+    help="Feature files: folder of pictures of the slides, to draw below the evidence. Their names are those "
+    "of the feature files.",
 )
 
 #: Options that choose or run a network, which feature files do not need.

@@ -146,7 +146,7 @@ def write_evaluation(
 
 
 def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
-    """Table of metrics, and what a reader must know about them."""
+    """Yield the table of metrics, and lines that explain it."""
     from medvlad.datasets.describe import patients_in_words
     from medvlad.evaluation.metrics import score_table
 

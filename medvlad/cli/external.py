@@ -11,6 +11,7 @@ import cloup
 
 from medvlad._util.text_table import printable
 from medvlad.cli import bag_options, options
+from medvlad.cli.answer_options import POSITIVE
 from medvlad.cli.console import Command, collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.evaluation_run import RESULT_FILES, add_origin, write_evaluation
@@ -34,7 +35,7 @@ __all__ = ["external"]
 @cloup.option_group(
     "Most used",
     cloup.option("--out", type=options.PATH, metavar="FOLDER", help="Folder for results and an HTML report."),
-    cloup.option("--positive", metavar="CLASS", help="Positive class of two.  [default: the last]"),
+    POSITIVE,
     options.WEIGHTS_OF_MODEL,
     options.PATIENT,
     options.STORE,
@@ -69,8 +70,8 @@ def external(
 ) -> int:
     """Test a trained model on labelled images from elsewhere.
 
-    All images are used. Nothing is fitted. A model of feature files takes
-    feature files.
+    All images are used, also those of a training part. Nothing is fitted. A
+    model of feature files takes feature files.
     """
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.experiment import Experiment

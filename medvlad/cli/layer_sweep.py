@@ -19,7 +19,7 @@ SWEEP_LAYERS = cloup.option(
     "--sweep-layers",
     is_flag=True,
     help="Only score the last layers of the network, up to --layer, inside the training images, and print "
-    "which to take.",
+    "the layer to use.",
 )
 
 
@@ -55,7 +55,7 @@ def run_layer_sweep(experiment: Experiment, directory: Path, encodings: list[str
         f"{sweep.n_folds} folds inside {sweep.n_images} training images. "
         "+- is one standard error over the folds."
     )
-    click.echo(f"Take --layer {sweep.layer} --encode {sweep.encoding}.")
+    click.echo(f"Use --layer {sweep.layer} --encode {sweep.encoding}.")
     if dataset.splits is None:
         click.echo("There is no test part: the accuracy of this layer on the same images is optimistic.")
     return 0

@@ -25,7 +25,7 @@ __all__ = ["layers"]
 def layers(network: str, number: int, as_json: bool) -> None:
     """List the layers at which a network can be cut, the last ones first.
 
-    Layers with several places (feature maps, patch tokens) come first. The shapes are for one
+    Layers with several positions (feature maps, patch tokens) come first. The shapes are for one
     image. No weights are downloaded.
     """
     from medvlad.extraction.keras_startup import start_keras
@@ -42,6 +42,6 @@ def layers(network: str, number: int, as_json: bool) -> None:
     width = max((len(one.name) for one in shown), default=0)
     for one in shown:
         shape = " x ".join(map(str, (one.shape or ())[1:]))
-        click.echo(f"{one.name:<{width}}  {shape}{'' if one.is_spatial else '  (one place)'}")
+        click.echo(f"{one.name:<{width}}  {shape}{'' if one.is_spatial else '  (one position)'}")
     if len(found) > len(shown):
         click.echo(f"... and {len(found) - len(shown)} more; -n 0 lists all")

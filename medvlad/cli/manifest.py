@@ -42,8 +42,8 @@ __all__ = ["manifest"]
         "--labels/--no-labels",
         default=True,
         show_default=False,
-        help="Whether folders are classes. Otherwise the labels are left empty.  [default: yes, if "
-        "DIR is so]",
+        help="Write the names of class folders as labels, or leave the labels empty.  [default: labels, if "
+        "DIR has class folders]",
     ),
     cloup.option(
         "--identifiers",
@@ -62,7 +62,7 @@ def manifest(
 ) -> int:
     """Write a table of images from folders or DICOM headers.
 
-    Other commands take the table in place of the folder. Add columns to it in any program.
+    Other commands take the table instead of the folder. Add columns to it in any spreadsheet program.
     """
     from medvlad._util.validate import check_output_file
     from medvlad.datasets.manifest_writing import make_manifest
@@ -72,7 +72,7 @@ def manifest(
         raise click.UsageError(f"--output {output} must end in .csv or .tsv")
     if output.exists() and not overwrite:
         raise click.UsageError(
-            f"--output {output} exists, and may hold labels of yours: name another file, or use --overwrite"
+            f"--output {output} exists, and you may have edited it: name another file, or use --overwrite"
         )
     table = make_manifest(directory, group_pattern=group_pattern, identifiers=identifiers, labels=labels)
     table.write(output)
@@ -80,7 +80,7 @@ def manifest(
     if table.no_labels is not None:
         say(f"the labels are empty: {table.no_labels}")
     if table.n_dicom and identifiers:
-        say("the table holds PatientIDs and names of institutions as the DICOM headers have them")
+        say("the table contains PatientID and InstitutionName of the DICOM headers")
     elif table.n_dicom:
         say(
             "patients are digests and sites are numbers; names, dates, accession numbers and addresses of "

@@ -1,4 +1,4 @@
-"""What the commands check of a model file before it is loaded, and the start of its network."""
+"""Check a model file before it is loaded, and start the libraries of its network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["check_one_class", "check_weights_of", "start_if_needed"]
 
 
 def check_one_class(model: Path, what: str) -> None:
-    """Refuse a model of several labels or numbers where only one class an image will do.
+    """Refuse a model of several labels or numbers, for options that need one class an image.
 
     Parameters
     ----------

@@ -32,7 +32,8 @@ OTHER_NETWORKS = (
         "--prefix-tokens",
         type=int,
         metavar="N",
-        help="Number of class and register tokens of an onnx: or timm: network.  [default: found]",
+        help="Number of class and register tokens of an onnx: or timm: network.  [default: found "
+        "automatically]",
     ),
     cloup.option(
         "--side",

@@ -54,16 +54,16 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
         "--format",
         "format_",
         type=options.Choice(list(FORMATS)),
-        help="Format of the answers. jsonl: one JSON object a line. All but json are written as they are "
-        "made.  [default: table, or by the name of --out]",
+        help="Format of the predictions. jsonl: one JSON object in each line. All except json are written "
+        "image by image.  [default: table, or by the ending of --out]",
     ),
     options.JSON,
-    cloup.option("-o", "--out", type=options.PATH, metavar="FILE", help="File for the answers."),
+    cloup.option("-o", "--out", type=options.PATH, metavar="FILE", help="File for the predictions."),
     cloup.option(
         "--explain",
         type=options.PATH,
         metavar="FOLDER",
-        help="Folder for one picture an image that shows the evidence for its label.",
+        help="Folder for an evidence map of each image, which shows what led to its label.",
     ),
     SIMILAR,
     options.STORE,

@@ -58,7 +58,7 @@ def similar(
 ) -> int:
     """Find the training images that are most similar.
 
-    The distance is that of the encoded images, which the classifier sees.
+    The distance is Euclidean, between encoded images.
     """
     from medvlad._util.validate import check_positive_int
     from medvlad.datasets.image_inputs import check_inputs, list_inputs

@@ -1,4 +1,4 @@
-"""Options of similar cases, and what 'train' does to keep the training images."""
+"""Options of similar cases, and the file of training images that 'train' writes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TOP = cloup.option(
 
 
 class TrainingImages:
-    """Takes the encoded training images while a model is trained, and writes them beside it.
+    """Keep the encoded training images during the training, and write them beside the model.
 
     Parameters
     ----------
     wanted : bool or None
         Whether to keep them. None: unless they are large.
     anonymise : bool
-        Whether names become digests of the content, and patients are left out.
+        Replace names by digests of the content, and leave patients out.
     pattern : str or None
         Regular expression for patients in file names.
     """

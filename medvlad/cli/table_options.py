@@ -40,7 +40,7 @@ IMAGE_ROOT = cloup.option(
     "--image-root",
     type=options.TEXT_PATH,
     metavar="FOLDER",
-    help="Folder that the paths in TABLE begin in.  [default: the folder of TABLE]",
+    help="Folder that paths in TABLE are relative to.  [default: the folder of TABLE]",
 )
 GROUP_BY = cloup.option(
     "--group-by",

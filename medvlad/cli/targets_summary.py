@@ -1,4 +1,4 @@
-"""What evaluate prints for several labels and for numbers."""
+"""Summary that evaluate prints for several labels and for numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["targets_summary"]
 
 
 def targets_summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
-    """Yield the table of metrics, and what a reader must know about them."""
+    """Yield the table of metrics, and lines that explain it."""
     from medvlad.datasets.describe import patients_in_words
     from medvlad.evaluation.label_metrics import label_table
     from medvlad.evaluation.regression import number_table

@@ -135,7 +135,7 @@ def _why(choice: Choice) -> str:
     """Return a line that says which encoding was chosen and why."""
     means = ", ".join(f"{name} {mean:.3f}" for name, mean in choice.balanced_accuracy.items())
     first = next(iter(choice.balanced_accuracy))
-    why = "no other is clearly better" if choice.encoding == first else "clearly better than those before it"
+    why = "no other is clearly better" if choice.encoding == first else "clearly better than the earlier ones"
     return (
         f"encoding {choice.encoding}, {why}: {choice.metric} {means} "
         f"({choice.n_folds}-fold cross-validation inside the training images)"

@@ -206,7 +206,7 @@ def _check_files(
         return
     missing.sort()
     counts = "" if labels is None else _counts([labels[i] for i in missing])
-    advice = "`image_root`" if is_given else "give the folder that the paths begin in as `image_root`"
+    advice = "`image_root`" if is_given else "give the folder that paths are relative to as `image_root`"
     raise InputError(
         f"{len(missing):,} of the {len(names):,} images of {table.name} are no files in "
         f"{str(base)!r}{counts}: {rows_in_words(table, missing, table.columns[column])}. Correct the column "

@@ -156,8 +156,8 @@ def _of_parquet(path: Path) -> Table:
         raise _unreadable(path, error.strerror or str(error)) from error
     except Exception as error:  # polars raises errors of its own, and panics for some damaged files
         raise InputError(
-            f"the table {str(path)!r} is no sound Parquet file ({one_line(error)[:200]}): write it again, or "
-            "save it as CSV"
+            f"the table {str(path)!r} cannot be read as Parquet ({one_line(error)[:200]}): write it again, "
+            "or save it as CSV"
         ) from error
     found = _of_frame(frame)
     return Table(repr(str(path)), path.parent, found.columns, found.rows, found.n_empty)
@@ -255,7 +255,7 @@ def _rows(name: str, reader: Iterator[list[str]]) -> Iterator[list[str]]:
             return
         except csv.Error as error:
             raise InputError(
-                f"row {number} of {name} is no row of a CSV ({one_line(error)}): check its quotation marks"
+                f"row {number} of {name} cannot be read as CSV ({one_line(error)}): check its quotation marks"
             ) from error
         yield row
 

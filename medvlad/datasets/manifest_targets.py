@@ -112,12 +112,12 @@ def _several(
 
 
 def _warn_of_unknown(table: Table, values: NDArray[np.float64]) -> None:
-    """Log the number of rows of which nothing is known. They are neither trained nor tested on."""
+    """Warn of rows whose values are all unknown. They are not used to train or test."""
     unknown = np.flatnonzero(np.isnan(values).all(axis=1)).tolist()
     if unknown:
         _log.warning(
-            "%s: nothing is known about %d of %d images (%s), which are neither trained nor tested on: fill "
-            "in their cells, or write | for an image without any of the labels",
+            "%s: all values of %d of %d images are unknown (%s), so these images are not used: fill in their "
+            "cells, or write | for an image without any of the labels",
             table.name,
             len(unknown),
             len(values),
@@ -138,8 +138,8 @@ def _numbers(table: Table, column: str) -> NDArray[np.float64]:
     wrong += np.flatnonzero(np.isinf(values)).tolist()
     if wrong:
         raise InputError(
-            f"the column {column!r} of {table.name} must hold numbers such as 3.5, or nothing, and holds "
-            f"others ({rows_in_words(table, sorted(wrong), table.columns[column])}): correct them"
+            f"the column {column!r} of {table.name} must hold numbers such as 3.5 or empty cells, but "
+            f"holds other values ({rows_in_words(table, sorted(wrong), table.columns[column])}): correct them"
         )
     return values
 
@@ -150,7 +150,7 @@ def _yes_or_no(table: Table, column: str) -> NDArray[np.float64]:
     wrong = [i for i, cell in enumerate(cells) if math.isnan(values[i]) and cell.lower() not in UNKNOWN_WORDS]
     if wrong:
         raise InputError(
-            f"the column {column!r} of {table.name} must hold 0 or 1, or nothing, and holds others "
+            f"the column {column!r} of {table.name} must hold 0, 1 or empty cells, but holds other values "
             f"({rows_in_words(table, wrong, cells)}): correct them, or use task='regression' for numbers"
         )
     return np.array(values)
@@ -235,7 +235,7 @@ def _warn_of_spellings(table: Table, names: Iterable[str]) -> None:
     for spelled in alike.values():
         if len(spelled) > 1:
             _log.warning(
-                "the labels %s of the table differ in case or spaces only, and count as different classes: "
-                "write them in one way if they are one",
+                "the labels %s of the table differ only in case or spaces, and count as different classes: "
+                "if they mean the same, write them in one way",
                 NamesNobody(", ".join(map(repr, spelled))),
             )

@@ -1,4 +1,4 @@
-"""From decision values to answers that one may act on.
+"""Probabilities, prediction sets, a test for unusual images, and similar training images.
 
 In: decision values of the linear SVM, and the vectors of images. Out: probabilities, prediction sets, a test
 for images unlike the training images, and similar training images.

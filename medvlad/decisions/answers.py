@@ -1,4 +1,4 @@
-"""What is said about each image: label, scores, probabilities, prediction set, novelty."""
+"""Predictions as plain values: label, scores, probabilities, prediction set and novelty of each image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answers_of(
     abstain: bool = False,
     threshold: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the answer for each image as plain values for JSON.
+    """Return the prediction for each image as plain values for JSON.
 
     Parameters
     ----------
@@ -44,22 +44,22 @@ def answers_of(
     coverage : float or None, default=None
         Coverage of the prediction sets, above 0 and below 1. None: no prediction sets.
     abstain : bool, default=False
-        Whether to give no label unless the prediction set holds the label and nothing else. Without
-        `coverage`, 0.9 is used.
+        Give a label only if the prediction set contains this label and no other class. Without `coverage`,
+        0.9 is used.
     threshold : float or None, default=None
-        With two classes: decide for the second one above this decision value. None: the classifier's own.
+        With two classes: threshold of the decision value of the second class. None: that of the classifier.
 
     Returns
     -------
     list of dict
         One for each image:
 
-        - label: class name, or None if `abstain` leaves it open
+        - label: class name, or None if the classifier abstains
         - scores: decision value of each class
         - probabilities: of each class, if the classifier has them
         - prediction_set: list of class names, with `coverage` or `abstain`
         - novelty_p: p-value, if the classifier has this test; below 0.05: unlike the training images
-        - abstained: whether the label was left open, with `abstain`
+        - abstained: whether the label is None, with `abstain`
 
     Raises
     ------
@@ -103,14 +103,14 @@ def answers_of(
 def check_answers(
     classifier: Any, *, coverage: float | None = None, abstain: bool = False, threshold: float | None = None
 ) -> float | None:
-    """Check what is asked of a classifier before any image is read.
+    """Check the parameters of :func:`answers_of` before any image is read.
 
     Parameters and errors are those of :func:`medvlad.decisions.answers_of`.
 
     Returns
     -------
     float or None
-        Coverage of the prediction sets. None: none are wanted.
+        Coverage of the prediction sets. None: no prediction sets.
     """
     if isinstance(classifier, MultiLabelSVC | WideRidge) and (
         coverage is not None or abstain or threshold is not None
@@ -139,9 +139,9 @@ def check_answers(
 
 
 class Answering:
-    """What `predict` says about each image, and about the images together.
+    """Predictions of `medvlad predict` for each image, and the shift of all scores.
 
-    An object is the callable that :func:`medvlad.predict.iter_predictions` takes as `answers`.
+    :func:`medvlad.predict.iter_predictions` takes such an object as `answers`.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class Answering:
         classifier, decision
             See :func:`medvlad.decisions.answers_of`.
         vectors : ndarray of float, shape (n, d)
-            Encoded images. They are not needed here.
+            Encoded images. Not used.
         descriptors : Descriptors
             Descriptors of the images.
         """
@@ -177,14 +177,14 @@ class Answering:
         return answers_of(classifier, decision, means, **self._wanted)
 
     def shift(self) -> Shift | None:
-        """Return the shift of all images so far against the training images; None if there is none."""
+        """Return the shift of the scores so far from those of the training images. None: no shift."""
         if not isinstance(self._classifier, CalibratedSVC):
             return None
         return self._watch.find(self._classifier)
 
 
 def with_threshold(answers: Sequence[dict[str, Any]], classes: Sequence[str], threshold: float) -> None:
-    """Decide answers again with another threshold, for two classes. The answers are changed.
+    """Change the labels of answers to those of another threshold, in place. For two classes.
 
     Parameters
     ----------

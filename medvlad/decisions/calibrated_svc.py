@@ -1,10 +1,9 @@
-"""CalibratedSVC: a linear SVM that also answers how sure it is.
+"""CalibratedSVC: a linear SVM with probabilities, prediction sets and a test for unusual images.
 
-The classifier is fitted on all training images. What it needs to know about itself comes from held-out
-decision values of the same images, made in folds inside the training images: probabilities
-(:mod:`medvlad.decisions.calibration`), prediction sets (:mod:`medvlad.decisions.conformal`), a test for
-images unlike the training images (:mod:`medvlad.decisions.novelty`) and a decision threshold
-(:mod:`medvlad.decisions.operating_point`).
+The SVM is fitted on all training images. Everything else is learned from held-out decision values of the same
+images, by cross-validation: probabilities (:mod:`medvlad.decisions.calibration`), prediction sets
+(:mod:`medvlad.decisions.conformal`), the test for unusual images (:mod:`medvlad.decisions.novelty`) and the
+decision threshold (:mod:`medvlad.decisions.operating_point`).
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
 
     `medvlad train` and :meth:`medvlad.experiment.Experiment.train` build it with
     :func:`medvlad.decisions.calibrate_on`, from folds in which the codebook is fitted again. :meth:`fit`
-    makes folds of the rows of X. This is the same for encodings that learn nothing from the images, such as
-    average pooling. With a codebook it is too optimistic, because the codebook has seen the held-out images.
+    makes folds of the rows of X. This is enough for encodings without a codebook, such as average pooling.
+    With a codebook it is too optimistic, because the codebook was fitted on the held-out images as well.
 
     Parameters
     ----------
@@ -65,9 +64,9 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
     held_out_labels_ : ndarray of int64, shape (m,)
         Their classes, as indices into `classes_`.
     training_counts_ : ndarray of int64, shape (n_classes,), or None
-        Number of all training rows by class. None: not known, from a large model file of an earlier version.
+        Number of training rows of each class. None: unknown, for a large model file of an earlier version.
     novelty_ : Novelty or None
-        Test for unusual images. None if it was made without one.
+        Test for unusual images. None: no test.
     threshold_ : float
         With two classes: decision values above it mean ``classes_[1]``. 0 unless an operating point was
         chosen.
@@ -237,7 +236,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         return probability
 
     def prediction_sets(self, X: ArrayLike, coverage: float = 0.9) -> NDArray[np.bool_]:
-        """Return which classes each row may well have.
+        """Return the prediction set of each row.
 
         Parameters
         ----------

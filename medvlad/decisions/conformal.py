@@ -1,4 +1,4 @@
-r"""Prediction sets: the classes that an image may well have.
+r"""Prediction sets: sets of classes that contain the true class with a given probability.
 
 Class-conditional (Mondrian) conformal prediction (Vovk, Gammerman & Shafer, Algorithmic Learning in a Random
 World, 2005). The margin of class :math:`k` is its decision value minus the largest of the other classes,
@@ -16,8 +16,8 @@ inside the training images (cross-conformal prediction, Vovk, Annals of Mathemat
 Intelligence 2015). Each of these classifiers had fewer images than the final one. So the sets are slightly
 larger than necessary, rather than too small.
 
-A class with fewer than :math:`1 / \alpha - 1` held-out images is in every set, because nothing can speak
-against it.
+A class with fewer than :math:`1 / \alpha - 1` held-out images is in every set, because its smallest p-value
+is above :math:`\alpha`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def check_coverage(coverage: float) -> float:
     """Return the coverage of prediction sets, or raise InputError if it is not above 0 and below 1."""
     coverage = check_interval(coverage, "coverage", 0.0, 1.0)
     if coverage == 1:
-        raise InputError("coverage must be below 1, got 1: only all classes together are always right")
+        raise InputError("coverage must be below 1, got 1: use for example 0.95")
     return coverage
 
 
 def class_margins(decision: Matrix) -> Matrix:
-    """Return how far each class is ahead of the best of the others.
+    """Return the margin of each class: its decision value minus the largest one of the other classes.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def prediction_sets(p_values: Matrix, coverage: float) -> NDArray[np.bool_]:
     p_values : ndarray of float, shape (n, n_classes)
         See :func:`conformal_p_values`.
     coverage : float
-        Wanted probability that the true class is in the set. Above 0 and below 1.
+        Probability that the true class is in the set. Above 0 and below 1.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-r"""A test for images that are unlike the training images.
+r"""Test for images that are unlike the training images.
 
 An image is represented by the mean of its descriptors, scaled to unit length. Its novelty is its mean
 distance to the five nearest of at most 1,000 training images,
@@ -7,16 +7,15 @@ distance to the five nearest of at most 1,000 training images,
 
    d(x) = \frac{1}{5} \sum_{r \in N_5(x)} \lVert x - r \rVert .
 
-One nearest image is less robust: a single stray training image would make everything near it look usual.
+Five images are more robust than one: a single unusual training image would make similar images look usual.
 
-The novelty of held-out images, from folds inside the training images, shows what is usual. The p-value of an
+The novelty is compared with that of held-out images, from folds inside the training images. The p-value of an
 image is conformal (:mod:`medvlad.decisions.conformal`): one plus the number of the :math:`n` held-out images
 that are at least as novel, divided by :math:`n + 1`. An image that is exchangeable with the training images
-has a p-value below 0.05 with a probability of at most 5 %, whatever the distribution is.
+has a p-value below 0.05 with a probability of at most 5 %, for every distribution.
 
-Mean descriptors serve for every encoding. VLAD vectors were tried first and are much worse at this: they are
-sums of differences to centres that are scaled to unit length, so they no longer say how far an image is from
-the centres.
+Mean descriptors are used for every encoding. VLAD vectors are much worse for this test: they are sums of
+residuals that are scaled to unit length, so they do not contain the distance to the centres.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """Test of new images, see the module docstring.
+    """Test of new images. The module docstring has the formulas.
 
     Attributes
     ----------
@@ -117,7 +116,7 @@ def mean_descriptors(descriptors: Any) -> Vectors:
 def make_references(
     vectors: NDArray[Any], *, n_references: int = MAX_REFERENCES, random_state: int = 0
 ) -> Vectors:
-    """Choose the images that new ones are compared with.
+    """Choose the training images that new images are compared with.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-r"""A decision threshold with a wanted sensitivity or specificity, for two classes.
+r"""Decision threshold for a given sensitivity or specificity, with two classes.
 
-The threshold is found in the held-out decision values of the training images. For a wanted rate :math:`r`
-of a class with :math:`n` held-out images, :math:`\lceil r (n + 1) \rceil` of them must be decided
-correctly. The :math:`+ 1` makes the rate hold on average for a new image that is exchangeable with them
-(the quantile of conformal prediction); :math:`r n` would be slightly too few. The threshold lies halfway
-between the last of these decision values and the next lower value of any image.
+The threshold is found in the held-out decision values of the training images. For a rate :math:`r` of a class
+with :math:`n` held-out images, :math:`\lceil r (n + 1) \rceil` of them must be classified correctly. With
+:math:`+ 1`, the rate is reached on average for a new image that is exchangeable with them (the quantile of
+conformal prediction); :math:`r n` would be slightly too few. The threshold is halfway between the last of
+these decision values and the next lower value of any image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from medvlad._util.validate import InputError
 
 __all__ = ["RATES", "Target", "operating_threshold", "read_target"]
 
-#: Rates that can be asked for.
+#: Rates that a target can name.
 RATES = ("sensitivity", "specificity")
 
 _ROUNDING = 1e-9  # of a product with a decimal fraction
@@ -29,7 +29,7 @@ _ROUNDING = 1e-9  # of a product with a decimal fraction
 
 @dataclass(frozen=True)
 class Target:
-    """A wanted rate.
+    """Sensitivity or specificity that the threshold must reach.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ def operating_threshold(
         least = math.ceil(target.value / (1 - target.value) - _ROUNDING)
         raise InputError(
             f"threshold='{target}' needs at least {least} training images of the class, there are "
-            f"{len(own)}: ask for less"
+            f"{len(own)}: use a lower rate, or add images"
         )
     last = own[needed - 1]
     lower = values[values < last]

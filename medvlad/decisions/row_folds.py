@@ -26,7 +26,7 @@ def held_out_rows(
     folds: int,
     random_state: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
-    """Decide each row with a classifier that was fitted without it.
+    """Return held-out decision values and novelty of each row, from a classifier fitted without it.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def held_out_rows(
     units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     smallest = min(len(np.unique(units[labels == k])) for k in range(n_classes))
     if check_positive_int(folds, "folds") < 2:
-        raise InputError(f"folds={folds} must be at least 2 to hold rows out")
+        raise InputError(f"folds={folds} must be at least 2")
     if smallest < 2:
         what = "rows" if groups is None else "groups"
         raise InputError(

@@ -1,13 +1,12 @@
-"""Notice that the scores of a batch of images are unlike those of the training images.
+"""Detect if the scores of a batch of images differ from those of the training images.
 
 The decision values of the batch are compared with the held-out decision values of the training images by the
-two-sample test of Kolmogorov and Smirnov, for each class; with several classes the p-value is multiplied by
-their number. A shift is reported if p is below 0.001 and the distributions differ by at least 0.2
-somewhere: in large batches, differences without consequences are significant as well. At least 30 images
-are needed.
+two-sample test of Kolmogorov and Smirnov, for each class. With several classes the p-value is multiplied by
+their number. A shift is reported if p is below 0.001 and the largest difference of the distributions is at
+least 0.2, because in large batches small differences are significant as well. At least 30 images are needed.
 
-Such a shift has two possible reasons: the images look different, or the classes have other shares. Decision
-values alone cannot tell which.
+A shift has two possible reasons: the images look different, or the classes have other shares. Decision values
+alone do not distinguish them.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Shift:
         if self.two_classes:
             advice += ", or let adapt_threshold=True find a threshold in them"
         return (
-            f"the scores of these {self.n_images} images have shifted against training images (the "
+            f"the scores of these {self.n_images} images have shifted from those of training images (the "
             f"distributions differ by {self.difference:.2f}, p = {self.p_value:.1g}), so labels, "
             f"probabilities and prediction sets may be wrong: {advice}"
         )
@@ -90,7 +89,7 @@ def find_shift(classifier: CalibratedSVC, decision: Matrix) -> Shift | None:
 
 
 class ShiftWatch:
-    """Collects the decision values of a stream of images, in bounded memory.
+    """Collect the decision values of a stream of images, in bounded memory.
 
     At most 10,000 images are kept, chosen at random with a fixed seed.
     """

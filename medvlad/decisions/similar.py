@@ -12,8 +12,7 @@ Stability of Numerical Algorithms, section 3.1). The distances of those candidat
 float64, from the differences, so the result is that of a float64 search. Equal distances are in the order of
 training.
 
-Vectors are read once for each batch of queries. The time of one query is therefore that of reading all
-vectors from memory: 4 n D bytes.
+Vectors are read once for each batch of queries. One query takes the time to read 4 n D bytes from memory.
 """
 
 from __future__ import annotations

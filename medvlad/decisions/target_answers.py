@@ -1,4 +1,4 @@
-"""Answers of a model for several labels or for numbers, as `medvlad predict` gives them."""
+"""Predictions of models of several labels or numbers, as plain values for `medvlad predict`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Vectors = NDArray[np.float32] | NDArray[np.float64]
 
 
 def predictions_of(head: Any, vectors: Vectors) -> list[dict[str, Any]] | None:
-    """Return the answer for each vector.
+    """Return the prediction for each vector.
 
     Parameters
     ----------

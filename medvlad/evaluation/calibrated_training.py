@@ -1,7 +1,8 @@
 """Fit an encoding and a calibrated classifier on training images.
 
-Folds inside the training images choose the encoding and C. The same folds give the held-out decision values
-from which the final classifier learns probabilities and the rest, see :mod:`medvlad.decisions`.
+The encoding and C are chosen by cross-validation inside the training images. The same folds give held-out
+decision values. The final classifier learns probabilities, prediction sets and the test for unusual images
+from them, see :mod:`medvlad.decisions`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Each encoding is fitted and measured on the same inner folds, see :mod:`medvlad.
 Images of a patient stay together. The metric is balanced accuracy.
 
 The first encoding is chosen unless another one is clearly better. "Clearly" means that its mean over the
-folds is higher by more than one standard error of the differences, fold by fold. The encodings should
-therefore stand in the order of their cost: average pooling before VLAD. No test image is used.
+folds is higher by more than one standard error of the differences, fold by fold. So name the cheapest
+encoding first: average pooling before VLAD. No test image is used.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def choose_encoding(
     penalties : sequence of float, or None
         Values of C to choose from. None: the C of `classifier`.
     hold_out : bool, default=False
-        Whether held-out decision values are wanted even if there is nothing to choose.
+        Return held-out decision values even if there is nothing to choose.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Groups of images by a covariate: bands of ages and numbers, and covariates that identify are left out."""
+"""Group images by a covariate. Ages and numbers become bands. Identifying covariates are left out."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def why_left_out(name: str, values: Texts, patients: NDArray[Any] | None = None)
     Returns
     -------
     str or None
-        A reason, such as "its name tells that it identifies patients". None: it has a table.
+        A reason, such as "its name suggests that it may identify patients". None: it has a table.
     """
     known = values[values != ""]
     if len(known) == 0:
         return "it has no value"
     if _IDENTIFYING.search(_words(name)) and not _NAME_OF_A_THING.search(name):
-        return "its name tells that it may identify patients"
+        return "its name suggests that it may identify patients"
     n_values = len(np.unique(known))
     if n_values == 1 and len(known) == len(values):
         return f"all images have the value {str(known[0])!r}"

@@ -1,11 +1,10 @@
 """Held-out predictions by cross-validation or on a test part, with a nested choice of C and calibration.
 
-If the data set has a test part (root/train, root/test), everything is fitted on the training part and the
-test part is decided once. If it names folds, such as the sites of a study, each fold is decided by a
-classifier of all others. Otherwise the images are decided by stratified k-fold cross-validation. Every fitted
-step (PCA, codebook, C, SVM, calibration) is fitted on the training images of a fold only. Images of
-one patient are never on both sides of a fold. If a given train and test part share patients, a warning is
-logged.
+If the data set has a test part (root/train, root/test), everything is fitted on the training part, and the
+test part is predicted once. If it names folds, such as the sites of a study, each fold is predicted by a
+classifier that was trained on the others. Otherwise, stratified k-fold cross-validation is used. Every fitted
+step (PCA, codebook, C, SVM, calibration) is fitted on the training images of a fold only. Images of one
+patient are never on both sides of a fold. If a given train and test part share patients, a warning is logged.
 
 **Choice of C.** C is chosen by cross-validation inside the training images, by balanced accuracy, with the
 images of a patient kept together. The codebook is fitted again in each inner fold. The reason: centres are

@@ -1,15 +1,14 @@
-r"""Decision curve: the net benefit of a decision by probabilities, beside treating everybody or nobody.
+r"""Decision curve: net benefit of decisions by probability, compared with acting on all images or on none.
 
-Somebody who acts at the probability threshold :math:`t` accepts :math:`(1 - t) / t` wrong alarms for one
-right one. The net benefit of acting on every image with :math:`p_i \ge t` (Vickers & Elkin, Medical Decision
-Making 2006) is
+At the probability threshold :math:`t`, one true positive is worth :math:`(1 - t) / t` false positives. The
+net benefit of acting on every image with :math:`p_i \ge t` (Vickers & Elkin, Medical Decision Making 2006) is
 
 .. math::
 
    \text{NB}(t) = \frac{1}{n} \sum_i [p_i \ge t] \left( y_i - (1 - y_i) \frac{t}{1 - t} \right) ,
 
-in right alarms per image. Acting on all images has the same formula with every :math:`p_i \ge t`, and acting
-on none has net benefit 0. The probabilities must be calibrated.
+in true positives per image. Acting on all images has the same formula with every :math:`p_i \ge t`. Acting on
+none has net benefit 0. The probabilities must be calibrated.
 
 The interval is that of a mean over :math:`G` patients: with :math:`b_i` the term of an image and :math:`n_g`
 the number of images of patient :math:`g`, the variance is

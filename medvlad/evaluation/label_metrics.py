@@ -3,7 +3,7 @@ r"""Metrics of several labels, any number of which an image may have.
 Each label is measured on the images for which it is known. Intervals are by patient, see
 :mod:`medvlad.evaluation.intervals`.
 
-- *macro*: the mean over the labels. Every label counts the same, however rare it is.
+- *macro*: the mean over the labels. Rare and frequent labels have the same weight.
 - *micro*: all known pairs of an image and a label together. Frequent labels dominate. AUC and average
   precision are those of the probabilities, because decision values of different labels have different scales.
 

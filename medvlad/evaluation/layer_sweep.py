@@ -2,14 +2,14 @@
 
 Each layer is measured with each encoding by the inner folds of
 :mod:`medvlad.evaluation.cross_validation`. Images of a patient stay together, and everything is fitted again
-in each fold. No image of a test part is used. All layers come from one pass of the images through the
-network, see :mod:`medvlad.extraction.many_layers`.
+in each fold. No image of a test part is used. The network runs once for all layers, see
+:mod:`medvlad.extraction.many_layers`.
 
-The layer with the fewest numbers a descriptor is taken, unless another one is clearly better: the first one
-in this order whose balanced accuracy is within one standard error of the best, fold by fold.
+The layer with the fewest numbers in a descriptor is chosen, unless another one is clearly better. In this
+order, it is the first one whose balanced accuracy is within one standard error of the best, fold by fold.
 
-Without a test part, the images that a layer is chosen on are those that it is measured on afterwards. The
-accuracy of the chosen layer is then slightly optimistic.
+Without a test part, a later evaluation uses the same images. The accuracy of the chosen layer is then
+slightly optimistic.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Images = Descriptors | StoredDescriptors
 
 @dataclass(frozen=True)
 class LayerScore:
-    """How good one layer is with one encoding, inside the training images.
+    """Score of one layer with one encoding, inside the training images.
 
     Attributes
     ----------

@@ -1,11 +1,11 @@
-r"""Learning curve: how the accuracy grows with the number of training images.
+r"""Learning curve: metrics over the number of training images.
 
-A training part of :math:`G` patients is cut to :math:`G / 2, G / 4, \dots` patients of each class, as long as
-every class keeps two patients. The subsets are nested: a smaller one is part of the larger ones. Everything,
-the encoder included, is fitted again on each subset, and measured on the same test images. Each repetition
-draws other patients. Without a test part, repetition :math:`r` uses fold :math:`r` of the cross-validation.
+The patients of each class are subsampled to a half, a quarter, ... as long as every class keeps two patients.
+The subsets are nested: each one contains the smaller ones. Encoder and classifier are fitted again on each
+subset, and measured on the same test images. Each repetition draws other patients. Without a test part,
+repetition :math:`r` uses fold :math:`r` of the cross-validation.
 
-If the curve still rises at its end, more images will help. If it is flat, they will not.
+If the curve still rises at its end, more images will probably help. If it is flat, they probably will not.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def has_two_class_test(dataset: ImageFolder) -> bool:
 
 
 def with_sites_as_folds(dataset: ImageFolder) -> ImageFolder:
-    """Return a data set whose folds are its sites, so that each site is tested by the others.
+    """Return a data set whose folds are its sites. Each site is tested by a classifier of the others.
 
     A split into train and test is not used then, which is logged.
 

@@ -1,8 +1,8 @@
 r"""95 % intervals by a bootstrap over patients, for metrics of numbers.
 
 A patient is drawn with all images (Efron & Tibshirani, An Introduction to the Bootstrap 1993). A metric is a
-function of how often each patient is drawn, so many resamples are computed at once. This is own code because
-SciPy's bootstrap calls the metric for one resample after another, which takes minutes for thousands of
+function of the number of draws of each patient, so many resamples are computed at once. SciPy's bootstrap is
+not used because it calls the metric for one resample after another, which takes minutes for thousands of
 images.
 
 The ends are bias-corrected and accelerated (BCa, chapter 14.3 of the book). The acceleration needs one

@@ -1,8 +1,8 @@
-r"""How frequent the classes are among new images, estimated without their labels.
+r"""Estimate the share of each class among new images, without their labels.
 
 Let :math:`\pi_k` be the share of class :math:`k` among the training images, and :math:`p_{ik}` the calibrated
-probability of image :math:`i`. If the classes look as in training, and only their shares :math:`q_k` have
-changed, expectation maximisation finds the shares (Saerens, Latinne & Decaestecker, Neural Computation 2002):
+probability of image :math:`i`. If only the shares :math:`q_k` have changed, and not the images of each class,
+expectation maximisation finds the shares (Saerens, Latinne & Decaestecker, Neural Computation 2002):
 
 .. math::
 

@@ -2,8 +2,9 @@ r"""Held-out predictions of numbers by ridge regression, and their metrics.
 
 The protocol is that of :mod:`medvlad.evaluation.cross_validation`: everything is fitted on the training
 images of a fold, and patients stay together. The penalty of the ridge is chosen inside the training images by
-leaving out one patient at a time, exactly, see :mod:`medvlad.svm.wide_ridge`. This costs one decomposition.
-The codebook is not fitted again for it: this can only make the choice of the penalty worse, not the metrics.
+exact leave-one-patient-out cross-validation, see :mod:`medvlad.svm.wide_ridge`. This needs one decomposition.
+The codebook is not fitted again for this choice. That may make the penalty worse, but does not bias the
+metrics.
 
 With the numbers :math:`y_i` of the test images, their mean :math:`\bar y`, and the predictions
 :math:`\hat y_i`
@@ -13,8 +14,8 @@ With the numbers :math:`y_i` of the test images, their mean :math:`\bar y`, and 
    R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2} , \qquad
    \text{MAE} = \frac{1}{n} \sum_i |y_i - \hat y_i| ,
 
-and Spearman's correlation is the correlation of the ranks. A model that knows nothing has an :math:`R^2` of
-about 0. Images whose number is not known do not count.
+and Spearman's correlation is the correlation of the ranks. A model that always predicts the mean has an
+:math:`R^2` of about 0. Images whose number is unknown are ignored.
 
 **Intervals** come from a bootstrap over patients, see :mod:`medvlad.evaluation.patient_bootstrap`.
 """

@@ -6,11 +6,11 @@ are those of :mod:`medvlad.evaluation.target_folds`.
 
 Inner folds are always used, because three things are learned from held-out decision values of the training
 images: C (if it is not given), the threshold of each label, and its probabilities. The threshold 0 of an SVM
-would give a rare label to hardly any image.
+gives a rare label to almost no image.
 
-**One C for all labels.** It has the largest mean AUC over the labels, or is the smallest within one standard
-error of it. In an inner fold a rare label has few images, so a C of its own would mostly follow chance. The
-mean over all labels is a steadier guide. The metric is AUC because the thresholds are learned separately.
+**One C for all labels.** It is the smallest C whose mean AUC over the labels is within one standard error of
+the best. In an inner fold a rare label has few images, so its AUC is too noisy to choose C for each label.
+The metric is AUC because the thresholds are learned separately.
 """
 
 from __future__ import annotations
@@ -279,5 +279,5 @@ def choose_label_encoding(
 
 
 def _with_both(targets: Matrix) -> NDArray[np.intp]:
-    """Return the labels that some images have and others lack."""
+    """Return the labels that some images have and other images do not have."""
     return np.flatnonzero((targets == 1).any(axis=0) & (targets == 0).any(axis=0))

@@ -101,7 +101,7 @@ def anonymise_subgroups(results: dict[str, Any]) -> None:
 
 
 def hide_rare_groups(found: dict[str, Any]) -> None:
-    """Change subgroups in place, so that they tell neither a site nor a rare patient.
+    """Change subgroups in place, so that they identify neither sites nor rare patients.
 
     Sites are numbered. Groups of fewer than five patients are removed, and `left_out` says how many.
 

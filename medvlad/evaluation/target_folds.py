@@ -1,12 +1,12 @@
 """Folds for several labels and for numbers: patients stay together, every fold gets its share of each label.
 
-The images of a patient are one unit. The rarest value of any label comes first: its units, largest first,
-each go to the fold that still lacks most images of that value; of equal folds, to the one that lacks most
-images (iterative stratification: Sechidis, Tsoumakas & Vlahavas, ECML PKDD 2011, here for patients). Unknown
-labels count for nothing. Numbers are stratified by their fifths.
+The images of a patient are one unit. The rarest value of any label comes first. Each of its units, largest
+first, goes to the fold that lacks most images of this value. If folds are equal, it goes to the one that
+lacks most images (iterative stratification: Sechidis, Tsoumakas & Vlahavas, ECML PKDD 2011, here for
+patients). Unknown labels are ignored. Numbers are stratified by their quintiles.
 
-This is own code because the packages that stratify several labels neither keep patients together nor accept
-unknown labels.
+Packages that stratify several labels neither keep patients together nor accept unknown labels, so they are
+not used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Evaluate and train on several labels or on numbers: what an experiment calls for these tasks."""
+"""Evaluate and train on several labels or on numbers."""
 
 from __future__ import annotations
 

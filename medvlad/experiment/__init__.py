@@ -1,6 +1,6 @@
 """Evaluate and train a classifier on a folder or a table of images.
 
-In: settings, and the path of the data. Out: metrics with everything that led to them, or a fitted classifier.
+In: settings, and the path of the data. Out: metrics with settings and versions, or a fitted classifier.
 The commands `evaluate` and `train` do their work here.
 """
 

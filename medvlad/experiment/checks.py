@@ -1,4 +1,4 @@
-"""Check the settings of an experiment, before anything takes long."""
+"""Check the settings of an experiment before any slow step."""
 
 from __future__ import annotations
 

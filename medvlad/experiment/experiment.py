@@ -230,7 +230,7 @@ class Experiment:
         encodings : sequence of str
             As in :meth:`evaluate`. One of several is chosen, see :mod:`medvlad.evaluation.choice`.
         keep : callable or None, default=None
-            Called with the encoded training images (n, D) and their data set. None: they are dropped.
+            Called with the encoded training images (n, D) and their data set. None: they are not kept.
 
         Returns
         -------

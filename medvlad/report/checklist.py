@@ -1,8 +1,8 @@
-"""Check-lists for a paper, filled with what the run knows: TRIPOD+AI and CLAIM.
+"""Check-lists for a paper, TRIPOD+AI and CLAIM, with drafts of the answers that follow from a run.
 
 The numbers are those of TRIPOD+AI (Collins et al., BMJ 2024) and of CLAIM (Mongan, Moy & Kahn, Radiology:
-Artificial Intelligence 2020). The items are named in our own words, so read the originals as well. An answer
-of the run is a draft: check it. Empty answers are for the authors.
+Artificial Intelligence 2020). The items are in our own words, so read the originals as well. Check the
+drafts. The authors give the other answers.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ _HEADER = ["list", "item", "what to report", "from this run"]
 
 
 def filled_checklist(results: Mapping[str, Any]) -> list[list[str]]:
-    """Return both check-lists with the answers that a run knows.
+    """Return both check-lists with the answers that follow from a run.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def write_checklist(results: Mapping[str, Any], folder: Path) -> None:
     table = csv.writer(text, lineterminator="\n")
     table.writerows([_HEADER, *rows])
     write_file(folder / "checklist.csv", _encoded(text.getvalue()), "check-list")
-    lines = ["# Reporting check-lists", "", "Answers are drafts of the run. Empty ones are for the authors."]
+    lines = ["# Reporting check-lists", "", "Check the answers: they are drafts. Fill in the empty ones."]
     for title in _LISTS:
         lines += ["", f"## {title}", "", "| Item | What to report | From this run |", "|---|---|---|"]
         lines += [
@@ -178,9 +178,9 @@ def add_checklist(page: Page, results: Mapping[str, Any]) -> None:
     rows = filled_checklist(results)
     page.heading("Check-lists for a paper")
     page.paragraph(
-        "Item numbers are those of TRIPOD+AI (2024) and CLAIM (2020); the words are ours, so read the "
-        "originals as well. Answers are drafts of the run, to be checked. Empty answers are for the authors. "
-        "The lists are also in checklist.csv and checklist.md."
+        "Item numbers are those of TRIPOD+AI (2024) and CLAIM (2020). The items are in our own words, so "
+        "read the originals as well. Check the answers: they are drafts. Fill in the empty ones. The lists "
+        "are also in checklist.csv and checklist.md."
     )
     for title in _LISTS:
         own = [row[1:] for row in rows if row[0] == title]
@@ -412,7 +412,7 @@ _ANSWERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "performance": _performance,
     "limitations": _limitations,
     "poor_input": _poor_input,
-    "technology": _fixed("Transfer learning: a frozen convolutional network with a linear classifier."),
+    "technology": _fixed("Transfer learning: a frozen network with a linear classifier."),
     "privacy": _privacy,
     "weights": weights,
     "training": _training,

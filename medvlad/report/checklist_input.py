@@ -12,7 +12,7 @@ __all__ = ["frozen_network", "predictors", "preparation", "weights"]
 
 
 def _of_feature_files(r: Mapping[str, Any]) -> bool:
-    """Return whether a run read feature files, whose network and images it does not know."""
+    """Return whether a run read feature files. Their network and images are unknown."""
     return bool(r["settings"]["model"] == FEATURE_FILES)
 
 
@@ -33,7 +33,7 @@ def preparation(r: Mapping[str, Any]) -> str:
 
 
 def predictors(r: Mapping[str, Any]) -> str:
-    """Return what the classifier sees."""
+    """Return the predictors: the input of the classifier."""
     s = r["settings"]
     if _of_feature_files(r):
         return (

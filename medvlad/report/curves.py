@@ -45,7 +45,7 @@ def calibration_plot(found: Mapping[str, Any], name: str) -> Drawing:
 
 
 def decision_plot(found: Mapping[str, Any]) -> Drawing:
-    """Draw the net benefit over the threshold, beside treating all and none.
+    """Draw the net benefit over the threshold, and that of acting on all images and on none.
 
     Parameters
     ----------

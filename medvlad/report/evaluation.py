@@ -32,7 +32,7 @@ __all__ = ["explain_page", "write_report"]
 def write_report(
     evaluation: Evaluation, folder: Path, *, names: Pseudonyms | None = None, pictures: bool = True
 ) -> Path:
-    """Write report.html, which holds everything it shows, its figures, and the reporting check-lists.
+    """Write report.html as one self-contained file, its figures, and the reporting check-lists.
 
     The page begins with a summary. Figures follow, then tables, and the settings at the end. For several
     labels and for numbers, the page shows no image, figures are PNG only, and there is no check-list.

@@ -61,16 +61,16 @@ def explain_page(
             (
                 "Pictures",
                 [
-                    f"Left: the image. Right: the evidence for its label, {how}. Red speaks for the label, "
-                    f"blue speaks against it. {map_in_words(grids)}"
+                    f"Left: the image. Right: the evidence for its label, {how}. Red is evidence for the "
+                    f"label, blue is evidence against it. {map_in_words(grids)}"
                 ],
             ),
         ],
         [
             (
                 "note",
-                "A map shows where the decision value comes from. It does not show what a clinician would "
-                "look at. Scores are decision values, not probabilities.",
+                "A map shows which parts of the image lead to the decision value. A clinician may look at "
+                "other parts. Scores are decision values, not probabilities.",
             )
         ],
     )
@@ -90,7 +90,7 @@ def map_in_words(grids: Sequence[tuple[int, int]] | None) -> str:
     what = "A map is a coarse grid" if grids is None else f"A map is a {grid_in_words(grids)} grid"
     return (
         f"{what}, stretched over the image, so it shows no finer detail. All maps of this page share one "
-        "colour scale, whose values stand at the colour bar."
+        "colour scale: see the colour bar."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a report says about external validation: shares of the classes, estimated without labels."""
+"""Sections of a report on external validation: shares of the classes, estimated without labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_external(page: Page, results: Mapping[str, Any]) -> None:
     page.table(
         *share_rows(results),
         "The estimate (Saerens et al. 2002) is right only if the images of each class look like the training "
-        "images of that class. A large difference from the true share says that they do not, or that the "
+        "images of that class. A large difference from the true share means that they do not, or that the "
         "probabilities are not calibrated.",
     )
 
@@ -51,7 +51,7 @@ def share_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def external_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines for a terminal: number of images, metrics with intervals, and calibration."""
     one = results["results"][0]
-    yield f"{one['n_test']} images, none used for training; 95 % intervals {by_what(one)}"
+    yield f"{one['n_test']} images, nothing is fitted on them; 95 % intervals {by_what(one)}"
     names = ["accuracy", "balanced_accuracy", "auc"]
     names += ["sensitivity", "specificity"] if "positive_class" in one else []
     for metric in names:

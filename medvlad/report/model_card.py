@@ -1,8 +1,8 @@
 """A model card for Hugging Face: README.md with metadata, beside a copy of the model file.
 
-The card is made of what the model file says about itself and, if given, of the results of an evaluation. What
-neither can know stands there as a question in brackets, for the author to answer. The metadata is YAML, as
-the Hub reads it. It is written as JSON values, which are YAML too, so no YAML package is needed.
+The card is made from the header of the model file and, if given, the results of an evaluation. Questions in
+brackets are for the author, because neither has the answer. The metadata is YAML, as the Hub reads it. Its
+values are written as JSON, which is YAML as well, so no YAML package is needed.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def _performance(
         yield "[No results were given. `medvlad show MODEL --card FOLDER --results RESULTS` adds them.]"
         return
     data = Path(results["dataset"].get("root") or "images").name
-    what = "not used for training" if "external" in results else "held out"
+    what = "from elsewhere" if "external" in results else "held out"
     tested = f"{one['n_test']} {units(header)} of {data}"
     yield f"On {tested}, {what} ({one['protocol']}). Intervals are 95 %, {by_what(one)}."
     if "external" not in results:

@@ -1,4 +1,4 @@
-"""What a model card says that depends on the kind of model: its input, what it predicts, its last step."""
+"""Parts of a model card that depend on the kind of model: its input, its predictions, its last step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def hub_task(header: Mapping[str, Any]) -> str | None:
 
 
 def introduction(header: Mapping[str, Any], trained: str) -> str:
-    """Return what a model is.
+    """Return the first paragraph: what the model predicts, and how it was made.
 
     Parameters
     ----------

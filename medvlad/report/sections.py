@@ -139,8 +139,8 @@ def _curves(evaluation: Evaluation, result: dict[str, Any], one: HeldOut) -> Ite
             yield "calibration", curves.calibration_plot(own, name), _calibration_in_words(name, own)
     if "decision_curve" in result:
         caption = (
-            f"Decision curve of {result['decision_curve']['class']}: right alarms an image, less the wrong "
-            "ones weighted by the threshold. The band is the 95 % interval of each threshold"
+            f"Decision curve of {result['decision_curve']['class']}: true positives per image, minus false "
+            "positives weighted by the threshold. The band is the 95 % interval at each threshold"
         )
         yield "benefit", curves.decision_plot(result["decision_curve"]), caption
     if "learning_curve" in result:
@@ -231,13 +231,13 @@ def add_errors(
     one = evaluation.decided[name]
     page.heading("Most confident errors", 3)
     if not explainable(one):
-        page.paragraph("Decisions of this encoding cannot be split over places of an image.")
+        page.paragraph("This encoding has no evidence maps.")
         return
     if not errors:
-        page.paragraph("There are none: every decision is right.")
+        page.paragraph("There are no errors.")
         return
     page.paragraph(
-        "Left: the image. Right: the evidence for the wrong decision. Red speaks for it, blue against it. "
+        "Left: the image. Right: the evidence map. Red is evidence for the wrong decision, blue against it. "
         f"{map_in_words(getattr(evaluation.extractor, 'grids_', None))} {_how_exact(one.fitted[0])}"
     )
     named = [

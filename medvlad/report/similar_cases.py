@@ -57,7 +57,7 @@ def add_similar_cases(page: Page, predictions: Sequence[Mapping[str, Any]]) -> N
 
 
 def _thumbnail(image: str) -> Image.Image | None:
-    """Return a small picture of an image. None: it is not there any more, or cannot be read."""
+    """Return a small picture of an image. None: the file does not exist any more, or cannot be read."""
     with suppress(ValueError, ImportError, OSError):
         picture = Image.fromarray(load_image(image, on_damage="ignore"))
         picture.thumbnail((_SIDE, _SIDE))

@@ -56,7 +56,7 @@ def add_summary(page: Page, results: Mapping[str, Any], dataset: ImageFolder) ->
 
 
 def caveats(results: Mapping[str, Any], dataset: ImageFolder) -> list[Remark]:
-    """Return what limits the results, warnings first.
+    """Return the caveats that follow from the results, warnings first.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def caveats(results: Mapping[str, Any], dataset: ImageFolder) -> list[Remark]:
         found.append(
             (
                 "note",
-                f"{len(results['results'])} encodings were tested on the same images. The best of them looks "
-                "better than it is: choose one before the test, or test the chosen one on new images.",
+                f"{len(results['results'])} encodings were tested on the same images, so the result of the "
+                "best one is too optimistic: choose one before the test, or test it on new images.",
             )
         )
     if "external" not in results:
@@ -111,7 +111,7 @@ def _data(results: Mapping[str, Any]) -> Iterator[str]:
     patients = "" if known is None else f" of {known}"
     counted = f"{dataset['n_images']:,} images{patients}"
     if "external" in results:
-        yield f"{counted}, none of them used for training ({first['protocol']})"
+        yield f"{counted} ({first['protocol']}). Nothing is fitted on them."
         return
     if "cross-validation" in first["protocol"]:
         yield f"{counted}, each tested once ({first['protocol']}, {first['n_train']:,} to train in a fold)"

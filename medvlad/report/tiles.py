@@ -38,10 +38,10 @@ def tiles_page(predictions: Sequence[dict[str, Any]], folder: Path, *, exact: bo
     """
     page = Page("Predictions and the evidence of their tiles", f"{len(predictions)} predictions.")
     page.paragraph(
-        "Each square is a tile at its place in the slide. Red speaks for the label, blue speaks against it, "
-        "grey does neither. All pictures share one colour scale, whose values stand at the colour bar. The "
-        "map shows where the score comes from. It does not show what a pathologist would look at. Scores are "
-        "decision values, not probabilities."
+        "Each square is a tile at its position. Red is evidence for the label, blue is evidence against it, "
+        "grey is neither. All pictures share one colour scale: see the colour bar. The map shows which tiles "
+        "lead to the score. A pathologist may look at other tiles. Scores are decision values, not "
+        "probabilities."
     )
     page.paragraph(
         "The evidence of all tiles and a constant add up to the score."

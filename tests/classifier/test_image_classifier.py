@@ -196,6 +196,8 @@ def test_an_operating_point_moves_the_threshold(classifier, data):
     decision = classifier.decision_function(test.paths)
     assert threshold != 0
     assert (classifier.predict(test.paths) == "upright").tolist() == (decision > threshold).tolist()
+    classifier.pipeline_[-1].threshold_ = decision.max() + 1
+    assert {one.label for one in classifier.explain(test.paths)} == {"lying"}
 
 
 def test_a_preset_sets_what_is_not_given():

@@ -87,7 +87,7 @@ def test_a_threshold_is_found_in_the_images(run, train, images):
     model, _ = train()
     predictions, error = predicted(run, model, images / "test", "--adapt-threshold")
     at = predictions[0]["threshold"]
-    assert "The labels are decided at" in error
+    assert "The threshold of upright is" in error
     assert all(
         one["label"] == ("upright" if one["scores"]["upright"] > at else "lying") for one in predictions
     )

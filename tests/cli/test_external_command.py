@@ -35,7 +35,7 @@ def validated(place):
 
 def test_metrics_are_printed_with_intervals(validated):
     _, printed = validated
-    assert "8 images, none used for training" in printed
+    assert "8 images, nothing is fitted on them" in printed
     assert "balanced accuracy 1.000 (" in printed
     assert "Sensitivity is that of upright." in printed
 
@@ -47,7 +47,7 @@ def test_results_and_the_report_are_written(validated):
     assert results["results"][0]["encode"] == "avg"
     assert len((out / "predictions.csv").read_text().splitlines()) == 9
     page = (out / "report.html").read_text()
-    assert "none of them used for training" in page
+    assert "Nothing is fitted on them." in page
     assert "This is internal validation" not in page
 
 

@@ -168,7 +168,7 @@ def test_what_a_table_of_dicom_leaves_out_is_said(run, tmp_path):
     _, _, error = run("manifest", tmp_path / "scans", "-o", tmp_path / "t.csv")
     assert "patients are digests" in error
     _, _, error = run("manifest", tmp_path / "scans", "-o", tmp_path / "u.csv", "--identifiers")
-    assert "holds PatientIDs" in error
+    assert "contains PatientID and InstitutionName" in error
     assert "Pa" in (tmp_path / "u.csv").read_text()
 
 

@@ -305,7 +305,7 @@ def test_images_of_which_nothing_is_known_are_counted_and_none_of_the_labels_can
     table = write_table(tmp_path / "data.csv", "image,label", "1.png,a|b", "2.png,", "3.png,|", "4.png,b")
     data = mv.load_manifest(table)
     np.testing.assert_array_equal(data.targets, [[1, 1], [np.nan, np.nan], [0, 0], [0, 1]])
-    assert "nothing is known about 1 of 4 images (row 3)" in caplog.text
+    assert "all values of 1 of 4 images are unknown (row 3)" in caplog.text
 
 
 def test_several_labels_in_a_cell_become_columns(tmp_path):

@@ -123,7 +123,7 @@ def test_the_command_prints_a_table_and_what_to_take(run, folder, small_weights)
     )
     assert status == 0, errors
     assert "block_1_project_BN" in printed
-    assert "Take --layer expanded_conv_project_BN --encode avg." in printed
+    assert "Use --layer expanded_conv_project_BN --encode avg." in printed
     assert "3 folds inside 12 training images" in printed
     assert "optimistic" not in printed
 

@@ -178,7 +178,7 @@ def test_a_report_says_that_a_map_is_a_grid(page):
 
 
 def test_a_report_says_why_an_encoding_has_no_maps(page):
-    assert "Decisions of this encoding cannot be split over places of an image." in page
+    assert "This encoding has no evidence maps." in page
 
 
 def test_a_report_without_pictures_shows_no_image_of_the_data_set(page, page_of_many):

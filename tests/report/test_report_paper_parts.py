@@ -179,7 +179,7 @@ def test_a_worse_subgroup_is_a_caveat_unless_it_is_small(plain):
 
 
 def test_a_covariate_that_identifies_is_named_as_left_out_without_its_values(page):
-    assert "MRN has no table: its name tells that it may identify patients." in page
+    assert "MRN has no table: its name suggests that it may identify patients." in page
 
 
 def test_with_pseudonyms_no_site_is_named(tmp_path):

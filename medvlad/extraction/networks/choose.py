@@ -161,7 +161,7 @@ def build_network(
         Preprocessing of a network that is not of Keras. None: the network's own. See
         :mod:`medvlad.extraction.networks.preprocessing`.
     prefix_tokens : int or None
-        Number of class and register tokens before the patch tokens. None: found.
+        Number of class and register tokens before the patch tokens. None: found from the number of tokens.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""FrozenNetwork: what the rest of the package knows about a network, whatever program has defined it."""
+"""FrozenNetwork: the interface of all networks, whatever library defines them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FrozenNetwork:
     fingerprint : str
         SHA-256 of the weights. See :func:`medvlad.extraction.weights.fingerprint`.
     kind : {"keras", "onnx", "timm", "module"}, default="keras"
-        What has defined the network.
+        Library that defines the network.
     """
 
     model: str
@@ -72,7 +72,7 @@ class FrozenNetwork:
 
     @property
     def store_name(self) -> str:
-        """Name of the network in the store. A moved ONNX file keeps its name, because its content decides."""
+        """Name of the network in the store. For an ONNX file it depends on the content, not on the path."""
         return "onnx" if self.kind == "onnx" else self.model.lower()
 
     def input_settings(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def find_input(model: Any, path: Path) -> OnnxInput:
     Raises
     ------
     InputError
-        If the graph does not take one square RGB image of float32, or its layout cannot be told.
+        If the graph does not take one square RGB image of float32, or its layout is ambiguous.
     """
     onnx = import_extra("onnx", "onnx", "model='onnx:FILE'")
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -197,7 +197,7 @@ def find_input(model: Any, path: Path) -> OnnxInput:
 
 
 def _channels_first(model: Any, name: str, sizes: list[int | None]) -> bool | None:
-    """Return whether an input has its channels first. None: nothing tells."""
+    """Return whether an input has its channels first. None: unknown."""
     first, last = sizes[1] == 3, sizes[3] == 3
     if first != last:
         return first

@@ -3,7 +3,7 @@
 The layer is the name of a tensor or of a node. Without a layer, the network is cut at its last feature map,
 or at its last patch tokens. See :mod:`medvlad.extraction.networks.output_form` for what an output can be.
 
-A graph with a fixed number of images, usually one, gets its images in portions of this size.
+A graph with a fixed batch size, usually one, gets its images in batches of this size.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def session_of(graph: Any, path: Path, n_threads: int) -> Any:
 def import_onnxruntime() -> Any:
     """Import onnxruntime without its telemetry.
 
-    Since version 1.29 it sends names of models and other facts to its maker, unless this variable is set
-    before the import, and keeps a record in the user's cache folder.
+    Since version 1.29 it sends telemetry, such as names of models, and writes a record into the user's cache
+    folder. The environment variable must be set before the import to prevent this.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     ort = import_extra("onnxruntime", "onnx", "model='onnx:FILE'")

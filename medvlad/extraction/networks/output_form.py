@@ -1,4 +1,4 @@
-"""What the output of a layer means: feature maps, tokens or one vector.
+"""Form of the output of a layer: feature maps, tokens or one vector.
 
 ::
 
@@ -8,7 +8,7 @@
     (B, D)         one vector
 
 All forms become maps (B, h, w, D), or vectors (B, D). Class and register tokens (prefix tokens) are left out,
-because they belong to no place in the image.
+because they have no position in the image.
 """
 
 from __future__ import annotations

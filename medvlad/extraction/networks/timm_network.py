@@ -117,7 +117,7 @@ def _own(config: Mapping[str, Any]) -> Preprocessing:
 
 
 def _channels_first(module: Any) -> bool | None:
-    """Return what timm says of the output of a network. None: nothing."""
+    """Return whether the output of a network has its channels first, as timm says. None: unknown."""
     known = getattr(module, "output_fmt", None)
     text = str(getattr(known, "value", known)).upper()
     return {"NCHW": True, "NHWC": False}.get(text)

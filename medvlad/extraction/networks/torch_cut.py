@@ -1,8 +1,7 @@
 """A torch.nn.Module, cut at one of its modules and run by torch.
 
-The module is copied, so that neither the user's training nor ours disturbs the other. The copy computes in
-float32, in evaluation mode and without gradients. A hook on the chosen module takes its output, and the
-network then stops.
+The module is copied, so that the user's module does not change. The copy computes in float32, in evaluation
+mode and without gradients. A hook on the chosen module takes its output, and the network then stops.
 
 The fingerprint of an object covers its weights, the text that torch prints of it, and the source of its own
 `forward` methods, because two networks may have the same weights and compute something else.
