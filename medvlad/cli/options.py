@@ -22,7 +22,6 @@ __all__ = [
     "ANONYMISE_KEY",
     "ANONYMISE_PREDICTIONS",
     "CLASS_WEIGHT",
-    "DIRECTORY",
     "ENGINE",
     "FOLDS",
     "JSON",
@@ -130,13 +129,6 @@ def _read_tiles(
 
 
 # ------------------------------------------------------------------------------------------- data
-
-DIRECTORY = cloup.argument(
-    "directory",
-    metavar="DIR",
-    type=PATH,
-    help="Folder of images: DIR/CLASS/*, or DIR/train/CLASS/* and DIR/test/CLASS/*.",
-)
 
 LAYOUT = cloup.option(
     "--layout",
