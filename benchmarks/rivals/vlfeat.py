@@ -11,7 +11,7 @@ import numpy as np
 
 from rivals.shared import new_output
 
-_FLOAT, _L2_DISTANCE, _LLOYD, _PLAIN = 1, 1, 0, 0
+_FLOAT, _L2_DISTANCE, _PLAIN = 1, 1, 0
 
 
 def _library():

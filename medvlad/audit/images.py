@@ -150,9 +150,7 @@ class ImageFacts:
     boxes: tuple[Box, ...]
 
 
-def read_facts(
-    paths: Sequence[Path], *, n_threads: int | None = None, progress: bool | None = None
-) -> list[ImageFacts | str]:
+def read_facts(paths: Sequence[Path], *, n_threads: int | None = None) -> list[ImageFacts | str]:
     """Read each image once, and return its facts.
 
     Parameters
@@ -161,8 +159,6 @@ def read_facts(
         Images that :func:`medvlad.images.read.load_image` reads.
     n_threads : int or None, default=None
         Number of threads that read, at most 8. None: the processors that this process may use.
-    progress : bool or None, default=None
-        Whether to show a progress bar. None: only on a terminal.
 
     Returns
     -------
@@ -179,7 +175,7 @@ def read_facts(
     n = min(check_n_threads(n_threads), _MAX_THREADS)
     found: list[ImageFacts | str] = []
     reading = read_ahead(_read, paths, n_threads=n, n_ahead=_AHEAD * n, name="medvlad-audit")
-    with progress_bar(len(paths), "images", progress) as bar, closing(reading):
+    with progress_bar(len(paths), "images", None) as bar, closing(reading):
         for _, facts in reading:
             found.append(facts)
             bar.update()

@@ -57,7 +57,6 @@ class Backend(Protocol):
         centers: NDArray[np.float32],
         *,
         n_threads: int,
-        labels_out: NDArray[np.int32] | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return the summed residuals and the number of descriptors in each cell of each image."""
 

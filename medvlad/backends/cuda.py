@@ -105,7 +105,6 @@ def aggregate(
     centers: NDArray[np.float32],
     *,
     n_threads: int = 1,
-    labels_out: Any = None,
     method: str = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """See :func:`medvlad.backends.reference.aggregate`. The results are in host memory."""
@@ -116,10 +115,10 @@ def aggregate(
         cupy = import_cupy()
         with x.stream():
             on_device = cupy.empty(counts.shape, np.int64)
-            encoded = encode_resident(x, offsets, upload(centers, method), how, None, labels_out, on_device)
+            encoded = encode_resident(x, offsets, upload(centers, method), how, None, None, on_device)
             residuals, counts = cupy.asnumpy(encoded), cupy.asnumpy(on_device)
     else:
-        outputs = {"labels": labels_out, "vectors": residuals, "counts": counts}
+        outputs = {"labels": None, "vectors": residuals, "counts": counts}
         encode_from_host(x, offsets, upload(centers, method), how, outputs)
     return residuals.reshape(len(counts), *centers.shape), counts
 

@@ -106,20 +106,12 @@ def aggregate(
     centers: NDArray[np.float32],
     *,
     n_threads: int = 1,
-    labels_out: NDArray[np.int32] | None = None,
     method: str = "auto",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """See :func:`medvlad.backends.reference.aggregate`. Uses `n_threads` threads."""
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
     residuals = encode(
-        x,
-        offsets,
-        centers,
-        l2_norm=False,
-        n_threads=n_threads,
-        labels_out=labels_out,
-        counts_out=counts,
-        method=method,
+        x, offsets, centers, l2_norm=False, n_threads=n_threads, counts_out=counts, method=method
     )
     return residuals.reshape(len(counts), *centers.shape), counts
 

@@ -164,7 +164,6 @@ def aggregate(
     centers: NDArray[np.float32],
     *,
     n_threads: int = 1,
-    labels_out: NDArray[np.int32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the un-normalised VLAD: summed residuals and number of descriptors of each cell.
 
@@ -175,8 +174,6 @@ def aggregate(
     centers : ndarray of float32, shape (K, D)
     n_threads : int
         Not used.
-    labels_out : ndarray of int32, shape (N,), optional
-        Filled with the label of each row.
 
     Returns
     -------
@@ -186,8 +183,6 @@ def aggregate(
     residuals = np.empty((len(offsets) - 1, *centers.shape), np.float32)
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
     labels = assign(x, centers)
-    if labels_out is not None:
-        labels_out[:] = labels
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, as in C++
         for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
             residuals[b], counts[b] = v, n

@@ -23,7 +23,6 @@ __all__ = [
     "ANONYMISE_NAMES",
     "ANONYMISE_PREDICTIONS",
     "CLASS_WEIGHT",
-    "DIRECTORY",
     "ENGINE",
     "FOLDS",
     "INPUTS",
@@ -112,13 +111,6 @@ def _read_tiles(
 
 
 # ------------------------------------------------------------------------------------------- data
-
-DIRECTORY = cloup.argument(
-    "directory",
-    metavar="DIR",
-    type=PATH,
-    help="Folder of images: DIR/CLASS/*, or DIR/train/CLASS/* and DIR/test/CLASS/*.",
-)
 
 LAYOUT = cloup.option(
     "--layout",

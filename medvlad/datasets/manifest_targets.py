@@ -162,7 +162,7 @@ def _labels_in_cells(table: Table, column: str) -> Targets:
     names = sorted({name for row in found for name in row})
     if not names:
         raise InputError(f"the column {column!r} of {table.name} has no label: fill it in")
-    _warn_of_spellings(table, names)
+    _warn_of_spellings(names)
     index = {name: k for k, name in enumerate(names)}
     targets = np.zeros((len(cells), len(names)))
     for i, row in enumerate(found):
@@ -192,7 +192,7 @@ def _classes(table: Table, column: str, *, is_given: bool) -> Targets:
             f"all rows of {table.name} have the single label {names[0]!r} in the column {column!r}, and at "
             "least two are needed: add images of another class, or name another column with `label_column`"
         )
-    _warn_of_spellings(table, names)
+    _warn_of_spellings(names)
     index = {name: k for k, name in enumerate(names)}
     return Targets("classes", names, np.array([index[cell] for cell in cells], np.int64), None, cells)
 
@@ -227,7 +227,7 @@ def _one_hot(table: Table, columns: Sequence[str], values: NDArray[np.float64]) 
     return Targets("classes", names, labels, None, [names[k] for k in labels.tolist()])
 
 
-def _warn_of_spellings(table: Table, names: Iterable[str]) -> None:
+def _warn_of_spellings(names: Iterable[str]) -> None:
     """Log a warning about labels that differ in case or spaces only."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:

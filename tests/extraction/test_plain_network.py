@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.pipeline import Pipeline
+from support.weight_files import save
 
 from medvlad import CNNDescriptors, GlobalPool, InputError, WideLinearSVC, save_model
 from medvlad.extraction import plain_network as plain
@@ -32,20 +33,6 @@ def network(request):
         if len(variable.shape) == 1:
             variable.assign(np.linspace(-1, 1, variable.shape[0], dtype=np.float32))
     return network
-
-
-def save(network, path):
-    if path.suffix == ".npz":
-        tensors = {f"{x.name}/{v.name}": v.numpy() for x in network.layers for v in x.weights}
-        np.savez(path, **tensors)
-    elif path.name.endswith((".weights.h5", ".keras")):
-        (network.save_weights if path.name.endswith(".h5") else network.save)(path)
-    else:
-        from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-
-        h5py = pytest.importorskip("h5py")
-        with h5py.File(path, "w") as file:
-            save_weights_to_hdf5_group(file, network)
 
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.h5", "a.keras", "a.npz"])

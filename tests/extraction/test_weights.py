@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from support.weight_files import save
 
 from medvlad import InputError, MissingExtraError
 from medvlad.extraction import weights as w
@@ -23,21 +24,6 @@ def build(builder, weights, include_top=False):
     """A filled network, from its architecture alone."""
     network = builder(weights=None, include_top=include_top)
     return w.fill_network(network, builder, weights, include_top=include_top)
-
-
-def save(network, path):
-    """Write `network` in the format of `path`'s name."""
-    if path.name.endswith(".npz"):
-        tensors = {f"{x.name}/{v.name}": v.numpy() for x in network.layers for v in x.weights}
-        np.savez(path, **tensors)
-    elif path.name.endswith((".weights.h5", ".keras")):
-        (network.save_weights if path.name.endswith(".h5") else network.save)(path)
-    else:
-        from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-
-        h5py = pytest.importorskip("h5py")
-        with h5py.File(path, "w") as file:
-            save_weights_to_hdf5_group(file, network)
 
 
 @pytest.mark.parametrize("name", ["a.weights.h5", "a.h5", "a.keras", "a.npz"])
