@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medvlad.datasets.describe import units_in_words
 from medvlad.report.html import Page
 
 __all__ = ["add_external", "external_lines", "share_rows"]
@@ -50,8 +51,9 @@ def share_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def external_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines for a terminal: number of images, metrics with intervals, and calibration."""
     one = results["results"][0]
-    by = "over images" if one["ci95_of"] == "images" else "by patient"
-    yield f"{one['n_test']} images, none used for training; 95 % intervals {by}"
+    units = units_in_words(results["dataset"])
+    by = f"over {units}" if one["ci95_of"] == "images" else "by patient"
+    yield f"{one['n_test']} {units}, none used for training; 95 % intervals {by}"
     names = ["accuracy", "balanced_accuracy", "auc"]
     names += ["sensitivity", "specificity"] if "positive_class" in one else []
     for metric in names:

@@ -9,13 +9,14 @@ from typing import Any
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.validate import make_output_folder
-from medvlad.datasets.describe import patients_in_words
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.experiment import Evaluation
+from medvlad.report.checklist import add_checklist, write_checklist
 from medvlad.report.html import Page
 from medvlad.report.regression import number_sections
 from medvlad.report.settings import shown_settings
 from medvlad.report.several_labels import label_sections
+from medvlad.report.summary import add_summary, report_title
 
 __all__ = ["write_predictions", "write_report"]
 
@@ -72,14 +73,15 @@ def _number(value: Any) -> str:
 def write_report(
     evaluation: Evaluation, folder: Path, *, names: Pseudonyms | None = None, pictures: bool = True
 ) -> Path:
-    """Write report.html, which holds everything it shows, and its figures as PNG.
+    """Write report.html, which holds everything it shows, its figures as PNG, and the check-lists.
 
     Parameters
     ----------
     evaluation : Evaluation
         Of a data set with the task "labels" or "regression".
     folder : Path
-        An existing folder. ``report.html`` and ``figures/*.png`` are written into it.
+        An existing folder. ``report.html``, ``checklist.csv``, ``checklist.md`` and ``figures/*.png`` are
+        written into it.
     names : Pseudonyms or None, default=None
         Not used: the page names no image.
     pictures : bool, default=True
@@ -98,11 +100,14 @@ def write_report(
         If matplotlib is not installed.
     """
     results = evaluation.results
-    page = _first_lines(results)
+    page = Page(report_title(results))
+    add_summary(page, results, evaluation.dataset)
     figures = make_output_folder(folder / "figures", "figures of the report:")
     sections = label_sections if results["task"] == "labels" else number_sections
     for name, figure in sections(page, evaluation):
         write_file(figures / f"{name}.png", figure, "figure")
+    add_checklist(page, results)
+    write_checklist(results, folder)
     page.heading("Settings and versions")
     page.details("Settings", shown_settings(results["settings"]))
     page.details("Parameters of each step", {one["encode"]: one["parameters"] for one in results["results"]})
@@ -112,26 +117,3 @@ def write_report(
         if results.get(listed):
             page.details(title, {one["image"]: one["reason"] for one in results[listed]})
     return page.write(folder / "report.html")
-
-
-def _first_lines(results: dict[str, Any]) -> Page:
-    dataset, first = results["dataset"], results["results"][0]
-    known = patients_in_words(dataset)
-    patients = "" if known is None else f" of {known}"
-    n = len(dataset["class_names"])
-    what = "labels" if results["task"] == "labels" else "numbers"
-    page = Page(
-        f"{results['settings']['model']} on {Path(dataset.get('root') or 'images').name}",
-        f"{dataset['n_images']} images{patients}, {n} {what if n > 1 else what[:-1]}. {first['n_train']} "
-        f"images to train, {first['n_test']} to test ({first['protocol']}). Everything is fitted on training "
-        "images only.",
-    )
-    for warning in results.get("warnings", []):
-        page.paragraph(f"Warning: {warning}.", "warning")
-    if first["ci95_of"] == "images":
-        page.paragraph(
-            "No patients are known, so every image counts as a patient of its own. If patients have several "
-            "images, the intervals are too narrow, and training and test may share patients.",
-            "warning",
-        )
-    return page
