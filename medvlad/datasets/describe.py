@@ -35,7 +35,7 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
     dict
         n_images, class_names, and:
 
-        - units: what n_images counts, see :func:`units_of`
+        - units: what n_images counts: "images", or "bags" of feature files
         - n_groups: number of patients, each file without a known patient counts as one; None if no patients
           are known
         - n_known_patients: number of patients that are known; None if it was not recorded

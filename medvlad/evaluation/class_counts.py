@@ -76,7 +76,7 @@ def warn_of_small_classes(
         See :func:`units_per_class`.
     class_names : sequence of str
     units : {"images", "bags"}, default="images"
-        What the labels are of, see :func:`medvlad.datasets.describe.units_of`.
+        What the labels are of.
     """
     absent = absent_classes(labels, class_names)
     if absent:
