@@ -18,7 +18,7 @@ from medvlad._util.validate import InputError
 from medvlad._util.versions import versions
 from medvlad.backends import available_backends
 from medvlad.bags.data_set import feature_settings
-from medvlad.datasets.describe import describe_dataset
+from medvlad.datasets.describe import describe_dataset, units_of
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.pooling import holds_feature_files
 from medvlad.evaluation.class_counts import warn_of_small_classes
@@ -152,7 +152,7 @@ def validate(
             is_fitted=True,
             n_features=None if extractor is not None else getattr(first, "n_features_in_", None),
         )
-    warn_of_small_classes(dataset.labels, dataset.groups, dataset.class_names)
+    warn_of_small_classes(dataset.labels, dataset.groups, dataset.class_names, units=units_of(dataset))
     with watch.stage("encode"):
         fitted = pipeline.steps if extractor is None else pipeline.steps[1:]
         encoder = Pipeline(fitted[:-1])

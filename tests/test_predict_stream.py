@@ -221,7 +221,7 @@ def test_anonymised_training_images_are_digests(folder, files, tmp_path):
 
 
 def test_training_images_may_be_left_out(folder, tmp_path, monkeypatch):
-    words = ["train", folder, *NETWORK, "--encode", "avg", "-o", tmp_path / "model"]
+    words = ["train", folder, *NETWORK, "--encode", "avg", "-o", tmp_path / "model", "--overwrite"]
     assert run_command(*words)[0] == 0
     assert (tmp_path / "model.cases").exists()
     assert run_command(*words, "--no-similar")[0] == 0

@@ -147,22 +147,22 @@ def write_evaluation(
 
 def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     """Yield the table of metrics, and lines that explain it."""
-    from medvlad.datasets.describe import patients_in_words
+    from medvlad.datasets.describe import patients_in_words, units_in_words
     from medvlad.evaluation.metrics import score_table
 
     yield score_table(report["results"])
     first = report["results"][0]
-    n_train, n_test = first["n_train"], first["n_test"]
+    n_train, n_test, units = first["n_train"], first["n_test"], units_in_words(report["dataset"])
     patients = patients_in_words(report["dataset"])
     known = "" if patients is None else f" of {patients}"
     if has_test_part:
-        counted = f"{n_train} training and {n_test} test images{known} ({first['protocol']})"
+        counted = f"{n_train} training and {n_test} test {units}{known} ({first['protocol']})"
     else:
         protocol = str(first["protocol"])
-        protocol += "" if "per_fold" in first else f", {n_train} training images a fold"
-        counted = f"{n_test} images{known}, each tested once ({protocol})"
-    by = "over images" if first["ci95_of"] == "images" else "by patient"
-    yield f"{counted}; fitted on training images only. Intervals are {by}."
+        protocol += "" if "per_fold" in first else f", {n_train} training {units} a fold"
+        counted = f"{n_test} {units}{known}, each tested once ({protocol})"
+    by = f"over {units}" if first["ci95_of"] == "images" else "by patient"
+    yield f"{counted}; fitted on training {units} only. Intervals are {by}."
     for one in report["results"]:
         if one["accuracy_ci95"] is None:
             yield f"{one['encode']} has no interval: {one['ci95_missing']['accuracy_ci95']}."
@@ -173,7 +173,10 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     yield from (_operating_point(one) for one in report["results"] if "operating_point" in one)
     yield from (_compared(pair, first["ci95_of"]) for pair in report["comparisons"])
     if patients is None:
-        yield "No patients were found: each image counts as a separate patient. Use --patient to name them."
+        yield (
+            f"No patients were found: each {units[:-1]} counts as a separate patient. Use --patient to name "
+            "them."
+        )
 
 
 def _compared(pair: dict[str, Any], ci95_of: str) -> str:

@@ -41,9 +41,9 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool, 
 
     check_readable(model)
     check_output_file(output, "ONNX model", may_replace=is_exported)
-    replaced = check_replaced(output, "OUT.onnx", overwrite=overwrite)
     network = model_of(model)
     check_weights_of(model, weights)
+    replaced = check_replaced(output, "OUT.onnx", overwrite=overwrite)
     if network:  # else the model was trained on descriptors
         start_keras(network)
     pipeline = load_model(model, weights=weights)

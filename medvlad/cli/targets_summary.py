@@ -10,29 +10,29 @@ __all__ = ["targets_summary"]
 
 def targets_summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     """Yield the table of metrics, and lines that explain it."""
-    from medvlad.datasets.describe import patients_in_words
+    from medvlad.datasets.describe import patients_in_words, units_in_words
     from medvlad.evaluation.label_metrics import label_table
     from medvlad.evaluation.regression import number_table
 
     results = report["results"]
     labels = report["task"] == "labels"
     yield label_table(results) if labels else number_table(results)
-    first = results[0]
+    first, units = results[0], units_in_words(report["dataset"])
     patients = patients_in_words(report["dataset"])
     known = "" if patients is None else f" of {patients}"
     if has_test_part:
         counted = (
-            f"{first['n_train']} training and {first['n_test']} test images{known} ({first['protocol']})"
+            f"{first['n_train']} training and {first['n_test']} test {units}{known} ({first['protocol']})"
         )
     else:
-        counted = f"{first['n_test']} images{known}, each tested once ({first['protocol']})"
-    by = "over images" if first["ci95_of"] == "images" else "by patient"
-    yield f"{counted}; fitted on training images only. Intervals are {by}."
+        counted = f"{first['n_test']} {units}{known}, each tested once ({first['protocol']})"
+    by = f"over {units}" if first["ci95_of"] == "images" else "by patient"
+    yield f"{counted}; fitted on training {units} only. Intervals are {by}."
     if labels:
         yield from _of_labels(results)
     yield from (_compared(pair, labels) for pair in report["comparisons"])
     if patients is None:
-        yield "No patients were found: each image counts as a separate patient."
+        yield f"No patients were found: each {units[:-1]} counts as a separate patient."
 
 
 def _of_labels(results: list[dict[str, Any]]) -> Iterator[str]:

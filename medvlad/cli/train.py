@@ -78,6 +78,7 @@ def train(
     If the data has parts train and test, only train is used.
     """
     from medvlad._util.validate import check_output_file, check_outside
+    from medvlad.datasets.describe import units_of
     from medvlad.experiment import Experiment
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.models.model_file import is_model_file
@@ -120,7 +121,7 @@ def train(
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
-    click.echo(f"trained on {n_images} images; {wrote} {output}")
+    click.echo(f"trained on {n_images} {units_of(dataset)}; {wrote} {output}")
     if kept:
         click.echo(kept)
     if experiment.threshold is not None:

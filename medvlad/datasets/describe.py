@@ -8,9 +8,17 @@ from typing import Any
 
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.patients import FROM_NAMES, UNKNOWN
+from medvlad.datasets.pooling import holds_feature_files
 from medvlad.datasets.unknown_patients import count_patients
 
-__all__ = ["describe_dataset", "examples_in_words", "name_examples", "patients_in_words"]
+__all__ = [
+    "describe_dataset",
+    "examples_in_words",
+    "name_examples",
+    "patients_in_words",
+    "units_in_words",
+    "units_of",
+]
 
 _N_EXAMPLES = 3
 
@@ -27,6 +35,7 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
     dict
         n_images, class_names, and:
 
+        - units: what n_images counts: "images", or "bags" of feature files
         - n_groups: number of patients, each file without a known patient counts as one; None if no patients
           are known
         - n_known_patients: number of patients that are known; None if it was not recorded
@@ -50,6 +59,7 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
         counts = count_patients(zip(classes, kinds, known, strict=True))
     return {
         "n_images": len(dataset),
+        "units": units_of(dataset),
         "class_names": dataset.class_names,
         "n_groups": None if dataset.groups is None else len(set(dataset.groups.tolist())),
         "n_known_patients": n_known,
@@ -60,6 +70,16 @@ def describe_dataset(dataset: ImageFolder) -> dict[str, Any]:
         "sites": None if dataset.sites is None else dict(sorted(Counter(dataset.sites.tolist()).items())),
         "covariates": sorted(dataset.covariates),
     }
+
+
+def units_of(dataset: ImageFolder) -> str:
+    """Return what the rows of a data set are: "images", or "bags" if they are feature files."""
+    return "bags" if holds_feature_files(dataset) else "images"
+
+
+def units_in_words(described: Mapping[str, Any]) -> str:
+    """Return "images" or "bags" for what :func:`describe_dataset` returned, also in an earlier version."""
+    return str(described.get("units", "images"))
 
 
 def name_examples(dataset: ImageFolder) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medvlad._util.validate import InputError, check_local
-from medvlad.datasets.feature_files import FEATURE_SUFFIXES
+from medvlad.datasets.feature_files import FEATURE_SUFFIXES, feature_ending
 from medvlad.datasets.listing import check_root
 from medvlad.datasets.manifest_table import Table
 from medvlad.images.dicom_identity import DicomIdentity
@@ -206,9 +206,10 @@ def _check_files(
         return
     missing.sort()
     counts = "" if labels is None else _counts([labels[i] for i in missing])
+    what = "images" if any(feature_ending(name) is None for name in names) else "feature files"
     advice = "`image_root`" if is_given else "give the folder that paths are relative to as `image_root`"
     raise InputError(
-        f"{len(missing):,} of the {len(names):,} images of {table.name} are no files in "
+        f"{len(missing):,} of the {len(names):,} {what} of {table.name} are no files in "
         f"{str(base)!r}{counts}: {rows_in_words(table, missing, table.columns[column])}. Correct the column "
         f"{column!r} or {advice}"
     )

@@ -60,7 +60,11 @@ def absent_classes(labels: NDArray[np.int64], class_names: Sequence[str]) -> lis
 
 
 def warn_of_small_classes(
-    labels: NDArray[np.int64], groups: NDArray[Any] | None, class_names: Sequence[str]
+    labels: NDArray[np.int64],
+    groups: NDArray[Any] | None,
+    class_names: Sequence[str],
+    *,
+    units: str = "images",
 ) -> None:
     """Log a warning if a class has no test image, or too few patients for a reliable interval.
 
@@ -71,17 +75,20 @@ def warn_of_small_classes(
     groups : ndarray of shape (n,), or None
         See :func:`units_per_class`.
     class_names : sequence of str
+    units : {"images", "bags"}, default="images"
+        What the labels are of.
     """
     absent = absent_classes(labels, class_names)
     if absent:
         logger.warning(
-            "the test part has no image of %s: metrics that need such images are left out", ", ".join(absent)
+            f"the test part has no {units[:-1]} of %s: metrics that need such {units} are left out",
+            ", ".join(absent),
         )
     counts = units_per_class(labels, groups, len(class_names))
     smallest = min((k for k in range(len(counts)) if counts[k] > 0), key=lambda k: counts[k], default=None)
     if smallest is None or counts[smallest] >= FEW_PATIENTS:
         return
-    what = "test images" if groups is None else "patients among the test images"
+    what = f"test {units}" if groups is None else f"patients among the test {units}"
     logger.warning(
         f"class %s has only %d {what}: with fewer than %d, metrics are uncertain and intervals are rough",
         class_names[smallest],

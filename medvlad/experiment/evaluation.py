@@ -11,7 +11,7 @@ import numpy as np
 
 from medvlad._util.versions import versions
 from medvlad.classifier.steps import PENALTIES
-from medvlad.datasets.describe import describe_dataset
+from medvlad.datasets.describe import describe_dataset, units_of
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
@@ -104,7 +104,7 @@ def _of_classes(
     extract_seconds: float,
 ) -> _Found:
     tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
-    warn_of_small_classes(tested.labels, tested.groups, tested.class_names)
+    warn_of_small_classes(tested.labels, tested.groups, tested.class_names, units=units_of(tested))
     results, comparisons = [], []
     held: dict[str, HeldOut] = {}
     for name, encoder in encoders.items():

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.atomic_file import write_file
-from medvlad.datasets.describe import patients_in_words
+from medvlad.datasets.describe import patients_in_words, units_in_words
 from medvlad.report.checklist_input import frozen_network, predictors, preparation, weights
 from medvlad.report.html import Page
 from medvlad.report.metric_rows import by_what
 from medvlad.report.settings import penalties_in_words
+from medvlad.report.target_checklist import answers_of_targets, imbalance_of_targets
 
 __all__ = ["CLAIM", "TRIPOD_AI", "add_checklist", "filled_checklist", "write_checklist"]
 
@@ -142,7 +143,8 @@ def filled_checklist(results: Mapping[str, Any]) -> list[list[str]]:
     list of list of str
         List, number, what to report, and the answer ("" if the authors must give it).
     """
-    answers = {name: answer(results) for name, answer in _ANSWERS.items()}
+    own = _ANSWERS | answers_of_targets(results)
+    answers = {name: answer(results) for name, answer in own.items()}
     answers[""] = ""
     return [
         [title, number, what, answers[name]]
@@ -208,7 +210,8 @@ def _aim(r: Mapping[str, Any]) -> str:
 def _sources(r: Mapping[str, Any]) -> str:
     root = r["dataset"].get("root")
     named = "" if root is None else f" in the folder {Path(root).name}"
-    return f"{r['dataset']['n_images']} images{named}. Add where they came from, and whom they represent."
+    counted = f"{r['dataset']['n_images']} {units_in_words(r['dataset'])}"
+    return f"{counted}{named}. Add where they came from, and whom they represent."
 
 
 def _sites(r: Mapping[str, Any]) -> str:
@@ -223,20 +226,21 @@ def _outcome(r: Mapping[str, Any]) -> str:
 
 
 def _missing(r: Mapping[str, Any]) -> str:
-    return f"{len(r['skipped'])} images could not be read and were left out. Nothing was imputed."
+    counted = f"{len(r['skipped'])} {units_in_words(r['dataset'])}"
+    return f"{counted} could not be read and were left out. Nothing was imputed."
 
 
 def _partitions(r: Mapping[str, Any]) -> str:
-    first = r["results"][0]
+    first, units = r["results"][0], units_in_words(r["dataset"])
     if "external" in r:
-        return f"All {first['n_test']} images served for evaluation only."
-    return f"{first['n_train']} images to train, {first['n_test']} to test ({first['protocol']})."
+        return f"All {first['n_test']} {units} served for evaluation only."
+    return f"{first['n_train']} {units} to train, {first['n_test']} to test ({first['protocol']})."
 
 
 def _disjoint(r: Mapping[str, Any]) -> str:
     known = patients_in_words(r["dataset"])
     if known is None:
-        return "Images. The patients are not known."
+        return f"{units_in_words(r['dataset']).capitalize()}. The patients are not known."
     shared = [one for one in r.get("warnings", []) if "both the training and the test part" in one]
     if shared:
         return f"Not disjoint: {shared[0]}."
@@ -278,10 +282,12 @@ def _predictions(r: Mapping[str, Any]) -> str:
 
 
 def _imbalance(r: Mapping[str, Any]) -> str:
+    if "task" in r:
+        return imbalance_of_targets(r)
     counts = {name: one["n"] for name, one in r["results"][0]["per_class"].items()}
     listed = ", ".join(f"{name} {n}" for name, n in counts.items())
     weight = r["settings"].get("class_weight")
-    return f"Test images by class: {listed}. Class weights: {weight or 'none'}."
+    return f"Test {units_in_words(r['dataset'])} by class: {listed}. Class weights: {weight or 'none'}."
 
 
 def _subgroups(r: Mapping[str, Any]) -> str:
@@ -313,8 +319,8 @@ def _code(r: Mapping[str, Any]) -> str:
 def _flow(r: Mapping[str, Any]) -> str:
     left = sum(n for kinds in r["dataset"].get("left_out", {}).values() for n in kinds.values())
     return (
-        f"{r['dataset']['n_images']} images used, {len(r['skipped'])} unreadable, {left} in formats that are "
-        "not read. Add who was excluded before."
+        f"{r['dataset']['n_images']} {units_in_words(r['dataset'])} used, {len(r['skipped'])} unreadable, "
+        f"{left} in formats that are not read. Add who was excluded before."
     )
 
 

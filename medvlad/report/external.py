@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medvlad.datasets.describe import units_in_words
 from medvlad.report.html import Page
 from medvlad.report.metric_rows import by_what
 
@@ -51,7 +52,8 @@ def share_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def external_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines for a terminal: number of images, metrics with intervals, and calibration."""
     one = results["results"][0]
-    yield f"{one['n_test']} images, nothing is fitted on them; 95 % intervals {by_what(one)}"
+    units = units_in_words(results["dataset"])
+    yield f"{one['n_test']} {units}, nothing is fitted on them; 95 % intervals {by_what(one, units)}"
     names = ["accuracy", "balanced_accuracy", "auc"]
     names += ["sensitivity", "specificity"] if "positive_class" in one else []
     for metric in names:

@@ -8,9 +8,9 @@ from typing import Any
 __all__ = ["by_what", "metric_rows", "with_interval"]
 
 
-def by_what(result: Mapping[str, Any]) -> str:
-    """Return "over images" or "by patient": how the intervals of a result were made."""
-    return "over images" if result["ci95_of"] == "images" else "by patient"
+def by_what(result: Mapping[str, Any], units: str = "images") -> str:
+    """Return "over images" (or other units) or "by patient": how the intervals of a result were made."""
+    return f"over {units}" if result["ci95_of"] == "images" else "by patient"
 
 
 def with_interval(of: Mapping[str, Any], metric: str, digits: str = ".3f") -> str | None:

@@ -1,4 +1,8 @@
-"""The summary at the top of a report: question, data, answer, and caveats that the results show."""
+"""The summary at the top of a report: question, data, answer, and caveats that the results show.
+
+Here is what all reports say, and what those of one class say. :mod:`medvlad.report.target_summary` has the
+parts of several labels and of numbers.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from medvlad.datasets.describe import patients_in_words
+from medvlad.datasets.describe import patients_in_words, units_in_words
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.class_counts import FEW_PATIENTS, units_per_class
 from medvlad.report.html import Page
 from medvlad.report.metric_rows import by_what
+from medvlad.report.target_summary import (
+    names_in_words,
+    target_answer,
+    target_caveats,
+    target_question,
+)
 
-__all__ = ["NO_PATIENTS", "add_summary", "caveats", "report_title"]
+__all__ = ["add_summary", "caveats", "report_title"]
 
 _MANY_NAMES = 6
 _IMBALANCED = 0.2  # share of the smallest class of two, or of a class if all were equal
@@ -23,15 +33,11 @@ _THRESHOLD_GAIN = 0.02  # balanced accuracy
 
 Remark = tuple[str, str]
 
-NO_PATIENTS = (
-    "No patients are known, so every image counts as a patient of its own. If patients have several images, "
-    "the intervals are too narrow, and training and test may share patients."
-)
-
 
 def report_title(results: Mapping[str, Any]) -> str:
     """Return the title of the page: the network and the data set."""
-    return f"{results['settings']['model']} on {Path(results['dataset'].get('root') or 'images').name}"
+    units = units_in_words(results["dataset"])
+    return f"{results['settings']['model']} on {Path(results['dataset'].get('root') or units).name}"
 
 
 def add_summary(page: Page, results: Mapping[str, Any], dataset: ImageFolder) -> None:
@@ -73,43 +79,48 @@ def caveats(results: Mapping[str, Any], dataset: ImageFolder) -> list[Remark]:
     found = [("warning", f"{warning}.") for warning in results.get("warnings", [])]
     found += [
         *_of_patients(results, dataset),
-        *_of_sites(dataset),
-        *_of_classes(results, dataset),
-        *_of_shift(results, dataset),
-        *_of_calibration(results),
-        *_of_subgroups(results),
+        *_of_sites(results, dataset),
+        *(target_caveats(results) if "task" in results else _of_one_class(results, dataset)),
         *_of_files(results),
     ]
+    units = units_in_words(results["dataset"])
     if len(results["results"]) > 1:
         found.append(
             (
                 "note",
-                f"{len(results['results'])} encodings were tested on the same images, so the result of the "
-                "best one is too optimistic: choose one before the test, or test it on new images.",
+                f"{len(results['results'])} encodings were tested on the same {units}, so the result of the "
+                f"best one is too optimistic: choose one before the test, or test it on new {units}.",
             )
         )
     if "external" not in results:
-        found.append(
-            (
-                "note",
-                "This is internal validation. 'medvlad external' tests a model on images from elsewhere.",
-            )
-        )
+        how = "Test the model" if "task" in results else "'medvlad external' tests a model"
+        found.append(("note", f"This is internal validation. {how} on {units} from elsewhere."))
     return sorted(found, key=lambda remark: remark[0] == "note")
 
 
+def _of_one_class(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[Remark]:
+    """Yield what limits results on classes."""
+    yield from _of_small_classes(results, dataset)
+    yield from _of_classes(results, dataset)
+    yield from _of_shift(results, dataset)
+    yield from _of_calibration(results)
+    yield from _of_subgroups(results)
+
+
 def _question(results: Mapping[str, Any]) -> str:
-    names = results["dataset"]["class_names"]
-    shown = ", ".join(names[:_MANY_NAMES])
-    rest = f" and {len(names) - _MANY_NAMES} more" if len(names) > _MANY_NAMES else ""
-    return f"Which of {len(names)} classes does an image show: {shown}{rest}?"
+    if "task" in results:
+        return target_question(results)
+    names, units = results["dataset"]["class_names"], units_in_words(results["dataset"])
+    who = "an image" if units == "images" else "a bag"
+    return f"Which of {len(names)} classes does {who} show: {names_in_words(names)}?"
 
 
 def _data(results: Mapping[str, Any]) -> Iterator[str]:
     dataset, first = results["dataset"], results["results"][0]
     known = patients_in_words(dataset)
     patients = "" if known is None else f" of {known}"
-    counted = f"{dataset['n_images']:,} images{patients}"
+    units = units_in_words(dataset)
+    counted = f"{dataset['n_images']:,} {units}{patients}"
     if "external" in results:
         yield f"{counted} ({first['protocol']}). Nothing is fitted on them."
         return
@@ -117,10 +128,17 @@ def _data(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"{counted}, each tested once ({first['protocol']}, {first['n_train']:,} to train in a fold)"
     else:
         yield f"{counted}; {first['n_train']:,} to train, {first['n_test']:,} to test ({first['protocol']})"
-    yield "Everything is fitted on training images only."
+    yield f"Everything is fitted on training {units} only."
 
 
 def _answer(results: Mapping[str, Any]) -> Iterator[str]:
+    first, units = results["results"][0], units_in_words(results["dataset"])
+    yield from target_answer(results) if "task" in results else _of_encodings(results)
+    of = f" Sensitivity is that of {first['positive_class']}." if "positive_class" in first else ""
+    yield f"In parentheses: 95 % intervals {by_what(first, units)}.{of}"
+
+
+def _of_encodings(results: Mapping[str, Any]) -> Iterator[str]:
     for one in results["results"]:
         name = "" if len(results["results"]) == 1 else f"{one['encode']}: "
         balanced = f"*{_number(one['balanced_accuracy'])}*{_interval(one, 'balanced_accuracy')}"
@@ -130,9 +148,6 @@ def _answer(results: Mapping[str, Any]) -> Iterator[str]:
         if "positive_class" in one:
             values += [f"{m} {_number(one[m])}{_interval(one, m)}" for m in ("sensitivity", "specificity")]
         yield ", ".join(values)
-    first = results["results"][0]
-    of = f" Sensitivity is that of {first['positive_class']}." if "positive_class" in first else ""
-    yield f"In parentheses: 95 % intervals {by_what(first)}.{of}"
 
 
 def _number(value: float | None) -> str:
@@ -149,21 +164,29 @@ def _tested(dataset: ImageFolder) -> ImageFolder:
 
 
 def _of_patients(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[Remark]:
-    described = results["dataset"]
+    described, units = results["dataset"], units_in_words(results["dataset"])
     if results["results"][0]["ci95_of"] == "images":
-        yield ("warning", NO_PATIENTS)
+        yield (
+            "warning",
+            f"No patients are known, so every {units[:-1]} counts as a patient of its own. If patients have "
+            f"several {units}, the intervals are too narrow, and training and test may share patients.",
+        )
     elif (described.get("n_known_patients") or described["n_groups"]) < described["n_groups"]:
         unknown = described["n_groups"] - described["n_known_patients"]
         yield (
             "warning",
             f"The patients of {unknown} files are not known. Each of these files counts as a patient.",
         )
+
+
+def _of_small_classes(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[Remark]:
     tested = _tested(dataset)
     counts = units_per_class(tested.labels, tested.groups, len(tested.class_names))
     smallest = int(counts.min())
     told = any("has only" in warning for warning in results.get("warnings", []))
     if smallest < FEW_PATIENTS and not told:
-        what = "test images" if tested.groups is None else "patients in the test"
+        units = units_in_words(results["dataset"])
+        what = f"test {units}" if tested.groups is None else "patients in the test"
         name = tested.class_names[int(counts.argmin())]
         yield (
             "warning",
@@ -172,13 +195,15 @@ def _of_patients(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[R
         )
 
 
-def _of_sites(dataset: ImageFolder) -> Iterator[Remark]:
+def _of_sites(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[Remark]:
+    units = units_in_words(results["dataset"])
+    lower = "Accuracy at other sites may be lower."
     if dataset.sites is None:
-        yield ("note", "The sites of the images are not known. Accuracy at other sites may be lower.")
+        yield ("note", f"The sites of the {units} are not known. {lower}")
         return
     sites = set(dataset.sites[dataset.sites != ""].tolist())
     if len(sites) == 1:
-        yield ("warning", "All images of known site are from one site. Accuracy at other sites may be lower.")
+        yield ("warning", f"All {units} of known site are from one site. {lower}")
 
 
 def _of_classes(results: Mapping[str, Any], dataset: ImageFolder) -> Iterator[Remark]:
@@ -283,4 +308,4 @@ def _of_files(results: Mapping[str, Any]) -> Iterator[Remark]:
     )
     for key, what in listed:
         if results.get(key):
-            yield ("warning", f"{len(results[key])} images {what}.")
+            yield ("warning", f"{len(results[key])} {units_in_words(results['dataset'])} {what}.")

@@ -40,8 +40,9 @@ def slides(tmp_path_factory):
 @pytest.fixture
 def model(run, slides, tmp_path):
     path = tmp_path / "slides.model"
-    status, _, error = run("train", slides, "--patient", "(p[0-9]+)_", "--encode", "avg", "-o", path)
+    status, printed, error = run("train", slides, "--patient", "(p[0-9]+)_", "--encode", "avg", "-o", path)
     assert status == 0, error
+    assert f"trained on 24 bags; wrote {path}" in printed
     return path
 
 
@@ -51,14 +52,20 @@ def test_folders_of_feature_files_are_evaluated_without_a_network(run, slides, t
         "evaluate", slides, "--patient", "(p[0-9]+)_", "--encode", "avg,vlad2", "--folds", "3", "--out", out
     )
     assert status == 0, error
-    assert "24 images of 12 patients" in printed
+    assert "24 bags of 12 patients" in printed
     found = json.loads((out / "results.json").read_text())
     assert found["results"][0]["accuracy"] == 1.0
     assert found["results"][0]["scales"] == []
     assert found["settings"]["model"] == "feature files"
     assert found["settings"]["n_features"] == WIDTH
     assert found["settings"]["weights"] is None
-    assert (out / "report.html").exists()
+    assert found["dataset"]["units"] == "bags"
+    assert "fitted on training bags only" in printed
+    page = (out / "report.html").read_text()
+    assert "Which of 2 classes does a bag show" in page
+    assert "24 bags of 12 patients" in page
+    assert "has only 6 patients among the test bags" in page
+    assert "24 images" not in page + (out / "checklist.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +108,7 @@ def test_a_table_names_feature_files_and_pools_patients(run, slides):
     arguments = ["evaluate", slides.parent / "slides.csv", "--image-root", slides, "--image-column", "slide"]
     status, printed, error = run(*arguments, "--encode", "avg", "--folds", "3", "--pool-by", "patient")
     assert status == 0, error
-    assert "12 images of 12 patients" in printed
+    assert "12 bags of 12 patients" in printed
 
 
 def test_predictions_are_those_of_the_library(run, slides, model):
@@ -196,8 +203,9 @@ def test_a_model_of_feature_files_is_tested_on_a_table_from_elsewhere(run, slide
     table += ["--pool-by", "patient"] if pooled else []
     status, _, error = run("train", *table, "--encode", "avg", "-o", tmp_path / "model")
     assert status == 0, error
-    status, _, error = run("external", tmp_path / "model", *table, "--out", tmp_path / "out")
+    status, printed, error = run("external", tmp_path / "model", *table, "--out", tmp_path / "out")
     assert status == 0, error
+    assert f"{12 if pooled else 24} bags, none used for training; 95 % intervals by patient" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (found["results"][0]["n_test"], found["results"][0]["n_train"]) == (12 if pooled else 24, 0)
     assert found["settings"]["model"] == "feature files"
@@ -264,6 +272,10 @@ class TestMistakes:
         other.unlink()
         told = told.replace(str(other), str(tmp_path / "benign" / "other.npy"))
         assert told in self.refused(run, "external", model, tmp_path)
+
+    def test_missing_files_of_a_table_are_counted(self, run, slides, model):
+        status, _, error = run("predict", model, slides.parent / "slides.csv", "--image-column", "slide")
+        assert (status, "24 of the 24 feature files of" in error.splitlines()[-1]) == (2, True)
 
     def test_the_library_names_a_file_of_another_width(self, model, tmp_path):
         other = write_features(tmp_path / "other.npy", np.ones((3, WIDTH + 1)))
