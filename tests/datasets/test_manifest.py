@@ -340,7 +340,10 @@ def test_one_column_with_a_1_in_each_row_can_be_classes(tmp_path):
 def test_a_wrong_cell_of_a_label_column_is_refused_with_its_row(tmp_path):
     table = write_table(tmp_path / "t.csv", "image,mass,edema", "1.png,1,0", "2.png,maybe,1")
     refusal(
-        lambda: mv.load_manifest(table, label_columns=["mass", "edema"]), "'mass'", "row 3: maybe", "0 or 1"
+        lambda: mv.load_manifest(table, label_columns=["mass", "edema"]),
+        "'mass'",
+        "row 3: maybe",
+        "0, 1 or empty",
     )
 
 
