@@ -20,6 +20,7 @@ PACKAGE = ROOT / "medvlad"
 
 #: Packages that choose between several modules when they are imported, or that are the command itself.
 MAY_HOLD_CODE = {"medvlad/backends", "medvlad/extraction/engines", "medvlad/cli"}
+MAY_HOLD_CODE |= {"medvlad/extraction"}  # imports its names at their first use
 
 MOST_LEVELS = 10
 MOST_FILES_BESIDE_THE_ROOMS = 6

@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad import VLAD, BagOfWords, CNNDescriptors, Descriptors, GlobalPool, SpatialTiles, WideLinearSVC
 from medvlad._util.validate import InputError
-from medvlad.encoders.recipe import VectorPCA
+from medvlad.encoders.vector_pca import VectorPCA
 from medvlad.explain import Evidence, evidence, evidence_maps, first_order_evidence, overlay, spread
 from medvlad.extraction.weights import find_weights
 

@@ -221,8 +221,9 @@ def _read_splits(table: Table, column: str | None) -> tuple[NDArray[np.str_] | N
     if column is None:
         return None, None
     cells = table.columns[column]
-    parts = [_SPLITS.get(cell.casefold(), "") for cell in cells]
     names = set(cells)
+    part_of = {name: _SPLITS.get(name.casefold(), "") for name in names}
+    parts = [part_of[cell] for cell in cells]
     empty = [i for i, cell in enumerate(cells) if not cell]
     if len(empty) == len(cells):
         return None, None
@@ -276,8 +277,7 @@ def _check_trained(table: Table, targets: Targets, splits: NDArray[np.str_]) -> 
     """Refuse a class of test that train does not have."""
     if "train" not in splits:
         return
-    trained = set(targets.labels[splits == "train"].tolist())
-    new = [i for i, label in enumerate(targets.labels.tolist()) if label not in trained]
+    new = np.flatnonzero(~np.isin(targets.labels, np.unique(targets.labels[splits == "train"]))).tolist()
     if new:
         raise InputError(
             f"the label {targets.names[targets.labels[new[0]]]!r} of {table.name} has test images and no "
@@ -297,9 +297,11 @@ def _assembled(
     rows = np.array(found.row, np.int64)
     order = _order(targets, found, rows, splits)
     rows = rows[order]
-    for name in ("row", "paths", "relative", "kinds"):
-        values = getattr(found, name)
-        setattr(found, name, [values[i] for i in order.tolist()])
+    found.row = rows.tolist()
+    positions = order.tolist()
+    found.paths = [found.paths[i] for i in positions]
+    found.relative = [found.relative[i] for i in positions]
+    found.kinds = [found.kinds[i] for i in positions]
 
     def of_rows(column: str | None) -> NDArray[np.str_] | None:
         return None if column is None else np.array(table.columns[column], np.str_)[rows]
@@ -329,8 +331,9 @@ def _order(
     return by_path[np.lexsort((classes, tested))]
 
 
-def _without_unknown(cells: Sequence[str]) -> list[str]:
-    return ["" if cell.lower() in UNKNOWN_WORDS else cell for cell in cells]
+def _without_unknown(cells: Sequence[str]) -> Sequence[str]:
+    unknown = {cell for cell in set(cells) if cell.lower() in UNKNOWN_WORDS}
+    return ["" if cell in unknown else cell for cell in cells] if unknown else cells
 
 
 def _with_patients(
@@ -347,13 +350,13 @@ def _with_patients(
     named = None
     if columns.patient is not None and pattern is None:
         cells = _without_unknown(table.columns[columns.patient])
-        named = [cells[i] for i in found.row]
-        if all(named):
+        if all(cells):
             return replace(
                 data,
-                groups=np.array(named, np.str_),
+                groups=np.array(cells, np.str_)[np.array(found.row)],
                 patient_sources=np.full(len(data), FROM_TABLE),
             )
+        named = [cells[i] for i in found.row]
     listed = _listed(data, found)
     patients = find_groups(listed, pattern) if named is None else _named_patients(listed, named)
     kept, patients = treat_unknown(listed, patients, unknown_patients)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,21 +42,21 @@ class FoundRows:
 
     Attributes
     ----------
-    row : list of int
+    row : sequence of int
         Index of the row, from 0, that names the image.
     paths : list of Path
-    relative : list of str
+    relative : sequence of str
         Path relative to the folder of the images, with slashes.
-    kinds : list of str
+    kinds : sequence of str
         See :class:`medvlad.datasets.listing.FoundImage`. The ending for features.
     identities : dict of str to DicomIdentity
         Digests of the patients of DICOM files, by relative path.
     """
 
-    row: list[int] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-    relative: list[str] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
+    row: Sequence[int]
+    paths: list[Path]
+    relative: Sequence[str]
+    kinds: Sequence[str]
     identities: dict[str, DicomIdentity] = field(default_factory=dict)
 
 
@@ -127,7 +127,7 @@ def rows_in_words(table: Table, indices: Sequence[int], cells: Sequence[str] | N
     return "; ".join([*listed, *([f"and {more} more"] if more else [])])
 
 
-def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) -> list[str]:
+def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) -> Sequence[str]:
     """Return the path of each row relative to `base`, or absolute if it lies elsewhere."""
     inside = os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118
     cells = table.columns[column]
@@ -137,8 +137,11 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
             f"{_number(len(empty), 'row has', 'rows have')} no image in the column {column!r} of "
             f"{table.name} ({rows_in_words(table, empty)}): name the images or remove the rows"
         )
+    if _all_tidy(cells):
+        return cells
     names: list[str] = []
     outside = []
+    is_posix = inside.startswith("/")
     dropped: str | None = None  # the beginning of Windows paths that stands for `base`
     for i, cell in enumerate(cells):
         name = cell
@@ -155,7 +158,13 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
                         "or give the right one as `image_root`"
                     )
                 name = name[len(dropped) :]
-        if "/." in name or name.startswith(".") or "//" in name or name.startswith("/"):
+        untidy = "/." in name or "//" in name or name.endswith("/")
+        if name.startswith("/") and is_posix and not untidy:
+            if name.startswith(inside):
+                name = name[len(inside) :]
+            else:
+                outside.append(i)
+        elif name.startswith((".", "/")) or "/." in name or "//" in name:
             check_local(name, f"row {table.rows[i]} of {table.name}: the image")
             name = _tidied(name, inside)
             if name.startswith((os.sep, "..")):
@@ -166,7 +175,13 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
             f"{_number(len(outside), 'image lies', 'images lie')} outside the folder {str(base)!r} of "
             f"`image_root` ({rows_in_words(table, outside, cells)}): give a folder that holds all images"
         )
-    return names
+    return tuple(names)
+
+
+def _all_tidy(names: Sequence[str]) -> bool:
+    """Return whether all names are relative paths without ".", "..", drives and backslashes."""
+    text = "\n".join(("", *names))  # one search of a long text is much faster than many of short ones
+    return not any(part in text for part in ("\\", ":", "//", "/.", "\n.", "\n/"))
 
 
 def _tidied(name: str, inside: str) -> str:
@@ -191,20 +206,16 @@ def _check_files(
     table: Table,
     column: str,
     base: Path,
-    names: list[str],
+    names: Sequence[str],
     labels: Sequence[str] | None,
     *,
     is_given: bool,
 ) -> None:
     """Raise InputError if a file does not exist, with counts by class."""
-    by_folder: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
-    for i, name in enumerate(names):
-        folder, _, file = name.rpartition("/")
-        by_folder["/" if name.startswith("/") and not folder else folder].append((file, i))
-    missing = [i for folder, files in by_folder.items() for i in _missing(base / folder, files)]
-    if not missing:
+    absent = _absent(base, names)
+    if not absent:
         return
-    missing.sort()
+    missing = [i for i, name in enumerate(names) if name in absent]
     counts = "" if labels is None else _counts([labels[i] for i in missing])
     what = "images" if any(feature_ending(name) is None for name in names) else "feature files"
     advice = "`image_root`" if is_given else "give the folder that paths are relative to as `image_root`"
@@ -221,42 +232,54 @@ def _counts(labels: Sequence[str]) -> str:
     return " (" + ", ".join(f"{name or 'no label'}: {n}" for name, n in counted[:_LISTED]) + more + ")"
 
 
-def _missing(folder: Path, files: list[tuple[str, int]]) -> Iterator[int]:
-    """Yield the indices of the files that do not exist in a folder."""
-    present: set[str] = set()
-    if len(files) > _FEW:
-        try:
-            with os.scandir(folder) as entries:
-                present = {entry.name for entry in entries if not entry.is_dir()}
-        except OSError:
-            present = set()
-    for file, i in files:
-        if file in present:
-            continue
-        # The listing spells names in one way. The file system may accept others, and FILE#N is in none.
-        try:
-            path = folder / file
-            if not (path.is_file() or ("#" in file and split_frame(path)[0].is_file())):
-                yield i
-        except (OSError, ValueError):  # a name that no file can have
-            yield i
+def _absent(base: Path, names: Sequence[str]) -> set[str]:
+    """Return the names that are no files."""
+    unseen = set(names)
+    for folder, n in Counter(name[: name.rfind("/") + 1] for name in names).items():
+        if n > _FEW:
+            try:
+                with os.scandir(base / folder) as entries:
+                    unseen.difference_update([folder + entry.name for entry in entries if not entry.is_dir()])
+            except (OSError, ValueError):  # each file is looked for below
+                continue
+    # The listing spells names in one way. The file system may accept others, and FILE#N is in none.
+    return {name for name in unseen if not _is_file(base / name)}
 
 
-def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundRows:
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file() or ("#" in path.name and split_frame(path)[0].is_file())
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _expanded(table: Table, column: str, base: Path, names: Sequence[str]) -> FoundRows:
     """Return all images of the files."""
-    found = FoundRows()
+    endings = [name[name.rfind(".") :] for name in names]
+    lower = {ending: sys.intern(ending.lower()) for ending in set(endings)}
+    kinds = tuple([lower[ending] for ending in endings])
+    del endings
+    if _UNOPENED.issuperset(lower.values()) and not any("#" in name for name in names):
+        return FoundRows(range(len(names)), [base / name for name in names], names, kinds)
+    return _with_opened(table, column, base, names, kinds)
+
+
+def _with_opened(
+    table: Table, column: str, base: Path, names: Sequence[str], kinds: Sequence[str]
+) -> FoundRows:
+    """Return all images of the files, some of which must be opened."""
+    row: list[int] = []
+    paths: list[Path] = []
+    relatives: list[str] = []
+    found_kinds: list[str] = []
+    identities: dict[str, DicomIdentity] = {}
     unread: list[int] = []
-    kinds: dict[str, str] = {}
-    for i, name in enumerate(names):
-        ending = name[name.rfind(".") :]
-        kind = kinds.get(ending)
-        if kind is None:
-            kind = kinds[ending] = sys.intern(ending.lower())
+    for i, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if kind in _UNOPENED and "#" not in name:
-            found.row.append(i)
-            found.paths.append(base / name)
-            found.relative.append(name)
-            found.kinds.append(kind)
+            row.append(i)
+            paths.append(base / name)
+            relatives.append(name)
+            found_kinds.append(kind)
             continue
         path = base / name
         file, frame = split_frame(path) if "#" in name else (path, None)
@@ -275,12 +298,12 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
         folder = name.rpartition("/")[0]
         for image in images:
             relative = f"{folder}/{image.name}" if folder else image.name
-            found.row.append(i)
-            found.paths.append(image)
-            found.relative.append(relative)
-            found.kinds.append(inspected.kind)
+            row.append(i)
+            paths.append(image)
+            relatives.append(relative)
+            found_kinds.append(inspected.kind)
             if inspected.identity is not None:
-                found.identities[relative] = inspected.identity
+                identities[relative] = inspected.identity
     if unread:
         formats = sorted({_kind(base / names[i]) for i in unread})
         raise InputError(
@@ -288,7 +311,7 @@ def _expanded(table: Table, column: str, base: Path, names: list[str]) -> FoundR
             f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM or NIfTI, "
             "or remove the rows"
         )
-    return found
+    return FoundRows(row, paths, relatives, found_kinds, identities)
 
 
 def _kind(path: Path) -> str:

@@ -58,7 +58,7 @@ class Targets:
         Index of the class. Zeros for the other tasks.
     targets : ndarray of shape (n, n_targets), float64, or None
         NaN: not known. None for classes.
-    written : list of str
+    written : sequence of str
         What the row says, for messages.
     """
 
@@ -66,7 +66,7 @@ class Targets:
     names: list[str]
     labels: NDArray[np.int64]
     targets: NDArray[np.float64] | None
-    written: list[str]
+    written: Sequence[str]
 
 
 def read_targets(table: Table, columns: Columns, task: str) -> Targets:
@@ -90,7 +90,7 @@ def read_targets(table: Table, columns: Columns, task: str) -> Targets:
         return _several(table, "regression", list(names), values, names)
     if len(names) == 1:
         cells = table.columns[names[0]]
-        if task == "labels" or (task == "auto" and any(_SEVERAL in cell for cell in cells)):
+        if task == "labels" or (task == "auto" and any(_SEVERAL in cell for cell in set(cells))):
             return _labels_in_cells(table, names[0])
         return _classes(table, names[0], is_given=task == "classes")
     values = np.column_stack([_yes_or_no(table, name) for name in names])
@@ -176,15 +176,16 @@ def _labels_in_cells(table: Table, column: str) -> Targets:
 
 
 def _classes(table: Table, column: str, *, is_given: bool) -> Targets:
-    cells = [class_name_of(cell) for cell in table.columns[column]]
-    empty = [i for i, cell in enumerate(cells) if not cell]
-    if empty:
+    spelled = {cell: class_name_of(cell) for cell in set(table.columns[column])}
+    cells = tuple([spelled[cell] for cell in table.columns[column]])
+    names = sorted(set(spelled.values()))
+    if not names[0]:
+        empty = [i for i, cell in enumerate(cells) if not cell]
         verb = "row has" if len(empty) == 1 else "rows have"
         raise InputError(
             f"{len(empty):,} {verb} no label in the column {column!r} of {table.name} "
             f"({rows_in_words(table, empty)}): fill in the labels or remove the rows"
         )
-    names = sorted(set(cells))
     if all(map(_NUMBER.fullmatch, names)):
         _check_numbers(table, column, names, is_given=is_given)
     if len(names) == 1:

@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from medvlad._util.loaded_class import is_instance_of
 from medvlad._util.validate import InputError
 from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration
 from medvlad.decisions.conformal import conformal_p_values, prediction_sets
@@ -365,7 +365,8 @@ def linear_part(step: Any) -> Any:
     """
     if isinstance(step, CalibratedSVC):
         return step.classifier_
-    return step if isinstance(step, WideLinearSVC | LogisticRegression) else None
+    is_logistic = is_instance_of(step, "sklearn.linear_model", "LogisticRegression")
+    return step if is_logistic or isinstance(step, WideLinearSVC) else None
 
 
 def _novelty(

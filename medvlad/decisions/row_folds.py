@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.decisions.novelty import MAX_REFERENCES, make_references, novelty_of
@@ -54,6 +53,9 @@ def held_out_rows(
     InputError
         If there are fewer than two folds, or a fold leaves a class without rows.
     """
+    # Importing it takes long, and a model that was loaded does not need it.
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     n_classes = int(labels.max()) + 1
     units = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
     smallest = min(len(np.unique(units[labels == k])) for k in range(n_classes))

@@ -35,7 +35,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 from sklearn import config_context
-from sklearn.mixture import GaussianMixture
 
 from medvlad._util.validate import InputError, check_positive_float, check_positive_int
 from medvlad.backends.normalise import Normalisation
@@ -156,6 +155,8 @@ class FisherVector(Encoder):
         x /= np.sqrt(spread)  # so that reg_covar and tol do not depend on the unit of the descriptors
         codebook = KMeansCodebook(n_components, max_samples=None, random_state=self.random_state)
         find_centers(codebook, x.astype(np.float32))
+        from sklearn.mixture import GaussianMixture  # takes long, and only fit needs it
+
         mixture = GaussianMixture(
             n_components,
             covariance_type="diag",

@@ -65,14 +65,14 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
+from medvlad._util.loaded_class import is_instance_of
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import NORM_FLOOR
 from medvlad.decisions.calibrated_svc import linear_part
@@ -82,6 +82,9 @@ from medvlad.encoders.pooling import GlobalPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD, memberships_of
 from medvlad.encoders.vlad_functions import assign
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import PCA
 
 __all__ = [
     "Evidence",
@@ -198,7 +201,8 @@ def _split(descriptors: Any, encoder: Any, steps: tuple[Any, ...]) -> Evidence:
     seen: list[NDArray[Any]] = []
     for step in between:
         seen.append(vectors)
-        if not isinstance(step, PCA | Normalizer) or getattr(step, "norm", "l2") != "l2":
+        is_known = isinstance(step, Normalizer) or is_instance_of(step, "sklearn.decomposition", "PCA")
+        if not is_known or getattr(step, "norm", "l2") != "l2":
             raise InputError(
                 f"{type(step).__name__} between encoder and classifier cannot be split over descriptors: use "
                 "PCA or Normalizer('l2') there"

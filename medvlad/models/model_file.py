@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
-from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.atomic_file import write_file
+from medvlad._util.loaded_class import is_instance_of
 from medvlad._util.validate import InputError, check_local
 from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
@@ -335,7 +335,8 @@ def _checked(pipeline: Pipeline) -> tuple[CNNDescriptors | None, Steps]:
 
 def _named(step: Any) -> Steps:
     """Return a step under its name in the file, or the parts of a FeatureUnion under theirs."""
-    if isinstance(step, PCA) and not isinstance(step.n_components, int | np.integer):
+    is_pca = is_instance_of(step, "sklearn.decomposition", "PCA")
+    if is_pca and not isinstance(step.n_components, int | np.integer):
         raise InputError(
             f"PCA has n_components={step.n_components!r}, but a model file needs an integer: "
             "set one and fit again"

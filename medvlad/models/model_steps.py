@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import Normalizer
 
+from medvlad._util.loaded_class import is_instance_of
 from medvlad.decisions.calibrated_svc import CalibratedSVC
 from medvlad.encoders.bag_of_words import BagOfWords
 from medvlad.encoders.base import Encoder
 from medvlad.encoders.fisher import FisherVector
 from medvlad.encoders.pooling import GlobalPool
 from medvlad.encoders.projection import DescriptorProjection
-from medvlad.encoders.recipe import VectorPCA
 from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
@@ -44,8 +43,9 @@ class _Kind:
     ----------
     step : str
         Name of the step in which the estimator can stand.
-    make : type
-        Class of the estimator.
+    make : type or str
+        Class of the estimator. A class whose import takes long is a name, such as "sklearn.svm.SVC", and is
+        imported at its first use.
     parameters : tuple of str
         Names of the constructor's parameters that are saved.
     arrays : dict of str to tuple of str
@@ -55,9 +55,20 @@ class _Kind:
     """
 
     step: str
-    make: type[Any]
+    make: type[Any] | str
     parameters: tuple[str, ...]
     arrays: dict[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        return self.make.rpartition(".")[2] if isinstance(self.make, str) else self.make.__name__
+
+    def new(self, **parameters: Any) -> Any:
+        """Return an estimator that is not fitted."""
+        if not isinstance(self.make, str):
+            return self.make(**parameters)
+        module, _, name = self.make.rpartition(".")
+        return getattr(import_module(module), name)(**parameters)
 
 
 _COMPONENTS = {
@@ -67,7 +78,7 @@ _COMPONENTS = {
 }
 _LINEAR = {"coef_": ("rows", "in"), "intercept_": ("rows",)}
 _KINDS = {
-    kind.make.__name__: kind
+    kind.name: kind
     for kind in (
         _Kind("descriptors", DescriptorProjection, ("n_components", "l2_norm", "whiten"), _COMPONENTS),
         _Kind(
@@ -110,7 +121,7 @@ _KINDS = {
         ),
         _Kind("encode", SecondOrderPool, ("mode", "power", "l2_norm", "epsilon"), {}),
         _Kind("encode", SpatialTiles, ("grids", "mirrored", "tiles", "l2_norm"), {}),
-        _Kind("reduce", VectorPCA, ("n_components", "whiten"), _COMPONENTS),
+        _Kind("reduce", "medvlad.encoders.vector_pca.VectorPCA", ("n_components", "whiten"), _COMPONENTS),
         _Kind("normalise", Normalizer, ("norm",), {}),
         _Kind(
             "classify",
@@ -118,7 +129,12 @@ _KINDS = {
             ("C", "fit_intercept", "intercept_scaling"),
             _LINEAR,
         ),
-        _Kind("classify", LogisticRegression, ("C", "fit_intercept", "solver"), _LINEAR),
+        _Kind(
+            "classify",
+            "sklearn.linear_model.LogisticRegression",
+            ("C", "fit_intercept", "solver"),
+            _LINEAR,
+        ),
         _Kind("classify", CalibratedSVC, (), {}),
         _Kind(
             "classify",
@@ -159,7 +175,11 @@ _ORDER = ("descriptors", "encode", "reduce", "normalise", "classify")
 
 def _class_of(step: Any) -> str:
     """Return the name of an estimator's class. scikit-learn's PCA is loaded as the recipe's VectorPCA."""
-    return VectorPCA.__name__ if isinstance(step, PCA) else type(step).__name__
+    return "VectorPCA" if _is_pca(step) else type(step).__name__
+
+
+def _is_pca(step: Any) -> bool:
+    return is_instance_of(step, "sklearn.decomposition", "PCA")
 
 
 def step_name(step: Any) -> str:
@@ -177,7 +197,7 @@ def describe(name: str, step: Any) -> dict[str, Any]:
     elif isinstance(step, CalibratedSVC):
         inner = {"classifier": describe(name, step.classifier_), **describe_calibrated(step)}
     described = {parameter: getattr(step, parameter) for parameter in kind.parameters}
-    if isinstance(step, PCA):  # whitening may have kept fewer components than it was asked for
+    if _is_pca(step):  # whitening may have kept fewer components than it was asked for
         described["n_components"] = len(step.components_)
     if isinstance(step, WideRidge):  # y had one dimension, and so have predictions
         described["one_dimension"] = step.coef_.ndim == 1
@@ -226,7 +246,7 @@ def make_step(described: dict[str, Any], arrays: Arrays, width: int, n_classes: 
     parameters = dict(described)
     name, kind = str(parameters.pop("step")), _KINDS[parameters.pop("class")]
     if name.split(".")[0] != kind.step:
-        raise ValueError(f"{kind.make.__name__} cannot be the step {name}")
+        raise ValueError(f"{kind.name} cannot be the step {name}")
     if kind.make is SpatialTiles:
         return _tiled(parameters, arrays, width, n_classes)
     if kind.make is CalibratedSVC:
@@ -234,7 +254,7 @@ def make_step(described: dict[str, Any], arrays: Arrays, width: int, n_classes: 
         if not isinstance(svm, WideLinearSVC):
             raise ValueError("its calibrated classifier is not a WideLinearSVC")
         return make_calibrated(parameters, arrays, name, svm, n_classes), width
-    step = kind.make(**{parameter: parameters[parameter] for parameter in kind.parameters})
+    step = kind.new(**{parameter: parameters[parameter] for parameter in kind.parameters})
     step.n_features_in_ = width
     rows = 1 if n_classes == 2 else n_classes
     sizes = {"in": width, "one": 1, "two": 2, "rows": rows, "targets": n_classes, **parameters}

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.pipeline import FeatureUnion
 from sklearn.preprocessing import Normalizer
 
+from medvlad._util.loaded_class import is_instance_of
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR
 from medvlad.decisions.calibrated_svc import linear_part
@@ -75,7 +75,7 @@ def add_step(graph: Graph, step: Any, x: str) -> str:
             return x
         scale = np.sqrt(step.explained_variance_) if step.whiten else 1.0
         return _project(graph, x, step.mean_, step.components_, scale)
-    if isinstance(step, PCA):
+    if is_instance_of(step, "sklearn.decomposition", "PCA"):
         scale = np.sqrt(step.explained_variance_)
         scale = np.maximum(scale, np.finfo(scale.dtype).eps) if step.whiten else 1.0  # as in scikit-learn
         return _project(graph, x, step.mean_, step.components_, scale)

@@ -38,6 +38,15 @@ def test_doctor_prints_text(run, found):
     assert found["versions"]["numpy"] in printed
 
 
+def test_doctor_does_not_import_scikit_learn():
+    program = (
+        "import sys\nfrom medvlad.cli.doctor import diagnose\ndiagnose()\n"
+        "print([name for name in ('sklearn', 'pandas', 'keras', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_question_that_fails_does_not_stop_the_others(monkeypatch):
     def broken():
         raise RuntimeError("no such device")

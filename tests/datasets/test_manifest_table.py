@@ -10,7 +10,7 @@ from support.folders import refusal
 
 from medvlad.datasets.manifest_table import is_table, read_table
 
-COLUMNS = {"image": ["a.png", "b.png"], "label": ["x", "y, z"]}
+COLUMNS = {"image": ("a.png", "b.png"), "label": ("x", "y, z")}
 
 
 def written(path, content):
@@ -44,7 +44,7 @@ def test_each_way_of_writing_a_table_gives_the_same_cells(tmp_path, content):
 
 def test_empty_rows_are_left_out_and_the_others_keep_their_numbers(tmp_path):
     table = read_table(written(tmp_path / "t.csv", "image,label\n\na.png,x\n , \n,,\nb.png,y\n\n"))
-    assert table.columns["image"] == ["a.png", "b.png"]
+    assert table.columns["image"] == ("a.png", "b.png")
     assert list(table.rows) == [3, 6]
     assert table.n_empty == 4
 
@@ -52,12 +52,31 @@ def test_empty_rows_are_left_out_and_the_others_keep_their_numbers(tmp_path):
 def test_a_line_break_inside_quotes_does_not_shift_the_numbers_of_rows(tmp_path):
     table = read_table(written(tmp_path / "t.csv", 'image,note\na.png,"two\nlines"\nb.png,one\n'))
     assert list(table.rows) == [2, 3]
-    assert table.columns["note"] == ["two\nlines", "one"]
+    assert table.columns["note"] == ("two\nlines", "one")
 
 
 def test_a_short_row_has_empty_cells(tmp_path):
     table = read_table(written(tmp_path / "t.csv", "image,label,sex\na.png,x\n"))
-    assert table.columns["sex"] == [""]
+    assert table.columns["sex"] == ("",)
+
+
+@pytest.mark.parametrize("n", [511, 512, 513, 1500])
+def test_rows_are_numbered_from_the_header_in_tables_of_any_length(tmp_path, n):
+    lines = ["", "image,label", *(f"{i}.png,x" for i in range(n))]
+    table = read_table(written(tmp_path / "t.csv", "\n".join(lines)))
+    assert table.columns["image"] == tuple(f"{i}.png" for i in range(n))
+    assert list(table.rows) == list(range(3, n + 3))
+
+
+def test_the_first_wrong_row_of_a_long_table_is_refused(tmp_path):
+    lines = ["image,label", *["a.png,x"] * 800, "b.png,y,z", *["a.png,x"] * 9, 'c.png,"y']
+    refusal(lambda: read_table(written(tmp_path / "t.csv", "\n".join(lines))), "row 802", "3 cells")
+    lines[801] = ""
+    refusal(lambda: read_table(written(tmp_path / "t.csv", "\n".join(lines))), "row 812", "quotation marks")
+
+
+def test_a_table_whose_cells_are_all_empty_is_refused(tmp_path):
+    refusal(lambda: read_table(written(tmp_path / "t.csv", '"",""\n')), "t.csv", "is empty")
 
 
 REFUSED = {
@@ -121,10 +140,10 @@ def test_a_pandas_frame_is_read():
     )
     table = read_table(frame)
     assert table.columns == {
-        "image": ["a.png", "b.png"],
-        "n": ["1", ""],
-        "x": ["0.5", "1.0"],
-        "yes": ["True", ""],
+        "image": ("a.png", "b.png"),
+        "n": ("1", ""),
+        "x": ("0.5", "1.0"),
+        "yes": ("True", ""),
     }
     assert table.n_empty == 1
 
@@ -140,15 +159,15 @@ def test_pandas_types_with_their_own_missing_values_are_read():
         }
     )
     table = read_table(frame)
-    assert table.columns["n"] == ["1", ""]
+    assert table.columns["n"] == ("1", "")
     assert table.columns["when"][1] == ""
-    assert table.columns["kind"] == ["x", ""]
+    assert table.columns["kind"] == ("x", "")
 
 
 def test_a_polars_frame_is_read():
     polars = pytest.importorskip("polars", reason="needs polars")
     frame = polars.DataFrame({"image": ["a.png", "b.png"], "label": ["x", None], "n": [1, None]})
-    assert read_table(frame).columns == {"image": ["a.png", "b.png"], "label": ["x", ""], "n": ["1", ""]}
+    assert read_table(frame).columns == {"image": ("a.png", "b.png"), "label": ("x", ""), "n": ("1", "")}
 
 
 def test_a_parquet_file_is_read_as_the_frame_it_was_written_from(tmp_path):

