@@ -69,17 +69,30 @@ class TrainingImages:
         labels = np.array(dataset.class_names)[dataset.labels]
         self._cases = Cases(SimilarCases().fit(encoded, names, labels, patients), self._pattern)
 
-    def write(self, model: Path) -> str:
-        """Write them beside the model. Return a line if they are too large for that, else an empty text."""
-        from medvlad.models.cases_file import remove_cases, save_cases
+    def write(self, model: Path) -> tuple[str, str]:
+        """Write them beside the model.
+
+        Parameters
+        ----------
+        model : Path
+            The model file.
+
+        Returns
+        -------
+        companion : str
+            End of a sentence that names the file. Empty: none is written.
+        left_out : str
+            A line that says that they are too large. Empty: they are not.
+        """
+        from medvlad.models.cases_file import cases_path, remove_cases, save_cases
 
         if self._cases is None:
             remove_cases(model)
             if self._wanted is False:
-                return ""
-            return (
+                return "", ""
+            return "", (
                 f"the training images take {self._left_out >> 20} MiB, so they are not kept for 'medvlad "
                 "similar': --similar keeps them"
             )
         save_cases(self._cases, model)
-        return ""
+        return f", and {cases_path(model).name} for 'medvlad similar'", ""

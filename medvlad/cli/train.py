@@ -117,13 +117,13 @@ def train(
     if len(choice.balanced_accuracy) > 1:
         card[f"inner_{choice.metric.replace(' ', '_')}"] = choice.balanced_accuracy
     classifier.save(output, card=card, anonymise=anonymise)
-    kept = training.write(output)
+    companion, left_out = training.write(output)
     if len(choice.balanced_accuracy) > 1:
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
-    click.echo(f"trained on {n_images} {units_of(dataset)}; {wrote} {output}")
-    if kept:
-        click.echo(kept)
+    click.echo(f"trained on {n_images} {units_of(dataset)}; {wrote} {output}{companion}")
+    if left_out:
+        click.echo(left_out)
     if experiment.threshold is not None:
         first, second = classifier.classes_
         at = classifier.pipeline_[-1].threshold_

@@ -76,7 +76,7 @@ def test_train_chooses_an_encoding_and_says_why(run, images, small_weights, tmp_
         r"vlad3 [01][.][0-9]{3} \(5-fold cross-validation inside the training images\)",
         why,
     )
-    assert done == f"trained on 12 images; wrote {model}"
+    assert done == f"trained on 12 images; wrote {model}, and {model.name}.cases for 'medvlad similar'"
     card = json.loads(run("show", model)[1])["card"]
     assert card["encode"] in ("avg", "vlad3")
     assert list(card["inner_balanced_accuracy"]) == ["avg", "vlad3"]
