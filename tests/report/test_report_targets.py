@@ -14,7 +14,7 @@ from medvlad.datasets.describe import describe_dataset
 from medvlad.evaluation.targets import TargetRun
 from medvlad.experiment import Evaluation
 from medvlad.report.checklist import CLAIM, TRIPOD_AI, filled_checklist
-from medvlad.report.several_targets import write_report
+from medvlad.report.several_targets import write_target_report
 from medvlad.report.summary import caveats
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
@@ -45,7 +45,7 @@ def written(request, tmp_path_factory):
     """Task, evaluation, folder, and the text of the page."""
     folder = tmp_path_factory.mktemp(request.param)
     evaluation = evaluated(request.param)
-    page = write_report(evaluation, folder)
+    page = write_target_report(evaluation, folder)
     return request.param, evaluation, folder, html.unescape(page.read_text())
 
 
