@@ -135,6 +135,7 @@ $(VENV)/.python:
 # The package is installed from a wheel, so that the tests see what a user gets. All environments share one wheel.
 $(VENV)/.package: $(VENV)/.python $(SOURCES)
 	rm -rf build $(VENV)/wheel
+	@echo "Compiling the extension modules. This takes about a minute on an idle machine."
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
@@ -148,6 +149,7 @@ EXTRAS_OF_bench := tensorflow,openvino,bench
 EXTRAS_OF_dev := dev,test
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.torch $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package
+	@echo "Installing packages. This takes one to three minutes."
 	$(BIN)/python -m pip install --quiet "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS_OF_$*)]"
 	touch $@
 

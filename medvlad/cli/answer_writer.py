@@ -158,7 +158,7 @@ class AnswerWriter:
 
 
 def _in_words(prediction: dict[str, Any]) -> str:
-    """Return the label and its probability, the prediction set, and the scores."""
+    """Return the label and its probability, the prediction set, the scores and the similar images."""
     if "values" in prediction:
         return "  ".join(f"{name} {value:.4g}" for name, value in prediction["values"].items())
     if "labels" in prediction:
@@ -168,12 +168,19 @@ def _in_words(prediction: dict[str, Any]) -> str:
     probabilities = prediction.get("probabilities", {})
     if prediction["label"] in probabilities:
         said[0] += f" {probabilities[prediction['label']]:.2f}"
+    most_probable = max(probabilities, key=probabilities.__getitem__, default=None)
+    if most_probable != prediction["label"] and most_probable is not None:
+        said.append(f"most probable: {most_probable} {probabilities[most_probable]:.2f}")
     if "prediction_set" in prediction:
         said.append("{" + ", ".join(prediction["prediction_set"]) + "}")
     if prediction.get("novelty_p", 1.0) < _UNUSUAL_BELOW:
         said.append(f"unlike the training images (p {prediction['novelty_p']:.2g})")
     values = "  ".join(f"{name} {value:+.3f}" for name, value in prediction["scores"].items())
-    return f"{'  '.join(said)}  ({values})"
+    said.append(f"({values})")
+    if "similar" in prediction:
+        cases = (f"{one['image']} ({one['label']})" for one in prediction["similar"])
+        said.append(f"similar: {', '.join(cases)}")
+    return "  ".join(said)
 
 
 def _labels_in_words(prediction: dict[str, Any]) -> str:

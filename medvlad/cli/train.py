@@ -127,7 +127,10 @@ def train(
     if experiment.threshold is not None:
         first, second = classifier.classes_
         at = classifier.pipeline_[-1].threshold_
-        click.echo(f"{second} is decided above {at:+.3f}, {first} below ({experiment.threshold})")
+        click.echo(
+            f"{second} is decided above {at:+.3f}, {first} below ({experiment.threshold}). Without this "
+            f"option the threshold is 0, so {'fewer' if at > 0 else 'more'} images are {second} with it"
+        )
     list_damaged([{"image": "", "reason": reason} for _, reason in damaged])
     return list_skipped(skipped)
 

@@ -362,7 +362,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
         raise
     except Exception as error:  # safetensors and json raise many kinds of errors on arbitrary bytes
         raise InputError(
-            f"{path} is damaged or not a model file: copy it again, or make a model with 'medvlad train'"
+            f"{path} is damaged or not a model file: give the model first, copy it again, or make one with "
+            "'medvlad train'"
         ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} is not a medvlad model: give a file that 'medvlad train' wrote")

@@ -147,3 +147,17 @@ def test_a_reader_that_ends_stops_the_work_quietly():
     assert process.stderr.read() == "True\n"
     process.stderr.close()
     assert process.wait() == 141
+
+
+@pytest.mark.parametrize("label", ["x", None], ids=["by threshold", "abstained"])
+def test_a_label_that_is_not_the_most_probable_class_is_explained(tmp_path, label):
+    answer = ONE | {"label": label, "probabilities": {"x": 0.07, "y": 0.93}}
+    (line,) = written("table", [answer], tmp_path / "a").splitlines()
+    assert "  most probable: y 0.93  (x +1.500" in line
+    assert "most probable" not in written("table", [answer | {"label": "y"}], tmp_path / "b")
+
+
+def test_similar_images_are_in_the_table(tmp_path):
+    near = [{"image": name, "label": "y", "distance": 0.5} for name in ("b.png", "c.png")]
+    line = written("table", [ONE | {"similar": near}], tmp_path / "a")
+    assert line.endswith("  similar: b.png (y), c.png (y)\n")

@@ -97,6 +97,7 @@ def test_an_operating_point_is_stored_and_told(run, train, images):
     model, printed = train("--threshold", "specificity=0.9", "--positive", "lying")
     at = load_model(model)[-1].threshold_
     assert f"upright is decided above {at:+.3f}" in printed
+    assert f"so {'fewer' if at > 0 else 'more'} images are upright with it" in printed
     predictions, _ = predicted(run, model, images / "test")
     assert all(
         one["label"] == ("upright" if one["scores"]["upright"] > at else "lying") for one in predictions
