@@ -205,7 +205,7 @@ def test_a_model_of_feature_files_is_tested_on_a_table_from_elsewhere(run, slide
     assert status == 0, error
     status, printed, error = run("external", tmp_path / "model", *table, "--out", tmp_path / "out")
     assert status == 0, error
-    assert f"{12 if pooled else 24} bags, none used for training; 95 % intervals by patient" in printed
+    assert f"{12 if pooled else 24} bags, nothing is fitted on them; 95 % intervals by patient" in printed
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (found["results"][0]["n_test"], found["results"][0]["n_train"]) == (12 if pooled else 24, 0)
     assert found["settings"]["model"] == "feature files"
