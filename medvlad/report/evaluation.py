@@ -35,7 +35,7 @@ def write_report(
     """Write report.html as one self-contained file, its figures, and the reporting check-lists.
 
     The page begins with a summary. Figures follow, then tables, and the settings at the end. For several
-    labels and for numbers, the page shows no image, figures are PNG only, and there is no check-list.
+    labels and for numbers, the page shows no image, and figures are PNG only.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def _performance(r: Mapping[str, Any]) -> str:
 
 def _technology(r: Mapping[str, Any]) -> str:
     last = "classifiers, one for each label" if _of_labels(r) else "regression"
-    return f"Transfer learning: a frozen convolutional network with linear {last}."
+    return f"Transfer learning: a frozen network with linear {last}."
 
 
 def _training(r: Mapping[str, Any]) -> str:

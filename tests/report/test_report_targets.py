@@ -13,8 +13,8 @@ from medvlad import VLAD, GlobalPool
 from medvlad.datasets.describe import describe_dataset
 from medvlad.evaluation.targets import TargetRun
 from medvlad.experiment import Evaluation
+from medvlad.report import write_report
 from medvlad.report.checklist import CLAIM, TRIPOD_AI, filled_checklist
-from medvlad.report.several_targets import write_target_report
 from medvlad.report.summary import caveats
 
 pytest.importorskip("matplotlib", reason="needs the extra report")
@@ -45,7 +45,7 @@ def written(request, tmp_path_factory):
     """Task, evaluation, folder, and the text of the page."""
     folder = tmp_path_factory.mktemp(request.param)
     evaluation = evaluated(request.param)
-    page = write_target_report(evaluation, folder)
+    page = write_report(evaluation, folder)
     return request.param, evaluation, folder, html.unescape(page.read_text())
 
 
@@ -97,6 +97,7 @@ def test_check_lists_are_written_and_on_the_page(written):
         assert "R2 of age 0." in answers["CLAIM", "35"]
         assert answers["TRIPOD+AI", "13"] == "Numbers have no classes."
     assert "classifier" not in answers["CLAIM", "6"]
+    assert answers["CLAIM", "1"].startswith("Transfer learning: a frozen network with linear")
     assert not any("*" in answer for answer in answers.values())
 
 
