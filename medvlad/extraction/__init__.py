@@ -29,3 +29,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE:
         raise AttributeError(f"module 'medvlad.extraction' has no attribute {name!r}")
     return getattr(importlib.import_module(f"medvlad.extraction.{_MODULE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -376,7 +376,7 @@ def _choice(r: Mapping[str, Any]) -> str:
 
 def _uncertainty(r: Mapping[str, Any]) -> str:
     pairs = " McNemar's test compares encodings." if r["comparisons"] else ""
-    return f"95 % score intervals {by_what(r['results'][0])}.{pairs}"
+    return f"95 % score intervals {by_what(r)}.{pairs}"
 
 
 def _robustness(r: Mapping[str, Any]) -> str:

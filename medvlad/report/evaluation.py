@@ -13,6 +13,7 @@ from medvlad.report.explanations import explain_page
 from medvlad.report.external import add_external
 from medvlad.report.html import Page
 from medvlad.report.kept import KeptFigures
+from medvlad.report.metric_rows import by_what
 from medvlad.report.pictures import ShownError, confident_errors
 from medvlad.report.sections import (
     add_clusters,
@@ -84,8 +85,8 @@ def write_report(
     page.heading("Tables")
     add_metrics(page, results)
     for result in results["results"]:
-        add_per_class(page, result)
-        add_subgroups(page, result)
+        add_per_class(page, result, by_what(results))
+        add_subgroups(page, result, by_what(results))
     add_external(page, results)
     add_dataset(page, results["dataset"])
     add_checklist(page, results)

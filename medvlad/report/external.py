@@ -53,7 +53,7 @@ def external_lines(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines for a terminal: number of images, metrics with intervals, and calibration."""
     one = results["results"][0]
     units = units_in_words(results["dataset"])
-    yield f"{one['n_test']} {units}, nothing is fitted on them; 95 % intervals {by_what(one, units)}"
+    yield f"{one['n_test']} {units}, nothing is fitted on them; 95 % intervals {by_what(results)}"
     names = ["accuracy", "balanced_accuracy", "auc"]
     names += ["sensitivity", "specificity"] if "positive_class" in one else []
     for metric in names:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medvlad.datasets.describe import units_in_words
+
 __all__ = ["by_what", "metric_rows", "with_interval"]
 
 
-def by_what(result: Mapping[str, Any], units: str = "images") -> str:
-    """Return "over images" (or other units) or "by patient": how the intervals of a result were made."""
-    return f"over {units}" if result["ci95_of"] == "images" else "by patient"
+def by_what(results: Mapping[str, Any]) -> str:
+    """Return "over images", "over bags" or "by patient": how the intervals of a run were made."""
+    alone = results["results"][0]["ci95_of"] == "images"
+    return f"over {units_in_words(results['dataset'])}" if alone else "by patient"
 
 
 def with_interval(of: Mapping[str, Any], metric: str, digits: str = ".3f") -> str | None:

@@ -246,7 +246,7 @@ def _performance(
     data = Path(results["dataset"].get("root") or "images").name
     what = "from elsewhere" if "external" in results else "held out"
     tested = f"{one['n_test']} {units(header)} of {data}"
-    yield f"On {tested}, {what} ({one['protocol']}). Intervals are 95 %, {by_what(one)}."
+    yield f"On {tested}, {what} ({one['protocol']}). Intervals are 95 %, {by_what(results)}."
     if "external" not in results:
         yield ""
         yield "The metrics are those of classifiers with the same settings, fitted on training images only."

@@ -24,7 +24,7 @@ def number_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, b
     page.table(
         ["", "target", "images", "R2", "mean absolute error", "Spearman's correlation", "alpha of the ridge"],
         [_row(one["encode"], target) for one in results["results"] for target in one["targets"]],
-        f"Below each value is its 95 % interval {by_what(results['results'][0])}. A model that always "
+        f"Below each value is its 95 % interval {by_what(results)}. A model that always "
         "predicts the mean has an R2 of about 0. Alpha was chosen inside the training images by leaving out "
         "one patient at a time.",
     )

@@ -42,7 +42,7 @@ def add_metrics(page: Page, results: dict[str, Any]) -> None:
         for name, of in metric_rows(one)
     ]
     first = results["results"][0]
-    caption = f"Below each value is its 95 % interval {by_what(first)}."
+    caption = f"Below each value is its 95 % interval {by_what(results)}."
     if two:
         caption += f" Sensitivity and specificity are those of {first['positive_class']}."
     page.table(header, rows, caption)
@@ -169,8 +169,8 @@ def _number(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
 
 
-def add_per_class(page: Page, result: dict[str, Any]) -> None:
-    """Add the table of an encoding's classes."""
+def add_per_class(page: Page, result: dict[str, Any], by: str) -> None:
+    """Add the table of an encoding's classes. `by` says how intervals were made."""
     page.heading(f"{result['encode']}: classes", 3)
     names = list(result["per_class"])
     short = plots.short_names(names)
@@ -186,12 +186,12 @@ def add_per_class(page: Page, result: dict[str, Any]) -> None:
     page.table(
         header,
         rows,
-        f"Below each value is its 95 % interval {by_what(result)}, if there is one. "
+        f"Below each value is its 95 % interval {by}, if there is one. "
         f"C of the SVM: {penalties_in_words(result['C'])}.",
     )
 
 
-def add_subgroups(page: Page, result: dict[str, Any]) -> None:
+def add_subgroups(page: Page, result: dict[str, Any], by: str) -> None:
     """Add the tables of an encoding's subgroups, and which covariates have none."""
     found = result.get("subgroups")
     if found is None:
@@ -213,7 +213,7 @@ def add_subgroups(page: Page, result: dict[str, Any]) -> None:
     header = ["subgroup", "images", *(["patients"] if known else [])]
     header += [m.replace("_", " ").replace("auc", "AUC") for m in metrics]
     if table:
-        interval = f"Below each value is its 95 % interval {by_what(result)}."
+        interval = f"Below each value is its 95 % interval {by}."
         page.table(header, table, f"{interval} Subgroups differ by chance as well.")
     small = [f"* {name}: {row['value']} has {row['warning']}." for name, row in listed if row["warning"]]
     if small:

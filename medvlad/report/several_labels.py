@@ -31,7 +31,7 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
         ["", "AUC", "average precision", "sensitivity", "specificity", "Brier score"],
         [row for one in results["results"] for row in _averages(one)],
         "Macro: mean over the labels. Micro: all pairs of image and label together. Below each value is its "
-        f"95 % interval {by_what(results['results'][0])}.",
+        f"95 % interval {by_what(results)}.",
     )
     for pair in results["comparisons"]:
         page.paragraph(_compared(pair))
@@ -41,7 +41,7 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
         page.table(
             _COLUMNS,
             [_row(one) for one in result["labels"]],
-            f"Below each value is its 95 % interval {by_what(result)}, if there is one. AP: average "
+            f"Below each value is its 95 % interval {by_what(results)}, if there is one. AP: average "
             "precision. Thresholds and probabilities were learned inside the training images. C: "
             f"{penalties_in_words(result['C'])}.",
         )

@@ -132,10 +132,10 @@ def _data(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _answer(results: Mapping[str, Any]) -> Iterator[str]:
-    first, units = results["results"][0], units_in_words(results["dataset"])
+    first = results["results"][0]
     yield from target_answer(results) if "task" in results else _of_encodings(results)
     of = f" Sensitivity is that of {first['positive_class']}." if "positive_class" in first else ""
-    yield f"In parentheses: 95 % intervals {by_what(first, units)}.{of}"
+    yield f"In parentheses: 95 % intervals {by_what(results)}.{of}"
 
 
 def _of_encodings(results: Mapping[str, Any]) -> Iterator[str]:

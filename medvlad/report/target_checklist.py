@@ -7,6 +7,7 @@ from typing import Any
 
 from medvlad.datasets.describe import units_in_words
 from medvlad.report.checklist_input import frozen_network
+from medvlad.report.metric_rows import by_what
 from medvlad.report.settings import penalties_in_words
 from medvlad.report.target_summary import target_metrics
 
@@ -130,10 +131,8 @@ def _training(r: Mapping[str, Any]) -> str:
 
 
 def _uncertainty(r: Mapping[str, Any]) -> str:
-    units = units_in_words(r["dataset"])
-    by = f"over {units}" if r["results"][0]["ci95_of"] == "images" else "by patient"
     pairs = " Encodings are compared by the interval of their difference." if r["comparisons"] else ""
-    return f"95 % intervals {by}.{pairs}"
+    return f"95 % intervals {by_what(r)}.{pairs}"
 
 
 def _nothing_for_targets(r: Mapping[str, Any]) -> str:

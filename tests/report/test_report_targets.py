@@ -125,3 +125,12 @@ def test_unknown_patients_are_a_caveat_and_intervals_are_over_images():
     assert kinds == ["warning"]
     answers = {(row[0], row[1]): row[3] for row in filled_checklist(evaluation.results)}
     assert answers["CLAIM", "29"].startswith("95 % intervals over images.")
+
+
+@pytest.mark.parametrize("task", ["labels", "regression"])
+def test_a_page_of_bags_without_patients_has_intervals_over_bags(task, tmp_path):
+    evaluation = evaluated(task, groups=None)
+    evaluation.results["dataset"]["units"] = "bags"
+    page = html.unescape(write_report(evaluation, tmp_path).read_text())
+    assert "95 % interval over bags" in page
+    assert "over images" not in page
