@@ -30,7 +30,7 @@ from medvlad.datasets.manifest_files import rows_in_words
 from medvlad.datasets.manifest_numbers import NUMBER, UNKNOWN_WORDS, read_numbers
 from medvlad.datasets.manifest_table import Table
 
-__all__ = ["Targets", "read_targets"]
+__all__ = ["MeasuredLabels", "Targets", "read_targets"]
 
 _log = logging.getLogger(__name__)
 _choices = logging.getLogger("medvlad.datasets.manifest_columns")
@@ -40,6 +40,26 @@ _WHOLE = re.compile(r"[-+]?\d+(?:[.,]0*)?")
 _MANY = 20  # different numbers in a column, from which they may be measurements
 _SEVERAL = "|"  # separates labels in a cell
 _SHOWN_NUMBERS = 10
+
+
+class MeasuredLabels(InputError):
+    """The labels are numbers that look like measurements.
+
+    Parameters
+    ----------
+    found : str
+        The column and an example, such as "the column 'size' of 't.csv' holds 40 different numbers, ...".
+    advice : str
+        What to do about it.
+
+    Attributes
+    ----------
+    found : str
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"{found}: {advice}")
+        self.found = found
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +201,10 @@ def _check_numbers(table: Table, column: str, names: list[str], *, is_given: boo
     """Log that numbers are names of classes, unless they look like measurements."""
     may_be_measured = len(names) > max(_MANY, len(table.rows) / 3)
     if not is_given and (may_be_measured or not all(map(_WHOLE.fullmatch, names))):
-        raise InputError(
+        raise MeasuredLabels(
             f"the column {column!r} of {table.name} holds {len(names)} different numbers, such as "
-            f"{names[len(names) // 2]}: use task='regression' to predict numbers, or task='classes' if each "
-            "is a class"
+            f"{names[len(names) // 2]}",
+            "use task='regression' to predict numbers, or task='classes' if each is a class",
         )
     more = f" and {len(names) - _SHOWN_NUMBERS} more" if len(names) > _SHOWN_NUMBERS else ""
     _choices.info(
