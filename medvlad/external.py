@@ -6,7 +6,8 @@ estimated without the labels, see :mod:`medvlad.evaluation.prior_shift`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from medvlad.backends import available_backends
 from medvlad.bags.data_set import feature_settings
 from medvlad.datasets.describe import describe_dataset, units_of
 from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.manifest_targets import MeasuredLabels
 from medvlad.datasets.pooling import holds_feature_files
 from medvlad.evaluation.class_counts import warn_of_small_classes
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut, Stopwatch
@@ -32,7 +34,7 @@ from medvlad.extraction.weights import weights_source
 from medvlad.models.heads import task_of_head
 from medvlad.svm.decision import decision_columns
 
-__all__ = ["PROTOCOL", "check_classes", "check_task", "validate"]
+__all__ = ["PROTOCOL", "check_classes", "check_task", "check_wanted", "needing_classes", "validate"]
 
 #: Value of `protocol` in results.json.
 PROTOCOL = "external validation"
@@ -52,6 +54,39 @@ def check_task(task: str) -> None:
             f"external validation needs a model that predicts one class an image, and this one predicts "
             f"{what}: give another model"
         )
+
+
+def check_wanted(task: str) -> None:
+    """Raise InputError if a data set is to be read for another task than one class an image.
+
+    Parameters
+    ----------
+    task : {"auto", "classes", "labels", "regression"}
+        See :func:`medvlad.load_manifest`.
+    """
+    if task not in ("auto", "classes"):
+        raise InputError(
+            f"external validation needs one class an image, and task={task!r} reads the data set otherwise: "
+            "leave it out, and give images with one class each"
+        )
+
+
+@contextmanager
+def needing_classes() -> Iterator[None]:
+    """Say that classes are needed if the labels that are read inside are numbers.
+
+    Raises
+    ------
+    InputError
+        Instead of :class:`medvlad.datasets.manifest_targets.MeasuredLabels`.
+    """
+    try:
+        yield
+    except MeasuredLabels as error:
+        raise InputError(
+            f"external validation needs one class an image, and {error.found}: name a column of classes with "
+            "`label_column`, or use task='classes' if each number is a class of the model"
+        ) from error
 
 
 def check_classes(dataset: ImageFolder, classes: list[str]) -> ImageFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ class SimilarTo:
 
 def iter_predictions(
     pipeline: Pipeline,
-    images: Iterable[str | Sequence[str]],
+    images: Iterable[str | os.PathLike[str] | Sequence[str | os.PathLike[str]]],
     *,
     on_error: OnError = "raise",
     on_damage: OnDamage = "warn",
@@ -139,7 +140,7 @@ def iter_predictions(
     ----------
     pipeline : sklearn.pipeline.Pipeline
         See :func:`predict_images`.
-    images : iterable of str
+    images : iterable of path
         Paths, which are taken when they are needed. An image may be named more than once. If the pipeline
         was trained on feature files: feature files, or sequences of feature files that are one bag.
     on_error, on_damage, names
@@ -233,7 +234,7 @@ def _refuse_for_targets(with_maps: bool, similar: SimilarTo | None) -> None:
 
 def _predicted_bag(
     pipeline: Pipeline,
-    bag: str | Sequence[str],
+    bag: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     on_error: str,
     names: Pseudonyms | None,
     answers: Answers,
@@ -241,7 +242,7 @@ def _predicted_bag(
     with_tiles: bool,
 ) -> Predicted:
     """Return what is said about one bag of feature files. Its descriptors are in memory meanwhile."""
-    paths = [bag] if isinstance(bag, str) else list(bag)
+    paths = [str(path) for path in ([bag] if isinstance(bag, str | os.PathLike) else bag)]
     shown = paths if names is None else [names.image(path) for path in paths]
     steps = [step for _, step in pipeline.steps]
     try:
@@ -283,7 +284,7 @@ def _column(classifier: Any, prediction: Mapping[str, Any], decision: NDArray[np
 
 def predict_images(
     pipeline: Pipeline,
-    images: Iterable[str | Sequence[str]],
+    images: Iterable[str | os.PathLike[str] | Sequence[str | os.PathLike[str]]],
     *,
     on_error: OnError = "raise",
     on_damage: OnDamage = "warn",
@@ -302,7 +303,7 @@ def predict_images(
         A fitted pipeline with CNNDescriptors as its first step, from
         :meth:`medvlad.experiment.Experiment.train` or :func:`medvlad.load_model`. Its parameters do not
         change.
-    images : iterable of str
+    images : iterable of path
         Paths. If a file holds several images, all of them are predicted.
     on_error : {"raise", "skip"}, default="raise"
         What to do with an unreadable image. It replaces the pipeline's own `on_error` in this call.

@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.validate import InputError
-from medvlad.classifier.bags import as_bags
+from medvlad.classifier.bags import as_bags, check_several
 from medvlad.classifier.explained_image import ExplainedImage, check_explanation, explain_images
 from medvlad.classifier.parameters import has_probabilities
 from medvlad.classifier.steps import ClassifierSteps
@@ -106,6 +106,7 @@ class ClassifierAnswers(ClassifierSteps):
             such class, or `images` are descriptors.
         """
         check_is_fitted(self)
+        check_several(images)
         check_explanation(self.pipeline_, images, label)
         images = as_sequence(images)
         return explain_images(self.pipeline_, images, self._described(images), label)

@@ -12,7 +12,13 @@ from medvlad.bags import is_bag_file, open_bags
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 
-__all__ = ["as_bags"]
+__all__ = ["as_bags", "check_several"]
+
+
+def check_several(images: Any) -> None:
+    """Raise InputError if `images` is a single path."""
+    if isinstance(images, str | os.PathLike):
+        raise InputError(f"images must be a list, got the single path {str(images)!r}: give a list: [path]")
 
 
 def as_bags(images: Any) -> Descriptors | DescriptorBlocks | None:
@@ -26,8 +32,9 @@ def as_bags(images: Any) -> Descriptors | DescriptorBlocks | None:
     Raises
     ------
     InputError
-        If some of a sequence are bags and others are images.
+        If `images` is a single path, or some of a sequence are bags and others are images.
     """
+    check_several(images)
     if isinstance(images, Descriptors | DescriptorBlocks):
         return images
     are_bags = [_is_bag(image) for image in images]

@@ -55,7 +55,12 @@ def check_explanation(pipeline: Pipeline, images: Any, label: Any) -> None:
         there is no such class.
     """
     if not isinstance(pipeline[0], CNNDescriptors):
-        raise InputError("this classifier was fitted on descriptors: use medvlad.explain.evidence for them")
+        raise InputError(
+            "this classifier was fitted on descriptors, and these maps are for images: for feature files "
+            "with coordinates use medvlad.predict.predict_images(classifier.pipeline_, files, "
+            "explain=Path(FOLDER)), and for Descriptors use medvlad.explain.evidence(descriptors, "
+            "*classifier.pipeline_)"
+        )
     if task_of_head(pipeline[-1]) != "classes":
         raise InputError(
             "the evidence is for classes, and this classifier predicts labels or numbers: use predict"

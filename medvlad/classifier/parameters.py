@@ -85,7 +85,9 @@ def has_probabilities(classifier: Any) -> bool:
 def checked_columns(
     n: int, y: ArrayLike, groups: ArrayLike | None
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Return `y` and `groups` as arrays, and check their lengths."""
+    """Return `y` and `groups` as arrays, and check their lengths. `y` must not be numbers."""
+    if y is None:
+        raise InputError("y must hold the class of each image, got None: give a list with one class an image")
     labels = np.asarray(y)
     if labels.ndim == 2:
         labels = target_matrix(y, "y")
@@ -94,8 +96,25 @@ def checked_columns(
         if values is not None and values.shape != (n,):
             raise InputError(f"{name} has shape {values.shape}, expected ({n},): one value an image")
     if labels.ndim == 1:
-        check_classification_targets(labels)
+        _check_classes(labels)
     return labels, patients
+
+
+def _check_classes(labels: NDArray[Any]) -> None:
+    if labels.dtype.kind == "f":
+        other = labels[~np.isfinite(labels) | (labels != np.floor(labels))]
+        if len(other):
+            raise InputError(
+                f"y must hold the class of each image, and holds numbers such as {other[0]:g}: to predict "
+                "numbers, use medvlad.svm.WideRidge after an encoder, or the command 'medvlad train' with "
+                "--task regression"
+            )
+    try:
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise InputError(
+            f"y must hold the class of each image, such as texts or integers: {error}"
+        ) from error
 
 
 def check_classes_left(labels: NDArray[Any], kept: NDArray[np.intp]) -> None:

@@ -75,9 +75,10 @@ def external(
     """
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.experiment import Experiment
-    from medvlad.external import check_classes, check_task, validate
+    from medvlad.external import check_classes, check_task, check_wanted, needing_classes, validate
     from medvlad.models.model_file import load_model, model_card, task_of_file
 
+    check_wanted(columns["task"])
     check_task(task_of_file(model))
     check_weights_of(model, weights)
     check_store(store, directory)
@@ -97,7 +98,8 @@ def external(
     )
     header = model_card(model)
     with collected_warnings() as warned:
-        dataset = load_dataset(experiment, directory, anonymise=names is not None)
+        with needing_classes():
+            dataset = load_dataset(experiment, directory, anonymise=names is not None)
         bag_options.uses_network(dataset)
         bag_options.takes_bags(model, [str(dataset.paths[0])])
         check_classes(dataset, [str(name) for name in header["classes"]])

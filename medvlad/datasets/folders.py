@@ -339,6 +339,12 @@ def _list_classes(root: Path, folder: Path, split: str | None, listing: Listing)
     names, files = listing.read(folder)
     n_misplaced = listing.misplaced(folder, files)
     if not names:
+        if n_misplaced and listing.of_features:
+            raise InputError(
+                f"folder {str(folder)!r} holds feature files and no class folders: name their classes in a "
+                f"table and read it with image_root={str(root)!r} (in Python by load_manifest), or put the "
+                "feature files of each class in a sub-folder"
+            )
         why = "images but no class folders" if n_misplaced else "no class folders"
         raise InputError(f"folder {str(folder)!r} holds {why}: put the images of each class in a sub-folder")
     spellings: defaultdict[str, list[str]] = defaultdict(list)

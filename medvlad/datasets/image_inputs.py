@@ -10,7 +10,8 @@
 
 Names in a list are read when they are needed, so a list of a million names takes no memory. A table is read
 as a whole, by :mod:`medvlad.datasets.manifest`. Names in a list are relative to the current folder, and names
-in a table to the folder of the table. An image may be named more than once.
+in a table to the folder of the table. Both may be written with the backslashes of Windows. An image may be
+named more than once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from medvlad._util.validate import InputError, one_line
 from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import Listing
 from medvlad.datasets.manifest import is_table, list_files
+from medvlad.datasets.manifest_files import local_name
 from medvlad.images.frames import split_frame
 
 __all__ = ["STANDARD_INPUT", "check_inputs", "list_inputs", "names_an_image"]
@@ -163,6 +165,6 @@ def _lines(file: Iterable[bytes], what: str) -> Iterator[str]:
             )
         if name.strip():
             any_found = True
-            yield name
+            yield local_name(name)
     if not any_found:
         raise InputError(f"{what} names no image: write one name a line")

@@ -101,12 +101,13 @@ class Listing:
 
     Attributes
     ----------
+    of_features : bool
     unread : dict of str to Counter
         Number of images that cannot be read: by class, then by ending.
     """
 
     def __init__(self, *, of_features: bool = False) -> None:
-        self._of_features = of_features
+        self.of_features = of_features
         self.n_features = 0
         self.n_skipped = 0
         self.n_without_image = 0
@@ -116,7 +117,7 @@ class Listing:
 
     def like(self) -> Listing:
         """Return a new listing of the same kind of files."""
-        return Listing(of_features=self._of_features)
+        return Listing(of_features=self.of_features)
 
     def read(self, folder: Path) -> tuple[list[str], list[str]]:
         """Return the names of the folders and of the files directly in `folder`, both sorted.
@@ -160,7 +161,7 @@ class Listing:
         return found
 
     def _inspected(self, path: Path) -> InspectedFile:
-        if not self._of_features:
+        if not self.of_features:
             return inspect_file(path)
         ending = feature_ending(path)
         return InspectedFile([], "") if ending is None else InspectedFile([path], ending)

@@ -31,8 +31,9 @@ from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.listing import ListedImage
 from medvlad.datasets.manifest_columns import Columns, TableSettings, choose_columns
 from medvlad.datasets.manifest_files import FoundRows, find_images, locate_files, rows_in_words
+from medvlad.datasets.manifest_numbers import UNKNOWN_WORDS, with_decimal_points
 from medvlad.datasets.manifest_table import Table, is_table, read_table
-from medvlad.datasets.manifest_targets import UNKNOWN_WORDS, Targets, read_targets
+from medvlad.datasets.manifest_targets import Targets, read_targets
 from medvlad.datasets.patients import UNKNOWN, Patients, compile_group_pattern, find_groups
 from medvlad.datasets.unknown_patients import check_unknown_patients, treat_unknown
 
@@ -316,7 +317,9 @@ def _assembled(
         task=targets.task,
         targets=None if targets.targets is None else targets.targets[rows],
         sites=None if sites is None else np.array(sites, np.str_)[rows],
-        covariates={name: np.array(table.columns[name], np.str_)[rows] for name in columns.covariates},
+        covariates={
+            name: np.array(with_decimal_points(table, name), np.str_)[rows] for name in columns.covariates
+        },
         folds=None if folds is None else folds[rows],
     )
 

@@ -26,7 +26,7 @@ from medvlad.images.formats import IMAGE_SUFFIXES, ending_of
 from medvlad.images.frames import split_frame
 from medvlad.images.inspect_file import WITHOUT_IMAGE, inspect_file
 
-__all__ = ["FoundRows", "find_images", "locate_files", "rows_in_words"]
+__all__ = ["FoundRows", "find_images", "local_name", "locate_files", "rows_in_words"]
 
 _FEW = 8  # names in a folder, up to which they are looked for one by one
 _LISTED = 10  # rows in a message
@@ -197,9 +197,35 @@ def _dropped_beginning(cells: Sequence[str], base: Path) -> str | None:
     for cell in cells:
         name = cell.replace("\\", "/")
         for match in re.finditer("/+", name) if _DRIVE.match(cell) else ():
-            if name[match.end() :] and (base / name[match.end() :]).exists():
+            if name[match.end() :] and _is_file(base / name[match.end() :]):
                 return name[: match.end()]
     return None
+
+
+def local_name(name: str) -> str:
+    r"""Return the name of a file that exists, for a name with the backslashes of Windows.
+
+    Parameters
+    ----------
+    name : str
+        Path relative to the current folder, such as ``new\a.png``, or ``FILE#N``. A path with a drive is
+        taken to be relative if some end of it exists.
+
+    Returns
+    -------
+    str
+        `name` if it exists as written, or if nothing is found.
+    """
+    if "\\" not in name and _DRIVE.match(name) is None:
+        return name
+    here = Path()
+    if os.name == "nt" or _is_file(here / name):
+        return name
+    slashed = name.replace("\\", "/")
+    if _DRIVE.match(name):
+        dropped = _dropped_beginning([name], here)
+        return name if dropped is None else slashed[len(dropped) :]
+    return slashed if _is_file(here / slashed) else name
 
 
 def _check_files(

@@ -60,6 +60,8 @@ class Table:
         Number of each row as a spreadsheet counts them.
     n_empty : int
         Number of rows without any text, which are left out.
+    decimal_comma : bool
+        Whether a comma may be the decimal separator of numbers, because it does not separate the cells.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Table:
     columns: dict[str, tuple[str, ...]]
     rows: Sequence[int]
     n_empty: int = 0
+    decimal_comma: bool = False
 
 
 def is_table(path: object) -> bool:
@@ -236,7 +239,8 @@ def _parsed(name: str, folder: Path, lines: io.StringIO, delimiter: str) -> Tabl
         for column, cells in zip(columns, parts, strict=True):
             column += cells if len(kept) == len(block) else [cells[i] for i in kept]
     named = {column: tuple(cells) for column, cells in zip(header, columns, strict=True) if column}
-    return Table(name, folder, named, rows if n_empty else range(number + 1, number + 1 + len(rows)), n_empty)
+    kept_rows = rows if n_empty else range(number + 1, number + 1 + len(rows))
+    return Table(name, folder, named, kept_rows, n_empty, decimal_comma=delimiter != ",")
 
 
 def _header(name: str, reader: Iterator[list[str]]) -> tuple[int, list[str]]:

@@ -27,22 +27,39 @@ from medvlad._util.validate import InputError
 from medvlad.datasets.listing import NamesNobody, class_name_of
 from medvlad.datasets.manifest_columns import Columns
 from medvlad.datasets.manifest_files import rows_in_words
+from medvlad.datasets.manifest_numbers import NUMBER, UNKNOWN_WORDS, read_numbers
 from medvlad.datasets.manifest_table import Table
 
-__all__ = ["UNKNOWN_WORDS", "Targets", "read_targets"]
+__all__ = ["MeasuredLabels", "Targets", "read_targets"]
 
 _log = logging.getLogger(__name__)
 _choices = logging.getLogger("medvlad.datasets.manifest_columns")
 
-UNKNOWN_WORDS = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>"))
-"""What cells of numbers, patients and sites hold, in lower case, if there is no value."""
-
 _YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_WHOLE = re.compile(r"[-+]?\d+(?:\.0*)?")
+_WHOLE = re.compile(r"[-+]?\d+(?:[.,]0*)?")
 _MANY = 20  # different numbers in a column, from which they may be measurements
 _SEVERAL = "|"  # separates labels in a cell
 _SHOWN_NUMBERS = 10
+
+
+class MeasuredLabels(InputError):
+    """The labels are numbers that look like measurements.
+
+    Parameters
+    ----------
+    found : str
+        The column and an example, such as "the column 'size' of 't.csv' holds 40 different numbers, ...".
+    advice : str
+        What to do about it.
+
+    Attributes
+    ----------
+    found : str
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"{found}: {advice}")
+        self.found = found
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +103,7 @@ def read_targets(table: Table, columns: Columns, task: str) -> Targets:
     """
     names = columns.labels
     if task == "regression":
-        values = np.column_stack([_numbers(table, name) for name in names])
+        values = np.column_stack([read_numbers(table, name) for name in names])
         return _several(table, "regression", list(names), values, names)
     if len(names) == 1:
         cells = table.columns[names[0]]
@@ -123,25 +140,6 @@ def _warn_of_unknown(table: Table, values: NDArray[np.float64]) -> None:
             len(values),
             rows_in_words(table, unknown),
         )
-
-
-def _numbers(table: Table, column: str) -> NDArray[np.float64]:
-    values = np.empty(len(table.rows))
-    wrong = []
-    for i, cell in enumerate(table.columns[column]):
-        if _NUMBER.fullmatch(cell):
-            values[i] = float(cell)
-        else:
-            values[i] = math.nan
-            if cell.lower() not in UNKNOWN_WORDS:
-                wrong.append(i)
-    wrong += np.flatnonzero(np.isinf(values)).tolist()
-    if wrong:
-        raise InputError(
-            f"the column {column!r} of {table.name} must hold numbers such as 3.5 or empty cells, but "
-            f"holds other values ({rows_in_words(table, sorted(wrong), table.columns[column])}): correct them"
-        )
-    return values
 
 
 def _yes_or_no(table: Table, column: str) -> NDArray[np.float64]:
@@ -186,7 +184,8 @@ def _classes(table: Table, column: str, *, is_given: bool) -> Targets:
             f"{len(empty):,} {verb} no label in the column {column!r} of {table.name} "
             f"({rows_in_words(table, empty)}): fill in the labels or remove the rows"
         )
-    if all(map(_NUMBER.fullmatch, names)):
+    numbers = [name.replace(",", ".") for name in names] if table.decimal_comma else names
+    if all(map(NUMBER.fullmatch, numbers)):
         _check_numbers(table, column, names, is_given=is_given)
     if len(names) == 1:
         raise InputError(
@@ -202,10 +201,10 @@ def _check_numbers(table: Table, column: str, names: list[str], *, is_given: boo
     """Log that numbers are names of classes, unless they look like measurements."""
     may_be_measured = len(names) > max(_MANY, len(table.rows) / 3)
     if not is_given and (may_be_measured or not all(map(_WHOLE.fullmatch, names))):
-        raise InputError(
+        raise MeasuredLabels(
             f"the column {column!r} of {table.name} holds {len(names)} different numbers, such as "
-            f"{names[len(names) // 2]}: use task='regression' to predict numbers, or task='classes' if each "
-            "is a class"
+            f"{names[len(names) // 2]}",
+            "use task='regression' to predict numbers, or task='classes' if each is a class",
         )
     more = f" and {len(names) - _SHOWN_NUMBERS} more" if len(names) > _SHOWN_NUMBERS else ""
     _choices.info(

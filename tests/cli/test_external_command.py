@@ -57,6 +57,21 @@ def test_json_is_the_content_of_results_json(place):
     assert json.loads(printed)["results"][0]["n_test"] == 8
 
 
+def test_numbers_as_labels_need_classes_at_once(place, tmp_path):
+    images = sorted((place / "images" / "test").rglob("*.png"))
+    rows = [f"{image},{i}.5" for i, image in enumerate(images)]
+    table = tmp_path / "num.csv"
+    table.write_text("\n".join(["image,label", *rows]))
+    status, _, error = run_command("external", place / "striped.model", table)
+    assert status == 2
+    assert "external validation needs one class an image, and the column 'label'" in error
+    assert "--label-column" in error
+    assert "regression" not in error
+    status, _, error = run_command("external", place / "striped.model", table, "--task", "regression")
+    assert status == 2
+    assert "needs one class an image, and --task regression" in error
+
+
 def test_an_unknown_class_ends_in_one_sentence_before_the_network_starts(place, tmp_path):
     for name in ("lying", "other"):
         (tmp_path / name).mkdir()

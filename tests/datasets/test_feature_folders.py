@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from support.folders import refusal, relative, touch
+from support.tables import write_table
 
 from medvlad.datasets.folders import ImageFolder, list_images, load_image_folder
+from medvlad.datasets.manifest import load_manifest
 from medvlad.datasets.pooling import holds_feature_files, pool_by
 
 
@@ -23,6 +25,13 @@ class TestFolders:
         data = load_image_folder(tmp_path, group_pattern="(p[0-9])_")
         assert data.splits.tolist() == ["train", "train", "test", "test"]
         assert data.groups.tolist() == ["p1", "p2", "p3", "p3"]
+
+    def test_without_class_folders_the_table_to_write_is_named(self, tmp_path):
+        touch(tmp_path, "1.h5", "2.npz")
+        call = f"image_root={str(tmp_path)!r} (in Python by load_manifest)"
+        refusal(lambda: load_image_folder(tmp_path), "feature files and no class folders", call)
+        table = write_table(tmp_path / "t.csv", "image,label", "1.h5,a", "2.npz,b")
+        assert load_manifest(table, image_root=tmp_path).class_names == ["a", "b"]
 
     def test_beside_images_feature_files_are_left_out_with_a_warning(self, tmp_path, caplog):
         touch(tmp_path, "a/1.png", "b/2.png", "b/2.h5")

@@ -42,6 +42,27 @@ def test_a_list_names_an_image_a_line(folder, content):
     assert list(list_inputs(["-"], standard_input=io.BytesIO(content))) == expected
 
 
+@pytest.mark.skipif(os.name == "nt", reason="backslashes separate folders there anyway")
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        (r"x\deep\c.png", "x/deep/c.png"),
+        (r"x\a.png#0", "x/a.png#0"),
+        (r"C:\data\x\a.png", "x/a.png"),
+        ("C:/data/x/a.png", "x/a.png"),
+        (r"y\own.png", r"y\own.png"),  # a file of this name exists
+        (r"no\such.png", r"no\such.png"),
+        (r"D:\no\such.png", r"D:\no\such.png"),
+    ],
+)
+def test_names_in_lists_may_be_those_of_windows(folder, written, found):
+    (folder / r"y\own.png").touch()
+    (folder / "y" / "own.png").touch()
+    (folder / "list.txt").write_text(written + "\r\n")
+    assert list(list_inputs(["@list.txt"])) == [found]
+    assert list(list_inputs(["-"], standard_input=io.BytesIO(written.encode()))) == [found]
+
+
 def test_names_are_read_when_they_are_needed():
     endless = (f"{i}.png\n".encode() for i in itertools.count())
     assert list(itertools.islice(list_inputs(["-"], standard_input=endless), 3)) == [
