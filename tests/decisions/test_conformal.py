@@ -75,53 +75,61 @@ def test_a_coverage_out_of_range_is_refused(coverage):
         prediction_sets(np.ones((1, 2)), coverage)
 
 
+@pytest.fixture(scope="module")
+def rooms():
+    """Descriptors and classes of the rooms."""
+    data = load_image_folder(DATA / "rooms_dev")
+    return CNNDescriptors("vgg16", weights=str(VGG16_WEIGHTS)).transform(data.paths), data.labels
+
+
+def coverage(labels, n_known, sets_of):
+    """Mean coverage of each class, and its standard error, over 200 random choices of known images."""
+    rng = np.random.default_rng(0)
+    covered = np.empty((200, 3))
+    for resample in range(200):
+        known = np.zeros(len(labels), bool)
+        for k in range(3):
+            known[rng.choice(np.flatnonzero(labels == k), n_known, replace=False)] = True
+        sets = sets_of(known, resample)
+        covered[resample] = [sets[labels[~known] == k, k].mean() for k in range(3)]
+    return covered.mean(axis=0), covered.std(axis=0, ddof=1) / np.sqrt(200)
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.skipif(not VGG16_WEIGHTS.exists(), reason="needs the real images and weights of MEDVLAD_DATA")
-def test_held_out_scores_of_real_images_are_covered_as_often_as_wanted():
+def test_held_out_scores_of_real_images_are_covered_as_often_as_wanted(rooms):
     """Over 200 random halves of the held-out scores, each class is covered within two standard errors.
 
     With 40 images of a class the nearest coverage above 0.9 is 37 / 41.
     """
-    rooms = load_image_folder(DATA / "rooms_dev")
-    x = CNNDescriptors("vgg16", weights=str(VGG16_WEIGHTS)).transform(rooms.paths)
-    labels = rooms.labels
+    x, labels = rooms
     decision = inner_folds(x, labels, None, GlobalPool(), WideLinearSVC(), [1.0]).decision
-    rng = np.random.default_rng(0)
-    covered = np.empty((200, 3))
-    for resample in range(200):
-        known = np.zeros(len(labels), bool)
-        for k in range(3):
-            known[rng.choice(np.flatnonzero(labels == k), 40, replace=False)] = True
-        sets = prediction_sets(conformal_p_values(decision[known], labels[known], decision[~known]), 0.9)
-        covered[resample] = [sets[labels[~known] == k, k].mean() for k in range(3)]
-    error = covered.std(axis=0, ddof=1) / np.sqrt(200)
-    assert (np.abs(covered.mean(axis=0) - 37 / 41) <= 2 * error).all()
+
+    def sets_of(known, resample):
+        return prediction_sets(conformal_p_values(decision[known], labels[known], decision[~known]), 0.9)
+
+    mean, error = coverage(labels, 40, sets_of)
+    assert (np.abs(mean - 37 / 41) <= 2 * error).all()
 
 
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.skipif(not VGG16_WEIGHTS.exists(), reason="needs the real images and weights of MEDVLAD_DATA")
-def test_new_images_are_covered_as_often_as_wanted_and_hardly_more():
+def test_new_images_are_covered_as_often_as_wanted_and_hardly_more(rooms):
     """Over 200 classifiers, no class is below 0.9, or above 0.92, by more than two standard errors.
 
-    With n = 59 training images of a class, 0.9 is a whole rank. What is above it comes from the classifiers
-    of the folds, which had fewer images.
+    With 59 training images of a class, 0.9 is a whole rank. What is above it comes from the classifiers of
+    the folds, which had fewer images.
     """
-    rooms = load_image_folder(DATA / "rooms_dev")
-    network = CNNDescriptors("vgg16", weights=str(VGG16_WEIGHTS))
-    x, labels = mean_descriptors(network.transform(rooms.paths)), rooms.labels
-    rng = np.random.default_rng(0)
-    covered = np.empty((200, 3))
-    for resample in range(200):
-        known = np.zeros(len(labels), bool)
-        for k in range(3):
-            known[rng.choice(np.flatnonzero(labels == k), 59, replace=False)] = True
+    x, labels = mean_descriptors(rooms[0]), rooms[1]
+
+    def sets_of(known, resample):
         svm = WideLinearSVC().fit(x[known], labels[known])
         held_out, _, _ = held_out_rows(svm, x[known], labels[known], None, folds=5, random_state=resample)
         new = decision_columns(svm.decision_function(x[~known]))
-        sets = prediction_sets(conformal_p_values(held_out, labels[known], new), 0.9)
-        covered[resample] = [sets[labels[~known] == k, k].mean() for k in range(3)]
-    error = covered.std(axis=0, ddof=1) / np.sqrt(200)
-    assert (covered.mean(axis=0) >= 0.9 - 2 * error).all()
-    assert (covered.mean(axis=0) <= 0.92 + 2 * error).all()
+        return prediction_sets(conformal_p_values(held_out, labels[known], new), 0.9)
+
+    mean, error = coverage(labels, 59, sets_of)
+    assert (mean >= 0.9 - 2 * error).all()
+    assert (mean <= 0.92 + 2 * error).all()
