@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import medvlad
 from medvlad._util import choices
 from medvlad._util.choices import words_of
 from medvlad.backends import BACKENDS
@@ -51,7 +50,7 @@ def test_the_words_at_run_time_are_those_of_the_types():
 def test_mypy_refuses_words_that_do_not_exist(tmp_path):
     pytest.importorskip("mypy", reason="needs the extra dev")
     (tmp_path / "snippet.py").write_text(SNIPPET)
-    root = Path(medvlad.__file__).parents[1]
+    root = Path(__file__).parents[1]
     words = ["--config-file", root / "pyproject.toml", "--cache-dir", tmp_path / "cache", "snippet.py"]
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *map(str, words)],
