@@ -31,6 +31,8 @@ constexpr std::int64_t kTileStep = 64;     // bytes between the rows of a tile i
 
 #if defined(__AMX_BF16__)
 
+// In assembly, because the compilers' functions take the number of a register only as text.
+//
 // Gives this thread the tile registers, and hands them back when it is destroyed, because the operating
 // system saves registers in use at each switch of threads. One at a time in a thread.
 class TileRegisters {
@@ -54,20 +56,20 @@ class TileRegisters {
   // Fill register kTo from memory; rows are `step` bytes apart. A step of 0 repeats one row.
   template <int kTo>
   void load(const void* from, std::int64_t step = kTileStep) {
-    _tile_loadd(kTo, from, step);
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(step), "i"(kTo) : "memory");
   }
   template <int kFrom>
   void store(void* to, std::int64_t step) const {
-    _tile_stored(kFrom, to, step);
+    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(step), "i"(kFrom) : "memory");
   }
   template <int kTo>
   void clear() {
-    _tile_zero(kTo);
+    __asm__ volatile("tilezero %%tmm%c0" ::"i"(kTo));
   }
   // Sums kSums += rows kRows times columns kColumns.
   template <int kSums, int kRows, int kColumns>
   void multiply() {
-    _tile_dpbf16ps(kSums, kRows, kColumns);
+    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kRows), "i"(kColumns));
   }
 };
 
