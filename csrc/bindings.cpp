@@ -58,7 +58,8 @@ medvlad::Method method_of(const std::string& name) {
   if (name == "dense") return medvlad::Method::dense;
   if (name == "sparse") return medvlad::Method::sparse;
   if (name == "bf16") return medvlad::Method::bf16;
-  throw py::value_error("method must be auto, dense, sparse or bf16");
+  if (name == "bf16x3") return medvlad::Method::bf16x3;
+  throw py::value_error("method must be auto, dense, sparse, bf16 or bf16x3");
 }
 
 int checked_threads(int n_threads) {
@@ -103,18 +104,18 @@ auto* output_of(Array& array, std::int64_t size, const char* message) {
   return array.mutable_data();
 }
 
-void assign(const py::capsule& sgemm, const Floats& x, const Floats& centers, Labels& labels, int n_threads,
-            const std::string& method) {
+std::int64_t assign(const py::capsule& sgemm, const Floats& x, const Floats& centers, Labels& labels,
+                    int n_threads, const std::string& method) {
   const auto batch = batch_of(x, nullptr, centers);
   const auto execution = execution_of(sgemm, n_threads, method);
   std::int32_t* out = output_of(labels, batch.n_rows, "labels must be (N,)");
   const WithoutGil released;
-  medvlad::assign(batch, execution, out);
+  return medvlad::assign(batch, execution, out);
 }
 
-void encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, const Floats& centers,
-            Floats& vectors, bool zeroed, std::optional<Labels> labels, std::optional<Offsets> counts,
-            double power, bool intra_norm, bool l2_norm, int n_threads, const std::string& method) {
+std::int64_t encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, const Floats& centers,
+                    Floats& vectors, bool zeroed, std::optional<Labels> labels, std::optional<Offsets> counts,
+                    double power, bool intra_norm, bool l2_norm, int n_threads, const std::string& method) {
   const auto batch = batch_of(x, &offsets, centers);
   const auto execution = execution_of(sgemm, n_threads, method);
   medvlad::Output output{
@@ -123,7 +124,7 @@ void encode(const py::capsule& sgemm, const Floats& x, const Offsets& offsets, c
   if (labels) output.labels = output_of(*labels, batch.n_rows, "labels must be (N,)");
   if (counts) output.counts = output_of(*counts, batch.n_images * batch.k, "counts must be (B, K)");
   const WithoutGil released;
-  medvlad::encode(batch, execution, {power, intra_norm, l2_norm}, output);
+  return medvlad::encode(batch, execution, {power, intra_norm, l2_norm}, output);
 }
 
 void encode_weighted(const Floats& x, const Offsets& offsets, const Floats& centers, const Labels& cells,

@@ -12,20 +12,6 @@ namespace medvlad {
 
 namespace {
 
-constexpr std::size_t kFew = 2;  // up to this many candidates go straight to float64
-
-float float32_dot(const float* a, const float* b, std::int64_t d) {
-  float lanes[kFloatLanes] = {};
-  std::int64_t i = 0;
-  for (; i + kFloatLanes <= d; i += kFloatLanes) {
-    for (int j = 0; j < kFloatLanes; ++j) lanes[j] += a[i + j] * b[i + j];
-  }
-  for (int half = kFloatLanes / 2; half > 0; half /= 2) {
-    for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
-  }
-  for (; i < d; ++i) lanes[0] += a[i] * b[i];
-  return lanes[0];
-}
 
 // A float32 that is at most `value`, for values in the range of float32. NaN stays NaN, -inf stays -inf.
 float rounded_down(double value) {
@@ -41,13 +27,29 @@ Assigner::Assigner(const CenterSet& set, const Scorer& scorer)
       float32_error_(set),
       scores_(size(scorer.block_rows * scorer.stride)),
       thresholds_(size(scorer.block_rows)),
-      errors_(size(scorer.block_rows)) {}
+      errors_(size(scorer.block_rows)),
+      norms_(size(scorer.block_rows)) {}
 
 void Assigner::operator()(const float* x, std::int64_t n, std::int32_t* labels, PendingZeros& zeros) {
   for (std::int64_t first = 0; first < n; first += scorer_.block_rows) {
     const std::int64_t rows = std::min(scorer_.block_rows, n - first);
-    scorer_(x + first * set_.d, rows, scores_.data(), errors_.data(), zeros);
-    label(x + first * set_.d, rows, labels + first);
+    const float* block = x + first * set_.d;
+    scorer_(block, rows, {scores_.data(), errors_.data(), norms_.data()}, history_, zeros);
+    find_not_finite(block, rows);
+    label(block, rows, labels + first);
+  }
+}
+
+void Assigner::find_not_finite(const float* x, std::int64_t n) {
+  double total = 0.0;
+  for (std::int64_t row = 0; row < n; ++row) total += norms_[size(row)];
+  if (std::isfinite(total)) return;
+  // A norm can also be infinite because squares overflow.
+  for (const float* value = x; value < x + n * set_.d; ++value) {
+    if (std::isfinite(*value)) continue;
+    const float* row = x + (value - x) / set_.d * set_.d;
+    if (not_finite_ == nullptr || row < not_finite_) not_finite_ = row;
+    return;
   }
 }
 
@@ -66,6 +68,7 @@ void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
   for (std::int64_t row = 0; row < n; ++row) {
     thresholds[row] = rounded_down(double{thresholds[row]} - 2.0 * errors_[size(row)]);
   }
+  std::int64_t candidates = 0;
   for (std::int64_t row = 0; row < n; ++row) {
     const float* of_row = scores + row * scorer_.stride;
     const float threshold = thresholds[row];
@@ -85,24 +88,25 @@ void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
       kept += static_cast<int>(is_kept);
       last = is_kept ? k : last;
     }
-    labels[row] =
-        kept == 1 ? static_cast<std::int32_t>(last) : decide_row(x + row * set_.d, of_row, threshold);
+    candidates += kept;
+    labels[row] = kept == 1 ? static_cast<std::int32_t>(last)
+                            : decide_row(x + row * set_.d, of_row, threshold, norms_[size(row)]);
   }
+  history_.candidates = static_cast<double>(candidates) / static_cast<double>(n);
 }
 
-std::int32_t Assigner::decide_row(const float* x, const float* scores, float threshold) {
+std::int32_t Assigner::decide_row(const float* x, const float* scores, float threshold, double norm) {
   candidates_.clear();
   for (std::int64_t k = 0; k < set_.k; ++k) {
     if (!(scores[k] < threshold)) candidates_.push_back(static_cast<std::int32_t>(k));
   }
   // A float32 score costs a third of a float64 score and rules out nearly all other candidates.
-  const double error = candidates_.size() > kFew ? float32_error_.of(norm_bound(x, set_.d))
-                                                 : std::numeric_limits<double>::infinity();
+  const double error = float32_error_.of(norm);
   if (std::isfinite(error)) {
     refined_.clear();
     float best = -std::numeric_limits<float>::infinity();
     for (const std::int32_t k : candidates_) {
-      refined_.push_back(float32_dot(x, set_.centers + k * set_.d, set_.d) + set_.bias[size(k)]);
+      refined_.push_back(dot(x, set_.centers + k * set_.d, set_.d) + set_.bias[size(k)]);
       best = std::max(best, refined_.back());
     }
     const float closer = rounded_down(double{best} - 2.0 * error);

@@ -5,7 +5,11 @@
 //
 //   s_k >= max_j s_j - 2 e.
 //
-// If one centre is left, it is the label. Otherwise decide.hpp chooses among those that are left.
+// If one centre is left, it is the label. Otherwise the centres that are left are scored again in float32,
+// and decide.hpp chooses among those that are left then.
+//
+// A row that holds NaN or infinity gets any label. Its squared norm is not finite either, so such rows are
+// found without another pass over the data.
 #pragma once
 
 #include <cstdint>
@@ -24,16 +28,22 @@ class Assigner {
 
   void operator()(const float* x, std::int64_t n, std::int32_t* labels, PendingZeros& zeros);
 
+  // The first row in memory, of all rows so far, that holds NaN or infinity. Null: none.
+  const float* not_finite() const { return not_finite_; }
+
  private:
   void label(const float* x, std::int64_t n, std::int32_t* labels);
-  std::int32_t decide_row(const float* x, const float* scores, float threshold);
+  std::int32_t decide_row(const float* x, const float* scores, float threshold, double norm);
+  void find_not_finite(const float* x, std::int64_t n);
 
   const CenterSet& set_;
   const Scorer& scorer_;
   Float32Error float32_error_;
+  ScorerHistory history_;
+  const float* not_finite_ = nullptr;
   AlignedBuffer<float> scores_;
   std::vector<float> thresholds_;
-  std::vector<double> errors_;
+  std::vector<double> errors_, norms_;
   std::vector<std::int32_t> candidates_;
   std::vector<float> refined_;
 };

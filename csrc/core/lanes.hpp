@@ -1,4 +1,4 @@
-// Sixteen float32 scores at a time: their maximum, and a mask of those that reach a threshold.
+// Sixteen float32 numbers at a time: products of rows, the largest score, and the scores that reach a threshold.
 //
 // The code is written as plain loops, and with intrinsics where compilers do not find the right instructions.
 #pragma once
@@ -50,6 +50,36 @@ inline std::uint32_t not_below(const float* scores, float threshold) {
   for (int j = 0; j < kFloatLanes; ++j) kept |= static_cast<std::uint32_t>(!(scores[j] < threshold)) << j;
   return kept;
 #endif
+}
+
+// The sum of a_i b_i over d numbers, in float32, in any order.
+inline float dot(const float* a, const float* b, std::int64_t d) {
+  // Four sums, because an addition takes four cycles.
+  constexpr int kSums = 4;
+  std::int64_t i = 0;
+#if defined(__AVX512F__)
+  __m512 sums[kSums];
+  for (__m512& one : sums) one = _mm512_setzero_ps();
+  for (; i + kSums * kFloatLanes <= d; i += kSums * kFloatLanes) {
+    for (int s = 0; s < kSums; ++s) {
+      const std::int64_t at = i + s * kFloatLanes;
+      sums[s] = _mm512_fmadd_ps(_mm512_loadu_ps(a + at), _mm512_loadu_ps(b + at), sums[s]);
+    }
+  }
+  float total =
+      _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+#else
+  float lanes[kSums * kFloatLanes] = {};
+  for (; i + kSums * kFloatLanes <= d; i += kSums * kFloatLanes) {
+    for (int j = 0; j < kSums * kFloatLanes; ++j) lanes[j] += a[i + j] * b[i + j];
+  }
+  for (int half = kSums * kFloatLanes / 2; half > 0; half /= 2) {
+    for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
+  }
+  float total = lanes[0];
+#endif
+  for (; i < d; ++i) total += a[i] * b[i];
+  return total;
 }
 
 #if defined(__GNUC__)

@@ -18,18 +18,29 @@ namespace medvlad {
 
 // How to multiply. `automatic` chooses by the data. The others are for tests and measurements; if an
 // instruction set does not have one of them, it uses `dense`.
-enum class Method { automatic, dense, sparse, bf16 };
+enum class Method { automatic, dense, sparse, bf16, bf16x3 };
+
+// Scores and error bounds of a block of rows.
+struct ScoredRows {
+  float* scores;   // (n, stride): scores[r * stride + k] for centre k; undefined between K and the stride
+  double* errors;  // (n): bound on |computed - real| of every score of the row; infinite if one may be NaN
+  double* norms;   // (n): bound on |x|, close to it; not finite if a number of the row is not
+};
+
+// What a caller of a scorer has seen in the blocks before, so that the scorer can choose a method.
+struct ScorerHistory {
+  double candidates = 1.0;  // mean number of candidates of a row in the last block
+  bool fine = false;        // whether the last block was multiplied with more bits
+  int blocks = 0;           // number of blocks since that was decided
+};
 
 class Scorer {
  public:
   virtual ~Scorer() = default;
 
-  // Write scores[r * stride + k] for rows r in [0, n), n <= block_rows, and centres k in [0, K).
-  //
-  // errors[r] becomes a bound on |computed - real| of every score of row r, apart from an offset that all
-  // scores of the row share. It is infinite if a score may be NaN. Scores between K and the stride are
-  // undefined. The scorer may write some of `zeros` meanwhile. Several threads may call it at once.
-  virtual void operator()(const float* x, std::int64_t n, float* scores, double* errors,
+  // Score n rows, n <= block_rows. Scores may be off by an offset that all scores of a row share. The scorer
+  // may write some of `zeros` meanwhile. Several threads may call it at once, each with its own history.
+  virtual void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& history,
                           PendingZeros& zeros) const = 0;
 
   std::int64_t stride = 0;

@@ -17,14 +17,15 @@ class SgemmScorer final : public Scorer {
     block_rows = rows_of_a_block(stride, kBlockRows);
   }
 
-  void operator()(const float* x, std::int64_t n, float* scores, double* errors,
+  void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& /*history*/,
                   PendingZeros& zeros) const override {
     zeros.all();
     for (std::int64_t row = 0; row < n; ++row) {
-      std::copy(set_.bias.begin(), set_.bias.end(), scores + row * stride);
-      errors[row] = error_.of(norm_bound(x + row * set_.d, set_.d));
+      std::copy(set_.bias.begin(), set_.bias.end(), to.scores + row * stride);
+      to.norms[row] = norm_bound(x + row * set_.d, set_.d);
+      to.errors[row] = error_.of(to.norms[row]);
     }
-    sgemm_(n, set_.k, set_.d, x, set_.centers, 1.0F, scores);
+    sgemm_(n, set_.k, set_.d, x, set_.centers, 1.0F, to.scores);
   }
 
  private:

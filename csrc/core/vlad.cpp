@@ -168,8 +168,25 @@ struct Plan {
   }
 };
 
+// The first row of a batch that holds NaN or infinity.
+class FirstNotFinite {
+ public:
+  explicit FirstNotFinite(const Batch& batch) : batch_(batch) {}
+
+  void see(const Assigner& assigner) {
+    if (assigner.not_finite() == nullptr) return;
+    const std::int64_t row = (assigner.not_finite() - batch_.x) / batch_.d;
+    row_ = row_ == kAllFinite ? row : std::min(row_, row);
+  }
+  std::int64_t row() const { return row_; }
+
+ private:
+  const Batch& batch_;
+  std::int64_t row_ = kAllFinite;
+};
+
 void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer, int n_threads,
-                 std::int64_t first, std::int64_t n, std::int32_t* labels) {
+                 std::int64_t first, std::int64_t n, std::int32_t* labels, FirstNotFinite& not_finite) {
   // Tasks of a few blocks, so that no thread waits long for the last one.
   const std::int64_t task_rows = 4 * scorer.block_rows;
   const std::int64_t n_tasks = (n + task_rows - 1) / task_rows;
@@ -183,10 +200,11 @@ void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer,
     assigners[size(worker)](batch.x + (first + begin) * batch.d, std::min(task_rows, n - begin),
                             labels + begin, none);
   });
+  for (const Assigner& assigner : assigners) not_finite.see(assigner);
 }
 
 void encode_small(const EncodeJob& job, const Scorer& scorer,
-                  const std::vector<std::pair<std::int64_t, std::int64_t>>& runs) {
+                  const std::vector<std::pair<std::int64_t, std::int64_t>>& runs, FirstNotFinite& not_finite) {
   const int n_threads = threads_for(static_cast<std::int64_t>(runs.size()), job.n_threads);
   std::vector<Worker> workers;
   workers.reserve(size(n_threads));
@@ -209,7 +227,10 @@ void encode_small(const EncodeJob& job, const Scorer& scorer,
     }
     finish_streaming();
   });
-  for (Worker& worker : workers) worker.writer.zeros.all();
+  for (Worker& worker : workers) {
+    worker.writer.zeros.all();
+    not_finite.see(worker.assigner);
+  }
   finish_streaming();
 }
 
@@ -253,7 +274,8 @@ void share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
   });
 }
 
-void encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image) {
+void encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image,
+                  FirstNotFinite& not_finite) {
   const std::int64_t begin = job.batch.offsets[image];
   const std::int64_t n = job.batch.offsets[image + 1] - begin;
   std::vector<std::int32_t> own_labels;
@@ -262,7 +284,7 @@ void encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image
     own_labels.resize(size(n));
     labels = own_labels.data();
   }
-  assign_rows(job.batch, job.set, scorer, job.n_threads, begin, n, labels);
+  assign_rows(job.batch, job.set, scorer, job.n_threads, begin, n, labels, not_finite);
   Cells cells;
   cells.sort(labels, n, job.batch.k);
   share_out(job, cells, image);
@@ -286,20 +308,24 @@ ScorerOptions scorer_options(const Execution& execution) {
 
 }  // namespace
 
-void assign(const Batch& batch, const Execution& execution, std::int32_t* labels) {
+std::int64_t assign(const Batch& batch, const Execution& execution, std::int32_t* labels) {
   const CenterSet set(batch.centers, batch.k, batch.d);
   const auto scorer = make_scorer(set, scorer_options(execution));
-  assign_rows(batch, set, *scorer, execution.n_threads, 0, batch.n_rows, labels);
+  FirstNotFinite not_finite(batch);
+  assign_rows(batch, set, *scorer, execution.n_threads, 0, batch.n_rows, labels, not_finite);
+  return not_finite.row();
 }
 
-void encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
-            const Output& output) {
+std::int64_t encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
+                    const Output& output) {
   const CenterSet set(batch.centers, batch.k, batch.d);
   const auto scorer = make_scorer(set, scorer_options(execution));
   const EncodeJob job = job_of(batch, set, normalisation, output, execution.n_threads);
   const Plan plan(batch, execution.n_threads);
-  encode_small(job, *scorer, plan.runs);
-  for (const std::int64_t image : plan.large) encode_large(job, *scorer, image);
+  FirstNotFinite not_finite(batch);
+  encode_small(job, *scorer, plan.runs, not_finite);
+  for (const std::int64_t image : plan.large) encode_large(job, *scorer, image, not_finite);
+  return not_finite.row();
 }
 
 void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,

@@ -72,12 +72,18 @@ struct Output {
   std::int64_t* counts = nullptr;  // (n_images, k)
 };
 
+// No row of a batch holds NaN or infinity.
+inline constexpr std::int64_t kAllFinite = -1;
+
 // Write the nearest centre of each row to labels (n_rows). The offsets are ignored.
-void assign(const Batch& batch, const Execution& execution, std::int32_t* labels);
+//
+// Returns the first row that holds NaN or infinity, or kAllFinite. With such a row, what is written is
+// undefined. The same holds for `encode`.
+std::int64_t assign(const Batch& batch, const Execution& execution, std::int32_t* labels);
 
 // Write the VLAD vector of each image. Without normalisation the vectors are the residuals (n_images, k, d).
-void encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
-            const Output& output);
+std::int64_t encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
+                    const Output& output);
 
 // Given cells of each row, the weight w of the row in each of them, and the scale s of its residual, all
 // (n_rows, per_row). Entries of weight 0 are ignored. If `scales` is null, every scale is 1.

@@ -101,11 +101,11 @@ class Bf16Scorer final : public PackedScorer {
     if (fits && wanted) pack();
   }
 
-  void operator()(const float* x, std::int64_t n, float* scores, double* errors,
+  void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& history,
                   PendingZeros& zeros) const override {
     const bool use = packed_bf16_ != nullptr && n >= Vector::kTileRows &&
                      (method_ == Method::bf16 || nonzero_share(x, n) > kBf16Share);
-    use ? bf16(x, n, scores, errors, zeros) : PackedScorer::operator()(x, n, scores, errors, zeros);
+    use ? bf16(x, n, to, zeros) : PackedScorer::operator()(x, n, to, history, zeros);
   }
 
  private:
@@ -148,23 +148,24 @@ class Bf16Scorer final : public PackedScorer {
       packed_bf16_ = std::make_unique<PackedCenters>(rounded.data(), bias.data(), k, pairs_);
   }
 
-  void bf16(const float* x, std::int64_t n, float* scores, double* errors, PendingZeros& zeros) const {
+  void bf16(const float* x, std::int64_t n, const ScoredRows& to, PendingZeros& zeros) const {
     AlignedBuffer<float> rows(static_cast<std::size_t>(Vector::kTileRows * pairs_));
     for (std::int64_t done = 0; done < n; done += Vector::kTileRows) {
       const std::int64_t row = std::min(done, n - Vector::kTileRows);
       for (std::int64_t i = 0; i < Vector::kTileRows; ++i) {
-        errors[row + i] = round_row(x + (row + i) * set_.d, rows.data() + i * pairs_);
+        to.norms[row + i] = norm_.of(squared_norm(x + (row + i) * set_.d));
+        to.errors[row + i] = round_row(x + (row + i) * set_.d, to.norms[row + i], rows.data() + i * pairs_);
       }
       for (std::int64_t column = 0; column < stride; column += 2 * Vector::kWidth) {
         zeros.some(Vector::kTileRows * kZeros);
-        dense_tile<MultiplyPairs>(rows.data(), pairs_, *packed_bf16_, column, scores + row * stride + column,
-                                  stride);
+        dense_tile<MultiplyPairs>(rows.data(), pairs_, *packed_bf16_, column,
+                                  to.scores + row * stride + column, stride);
       }
     }
   }
 
   // Write the row in bfloat16 and return the bound on the errors of its scores.
-  double round_row(const float* x, float* pairs) const {
+  double round_row(const float* x, double row_norm, float* pairs) const {
     const std::int64_t whole = set_.d / 32 * 32;
     __m512 lost = _mm512_setzero_ps();
     for (std::int64_t j = 0; j < whole; j += 32) {
@@ -184,7 +185,6 @@ class Bf16Scorer final : public PackedScorer {
       const double second_lost = j + 1 < set_.d ? double{x[j + 1]} - double{second} : 0.0;
       squared_lost += first_lost * first_lost + second_lost * second_lost;
     }
-    const double row_norm = norm_.of(squared_norm(x));
     const double magnitude = row_norm * (max_norm_ + set_.max_norm) + max_half_;
     if (!(magnitude < 1e37)) return std::numeric_limits<double>::infinity();
     const double d = static_cast<double>(set_.d);

@@ -182,14 +182,15 @@ class PackedScorer : public Scorer {
     block_rows = rows_of_a_block(stride, kBlockRows);
   }
 
-  void operator()(const float* x, std::int64_t n, float* scores, double* errors,
+  void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& /*history*/,
                   PendingZeros& zeros) const override {
-    // Two loops, because the compiler can use vectors for the second one.
-    for (std::int64_t row = 0; row < n; ++row) errors[row] = squared_norm(x + row * set_.d);
-    for (std::int64_t row = 0; row < n; ++row) errors[row] = error_.of(norm_.of(errors[row]));
+    // Three loops, because the compiler can use vectors for the last two.
+    for (std::int64_t row = 0; row < n; ++row) to.norms[row] = squared_norm(x + row * set_.d);
+    for (std::int64_t row = 0; row < n; ++row) to.norms[row] = norm_.of(to.norms[row]);
+    for (std::int64_t row = 0; row < n; ++row) to.errors[row] = error_.of(to.norms[row]);
     const bool is_sparse = n < Vector::kTileRows || method_ == Method::sparse ||
                            (method_ == Method::automatic && nonzero_share(x, n) < kDenseShare);
-    is_sparse ? sparse(x, n, scores, zeros) : dense(x, n, scores, zeros);
+    is_sparse ? sparse(x, n, to.scores, zeros) : dense(x, n, to.scores, zeros);
   }
 
  protected:
