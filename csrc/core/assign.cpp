@@ -97,7 +97,13 @@ void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
 
 std::int32_t Assigner::decide_row(const float* x, const float* scores, float threshold, double norm) {
   candidates_.clear();
-  for (std::int64_t k = 0; k < set_.k; ++k) {
+  const std::int64_t whole = set_.k - set_.k % kFloatLanes;
+  for (std::int64_t k = 0; k < whole; k += kFloatLanes) {
+    for (std::uint64_t kept = not_below(scores + k, threshold); kept != 0; kept &= kept - 1) {
+      candidates_.push_back(static_cast<std::int32_t>(k + lowest_bit(kept)));
+    }
+  }
+  for (std::int64_t k = whole; k < set_.k; ++k) {
     if (!(scores[k] < threshold)) candidates_.push_back(static_cast<std::int32_t>(k));
   }
   // A float32 score costs a third of a float64 score and rules out nearly all other candidates.

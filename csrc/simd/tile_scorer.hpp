@@ -120,10 +120,22 @@ inline RowNorms split_row(const float* x, std::int64_t d, std::int64_t r, std::u
   return norms;
 }
 
+// A tile of rows as a tile of columns: number pair p of row r goes to pair r of row p.
+inline void transpose_tile(const std::uint16_t* rows, std::uint16_t* columns) {
+  std::uint32_t from[kTileSide][kTileSide], to[kTileSide][kTileSide];
+  std::memcpy(from, rows, sizeof from);
+  for (int p = 0; p < kTileSide; ++p) {
+    for (int r = 0; r < kTileSide; ++r) to[p][r] = from[r][p];
+  }
+  std::memcpy(columns, to, sizeof to);
+}
+
 // Centres as bands of columns, with the largest norms that the bounds need.
 class TileCenters {
  public:
-  static std::int64_t bytes(std::int64_t k, std::int64_t d) { return 4 * width_of(k) * tiles_of(d) * kTileDepth; }
+  static std::int64_t bytes(std::int64_t k, std::int64_t d) {
+    return 4 * width_of(k) * tiles_of(d) * kTileDepth;
+  }
 
   explicit TileCenters(const CenterSet& set)
       : width(width_of(set.k)),
@@ -132,44 +144,38 @@ class TileCenters {
         low_(size(width * n_tiles * kTileDepth)),
         bias_(size(width)) {
     const std::int64_t k = set.k, d = set.d;
-    std::fill_n(high_.data(), high_.size(), std::uint16_t{0});
-    std::fill_n(low_.data(), low_.size(), std::uint16_t{0});
     std::fill_n(bias_.data(), bias_.size(), -std::numeric_limits<float>::infinity());
-    std::vector<double> mean(size(d));
+    std::vector<double> sums(size(d));
     for (std::int64_t i = 0; i < k; ++i) {
-      for (std::int64_t j = 0; j < d; ++j) mean[size(j)] += set.centers[i * d + j];
+      for (std::int64_t j = 0; j < d; ++j) sums[size(j)] += double{set.centers[i * d + j]};
     }
+    std::vector<float> mean(size(d)), centred(size(d));
+    for (std::int64_t j = 0; j < d; ++j) mean[size(j)] = static_cast<float>(sums[size(j)] / static_cast<double>(k));
     double squared_mean = 0.0;
-    for (double& value : mean) {
-      value = double{static_cast<float>(value / static_cast<double>(k))};
-      squared_mean += value * value;
-    }
-    for (std::int64_t i = 0; i < k; ++i) {
-      double of_high = 0.0, of_low = 0.0, of_both = 0.0, high_lost = 0.0, both_lost = 0.0;
-      std::uint16_t* high_to = high_.data() + band_of(i);
-      std::uint16_t* low_to = low_.data() + band_of(i);
-      for (std::int64_t j = 0; j < d; ++j) {
-        const double exact = double{set.centers[i * d + j]} - mean[size(j)];
-        const std::uint16_t b = to_bf16(static_cast<float>(exact));
-        const double high = double{from_bf16(b)}, after = exact - high;
-        const std::uint16_t e = to_bf16(static_cast<float>(after));
-        const double low = double{from_bf16(e)}, left = after - low;
-        high_to[column_place(i % kTileSide, j)] = b;
-        low_to[column_place(i % kTileSide, j)] = e;
-        of_high += high * high;
-        of_low += low * low;
-        of_both += (high + low) * (high + low);
-        high_lost += after * after;
-        both_lost += left * left;
+    for (const float value : mean) squared_mean += double{value} * double{value};
+    const NormBound norm(d);
+    AlignedBuffer<std::uint16_t> high_rows(size(kTileNumbers * n_tiles)), low_rows(size(kTileNumbers * n_tiles));
+    for (std::int64_t column = 0; column < width; column += kTileSide) {
+      std::fill_n(high_rows.data(), high_rows.size(), std::uint16_t{0});
+      std::fill_n(low_rows.data(), low_rows.size(), std::uint16_t{0});
+      for (std::int64_t i = column; i < std::min(k, column + kTileSide); ++i) {
+        for (std::int64_t j = 0; j < d; ++j) centred[size(j)] = set.centers[i * d + j] - mean[size(j)];
+        const RowNorms squared = split_row(centred.data(), d, i - column, high_rows.data(), low_rows.data());
+        const double half = set.half_norms[size(i)] - 0.5 * squared_mean;
+        bias_.data()[i] = static_cast<float>(-half);
+        max_half = std::max(max_half, std::fabs(half));
+        const double center = norm.of(squared.row), low = norm.of(squared.low);
+        const double lost = norm.of(squared.lost) + 0x1p-23 * center;  // c_k - mu was rounded to float32
+        max_high = std::max(max_high, center + low + lost);
+        max_low = std::max(max_low, low);
+        max_both = std::max(max_both, center + lost);
+        max_high_lost = std::max(max_high_lost, low + lost);
+        max_both_lost = std::max(max_both_lost, lost);
       }
-      const double half = set.half_norms[size(i)] - 0.5 * squared_mean;
-      bias_.data()[i] = static_cast<float>(-half);
-      raise(max_high, of_high);
-      raise(max_low, of_low);
-      raise(max_both, of_both);
-      raise(max_high_lost, high_lost);
-      raise(max_both_lost, both_lost);
-      max_half = std::max(max_half, std::fabs(half));
+      for (std::int64_t t = 0; t < n_tiles; ++t) {
+        transpose_tile(high_rows.data() + t * kTileNumbers, high_.data() + band_of(column) + t * kTileNumbers);
+        transpose_tile(low_rows.data() + t * kTileNumbers, low_.data() + band_of(column) + t * kTileNumbers);
+      }
     }
     // An allowance for rounding |c|^2 and |mu|^2. Their float64 rounding is far below this float32 share.
     max_half += 1e-6 * 0.5 * (set.max_norm * set.max_norm + squared_mean);
@@ -182,12 +188,13 @@ class TileCenters {
 
   std::int64_t width;    // number of centres, padded with centres of score -infinity to a multiple of 32
   std::int64_t n_tiles;  // number of tiles of a band
-  // Largest norms over the centres: |b|, |e|, |b + e|, |c' - b|, |c' - b - e|, and largest |h|.
+  // Bounds on the largest norms over the centres: |b|, |e|, |b + e|, |c' - b|, |c' - b - e|, and on |h|.
   double max_high = 0.0, max_low = 0.0, max_both = 0.0, max_high_lost = 0.0, max_both_lost = 0.0, max_half = 0.0;
 
  private:
-  static std::int64_t width_of(std::int64_t k) { return (k + kGroupColumns - 1) / kGroupColumns * kGroupColumns; }
-  static void raise(double& most, double squared) { most = std::max(most, 1.0001 * std::sqrt(squared)); }
+  static std::int64_t width_of(std::int64_t k) {
+    return (k + kGroupColumns - 1) / kGroupColumns * kGroupColumns;
+  }
   std::int64_t band_of(std::int64_t column) const { return column / kTileSide * n_tiles * kTileNumbers; }
 
   AlignedBuffer<std::uint16_t> high_, low_;
@@ -198,7 +205,7 @@ class TileScorer final : public Scorer {
  public:
   // Whether blocks of rows have the usual size and the centres fit the memory.
   static bool fits(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
-    return TileCenters::bytes(k, d) <= pack_bytes && rows_of_a_block(k + kHalfPanel, kGroupRows) == kGroupRows;
+    return TileCenters::bytes(k, d) <= pack_bytes && rows_of_a_block(k + kGroupColumns, kGroupRows) == kGroupRows;
   }
 
   TileScorer(const CenterSet& set, const ScorerOptions& options)
@@ -208,19 +215,12 @@ class TileScorer final : public Scorer {
         centers_(set),
         gamma_(rounding_bound(static_cast<double>(centers_.n_tiles * kTileDepth) / 2.0 + 2.0)),
         fine_gamma_(rounding_bound(1.5 * static_cast<double>(centers_.n_tiles * kTileDepth) + 4.0)) {
-    // A copy in float32, for rows with many zeros, if there is room for both.
-    const std::int64_t both = TileCenters::bytes(set.k, set.d) + PackedScorer::bytes(set.k, set.d);
-    if (both <= options.pack_bytes) packed_ = std::make_unique<PackedScorer>(set, options);
-    stride = packed_ == nullptr ? centers_.width : packed_->stride;
+    stride = centers_.width;
     block_rows = rows_of_a_block(stride, kBlockRows) / kGroupRows * kGroupRows;
   }
 
   void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& history,
                   PendingZeros& zeros) const override {
-    if (packed_ != nullptr && skips_zeros(x, n)) {
-      history.blocks = 0;
-      return (*packed_)(x, n, to, history, zeros);
-    }
     const bool fine = is_fine(history);
     AlignedBuffer<std::uint16_t> rows(size((fine ? 2 : 1) * kGroupRows * centers_.n_tiles * kTileDepth));
     TileRegisters tiles;
@@ -236,12 +236,6 @@ class TileScorer final : public Scorer {
   static double rounding_bound(double m) {
     const double mu = m * 0x1p-24;
     return mu < 0.5 ? 1.0001 * mu / (1.0 - mu) : std::numeric_limits<double>::infinity();
-  }
-
-  bool skips_zeros(const float* x, std::int64_t n) const {
-    if (method_ == Method::dense || method_ == Method::sparse) return true;
-    return method_ == Method::automatic && n < kTileSide;
-    (void)x;
   }
 
   // Whether to use three products.
@@ -293,24 +287,25 @@ class TileScorer final : public Scorer {
              PendingZeros& zeros) const {
     const std::int64_t band = centers_.n_tiles * kTileNumbers;
     const std::int64_t n_groups = centers_.width / kGroupColumns;
-    const std::int64_t lines = (kGroupRows * set_.d + 15) / 16;  // cache lines to prefetch
+    // Cache lines to prefetch during each tile. All at once would delay the loads of the tiles.
+    const std::int64_t n = centers_.n_tiles;
+    const std::int64_t lines = (kGroupRows * set_.d / 16 + n_groups * n - 1) / (n_groups * n);
+    const auto nothing = [](std::int64_t) {};
     const std::int64_t step = stride * static_cast<std::int64_t>(sizeof(float));
     for (std::int64_t group = 0; group < n_groups; ++group) {
       const std::int64_t column = group * kGroupColumns;
-      for (std::int64_t line = lines * group / n_groups; line < lines * (group + 1) / n_groups; ++line) {
-        Vector::prefetch(ahead + 16 * line);
-      }
       zeros.some(kTileZeros);
       tiles.load<0>(centers_.bias() + column, 0);
       tiles.load<1>(centers_.bias() + column + kTileSide, 0);
       tiles.load<2>(centers_.bias() + column, 0);
       tiles.load<3>(centers_.bias() + column + kTileSide, 0);
-      const std::int64_t n = centers_.n_tiles;
       if (fine) {
-        multiply_bands<2, 2>(tiles, rows, band, centers_.low(column), band, n);
-        multiply_bands<2, 2>(tiles, rows + 2 * band, band, centers_.high(column), band, n);
+        multiply_bands<2, 2>(tiles, rows, band, centers_.low(column), band, n, nothing);
+        multiply_bands<2, 2>(tiles, rows + 2 * band, band, centers_.high(column), band, n, nothing);
       }
-      multiply_bands<2, 2>(tiles, rows, band, centers_.high(column), band, n);
+      multiply_bands<2, 2>(tiles, rows, band, centers_.high(column), band, n, [&](std::int64_t) {
+        for (std::int64_t line = 0; line < lines; ++line, ahead += 16) Vector::prefetch(ahead);
+      });
       tiles.store<0>(scores + column, step);
       tiles.store<1>(scores + column + kTileSide, step);
       tiles.store<2>(scores + kTileSide * stride + column, step);
@@ -323,7 +318,6 @@ class TileScorer final : public Scorer {
   NormBound norm_;
   TileCenters centers_;
   double gamma_, fine_gamma_;
-  std::unique_ptr<const PackedScorer> packed_;  // null: no room
 };
 
 inline bool tiles_need_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {

@@ -159,11 +159,14 @@ constexpr std::int64_t column_place(std::int64_t k, std::int64_t j) {
 
 // Registers 0 to 3 += two bands of rows times two bands of columns, over `n` tiles each. Register 2 i + j has
 // rows i and columns j. `next_rows` and `next_columns` are the distances between the two bands in numbers.
-// kRowBands and kColumnBands say how many bands there are, 1 or 2.
-template <int kRowBands, int kColumnBands>
+// kRowBands and kColumnBands say how many bands there are, 1 or 2. `meanwhile(t)` is called once for each tile:
+// other work that the processor can do while it multiplies.
+template <int kRowBands, int kColumnBands, class Meanwhile>
 inline void multiply_bands(TileRegisters& tiles, const std::uint16_t* rows, std::int64_t next_rows,
-                           const std::uint16_t* columns, std::int64_t next_columns, std::int64_t n) {
+                           const std::uint16_t* columns, std::int64_t next_columns, std::int64_t n,
+                           const Meanwhile& meanwhile) {
   for (std::int64_t t = 0; t < n; ++t, rows += kTileNumbers, columns += kTileNumbers) {
+    meanwhile(t);
     tiles.load<4>(rows);
     tiles.load<6>(columns);
     tiles.multiply<0, 4, 6>();
