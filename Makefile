@@ -133,10 +133,11 @@ $(VENV)/.python:
 	touch $@
 
 # The package is installed from a wheel, so that the tests see what a user gets. All environments share one wheel.
+# It also has the module for tests that emulates instructions (csrc/simd/tiles.hpp).
 $(VENV)/.package: $(VENV)/.python $(SOURCES)
 	rm -rf build $(VENV)/wheel
 	@echo "Compiling the extension modules. This takes about a minute on an idle machine."
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
+	MEDVLAD_EMULATED=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheel .
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 

@@ -12,7 +12,6 @@ namespace medvlad {
 
 namespace {
 
-
 // A float32 that is at most `value`, for values in the range of float32. NaN stays NaN, -inf stays -inf.
 float rounded_down(double value) {
   const auto nearest = static_cast<float>(value);

@@ -1,4 +1,5 @@
-// Sixteen float32 numbers at a time: products of rows, the largest score, and the scores that reach a threshold.
+// Sixteen float32 numbers at a time: products of rows, the largest score, and the scores that reach a
+// threshold.
 //
 // The code is written as plain loops, and with intrinsics where compilers do not find the right instructions.
 #pragma once

@@ -10,6 +10,10 @@ namespace medvlad {
 // Names of the instruction-set levels that can run here, best first. The last one is always "portable".
 std::vector<std::string> supported_levels();
 
+// Whether the processor has bfloat16 tiles (AMX), and the operating system lets this process use them. Linux
+// must be asked before the first use. Threads and children of the process inherit its answer.
+bool may_use_tiles();
+
 // Size of a core's second-level cache in bytes. If the system does not report it, a usual size.
 std::int64_t second_level_cache();
 

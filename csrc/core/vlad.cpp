@@ -204,7 +204,8 @@ void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer,
 }
 
 void encode_small(const EncodeJob& job, const Scorer& scorer,
-                  const std::vector<std::pair<std::int64_t, std::int64_t>>& runs, FirstNotFinite& not_finite) {
+                  const std::vector<std::pair<std::int64_t, std::int64_t>>& runs,
+                  FirstNotFinite& not_finite) {
   const int n_threads = threads_for(static_cast<std::int64_t>(runs.size()), job.n_threads);
   std::vector<Worker> workers;
   workers.reserve(size(n_threads));

@@ -52,9 +52,9 @@ namespace medvlad {
 
 namespace {
 
-constexpr std::int64_t kGroupRows = 2 * kTileSide;       // rows that are multiplied at a time
-constexpr std::int64_t kGroupColumns = 2 * kTileSide;    // centres that are multiplied at a time
-constexpr std::int64_t kTileZeros = 320 * kGroupRows;    // pending zeros written for each 32 x 32 scores
+constexpr std::int64_t kGroupRows = 2 * kTileSide;     // rows that are multiplied at a time
+constexpr std::int64_t kGroupColumns = 2 * kTileSide;  // centres that are multiplied at a time
+constexpr std::int64_t kTileZeros = 320 * kGroupRows;  // pending zeros written for each 32 x 32 scores
 // A float32 score of a candidate takes as long as this many numbers of the two products that it may save.
 constexpr double kCandidateCost = 13000.0;
 constexpr int kTryAgain = 64;  // blocks of three products until one product is tried again
@@ -150,11 +150,13 @@ class TileCenters {
       for (std::int64_t j = 0; j < d; ++j) sums[size(j)] += double{set.centers[i * d + j]};
     }
     std::vector<float> mean(size(d)), centred(size(d));
-    for (std::int64_t j = 0; j < d; ++j) mean[size(j)] = static_cast<float>(sums[size(j)] / static_cast<double>(k));
+    for (std::int64_t j = 0; j < d; ++j)
+      mean[size(j)] = static_cast<float>(sums[size(j)] / static_cast<double>(k));
     double squared_mean = 0.0;
     for (const float value : mean) squared_mean += double{value} * double{value};
     const NormBound norm(d);
-    AlignedBuffer<std::uint16_t> high_rows(size(kTileNumbers * n_tiles)), low_rows(size(kTileNumbers * n_tiles));
+    AlignedBuffer<std::uint16_t> high_rows(size(kTileNumbers * n_tiles)),
+        low_rows(size(kTileNumbers * n_tiles));
     for (std::int64_t column = 0; column < width; column += kTileSide) {
       std::fill_n(high_rows.data(), high_rows.size(), std::uint16_t{0});
       std::fill_n(low_rows.data(), low_rows.size(), std::uint16_t{0});
@@ -173,7 +175,8 @@ class TileCenters {
         max_both_lost = std::max(max_both_lost, lost);
       }
       for (std::int64_t t = 0; t < n_tiles; ++t) {
-        transpose_tile(high_rows.data() + t * kTileNumbers, high_.data() + band_of(column) + t * kTileNumbers);
+        transpose_tile(high_rows.data() + t * kTileNumbers,
+                       high_.data() + band_of(column) + t * kTileNumbers);
         transpose_tile(low_rows.data() + t * kTileNumbers, low_.data() + band_of(column) + t * kTileNumbers);
       }
     }
@@ -189,7 +192,8 @@ class TileCenters {
   std::int64_t width;    // number of centres, padded with centres of score -infinity to a multiple of 32
   std::int64_t n_tiles;  // number of tiles of a band
   // Bounds on the largest norms over the centres: |b|, |e|, |b + e|, |c' - b|, |c' - b - e|, and on |h|.
-  double max_high = 0.0, max_low = 0.0, max_both = 0.0, max_high_lost = 0.0, max_both_lost = 0.0, max_half = 0.0;
+  double max_high = 0.0, max_low = 0.0, max_both = 0.0, max_high_lost = 0.0, max_both_lost = 0.0,
+         max_half = 0.0;
 
  private:
   static std::int64_t width_of(std::int64_t k) {
@@ -205,7 +209,8 @@ class TileScorer final : public Scorer {
  public:
   // Whether blocks of rows have the usual size and the centres fit the memory.
   static bool fits(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
-    return TileCenters::bytes(k, d) <= pack_bytes && rows_of_a_block(k + kGroupColumns, kGroupRows) == kGroupRows;
+    return TileCenters::bytes(k, d) <= pack_bytes &&
+           rows_of_a_block(k + kGroupColumns, kGroupRows) == kGroupRows;
   }
 
   TileScorer(const CenterSet& set, const ScorerOptions& options)
@@ -276,7 +281,8 @@ class TileScorer final : public Scorer {
     const double underflow = 3.0 * (d + 4.0) * double{FLT_MIN} * (2.0 + row + c.max_high);
     const double high = 1.01 * row;  // at least |y|
     if (!fine) {
-      return lost * c.max_high + row * c.max_high_lost + gamma_ * (high * c.max_high + c.max_half) + underflow;
+      return lost * c.max_high + row * c.max_high_lost + gamma_ * (high * c.max_high + c.max_half) +
+             underflow;
     }
     return lost * c.max_both + low * c.max_low + row * c.max_both_lost + gamma_ * high * c.max_high +
            fine_gamma_ * (high * c.max_low + low * c.max_high + c.max_half) + underflow;

@@ -24,10 +24,10 @@ namespace medvlad {
 
 namespace {  // each module keeps its own copy, compiled for its own instruction set
 
-constexpr std::int64_t kTileSide = 16;     // rows of a tile, and columns of a tile of sums
-constexpr std::int64_t kTileDepth = 32;    // dimensions of a tile of bfloat16
+constexpr std::int64_t kTileSide = 16;   // rows of a tile, and columns of a tile of sums
+constexpr std::int64_t kTileDepth = 32;  // dimensions of a tile of bfloat16
 constexpr std::int64_t kTileNumbers = kTileSide * kTileDepth;
-constexpr std::int64_t kTileStep = 64;     // bytes between the rows of a tile in memory
+constexpr std::int64_t kTileStep = 64;  // bytes between the rows of a tile in memory
 
 #if defined(__AMX_BF16__)
 
@@ -159,8 +159,8 @@ constexpr std::int64_t column_place(std::int64_t k, std::int64_t j) {
 
 // Registers 0 to 3 += two bands of rows times two bands of columns, over `n` tiles each. Register 2 i + j has
 // rows i and columns j. `next_rows` and `next_columns` are the distances between the two bands in numbers.
-// kRowBands and kColumnBands say how many bands there are, 1 or 2. `meanwhile(t)` is called once for each tile:
-// other work that the processor can do while it multiplies.
+// kRowBands and kColumnBands say how many bands there are, 1 or 2. `meanwhile(t)` is called once for each
+// tile: other work that the processor can do while it multiplies.
 template <int kRowBands, int kColumnBands, class Meanwhile>
 inline void multiply_bands(TileRegisters& tiles, const std::uint16_t* rows, std::int64_t next_rows,
                            const std::uint16_t* columns, std::int64_t next_columns, std::int64_t n,

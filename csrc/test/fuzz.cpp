@@ -189,7 +189,7 @@ void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const
 
 medvlad::Execution execution_of(Source& source) {
   const std::uint32_t bits = source.bits(1);
-  return {sgemm, static_cast<int>(bits % 4) + 1, static_cast<Method>(bits / 4 % 4)};
+  return {sgemm, static_cast<int>(bits % 4) + 1, static_cast<Method>(bits / 4 % 5)};
 }
 
 struct Encoded {

@@ -1,7 +1,8 @@
 """Backends: several implementations of one interface. This file chooses between them.
 
-In: descriptors, image offsets and centres, checked by :mod:`medvlad.descriptors.checks`. Out: labels,
-residuals and VLAD vectors. The functions, which :class:`Backend` describes in full, are::
+In: descriptors, image offsets and centres, checked by :mod:`medvlad.descriptors.checks`, except that
+`assign`, `aggregate` and `encode` themselves find descriptors that are not finite, while they read them. Out:
+labels, residuals and VLAD vectors. The functions, which :class:`Backend` describes in full, are::
 
     assign(x, centers)             -> labels (N,) int32
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
@@ -47,7 +48,14 @@ class Backend(Protocol):
     every parameter.
     """
 
-    def assign(self, x: Any, centers: NDArray[np.float32], *, n_threads: int) -> Any:
+    def assign(
+        self,
+        x: Any,
+        centers: NDArray[np.float32],
+        *,
+        offsets: NDArray[np.int64] | None = None,
+        n_threads: int,
+    ) -> Any:
         """Return the index of the nearest centre of each row."""
 
     def aggregate(

@@ -82,7 +82,12 @@ def describe() -> str:
 
 @_in_one_sentence
 def assign(
-    x: Any, centers: NDArray[np.float32], *, n_threads: int = 1, method: str = "auto"
+    x: Any,
+    centers: NDArray[np.float32],
+    *,
+    offsets: NDArray[np.int64] | None = None,
+    n_threads: int = 1,
+    method: str = "auto",
 ) -> NDArray[np.int32] | Any:
     """See :func:`medvlad.backends.reference.assign`. Labels of a GpuArray are a cupy.ndarray."""
     if isinstance(x, GpuArray):
@@ -91,8 +96,9 @@ def assign(
             labels, unbounded = cupy.empty(len(x), np.int32), cupy.zeros(1, np.int32)
             label(x, upload(centers, method), labels, unbounded)
             if int(unbounded[0]):
-                check_finite(x)
+                check_finite(x, offsets)
             return labels
+    check_finite(x, offsets)
     labels = np.empty(len(x), np.int32)
     label_from_host(x, upload(centers, method), labels)
     return labels
@@ -118,6 +124,7 @@ def aggregate(
             encoded = encode_resident(x, offsets, upload(centers, method), how, None, None, on_device)
             residuals, counts = cupy.asnumpy(encoded), cupy.asnumpy(on_device)
     else:
+        check_finite(x, offsets)
         outputs = {"labels": None, "vectors": residuals, "counts": counts}
         encode_from_host(x, offsets, upload(centers, method), how, outputs)
     return residuals.reshape(len(counts), *centers.shape), counts
@@ -143,12 +150,13 @@ def encode(
     Raises
     ------
     InputError
-        If an image does not fit into the GPU's memory, or descriptors on the GPU are not finite.
+        If an image does not fit into the GPU's memory, or descriptors are not finite.
     """
     how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
     if isinstance(x, GpuArray):
         with x.stream():
             return encode_resident(x, offsets, upload(centers, method), how, out, labels_out, counts_out)
+    check_finite(x, offsets)
     if out is None:
         out = np.empty((len(offsets) - 1, centers.size), np.float32)
     outputs = {"labels": labels_out, "vectors": out, "counts": counts_out}

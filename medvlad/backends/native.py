@@ -28,6 +28,7 @@ from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.reference import column_sums, place, take
+from medvlad.descriptors.checks import check_finite
 
 try:
     from medvlad.backends import _blas, _native_portable
@@ -96,13 +97,20 @@ def level() -> str:
 
 
 def assign(
-    x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1, method: str = "auto"
+    x: NDArray[np.float32],
+    centers: NDArray[np.float32],
+    *,
+    offsets: NDArray[np.int64] | None = None,
+    n_threads: int = 1,
+    method: str = "auto",
 ) -> NDArray[np.int32]:
     """See :func:`medvlad.backends.reference.assign`. Uses `n_threads` threads."""
     labels = np.empty(len(x), np.int32)
     module = _module(level())
     with _threads_of_blas(module, centers, n_threads):
-        module.assign(_blas.sgemm_capsule(), x, centers, labels, n_threads, method)
+        bad_row = module.assign(_blas.sgemm_capsule(), x, centers, labels, n_threads, method)
+    if bad_row >= 0:
+        check_finite(x, offsets)
     return labels
 
 
@@ -144,7 +152,7 @@ def encode(
         out = (np.zeros if zeroed else np.empty)(shape, np.float32)
     module = _module(level())
     with _threads_of_blas(module, centers, n_threads):
-        module.encode(
+        bad_row = module.encode(
             _blas.sgemm_capsule(),
             x,
             offsets,
@@ -159,6 +167,8 @@ def encode(
             n_threads,
             method,
         )
+    if bad_row >= 0:
+        check_finite(x, offsets)
     return out
 
 

@@ -92,6 +92,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad.backends.normalise import Normalisation, divided_by_mass, ordered_sum, without_rounding
+from medvlad.descriptors.checks import check_finite
 
 __all__ = [
     "aggregate",
@@ -110,20 +111,35 @@ _BLOCK_ROWS = 8192
 _POTENTIAL_ROWS = 1024
 
 
-def assign(x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.int32]:
+def assign(
+    x: NDArray[np.float32],
+    centers: NDArray[np.float32],
+    *,
+    offsets: NDArray[np.int64] | None = None,
+    n_threads: int = 1,
+) -> NDArray[np.int32]:
     """Return the index of the nearest centre of each row.
 
     Parameters
     ----------
     x : ndarray of float32, shape (N, D)
     centers : ndarray of float32, shape (K, D)
+    offsets : ndarray of int64, shape (B + 1,), optional
+        First rows of the images, for the message of the error.
     n_threads : int
         Not used. The reference computes the same way on every machine.
 
     Returns
     -------
     ndarray of int32, shape (N,)
+
+    Raises
+    ------
+    InputError
+        If `x` holds NaN or infinity. `aggregate` and `encode` raise it as well. What they have written into
+        given outputs is undefined then.
     """
+    check_finite(x, offsets)
     c = centers.astype(np.float64)
     labels = np.empty(len(x), np.int32)
     for start in range(0, len(x), _BLOCK_ROWS):
@@ -182,7 +198,7 @@ def aggregate(
     """
     residuals = np.empty((len(offsets) - 1, *centers.shape), np.float32)
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
-    labels = assign(x, centers)
+    labels = assign(x, centers, offsets=offsets)
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, as in C++
         for b, (v, n) in enumerate(_residuals(x, offsets, centers, labels)):
             residuals[b], counts[b] = v, n
@@ -230,7 +246,7 @@ def encode(
         `out`, if it was given.
     """
     how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
-    labels = assign(x, centers)
+    labels = assign(x, centers, offsets=offsets)
     if labels_out is not None:
         labels_out[:] = labels
     encoded = np.empty((len(offsets) - 1, centers.size), np.float32) if out is None else out

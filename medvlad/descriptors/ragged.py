@@ -351,7 +351,7 @@ def _is_image(x: Any) -> bool:
     return is_sequence and len(x) > 0 and (isinstance(x[0], list | tuple) or getattr(x[0], "ndim", 0) == 1)
 
 
-def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
+def validate_input(estimator: Any, x: Any, *, reset: bool, finite: bool = True) -> Descriptors:
     """Convert an estimator's input to Descriptors and check it.
 
     scikit-learn's own checks are used for a 2-D array, so that its estimator checks pass.
@@ -364,6 +364,9 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
         See :func:`as_descriptors`.
     reset : bool
         Whether ``n_features_in_`` is set (in `fit`) instead of checked.
+    finite : bool
+        Whether to check that all numbers are finite, which takes a pass over them. False: a backend checks
+        while it reads them.
 
     Raises
     ------
@@ -379,9 +382,12 @@ def validate_input(estimator: Any, x: Any, *, reset: bool) -> Descriptors:
     if not own:
         from sklearn.utils.validation import validate_data
 
-        return as_descriptors(validate_data(estimator, x, reset=reset, dtype=np.float32, order="C"))
+        checked = validate_data(
+            estimator, x, reset=reset, dtype=np.float32, order="C", ensure_all_finite=finite
+        )
+        return as_descriptors(checked)
     descriptors = as_descriptors(x)
-    if reset or not isinstance(descriptors.values, GpuArray):  # the cuda backend checks while it reads
+    if reset or (finite and not isinstance(descriptors.values, GpuArray)):  # cuda checks while it reads
         check_finite(descriptors.values, descriptors.offsets)
     if reset:
         estimator.n_features_in_ = descriptors.n_features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,11 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     _learnt = "n_features_in_"  # an attribute that exists after `fit` only
 
+    @property
+    def _finds_not_finite(self) -> bool:
+        """Whether `_encode_images` itself checks that descriptors are finite. `transform` does not then."""
+        return False
+
     @memory_for("encoded images", "encode fewer at a time, or into a file (transform_to_file)")
     def transform(self, X: Any) -> Any:
         """Encode each image.
@@ -57,7 +63,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             If `X` is not finite, or its width is not that of `fit`.
         """
         check_is_fitted(self)
-        given = X if _is_converted_in_blocks(X) else validated(self, X, reset=False)
+        finite = not self._finds_not_finite
+        given = X if _is_converted_in_blocks(X) else validated(self, X, reset=False, finite=finite)
         if not isinstance(given, Descriptors):
             return self._transform_in_blocks(given)
         return like_input(self._encode_images(given), X)
@@ -65,6 +72,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     @abstractmethod
     def _encode_images(self, given: Descriptors) -> Any:
         """Return the vectors (B, n_features_out) of images that :func:`validated` returned."""
+
+    def _encode_into(self, given: Descriptors, out: NDArray[np.float32]) -> None:
+        """Write the vectors of images in host memory to `out` (B, n_features_out)."""
+        out[...] = self._encode_images(given)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, self._learnt)
@@ -85,11 +96,21 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Rows `indices` of the result of `transform`, equal to the bit.
         """
         check_is_fitted(self)
-        step = max(1, _BLOCK_BYTES // (4 * self._n_features_out))
+        memory = ReusedArray(self._n_features_out)
+        for indices, part in self._parts(X):
+            vectors = memory.rows(len(part))
+            self._encode_into(part, vectors)
+            del part
+            yield indices, vectors
+            del vectors  # so that its memory is free for the next part, unless the caller keeps it
+
+    def _parts(self, X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:
+        """Yield parts of images, whose vectors have about _BLOCK_BYTES, and their indices."""
+        step, finite = max(1, _BLOCK_BYTES // (4 * self._n_features_out)), not self._finds_not_finite
         for indices, block in blocks(X):
             for start in range(0, len(block), step):
-                part = validate_input(self, block[start : start + step], reset=False)
-                yield indices[start : start + step], self._encode_images(part)
+                part = validate_input(self, block[start : start + step], reset=False, finite=finite)
+                yield indices[start : start + step], part
                 del part
             del block  # before the next one is read: a block can be one image of several hundred MiB
 
@@ -124,14 +145,47 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
         encoded = np.empty((len(X), self._n_features_out), np.float32)
-        for indices, vectors in self.transform_blocks(X):
-            encoded[indices] = vectors
+        memory = ReusedArray(self._n_features_out)
+        for indices, part in self._parts(X):
+            first, last = int(indices[0]), int(indices[-1]) + 1
+            if last - first == len(indices) and (np.diff(indices) == 1).all():
+                self._encode_into(part, encoded[first:last])
+            else:
+                vectors = memory.rows(len(part))
+                self._encode_into(part, vectors)
+                encoded[indices] = vectors
+                del vectors
+            del part
         return encoded
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+class ReusedArray:
+    """Memory for one array after another. New pages cost more than to encode the images that fill them.
+
+    A loop keeps its last array until it has the next one, so there are two pieces of memory.
+
+    Parameters
+    ----------
+    n_columns : int
+    """
+
+    def __init__(self, n_columns: int) -> None:
+        self._n_columns = n_columns
+        self._memories = [np.empty((0, n_columns), np.float32)]
+        self._alone = sys.getrefcount(self._memories[0])  # references to memory that nobody else uses
+
+    def rows(self, n: int) -> NDArray[np.float32]:
+        """Return an array (n, n_columns) of float32 whose memory nobody else uses."""
+        for i in range(len(self._memories)):
+            if len(self._memories[i]) >= n and sys.getrefcount(self._memories[i]) <= self._alone:
+                return self._memories[i][:n]
+        self._memories = [*self._memories[-1:], np.empty((n, self._n_columns), np.float32)]
+        return self._memories[-1][:n]
 
 
 def drawn_rows(
@@ -187,13 +241,13 @@ def _is_converted_in_blocks(X: Any) -> bool:
     return X.nbytes > 2 * _BLOCK_BYTES and not (X.dtype == np.float32 and X.flags.c_contiguous)
 
 
-def validated(encoder: Any, X: Any, *, reset: bool) -> Descriptors | DescriptorBlocks:
+def validated(encoder: Any, X: Any, *, reset: bool, finite: bool = True) -> Descriptors | DescriptorBlocks:
     """Check input as `validate_input` does.
 
     Of images in a store only the width is checked here. Their numbers are checked when they are read.
     """
     if not isinstance(X, DescriptorBlocks):
-        return validate_input(encoder, X, reset=reset)
+        return validate_input(encoder, X, reset=reset, finite=finite)
     if reset:
         encoder.n_features_in_ = X.n_features
     X.check_width(encoder.n_features_in_, f"those that {type(encoder).__name__} was fitted on")

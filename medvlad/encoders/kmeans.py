@@ -262,9 +262,10 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
             If X is on a GPU, an array of the same library on that GPU.
         """
         check_is_fitted(self)
-        x = validate_input(self, X, reset=False).values
+        given = validate_input(self, X, reset=False, finite=False)  # the backend checks
+        x = given.values
         labels = get_backend(self.backend, x).assign(
-            x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
+            x, self.cluster_centers_, offsets=given.offsets, n_threads=check_n_threads(self.n_threads)
         )
         return x.give_back(labels) if isinstance(x, GpuArray) else like_input(labels, X)
 

@@ -267,20 +267,32 @@ class VLAD(Encoder):
         """Power and norms of the vectors."""
         return Normalisation(self.power, self.mass_norm, self.intra_norm, self.l2_norm)
 
-    def _encode_images(self, descriptors: Descriptors) -> Any:
+    @property
+    def _finds_not_finite(self) -> bool:
+        return True  # the backend and WeightedVLAD do
+
+    def _encode_images(self, descriptors: Descriptors, **outputs: Any) -> Any:
         how = self.normalisation
         needs_weights = self.assignment != "hard" or self.residual_norm or self.mass_norm or self.local_axes
         is_adapted = hasattr(self, "residual_centers_")
         if descriptors.weights is None and not needs_weights and not is_adapted:
             return encode_batch(
-                descriptors, self.cluster_centers_, how, backend=self.backend, n_threads=self.n_threads
+                descriptors,
+                self.cluster_centers_,
+                how,
+                backend=self.backend,
+                n_threads=self.n_threads,
+                **outputs,
             )
         return WeightedVLAD(
             memberships_of(self),
             self.residual_origins,
             how,
             self.rotations_ if self.local_axes else None,
-        ).encode(descriptors.to_host())
+        ).encode(descriptors.to_host(), **outputs)
+
+    def _encode_into(self, given: Descriptors, out: NDArray[np.float32]) -> None:
+        self._encode_images(given, out=out)
 
     def _check_parameters(self) -> int:
         """Check the settings of assignment and normalisation. Return the number of cells of a descriptor."""

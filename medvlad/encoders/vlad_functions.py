@@ -49,8 +49,6 @@ def assign(x: Any, centers: Any, *, backend: BackendName = "auto", n_threads: in
     """
     x = read_matrix(on_host(x, "descriptors"), "descriptors")
     c = check_centers(on_host_from_anywhere(centers, "centers"), x.shape[1])
-    if not isinstance(x, GpuArray):  # the cuda backend checks while it reads
-        check_finite(x)
     labels = get_backend(backend, x).assign(x, c, n_threads=check_n_threads(n_threads))
     return x.give_back(labels) if isinstance(x, GpuArray) else labels
 
@@ -89,7 +87,8 @@ def vlad_encode(
         Number of threads. None: all processors that this process may use.
     out : ndarray of float32, shape (B, K * D), optional
         C-contiguous array to write into, on the same GPU if the descriptors are on one. Reuse one output
-        array across batches: allocating a new one can cost more than the encoding.
+        array across batches: allocating a new one can cost more than the encoding. If a descriptor is not
+        finite, its contents are undefined afterwards, and so are those of the other outputs.
     labels_out : ndarray of int32, shape (N,), optional
         Filled with the nearest centre of each descriptor.
     counts_out : ndarray of int64, shape (B, K), optional
@@ -124,7 +123,6 @@ def vlad_encode(
             if given is not None:
                 outputs[name] = batch.values.output(given, name, shape, dtype, list(outputs.values()))
     else:
-        check_finite(batch.values, batch.offsets)
         used: tuple[NDArray[Any], ...] = (batch.values, batch.offsets, c)
         for name, (given, shape, dtype) in wanted.items():
             if given is not None:
@@ -144,12 +142,11 @@ def encode_batch(
     n_threads: int | None,
     **outputs: Any,
 ) -> Any:
-    """Encode checked descriptors by hard assignment.
+    """Encode descriptors by hard assignment. The backend checks that they are finite.
 
     Parameters
     ----------
     batch : Descriptors
-        Those in host memory must be finite. The cuda backend checks those on a GPU.
     centers : ndarray of float32, shape (K, D)
     how : Normalisation
         Its `mass_norm` must be off: backends divide by the mass in `encode_weighted` only.

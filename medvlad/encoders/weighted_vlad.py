@@ -46,17 +46,22 @@ class WeightedVLAD:
     normalisation: Normalisation
     rotations: NDArray[np.float32] | None = None
 
-    def encode(self, descriptors: Descriptors) -> NDArray[np.float32]:
+    def encode(
+        self, descriptors: Descriptors, *, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Return the vector of each image.
 
         Parameters
         ----------
         descriptors : Descriptors
             In host memory.
+        out : ndarray of float32, shape (B, K * D), optional
+            Array to write into. None: a new array.
 
         Returns
         -------
         ndarray of float32, shape (B, K * D)
+            `out`, if it was given.
 
         Raises
         ------
@@ -64,7 +69,8 @@ class WeightedVLAD:
             If a descriptor is not finite, or a vector without normalisation is too large for float32.
         """
         check_finite(descriptors.values, descriptors.offsets)
-        encoded = np.empty((len(descriptors), self.origins.size), np.float32)
+        shape = (len(descriptors), self.origins.size)
+        encoded = np.empty(shape, np.float32) if out is None else out
         for start, part in _runs(descriptors):
             encoded[start : start + len(part)] = self._encode_run(part)
         if not self.normalisation.has_norm:

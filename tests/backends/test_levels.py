@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.levels import skip_unless_here
 
+from medvlad._util.validate import InputError
 from medvlad.backends import reference
 
 native = pytest.importorskip("medvlad.backends.native", reason="native was not built")
@@ -24,7 +25,8 @@ native = pytest.importorskip("medvlad.backends.native", reason="native was not b
 WAYS = [
     ("portable", "auto"),
     *itertools.product(("avx2", "avx512"), ("auto", "dense", "sparse")),
-    *itertools.product(("avx512bf16",), native.METHODS),
+    *itertools.product(("avx512bf16",), ("auto", "dense", "sparse", "bf16")),
+    *itertools.product(("amx", native.EMULATED), ("auto", "bf16", "bf16x3")),
 ]
 
 
@@ -79,6 +81,36 @@ def test_nan_centres_give_labels_within_range(way):
     labels = native.assign(x, c, n_threads=1, method=way)
     assert ((labels >= 0) & (labels < 3)).all()
     native.encode(x, np.array([0, 200]), c, method=way)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_first_row_that_is_not_finite_is_named(way, rng, value):
+    """It is found by whichever thread reads it, in small images and in one that threads share."""
+    x, c = relu(rng, 30_500, 33, 0.4), relu(rng, 20, 33, 0.4)
+    offsets = np.array([0, 100, 200, 30_200, 30_300, 30_500])
+    x[[30_310, 30_499], [32, 0]] = value
+    with pytest.raises(InputError, match="at image 4, row 10:"):
+        native.encode(x, offsets, c, n_threads=2, method=way)
+    x[20_007, 5] = value
+    with pytest.raises(InputError, match="at image 2, row 19807:"):
+        native.aggregate(x, offsets, c, n_threads=2, method=way)
+    x[3, 7] = value
+    with pytest.raises(InputError, match=r"hold (NaN|-?inf) at row 3:"):
+        native.assign(x, c, n_threads=2, method=way)
+
+
+def test_large_numbers_are_finite_although_their_squares_are_not(way, rng):
+    x, c = relu(rng, 200, 33, 0.4), relu(rng, 20, 33, 0.4)
+    x[7, 3] = 3e38
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=2, method=way), reference.assign(x, c))
+
+
+def test_many_candidates_for_each_row(way, rng):
+    """With one bfloat16 product, all centres are candidates of all rows."""
+    base = 10 * rng.normal(size=(1, 96)).astype(np.float32)
+    c = base + np.float32(2e-3) * rng.normal(size=(70, 96)).astype(np.float32)
+    x = base + np.float32(2e-3) * rng.normal(size=(1500, 96)).astype(np.float32)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
 
 
 def test_labels_are_right_far_from_the_origin(way, rng):
@@ -158,7 +190,7 @@ def test_a_large_image_among_small_ones_changes_no_bit(way, rng):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", native.LEVELS)
+@pytest.mark.parametrize("level", [*native.LEVELS, native.EMULATED])
 def test_the_common_suite_passes_at_each_level(level, tmp_path):
     """Run test_backends.py and test_bindings.py at the levels that are not in use."""
     skip_unless_here(level)

@@ -44,6 +44,8 @@ def test_levels_that_the_processor_cannot_run_are_built_and_skipped(run):
         "avx2": "right; right",
         "avx512": skipped,
         "avx512bf16": skipped,
+        "amx": skipped,
+        "amx_emulated": skipped,
     }
 
 
