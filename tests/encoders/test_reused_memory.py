@@ -40,7 +40,7 @@ def test_blocks_that_are_kept_are_the_rows_of_transform(rng, monkeypatch, how):
     vlad = mv.VLAD(8, random_state=0, **how).fit(images)
     expected = vlad.transform(images)
     kept = list(vlad.transform_blocks(images))
-    assert len(kept) > 10
+    assert len(kept) >= 5
     for indices, vectors in kept:
         np.testing.assert_array_equal(vectors, expected[indices])
     for indices, vectors in vlad.transform_blocks(images):
