@@ -404,7 +404,8 @@ void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, 
 
 int main() {
   unsigned seed = 0;
-  for (const Method method : {Method::automatic, Method::dense, Method::sparse, Method::bf16, Method::bf16x3}) {
+  for (const Method method :
+       {Method::automatic, Method::dense, Method::sparse, Method::bf16, Method::bf16x3}) {
     for (const std::int64_t k : {1, 16, 33, 64, 130}) {
       for (const std::int64_t d : {1, 15, 64, 70, 130}) {
         const Problem problem({0, 3, 49, 0, 140, 1, 0}, k, d, ++seed);

@@ -3,7 +3,7 @@
     python csrc/test/sanitize.py none address,undefined thread
     python csrc/test/sanitize.py thread --levels avx2
 
-core_test.cpp checks results of unusual shapes. fuzz.cpp gets FUZZ_RUNS (default 1500) random inputs from the
+core_test.cpp checks results of unusual shapes, bounds.cpp the error bounds of the scorers. fuzz.cpp gets FUZZ_RUNS (default 1500) random inputs from the
 seed FUZZ_SEED (default 1); its results must be the same on every level. The compiler is CXX (default c++).
 
 A level that this processor cannot run is compiled and reported as skipped. A program that is compiled for no
@@ -65,6 +65,7 @@ def build_and_run(level: str, sanitizers: str, compiler: list[str], runs: bool) 
     flags = flags_of(level, sanitizers)
     arguments = {
         "core_test": [],
+        "bounds": [],
         "fuzz": [os.environ.get("FUZZ_RUNS", "1500"), os.environ.get("FUZZ_SEED", "1")],
     }
     said = []
@@ -104,7 +105,7 @@ def main() -> int:
             try:
                 said = result.result()
                 n_skipped += any(line.startswith("skipped") for line in said)
-                digests.update(line for line in said[1:] if not line.startswith("skipped"))
+                digests.update(line for line in said[2:] if not line.startswith("skipped"))
                 print(f"{sanitizers:<18} {level:<11} {'; '.join(said)}")
             except subprocess.CalledProcessError as error:
                 failed = 1
