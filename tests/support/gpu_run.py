@@ -113,6 +113,8 @@ def run(stage: Stage, log: Path, seconds: float) -> Outcome:
             status, words = OUT_OF_TIME, f"out of time after {seconds:.0f} s"
         _signal(process, signal.SIGKILL)  # programs that it left running
         copier.join(GRACE)
+        if process.stdout is not None and not copier.is_alive():
+            process.stdout.close()
     if status == NOTHING_RAN:
         words = "failed: no test ran"
     return Outcome(abs(status), words, time.monotonic() - began)
