@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.backends import Backend
 from medvlad.backends.normalise import Normalisation
-from medvlad.descriptors.gpu_array import GpuArray, array_module, import_cupy
+from medvlad.descriptors.gpu_array import GpuArray, array_module, host_array
 
 __all__ = [
     "best_run",
@@ -172,7 +172,7 @@ def _sums(
     summed = backend.encode_weighted(
         x, offsets, centers, labels, shares, _SUMS, n_threads=n_threads, masses_out=masses
     )
-    return _in_host_memory(summed).reshape(centers.shape), masses[0]
+    return host_array(summed).reshape(centers.shape), masses[0]
 
 
 def labels_and_inertia(
@@ -186,12 +186,7 @@ def labels_and_inertia(
 
 def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:
     """Return the labels of placed descriptors in host memory."""
-    return np.asarray(_in_host_memory(backend.assign(x, centers, n_threads=n_threads)), np.int32)
-
-
-def _in_host_memory(array: Any) -> Any:
-    """Copy a cupy.ndarray to host memory. An ndarray is returned unchanged."""
-    return array if type(array) is np.ndarray else import_cupy().asnumpy(array)
+    return np.asarray(host_array(backend.assign(x, centers, n_threads=n_threads)), np.int32)
 
 
 def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = None) -> float:
@@ -209,7 +204,7 @@ def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = N
         summed = backend.encode_weighted(
             x, offsets, origin, cells, shares[:, None], _SUMS, n_threads=n_threads
         )
-        mean = _in_host_memory(summed)
+        mean = host_array(summed)
     distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)
     return float(distances.sum()) / float(n * d) if shares is None else float(shares @ distances) / d
 

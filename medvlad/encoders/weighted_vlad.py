@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medvlad.backends.normalise import NORM_FLOOR, Normalisation, without_rounding
 from medvlad.descriptors.checks import check_finite
-from medvlad.descriptors.gpu_array import GpuArray, array_module, import_cupy
+from medvlad.descriptors.gpu_array import GpuArray, array_module, host_array, import_cupy
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.local_axes import rotated
 from medvlad.encoders.memberships import Memberships
@@ -104,9 +104,9 @@ class WeightedVLAD:
         )
         if rotations is None:
             return vectors
-        turned = rotated(_in_host_memory(vectors), rotations)
+        turned = rotated(host_array(vectors), rotations)
         if how.intra_norm:
-            cells, weights, scales = map(_in_host_memory, (cells, weights, scales))
+            cells, weights, scales = map(host_array, (cells, weights, scales))
             reach = self._reach(part, cells, weights if scales is None else weights * scales)
             if how.mass_norm:
                 masses = self._reach(part, cells, weights)
@@ -177,12 +177,7 @@ def _sums_and_masses(
     sums = memberships.backend.encode_weighted(
         x, offsets, centers, cells, weights, _SUMS, n_threads=memberships.n_threads, masses_out=masses
     )
-    return _in_host_memory(sums).reshape(centers.shape), masses[0]
-
-
-def _in_host_memory(array: Any) -> Any:
-    """Copy a cupy.ndarray to host memory. Anything else is returned unchanged."""
-    return array if array is None or type(array) is np.ndarray else import_cupy().asnumpy(array)
+    return host_array(sums).reshape(centers.shape), masses[0]
 
 
 def _runs(descriptors: Descriptors) -> Iterator[tuple[int, Descriptors]]:
