@@ -67,10 +67,8 @@ class PlainCupy(_Cupy):
 
     def __init__(self, inputs, offsets, centers):
         cupy = _cupy()
-        import cupyx
-
         self.versions = {"cupy": version_of("cupy")}
-        self._cupy, self._add = cupy, cupyx.scatter_add
+        self._cupy = cupy
         self._inputs = [cupy.asarray(x) for x in inputs]
         self._centers = cupy.asarray(centers)
         self._half = 0.5 * cupy.square(self._centers).sum(axis=1)
@@ -82,7 +80,8 @@ class PlainCupy(_Cupy):
         cupy, x = self._cupy, self._inputs[i]
         labels = (x @ self._centers.T - self._half).argmax(axis=1)
         self._out[...] = 0
-        self._add(self._out.reshape(-1, x.shape[1]), self._first + labels, x - self._centers[labels])
+        cells = self._out.reshape(-1, x.shape[1])
+        cupy.add.at(cells, self._first + labels, x - self._centers[labels])
         flat = self._out.reshape(len(self._out), -1)
         norms = cupy.linalg.norm(flat, axis=1, keepdims=True)
         cupy.divide(flat, cupy.maximum(norms, 1e-12), out=flat)

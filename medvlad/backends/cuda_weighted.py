@@ -80,8 +80,8 @@ def _encode_block(
     if how.has_norm or how.mass_norm or how.power != 1.0:
         norms = cupy.empty((n_images, k), np.float64), cupy.empty((n_images, k), np.float64)
         modes = np.float64(how.power), np.int32(how.mass_norm), np.int32(how.intra_norm)
-        arguments = (centers, *size, masses, reaches, *modes, sums, *norms)
-        launch("weighted", "normalise_cells", grid, 256, arguments, x.element)
+        steps = (centers, *size, masses, reaches, *modes, sums, *norms)
+        launch("weighted", "normalise_cells", grid, 256, steps, x.element)
     launch(
         "weighted", "write_weighted", grid, 256, (sums, *norms, *size, np.int32(how.l2_norm), out), x.element
     )

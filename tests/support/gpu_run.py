@@ -79,10 +79,14 @@ def stages(bench: list[str]) -> dict[str, Stage]:
     }
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of the stages. No library may reserve all memory of the GPU."""
+def environment(seconds: float) -> dict[str, str]:
+    """Return the environment of a stage. No library may reserve all memory of the GPU.
+
+    The benchmarks skip what they cannot measure in `seconds`, less some for the start and the end.
+    """
+    own = {"MEDVLAD_REQUIRE": "native,cuda", "MEDVLAD_GPU_SECONDS": f"{max(0.0, seconds - 2 * GRACE):.0f}"}
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    return {**os.environ, **shared, "PYTHONUNBUFFERED": "1", "MEDVLAD_REQUIRE": "native,cuda"}
+    return {**os.environ, **shared, "PYTHONUNBUFFERED": "1", **own}
 
 
 def run(stage: Stage, log: Path, seconds: float) -> Outcome:
@@ -96,7 +100,7 @@ def run(stage: Stage, log: Path, seconds: float) -> Outcome:
         process = subprocess.Popen(
             stage.command,
             cwd=ROOT,
-            env=environment(),
+            env=environment(seconds),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
