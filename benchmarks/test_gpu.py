@@ -13,10 +13,11 @@ from functools import cache
 import numpy as np
 import problems
 import pytest
-from gpu_rivals import GPU_RIVALS, Unavailable, ceilings
+from gpu_rivals import GPU_RIVALS, SOFT_RIVALS, SOFTNESS, Unavailable, ceilings
 from measure import replay, replayed_time
 
 from medvlad.backends import available_backends, reference
+from medvlad.backends.normalise import Normalisation
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX takes most of the memory
 
@@ -30,7 +31,7 @@ INPUT_BYTES = int(os.environ.get("MEDVLAD_GPU_INPUT_MIB", "768")) << 20
 N_INPUTS, CALLS = 2, 4
 #: Number of rows in a thousand for which others may choose another centre, because they multiply in tf32.
 OTHER_LABELS = 5
-IMAGES_CHECKED = 32
+IMAGES_CHECKED, SOFT_IMAGES_CHECKED = 32, 4
 
 CASES = [case for case in problems.CASES if case.data == "synthetic"]
 
@@ -52,16 +53,17 @@ def gpu_measured(gpu_limits, timing, n_rounds):
     cases, begun = {}, {}
     start, most = time.monotonic(), float(os.environ.get("MEDVLAD_GPU_SECONDS", "inf"))
 
-    def get(case):
-        if case not in cases:
-            assert case not in begun, f"{case} would be measured twice: the tests are not in order of cases"
+    def get(case, soft=False):
+        key = case, soft
+        if key not in cases:
+            assert key not in begun, f"{case} would be measured twice: the tests are not in order of cases"
             now = time.monotonic()
             if now - start + max(begun.values(), default=0.0) > most:
                 pytest.skip(f"{case} does not fit into the {most:.0f} s of MEDVLAD_GPU_SECONDS")
             cases.clear()  # keeps the arrays of one case only
-            cases[case] = _measure(case, timing, n_rounds)
-            begun[case] = time.monotonic() - now
-        return cases[case]
+            cases[key] = _measure(case, timing, n_rounds, soft)
+            begun[key] = time.monotonic() - now
+        return cases[key]
 
     return get
 
@@ -73,7 +75,18 @@ def _inputs(n_rows, n_inputs):
     return [base, base[::-1].copy()][:n_inputs]
 
 
-def _measure(case, timing, n_rounds):
+def _expected(x, offsets, centers, soft):
+    """Return the specified vectors."""
+    if not soft:
+        return reference.encode(x, offsets, centers)
+    squared = reference.center_distances(x, centers)
+    weights = np.exp(-SOFTNESS * (squared - squared.min(axis=1, keepdims=True)))
+    weights /= weights.sum(axis=1, keepdims=True)
+    cells = np.tile(np.arange(len(centers), dtype=np.int32), (len(x), 1))
+    return reference.encode_weighted(x, offsets, centers, cells, weights, Normalisation())
+
+
+def _measure(case, timing, n_rounds, soft):
     most = INPUT_BYTES // (4 * problems.DIMENSION) if timing else 6 * case.n
     n_images = most // case.n
     inputs = [x[: n_images * case.n] for x in _inputs(most, N_INPUTS if timing else 1)]
@@ -81,7 +94,7 @@ def _measure(case, timing, n_rounds):
     centers = base[np.random.default_rng(1).choice(len(base), case.k, replace=False)].copy()
     offsets = np.arange(n_images + 1, dtype=np.int64) * case.n
     made, missing = {}, {}
-    for name, implementation in GPU_RIVALS.items():
+    for name, implementation in (SOFT_RIVALS if soft else GPU_RIVALS).items():
         try:
             one = implementation(inputs, offsets, centers)
             one.run(0)  # compiles, so it can fail for other reasons than a missing package
@@ -93,9 +106,8 @@ def _measure(case, timing, n_rounds):
                 raise
             missing[name] = f"{type(error).__name__}: {error}"
     seconds = {name: [] for name in made}
-    checked = min(n_images, IMAGES_CHECKED)
-    rows = checked * case.n
-    expected = reference.encode(inputs[0][:rows], offsets[: checked + 1], centers)
+    checked = min(n_images, SOFT_IMAGES_CHECKED if soft else IMAGES_CHECKED)
+    expected = _expected(inputs[0][: checked * case.n], offsets[: checked + 1], centers, soft)
     results = {}
     for name, one in made.items():
         results[name] = one.result()[:checked]
@@ -124,9 +136,29 @@ def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementa
     # An image in which one label differs may differ as a whole. All others must agree.
     assert (~near).sum() * 1000 <= OTHER_LABELS * case.n * len(near)
     benchmark.group = f"encode on a GPU, {case.n} descriptors an image, K = {case.k}"
+    _record(benchmark, "gpu", gpu_implementation, case, n_images, gpu_limits, versions)
+    replay(benchmark, seconds[gpu_implementation])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation_of_soft", SOFT_RIVALS)
+@pytest.mark.parametrize("case", [problems.Case("synthetic", 289, 64)], ids=str)
+def test_soft_assignment_on_gpu(benchmark, gpu_measured, gpu_limits, case, implementation_of_soft):
+    seconds, results, expected, missing, n_images, versions = gpu_measured(case, soft=True)
+    if implementation_of_soft in missing:
+        pytest.skip(f"{implementation_of_soft}: {missing[implementation_of_soft]}")
+    atol = 1e-6 if implementation_of_soft == "medvlad" else 2e-3  # others multiply in tf32
+    np.testing.assert_allclose(results[implementation_of_soft], expected, rtol=0, atol=atol)
+    benchmark.group = f"soft assignment on a GPU, {case.n} descriptors an image, K = {case.k}"
+    _record(benchmark, "soft on a gpu", implementation_of_soft, case, n_images, gpu_limits, versions)
+    replay(benchmark, seconds[implementation_of_soft])
+
+
+def _record(benchmark, kind, name, case, n_images, limits, versions):
+    """Write into the results what was measured."""
     benchmark.extra_info.update(
-        kind="gpu",
-        implementation=gpu_implementation,
+        kind=kind,
+        implementation=name,
         data=case.data,
         n=case.n,
         k=case.k,
@@ -134,8 +166,7 @@ def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementa
         rows=n_images * case.n,
         flop=2 * n_images * case.n * case.k * problems.DIMENSION,
         bytes=4 * problems.DIMENSION * n_images * (case.n + case.k),
-        limits=gpu_limits,
+        limits=limits,
         backend=available_backends()["cuda"],
-        versions=versions[gpu_implementation],
+        versions=versions[name],
     )
-    replay(benchmark, seconds[gpu_implementation])
