@@ -11,7 +11,7 @@ comma := ,
 # For `make gpu`: the CUDA version of the driver, 12 or 13. With OFFLINE=1, the packages of PYTHON are used and
 # nothing is downloaded.
 CUDA ?= 13
-GPU_SECONDS ?= 450
+GPU_SECONDS ?= 420
 GPU_STAGES ?= tests benchmarks report memcheck racecheck
 # Number of processes of `make test`.
 JOBS ?= 2

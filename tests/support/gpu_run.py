@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the stages. Return the worst exit status."""
     known = stages([])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=450, help="limit of all stages together")
+    parser.add_argument("--seconds", type=float, default=420, help="limit of all stages together")
     parser.add_argument("--stages", default=" ".join(known), help="stages to run (default: all)")
     parser.add_argument("bench", nargs="*", help="further options of the benchmarks")
     parsed = parser.parse_args(arguments)
