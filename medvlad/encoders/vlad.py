@@ -235,12 +235,7 @@ class VLAD(Encoder):
         """
         check_is_fitted(self)
         self.__dict__.pop("residual_centers_", None)
-        given = validated(self, X, reset=False)
-        if isinstance(given, Descriptors) and isinstance(given.values, GpuArray):
-            self.residual_centers_ = adapted_centers([given], memberships_of(self, given.values))
-            return self
-        parts = (part for _, part in blocks(given))
-        self.residual_centers_ = adapted_centers(parts, memberships_of(self))
+        self.residual_centers_ = _adapted(self, validated(self, X, reset=False))
         return self
 
     def memberships(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -280,14 +275,12 @@ class VLAD(Encoder):
             return encode_batch(
                 descriptors, self.cluster_centers_, how, backend=self.backend, n_threads=self.n_threads
             )
-        encoded = WeightedVLAD(
+        return WeightedVLAD(
             memberships_of(self, descriptors.values),
             self.residual_origins,
             how,
             self.rotations_ if self.local_axes else None,
         ).encode(descriptors)
-        values = descriptors.values
-        return values.give_back(encoded) if isinstance(values, GpuArray) else encoded
 
     def _check_parameters(self) -> int:
         """Check the settings of assignment and normalisation. Return the number of cells of a descriptor."""
@@ -297,6 +290,13 @@ class VLAD(Encoder):
     @property
     def _n_features_out(self) -> int:
         return int(self.cluster_centers_.size)
+
+
+def _adapted(vlad: VLAD, given: Descriptors | DescriptorBlocks) -> NDArray[np.float32]:
+    """Return the centres adapted to new images. Descriptors on a GPU stay there."""
+    if isinstance(given, Descriptors) and isinstance(given.values, GpuArray):
+        return adapted_centers([given], memberships_of(vlad, given.values))
+    return adapted_centers((part for _, part in blocks(given)), memberships_of(vlad))
 
 
 def memberships_of(vlad: VLAD, x: Any = None) -> Memberships:

@@ -62,7 +62,7 @@ class WeightedVLAD:
         Returns
         -------
         ndarray of float32, shape (B, K * D)
-            A cupy.ndarray if the descriptors are on a GPU. The device has finished then.
+            If the descriptors are on a GPU, an array of their library. The device has finished then.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class WeightedVLAD:
             check_finite(
                 GpuArray(encoded) if on_device else encoded, name="encoded images, too large for float32,"
             )
-        return encoded
+        return values.give_back(encoded) if on_device else encoded
 
     def _encode_run(self, part: Descriptors) -> Any:
         xp = array_module(part.values)
