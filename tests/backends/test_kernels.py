@@ -112,3 +112,12 @@ def test_a_missing_barrier_is_noticed(races):
     # ThreadSanitizer sees a race only if the threads run at the same time: a busy machine needs more tries.
     run = races({"assign": broken})
     assert any("data race" in run("first part").stderr for _ in range(5))
+
+
+@pytest.mark.sanitize
+def test_a_missing_barrier_of_the_weighted_sums_is_noticed(races):
+    """Without it, a thread moves rows to the front of the queue while others still read them there."""
+    code = cuda_kernels.source("weighted")
+    assert code.count("__syncwarp();") == 3
+    run = races({"weighted": "".join(code.rsplit("__syncwarp();", 1))})
+    assert any("data race" in run().stderr for _ in range(5))

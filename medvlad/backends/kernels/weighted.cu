@@ -76,17 +76,13 @@ struct WeightedCell {
     }
   }
 
-  // Move the queued entries from kWarp on to the front.
+  // Move the `left` entries from kWarp on to the front.
   __device__ void drop_first_rows(int left) {
-    const int from = kWarp + lane_of_warp();
-    const bool moves = lane_of_warp() < left;
-    const int64 row = moves ? queue.rows[from] : 0;
-    const double weight = moves ? queue.weights[from] : 0.0, factor = moves ? queue.factors[from] : 0.0;
-    __syncwarp();
-    if (moves) {
-      queue.rows[lane_of_warp()] = row;
-      queue.weights[lane_of_warp()] = weight;
-      queue.factors[lane_of_warp()] = factor;
+    const int to = lane_of_warp(), from = kWarp + to;
+    if (to < left) {
+      queue.rows[to] = queue.rows[from];
+      queue.weights[to] = queue.weights[from];
+      queue.factors[to] = queue.factors[from];
     }
     __syncwarp();
   }
