@@ -71,7 +71,8 @@ def stages(bench: list[str]) -> dict[str, Stage]:
     measured = (*PYTEST, "benchmarks/test_gpu.py", columns, f"--benchmark-json={BENCHMARKS}", *bench)
     report = (sys.executable, "benchmarks/report.py", BENCHMARKS, "--gpu", RESULTS)
     return {
-        "tests": Stage((*PYTEST, *MILD, "-m", "gpu", *TESTS), 180),
+        # A file that cannot be imported there, for example without compiled modules, fails alone.
+        "tests": Stage((*PYTEST, *MILD, "--continue-on-collection-errors", "-m", "gpu", *TESTS), 180),
         "benchmarks": Stage(measured, 150),
         "report": Stage(report, 20),
         "memcheck": sanitize("memcheck", KERNELS),
