@@ -11,6 +11,8 @@ comma := ,
 # For `make gpu`: the CUDA version of the driver, 12 or 13. With OFFLINE=1, the packages of PYTHON are used and
 # nothing is downloaded.
 CUDA ?= 13
+GPU_SECONDS ?= 420
+GPU_STAGES ?= tests benchmarks report memcheck racecheck
 # Number of processes of `make test`.
 JOBS ?= 2
 # If a test hangs or ends its process, its name is printed and the run fails. Workers are not restarted, because
@@ -59,16 +61,11 @@ test-slow: $(VENV)/.test  ## Run the tests that take more than about ten seconds
 docs: $(VENV)/.docs  ## Build the documentation in build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -n -d build/doctrees docs build/docs
 
-# Checks the kernels with compute-sanitizer (if installed), runs the tests marked gpu, and writes the results of the
-# benchmarks to benchmarks/results.
+# Runs the tests marked gpu, the benchmarks, the report to benchmarks/results, and compute-sanitizer (if installed).
+# Each stage has a time limit, and a failure does not stop the later ones. Results are copied to the folder OUT, if
+# it is set. GPU_STAGES selects stages. GPU_SECONDS limits all of them together.
 gpu: $(VENV)/.gpu  ## Run the tests and benchmarks of the cuda backend on a machine with a GPU
-	if command -v compute-sanitizer; then for tool in memcheck racecheck; do \
-	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -P -m pytest -q -p no:cacheprovider -m gpu \
-	    tests/backends/test_cuda.py -k "kinds_of_numbers or both_ways or distances" || exit 1; done; fi
-	MEDVLAD_REQUIRE=native,cuda $(BIN)/python -P -m pytest -m gpu tests
-	$(BIN)/python -P -m pytest benchmarks/test_gpu.py --benchmark-columns=min,median,max \
-	  --benchmark-json=benchmarks/out.json $(BENCH)
-	$(BIN)/python benchmarks/report.py benchmarks/out.json --gpu benchmarks/results
+	$(BIN)/python -P tests/support/gpu_run.py --seconds $(GPU_SECONDS) --stages "$(GPU_STAGES)" $(if $(BENCH),-- $(BENCH))
 
 # Select benchmarks with BENCH='-k synthetic' or BENCH='--threads 1,2 --kmeans-rows 20000'.
 bench: $(VENV)/.bench  ## Run the benchmarks (long)
@@ -154,8 +151,12 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.torch $(VENV)/.docs $(VENV)/.
 	$(BIN)/python -m pip install --quiet "$$(echo $(VENV)/wheel/*.whl)[$(EXTRAS_OF_$*)]"
 	touch $@
 
+# With OFFLINE=1, the new environment reads the packages of PYTHON, pip included, through a file .pth. The option
+# --system-site-packages would not do: if PYTHON is in an environment, it adds the packages of the Python below that.
+PARENT := 'import site; [print(f"import site; site.addsitedir({p!r})") for p in site.getsitepackages()]'
 $(VENV)/.gpu: $(SOURCES)
 	rm -rf build
-	$(PYTHON) -m venv $(if $(OFFLINE),--system-site-packages) $(VENV)
+	$(PYTHON) -m venv $(if $(OFFLINE),--without-pip) $(VENV)
+	$(if $(OFFLINE),$(PYTHON) -c $(PARENT) > "$$(echo $(VENV)/lib/python3*/site-packages)/parent.pth")
 	$(BIN)/python -m pip install --quiet $(if $(OFFLINE),--no-index --no-deps --no-build-isolation .,'.[cuda$(CUDA),bench,test]')
 	touch $@

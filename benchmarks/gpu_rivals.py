@@ -17,6 +17,9 @@ import numpy as np
 
 import medvlad as mv
 
+#: Decay of the weights of soft assignment with squared distance.
+SOFTNESS = 0.02
+
 
 class Unavailable(Exception):
     """An implementation cannot run here. The message gives the reason."""
@@ -67,10 +70,8 @@ class PlainCupy(_Cupy):
 
     def __init__(self, inputs, offsets, centers):
         cupy = _cupy()
-        import cupyx
-
         self.versions = {"cupy": version_of("cupy")}
-        self._cupy, self._add = cupy, cupyx.scatter_add
+        self._cupy = cupy
         self._inputs = [cupy.asarray(x) for x in inputs]
         self._centers = cupy.asarray(centers)
         self._half = 0.5 * cupy.square(self._centers).sum(axis=1)
@@ -82,7 +83,8 @@ class PlainCupy(_Cupy):
         cupy, x = self._cupy, self._inputs[i]
         labels = (x @ self._centers.T - self._half).argmax(axis=1)
         self._out[...] = 0
-        self._add(self._out.reshape(-1, x.shape[1]), self._first + labels, x - self._centers[labels])
+        cells = self._out.reshape(-1, x.shape[1])
+        cupy.add.at(cells, self._first + labels, x - self._centers[labels])
         flat = self._out.reshape(len(self._out), -1)
         norms = cupy.linalg.norm(flat, axis=1, keepdims=True)
         cupy.divide(flat, cupy.maximum(norms, 1e-12), out=flat)
@@ -108,9 +110,14 @@ class Torch:
             raise Unavailable("no GPU; compiling for the CPU would take minutes")
         torch.backends.cuda.matmul.allow_tf32 = True
         self._inputs = [torch.from_numpy(x).to(device) for x in inputs]
-        c = torch.from_numpy(centers).to(device)
+        encode = self._function(torch, torch.from_numpy(centers).to(device), offsets)
+        self._encode = torch.compile(encode) if self.compiled else encode
+        self._result = None
+
+    def _function(self, torch, c, offsets):
+        """Return the function that encodes descriptors on the device."""
+        device, k, n_images = c.device, len(c), len(offsets) - 1
         minus_half = -0.5 * c.square().sum(dim=1)
-        k, n_images = len(centers), len(offsets) - 1
         first = torch.repeat_interleave(
             torch.arange(n_images, device=device), torch.from_numpy(np.diff(offsets)).to(device)
         ).mul_(k)
@@ -124,8 +131,7 @@ class Torch:
             vlad = sums.view(n_images, k, -1) - counts.view(n_images, k, 1) * c
             return torch.nn.functional.normalize(vlad.view(n_images, -1), dim=1)
 
-        self._encode = torch.compile(encode) if self.compiled else encode
-        self._result = None
+        return encode
 
     def run(self, i):
         with self._torch.inference_mode():
@@ -148,6 +154,41 @@ class TorchCompiled(Torch):
     """torch, compiled by torch.compile."""
 
     compiled = True
+
+
+class SoftMedvlad(_Cupy):
+    """Soft assignment to all cells by this package."""
+
+    def __init__(self, inputs, offsets, centers):
+        cupy = _cupy()
+        self.versions = {"cupy": version_of("cupy")}
+        self._inputs = [mv.Descriptors(cupy.asarray(x), offsets) for x in inputs]
+        vlad = mv.VLAD(len(centers), centers=centers, assignment="soft", alpha=SOFTNESS)
+        self._vlad = vlad.fit(inputs[0][:1])
+        self._result = None
+
+    def run(self, i):
+        self._result = self._vlad.transform(self._inputs[i])
+
+    def result(self):
+        return self._result.get()
+
+
+class SoftTorch(Torch):
+    """torch: softmax and a product for each image, for images of one size. Products are computed in tf32."""
+
+    def _function(self, torch, c, offsets):
+        k, d = c.shape
+        n = int(offsets[1])
+        minus_half = -0.5 * c.square().sum(dim=1)
+
+        def encode(x):
+            weights = (2 * SOFTNESS * torch.addmm(minus_half, x, c.t())).softmax(dim=1).view(-1, n, k)
+            sums = torch.bmm(weights.transpose(1, 2), x.view(-1, n, d))
+            vlad = sums - weights.sum(dim=1)[..., None] * c
+            return torch.nn.functional.normalize(vlad.view(len(vlad), -1), dim=1)
+
+        return encode
 
 
 class Jax:
@@ -188,6 +229,9 @@ class Jax:
     def result(self):
         return np.asarray(self._result)
 
+
+#: Implementations of soft assignment to all cells.
+SOFT_RIVALS = {"medvlad": SoftMedvlad, "torch": SoftTorch}
 
 #: All implementations, in the order of the report's columns.
 GPU_RIVALS = {

@@ -7,14 +7,17 @@ Inputs are synthetic, several and used in turn, each larger than any cache. With
 from __future__ import annotations
 
 import os
+import time
+from functools import cache
 
 import numpy as np
 import problems
 import pytest
-from gpu_rivals import GPU_RIVALS, Unavailable, ceilings
+from gpu_rivals import GPU_RIVALS, SOFT_RIVALS, SOFTNESS, Unavailable, ceilings
 from measure import replay, replayed_time
 
 from medvlad.backends import available_backends, reference
+from medvlad.backends.normalise import Normalisation
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX takes most of the memory
 
@@ -23,11 +26,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # warnings of the rivals
 ]
 
-#: Bytes of each of the two inputs, and number of calls timed together.
-INPUT_BYTES, N_INPUTS, CALLS = 768 << 20, 2, 4
+#: Bytes of each of the two inputs, and number of calls timed together. A smaller input is for a trial run.
+INPUT_BYTES = int(os.environ.get("MEDVLAD_GPU_INPUT_MIB", "768")) << 20
+N_INPUTS, CALLS = 2, 4
 #: Number of rows in a thousand for which others may choose another centre, because they multiply in tf32.
 OTHER_LABELS = 5
-IMAGES_CHECKED = 32
+IMAGES_CHECKED, SOFT_IMAGES_CHECKED = 32, 4
 
 CASES = [case for case in problems.CASES if case.data == "synthetic"]
 
@@ -46,36 +50,66 @@ def gpu_limits(timing):
 @pytest.fixture(scope="session")
 def gpu_measured(gpu_limits, timing, n_rounds):
     """Measure a case once in a session."""
-    cases = {}
+    cases, begun = {}, {}
+    start, most = time.monotonic(), float(os.environ.get("MEDVLAD_GPU_SECONDS", "inf"))
 
-    def get(case):
-        if case not in cases:
+    def get(case, soft=False):
+        key = case, soft
+        if key not in cases:
+            assert key not in begun, f"{case} would be measured twice: the tests are not in order of cases"
+            now = time.monotonic()
+            if now - start + max(begun.values(), default=0.0) > most:
+                pytest.skip(f"{case} does not fit into the {most:.0f} s of MEDVLAD_GPU_SECONDS")
             cases.clear()  # keeps the arrays of one case only
-            cases[case] = _measure(case, timing, n_rounds)
-        return cases[case]
+            cases[key] = _measure(case, timing, n_rounds, soft)
+            begun[key] = time.monotonic() - now
+        return cases[key]
 
     return get
 
 
-def _measure(case, timing, n_rounds):
-    n_images = INPUT_BYTES // (4 * problems.DIMENSION * case.n) if timing else 6
-    base = problems.synthetic_descriptors(n_images * case.n)
-    inputs = [base, base[::-1].copy()][: N_INPUTS if timing else 1]
+@cache
+def _inputs(n_rows, n_inputs):
+    """Return descriptors, made once, because that takes longer than all measurements of a case."""
+    base = problems.synthetic_descriptors(n_rows)
+    return [base, base[::-1].copy()][:n_inputs]
+
+
+def _expected(x, offsets, centers, soft):
+    """Return the specified vectors."""
+    if not soft:
+        return reference.encode(x, offsets, centers)
+    squared = reference.center_distances(x, centers)
+    weights = np.exp(-SOFTNESS * (squared - squared.min(axis=1, keepdims=True)))
+    weights /= weights.sum(axis=1, keepdims=True)
+    cells = np.tile(np.arange(len(centers), dtype=np.int32), (len(x), 1))
+    return reference.encode_weighted(x, offsets, centers, cells, weights, Normalisation())
+
+
+def _measure(case, timing, n_rounds, soft):
+    most = INPUT_BYTES // (4 * problems.DIMENSION) if timing else 6 * case.n
+    n_images = most // case.n
+    inputs = [x[: n_images * case.n] for x in _inputs(most, N_INPUTS if timing else 1)]
+    base = inputs[0]
     centers = base[np.random.default_rng(1).choice(len(base), case.k, replace=False)].copy()
     offsets = np.arange(n_images + 1, dtype=np.int64) * case.n
     made, missing = {}, {}
-    for name, implementation in GPU_RIVALS.items():
+    for name, implementation in (SOFT_RIVALS if soft else GPU_RIVALS).items():
         try:
-            made[name] = implementation(inputs, offsets, centers)
+            one = implementation(inputs, offsets, centers)
+            one.run(0)  # compiles, so it can fail for other reasons than a missing package
+            made[name] = one
         except Unavailable as reason:
             missing[name] = str(reason)
+        except Exception as error:  # of a rival; the other implementations are still measured
+            if name == "medvlad":
+                raise
+            missing[name] = f"{type(error).__name__}: {error}"
     seconds = {name: [] for name in made}
-    checked = min(n_images, IMAGES_CHECKED)
-    rows = checked * case.n
-    expected = reference.encode(inputs[0][:rows], offsets[: checked + 1], centers)
+    checked = min(n_images, SOFT_IMAGES_CHECKED if soft else IMAGES_CHECKED)
+    expected = _expected(inputs[0][: checked * case.n], offsets[: checked + 1], centers, soft)
     results = {}
     for name, one in made.items():
-        one.run(0)
         results[name] = one.result()[:checked]
     if timing:
         runs = [i % len(inputs) for i in range(CALLS)]
@@ -88,8 +122,9 @@ def _measure(case, timing, n_rounds):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("case", CASES, ids=str)
+# The last of these varies slowest, so that all implementations of a case follow each other.
 @pytest.mark.parametrize("gpu_implementation", GPU_RIVALS)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementation):
     seconds, results, expected, missing, n_images, versions = gpu_measured(case)
     if gpu_implementation in missing:
@@ -101,9 +136,29 @@ def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementa
     # An image in which one label differs may differ as a whole. All others must agree.
     assert (~near).sum() * 1000 <= OTHER_LABELS * case.n * len(near)
     benchmark.group = f"encode on a GPU, {case.n} descriptors an image, K = {case.k}"
+    _record(benchmark, "gpu", gpu_implementation, case, n_images, gpu_limits, versions)
+    replay(benchmark, seconds[gpu_implementation])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("implementation_of_soft", SOFT_RIVALS)
+@pytest.mark.parametrize("case", [problems.Case("synthetic", 289, 64)], ids=str)
+def test_soft_assignment_on_gpu(benchmark, gpu_measured, gpu_limits, case, implementation_of_soft):
+    seconds, results, expected, missing, n_images, versions = gpu_measured(case, soft=True)
+    if implementation_of_soft in missing:
+        pytest.skip(f"{implementation_of_soft}: {missing[implementation_of_soft]}")
+    atol = 1e-6 if implementation_of_soft == "medvlad" else 2e-3  # others multiply in tf32
+    np.testing.assert_allclose(results[implementation_of_soft], expected, rtol=0, atol=atol)
+    benchmark.group = f"soft assignment on a GPU, {case.n} descriptors an image, K = {case.k}"
+    _record(benchmark, "soft on a gpu", implementation_of_soft, case, n_images, gpu_limits, versions)
+    replay(benchmark, seconds[implementation_of_soft])
+
+
+def _record(benchmark, kind, name, case, n_images, limits, versions):
+    """Write into the results what was measured."""
     benchmark.extra_info.update(
-        kind="gpu",
-        implementation=gpu_implementation,
+        kind=kind,
+        implementation=name,
         data=case.data,
         n=case.n,
         k=case.k,
@@ -111,8 +166,7 @@ def test_encode_on_gpu(benchmark, gpu_measured, gpu_limits, case, gpu_implementa
         rows=n_images * case.n,
         flop=2 * n_images * case.n * case.k * problems.DIMENSION,
         bytes=4 * problems.DIMENSION * n_images * (case.n + case.k),
-        limits=gpu_limits,
+        limits=limits,
         backend=available_backends()["cuda"],
-        versions=versions[gpu_implementation],
+        versions=versions[name],
     )
-    replay(benchmark, seconds[gpu_implementation])

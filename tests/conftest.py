@@ -21,7 +21,6 @@ import pytest
 from hypothesis import settings
 from support.cuda_on_host import cupy_on_host
 
-from medvlad import cli
 from medvlad.backends import available_backends, cuda_kernels, forget_decisions
 from medvlad.extraction.keras_startup import start_keras
 from medvlad.extraction.weights import find_weights
@@ -166,6 +165,7 @@ def vgg16_file(tmp_path_factory):
 @pytest.fixture
 def run(capsys, monkeypatch):
     """A function that runs the command line and returns exit status, standard output and standard error."""
+    from medvlad import cli  # needs cloup, which a machine for the tests of the GPU may lack
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["medvlad", *map(str, arguments)])

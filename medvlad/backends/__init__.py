@@ -8,6 +8,7 @@ labels, residuals and VLAD vectors. The functions, which :class:`Backend` descri
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
     encode(x, offsets, centers)    -> (B, K * D) float32
     encode_weighted(x, offsets, centers, cells, weights, normalisation) -> (B, K * D) float32
+    center_distances(x, centers)   -> squared distances (N, K) float64
     for k-means: squared_distances, candidate_distances, place, take, column_sums
 
     reference   NumPy in float64: the specification
@@ -36,7 +37,7 @@ from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.gpu_array import GpuArray
 
-__all__ = ["BACKENDS", "Backend", "available_backends", "backend_state", "get_backend", "host_backend"]
+__all__ = ["BACKENDS", "Backend", "available_backends", "backend_state", "get_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,28 +87,31 @@ class Backend(Protocol):
 
     def encode_weighted(
         self,
-        x: NDArray[np.float32],
+        x: Any,
         offsets: NDArray[np.int64],
         centers: NDArray[np.float32],
-        cells: NDArray[np.int32],
-        weights: NDArray[np.float64],
+        cells: Any,
+        weights: Any,
         normalisation: Normalisation,
         *,
         n_threads: int,
-        scales: NDArray[np.float64] | None = None,
+        scales: Any = None,
         masses_out: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float32]:
+    ) -> Any:
         """Return the VLAD of each image from rows whose cells, weights and scales (N, r) are known."""
 
     def squared_distances(
         self,
         x: Any,
         centers: NDArray[np.float32],
-        labels: NDArray[np.int32],
+        labels: Any,
         *,
         n_threads: int,
-    ) -> NDArray[np.float64]:
-        """Return the squared distance of each row to the centre of its label."""
+    ) -> Any:
+        """Return the squared distance of each row to the centre of its label, or of each of its r labels."""
+
+    def center_distances(self, x: Any, centers: NDArray[np.float32], *, n_threads: int) -> Any:
+        """Return the squared distances of each row to all centres."""
 
     def candidate_distances(
         self,
@@ -235,11 +239,6 @@ def get_backend(name: str = "auto", x: Any = None) -> Backend:
             f"backend {name!r} cannot run here: {_reason(error)}; use another one ('medvlad doctor' lists "
             "them)"
         ) from error
-
-
-def host_backend() -> Backend:
-    """Return the fastest backend for arrays in host memory."""
-    return get_backend(_best_backend())
 
 
 def forget_decisions() -> None:

@@ -7,8 +7,8 @@ Descriptors are NumPy arrays or :class:`~medvlad.descriptors.gpu_array.GpuArray`
 and kernels run on the stream of the library they came from. No kernel adds floating-point numbers in an order
 that can change. Every run, by either sequence of kernels, therefore gives the same bits.
 
-`encode` and `assign` of a GpuArray wait for the device before they return, because they check that every
-number was finite. The caller may release the inputs then.
+`encode`, `encode_weighted` and `assign` of a GpuArray wait for the device before they return. The caller may
+release the inputs then. `encode` and `assign` check that every number was finite.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError
-from medvlad.backends import host_backend
 from medvlad.backends.cuda_kernels import capability, launch
 from medvlad.backends.cuda_launches import encode_resident, label, upload
 from medvlad.backends.cuda_transfer import encode_from_host, label_from_host
+from medvlad.backends.cuda_weighted import distances_resident, encode_weighted_resident
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
@@ -33,6 +33,7 @@ __all__ = [
     "aggregate",
     "assign",
     "candidate_distances",
+    "center_distances",
     "column_sums",
     "describe",
     "encode",
@@ -164,34 +165,64 @@ def encode(
     return out
 
 
+@_in_one_sentence
 def encode_weighted(
-    x: NDArray[np.float32],
+    x: Any,
     offsets: NDArray[np.int64],
     centers: NDArray[np.float32],
-    cells: NDArray[np.int32],
-    weights: NDArray[np.float64],
+    cells: Any,
+    weights: Any,
     normalisation: Normalisation,
-    **settings: Any,
-) -> NDArray[np.float32]:
-    """See :func:`medvlad.backends.reference.encode_weighted`. The host computes it: there is no kernel."""
-    return host_backend().encode_weighted(x, offsets, centers, cells, weights, normalisation, **settings)
+    *,
+    n_threads: int = 1,
+    scales: Any = None,
+    masses_out: NDArray[np.float64] | None = None,
+) -> Any:
+    """See :func:`medvlad.backends.reference.encode_weighted`. The result of a GpuArray is a cupy.ndarray.
+
+    `cells`, `weights` and `scales` may be in host memory or cupy.ndarrays. `masses_out` is in host memory.
+    """
+    placed = place(x)
+    with placed.stream():
+        encoded, masses = encode_weighted_resident(
+            placed, offsets, centers, cells, weights, normalisation, scales
+        )
+        if masses_out is not None:
+            masses_out[...] = import_cupy().asnumpy(masses)
+        if not isinstance(x, GpuArray):
+            return import_cupy().asnumpy(encoded)
+        import_cupy().cuda.get_current_stream().synchronize()
+        return encoded
 
 
 @_in_one_sentence
-def squared_distances(
-    x: Any, centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
-) -> NDArray[np.float64]:
-    """See :func:`medvlad.backends.reference.squared_distances`."""
-    cupy, x = import_cupy(), place(x)
-    n, d = x.shape
-    with x.stream():
-        distances = cupy.empty(n, np.float64)
+def squared_distances(x: Any, centers: NDArray[np.float32], labels: Any, *, n_threads: int = 1) -> Any:
+    """See :func:`medvlad.backends.reference.squared_distances`.
+
+    If `labels` is a cupy.ndarray, the result is one too. Otherwise it is in host memory.
+    """
+    cupy, placed = import_cupy(), place(x)
+    with placed.stream():
+        distances = cupy.empty(labels.shape, np.float64)
+        n, per_row = int(distances.size), 1 if labels.ndim == 1 else labels.shape[1]
         arguments = (
-            *(x.float32(), np.int64(n), np.int32(d), cupy.asarray(centers), cupy.asarray(labels)),
-            distances,
+            *(placed.float32(), np.int64(n), np.int32(per_row), np.int32(placed.shape[1])),
+            *(cupy.asarray(centers), cupy.asarray(labels), distances),
         )
         launch("kmeans", "squared_distances", -(-n // _ROW_THREADS), 256, arguments)
-        return np.asarray(cupy.asnumpy(distances))
+        return distances if isinstance(labels, cupy.ndarray) else cupy.asnumpy(distances)
+
+
+@_in_one_sentence
+def center_distances(x: Any, centers: NDArray[np.float32], *, n_threads: int = 1) -> Any:
+    """See :func:`medvlad.backends.reference.center_distances`. The result of a GpuArray is a cupy.ndarray.
+
+    A kernel sums the squared differences, each in float64 in the order of the features.
+    """
+    placed = place(x)
+    with placed.stream():
+        distances = distances_resident(placed, centers)
+        return distances if isinstance(x, GpuArray) else import_cupy().asnumpy(distances)
 
 
 @_in_one_sentence

@@ -27,7 +27,7 @@ from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 
-__all__ = ["DeviceCenters", "encode_block", "encode_resident", "halves", "label", "upload"]
+__all__ = ["DeviceCenters", "encode_block", "encode_resident", "halves", "label", "output", "upload"]
 
 _ASSIGN_ROWS = 128  # rows of a block of assign.cu, if one warp is enough for the centres
 _DECIDE_ROWS = 128  # rows of a block of decide.cu
@@ -131,7 +131,7 @@ def encode_resident(
     """Encode descriptors that are on the device: all images at once, or in halves if memory is short."""
     cupy = import_cupy()
     if out is None:
-        out = _output(cupy, (len(offsets) - 1, centers.k * centers.d))
+        out = output(cupy, (len(offsets) - 1, centers.k * centers.d))
     unbounded = cupy.zeros(1, np.int32)
     todo = deque([(0, len(offsets) - 1)])
     while todo:
@@ -150,7 +150,8 @@ def encode_resident(
     return out
 
 
-def _output(cupy: Any, shape: tuple[int, int]) -> Any:
+def output(cupy: Any, shape: tuple[int, int]) -> Any:
+    """Return a new array for encoded images, or raise InputError if it does not fit."""
     try:
         return cupy.empty(shape, np.float32)
     except cupy.cuda.memory.OutOfMemoryError as error:

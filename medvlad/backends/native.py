@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
-from medvlad.backends.reference import column_sums, place, take
+from medvlad.backends.reference import by_column, center_distances, column_sums, place, take
 from medvlad.descriptors.checks import check_finite
 
 try:
@@ -42,6 +42,7 @@ __all__ = [
     "assign",
     "available_levels",
     "candidate_distances",
+    "center_distances",
     "column_sums",
     "convnet",
     "encode",
@@ -208,6 +209,8 @@ def squared_distances(
     x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
     """See :func:`medvlad.backends.reference.squared_distances`. Uses `n_threads` threads."""
+    if labels.ndim == 2:
+        return by_column(squared_distances, x, centers, labels, n_threads)
     distances = np.empty(len(x))
     _module(level()).squared_distances(x, centers, labels, distances, n_threads)
     return distances

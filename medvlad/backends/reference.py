@@ -84,7 +84,7 @@ on the sum, before the steps 2 to 4.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -97,7 +97,9 @@ from medvlad.descriptors.checks import check_finite
 __all__ = [
     "aggregate",
     "assign",
+    "by_column",
     "candidate_distances",
+    "center_distances",
     "column_sums",
     "encode",
     "encode_weighted",
@@ -316,26 +318,70 @@ def encode_weighted(
 def squared_distances(
     x: NDArray[np.float32], centers: NDArray[np.float32], labels: NDArray[np.int32], *, n_threads: int = 1
 ) -> NDArray[np.float64]:
-    """Return the squared distance of each row to the centre of its label.
+    """Return the squared distance of each row to the centre of its label, or of each of its labels.
 
     Parameters
     ----------
     x : ndarray of float32, shape (N, D)
     centers : ndarray of float32, shape (K, D)
-    labels : ndarray of int32, shape (N,)
+    labels : ndarray of int32, shape (N,) or (N, r)
     n_threads : int
         Not used.
 
     Returns
     -------
-    ndarray of float64, shape (N,)
+    ndarray of float64, of the shape of `labels`
     """
+    if labels.ndim == 2:
+        return by_column(squared_distances, x, centers, labels, n_threads)
     distances = np.empty(len(x))
     for start in range(0, len(x), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         difference = x[rows].astype(np.float64) - centers[labels[rows]]
         distances[rows] = ordered_sum(difference * difference)
     return distances
+
+
+def by_column(
+    distances_of: Callable[..., NDArray[np.float64]],
+    x: NDArray[np.float32],
+    centers: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    n_threads: int,
+) -> NDArray[np.float64]:
+    """Return the squared distances for labels (N, r), from a function for labels (N,)."""
+    distances = np.empty(labels.shape)
+    for j in range(labels.shape[1]):
+        own = np.ascontiguousarray(labels[:, j])
+        distances[:, j] = distances_of(x, centers, own, n_threads=n_threads)
+    return distances
+
+
+def center_distances(
+    x: NDArray[np.float32], centers: NDArray[np.float32], *, n_threads: int = 1
+) -> NDArray[np.float64]:
+    """Return the squared distances of each row to all centres.
+
+    They are computed by a matrix product. The mean of the centres is subtracted first, because smaller
+    numbers lose less to rounding.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    centers : ndarray of float32, shape (K, D)
+    n_threads : int
+        Not used. BLAS chooses its number of threads.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, K)
+    """
+    origin = centers.mean(axis=0, dtype=np.float64)
+    rows, c = x - origin, centers - origin
+    squared: NDArray[np.float64] = rows @ (-2.0 * c.T)
+    squared += np.einsum("nd,nd->n", rows, rows)[:, None]
+    squared += np.einsum("kd,kd->k", c, c)
+    return np.maximum(squared, 0.0, out=squared)
 
 
 def candidate_distances(

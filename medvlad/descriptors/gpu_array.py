@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, import_extra
 
-__all__ = ["ELEMENTS", "GpuArray", "empty", "first_not_finite", "import_cupy", "on_gpu"]
+__all__ = [
+    "ELEMENTS",
+    "GpuArray",
+    "array_module",
+    "empty",
+    "first_not_finite",
+    "host_array",
+    "import_cupy",
+    "on_gpu",
+]
 
 # DLPack's codes for CUDA memory and for CUDA managed memory.
 _CUDA_DEVICES = (2, 13)
@@ -47,6 +56,16 @@ def on_gpu(x: Any) -> bool:
 def import_cupy() -> Any:
     """Import CuPy. MissingExtraError names the extras that install it."""
     return import_extra("cupy", "cuda12]' or 'medvlad[cuda13", "the cuda backend")
+
+
+def array_module(x: Any) -> Any:
+    """Return CuPy if `x` is a GpuArray, and NumPy otherwise: the module that computes where `x` is."""
+    return import_cupy() if isinstance(x, GpuArray) else np
+
+
+def host_array(array: Any) -> Any:
+    """Copy a cupy.ndarray to host memory. Anything else is returned unchanged."""
+    return import_cupy().asnumpy(array) if on_gpu(array) else array
 
 
 class GpuArray:

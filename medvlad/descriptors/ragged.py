@@ -33,7 +33,15 @@ from medvlad.descriptors.checks import (
 )
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy, on_gpu
 
-__all__ = ["Descriptors", "as_descriptors", "draw_rows", "ragged_list", "read_matrix", "validate_input"]
+__all__ = [
+    "Descriptors",
+    "as_descriptors",
+    "draw_rows",
+    "ragged_list",
+    "read_matrix",
+    "rows_of",
+    "validate_input",
+]
 
 _FEWEST_CHANNELS = 64
 _LARGEST_MAP = 64  # rows of a feature map of a network
@@ -194,12 +202,12 @@ class Descriptors(Sequence[NDArray[np.float32]]):
         return Descriptors(self.values, self.offsets, weights)
 
     def counted(self) -> Descriptors:
-        """Return the descriptors whose weight is not 0. The result is in host memory if any are removed."""
+        """Return the descriptors whose weight is not 0, in the memory that they are in."""
         if self.weights is None or self.weights.all():
             return self
         kept = self.weights > 0
         ends = np.concatenate([[0], np.cumsum(kept)])[self.offsets]
-        return Descriptors(self.to_host().values[kept], ends, self.weights[kept])
+        return Descriptors(rows_of(self.values, kept), ends, self.weights[kept])
 
     def to_host(self) -> Descriptors:
         """Return the descriptors in host memory as float32. If they are there already, return `self`."""
@@ -209,6 +217,14 @@ class Descriptors(Sequence[NDArray[np.float32]]):
 
     def __repr__(self) -> str:
         return f"Descriptors({len(self)} images, {self.values.shape[0]} descriptors of {self.n_features})"
+
+
+def rows_of(values: Any, rows: NDArray[np.integer | np.bool_]) -> Any:
+    """Return a copy of rows of a matrix, an ndarray or a GpuArray, in the same memory."""
+    if not isinstance(values, GpuArray):
+        return values[rows]
+    with values.stream():
+        return values[import_cupy().asarray(rows)]
 
 
 def read_matrix(x: Any, name: str) -> Any:

@@ -20,7 +20,8 @@ from medvlad._util.validate import InputError, check_positive_int
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite
-from medvlad.descriptors.ragged import Descriptors, as_descriptors, draw_rows, validate_input
+from medvlad.descriptors.gpu_array import GpuArray
+from medvlad.descriptors.ragged import Descriptors, as_descriptors, draw_rows, rows_of, validate_input
 from medvlad.store.vector_file import new_vector_file
 
 __all__ = ["Encoder", "blocks", "drawn_rows", "in_host_memory", "validated"]
@@ -199,9 +200,11 @@ def drawn_rows(
     most = n_rows if max_samples is None else check_positive_int(max_samples, "max_samples")
     if isinstance(X, DescriptorBlocks):
         return X.sample(max(1, min(most, n_rows)), random_state)
-    values: NDArray[np.float32] = X.counted().to_host().values
-    n_rows = len(values)
-    return values[draw_rows(n_rows, max(1, most), random_state)] if most < n_rows else values
+    values = X.counted().values
+    if most < len(values):
+        values = rows_of(values, draw_rows(len(values), max(1, most), random_state))
+    drawn: NDArray[np.float32] = values.to_host() if isinstance(values, GpuArray) else values
+    return drawn
 
 
 def in_host_memory(given: Descriptors) -> Descriptors:

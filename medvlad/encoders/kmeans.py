@@ -61,12 +61,12 @@ from medvlad._util.validate import (
     check_non_negative_float,
     check_positive_int,
 )
-from medvlad.backends import Backend, get_backend, host_backend
+from medvlad.backends import Backend, get_backend
 from medvlad.descriptors.array_api import like_input, on_host_from_anywhere
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite, check_n_clusters, check_vocabulary, check_weights
 from medvlad.descriptors.gpu_array import GpuArray
-from medvlad.descriptors.ragged import Descriptors, draw_rows, validate_input
+from medvlad.descriptors.ragged import Descriptors, draw_rows, rows_of, validate_input
 from medvlad.encoders.kmeans_steps import (
     best_run,
     distances_to_centers,
@@ -293,8 +293,8 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         """
         check_is_fitted(self)
         x, weights = _rows_and_weights(self, X, sample_weight, reset=False)
-        backend = _backend_for(self, x, weights)
-        x = x if weights is not None else backend.place(x)
+        backend = get_backend(self.backend, x)
+        x = backend.place(x)
         n_threads = check_n_threads(self.n_threads)
         return -labels_and_inertia(x, self.cluster_centers_, backend, n_threads, weights)[1]
 
@@ -349,12 +349,12 @@ def find_centers(codebook: KMeansCodebook, X: Any, sample_weight: Any = None) ->
     x, weights = _rows_and_weights(codebook, X, sample_weight, reset=True)
     n_clusters, n_threads = codebook._check_parameters(int(min(len(x), most)))
     n_init = check_positive_int(codebook.n_init, "n_init") if isinstance(codebook.init, str) else 1
-    backend = _backend_for(codebook, x, weights)
+    backend = get_backend(codebook.backend, x)
     if len(x) > most:
         rows = draw_rows(len(x), int(most), rng)
-        x = x[rows] if isinstance(x, np.ndarray) else backend.take(x, rows)
+        x = rows_of(x, rows)
         weights = None if weights is None else weights[rows]
-    x = x if weights is not None else backend.place(x)
+    x = backend.place(x)
     threshold = codebook.tol * mean_variance(x, backend, n_threads, weights)
     starts = (codebook._start(x, rng, backend, n_threads, weights) for _ in range(n_init))
     run = best_run(x, starts, threshold, codebook.max_iter, backend, n_threads, weights)
@@ -378,7 +378,7 @@ def find_centers(codebook: KMeansCodebook, X: Any, sample_weight: Any = None) ->
 def _rows_and_weights(
     codebook: KMeansCodebook, X: Any, sample_weight: Any, *, reset: bool
 ) -> tuple[Any, NDArray[np.float64] | None]:
-    """Return the descriptors that count, and their weights. Weighted descriptors are in host memory."""
+    """Return the descriptors that count, in the memory that they are in, and their weights."""
     given = validate_input(codebook, X, reset=reset)
     if sample_weight is None:
         return given.counted().values, None
@@ -387,13 +387,5 @@ def _rows_and_weights(
         weights = weights * (given.weights > 0)
     if len(weights) and not weights.any():
         raise InputError("all sample_weight are zero: give a weight above 0 to some descriptors")
-    x = given.to_host().values
-    check_finite(x)  # descriptors from a GPU have not been checked before
-    return x[weights > 0], weights[weights > 0]
-
-
-def _backend_for(codebook: KMeansCodebook, x: Any, weights: NDArray[np.float64] | None) -> Backend:
-    """Return the backend. No GPU computes weighted sums, so the host does."""
-    if weights is None or codebook.backend == "reference":
-        return get_backend(codebook.backend, x)
-    return host_backend()
+    check_finite(given.values)  # descriptors from a GPU have not been checked before
+    return rows_of(given.values, weights > 0), weights[weights > 0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.backends import Backend
 from medvlad.backends.normalise import Normalisation
-from medvlad.descriptors.gpu_array import GpuArray, import_cupy
+from medvlad.descriptors.gpu_array import GpuArray, array_module, host_array
 
 __all__ = [
     "best_run",
@@ -52,7 +53,7 @@ def seed_centers(
     """Draw centres (K, D) from the rows of `x` by greedy k-means++."""
     if len(x) > _SEED_ROWS * n_clusters:
         rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
-        x = backend.place(backend.take(x, rows)) if weights is None else x[rows]
+        x = backend.place(backend.take(x, rows))
         weights = None if weights is None else weights[rows]
     n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
     origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
@@ -77,7 +78,7 @@ def seed_centers(
         best = int(potentials.argmin())
         chosen.append(int(trials[best]))
         closest = distances[best]
-    return backend.take(x, np.array(chosen)) if weights is None else x[np.array(chosen)]
+    return backend.take(x, np.array(chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +114,13 @@ def best_run(
 ) -> Run:
     """Run k-means from each start and return the run with the lowest inertia; the first one on a tie."""
     best = None
+    shares = None
+    if weights is not None:
+        # Weights of mean 1, so that sums are as far from the limits of float32 as without weights.
+        with x.stream() if isinstance(x, GpuArray) else nullcontext():
+            shares = array_module(x).asarray(weights / weights.mean())[:, None]
     for start in starts:
-        centers, n_iter, at_rest = _run_lloyd(x, start, threshold, max_iter, backend, n_threads, weights)
+        centers, n_iter, at_rest = _run_lloyd(x, start, threshold, max_iter, backend, n_threads, shares)
         labels, inertia = labels_and_inertia(x, centers, backend, n_threads, weights)
         if best is None or inertia < best.inertia:
             best = Run(centers, labels, inertia, n_iter, at_rest)
@@ -129,14 +135,14 @@ def _run_lloyd(
     max_iter: int,
     backend: Backend,
     n_threads: int,
-    weights: Weights,
+    shares: Any,
 ) -> tuple[NDArray[np.float32], int, bool]:
     """Run Lloyd's steps until the sum of the squared moves is at most `threshold`.
 
     Return the centres, the number of steps, and whether the centres came to rest within `max_iter` steps.
     """
     for n_iter in range(1, max_iter + 1):
-        residuals, masses = _sums(x, centers, backend, n_threads, weights)
+        residuals, masses = _sums(x, centers, backend, n_threads, shares)
         moves = residuals.astype(np.float64) / np.where(masses > 0, masses, 1)[:, None]
         updated = move_centers(centers, moves)
         empty = np.flatnonzero(masses == 0)
@@ -151,21 +157,22 @@ def _run_lloyd(
 
 
 def _sums(
-    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int, weights: Weights
+    x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int, shares: Any
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Return the summed residuals (K, D) of the cells, and the number or the weight (K,) of their rows."""
+    """Return the summed residuals (K, D) of the cells, and the number or the weight (K,) of their rows.
+
+    `shares` (N, 1) are weights in the memory of `x`. None: all 1.
+    """
     offsets = np.array([0, len(x)], np.int64)
-    if weights is None:
+    if shares is None:
         residuals, counts = backend.aggregate(x, offsets, centers, n_threads=n_threads)
         return residuals[0], counts[0]
-    # Weights of mean 1, so that sums are as far from the limits of float32 as without weights.
-    shares = (weights / weights.mean())[:, None]
     masses = np.empty((1, len(centers)))
-    labels = _labels(x, centers, backend, n_threads)[:, None]
+    labels = backend.assign(x, centers, n_threads=n_threads)[:, None]
     summed = backend.encode_weighted(
         x, offsets, centers, labels, shares, _SUMS, n_threads=n_threads, masses_out=masses
     )
-    return summed.reshape(centers.shape), masses[0]
+    return host_array(summed).reshape(centers.shape), masses[0]
 
 
 def labels_and_inertia(
@@ -179,10 +186,7 @@ def labels_and_inertia(
 
 def _labels(x: Any, centers: NDArray[np.float32], backend: Backend, n_threads: int) -> NDArray[np.int32]:
     """Return the labels of placed descriptors in host memory."""
-    labels = backend.assign(x, centers, n_threads=n_threads)
-    if isinstance(x, GpuArray):
-        labels = import_cupy().asnumpy(labels)
-    return np.asarray(labels, np.int32)
+    return np.asarray(host_array(backend.assign(x, centers, n_threads=n_threads)), np.int32)
 
 
 def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = None) -> float:
@@ -192,9 +196,15 @@ def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = N
     """
     n, d = x.shape
     shares = None if weights is None else weights / weights.sum()
-    sums = backend.column_sums(x) / n if shares is None else shares @ x
-    mean = sums[None].astype(np.float32)
-    one_cell = np.zeros(n, np.int32)
+    one_cell, origin = np.zeros(n, np.int32), np.zeros((1, d), np.float32)
+    if shares is None:
+        mean = (backend.column_sums(x) / n)[None].astype(np.float32)
+    else:
+        offsets, cells = np.array([0, n], np.int64), one_cell[:, None]
+        summed = backend.encode_weighted(
+            x, offsets, origin, cells, shares[:, None], _SUMS, n_threads=n_threads
+        )
+        mean = host_array(summed)
     distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)
     return float(distances.sum()) / float(n * d) if shares is None else float(shares @ distances) / d
 

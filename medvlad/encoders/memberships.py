@@ -43,6 +43,8 @@ from medvlad._util.choices import Assignment, words_of
 from medvlad._util.validate import InputError, check_choice, check_positive_float, check_positive_int
 from medvlad.backends import Backend
 from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR, ordered_sum
+from medvlad.backends.reference import center_distances
+from medvlad.descriptors.gpu_array import GpuArray, array_module
 
 __all__ = ["Memberships", "check_assignment", "softness"]
 
@@ -79,6 +81,9 @@ def check_assignment(assignment: str, n_nearest: int | None, alpha: float | None
 class Memberships:
     """Assignment of descriptors to the cells of a codebook.
 
+    Results are where the descriptors are: NumPy arrays, or CuPy arrays for a GpuArray. For a GpuArray, call
+    the methods within its stream.
+
     Attributes
     ----------
     centers : ndarray of float32, shape (K, D)
@@ -102,13 +107,12 @@ class Memberships:
     backend: Backend
     n_threads: int
 
-    def of(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    def of(self, x: Any) -> tuple[Any, Any]:
         """Return the cells of each descriptor and its weight in each.
 
         Parameters
         ----------
-        x : ndarray of float32, shape (N, D)
-            Descriptors in host memory.
+        x : ndarray of float32 or GpuArray, shape (N, D)
 
         Returns
         -------
@@ -116,14 +120,14 @@ class Memberships:
         weights : ndarray of float64, shape (N, r)
         """
         cells, weights = self._hard(x) if self.alpha is None else self._soft(x, self.alpha)
-        return np.ascontiguousarray(cells), weights
+        return array_module(x).ascontiguousarray(cells), weights
 
-    def scales(self, x: NDArray[np.float32], cells: NDArray[np.int32]) -> NDArray[np.float64] | None:
+    def scales(self, x: Any, cells: Any) -> Any:
         """Return the factors that give residuals unit length, 0 for a residual that is rounding only.
 
         Parameters
         ----------
-        x : ndarray of float32, shape (N, D)
+        x : ndarray of float32 or GpuArray, shape (N, D)
         cells : ndarray of int32, shape (N, r)
 
         Returns
@@ -133,32 +137,32 @@ class Memberships:
         """
         if self.origins is None:
             return None
-        scales = np.zeros(cells.shape)
+        xp = array_module(x)
         origins = self.origins.astype(np.float64)
         least = np.maximum(NORM_FLOOR**2, CENTER_ROUNDING**2 * ordered_sum(origins * origins))
-        for j in range(cells.shape[1]):
-            own = np.ascontiguousarray(cells[:, j])
-            squared = self.backend.squared_distances(x, self.origins, own, n_threads=self.n_threads)
-            np.divide(1.0, np.sqrt(squared), out=scales[:, j], where=squared > least[own])
-        return scales
+        squared = self.backend.squared_distances(x, self.origins, cells, n_threads=self.n_threads)
+        is_long = squared > xp.asarray(least)[cells]
+        return xp.where(is_long, 1.0 / xp.sqrt(xp.where(is_long, squared, 1.0)), 0.0)
 
-    def labels(self, x: NDArray[np.float32]) -> NDArray[np.int32]:
+    def labels(self, x: Any) -> Any:
         """Return the index of the nearest centre of each descriptor, shape (N,)."""
-        return np.asarray(self.backend.assign(x, self.centers, n_threads=self.n_threads))
+        labels = self.backend.assign(x, self.centers, n_threads=self.n_threads)
+        return labels if isinstance(x, GpuArray) else np.asarray(labels)
 
-    def _hard(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        return self.labels(x)[:, None], np.ones((len(x), 1))
+    def _hard(self, x: Any) -> tuple[Any, Any]:
+        return self.labels(x)[:, None], array_module(x).ones((len(x), 1))
 
-    def _soft(self, x: NDArray[np.float32], alpha: float) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        squared = _squared_distances(x, self.centers)
+    def _soft(self, x: Any, alpha: float) -> tuple[Any, Any]:
+        xp = array_module(x)
+        squared = self.backend.center_distances(x, self.centers, n_threads=self.n_threads)
         if self.n_nearest < len(self.centers):
             # A stable sort orders by distance, then by index. It costs less than the distances.
-            cells = np.argsort(squared, axis=1, kind="stable")[:, : self.n_nearest].astype(np.int32)
-            squared = np.take_along_axis(squared, cells, axis=1)
+            cells = xp.argsort(squared, axis=1, kind="stable")[:, : self.n_nearest].astype(np.int32)
+            squared = xp.take_along_axis(squared, cells, axis=1)
         else:
-            cells = np.tile(np.arange(len(self.centers), dtype=np.int32), (len(x), 1))
+            cells = xp.tile(xp.arange(len(self.centers), dtype=np.int32), (len(x), 1))
         # Subtracting the smallest distance changes no weight and avoids that all of them underflow to 0.
-        weights = np.exp(-alpha * (squared - squared.min(axis=1, keepdims=True)))
+        weights = xp.exp(-alpha * (squared - squared.min(axis=1, keepdims=True)))
         weights /= weights.sum(axis=1, keepdims=True)
         return cells, weights
 
@@ -185,23 +189,10 @@ def softness(x: NDArray[np.float32], centers: NDArray[np.float32]) -> float:
     if len(centers) < 2:
         return 1.0
     rows = x[np.unique(np.linspace(0, len(x) - 1, min(len(x), _ALPHA_ROWS)).astype(np.int64))]
-    nearest = np.partition(_squared_distances(rows, centers), 1, axis=1)[:, :2]
+    nearest = np.partition(center_distances(rows, centers), 1, axis=1)[:, :2]
     difference = float((nearest[:, 1] - nearest[:, 0]).mean())
     if not difference > 0:
         raise InputError(
             "every descriptor has two nearest centres, so alpha cannot be learnt: give one, or fewer clusters"
         )
     return math.log(_CONTRAST) / difference
-
-
-def _squared_distances(x: NDArray[np.float32], centers: NDArray[np.float32]) -> Any:
-    """Return squared distances (N, K) in float64.
-
-    The mean of the centres is subtracted first, because smaller numbers lose less to rounding.
-    """
-    origin = centers.mean(axis=0, dtype=np.float64)
-    rows, c = x - origin, centers - origin
-    squared = rows @ (-2.0 * c.T)
-    squared += np.einsum("nd,nd->n", rows, rows)[:, None]
-    squared += np.einsum("kd,kd->k", c, c)
-    return np.maximum(squared, 0.0, out=squared)

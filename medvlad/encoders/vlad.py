@@ -29,6 +29,7 @@ from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.array_api import on_host_from_anywhere
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_vocabulary
+from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.base import Encoder, blocks, drawn_rows, validated
 from medvlad.encoders.kmeans import KMeansCodebook, find_centers
@@ -109,8 +110,8 @@ class VLAD(Encoder):
     (n_i, D), or an array (B, n, D) or (B, D). `transform` returns float32 vectors (B, K * D), cell by cell.
     The normalisations are applied in this order: residual, mass, local axes, power, intra, L2.
 
-    Descriptors on a GPU give an array of the same library on that GPU. They give a NumPy array with soft
-    assignment, `residual_norm`, `mass_norm`, `local_axes` or weights, and after `adapt`.
+    Descriptors on a GPU give an array of the same library on that GPU. `local_axes` copies the vectors to the
+    host and back.
 
     References
     ----------
@@ -234,8 +235,7 @@ class VLAD(Encoder):
         """
         check_is_fitted(self)
         self.__dict__.pop("residual_centers_", None)
-        parts = (part for _, part in blocks(validated(self, X, reset=False)))
-        self.residual_centers_ = adapted_centers(parts, memberships_of(self))
+        self.residual_centers_ = _adapted(self, validated(self, X, reset=False))
         return self
 
     def memberships(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
@@ -285,11 +285,11 @@ class VLAD(Encoder):
                 **outputs,
             )
         return WeightedVLAD(
-            memberships_of(self),
+            memberships_of(self, descriptors.values),
             self.residual_origins,
             how,
             self.rotations_ if self.local_axes else None,
-        ).encode(descriptors.to_host(), **outputs)
+        ).encode(descriptors, **outputs)
 
     def _encode_into(self, given: Descriptors, out: NDArray[np.float32]) -> None:
         self._encode_images(given, out=out)
@@ -304,18 +304,26 @@ class VLAD(Encoder):
         return int(self.cluster_centers_.size)
 
 
-def memberships_of(vlad: VLAD) -> Memberships:
-    """Return the cells, weights and scales of a fitted VLAD."""
-    return _memberships(vlad, vlad._check_parameters(), vlad.alpha_ if vlad.assignment == "soft" else None)
+def _adapted(vlad: VLAD, given: Descriptors | DescriptorBlocks) -> NDArray[np.float32]:
+    """Return the centres adapted to new images. Descriptors on a GPU stay there."""
+    if isinstance(given, Descriptors) and isinstance(given.values, GpuArray):
+        return adapted_centers([given], memberships_of(vlad, given.values))
+    return adapted_centers((part for _, part in blocks(given)), memberships_of(vlad))
 
 
-def _memberships(vlad: VLAD, n_nearest: int, alpha: float | None) -> Memberships:
+def memberships_of(vlad: VLAD, x: Any = None) -> Memberships:
+    """Return the cells, weights and scales of a fitted VLAD, computed where the descriptors `x` are."""
+    alpha = vlad.alpha_ if vlad.assignment == "soft" else None
+    return _memberships(vlad, vlad._check_parameters(), alpha, x)
+
+
+def _memberships(vlad: VLAD, n_nearest: int, alpha: float | None, x: Any = None) -> Memberships:
     return Memberships(
         vlad.cluster_centers_,
         n_nearest=n_nearest,
         alpha=alpha,
         origins=vlad.residual_origins if vlad.residual_norm else None,
-        backend=get_backend(vlad.backend),
+        backend=get_backend(vlad.backend, x),
         n_threads=check_n_threads(vlad.n_threads),
     )
 

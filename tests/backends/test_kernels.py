@@ -31,7 +31,8 @@ def compiled():
 def test_every_kernel_compiles_and_can_be_launched(compiled, architecture):
     """NVRTC gives no warning, and registers and shared memory are within their limits."""
     kernels = compiled[1][architecture]
-    assert {name.partition("_")[0] for name in kernels} >= {"assign", "encode", "write", "cell", "run"}
+    first_words = {name.partition("_")[0] for name in kernels}
+    assert first_words >= {"assign", "encode", "write", "cell", "run", "weighted", "normalise", "center"}
     tensor_cores = any("tensor_cores" in name for name in kernels)
     assert tensor_cores == (architecture != "sm_75")
     for name, used in kernels.items():
@@ -111,3 +112,12 @@ def test_a_missing_barrier_is_noticed(races):
     # ThreadSanitizer sees a race only if the threads run at the same time: a busy machine needs more tries.
     run = races({"assign": broken})
     assert any("data race" in run("first part").stderr for _ in range(5))
+
+
+@pytest.mark.sanitize
+def test_a_missing_barrier_of_the_weighted_sums_is_noticed(races):
+    """Without it, a thread moves rows to the front of the queue while others still read them there."""
+    code = cuda_kernels.source("weighted")
+    assert code.count("__syncwarp();") == 3
+    run = races({"weighted": "".join(code.rsplit("__syncwarp();", 1))})
+    assert any("data race" in run().stderr for _ in range(5))

@@ -56,11 +56,18 @@ def test_native_agrees_with_the_reference(seed, lengths, k, d, share):
         np.testing.assert_array_equal(masses, expected_masses)
 
 
-def test_cuda_gives_the_numbers_of_native(rng, cuda_on_host):
-    x, offsets, c = batch(rng, [5, 9], 4, 6)
+@pytest.mark.parametrize("lengths", [[5, 0, 9], [70], []])
+@pytest.mark.parametrize("d", [1, 33])
+def test_every_backend_agrees_with_the_reference(rng, backend, lengths, d):
+    x, offsets, c = batch(rng, lengths, 4, d)
     cells, weights = members(rng, len(x), 4, 2)
-    found = weighted("cuda", x, offsets, c, cells, weights, WAYS[-1], n_threads=1)
-    np.testing.assert_array_equal(found, weighted("native", x, offsets, c, cells, weights, WAYS[-1]))
+    for way in WAYS:
+        masses, expected_masses = np.full((2, len(lengths), 4), np.nan)
+        found = weighted(backend, x, offsets, c, cells, weights, way, n_threads=1, masses_out=masses)
+        expected = reference.encode_weighted(x, offsets, c, cells, weights, way, masses_out=expected_masses)
+        scale = np.abs(expected).max(initial=1.0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=scale * TOLERANCE["encode", "float32"])
+        np.testing.assert_array_equal(masses, expected_masses)
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -88,12 +95,11 @@ def test_bits_do_not_depend_on_threads_or_cuts(rng, name, lengths):
             np.testing.assert_array_equal(bits(alone[0]), bits(whole[b]))
 
 
-@pytest.mark.parametrize("name", HOSTS)
-def test_weighted_sums_of_integers_are_exact(rng, name):
+def test_weighted_sums_of_integers_are_exact(rng, backend):
     x, offsets, c = batch(rng, [30, 0, 700], 12, 17, integers=True)
     cells, _ = members(rng, len(x), 12, 4)
     weights = rng.integers(-2, 3, cells.shape).astype(np.float64)
-    got = weighted(name, x, offsets, c, cells, weights, Normalisation(l2_norm=False), n_threads=2)
+    got = weighted(backend, x, offsets, c, cells, weights, Normalisation(l2_norm=False), n_threads=2)
     expected = np.zeros((3, 12, 17), np.int64)
     image = np.repeat(np.arange(3), np.diff(offsets))
     for i, row in enumerate(x.astype(np.int64)):
@@ -102,10 +108,9 @@ def test_weighted_sums_of_integers_are_exact(rng, name):
     np.testing.assert_array_equal(got, expected.reshape(3, -1))
 
 
-@pytest.mark.parametrize("name", HOSTS)
-def test_weights_of_one_are_plain_vlad(rng, name):
+def test_weights_of_one_are_plain_vlad(rng, backend):
     x, offsets, c = batch(rng, [30, 0, 100], 9, 16)
-    own = get_backend(name)
+    own = get_backend(backend)
     labels = own.assign(x, c, n_threads=1)[:, None]
     way = {"power": 0.5, "intra_norm": True, "l2_norm": True}
     expected = own.encode(x, offsets, c, n_threads=1, **way)
@@ -147,7 +152,6 @@ def soft_by_hand(x, centers, alpha, r):
     return total
 
 
-@pytest.mark.parametrize("backend", HOSTS)
 @pytest.mark.parametrize("n_nearest", [None, 1, 3])
 def test_soft_assignment_agrees_with_sums_by_hand(images, backend, n_nearest):
     vlad = VLAD(5, assignment="soft", n_nearest=n_nearest, alpha=0.3, backend=backend, random_state=0)
@@ -245,11 +249,11 @@ def test_local_axes_change_what_a_power_does(images):
         {"mass_norm": True, "local_axes": True},
     ],
 )
-def test_backends_threads_and_cuts_agree(rng, settings):
+def test_backends_threads_and_cuts_agree(rng, settings, cuda_on_host):
     images = Descriptors.from_list([rng.normal(size=(n, 9)).astype(np.float32) for n in (40, 0, 9, 600)])
     vlad = VLAD(7, power=0.5, random_state=0, **settings).fit(images)
     expected = vlad.transform(images)
-    for change in ({"backend": "reference"}, {"n_threads": 1}, {"n_threads": 3}):
+    for change in ({"backend": "reference"}, {"backend": "cuda"}, {"backend": "auto"}, {"n_threads": 3}):
         np.testing.assert_allclose(vlad.set_params(**change).transform(images), expected, atol=1e-6)
     alone = np.concatenate([vlad.transform(images[i : i + 1]) for i in range(4)])
     np.testing.assert_allclose(alone, expected, atol=1e-6)

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <instructions.cuh>
+#include <normalise.cuh>
 #include <warp.cuh>
 
 namespace {
@@ -18,8 +19,6 @@ namespace {
 constexpr int kAhead = 4;          // number of labels that a thread reads before it uses them
 constexpr int kQueue = 2 * kWarp;  // size of the queue of rows that wait to be summed
 constexpr int kNormDims = 4;       // number of dimensions of a thread in one part of a norm
-constexpr double kNormFloor = 1e-12;
-constexpr double kCenterRounding = 1.0 / (1 << 22);  // of a float32 centre, relative to its norm
 
 template <class T>
 struct Batch {
@@ -34,16 +33,6 @@ struct Batch {
   float* out;             // (images, k * d)
   int64* counts;          // (images, k), or null
 };
-
-__device__ __forceinline__ double inverse_norm(double squared) {
-  const double norm = sqrt(squared);
-  return norm < kNormFloor ? 0.0 : 1.0 / norm;
-}
-
-__device__ __forceinline__ double signed_power(double value, double power) {
-  const double magnitude = fabs(value);
-  return copysign(power == 0.5 ? sqrt(magnitude) : pow(magnitude, power), value);
-}
 
 // The cell of a warp. A lane holds dimensions first_dim + lane + 32 i of the residual, for i < kDims.
 template <int kDims, class T>

@@ -19,14 +19,14 @@ __device__ __forceinline__ int lane_of_row() { return static_cast<int>(threadIdx
 
 }  // namespace
 
-// distances (n): |x_i - c|^2 for the centre c of label i.
+// distances (n): |x_i - c|^2 for the centre c of label i. There are per_row labels for each row of x.
 extern "C" __global__ void __launch_bounds__(kThreads)
-    squared_distances(const float* x, int64 n, int d, const float* centers, const int* labels,
+    squared_distances(const float* x, int64 n, int per_row, int d, const float* centers, const int* labels,
                       double* distances) {
   const int64 row = row_of_thread();
   // Threads without a row must take part in the shuffles, so they repeat the last row.
   const int64 own = row < n ? row : n - 1;
-  const float* values = x + own * d;
+  const float* values = x + (per_row == 1 ? own : own / per_row) * d;
   const float* center = centers + static_cast<int64>(labels[own]) * d;
   const auto term = [&](int j) {
     const double difference = wide(values[j]) - wide(center[j]);

@@ -17,7 +17,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from medvlad.backends import cuda_kernels
+
 HERE = Path(__file__).parent
+KERNELS = Path(cuda_kernels.__file__).parent / "kernels"
 FLAGS = ("-O2", "-std=c++20", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 FLAGS = (*FLAGS, "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE")
 COMPILER = shutil.which("g++") or shutil.which("c++")
@@ -51,6 +54,9 @@ class Array(np.ndarray):
         assert not isinstance(out, Array)
         np.copyto(out, self.view(np.ndarray))
         return out
+
+
+ndarray = Array
 
 
 class OutOfMemoryError(MemoryError):
@@ -103,6 +109,30 @@ def ascontiguousarray(x, dtype=None):
 def concatenate(arrays):
     assert all(isinstance(a, Array) for a in arrays)
     return np.concatenate([a.view(np.ndarray) for a in arrays]).view(Array)
+
+
+def _on_device(function):
+    """Return a function of NumPy that takes and returns device arrays only."""
+
+    def wrapped(*arrays, **options):
+        assert all(isinstance(a, Array) or not isinstance(a, np.ndarray) for a in arrays), function.__name__
+        plain = [a.view(np.ndarray) if isinstance(a, Array) else a for a in arrays]
+        return np.asarray(function(*plain, **options)).view(Array)
+
+    return wrapped
+
+
+argsort, exp, sqrt, take_along_axis, tile, where = map(
+    _on_device, (np.argsort, np.exp, np.sqrt, np.take_along_axis, np.tile, np.where)
+)
+
+
+def arange(stop, dtype=None):
+    return np.arange(stop, dtype=dtype).view(Array)
+
+
+def ones(shape, dtype=np.float64):
+    return np.ones(shape, dtype).view(Array)
 
 
 def isfinite(x):
@@ -217,9 +247,9 @@ def _scalar(value):
 
 def translation(code):
     """Return kernels as a C++ file: `code` with the host's instructions and a launch function per kernel."""
-    begin = code.index("// Hardware features beyond CUDA C++")
-    end = code.index("// Sums over the 32 threads of a warp")
-    code = code[:begin] + "#include <instructions.cuh>\n" + code[end:]
+    own = (KERNELS / "instructions.cuh").read_text().replace("#pragma once\n", "")
+    assert code.count(own) == 1
+    code = code.replace(own, "#include <instructions.cuh>\n")
     names = re.findall(r"^MEDVLAD_\w+\((\w+)", code, re.MULTILINE)
     names += re.findall(r'^extern "C" __global__ .*\n? +(\w+)\(const', code, re.MULTILINE)
     assert names

@@ -20,6 +20,10 @@ KERNEL(write_cells);
 KERNEL(squared_distances);
 KERNEL(candidate_distances);
 KERNEL(run_sums);
+KERNEL(weighted_sums);
+KERNEL(normalise_cells);
+KERNEL(write_weighted);
+KERNEL(center_distances);
 
 namespace {
 
@@ -121,7 +125,7 @@ void kmeans() {
   std::vector<double> distances(kRows), closest(kRows, 100.0), norms(kRows, 4.0 * kDepth);
   std::vector<double> all(kCandidates * kRows), many(kCandidates * kMany, 1.0), sums(kCandidates * 2);
   const long long candidates[kCandidates] = {0, 5, 39};
-  run(launch_squared_distances, (kRows + 31) / 32, 1, 256, x.data(), static_cast<long long>(kRows), kDepth,
+  run(launch_squared_distances, (kRows + 31) / 32, 1, 256, x.data(), static_cast<long long>(kRows), 1, kDepth,
       centers.data(), labels.data(), distances.data());
   check(distances[kRows - 1] == kDepth, "a distance");
   run(launch_candidate_distances, (kRows + 31) / 32, 1, 256, x.data(), static_cast<long long>(kRows), kDepth,
@@ -129,6 +133,39 @@ void kmeans() {
   for (const double distance : all) check(distance == 0.0, "a candidate's distance");
   run(launch_run_sums, 1, 1, 256, many.data(), static_cast<long long>(kMany), kCandidates, sums.data());
   check(sums[0] == 1024.0 && sums[1] == 6.0, "a sum");
+}
+
+// Four of five rows are in the first cell, with weight 1, and all in the second, with weight -2. All rows are
+// 2, and the centres are 1 and 0.
+void weighted() {
+  constexpr int kRows = 150, kDepth = 140, kCells = 2, kImages = 2;
+  std::vector<float> x(kRows * kDepth, 2.0F), centers(kCells * kDepth, 0.0F),
+      vectors(kImages * kCells * kDepth);
+  for (int j = 0; j < kDepth; ++j) centers[static_cast<std::size_t>(j)] = 1.0F;
+  std::vector<int> cells(kRows * kCells);
+  std::vector<double> weights(kRows * kCells), scales(kRows * kCells, 0.5), sums(kImages * kCells * kDepth);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    cells[i] = static_cast<int>(i % 2);
+    weights[i] = i % 2 != 0 ? -2.0 : (i % 10 == 4 ? 0.0 : 1.0);
+  }
+  std::vector<double> masses(kImages * kCells), reaches(masses), norms(masses), factors(masses);
+  const long long offsets[kImages + 1] = {0, 140, 150};
+  const long long* const begin = offsets;
+  run(launch_weighted_sums, 1, kImages, 256, x.data(), begin, cells.data(), weights.data(), scales.data(),
+      kCells, centers.data(), kCells, kDepth, sums.data(), masses.data(), reaches.data());
+  check(sums[0] == 56.0 && sums[kDepth] == -280.0, "weighted sums");
+  check(masses[0] == 112.0 && masses[3] == -20.0 && reaches[3] == 10.0, "masses");
+  run(launch_normalise_cells, 1, kImages, 256, centers.data(), kCells, kDepth, masses.data(), reaches.data(),
+      0.5, 1, 1, sums.data(), norms.data(), factors.data());
+  run(launch_write_weighted, 1, kImages, 256, sums.data(), norms.data(), factors.data(), kCells, kDepth, 1,
+      vectors.data());
+  double total = 0.0;
+  for (const float value : vectors) total += double{value} * double{value};
+  check(std::fabs(total - 2.0) < 1e-6, "the norm of two images");
+  std::vector<double> distances(kRows * kCells);
+  run(launch_center_distances, (kRows + 31) / 32, 1, 256, x.data(), static_cast<long long>(kRows), kDepth,
+      centers.data(), kCells, distances.data());
+  check(distances[298] == kDepth && distances[299] == 4 * kDepth, "distances to centres");
 }
 
 }  // namespace
@@ -139,6 +176,7 @@ int main(int argc, char**) {
   if (argc == 1) {
     encode(launch_assign_float32_units, launch_encode_images_float32_units, false, 7);
     kmeans();
+    weighted();
   }
   if (failures == 0) std::puts("right");
   return failures != 0;
