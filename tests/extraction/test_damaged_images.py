@@ -146,3 +146,37 @@ def test_the_key_of_a_section_holds_the_profile_setting_only_if_it_is_on(tmp_pat
     assert "colour_profile" not in off.settings
     assert on.settings == off.settings | {"colour_profile": "srgb"}
     assert on.path != off.path
+
+
+# --------------------------------------------------------------------------------- fast decoding
+
+
+def test_fast_decoding_has_sections_of_its_own_and_full_decoding_those_of_older_stores(tmp_path, network):
+    full = network(store=tmp_path / "store").store_section()
+    fast = network(store=tmp_path / "store", decode="fast").store_section()
+    assert "decode" not in full.settings
+    assert fast.settings == full.settings | {"decode": "fast"}
+    assert fast.path != full.path
+
+
+def test_scales_are_joined_to_what_they_are_together(tmp_path, network, rng):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(jpeg(picture(rng, 900, 904)))
+    fast = {"decode": "fast", "store": tmp_path / "store"}
+    alone = [network(scales=scale, **fast).transform([path])[0] for scale in (0, 1)]
+    joined = network(scales=(0, 1), **fast)
+    np.testing.assert_array_equal(joined.transform([path])[0], np.concatenate(alone))
+    assert joined.n_extracted_ == 0
+    together = network(scales=(0, 1), decode="fast").transform([path])[0]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-4)
+    full = network().transform([path])[0]
+    assert np.abs(alone[0] - full).max() > 1e-3 * np.abs(full).max(), "the file was not reduced"
+
+
+def test_a_store_of_fast_decoding_is_checked_with_fast_decoding(tmp_path, network, rng):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(jpeg(picture(rng, 900, 904)))
+    features = network(store=tmp_path / "store", decode="fast")
+    features.extract([path])
+    (section,) = DescriptorStore(tmp_path / "store").sections()
+    assert recompute(section, [path], 1, weights=features.weights) == (1, [])
