@@ -16,7 +16,7 @@ SIDE = 32
 #: Largest mean difference from the full decode, in grey levels. Measured: at most 0.5 for these pictures.
 CLOSE = 1.0
 #: Bounds for real photographs that were saved with 1 megapixel: mean over all pixels, and worst pixel.
-MEAN_OF_REAL, WORST_OF_REAL = 1.0, 40
+MEAN_OF_REAL, WORST_OF_REAL = 0.5, 30
 
 
 def smooth(rng, height, width):
