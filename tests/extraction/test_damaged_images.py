@@ -136,27 +136,17 @@ def test_a_store_that_took_a_damaged_image_for_a_sound_one_is_found_out(tmp_path
     assert "as those of a sound image" in differences[0]
 
 
-# ------------------------------------------------------------------- colour profiles and the store's key
+# ------------------------------------------------------ colour profiles, decoding and the store's key
 
 
-def test_the_key_of_a_section_holds_the_profile_setting_only_if_it_is_on(tmp_path, network):
+@pytest.mark.parametrize("setting", [{"colour_profile": "srgb"}, {"decode": "fast"}], ids=str)
+def test_the_key_of_a_section_holds_a_setting_only_if_it_is_on(tmp_path, network, setting):
     """So stores that were made before there was such a setting are found again."""
     off = network(store=tmp_path / "store").store_section()
-    on = network(store=tmp_path / "store", colour_profile="srgb").store_section()
-    assert "colour_profile" not in off.settings
-    assert on.settings == off.settings | {"colour_profile": "srgb"}
+    on = network(store=tmp_path / "store", **setting).store_section()
+    assert not setting.keys() & off.settings.keys()
+    assert on.settings == off.settings | setting
     assert on.path != off.path
-
-
-# --------------------------------------------------------------------------------- fast decoding
-
-
-def test_fast_decoding_has_sections_of_its_own_and_full_decoding_those_of_older_stores(tmp_path, network):
-    full = network(store=tmp_path / "store").store_section()
-    fast = network(store=tmp_path / "store", decode="fast").store_section()
-    assert "decode" not in full.settings
-    assert fast.settings == full.settings | {"decode": "fast"}
-    assert fast.path != full.path
 
 
 def test_scales_are_joined_to_what_they_are_together(tmp_path, network, rng):
