@@ -37,13 +37,6 @@ struct Scan {
   std::int64_t end_of_bands = 0;  // number of blocks that have no further coefficients
 };
 
-// The value of `n` bits in which JPEG writes a coefficient.
-inline std::int64_t signed_value(std::uint32_t value, int n) {
-  if (n == 0) return 0;
-  const bool is_negative = value < (std::uint32_t{1} << (n - 1));
-  return std::int64_t{value} - (is_negative ? (std::int64_t{1} << n) - 1 : 0);
-}
-
 inline std::int64_t blocks_that_end(int n, Bits& bits) {
   return (std::int64_t{1} << n) + static_cast<std::int64_t>(bits.take(n));
 }
@@ -56,7 +49,7 @@ inline void check_coefficient(int k, int last, int n) {
 inline void read_dc(const Scan& scan, Component& one, const int* quanta, Bits& bits) {
   const int n = one.dc_codes->next(bits);
   if (n > 11) throw Damage{"it holds a coefficient of too many bits"};
-  one.dc += signed_value(bits.take(n), n);
+  one.dc += signed_value(bits.take_loaded(n), n);
   // The encoder rounded, and left out the lowest `low` bits by rounding down.
   const std::int64_t quantum = quanta[0], step = std::int64_t{1} << scan.low;
   if (std::abs(one.dc) * step * quantum > kLargestDC + quantum / 2 + (step - 1) * quantum) {
@@ -66,20 +59,32 @@ inline void read_dc(const Scan& scan, Component& one, const int* quanta, Bits& b
 
 // 64 samples of -128 to 127 have a norm of at most 1024, and so have their coefficients (Parseval).
 // Rounding may have added one step to each. mozjpeg lets white areas overshoot by 31 beside edges.
-inline void check_norm(double squares, double rounding) {
-  const double largest = 1152 + std::sqrt(rounding);
-  if (squares > largest * largest) throw Damage{"it holds contrasts that do not exist"};
+// Coefficients have at most 10 bits and steps 16, so the sums stay below 2^59.
+inline void check_norm(std::int64_t squares, std::int64_t rounding) {
+  constexpr std::int64_t kLargest = 1152;
+  if (squares <= kLargest * kLargest) return;
+  const double largest = static_cast<double>(kLargest) + std::sqrt(static_cast<double>(rounding));
+  if (static_cast<double>(squares) > largest * largest) throw Damage{"it holds contrasts that do not exist"};
 }
 
-inline void read_ac(const Component& one, const int* quanta, Bits& bits) {
+inline void read_ac(const Component& one, const int* quanta, Bits& shared) {
+  Bits bits = shared;  // a copy, which the compiler keeps in registers
   const Codes& codes = *one.ac_codes;
-  double squares = 0, rounding = 0;
-  const auto add = [&](std::int64_t value, int quantum) {
-    const double height = static_cast<double>(value) * quantum, step = quantum;
-    squares += height * height, rounding += step * step;
+  std::int64_t squares = 0, rounding = 0;
+  const auto add = [&](std::int64_t value, std::int64_t quantum) {
+    squares += value * value * quantum * quantum, rounding += quantum * quantum;
   };
   add(one.dc, quanta[0]);
   for (int k = 1; k <= kLast; ++k) {
+    bits.fill();
+    if (const Pair pair = codes.pair(bits.ahead(Codes::kPaired));
+        pair.n_bits != 0 && pair.n_bits <= bits.n_loaded()) {
+      k += pair.run;
+      if (k > kLast) throw Damage{kTooLong};
+      bits.skip(pair.n_bits);
+      add(pair.value, quanta[k]);
+      continue;
+    }
     const int code = codes.next(bits), run = code >> 4, n = code & 15;
     if (n == 0) {
       if (run == 0) break;
@@ -90,21 +95,25 @@ inline void read_ac(const Component& one, const int* quanta, Bits& bits) {
     }
     k += run;
     check_coefficient(k, kLast, n);
-    add(signed_value(bits.take(n), n), quanta[k]);
+    add(signed_value(bits.take_loaded(n), n), quanta[k]);
   }
   check_norm(squares, rounding);
+  shared = bits;
 }
 
-inline void read_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& bits) {
+// The bits go through a copy, which the compiler keeps in registers.
+inline void read_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& shared) {
   if (scan.end_of_bands > 0) {
     --scan.end_of_bands;
     return;
   }
+  Bits bits = shared;
+  std::uint64_t found = 0;
   for (int k = scan.first; k <= scan.last; ++k) {
     const int code = codes.next(bits), run = code >> 4, n = code & 15;
     if (n == 0 && run < 15) {
       scan.end_of_bands = blocks_that_end(run, bits) - 1;
-      return;
+      break;
     }
     k += run;
     if (n == 0) {
@@ -112,14 +121,26 @@ inline void read_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bi
       continue;
     }
     check_coefficient(k, scan.last, n);
-    bits.take(n);
-    nonzero |= std::uint64_t{1} << k;
+    bits.skip(n);
+    found |= std::uint64_t{1} << k;
+  }
+  nonzero |= found;
+  shared = bits;
+}
+
+// Skips the bits that refine the coefficients first to last, one for each of them that `nonzero` holds.
+inline void skip_refinements(std::uint64_t nonzero, int first, int last, Bits& bits) {
+  const std::uint64_t up_to_last = last == kLast ? ~std::uint64_t{0} : (std::uint64_t{2} << last) - 1;
+  for (std::uint64_t left = nonzero & up_to_last & (~std::uint64_t{0} << first); left != 0;
+       left &= left - 1) {
+    bits.take(1);
   }
 }
 
-inline void refine_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& bits) {
+inline void refine_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, Bits& shared) {
   const std::uint64_t before = nonzero;
   const auto was_sent = [&](int k) { return ((before >> k) & 1) != 0; };
+  Bits bits = shared;
   int k = scan.first;
   for (; scan.end_of_bands == 0 && k <= scan.last; ++k) {
     const int code = codes.next(bits), n = code & 15;
@@ -140,11 +161,11 @@ inline void refine_band(Scan& scan, const Codes& codes, std::uint64_t& nonzero, 
     if (k > scan.last) throw Damage{kTooLong};
     if (n == 1) nonzero |= std::uint64_t{1} << k;
   }
-  if (scan.end_of_bands == 0) return;
-  for (; k <= scan.last; ++k) {
-    if (was_sent(k)) bits.take(1);
+  if (scan.end_of_bands > 0) {
+    if (k <= scan.last) skip_refinements(before, k, scan.last, bits);
+    --scan.end_of_bands;
   }
-  --scan.end_of_bands;
+  shared = bits;
 }
 
 // Reads the codes of one block. `quanta`: the quantisation tables.

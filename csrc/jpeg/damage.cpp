@@ -199,29 +199,36 @@ class File {
     const bool interleaved = scan.components.size() > 1;
     const Component& only = *scan.components[0];
     const std::int64_t columns = interleaved ? mcu_columns_ : only.columns;
-    const std::int64_t n_mcus = columns * (interleaved ? mcu_rows_ : only.rows);
+    const std::int64_t rows = interleaved ? mcu_rows_ : only.rows;
     start_interval(scan);
+    std::int64_t left = restarts_ > 0 ? restarts_ : rows * columns;  // MCUs before the next restart marker
     int restart = 0;
-    for (std::int64_t mcu = 0; mcu < n_mcus; ++mcu) {
-      if (restarts_ > 0 && mcu > 0 && mcu % restarts_ == 0) {
-        bits = Bits(data_, after_restart(end_interval(scan, bits), restart), size_);
-        restart = (restart + 1) & 7;
-        start_interval(scan);
-      }
-      const std::int64_t row = mcu / columns, column = mcu % columns;
-      if (!interleaved) {
-        read_block(scan, *scan.components[0], quanta_, row * only.stride + column, bits);
-        continue;
-      }
-      for (Component* one : scan.components) {
-        for (int y = 0; y < one->v; ++y) {
-          for (int x = 0; x < one->h; ++x) {
-            read_block(scan, *one, quanta_, (row * one->v + y) * one->stride + column * one->h + x, bits);
-          }
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t column = 0; column < columns; ++column, --left) {
+        if (left == 0) {
+          bits = Bits(data_, after_restart(end_interval(scan, bits), restart), size_);
+          restart = (restart + 1) & 7;
+          start_interval(scan);
+          left = restarts_;
+        }
+        if (interleaved) {
+          read_mcu(scan, row, column, bits);
+        } else {
+          read_block(scan, *scan.components[0], quanta_, row * only.stride + column, bits);
         }
       }
     }
     at_ = end_interval(scan, bits);
+  }
+
+  void read_mcu(Scan& scan, std::int64_t row, std::int64_t column, Bits& bits) const {
+    for (Component* one : scan.components) {
+      for (int y = 0; y < one->v; ++y) {
+        for (int x = 0; x < one->h; ++x) {
+          read_block(scan, *one, quanta_, (row * one->v + y) * one->stride + column * one->h + x, bits);
+        }
+      }
+    }
   }
 
   static void start_interval(Scan& scan) {

@@ -12,6 +12,7 @@ __all__ = [
     "Assignment",
     "BackendName",
     "ColourProfile",
+    "Decode",
     "Dtype",
     "EngineName",
     "MatrixMode",
@@ -26,6 +27,7 @@ __all__ = [
 Assignment: TypeAlias = Literal["hard", "soft"]
 BackendName: TypeAlias = Literal["auto", "reference", "native", "cuda"]
 ColourProfile: TypeAlias = Literal["ignore", "srgb"]
+Decode: TypeAlias = Literal["full", "fast"]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "int8"]
 EngineName: TypeAlias = Literal["auto", "keras", "native", "openvino", "onnxruntime", "torch"]
 MatrixMode: TypeAlias = Literal["sqrt", "log"]

@@ -22,7 +22,7 @@ TRAINING_FILES = "those that the model was trained on"
 #: Settings of an experiment that feature files do not have.
 _OF_NETWORK = (
     *("layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "colour_profile", "on_damage"),
-    *("input_sides", "weights_fingerprint", "ranges"),
+    *("decode", "input_sides", "weights_fingerprint", "ranges"),
 )
 _IN_MEMORY = 1 << 30  # bytes; descriptors are loaded into memory if they take no more than this
 

@@ -77,7 +77,7 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
     store : path or None, default=None
         Folder that keeps descriptors. None: clones, such as those of a search, share a temporary folder, so
         the network runs once for each image. It is removed with the last clone.
-    mirror, resize, dtype, engine, batch_size, on_error, on_damage, colour_profile, progress
+    mirror, resize, dtype, engine, batch_size, on_error, on_damage, colour_profile, decode, progress
         See :class:`medvlad.CNNDescriptors`. ``on_error="skip"`` leaves unreadable images out of the training.
         Predicting an unreadable image is always an error.
     backend, n_threads

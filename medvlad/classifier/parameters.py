@@ -32,7 +32,8 @@ __all__ = [
 #: Parameters that the network takes as they are.
 OF_NETWORK = (
     *("model", "layer", "weights", "mirror", "resize", "batch_size", "dtype", "engine", "n_threads"),
-    *("on_error", "on_damage", "colour_profile", "progress", "preprocess", "prefix_tokens", "side"),
+    *("on_error", "on_damage", "colour_profile", "decode", "progress"),
+    *("preprocess", "prefix_tokens", "side"),
 )
 #: Parameters that belong to the machine, not to the model.
 _OF_MACHINE = ("store", "weights", "progress", "n_threads", "backend", "batch_size", "engine")

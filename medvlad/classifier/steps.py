@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.choices import (
     BackendName,
     ColourProfile,
+    Decode,
     Dtype,
     EngineName,
     OnDamage,
@@ -66,6 +67,7 @@ class ClassifierSteps(BaseEstimator):
         on_error: OnError = "raise",
         on_damage: OnDamage = "warn",
         colour_profile: ColourProfile = "ignore",
+        decode: Decode = "full",
         backend: BackendName = "auto",
         n_threads: int | None = None,
         random_state: int = 0,
@@ -96,6 +98,7 @@ class ClassifierSteps(BaseEstimator):
         self.on_error = on_error
         self.on_damage = on_damage
         self.colour_profile = colour_profile
+        self.decode = decode
         self.backend = backend
         self.n_threads = n_threads
         self.random_state = random_state

@@ -225,6 +225,12 @@ def network_group(*first: Decorator) -> Decorator:
             help="ICC profiles in image files: ignore them, or convert colours to sRGB.",
         ),
         cloup.option(
+            "--decode",
+            type=Choice(["full", "fast"]),
+            default="full",
+            help="JPEG files: decode all pixels, or large files at reduced size, which is faster.",
+        ),
+        cloup.option(
             "--batch-size",
             type=int,
             metavar="N",

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 _OF_CLASSIFIER = (
     *("model", "layer", "weights", "scales", "mirror", "resize", "batch_size", "dtype", "engine", "store"),
     *("preprocess", "prefix_tokens", "side", "on_error", "on_damage", "colour_profile", "recipe", "backend"),
-    *("n_threads", "folds", "threshold", "positive"),
+    *("decode", "n_threads", "folds", "threshold", "positive"),
 )
 
 
@@ -55,7 +55,7 @@ class Experiment:
     ----------
     model, layer, weights, scales, mirror, resize, batch_size, dtype, engine, store
         See :class:`medvlad.CNNDescriptors`.
-    on_error, on_damage, colour_profile, preprocess, prefix_tokens, side
+    on_error, on_damage, colour_profile, decode, preprocess, prefix_tokens, side
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
         Steps from descriptors to vectors.
@@ -81,8 +81,7 @@ class Experiment:
     unknown_patients : {"own", "refuse", "drop"}
         What to do with images whose patient is not known, see :func:`medvlad.load_image_folder`.
     pool_by : {"patient"} or None
-        Pool the feature files of a patient into one bag, see :func:`medvlad.datasets.pooling.pool_by`. None:
-        each file is a bag.
+        Pool the feature files of a patient into one bag, see :func:`medvlad.datasets.pooling.pool_by`.
     table : TableSettings
         Columns of a table, see :func:`medvlad.load_manifest`.
     group_by : {"patient", "site"}
@@ -110,6 +109,7 @@ class Experiment:
     on_error: str = "raise"
     on_damage: str = "warn"
     colour_profile: str = "ignore"
+    decode: str = "full"
     store: str | None = None
     recipe: Recipe = field(default_factory=Recipe)
     backend: str = "auto"

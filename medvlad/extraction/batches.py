@@ -63,6 +63,8 @@ class BatchSettings:
         What to do with an image whose data is damaged although it can be decoded.
     colour_profile : {"ignore", "srgb"}
         What to do with ICC profiles.
+    decode : {"full", "fast"}
+        How JPEG files are decoded.
     n_threads : int
         Number of threads that load images. At most 16 are used.
     progress : bool or None
@@ -82,6 +84,7 @@ class BatchSettings:
     on_error: str
     on_damage: str
     colour_profile: str
+    decode: str
     n_threads: int
     progress: bool | None
     on_gpu: bool
@@ -180,6 +183,7 @@ def extract_batches(
         keys=keys,
         damage=damage,
         colour_profile=settings.colour_profile,
+        decode=settings.decode,
     )
     with closing(loaded), progress_bar(len(wanted), "descriptors", shown) as bar:
         while taken := list(islice(loaded, chunk)):
@@ -280,6 +284,7 @@ def calibration_pixels(images: Any, settings: BatchSettings) -> Generator[NDArra
         settings.resize,
         n_threads=settings.n_loaders,
         colour_profile=settings.colour_profile,
+        decode=settings.decode,
     )
     with closing(loaded):
         for _, squares in loaded:

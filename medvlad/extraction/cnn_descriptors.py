@@ -38,12 +38,14 @@ from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
 from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_engine, make_engine
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
+from medvlad.extraction.int8_ranges import calibration_key, ranges_of
 from medvlad.extraction.networks import FrozenNetwork, build_network, network_key
 from medvlad.extraction.networks.keras_network import import_keras
 from medvlad.extraction.parameters import check_parameters
 from medvlad.extraction.plain_network import plain_network, runs_in
 from medvlad.extraction.scales import check_scales, input_side, input_sides
 from medvlad.extraction.store_filling import Filled, fill_and_read, fill_section, section_settings
+from medvlad.images.picture import Decode
 from medvlad.images.prefetch import as_sequence
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.stored_descriptors import StoredDescriptors
@@ -80,8 +82,7 @@ class CNNDescriptors(ImageTransformer):
     engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}, default="auto"
         Engine that runs the network. "auto": the fastest one here. See :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
-        Number of threads that read images and run all engines but "keras". None: all processors that this
-        process may use.
+        Number of threads that read images and run all engines but "keras". None: all usable processors.
     output : {"host", "gpu", "store"}, default="host"
         Where the descriptors are kept. "host": main memory. "gpu": memory of the GPU that Keras uses; all
         descriptors must fit, and `store` must be None. "store": the folder `store`, which is required;
@@ -98,6 +99,8 @@ class CNNDescriptors(ImageTransformer):
         What to do with a damaged image, see :mod:`medvlad.images.damage`. "warn": use it, warn, and list it.
     colour_profile : {"ignore", "srgb"}, default="ignore"
         What to do with ICC profiles, see :mod:`medvlad.images.colour_profile`.
+    decode : {"full", "fast"}, default="full"
+        "fast": decode large JPEG files at reduced size, see :mod:`medvlad.images.picture`.
     progress : bool or None, default=None
         Whether to show a progress bar. None: on a terminal, if there are more than 4 batches.
     preprocess : str, dict or None, default=None
@@ -150,6 +153,7 @@ class CNNDescriptors(ImageTransformer):
         on_error: OnError = "raise",
         on_damage: OnDamage = "warn",
         colour_profile: ColourProfile = "ignore",
+        decode: Decode = "full",
         progress: bool | None = None,
         preprocess: str | Mapping[str, Any] | None = None,
         prefix_tokens: int | None = None,
@@ -170,6 +174,7 @@ class CNNDescriptors(ImageTransformer):
         self.on_error = on_error
         self.on_damage = on_damage
         self.colour_profile = colour_profile
+        self.decode = decode
         self.progress = progress
         self.preprocess = preprocess
         self.prefix_tokens = prefix_tokens
@@ -223,7 +228,7 @@ class CNNDescriptors(ImageTransformer):
         self.build()
         if self.dtype == "int8":
             self.ranges_ = _calibrate(self, as_sequence(X))
-            self._calibrated_for = _calibration_key(self)
+            self._calibrated_for = calibration_key(self)
         return self
 
     def transform(self, X: Any) -> Descriptors | StoredDescriptors:
@@ -331,6 +336,7 @@ def _batch_settings(features: CNNDescriptors) -> BatchSettings:
         on_error=features.on_error,
         on_damage=features.on_damage,
         colour_profile=features.colour_profile,
+        decode=features.decode,
         n_threads=check_n_threads(features.n_threads),
         progress=features.progress,
         on_gpu=features.output == "gpu",
@@ -346,8 +352,9 @@ def _settings_of(features: CNNDescriptors, scale: int | None = None) -> dict[str
         mirror=features.mirror,
         resize=features.resize,
         dtype=features.dtype,
-        ranges=_ranges(features),
+        ranges=ranges_of(features),
         colour_profile=features.colour_profile,
+        decode=features.decode,
     )
 
 
@@ -377,6 +384,7 @@ def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: boo
         on_error=features.on_error,
         on_damage=features.on_damage,
         check=check,
+        n_threads=check_n_threads(features.n_threads),
     )
 
 
@@ -409,7 +417,7 @@ def batches_of(
 def _engine(features: CNNDescriptors) -> Engine:
     """Return the engine. It is kept until another one is needed."""
     network, n_threads = features.network_, check_n_threads(features.n_threads)
-    ranges = _ranges(features) or None
+    ranges = ranges_of(features) or None
     settings = (features.engine_, features.dtype, features.output, n_threads)
     key = (network, settings, None if ranges is None else tuple(ranges.items()))
 
@@ -431,20 +439,3 @@ def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:
     settings = _batch_settings(features)
     with closing(calibration_pixels(images, settings)) as pixels:
         return calibrate(features.network_.cut, pixels, n_threads=settings.n_threads)
-
-
-def _calibration_key(features: CNNDescriptors) -> tuple[Any, ...]:
-    """Return what the ranges of activations depend on, apart from the images."""
-    scales = check_scales(features.scales)
-    read = (features.resize, features.colour_profile)
-    return features.model, features.network_.layer, features.weights_fingerprint_, scales, read
-
-
-def _ranges(features: CNNDescriptors) -> dict[str, float] | None:
-    """Return the ranges of activations. None unless ``dtype="int8"``; empty if there are none yet."""
-    if features.dtype != "int8":
-        return None
-    if getattr(features, "_calibrated_for", None) not in (None, _calibration_key(features)):
-        raise InputError("dtype='int8' was calibrated for another network, scales or resize: call fit again")
-    ranges: dict[str, float] = getattr(features, "ranges_", {})
-    return ranges

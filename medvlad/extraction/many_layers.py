@@ -183,6 +183,7 @@ def extract_layers(
         on_error=extractor.on_error,
         on_damage=extractor.on_damage,
         colour_profile=extractor.colour_profile,
+        decode=extractor.decode,
         n_threads=check_n_threads(extractor.n_threads),
         progress=extractor.progress,
         on_gpu=False,
@@ -199,6 +200,7 @@ def extract_layers(
         on_error=extractor.on_error,
         on_damage=extractor.on_damage,
         check=True,
+        n_threads=check_n_threads(extractor.n_threads),
     )
     found = []
     for cut, section in zip(cuts, sections, strict=True):
@@ -237,6 +239,7 @@ def _settings(extractor: CNNDescriptors, cut: FrozenNetwork, scales: tuple[int, 
         dtype=extractor.dtype,
         ranges=None,
         colour_profile=extractor.colour_profile,
+        decode=extractor.decode,
     )
 
 

@@ -10,6 +10,7 @@ from medvlad.extraction.networks import check_network
 from medvlad.extraction.scales import check_scales
 from medvlad.images.colour_profile import COLOUR_PROFILES
 from medvlad.images.damage import ON_DAMAGE
+from medvlad.images.picture import DECODE
 from medvlad.images.resize import RESIZE_FILTERS
 
 __all__ = ["check_parameters"]
@@ -43,6 +44,7 @@ def check_parameters(features: Any) -> tuple[int, ...]:
     check_choice(features.on_error, "on_error", words_of(OnError))
     check_choice(features.on_damage, "on_damage", ON_DAMAGE)
     check_choice(features.colour_profile, "colour_profile", COLOUR_PROFILES)
+    check_choice(features.decode, "decode", DECODE)
     if features.batch_size is not None:
         check_positive_int(features.batch_size, "batch_size")
     return scales

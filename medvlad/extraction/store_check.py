@@ -134,6 +134,7 @@ def _features_of(
             resize=settings["resize"],
             dtype=settings["dtype"],
             colour_profile=settings.get("colour_profile", "ignore"),
+            decode=settings.get("decode", "full"),
             weights=weights,
             engine=engine,
             n_threads=n_threads,

@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch
@@ -36,6 +38,8 @@ from medvlad.store.writer import ShardWriter
 __all__ = ["Filled", "fill_and_read", "fill_section", "section_settings"]
 
 _PREPROCESSING = 2  # increased if the same image and settings would give other descriptors
+_HASHED_AT_ONCE = 32  # images that a thread hashes before it returns their keys
+_MAX_HASHERS = 16
 
 Extract = Callable[[Sequence[int]], Iterator[Batch]]
 
@@ -77,6 +81,7 @@ def section_settings(
     dtype: str,
     ranges: dict[str, float] | None,
     colour_profile: str = "ignore",
+    decode: str = "full",
 ) -> dict[str, Any]:
     """Return the settings that decide the numbers in a section of the store.
 
@@ -88,7 +93,7 @@ def section_settings(
         Parameters of :class:`medvlad.extraction.cnn_descriptors.CNNDescriptors`.
     ranges : dict of str to float, or None
         Ranges of activations for ``dtype="int8"``. None for the other dtypes.
-    colour_profile : str
+    colour_profile, decode : str
         As `mirror`.
 
     Returns
@@ -111,6 +116,8 @@ def section_settings(
         settings["mirror"] = True
     if colour_profile != "ignore":
         settings["colour_profile"] = colour_profile
+    if decode != "full":
+        settings["decode"] = decode
     sides = input_sides(network, tuple(scales), side)
     if network.kind != "keras":
         settings |= network.input_settings() | {"sides": list(sides)}
@@ -128,6 +135,7 @@ def fill_section(
     on_error: str,
     on_damage: str,
     check: bool,
+    n_threads: int = 1,
 ) -> Filled:
     """Extract the images that a section lacks, and write their descriptors to it.
 
@@ -150,6 +158,9 @@ def fill_section(
     check : bool
         Whether to read the entries of `images`, so that damaged ones count as missing.
 
+    n_threads : int, default=1
+        Number of threads that hash the images. At most 16 are used.
+
     Returns
     -------
     Filled
@@ -161,7 +172,7 @@ def fill_section(
         if the store cannot be written.
     """
     skipped: dict[int, str] = {}
-    keys = _keys_of(images, skipped, on_error)
+    keys = _keys_of(images, skipped, on_error, min(n_threads, _MAX_HASHERS))
     damaged = DamagedImages(keys, on_damage)
     damaged.look_up(images, section)
     if check:
@@ -246,18 +257,36 @@ def _read(section: Section, keys: Sequence[str | None]) -> Descriptors | None:
     return None if is_damaged else Descriptors(values, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def _keys_of(images: Any, skipped: dict[int, str], on_error: str) -> list[str | None]:
-    """Return the key of each image. An image that cannot be read gets None and is added to `skipped`."""
+def _keys_of(images: Any, skipped: dict[int, str], on_error: str, n_threads: int) -> list[str | None]:
+    """Return the key of each image. An image that cannot be read gets None and is added to `skipped`.
+
+    Reading and hashing release the interpreter lock. A thread takes many images at a time, because a small
+    file takes no longer than handing it to a thread.
+    """
     digests: dict[Path, str] = {}
+
+    def keys_from(start: int) -> list[str | InputError]:
+        keys: list[str | InputError] = []
+        for i in range(start, min(start + _HASHED_AT_ONCE, len(images))):
+            try:
+                keys.append(image_key(images[i], digests))
+            except InputError as error:
+                keys.append(error)
+        return keys
+
     keys: list[str | None] = []
-    for i in range(len(images)):
-        try:
-            keys.append(image_key(images[i], digests))
-        except InputError as error:
-            if on_error == "raise":
-                raise
-            skipped[i] = str(error)
-            keys.append(None)
+    starts = range(0, len(images), _HASHED_AT_ONCE)
+    hashed = read_ahead(keys_from, starts, n_threads=n_threads, n_ahead=2 * n_threads, name="medvlad-hash")
+    with closing(hashed):
+        for _, found in hashed:
+            for key in found:
+                if isinstance(key, str):
+                    keys.append(key)
+                    continue
+                if on_error == "raise":
+                    raise key
+                skipped[len(keys)] = str(key)
+                keys.append(None)
     return keys
 
 

@@ -35,7 +35,9 @@ _PHOTOMETRIC = {0: "L", 1: "L", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "RGB"}
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
-def to_srgb(file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+def to_srgb(
+    file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: str, *, divisor: int = 1
+) -> NDArray[np.uint8]:
     """Return the pixels of a file in sRGB.
 
     Parameters
@@ -48,6 +50,8 @@ def to_srgb(file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: 
         The upright image as it was read.
     name : str
         How errors name the image.
+    divisor : int, default=1
+        The file has this many pixels for one of `pixels`, in each direction.
 
     Returns
     -------
@@ -71,7 +75,7 @@ def to_srgb(file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: 
         with Image.open(file, formats=PILLOW_FORMATS) as image:
             kind = None if image.mode.startswith(("I", "F")) or has_deep_colour(image, file) else image.mode
             profile = image.info.get("icc_profile", b"")
-        return _converted(file, kind, profile, pixels) if profile else pixels
+        return _converted(file, kind, profile, pixels, divisor) if profile else pixels
     except UnidentifiedImageError:  # DICOM or NIfTI
         return pixels
     except (OSError, ValueError, ImageCms.PyCMSError) as error:
@@ -82,7 +86,7 @@ def to_srgb(file: BinaryIO, frame: int | None, pixels: NDArray[np.uint8], name: 
 
 
 def _converted(
-    file: BinaryIO, mode: str | None, content: bytes, pixels: NDArray[np.uint8]
+    file: BinaryIO, mode: str | None, content: bytes, pixels: NDArray[np.uint8], divisor: int = 1
 ) -> NDArray[np.uint8]:
     """Convert pixels by the profile `content`. None: the profile says nothing about these pixels."""
     if mode in (None, "LAB"):  # Lab was converted to sRGB when it was read
@@ -94,6 +98,7 @@ def _converted(
     if space == "CMYK":  # `pixels` were made from CMYK without the profile
         file.seek(0)
         with Image.open(file, formats=PILLOW_FORMATS) as image:
+            image.draft(None, (image.width // divisor, image.height // divisor))
             image.load()
             numbers = turn_upright(np.asarray(image), exif_orientation(image))
         source = Image.fromarray(numbers, "CMYK")

@@ -46,6 +46,7 @@ def load_squares(
     keys: dict[int, str] | None = None,
     damage: dict[int, str] | None = None,
     colour_profile: str = "ignore",
+    decode: str = "full",
 ) -> Generator[tuple[int, Squares | InputError], None, None]:
     """Yield images, in the order asked for, as squares of each size.
 
@@ -68,6 +69,8 @@ def load_squares(
         Filled with a sentence for each image whose data is damaged although it can be decoded, by index.
     colour_profile : {"ignore", "srgb"}, default="ignore"
         As in :func:`medvlad.images.read.load_image`.
+    decode : {"full", "fast"}, default="full"
+        How JPEG files are decoded, see :mod:`medvlad.images.picture`.
 
     Yields
     ------
@@ -75,6 +78,7 @@ def load_squares(
     squares : list of ndarray of shape (side, side, 3), uint8, or InputError
         One array for each size, or the reason why the image cannot be read.
     """
+    reduced = tuple(sides) if decode == "fast" else ()
     few = BoundedSemaphore(_LARGE_AT_A_TIME)
 
     def load(index: int) -> Squares | InputError:
@@ -83,17 +87,20 @@ def load_squares(
         try:
             with turn:
                 if isinstance(image, str | os.PathLike) or is_content(image):
-                    read = read_image(image, hashed=keys is not None, colour_profile=colour_profile)
-                    pixels, key = read.pixels, read.key
+                    read = read_image(
+                        image, hashed=keys is not None, colour_profile=colour_profile, sides=reduced
+                    )
+                    squares, key = read.squares(sides, method), read.key
                     if damage is not None and read.damage:
                         damage[index] = read.damage
                 else:
                     pixels, key = load_image(image), "" if keys is None else image_key(image)
+                    squares = [resize_square(pixels, side, method) for side in sides]
                 if keys is not None:
                     keys[index] = key
         except InputError as error:
             return error
-        return [resize_square(pixels, side, method) for side in sides]
+        return squares
 
     ahead = max(2 * n_threads, _PIXELS_AHEAD // sum(side * side for side in sides))
     yield from read_ahead(load, wanted, n_threads=n_threads, n_ahead=ahead, name="medvlad-load")

@@ -34,8 +34,9 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -48,7 +49,6 @@ from medvlad._util.library_warnings import reads_file
 from medvlad._util.validate import InputError, check_choice, check_local, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
 from medvlad.images.damage import damage_sentence, find_damage
-from medvlad.images.deep_colour import has_deep_colour, jpeg2000_bits, read_colour, widen_levels
 from medvlad.images.dicom import count_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, unsupported
 from medvlad.images.frames import check_frame, frame_name, split_frame, warn_of_namesake
@@ -60,23 +60,13 @@ from medvlad.images.given import (
     pixels_of_array,
     pixels_of_pillow,
 )
-from medvlad.images.grey_levels import stretch
 from medvlad.images.hashed_file import HashedFile
 from medvlad.images.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
+from medvlad.images.picture import Picture, decode_with_pillow, one_for_each
 from medvlad.images.signatures import SIGNATURE_BYTES, image_kind, unusual_jpeg
 from medvlad.images.tiff import pillow_reads, read_tiff_image
 from medvlad.images.tiff_pages import count_tiff_images, find_tiff_image, with_first_page
-from medvlad.images.to_rgb import (
-    GREY_MODES,
-    as_three_channels,
-    check_header,
-    check_size,
-    exif_orientation,
-    prepare,
-    to_rgb,
-    too_many_pixels,
-    turn_upright,
-)
+from medvlad.images.to_rgb import as_three_channels, check_size, too_many_pixels
 
 __all__ = ["ReadImage", "frames_of_file", "list_frames", "load_image", "read_image"]
 
@@ -171,7 +161,8 @@ class ReadImage:
 
     Attributes
     ----------
-    pixels : ndarray of shape (H, W, 3), uint8
+    pictures : tuple of Picture
+        One picture, or one for each side that was asked for.
     key : str
         The :func:`medvlad.images.hashed_file.image_key` of the bytes that were decoded, even if the file has
         changed since then. Empty if it was not asked for.
@@ -179,9 +170,27 @@ class ReadImage:
         Sentence about damage of its JPEG data, see :mod:`medvlad.images.damage`. Empty if none was found.
     """
 
-    pixels: NDArray[np.uint8]
+    pictures: tuple[Picture, ...]
     key: str = ""
     damage: str = ""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Pixels of shape (H, W, 3), uint8."""
+        return self.pictures[0].array()
+
+    def squares(self, sides: Sequence[int], method: str) -> list[NDArray[np.uint8]]:
+        """Return a square for each side. The sides are those that were asked for, if there were any."""
+        pictures = self.pictures if len(self.pictures) == len(sides) else self.pictures[:1] * len(sides)
+        return [one.square(side, method) for one, side in zip(pictures, sides, strict=True)]
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a file is read: two parameters of `read_image`."""
+
+    colour_profile: str
+    sides: tuple[int, ...]
 
 
 def load_image(
@@ -259,7 +268,9 @@ def load_image(
     return image.pixels
 
 
-def read_image(source: Any, *, hashed: bool, colour_profile: str = "ignore") -> ReadImage:
+def read_image(
+    source: Any, *, hashed: bool, colour_profile: str = "ignore", sides: Sequence[int] = ()
+) -> ReadImage:
     """Read the image of a file, the key of the bytes that were decoded, and what is wrong with them.
 
     Parameters
@@ -270,6 +281,9 @@ def read_image(source: Any, *, hashed: bool, colour_profile: str = "ignore") -> 
         Whether to compute the key.
     colour_profile : {"ignore", "srgb"}, default="ignore"
         As in `load_image`.
+    sides : sequence of int, default=()
+        Sides of the squares that will be made of the image. JPEG files are then decoded at reduced size, see
+        :mod:`medvlad.images.picture`. Empty: at full size.
 
     Returns
     -------
@@ -284,18 +298,19 @@ def read_image(source: Any, *, hashed: bool, colour_profile: str = "ignore") -> 
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
     check_choice(colour_profile, "colour_profile", COLOUR_PROFILES)
+    how = _How(colour_profile, tuple(sides))
     if not is_content(source):
-        return _from_file(source, hashed=hashed, colour_profile=colour_profile)
+        return _from_file(source, hashed=hashed, how=how)
     content, given = content_of(source)
     file, path, name = opened(content, given)
     if not content:
         raise InputError(f"{name} is empty (0 bytes): give the content of an image file")
     key = hashlib.sha256(content).hexdigest() if hashed else ""
-    return replace(_decoded(file, path, None, name, colour_profile), key=key)
+    return replace(_decoded(file, path, None, name, how), key=key)
 
 
 @reads_file
-def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: str) -> ReadImage:
+def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> ReadImage:
     name = f"image {str(Path(source))!r}"
     try:
         path, frame = split_frame(source)
@@ -312,7 +327,7 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file
             try:
-                image = _decoded(file, path, frame, name, colour_profile)
+                image = _decoded(file, path, frame, name, how)
             except Exception:
                 if content is not None:
                     content.check_unchanged(name)  # half of a new content often looks damaged
@@ -336,25 +351,28 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, colour_profile: 
         raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
 
 
-def _decoded(file: BinaryIO, path: Path, frame: int | None, name: str, colour_profile: str) -> ReadImage:
+def _decoded(file: BinaryIO, path: Path, frame: int | None, name: str, how: _How) -> ReadImage:
     """Return the image of an open file, without its key."""
     kind = _kind(file, path)
-    pixels = _from_open_file(file, path, kind, frame, name)
+    pictures = one_for_each(how.sides or (0,), partial(_from_open_file, file, path, kind, frame, name))
     reason = find_damage(file, path, frame)
-    if colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
-        pixels = to_srgb(file, frame, pixels, name)
-    return ReadImage(pixels, damage=damage_sentence(name, reason) if reason else "")
+    if how.colour_profile == "srgb" and kind not in ("DICOM", "NIfTI"):
+        pictures = tuple(
+            replace(one, content=to_srgb(file, frame, one.array(), name, divisor=one.divisor))
+            for one in pictures
+        )
+    return ReadImage(pictures, damage=damage_sentence(name, reason) if reason else "")
 
 
 def _from_open_file(
-    file: BinaryIO, path: Path, kind: str | None, frame: int | None, name: str
-) -> NDArray[np.uint8]:
+    file: BinaryIO, path: Path, kind: str | None, frame: int | None, name: str, side: int
+) -> Picture:
     read: Callable[..., NDArray[np.uint8]] | None = {"DICOM": read_dicom, "NIfTI": read_nifti}.get(kind or "")
     if read is None:
-        return _decode(file, kind, frame, name)
+        return _decode(file, kind, frame, name, side)
     pixels = read(file, path, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
     check_size(pixels.shape[1], pixels.shape[0], name)
-    return as_three_channels(pixels)
+    return Picture(as_three_channels(pixels))
 
 
 def _kind(file: BinaryIO, path: Path) -> str | None:
@@ -366,7 +384,7 @@ def _kind(file: BinaryIO, path: Path) -> str | None:
     return "NIfTI" if kind is None and path.name.lower().endswith(NIFTI_SUFFIXES) else kind
 
 
-def _decode(file: BinaryIO, kind: str | None, frame: int | None, name: str) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, kind: str | None, frame: int | None, name: str, side: int) -> Picture:
     reason = unsupported(kind)
     if reason is not None:
         raise InputError(f"{name} {reason}")
@@ -382,7 +400,7 @@ def _decode(file: BinaryIO, kind: str | None, frame: int | None, name: str) -> N
         file.seek(0)
         with Image.open(file, formats=PILLOW_FORMATS) as image:
             _check_single(image, frame, name)
-            return _decode_with_pillow(image, file, name)
+            return decode_with_pillow(image, file, name, side)
     except (InputError, ImportError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -408,12 +426,12 @@ def _decode(file: BinaryIO, kind: str | None, frame: int | None, name: str) -> N
         raise InputError(f"{name} is corrupt or truncated ({reason}): copy it again or remove it") from error
 
 
-def _decode_tiff(file: BinaryIO, frame: int | None, name: str) -> NDArray[np.uint8]:
+def _decode_tiff(file: BinaryIO, frame: int | None, name: str) -> Picture:
     found = find_tiff_image(file, frame, name)
     if found.position is not None or not pillow_reads(found.page):
-        return read_tiff_image(file, found, name, max_pixels=Image.MAX_IMAGE_PIXELS)
+        return Picture(read_tiff_image(file, found, name, max_pixels=Image.MAX_IMAGE_PIXELS))
     with Image.open(with_first_page(file, found.page), formats=("TIFF",)) as image:
-        return _decode_with_pillow(image, file, name)
+        return decode_with_pillow(image, file, name, 0)
 
 
 def _check_single(image: Image.Image, frame: int | None, name: str) -> None:
@@ -425,22 +443,3 @@ def _check_single(image: Image.Image, frame: int | None, name: str) -> None:
         raise InputError(
             f"{name} holds several frames of an animation: save the frame that you need as a file of its own"
         )
-
-
-def _decode_with_pillow(image: Image.Image, file: BinaryIO, name: str) -> NDArray[np.uint8]:
-    check_header(image, name)
-    prepare(image)
-    if image.mode not in GREY_MODES and has_deep_colour(image, file):
-        colour = read_colour(image, file, name)
-        if colour is None:
-            raise InputError(
-                f"{name} is colour (or grey with transparency) of more than 8 bits a channel, and "
-                "Pillow keeps only the high byte of it: pip install 'medvlad[medical]', or "
-                "convert it to 8 bits or to grey"
-            )
-        return turn_upright(stretch(colour, name), exif_orientation(image))
-    image.load()
-    pixels = to_rgb(image, name)
-    if image.format == "JPEG2000":
-        pixels = widen_levels(pixels, jpeg2000_bits(file))
-    return turn_upright(pixels, exif_orientation(image))

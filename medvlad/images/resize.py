@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -9,13 +11,17 @@ from PIL import Image
 from medvlad._util.choices import ResizeFilter, words_of
 from medvlad._util.validate import InputError, check_choice, check_positive_int
 
-__all__ = ["RESIZE_FILTERS", "resize_square"]
+__all__ = ["RESIZE_FILTERS", "Box", "resize_square"]
+
+Box: TypeAlias = tuple[float, float, float, float]
 
 RESIZE_FILTERS = words_of(ResizeFilter)
 """Names of Pillow's resampling filters."""
 
 
-def resize_square(pixels: NDArray[np.uint8], side: int, method: str = "bilinear") -> NDArray[np.uint8]:
+def resize_square(
+    pixels: NDArray[np.uint8], side: int, method: str = "bilinear", *, box: Box | None = None
+) -> NDArray[np.uint8]:
     """Resize to a square with Pillow's antialiased filters. The aspect ratio is not kept.
 
     When an image shrinks, Pillow widens the filter to cover all pixels that it replaces. OpenCV and
@@ -29,6 +35,8 @@ def resize_square(pixels: NDArray[np.uint8], side: int, method: str = "bilinear"
         Width and height of the result in pixels.
     method : str, default "bilinear"
         One of `RESIZE_FILTERS`.
+    box : (float, float, float, float) or None, default=None
+        Left, upper, right and lower end of the part that is used, in pixels. None: the whole image.
 
     Returns
     -------
@@ -57,7 +65,7 @@ def resize_square(pixels: NDArray[np.uint8], side: int, method: str = "bilinear"
         raise InputError(
             f"pixels must be uint8 of shape (height, width, 3), got {got}: read them with load_image"
         )
-    if pixels.shape[:2] == (side, side):
+    if pixels.shape[:2] == (side, side) and box is None:
         return pixels
-    resized = Image.fromarray(pixels).resize((side, side), Image.Resampling[method.upper()])
+    resized = Image.fromarray(pixels).resize((side, side), Image.Resampling[method.upper()], box=box)
     return np.array(resized)

@@ -16,12 +16,15 @@ __all__ = ["check_network_file", "network_entries", "network_from"]
 #: Parameters of the network that are saved. The others, such as the store, belong to the machine.
 _NETWORK = (
     *("model", "layer", "scales", "mirror", "weights", "resize", "dtype", "colour_profile"),
-    *("preprocess", "prefix_tokens", "side"),
+    *("decode", "preprocess", "prefix_tokens", "side"),
 )
 #: Weights that are no file.
 _NO_FILE = ("imagenet", "bundled", "random", "given")
 #: Values of parameters that older files do not have.
-_OLDER = {"colour_profile": "ignore", "preprocess": None, "prefix_tokens": None, "side": None}
+_OLDER = {
+    **{"colour_profile": "ignore", "decode": "full"},
+    **{"preprocess": None, "prefix_tokens": None, "side": None},
+}
 
 
 def network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors:

@@ -27,7 +27,8 @@ def preparation(r: Mapping[str, Any]) -> str:
     sides = " and ".join(map(str, s.get("input_sides") or [])) or "the network's input"
     return (
         f"Images resized to {sides} pixels ({s.get('resize', 'bilinear')} filter), colour profiles: "
-        f"{s.get('colour_profile', 'ignore')}. {left_out} unreadable images were left out, "
+        f"{s.get('colour_profile', 'ignore')}, decoding of JPEG: {s.get('decode', 'full')}. {left_out} "
+        "unreadable images were left out, "
         f"{len(r.get('damaged', []))} damaged ones were used."
     )
 

@@ -1,6 +1,7 @@
 """Damaged images and colour profiles at the command line, from training to prediction."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,9 @@ from support.in_this_process import run_command
 from support.jpegs import jpeg, surely_damaged
 from support.striped_images import NETWORK, stripes, write_striped_images
 
+from medvlad import load_model
 from medvlad.models.model_file import model_card
+from medvlad.models.network_entry import network_from
 
 pytest.importorskip("medvlad.images._jpeg", reason="the package was not built")
 
@@ -128,6 +131,24 @@ def test_a_model_predicts_with_the_setting_of_its_training(tmp_path, small_weigh
     status, _, error = run_command("predict", tmp_path / "model", odd)
     assert status == 2, "predict must look at the profile, as training did"
     assert "has a colour profile that cannot be used" in error
+
+
+def test_a_model_decodes_as_in_its_training(tmp_path, small_weights):
+    images = write_striped_images(tmp_path / "images", np.random.default_rng(8))
+    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    for decode in ("fast", "full"):
+        model = tmp_path / decode
+        assert run_command("train", *arguments, "--decode", decode, "-o", model)[0] == 0
+        assert model_card(model)["features"]["decode"] == decode
+        assert load_model(model).named_steps["features"].decode == decode
+
+
+@pytest.mark.parametrize("version", [3, 4, 5])
+def test_models_of_older_versions_decode_all_pixels(version):
+    old = Path(__file__).parents[1] / "support" / f"model_format_{version}.medvlad"
+    header = model_card(old)
+    assert "decode" not in header["features"]
+    assert network_from(header, None).decode == "full"
 
 
 def test_results_name_the_setting(tmp_path, small_weights):

@@ -23,6 +23,7 @@ from medvlad.extraction.engines import DTYPES, ENGINES
 from medvlad.images import RESIZE_FILTERS
 from medvlad.images.colour_profile import COLOUR_PROFILES
 from medvlad.images.damage import ON_DAMAGE
+from medvlad.images.picture import DECODE
 
 MOST_PEOPLE_USE = ["evaluate", "train", "predict", "extract", "audit"]
 
@@ -115,6 +116,7 @@ def test_the_examples_are_commands_with_options_that_exist(path):
         ("unknown_patients", UNKNOWN_PATIENTS),
         ("calibration", ("none", AUTO, *METHODS)),
         ("colour_profile", COLOUR_PROFILES),
+        ("decode", DECODE),
         ("on_damage", ["stop" if one == "raise" else one for one in ON_DAMAGE]),
     ],
 )

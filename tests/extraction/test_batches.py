@@ -31,6 +31,7 @@ def settings():
         on_error="skip",
         on_damage="warn",
         colour_profile="ignore",
+        decode="full",
         n_threads=2,
         progress=False,
         on_gpu=False,

@@ -136,13 +136,37 @@ def test_a_store_that_took_a_damaged_image_for_a_sound_one_is_found_out(tmp_path
     assert "as those of a sound image" in differences[0]
 
 
-# ------------------------------------------------------------------- colour profiles and the store's key
+# ------------------------------------------------------ colour profiles, decoding and the store's key
 
 
-def test_the_key_of_a_section_holds_the_profile_setting_only_if_it_is_on(tmp_path, network):
+@pytest.mark.parametrize("setting", [{"colour_profile": "srgb"}, {"decode": "fast"}], ids=str)
+def test_the_key_of_a_section_holds_a_setting_only_if_it_is_on(tmp_path, network, setting):
     """So stores that were made before there was such a setting are found again."""
     off = network(store=tmp_path / "store").store_section()
-    on = network(store=tmp_path / "store", colour_profile="srgb").store_section()
-    assert "colour_profile" not in off.settings
-    assert on.settings == off.settings | {"colour_profile": "srgb"}
+    on = network(store=tmp_path / "store", **setting).store_section()
+    assert not setting.keys() & off.settings.keys()
+    assert on.settings == off.settings | setting
     assert on.path != off.path
+
+
+def test_scales_are_joined_to_what_they_are_together(tmp_path, network, rng):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(jpeg(picture(rng, 900, 904)))
+    fast = {"decode": "fast", "store": tmp_path / "store"}
+    alone = [network(scales=scale, **fast).transform([path])[0] for scale in (0, 1)]
+    joined = network(scales=(0, 1), **fast)
+    np.testing.assert_array_equal(joined.transform([path])[0], np.concatenate(alone))
+    assert joined.n_extracted_ == 0
+    together = network(scales=(0, 1), decode="fast").transform([path])[0]
+    np.testing.assert_allclose(together, np.concatenate(alone), rtol=1e-4, atol=1e-4)
+    full = network().transform([path])[0]
+    assert np.abs(alone[0] - full).max() > 1e-3 * np.abs(full).max(), "the file was not reduced"
+
+
+def test_a_store_of_fast_decoding_is_checked_with_fast_decoding(tmp_path, network, rng):
+    path = tmp_path / "large.jpg"
+    path.write_bytes(jpeg(picture(rng, 900, 904)))
+    features = network(store=tmp_path / "store", decode="fast")
+    features.extract([path])
+    (section,) = DescriptorStore(tmp_path / "store").sections()
+    assert recompute(section, [path], 1, weights=features.weights) == (1, [])

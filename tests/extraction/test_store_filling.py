@@ -190,3 +190,20 @@ def test_output_in_the_store_needs_a_store(stored):
 def test_no_images_are_accepted(network):
     assert len(network.transform([])) == 0
     assert isinstance(network.transform([]), mv.Descriptors)
+
+
+def test_threads_hash_images_in_their_order(network, rng, tmp_path):
+    """More images than a thread hashes at a time, with copies and files that cannot be read."""
+    pictures = [rng.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(90)]
+    pictures[80] = pictures[3]
+    missing = [0, 41, 88]
+    for i in missing:
+        pictures[i] = tmp_path / f"{i}.png"
+    features = clone(network).set_params(on_error="skip", n_threads=3, output="store")
+    stored = features.transform(pictures)
+    assert [index for index, _ in features.skipped_] == missing
+    assert [len(one) == 0 for one in stored] == [i in missing for i in range(90)]
+    assert features.n_extracted_ == 86
+    np.testing.assert_array_equal(stored[80], stored[3])
+    with pytest.raises(InputError, match=r"41\.png"):
+        clone(network).set_params(n_threads=3).transform(pictures[1:])
