@@ -7,7 +7,7 @@ residuals and VLAD vectors. The functions, which :class:`Backend` describes in f
     aggregate(x, offsets, centers) -> residuals (B, K, D) float32, counts (B, K) int64
     encode(x, offsets, centers)    -> (B, K * D) float32
     encode_weighted(x, offsets, centers, cells, weights, normalisation) -> (B, K * D) float32
-    for k-means: squared_distances, candidate_distances, place, take, column_sums
+    for k-means: squared_distances, seeding, place, take, column_sums
 
     reference   NumPy in float64: the specification
     native      the C++ core on the CPU
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.backends.normalise import Normalisation
+from medvlad.backends.seeding import Seeding
 from medvlad.descriptors.gpu_array import GpuArray
 
 __all__ = ["BACKENDS", "Backend", "available_backends", "backend_state", "get_backend", "host_backend"]
@@ -101,16 +102,8 @@ class Backend(Protocol):
     ) -> NDArray[np.float64]:
         """Return the squared distance of each row to the centre of its label."""
 
-    def candidate_distances(
-        self,
-        x: Any,
-        norms: NDArray[np.float64],
-        candidates: NDArray[np.int64],
-        closest: NDArray[np.float64],
-        *,
-        n_threads: int,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the distances to the nearest seed if each candidate becomes one, and their sums."""
+    def seeding(self, x: Any, rows: NDArray[np.int64] | None = None, *, n_threads: int) -> Seeding:
+        """Return the state of k-means++ among rows of placed descriptors, before the first seed."""
 
     def place(self, x: Any) -> Any:
         """Move descriptors to the memory of the backend, to use them in many calls."""

@@ -39,13 +39,13 @@ __all__ = [
     "aggregate",
     "assign",
     "available_levels",
-    "candidate_distances",
     "column_sums",
     "convnet",
     "encode",
     "encode_weighted",
     "level",
     "place",
+    "seeding",
     "squared_distances",
     "take",
 ]
@@ -197,18 +197,34 @@ def squared_distances(
     return distances
 
 
-def candidate_distances(
-    x: NDArray[np.float32],
-    norms: NDArray[np.float64],
-    candidates: NDArray[np.int64],
-    closest: NDArray[np.float64],
-    *,
-    n_threads: int = 1,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """See :func:`medvlad.backends.reference.candidate_distances`. Uses `n_threads` threads."""
-    distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
-    _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
-    return distances, potentials
+def seeding(
+    x: NDArray[np.float32], rows: NDArray[np.int64] | None = None, *, n_threads: int = 1
+) -> NativeSeeding:
+    """See :func:`medvlad.backends.reference.seeding`. Uses `n_threads` threads."""
+    return NativeSeeding(x, rows, n_threads)
+
+
+class NativeSeeding:
+    """See :class:`medvlad.backends.seeding.Seeding`."""
+
+    def __init__(self, x: NDArray[np.float32], rows: NDArray[np.int64] | None, n_threads: int) -> None:
+        self._core: _native_portable.Seeding = _module(level()).Seeding(x, rows, n_threads)
+        self.closest = np.full(len(x if rows is None else rows), np.inf)
+
+    def distances(self, candidates: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See :class:`medvlad.backends.seeding.Seeding`."""
+        distances, potentials = np.empty((len(candidates), len(self.closest))), np.empty(len(candidates))
+        self._core.distances(candidates, self.closest, distances, potentials)
+        return distances, potentials
+
+    def add_best(self, candidates: NDArray[np.int64]) -> int:
+        """See :class:`medvlad.backends.seeding.Seeding`."""
+        return self._core.add_best(candidates, self.closest)
+
+    @property
+    def n_exact(self) -> int:
+        """Number of distances that the last step computed in float64."""
+        return self._core.n_exact
 
 
 def convnet(

@@ -92,6 +92,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad.backends.normalise import Normalisation, divided_by_mass, ordered_sum, without_rounding
+from medvlad.backends.seeding import PlainSeeding
 
 __all__ = [
     "aggregate",
@@ -101,6 +102,7 @@ __all__ = [
     "encode",
     "encode_weighted",
     "place",
+    "seeding",
     "squared_distances",
     "take",
 ]
@@ -327,8 +329,6 @@ def candidate_distances(
     norms: NDArray[np.float64],
     candidates: NDArray[np.int64],
     closest: NDArray[np.float64],
-    *,
-    n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute one step of greedy k-means++: distances to the nearest seed if a candidate becomes a seed.
 
@@ -341,8 +341,6 @@ def candidate_distances(
         Rows of `x` that may become the next seed.
     closest : ndarray of float64, shape (N,)
         Squared distance of each row to its nearest seed so far.
-    n_threads : int
-        Not used.
 
     Returns
     -------
@@ -365,6 +363,28 @@ def candidate_distances(
         for i in range(0, len(x), _POTENTIAL_ROWS)
     ]
     return distances, np.cumsum(runs, axis=0)[-1]
+
+
+def seeding(
+    x: NDArray[np.float32], rows: NDArray[np.int64] | None = None, *, n_threads: int = 1
+) -> PlainSeeding:
+    """Return the state of k-means++ before the first seed.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    rows : ndarray of int64, shape (n,), optional
+        Rows among which seeds are chosen. Candidates are positions in it. None: all rows.
+    n_threads : int
+        Not used.
+
+    Returns
+    -------
+    PlainSeeding
+    """
+    x = x if rows is None else x[rows]
+    norms = squared_distances(x, np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32))
+    return PlainSeeding(x, norms, candidate_distances)
 
 
 def place(x: Any) -> Any:
