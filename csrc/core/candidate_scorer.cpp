@@ -88,9 +88,8 @@ class FloatCandidateScorer final : public CandidateScorer {
 }  // namespace
 
 std::unique_ptr<CandidateScorer> make_float_candidate_scorer(std::int64_t d) {
+  if (kFloats == 1) return nullptr;
   return std::make_unique<FloatCandidateScorer>(d);
 }
-
-bool has_fast_candidate_scorer() { return kFloats > 1; }
 
 }  // namespace medvlad

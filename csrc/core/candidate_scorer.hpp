@@ -9,6 +9,8 @@
 
 namespace medvlad {
 
+inline constexpr std::int64_t kScoredRows = 16;
+
 class CandidateScorer {
  public:
   virtual ~CandidateScorer() = default;
@@ -16,9 +18,10 @@ class CandidateScorer {
   // Take the candidates (n, d). The scorer copies what it needs.
   virtual void prepare(const float* candidates, std::int64_t n) = 0;
 
-  // Write products[r * stride + t] for the rounded rows r in [0, n) at `rows`, `words` words each, and the
-  // prepared candidates t. Products between their number and the stride are undefined. The buffer has
-  // `stride` numbers for each row. Several threads may call it at once.
+  // Write products[r * stride + t] for the rounded rows r in [0, n) at `rows` and the prepared candidates t.
+  // Products between their number and the stride are undefined. If n is not a multiple of kScoredRows, the
+  // rows up to the next multiple may be read, and their products be written. Several threads may call it at
+  // once.
   virtual void operator()(const std::uint32_t* rows, std::int64_t n, float* products) const = 0;
 
   std::int64_t stride = 0;  // a multiple of 16, set by `prepare`
@@ -28,10 +31,12 @@ class CandidateScorer {
   double absolute = 0.0;
 };
 
-// A scorer that widens the rows to float32 and multiplies by unrounded candidates of d numbers.
-std::unique_ptr<CandidateScorer> make_float_candidate_scorer(std::int64_t d);
+// The scorer of the instruction set that this module is compiled for, for candidates of d numbers. Null:
+// exact products are as fast.
+std::unique_ptr<CandidateScorer> make_candidate_scorer(std::int64_t d);
 
-// Whether it is faster than exact products. Without vectors it is not.
-bool has_fast_candidate_scorer();
+// A scorer that widens the rows to float32 and multiplies by unrounded candidates. Null if the compiler has
+// no vectors.
+std::unique_ptr<CandidateScorer> make_float_candidate_scorer(std::int64_t d);
 
 }  // namespace medvlad

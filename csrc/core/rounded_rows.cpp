@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "candidate_scorer.hpp"
 #include "decide.hpp"
 #include "parallel.hpp"
 #include "size.hpp"
@@ -46,7 +47,9 @@ float scale_for(const double* norms, std::int64_t n) {
 
 RoundedRows::RoundedRows(const RowsOf& from, const double* norms, int n_threads)
     : words((from.d + 31) / 32 * 16), scale(scale_for(norms, from.n)), lost(size(from.n)) {
-  values_.reserve(from.n * words);
+  const std::int64_t padded = (from.n + kScoredRows - 1) / kScoredRows * kScoredRows;
+  values_.reserve(padded * words);
+  std::fill(values_.data() + from.n * words, values_.data() + padded * words, 0U);
   const NormBound bound(from.d);
   // Multiplying by the scale may make a number denormal, and then loses at most FLT_MIN.
   const double underflow = static_cast<double>(from.d) * double{FLT_MIN};

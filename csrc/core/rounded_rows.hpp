@@ -27,7 +27,8 @@ class RoundedRows {
   // `norms` (n) are the squared norms of the rows.
   RoundedRows(const RowsOf& from, const double* norms, int n_threads);
 
-  // Row i: the numbers bf16(scale * x_ij), two in each word, padded with zeros.
+  // Row i: the numbers bf16(scale * x_ij), two in each word, padded with zeros. Rows of zeros follow, up to a
+  // multiple of kScoredRows (candidate_scorer.hpp).
   const std::uint32_t* operator[](std::int64_t i) const { return values_.data() + i * words; }
 
   std::int64_t words;       // number of words of a row: a multiple of 16, which are 64 bytes

@@ -142,9 +142,9 @@ Seeding::Seeding(const RowsOf& from, int n_threads, bool filtered)
       norms_[size(i)] = squared_distance(from[i], origin.data(), from.d);
     }
   });
-  if (!filtered || from.d < kFilteredWidth || !has_fast_candidate_scorer()) return;
-  rounded_ = std::make_unique<RoundedRows>(from, norms_.data(), n_threads);
-  scorer_ = make_float_candidate_scorer(from.d);
+  if (!filtered || from.d < kFilteredWidth) return;
+  scorer_ = make_candidate_scorer(from.d);
+  if (scorer_ != nullptr) rounded_ = std::make_unique<RoundedRows>(from, norms_.data(), n_threads);
 }
 
 void Seeding::distances(const std::int64_t* candidates, std::int64_t n_candidates, const double* closest,
