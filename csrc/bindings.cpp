@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/column_sums.hpp"
 #include "core/convnet.hpp"
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
@@ -170,6 +171,14 @@ void squared_distances(const Floats& x, const Floats& centers, const Labels& lab
   medvlad::squared_distances(batch.x, batch.n_rows, batch.d, batch.centers, of, threads, out);
 }
 
+void column_sums(const Floats& x, Doubles& sums, int n_threads) {
+  if (x.ndim() != 2) throw py::value_error("x must be (N, D)");
+  const int threads = checked_threads(n_threads);
+  double* out = output_of(sums, x.shape(1), "sums must be (D,)");
+  const WithoutGil released;
+  medvlad::column_sums(x.data(), x.shape(0), x.shape(1), threads, out);
+}
+
 // Seeding among rows of x (N, D), or all of them if `rows` is None. Both arrays are kept alive.
 class Seeding {
  public:
@@ -290,6 +299,7 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
         "power"_a, "mass_norm"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a);
   m.def("squared_distances", &squared_distances, "x"_a.noconvert(), "centers"_a.noconvert(),
         "labels"_a.noconvert(), "distances"_a.noconvert(), "n_threads"_a);
+  m.def("column_sums", &column_sums, "x"_a.noconvert(), "sums"_a.noconvert(), "n_threads"_a);
   // module_local: every module registers its own classes, compiled for its own instruction set.
   py::class_<Seeding>(m, "Seeding", py::module_local())
       .def(py::init<const Floats&, std::optional<Offsets>, int>(), "x"_a.noconvert(),

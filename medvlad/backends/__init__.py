@@ -111,7 +111,7 @@ class Backend(Protocol):
     def take(self, x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return a copy, in host memory, of rows of placed descriptors."""
 
-    def column_sums(self, x: Any) -> NDArray[np.float64]:
+    def column_sums(self, x: Any, *, n_threads: int) -> NDArray[np.float64]:
         """Return the sum of placed descriptors, feature by feature, in float64."""
 
 

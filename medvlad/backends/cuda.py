@@ -247,7 +247,7 @@ def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
 
 
 @_in_one_sentence
-def column_sums(x: Any) -> NDArray[np.float64]:
+def column_sums(x: Any, *, n_threads: int = 1) -> NDArray[np.float64]:
     """Return the sum of placed descriptors, feature by feature, in float64."""
     placed = place(x)
     with placed.stream():

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
-from medvlad.backends.reference import column_sums, place, take
+from medvlad.backends.reference import place, take
 
 try:
     from medvlad.backends import _blas, _native_portable
@@ -225,6 +225,13 @@ class NativeSeeding:
     def n_exact(self) -> int:
         """Number of distances that the last step computed in float64."""
         return self._core.n_exact
+
+
+def column_sums(x: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.float64]:
+    """See :func:`medvlad.backends.reference.column_sums`. Uses `n_threads` threads."""
+    sums = np.empty(x.shape[1])
+    _module(level()).column_sums(x, sums, n_threads)
+    return sums
 
 
 def convnet(

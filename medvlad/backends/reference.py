@@ -398,8 +398,11 @@ def take(x: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float3
     return taken
 
 
-def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the sum of `x` (N, D), feature by feature, in float64."""
+def column_sums(x: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.float64]:
+    """Return the sum of `x` (N, D), feature by feature, in float64.
+
+    Sums are taken over blocks of 8192 rows, in order, then over the blocks.
+    """
     total: NDArray[np.float64] = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK_ROWS):
         total += x[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)

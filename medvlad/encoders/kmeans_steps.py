@@ -190,7 +190,7 @@ def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = N
     """
     n, d = x.shape
     shares = None if weights is None else weights / weights.sum()
-    sums = backend.column_sums(x) / n if shares is None else shares @ x
+    sums = backend.column_sums(x, n_threads=n_threads) / n if shares is None else shares @ x
     mean = sums[None].astype(np.float32)
     one_cell = np.zeros(n, np.int32)
     distances = backend.squared_distances(x, mean, one_cell, n_threads=n_threads)

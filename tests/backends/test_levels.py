@@ -117,6 +117,12 @@ def test_distances_have_the_bits_of_the_reference(way, rng):
             assert (found[0][np.arange(n_candidates), candidates] == 0).all()
 
 
+def test_column_sums_have_the_bits_of_the_reference(way, rng):
+    for n, d in ((1, 1), (9, 17), (8192, 3), (20001, 5)):
+        x = rng.normal(size=(n, d)).astype(np.float32)
+        np.testing.assert_array_equal(native.column_sums(x, n_threads=3), reference.column_sums(x))
+
+
 def test_given_outputs_are_filled(way, rng):
     offsets = np.array([0, 50, 50, 900])
     x, c = relu(rng, 900, 48, 0.3), relu(rng, 33, 48, 0.3)
