@@ -94,15 +94,9 @@ class Seeding::Step {
       for (std::size_t i = 0; i < std::min<std::size_t>(kPairs, left.size() - begin); ++i) {
         const auto [row, t] = left[begin + i];
         const double product = groups_[size(t / kGroup)].rest(some[i].x, t % kGroup, products[i]);
-        keep(first, row, t, distance(first + row, t, product), nearer);
+        const double found = distance(first + row, t, product);
+        if (found < closest_[first + row]) nearer.push_back({row, t, found});
       }
-    }
-  }
-
-  void keep(std::int64_t first, std::int64_t row, std::int64_t t, double distance,
-            std::vector<Nearer>& nearer) const {
-    if (distance < closest_[first + row]) {
-      nearer.push_back({static_cast<std::int32_t>(row), static_cast<std::int32_t>(t), distance});
     }
   }
 
@@ -156,20 +150,24 @@ std::int64_t Seeding::add_best(const std::int64_t* candidates, std::int64_t n_ca
   const Step step(*this, candidates, n_candidates, closest);
   // Before the first seed nothing can be left out, and a single candidate is rarely worth the filter.
   const bool filtered = scorer_ != nullptr && n_candidates > 1 && from_.n > 0 && std::isfinite(closest[0]);
-  std::int64_t best = -1;
-  if (filtered && unfiltered_steps_ == 0) best = best_of_few(step, candidates, closest);
-  if (best < 0) {
-    unfiltered_steps_ = std::max(unfiltered_steps_ - 1, 0);
-    std::vector<double> potentials(size(n_candidates));
-    all(step, nullptr, potentials.data());
-    best = std::min_element(potentials.begin(), potentials.end()) - potentials.begin();
-  }
-  for (std::size_t task = 0; task < nearer_.size(); ++task) {
-    double* of_task = closest + static_cast<std::int64_t>(task) * kTaskRows;
-    for (const Nearer& one : nearer_[task]) {
-      if (one.t == best) of_task[one.row] = one.distance;
+  if (filtered && unfiltered_steps_ == 0) {
+    const std::int64_t best = best_of_few(step, candidates, closest);
+    if (best >= 0) {
+      for (std::size_t task = 0; task < nearer_.size(); ++task) {
+        double* of_task = closest + static_cast<std::int64_t>(task) * kTaskRows;
+        for (const Nearer& one : nearer_[task]) {
+          if (one.t == best) of_task[one.row] = one.distance;
+        }
+      }
+      return best;
     }
   }
+  unfiltered_steps_ = std::max(unfiltered_steps_ - 1, 0);
+  distances_.reserve(from_.n * n_candidates);
+  std::vector<double> potentials(size(n_candidates));
+  all(step, distances_.data(), potentials.data());
+  const std::int64_t best = std::min_element(potentials.begin(), potentials.end()) - potentials.begin();
+  std::copy_n(distances_.data() + best * from_.n, from_.n, closest);
   return best;
 }
 
@@ -182,21 +180,17 @@ void Seeding::all(const Step& step, double* distances, double* potentials) {
     AlignedBuffer<double>& buffer = buffers[size(worker)];
     buffer.reserve(size(kBlockRows * step.n));
     double* sums = partial.data() + task * step.n;
-    nearer_[size(task)].clear();
     const std::int64_t first = task * kTaskRows, last = std::min(from_.n, first + kTaskRows);
     for (std::int64_t begin = first; begin < last; begin += kBlockRows) {
       const std::int64_t end = std::min(last, begin + kBlockRows);
       step.whole(begin, end, buffer.data());
-      const double* from = buffer.data();
-      for (std::int64_t i = begin; i < end; ++i, from += step.n) {
-        for (std::int64_t t = 0; t < step.n; ++t) sums[t] += from[t];
-        for (std::int64_t t = 0; t < step.n; ++t) {
-          if (distances == nullptr) {
-            step.keep(first, i - first, t, from[t], nearer_[size(task)]);
-          } else {
-            distances[t * from_.n + i] = from[t];
-          }
-        }
+      const std::int64_t n = end - begin;
+      for (std::int64_t i = 0; i < n; ++i) {
+        for (std::int64_t t = 0; t < step.n; ++t) sums[t] += buffer.data()[i * step.n + t];
+      }
+      for (std::int64_t t = 0; t < step.n; ++t) {
+        double* to = distances + t * from_.n + begin;
+        for (std::int64_t i = 0; i < n; ++i) to[i] = buffer.data()[i * step.n + t];
       }
     }
   });

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "candidate_scorer.hpp"
+#include "large_buffer.hpp"
 #include "rounded_rows.hpp"
 #include "seeding_filter.hpp"
 
@@ -66,6 +67,7 @@ class Seeding {
   // For each task of rows. They keep their memory from step to step.
   std::vector<std::vector<Left>> left_;
   std::vector<std::vector<Nearer>> nearer_;
+  LargeBuffer<double> distances_;  // of all rows and candidates, for steps without the filter
   std::int64_t n_exact_ = 0;
   int unfiltered_steps_ = 0;  // number of steps without the filter that follow, because it left too much
 };
