@@ -12,8 +12,10 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "core/column_sums.hpp"
 #include "core/convnet.hpp"
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
@@ -170,24 +172,65 @@ void squared_distances(const Floats& x, const Floats& centers, const Labels& lab
   medvlad::squared_distances(batch.x, batch.n_rows, batch.d, batch.centers, of, threads, out);
 }
 
-void candidate_distances(const Floats& x, const Doubles& norms, const Offsets& candidates,
-                         const Doubles& closest, Doubles& distances, Doubles& potentials, int n_threads) {
-  const auto batch = batch_of(x, nullptr, x);
+void column_sums(const Floats& x, Doubles& sums, int n_threads) {
+  if (x.ndim() != 2) throw py::value_error("x must be (N, D)");
   const int threads = checked_threads(n_threads);
-  if (norms.size() != batch.n_rows || closest.size() != batch.n_rows || candidates.size() < 1) {
-    throw py::value_error("norms and closest must be (N,), candidates (T,) with T >= 1");
-  }
-  for (py::ssize_t t = 0; t < candidates.size(); ++t) {
-    const std::int64_t row = candidates.data()[t];
-    if (row < 0 || row >= batch.n_rows) throw py::value_error("candidates must be in [0, N)");
-  }
-  const medvlad::CandidateStep step{batch.x,        batch.n_rows,      batch.d,          norms.data(),
-                                    closest.data(), candidates.data(), candidates.size()};
-  double* distances_out = output_of(distances, candidates.size() * batch.n_rows, "distances must be (T, N)");
-  double* potentials_out = output_of(potentials, candidates.size(), "potentials must be (T,)");
+  double* out = output_of(sums, x.shape(1), "sums must be (D,)");
   const WithoutGil released;
-  medvlad::candidate_distances(step, threads, distances_out, potentials_out);
+  medvlad::column_sums(x.data(), x.shape(0), x.shape(1), threads, out);
 }
+
+// Seeding among rows of x (N, D), or all of them if `rows` is None. Both arrays are kept alive.
+class Seeding {
+ public:
+  Seeding(const Floats& x, std::optional<Offsets> rows, int n_threads)
+      : x_(x), rows_(std::move(rows)), seeding_(make(n_threads)) {}
+
+  void distances(const Offsets& candidates, const Doubles& closest, Doubles& distances, Doubles& potentials) {
+    const std::int64_t n = seeding_->n_rows();
+    check_candidates(candidates);
+    if (closest.size() != n) throw py::value_error("closest must be (N,)");
+    double* out = output_of(distances, candidates.size() * n, "distances must be (T, N)");
+    double* sums = output_of(potentials, candidates.size(), "potentials must be (T,)");
+    const WithoutGil released;
+    seeding_->distances(candidates.data(), candidates.size(), closest.data(), out, sums);
+  }
+
+  std::int64_t add_best(const Offsets& candidates, Doubles& closest) {
+    check_candidates(candidates);
+    double* out = output_of(closest, seeding_->n_rows(), "closest must be (N,)");
+    const WithoutGil released;
+    return seeding_->add_best(candidates.data(), candidates.size(), out);
+  }
+
+  std::int64_t n_exact() const { return seeding_->n_exact(); }
+
+ private:
+  static void check_rows(const Offsets& rows, std::int64_t n, const char* message) {
+    for (py::ssize_t i = 0; i < rows.size(); ++i) {
+      if (rows.data()[i] < 0 || rows.data()[i] >= n) throw py::value_error(message);
+    }
+  }
+
+  void check_candidates(const Offsets& candidates) const {
+    if (candidates.size() < 1) throw py::value_error("candidates must be (T,) with T >= 1");
+    check_rows(candidates, seeding_->n_rows(), "candidates must be in [0, N)");
+  }
+
+  std::unique_ptr<medvlad::Seeding> make(int n_threads) const {
+    const auto batch = batch_of(x_, nullptr, x_);
+    const int threads = checked_threads(n_threads);
+    if (rows_) check_rows(*rows_, batch.n_rows, "rows must be in [0, N)");
+    const medvlad::RowsOf from{batch.x, rows_ ? rows_->data() : nullptr, rows_ ? rows_->size() : batch.n_rows,
+                               batch.d};
+    const WithoutGil released;
+    return std::make_unique<medvlad::Seeding>(from, threads);
+  }
+
+  Floats x_;
+  std::optional<Offsets> rows_;
+  std::unique_ptr<medvlad::Seeding> seeding_;
+};
 
 // A layer is (kernel, bias, has_relu) for a convolution, or None for 2 x 2 maximum pooling.
 std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& layers,
@@ -257,10 +300,15 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
         "power"_a, "mass_norm"_a, "intra_norm"_a, "l2_norm"_a, "n_threads"_a);
   m.def("squared_distances", &squared_distances, "x"_a.noconvert(), "centers"_a.noconvert(),
         "labels"_a.noconvert(), "distances"_a.noconvert(), "n_threads"_a);
-  m.def("candidate_distances", &candidate_distances, "x"_a.noconvert(), "norms"_a.noconvert(),
-        "candidates"_a.noconvert(), "closest"_a.noconvert(), "distances"_a.noconvert(),
-        "potentials"_a.noconvert(), "n_threads"_a);
-  // module_local: every module registers its own ConvNet, compiled for its own instruction set.
+  m.def("column_sums", &column_sums, "x"_a.noconvert(), "sums"_a.noconvert(), "n_threads"_a);
+  // module_local: every module registers its own classes, compiled for its own instruction set.
+  py::class_<Seeding>(m, "Seeding", py::module_local())
+      .def(py::init<const Floats&, std::optional<Offsets>, int>(), "x"_a.noconvert(),
+           "rows"_a.noconvert().none(true), "n_threads"_a)
+      .def("distances", &Seeding::distances, "candidates"_a.noconvert(), "closest"_a.noconvert(),
+           "distances"_a.noconvert(), "potentials"_a.noconvert())
+      .def("add_best", &Seeding::add_best, "candidates"_a.noconvert(), "closest"_a.noconvert())
+      .def_property_readonly("n_exact", &Seeding::n_exact);
   py::class_<medvlad::ConvNet>(m, "ConvNet", py::module_local())
       .def(py::init(&make_convnet), "layers"_a, "n_channels"_a)
       .def("run", &run_convnet, "images"_a.noconvert(), "n_threads"_a);

@@ -60,12 +60,12 @@ struct ConvNet::Step {
   bool is_pooled = false;
   float floor = 0.0F;
   std::int64_t n_panels = 0;
-  LargeBuffer weights;  // direct: (panels, 9 * n_in, width); winograd: (36, panels, n_in, width)
-  LargeBuffer bias;     // padded with zeros to whole panels
+  LargeBuffer<float> weights;  // direct: (panels, 9 * n_in, width); winograd: (36, panels, n_in, width)
+  LargeBuffer<float> bias;     // padded with zeros to whole panels
 };
 
 struct ConvNet::Workspace {
-  LargeBuffer maps[2], v, m;
+  LargeBuffer<float> maps[2], v, m;
 };
 
 ConvNet::ConvNet(const std::vector<Layer>& layers, std::int64_t n_channels)
@@ -279,7 +279,7 @@ void ConvNet::run(const float* images, std::int64_t n, std::int64_t h, std::int6
     NetworkRun run(*workspace, n_threads);
     std::size_t next = 0;
     const auto room = [&](std::int64_t rows, std::int64_t columns, std::int64_t c) {
-      LargeBuffer& maps = workspace->maps[next++ % 2];
+      LargeBuffer<float>& maps = workspace->maps[next++ % 2];
       maps.reserve(n * rows * columns * c);
       return Maps{maps.data(), n, rows, columns, c};
     };

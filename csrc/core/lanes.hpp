@@ -83,6 +83,18 @@ inline float dot(const float* a, const float* b, std::int64_t d) {
   return total;
 }
 
+// The same mask for scores[j] = products[j] - halves[j].
+inline std::uint32_t not_below(const float* products, const float* halves, float threshold) {
+#if defined(__AVX512F__)
+  const __m512 scores = _mm512_sub_ps(_mm512_loadu_ps(products), _mm512_loadu_ps(halves));
+  return _mm512_cmp_ps_mask(scores, _mm512_set1_ps(threshold), _CMP_NLT_UQ);
+#else
+  float scores[kFloatLanes];
+  for (int j = 0; j < kFloatLanes; ++j) scores[j] = products[j] - halves[j];
+  return not_below(scores, threshold);
+#endif
+}
+
 #if defined(__GNUC__)
 inline int lowest_bit(std::uint64_t mask) { return __builtin_ctzll(mask); }
 inline int count_bits(std::uint64_t mask) { return __builtin_popcountll(mask); }

@@ -1,12 +1,13 @@
 #include "seeding.hpp"
 
 #include <algorithm>
-#include <cassert>
-#include <vector>
+#include <cmath>
 
 #include "aligned.hpp"
 #include "lanes64.hpp"
 #include "parallel.hpp"
+#include "products64.hpp"
+#include "seeding_filter.hpp"
 #include "size.hpp"
 
 namespace medvlad {
@@ -14,22 +15,13 @@ namespace medvlad {
 namespace {
 
 constexpr std::int64_t kTaskRows = 1024;  // potentials are summed over this many rows, then over tasks
-// Numbers of candidates and rows that are multiplied with each other at a time. Their sums fill the
-// registers, which hides the latency of the additions. If there is room, a candidate is loaded once for two
-// rows.
-constexpr int kGroup = kParts == 1 ? 8 : 4;
-constexpr int kRows = kParts == 1 ? 2 : 1;
-constexpr std::int64_t kBlockRows = 32;
-constexpr std::int64_t kAhead = 8;  // number of rows to prefetch
-
-// Prefetch the cache line at `address`, which must be valid.
-inline void prefetch(const float* address) {
-#if defined(__GNUC__)
-  __builtin_prefetch(address, 0, 3);
-#else
-  static_cast<void>(address);
-#endif
-}
+constexpr std::int64_t kBlockRows = 32;   // rows that are multiplied by one group after another
+constexpr std::int64_t kAhead = 8;        // number of rows to prefetch
+// Narrower rows are cheap to multiply exactly.
+constexpr std::int64_t kFilteredWidth = 32;
+// If the filter leaves more than this share of the pairs, products of whole blocks are faster.
+constexpr double kMostLeft = 0.5;
+constexpr int kStepsWithout = 3;
 
 double squared_distance(const float* x, const float* c, std::int64_t d) {
   const Lanes64 minus_one = broadcast(-1.0);
@@ -47,63 +39,87 @@ double squared_distance(const float* x, const float* c, std::int64_t d) {
   return total;
 }
 
-// kGroup candidates in float64. Eight numbers of one candidate follow eight of another, so that one pointer
-// is enough to read them all.
-class Group {
+std::int64_t tasks_of(std::int64_t n) { return (n + kTaskRows - 1) / kTaskRows; }
+
+}  // namespace
+
+// The candidates of one step, and exact distances to them.
+class Seeding::Step {
  public:
-  Group(const CandidateStep& step, std::int64_t first) : d_(step.d), values_(size(kGroup * step.d)) {
-    for (int t = 0; t < kGroup; ++t) {
-      const std::int64_t at = std::min(first + t, step.n_candidates - 1);
-      const float* row = step.x + step.candidates[at] * d_;
-      for (std::int64_t j = 0; j < d_; ++j) values_.data()[index(j, t)] = double{row[j]};
+  Step(const Seeding& of, const std::int64_t* candidates, std::int64_t n_candidates, const double* closest)
+      : n(n_candidates), of_(of), closest_(closest), d_(of.from_.d), norms_(size(n)) {
+    std::vector<const float*> rows(size(n));
+    for (std::int64_t t = 0; t < n; ++t) {
+      rows[size(t)] = of.from_[candidates[t]];
+      norms_[size(t)] = of.norms_[size(candidates[t])];
     }
+    groups_.reserve(size((n + kGroup - 1) / kGroup));
+    for (std::int64_t first = 0; first < n; first += kGroup) groups_.emplace_back(rows.data(), n, d_, first);
   }
 
-  // result[r][t] = x_r.c_t for kRows rows at x, `stride` apart. The rows at `ahead` are prefetched line by
-  // line, because prefetching all at once would delay the loads of these rows.
-  void dots(const float* x, std::int64_t stride, const float* ahead, double (&result)[kRows][kGroup]) const {
-    const double* c = values_.data();
-    Lanes64 lanes[kRows][kGroup];
-    for (auto& row : lanes) {
-      for (Lanes64& one : row) one = broadcast(0.0);
-    }
-    std::int64_t j = 0;
-    for (; j + kDoubles <= d_; j += kDoubles, c += kGroup * kDoubles) {
-      prefetch(ahead + kRows * j);
-      Lanes64 values[kRows];
-      for (int r = 0; r < kRows; ++r) values[r] = widen(x + r * stride + j);
-      for (int t = 0; t < kGroup; ++t) {
-        const Lanes64 candidate = load(c + t * kDoubles);
-        for (int r = 0; r < kRows; ++r) lanes[r][t] = exact_multiply_add(values[r], candidate, lanes[r][t]);
-      }
-    }
-    for (int r = 0; r < kRows; ++r) {
-      for (int t = 0; t < kGroup; ++t) {
-        result[r][t] = sum(lanes[r][t]);
-        for (std::int64_t rest = j; rest < d_; ++rest) {
-          result[r][t] += double{x[r * stride + rest]} * values_.data()[index(rest, t)];
+  // distances (end - begin, n) of the rows [begin, end).
+  void whole(std::int64_t begin, std::int64_t end, double* distances) const {
+    const RowsOf& from = of_.from_;
+    for (std::int64_t group = 0; group < static_cast<std::int64_t>(groups_.size()); ++group) {
+      for (std::int64_t i = begin; i < end; i += kRows) {
+        // The last row may be multiplied twice.
+        const float *rows[kRows], *ahead[kRows];
+        for (int r = 0; r < kRows; ++r) {
+          rows[r] = from[std::min(i + r, end - 1)];
+          ahead[r] = group > 0 ? rows[r] : from[std::min(i + r + kAhead, from.n - 1)];
+        }
+        double product[kRows][kGroup];
+        groups_[size(group)].dots(rows, ahead, product);
+        for (std::int64_t row = i; row < std::min(i + kRows, end); ++row) {
+          for (std::int64_t t = group * kGroup; t < std::min(n, (group + 1) * kGroup); ++t) {
+            distances[(row - begin) * n + t] = distance(row, t, product[row - i][t - group * kGroup]);
+          }
         }
       }
     }
   }
 
- private:
-  std::int64_t index(std::int64_t j, int t) const {
-    const std::int64_t whole = d_ - d_ % kDoubles;
-    if (j >= whole) return whole * kGroup + (j - whole) * kGroup + t;
-    return j / kDoubles * kDoubles * kGroup + t * kDoubles + j % kDoubles;
+  // Add those of the pairs that are nearer than all seeds. Their rows are counted from `first`.
+  void pairs(const std::vector<Left>& left, std::int64_t first, std::vector<Nearer>& nearer) const {
+    for (std::size_t begin = 0; begin < left.size(); begin += kPairs) {
+      Pair some[kPairs];
+      const float* ahead[kPairs];
+      for (std::size_t i = 0; i < kPairs; ++i) {  // the last pair may be multiplied several times
+        const auto [row, t] = left[std::min(begin + i, left.size() - 1)];
+        some[i] = {of_.from_[first + row], groups_[size(t / kGroup)].candidate(t % kGroup)};
+        ahead[i] = of_.from_[first + left[std::min(begin + kPairs + i, left.size() - 1)].row];
+      }
+      double products[kPairs];
+      pair_dots(some, ahead, d_, products);
+      for (std::size_t i = 0; i < std::min<std::size_t>(kPairs, left.size() - begin); ++i) {
+        const auto [row, t] = left[begin + i];
+        const double product = groups_[size(t / kGroup)].rest(some[i].x, t % kGroup, products[i]);
+        const double found = distance(first + row, t, product);
+        if (found < closest_[first + row]) nearer.push_back({row, t, found});
+      }
+    }
   }
 
-  std::int64_t d_;
-  AlignedBuffer<double> values_;
-};
+  const std::int64_t n;
 
-}  // namespace
+ private:
+  double distance(std::int64_t row, std::int64_t t, double product) const {
+    const double scale = of_.norms_[size(row)] + norms_[size(t)];
+    double squared = scale - 2.0 * product;
+    if (!(squared > rounding_share(d_) * scale)) squared = 0.0;
+    return std::min(squared, closest_[row]);
+  }
+
+  const Seeding& of_;
+  const double* closest_;
+  std::int64_t d_;
+  std::vector<double> norms_;
+  std::vector<Group> groups_;
+};
 
 void squared_distances(const float* x, std::int64_t n, std::int64_t d, const float* centers,
                        const std::int32_t* labels, int n_threads, double* distances) {
-  const std::int64_t n_tasks = (n + kTaskRows - 1) / kTaskRows;
-  parallel_for(n_tasks, n_threads, [&](std::int64_t task, int) {
+  parallel_for(tasks_of(n), n_threads, [&](std::int64_t task, int) {
     const std::int64_t last = std::min(n, (task + 1) * kTaskRows);
     for (std::int64_t i = task * kTaskRows; i < last; ++i) {
       distances[i] = squared_distance(x + i * d, centers + labels[i] * d, d);
@@ -111,51 +127,136 @@ void squared_distances(const float* x, std::int64_t n, std::int64_t d, const flo
   });
 }
 
-void candidate_distances(const CandidateStep& step, int n_threads, double* distances, double* potentials) {
-  const std::int64_t n = step.n, d = step.d;
-  const std::int64_t n_groups = (step.n_candidates + kGroup - 1) / kGroup;
-  std::vector<Group> groups;
-  groups.reserve(size(n_groups));
-  for (std::int64_t group = 0; group < n_groups; ++group) groups.emplace_back(step, group * kGroup);
-  const double rounding = 4.0 * (static_cast<double>(d) + 4.0) * 0x1p-53;
-  const std::int64_t n_tasks = (n + kTaskRows - 1) / kTaskRows;
-  std::vector<double> partial(size(n_tasks * n_groups * kGroup));
-  parallel_for(n_tasks, n_threads, [&](std::int64_t task, int) {
-    double* sums = partial.data() + task * n_groups * kGroup;
-    const std::int64_t last = std::min(n, (task + 1) * kTaskRows);
-    // Each group is multiplied by a whole block of rows, so that the group stays in the first-level cache.
-    for (std::int64_t begin = task * kTaskRows; begin < last; begin += kBlockRows) {
-      const std::int64_t end = std::min(last, begin + kBlockRows);
-      for (std::int64_t group = 0; group < n_groups; ++group) {
-        const std::int64_t in_group = std::min<std::int64_t>(kGroup, step.n_candidates - group * kGroup);
-        for (std::int64_t i = begin; i < end; i += kRows) {
-          // Always multiply kRows rows: the last rows of all may be multiplied twice.
-          const std::int64_t first = std::max<std::int64_t>(0, std::min(i, n - kRows));
-          const std::int64_t ahead =
-              group > 0 ? first : std::max<std::int64_t>(0, std::min(i + kAhead, n - kRows));
-          double product[kRows][kGroup];
-          groups[size(group)].dots(step.x + first * d, n < kRows ? 0 : d, step.x + ahead * d, product);
-          for (std::int64_t row = i; row < std::min(i + kRows, end); ++row) {
-            assert(row >= first && row - first < kRows);
-            for (std::int64_t t = 0; t < in_group; ++t) {
-              const std::int64_t at = group * kGroup + t;
-              const double scale = step.norms[row] + step.norms[step.candidates[at]];
-              double distance = scale - 2.0 * product[row - first][t];
-              if (!(distance > rounding * scale)) distance = 0.0;
-              distance = std::min(distance, step.closest[row]);
-              distances[at * n + row] = distance;
-              sums[at] += distance;
-            }
-          }
+Seeding::Seeding(const RowsOf& from, int n_threads, bool filtered)
+    : from_(from), n_threads_(n_threads), norms_(size(from.n)), nearer_(size(tasks_of(from.n))) {
+  const std::vector<float> origin(size(from.d));
+  parallel_for(tasks_of(from.n), n_threads, [&](std::int64_t task, int) {
+    const std::int64_t last = std::min(from.n, (task + 1) * kTaskRows);
+    for (std::int64_t i = task * kTaskRows; i < last; ++i) {
+      norms_[size(i)] = squared_distance(from[i], origin.data(), from.d);
+    }
+  });
+  if (!filtered || from.d < kFilteredWidth) return;
+  scorer_ = make_candidate_scorer(from.d);
+  if (scorer_ != nullptr) rounded_ = std::make_unique<RoundedRows>(from, norms_.data(), n_threads);
+}
+
+void Seeding::distances(const std::int64_t* candidates, std::int64_t n_candidates, const double* closest,
+                        double* distances, double* potentials) {
+  all(Step(*this, candidates, n_candidates, closest), distances, potentials);
+}
+
+std::int64_t Seeding::add_best(const std::int64_t* candidates, std::int64_t n_candidates, double* closest) {
+  const Step step(*this, candidates, n_candidates, closest);
+  // Before the first seed nothing can be left out, and a single candidate is rarely worth the filter.
+  const bool filtered = scorer_ != nullptr && n_candidates > 1 && from_.n > 0 && std::isfinite(closest[0]);
+  if (filtered && unfiltered_steps_ == 0) {
+    const std::int64_t best = best_of_few(step, candidates, closest);
+    if (best >= 0) {
+      for (std::size_t task = 0; task < nearer_.size(); ++task) {
+        double* of_task = closest + static_cast<std::int64_t>(task) * kTaskRows;
+        for (const Nearer& one : nearer_[task]) {
+          if (one.t == best) of_task[one.row] = one.distance;
         }
+      }
+      return best;
+    }
+  }
+  unfiltered_steps_ = std::max(unfiltered_steps_ - 1, 0);
+  distances_.reserve(from_.n * n_candidates);
+  std::vector<double> potentials(size(n_candidates));
+  all(step, distances_.data(), potentials.data());
+  const std::int64_t best = std::min_element(potentials.begin(), potentials.end()) - potentials.begin();
+  std::copy_n(distances_.data() + best * from_.n, from_.n, closest);
+  return best;
+}
+
+// Compute all distances exactly.
+void Seeding::all(const Step& step, double* distances, double* potentials) {
+  const auto n_tasks = static_cast<std::int64_t>(nearer_.size());
+  std::vector<double> partial(size(n_tasks * step.n));
+  std::vector<AlignedBuffer<double>> buffers(size(n_threads_));
+  parallel_for(n_tasks, n_threads_, [&](std::int64_t task, int worker) {
+    AlignedBuffer<double>& buffer = buffers[size(worker)];
+    buffer.reserve(size(kBlockRows * step.n));
+    double* sums = partial.data() + task * step.n;
+    const std::int64_t first = task * kTaskRows, last = std::min(from_.n, first + kTaskRows);
+    for (std::int64_t begin = first; begin < last; begin += kBlockRows) {
+      const std::int64_t end = std::min(last, begin + kBlockRows);
+      step.whole(begin, end, buffer.data());
+      const std::int64_t n = end - begin;
+      for (std::int64_t i = 0; i < n; ++i) {
+        for (std::int64_t t = 0; t < step.n; ++t) sums[t] += buffer.data()[i * step.n + t];
+      }
+      for (std::int64_t t = 0; t < step.n; ++t) {
+        double* to = distances + t * from_.n + begin;
+        for (std::int64_t i = 0; i < n; ++i) to[i] = buffer.data()[i * step.n + t];
       }
     }
   });
-  for (std::int64_t t = 0; t < step.n_candidates; ++t) {
-    potentials[t] = 0.0;
-    for (std::int64_t task = 0; task < n_tasks; ++task)
-      potentials[t] += partial[size(task * n_groups * kGroup + t)];
+  std::fill_n(potentials, step.n, 0.0);
+  for (std::int64_t task = 0; task < n_tasks; ++task) {
+    for (std::int64_t t = 0; t < step.n; ++t) potentials[t] += partial[size(task * step.n + t)];
   }
+  n_exact_ = from_.n * step.n;
+}
+
+// The candidate with the least potential, or -1 if too many distances are left after the first pass.
+std::int64_t Seeding::best_of_few(const Step& step, const std::int64_t* candidates, const double* closest) {
+  const SeedingFilter filter(from_, *rounded_, *scorer_, norms_.data(), candidates, step.n, closest);
+  const auto n_tasks = static_cast<std::int64_t>(nearer_.size());
+  std::vector<SeedingFilter::Buffer> buffers(size(n_threads_));
+  std::vector<SeedingFilter::Gains> gains(size(n_tasks), SeedingFilter::Gains(step.n));
+  left_.resize(size(n_tasks));
+  parallel_for(n_tasks, n_threads_, [&](std::int64_t task, int worker) {
+    const std::int64_t first = task * kTaskRows;
+    left_[size(task)].clear();
+    filter.list(first, std::min(from_.n, first + kTaskRows), buffers[size(worker)], left_[size(task)],
+                gains[size(task)]);
+  });
+  SeedingFilter::Gains total(step.n);
+  for (const SeedingFilter::Gains& of_task : gains) total.add(of_task);
+  const std::vector<bool> may_win = filter.contenders(total);
+  n_exact_ = 0;
+  for (std::vector<Left>& left : left_) {
+    const auto loses = [&](const Left& one) { return !may_win[size(one.t)]; };
+    left.erase(std::remove_if(left.begin(), left.end(), loses), left.end());
+    n_exact_ += static_cast<std::int64_t>(left.size());
+  }
+  if (static_cast<double>(n_exact_) > kMostLeft * static_cast<double>(from_.n * step.n)) {
+    unfiltered_steps_ = kStepsWithout;
+    return -1;
+  }
+  std::vector<double> partial(size(n_tasks * step.n));
+  parallel_for(n_tasks, n_threads_, [&](std::int64_t task, int) {
+    const std::int64_t first = task * kTaskRows, n = std::min(from_.n - first, kTaskRows);
+    std::vector<Nearer>& nearer = nearer_[size(task)];
+    nearer.clear();
+    step.pairs(left_[size(task)], first, nearer);
+    double distances[kTaskRows];
+    std::copy_n(closest + first, n, distances);
+    for (std::int64_t t = 0; t < step.n; ++t) {
+      if (!may_win[size(t)]) continue;
+      for (const Nearer& one : nearer) {
+        if (one.t == t) distances[one.row] = one.distance;
+      }
+      double sum = 0.0;
+      for (std::int64_t row = 0; row < n; ++row) sum += distances[row];
+      partial[size(task * step.n + t)] = sum;
+      for (const Nearer& one : nearer) {
+        if (one.t == t) distances[one.row] = closest[first + one.row];
+      }
+    }
+  });
+  std::int64_t best = -1;
+  double least = 0.0;
+  for (std::int64_t t = 0; t < step.n; ++t) {
+    if (!may_win[size(t)]) continue;
+    double potential = 0.0;
+    for (std::int64_t task = 0; task < n_tasks; ++task) potential += partial[size(task * step.n + t)];
+    if (best < 0 || potential < least) best = t, least = potential;
+  }
+  return best;
 }
 
 }  // namespace medvlad

@@ -1,5 +1,6 @@
 // Kernels for every processor. The caller's BLAS computes the scores; convolutions use vectors of four
 // numbers.
+#include "core/candidate_scorer.hpp"
 #include "core/scorer.hpp"
 #include "vector_portable.hpp"
 // Must follow the header that defines Vector.
@@ -12,6 +13,10 @@ std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOpti
 }
 
 bool needs_sgemm(std::int64_t, std::int64_t, std::int64_t) { return true; }
+
+std::unique_ptr<CandidateScorer> make_candidate_scorer(std::int64_t d) {
+  return make_float_candidate_scorer(d);
+}
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
 

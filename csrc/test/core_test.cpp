@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
+#include "test/seeding_steps.hpp"
 
 namespace {
 
@@ -219,34 +221,6 @@ void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, 
   for (const float value : vectors) check(std::isfinite(value) && std::fabs(value) <= 1.0001F, name);
 }
 
-void test_distances(const Problem& problem, int n_threads) {
-  const auto batch = problem.batch();
-  const auto n = static_cast<std::size_t>(batch.n_rows);
-  const std::vector<float> origin(static_cast<std::size_t>(batch.d));
-  const std::vector<std::int32_t> zeros(n);
-  std::vector<double> norms(n), closest(n, INFINITY), distances(3 * n);
-  medvlad::squared_distances(batch.x, batch.n_rows, batch.d, origin.data(), zeros.data(), n_threads,
-                             norms.data());
-  const std::int64_t candidates[3] = {0, batch.n_rows / 2, batch.n_rows - 1};
-  double potentials[3];
-  medvlad::candidate_distances({batch.x, batch.n_rows, batch.d, norms.data(), closest.data(), candidates, 3},
-                               n_threads, distances.data(), potentials);
-  for (std::size_t t = 0; t < 3; ++t) {
-    double potential = 0.0;
-    for (std::size_t row = 0; row < n; ++row) {
-      double expected = 0.0;
-      for (std::int64_t j = 0; j < batch.d; ++j) {
-        const double difference = double{problem.x[problem.at(static_cast<std::int64_t>(row), j)]} -
-                                  double{problem.x[problem.at(candidates[t], j)]};
-        expected += difference * difference;
-      }
-      check(distances[t * n + row] == expected, "distance");
-      potential += expected;
-    }
-    check(potentials[t] == potential, "potential");
-  }
-}
-
 // The limit of vlad.hpp: in addition to the output, 4 MiB for each thread and 12 bytes for each row of the
 // largest image.
 void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>& lengths, int n_threads) {
@@ -316,6 +290,19 @@ int test_no_memory() {
                                      {1.0, true, true}, {out.data()}, nullptr);
           },
           "weighted");
+      const std::vector<std::int64_t> candidates{0, 1, 2, batch.n_rows - 1};
+      std::vector<float> potentials(candidates.size());
+      n_failed += test_no_memory(
+          potentials,
+          [&] {
+            medvlad::Seeding seeding({batch.x, nullptr, batch.n_rows, batch.d}, n_threads);
+            std::vector<double> closest(static_cast<std::size_t>(batch.n_rows), INFINITY);
+            for (float& potential : potentials) {
+              seeding.add_best(candidates.data(), 4, closest.data());
+              potential = static_cast<float>(std::accumulate(closest.begin(), closest.end(), 0.0));
+            }
+          },
+          "seeding");
     }
     const std::vector<float> kernel(9 * 3 * 20, 0.25F), bias(20, 0.5F), images(2 * 12 * 9 * 3, 0.75F);
     std::vector<float> maps(2 * 6 * 4 * 20);
@@ -424,7 +411,9 @@ int main() {
     test_weighted(Problem({5, 3000, 5, 9000}, 20, 33, ++seed), 2, n_threads, 7);
     test_weighted(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), 3, n_threads, 7);
   }
-  for (const std::int64_t d : {1, 8, 9, 65}) test_distances(Problem({2600}, 1, d, ++seed), 3);
+  for (const std::int64_t d : {1, 8, 9, 65}) {
+    check(medvlad::test::steps_are_right(Problem({2600}, 1, d, ++seed).x, d, 3), "steps of seeding");
+  }
   for (const std::int64_t k : {1, 64, 256, 1024, 4096}) {
     for (const int n_threads : {1, 2, 4}) test_memory(k, 512, {7, 60, 30, 9, 80, 60}, n_threads);
   }

@@ -21,8 +21,7 @@
 #include "core/seeding.hpp"
 #include "core/size.hpp"
 #include "core/vlad.hpp"
-#include "test/batch.hpp"
-#include "test/exact.hpp"
+#include "test/fuzz_problem.hpp"
 #include "test/maps.hpp"
 #include "test/source.hpp"
 
@@ -30,11 +29,10 @@ namespace {
 
 using medvlad::Method;
 using medvlad::size;
-using medvlad::test::batch_of;
-using medvlad::test::Exact;
 using medvlad::test::Maps;
+using medvlad::test::Problem;
+using medvlad::test::Real;
 using medvlad::test::Source;
-using Real = long double;
 
 constexpr double kDouble = 0x1p-53, kFloat = 0x1p-24;
 
@@ -56,96 +54,6 @@ template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
-
-struct Problem {
-  std::int64_t k = 1, d = 1;
-  std::vector<std::int64_t> offsets{0};
-  std::vector<float> x, centers;
-
-  // Mostly small problems: many small ones find more than a large one. The bytes that choose large problems
-  // are values that libFuzzer does not prefer.
-  Problem(Source& source, std::int64_t fewest_rows) {
-    constexpr std::int64_t widths[] = {1,  2,  3,  7,  8,  9,   15,  16,  17, 31,
-                                       32, 33, 63, 64, 65, 130, 255, 256, 257};
-    constexpr std::int64_t rows[] = {0,  0,  1,  1,  2,   3,   5,   15,  16,  17, 31,
-                                     32, 33, 49, 64, 127, 128, 129, 255, 256, 257};
-    constexpr std::int64_t images[] = {0, 1, 1, 2, 3, 7, 31, 32, 33, 70};
-    k = source.one_of(widths), d = source.one_of(widths);
-    const std::uint32_t bits = source.bits(1);
-    std::int64_t work = bits > 240 ? 1 << 16 : 1 << 13;
-    if (bits == 251) work = 1 << 21;
-    const std::int64_t n_images = std::min(source.one_of(images), work / (k * d) + 1);
-    const std::int64_t most = std::max<std::int64_t>(work / (k * d), 3);
-    for (std::int64_t image = 0; image < n_images; ++image) {
-      offsets.push_back(std::min(offsets.back() + source.one_of(rows), most));
-    }
-    if (offsets.back() < fewest_rows) offsets.push_back(fewest_rows);
-    fill(source, source.below(10), centers, k, nullptr);
-    fill(source, source.below(10), x, offsets.back(), &centers);
-  }
-
-  medvlad::Batch batch() const { return batch_of(x, offsets, centers, k, d); }
-  const float* row(std::int64_t i) const { return x.data() + i * d; }
-  const float* center(std::int64_t i) const { return centers.data() + i * d; }
-
-  // Whether `label` is the lowest of the nearest centres of row i.
-  bool is_nearest(std::int64_t i, std::int64_t label) const {
-    if (label < 0 || label >= k) return false;
-    Real own_error = 0;
-    const Real own = score(i, label, own_error);
-    for (std::int64_t other = 0; other < k; ++other) {
-      Real error = 0;
-      const Real its = score(i, other, error);
-      if (other == label || its + error + own_error < own) continue;
-      Exact difference;
-      for (std::int64_t j = 0; j < d; ++j) {
-        difference.add(row(i)[j], center(other)[j], 2);
-        difference.add(row(i)[j], center(label)[j], -2);
-        difference.add(center(other)[j], center(other)[j], -1);
-        difference.add(center(label)[j], center(label)[j], 1);
-      }
-      const int sign = difference.sign();
-      if (sign > 0 || (sign == 0 && other < label)) return false;
-    }
-    return true;
-  }
-
- private:
-  // Fill rows with new numbers, or with copies of earlier rows or of `others`. Some copies differ in one
-  // number.
-  void fill(Source& source, std::int64_t kind, std::vector<float>& to, std::int64_t n,
-            const std::vector<float>* others) const {
-    const std::int64_t copies = source.below(3);
-    to.resize(size(n * d));
-    for (std::int64_t i = 0; i < n; ++i) {
-      float* own = to.data() + i * d;
-      const bool copied = copies > 0 && source.below(4) < copies;
-      const float* from = nullptr;
-      if (others != nullptr) {
-        from = others->data() + source.below(k) * d;
-      } else if (i > 0) {
-        from = to.data() + source.below(i) * d;
-      }
-      for (std::int64_t j = 0; j < d; ++j) own[j] = copied && from != nullptr ? from[j] : source.number(kind);
-      if (copied && source.below(2) == 0) {
-        float& one = own[source.below(d)];
-        const float next = std::nextafter(one, 0.0F);
-        one = source.below(2) == 0 ? next : -one;
-      }
-    }
-  }
-
-  Real score(std::int64_t i, std::int64_t label, Real& error) const {
-    Real sum = 0, magnitude = 0;
-    for (std::int64_t j = 0; j < d; ++j) {
-      const Real c = center(label)[j], product = 2 * Real{row(i)[j]} * c;
-      sum += product - c * c;
-      magnitude += std::fabs(product) + c * c;
-    }
-    error = 2 * static_cast<Real>(d + 4) * std::numeric_limits<Real>::epsilon() * magnitude;
-    return sum;
-  }
-};
 
 // Whether the float32 number `found` is `expected` after rounding, if `expected` has the given error.
 bool is_near(float found, Real expected, Real error) {
@@ -336,34 +244,49 @@ void fuzz_distances(Source& source) {
   const std::vector<float> origin(size(d));
   const std::vector<std::int32_t> zeros(size(n));
   medvlad::squared_distances(batch.x, n, d, origin.data(), zeros.data(), 1, norms.data());
-  const bool begun = source.bits(1) % 2 == 0;
-  for (std::int64_t i = 0; i < n; ++i) closest[size(i)] = begun ? to_centers[size(i)] : INFINITY;
-  std::vector<std::int64_t> candidates(size(source.below(11) + 1));
-  for (std::int64_t& row : candidates) row = source.below(n);
-  const auto n_candidates = static_cast<std::int64_t>(candidates.size());
-  const medvlad::CandidateStep step{batch.x,           n,           d, norms.data(), closest.data(),
-                                    candidates.data(), n_candidates};
-  std::vector<double> distances(size(n_candidates * n), NAN), potentials(candidates.size(), NAN);
-  auto distances_again = distances, potentials_again = potentials;
-  medvlad::candidate_distances(step, one, distances.data(), potentials.data());
-  medvlad::candidate_distances(step, other, distances_again.data(), potentials_again.data());
-  check(same_bits(distances, distances_again) && same_bits(potentials, potentials_again),
-        "candidates do not depend on threads");
-  for (std::int64_t t = 0; t < n_candidates; ++t) {
-    const std::int64_t row = candidates[size(t)];
-    Real potential = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      const double found = distances[size(t * n + i)];
-      const Real real = squared(problem.row(i), problem.row(row));
-      const Real scale = Real{norms[size(i)]} + Real{norms[size(row)]};
-      const Real expected = std::min(real, Real{closest[size(i)]}),
-                 error = 8 * static_cast<Real>(d + 4) * kDouble * scale;
-      check(found >= 0.0 && std::fabs(Real{found} - expected) <= error + 0x1p-1000L,
-            "a distance to a candidate");
-      potential += Real{found};
+  // Seeds that are rows, or distances that belong to no row.
+  const medvlad::RowsOf from{batch.x, nullptr, n, d};
+  medvlad::Seeding filtered(from, one), exact(from, other, false);
+  std::vector<double> distances, potentials;
+  std::fill(closest.begin(), closest.end(), INFINITY);
+  const bool begun = source.bits(1) % 4 == 0;
+  const std::int64_t n_steps = begun ? 1 : source.below(6) + 1;
+  if (begun) closest = to_centers;
+  for (std::int64_t step = 0; step < n_steps; ++step) {
+    std::vector<std::int64_t> candidates(size(source.below(19) + 1));
+    for (std::int64_t& row : candidates) row = source.below(n);
+    const auto n_candidates = static_cast<std::int64_t>(candidates.size());
+    distances.assign(size(n_candidates * n), NAN), potentials.assign(candidates.size(), NAN);
+    auto distances_again = distances, potentials_again = potentials;
+    filtered.distances(candidates.data(), n_candidates, closest.data(), distances.data(), potentials.data());
+    exact.distances(candidates.data(), n_candidates, closest.data(), distances_again.data(),
+                    potentials_again.data());
+    check(same_bits(distances, distances_again) && same_bits(potentials, potentials_again),
+          "distances depend on neither threads nor the filter");
+    for (std::int64_t t = 0; t < n_candidates; ++t) {
+      const std::int64_t row = candidates[size(t)];
+      Real potential = 0;
+      for (std::int64_t i = 0; i < n; ++i) {
+        const double found = distances[size(t * n + i)];
+        const Real real = squared(problem.row(i), problem.row(row));
+        const Real scale = Real{norms[size(i)]} + Real{norms[size(row)]};
+        const Real expected = std::min(real, Real{closest[size(i)]}),
+                   error = 8 * static_cast<Real>(d + 4) * kDouble * scale;
+        check(found >= 0.0 && std::fabs(Real{found} - expected) <= error + 0x1p-1000L,
+              "a distance to a candidate");
+        potential += Real{found};
+      }
+      check(std::fabs(Real{potentials[size(t)]} - potential) <= static_cast<Real>(n) * kDouble * potential,
+            "a potential");
     }
-    check(std::fabs(Real{potentials[size(t)]} - potential) <= static_cast<Real>(n) * kDouble * potential,
-          "a potential");
+    auto closest_again = closest;
+    const std::int64_t best = filtered.add_best(candidates.data(), n_candidates, closest.data());
+    check(best == exact.add_best(candidates.data(), n_candidates, closest_again.data()) &&
+              best == std::min_element(potentials.begin(), potentials.end()) - potentials.begin(),
+          "the best candidate");
+    check(same_bits(closest, closest_again) &&
+              std::equal(closest.begin(), closest.end(), distances.begin() + best * n),
+          "distances of a new seed");
   }
   add_to_digest(to_centers), add_to_digest(distances), add_to_digest(potentials);
 }

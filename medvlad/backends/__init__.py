@@ -9,7 +9,7 @@ labels, residuals and VLAD vectors. The functions, which :class:`Backend` descri
     encode(x, offsets, centers)    -> (B, K * D) float32
     encode_weighted(x, offsets, centers, cells, weights, normalisation) -> (B, K * D) float32
     center_distances(x, centers)   -> squared distances (N, K) float64
-    for k-means: squared_distances, candidate_distances, place, take, column_sums
+    for k-means: squared_distances, seeding, place, take, column_sums
 
     reference   NumPy in float64: the specification
     native      the C++ core on the CPU
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.backends.normalise import Normalisation
+from medvlad.backends.seeding import Seeding
 from medvlad.descriptors.gpu_array import GpuArray
 
 __all__ = ["BACKENDS", "Backend", "available_backends", "backend_state", "get_backend"]
@@ -113,16 +114,8 @@ class Backend(Protocol):
     def center_distances(self, x: Any, centers: NDArray[np.float32], *, n_threads: int) -> Any:
         """Return the squared distances of each row to all centres."""
 
-    def candidate_distances(
-        self,
-        x: Any,
-        norms: NDArray[np.float64],
-        candidates: NDArray[np.int64],
-        closest: NDArray[np.float64],
-        *,
-        n_threads: int,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the distances to the nearest seed if each candidate becomes one, and their sums."""
+    def seeding(self, x: Any, rows: NDArray[np.int64] | None = None, *, n_threads: int) -> Seeding:
+        """Return the state of k-means++ among rows of placed descriptors, before the first seed."""
 
     def place(self, x: Any) -> Any:
         """Move descriptors to the memory of the backend, to use them in many calls."""
@@ -130,7 +123,7 @@ class Backend(Protocol):
     def take(self, x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return a copy, in host memory, of rows of placed descriptors."""
 
-    def column_sums(self, x: Any) -> NDArray[np.float64]:
+    def column_sums(self, x: Any, *, n_threads: int) -> NDArray[np.float64]:
         """Return the sum of placed descriptors, feature by feature, in float64."""
 
 

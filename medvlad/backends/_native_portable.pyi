@@ -49,15 +49,20 @@ def squared_distances(
     distances: NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
-def candidate_distances(
-    x: NDArray[np.float32],
-    norms: NDArray[np.float64],
-    candidates: NDArray[np.int64],
-    closest: NDArray[np.float64],
-    distances: NDArray[np.float64],
-    potentials: NDArray[np.float64],
-    n_threads: int,
-) -> None: ...
+def column_sums(x: NDArray[np.float32], sums: NDArray[np.float64], n_threads: int) -> None: ...
+
+class Seeding:
+    def __init__(self, x: NDArray[np.float32], rows: NDArray[np.int64] | None, n_threads: int) -> None: ...
+    def distances(
+        self,
+        candidates: NDArray[np.int64],
+        closest: NDArray[np.float64],
+        distances: NDArray[np.float64],
+        potentials: NDArray[np.float64],
+    ) -> None: ...
+    def add_best(self, candidates: NDArray[np.int64], closest: NDArray[np.float64]) -> int: ...
+    @property
+    def n_exact(self) -> int: ...
 
 class ConvNet:
     def __init__(

@@ -26,6 +26,7 @@ from medvlad.backends.cuda_launches import encode_resident, label, upload
 from medvlad.backends.cuda_transfer import encode_from_host, label_from_host
 from medvlad.backends.cuda_weighted import distances_resident, encode_weighted_resident
 from medvlad.backends.normalise import Normalisation
+from medvlad.backends.seeding import PlainSeeding
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 
@@ -39,6 +40,7 @@ __all__ = [
     "encode",
     "encode_weighted",
     "place",
+    "seeding",
     "squared_distances",
     "take",
 ]
@@ -231,8 +233,6 @@ def candidate_distances(
     norms: NDArray[np.float64],
     candidates: NDArray[np.int64],
     closest: NDArray[np.float64],
-    *,
-    n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """See :func:`medvlad.backends.reference.candidate_distances`."""
     cupy, x = import_cupy(), place(x)
@@ -247,6 +247,14 @@ def candidate_distances(
         launch("kmeans", "candidate_distances", -(-n // _ROW_THREADS), 256, arguments)
         launch("kmeans", "run_sums", -(-t * runs // 256), 256, (distances, np.int64(n), np.int32(t), sums))
         return cupy.asnumpy(distances), np.cumsum(cupy.asnumpy(sums), axis=1)[:, -1]
+
+
+def seeding(x: Any, rows: NDArray[np.int64] | None = None, *, n_threads: int = 1) -> PlainSeeding:
+    """See :func:`medvlad.backends.reference.seeding`."""
+    placed = place(x if rows is None else take(x, rows))
+    n, d = placed.shape
+    norms = squared_distances(placed, np.zeros((1, d), np.float32), np.zeros(n, np.int32))
+    return PlainSeeding(placed, norms, candidate_distances)
 
 
 def place(x: Any) -> GpuArray:
@@ -278,7 +286,7 @@ def take(x: Any, rows: NDArray[np.integer]) -> NDArray[np.float32]:
 
 
 @_in_one_sentence
-def column_sums(x: Any) -> NDArray[np.float64]:
+def column_sums(x: Any, *, n_threads: int = 1) -> NDArray[np.float64]:
     """Return the sum of placed descriptors, feature by feature, in float64."""
     placed = place(x)
     with placed.stream():

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
-from medvlad.backends.reference import by_column, center_distances, column_sums, place, take
+from medvlad.backends.reference import by_column, center_distances, place, take
 from medvlad.descriptors.checks import check_finite
 
 try:
@@ -41,7 +41,6 @@ __all__ = [
     "aggregate",
     "assign",
     "available_levels",
-    "candidate_distances",
     "center_distances",
     "column_sums",
     "convnet",
@@ -49,6 +48,7 @@ __all__ = [
     "encode_weighted",
     "level",
     "place",
+    "seeding",
     "squared_distances",
     "take",
 ]
@@ -216,18 +216,41 @@ def squared_distances(
     return distances
 
 
-def candidate_distances(
-    x: NDArray[np.float32],
-    norms: NDArray[np.float64],
-    candidates: NDArray[np.int64],
-    closest: NDArray[np.float64],
-    *,
-    n_threads: int = 1,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """See :func:`medvlad.backends.reference.candidate_distances`. Uses `n_threads` threads."""
-    distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
-    _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
-    return distances, potentials
+def seeding(
+    x: NDArray[np.float32], rows: NDArray[np.int64] | None = None, *, n_threads: int = 1
+) -> NativeSeeding:
+    """See :func:`medvlad.backends.reference.seeding`. Uses `n_threads` threads."""
+    return NativeSeeding(x, rows, n_threads)
+
+
+class NativeSeeding:
+    """See :class:`medvlad.backends.seeding.Seeding`."""
+
+    def __init__(self, x: NDArray[np.float32], rows: NDArray[np.int64] | None, n_threads: int) -> None:
+        self._core: _native_portable.Seeding = _module(level()).Seeding(x, rows, n_threads)
+        self.closest = np.full(len(x if rows is None else rows), np.inf)
+
+    def distances(self, candidates: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """See :class:`medvlad.backends.seeding.Seeding`."""
+        distances, potentials = np.empty((len(candidates), len(self.closest))), np.empty(len(candidates))
+        self._core.distances(candidates, self.closest, distances, potentials)
+        return distances, potentials
+
+    def add_best(self, candidates: NDArray[np.int64]) -> int:
+        """See :class:`medvlad.backends.seeding.Seeding`."""
+        return self._core.add_best(candidates, self.closest)
+
+    @property
+    def n_exact(self) -> int:
+        """Number of distances that the last step computed in float64."""
+        return self._core.n_exact
+
+
+def column_sums(x: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.float64]:
+    """See :func:`medvlad.backends.reference.column_sums`. Uses `n_threads` threads."""
+    sums = np.empty(x.shape[1])
+    _module(level()).column_sums(x, sums, n_threads)
+    return sums
 
 
 def convnet(

@@ -92,6 +92,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad.backends.normalise import Normalisation, divided_by_mass, ordered_sum, without_rounding
+from medvlad.backends.seeding import PlainSeeding
 from medvlad.descriptors.checks import check_finite
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "encode",
     "encode_weighted",
     "place",
+    "seeding",
     "squared_distances",
     "take",
 ]
@@ -389,8 +391,6 @@ def candidate_distances(
     norms: NDArray[np.float64],
     candidates: NDArray[np.int64],
     closest: NDArray[np.float64],
-    *,
-    n_threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compute one step of greedy k-means++: distances to the nearest seed if a candidate becomes a seed.
 
@@ -403,8 +403,6 @@ def candidate_distances(
         Rows of `x` that may become the next seed.
     closest : ndarray of float64, shape (N,)
         Squared distance of each row to its nearest seed so far.
-    n_threads : int
-        Not used.
 
     Returns
     -------
@@ -429,6 +427,28 @@ def candidate_distances(
     return distances, np.cumsum(runs, axis=0)[-1]
 
 
+def seeding(
+    x: NDArray[np.float32], rows: NDArray[np.int64] | None = None, *, n_threads: int = 1
+) -> PlainSeeding:
+    """Return the state of k-means++ before the first seed.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, D)
+    rows : ndarray of int64, shape (n,), optional
+        Rows among which seeds are chosen. Candidates are positions in it. None: all rows.
+    n_threads : int
+        Not used.
+
+    Returns
+    -------
+    PlainSeeding
+    """
+    x = x if rows is None else x[rows]
+    norms = squared_distances(x, np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32))
+    return PlainSeeding(x, norms, candidate_distances)
+
+
 def place(x: Any) -> Any:
     """Return `x` itself, because the reference computes in host memory."""
     return x
@@ -440,8 +460,11 @@ def take(x: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float3
     return taken
 
 
-def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the sum of `x` (N, D), feature by feature, in float64."""
+def column_sums(x: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.float64]:
+    """Return the sum of `x` (N, D), feature by feature, in float64.
+
+    Sums are taken over blocks of 8192 rows, in order, then over the blocks.
+    """
     total: NDArray[np.float64] = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK_ROWS):
         total += x[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)

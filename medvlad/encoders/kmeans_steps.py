@@ -51,34 +51,32 @@ def seed_centers(
     weights: Weights = None,
 ) -> NDArray[np.float32]:
     """Draw centres (K, D) from the rows of `x` by greedy k-means++."""
+    rows = None
     if len(x) > _SEED_ROWS * n_clusters:
         rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
-        x = backend.place(backend.take(x, rows))
         weights = None if weights is None else weights[rows]
+    n = len(x) if rows is None else len(rows)
     n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
-    origin, none = np.zeros((1, x.shape[1]), np.float32), np.zeros(len(x), np.int32)
-    norms = backend.squared_distances(x, origin, none, n_threads=n_threads)
     shares = None if weights is None else weights / weights.sum()
-    chosen = [int(rng.randint(len(x)) if shares is None else rng.choice(len(x), p=shares))]
-    first = np.array(chosen, np.int64)
-    closest = np.full(len(x), np.inf)
-    closest = backend.candidate_distances(x, norms, first, closest, n_threads=n_threads)[0][0]
+    chosen = [int(rng.randint(n) if shares is None else rng.choice(n, p=shares))]
+    seeding = backend.seeding(x, rows, n_threads=n_threads)
+    seeding.add_best(np.array(chosen, np.int64))
     while len(chosen) < n_clusters:
-        cumulative = np.cumsum(closest if shares is None else closest * shares)
+        cumulative = np.cumsum(seeding.closest if shares is None else seeding.closest * shares)
         if cumulative[-1] > 0:
             draws = rng.uniform(size=n_trials) * cumulative[-1]
-            trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), len(x) - 1)
+            trials = np.minimum(np.searchsorted(cumulative, draws, side="right"), n - 1).astype(np.int64)
         else:  # there are fewer distinct descriptors than centres, so any row is as good
-            trials = rng.randint(len(x), size=1)
-        distances, potentials = backend.candidate_distances(
-            x, norms, trials.astype(np.int64), closest, n_threads=n_threads
-        )
-        if shares is not None:
-            potentials = distances @ shares
-        best = int(potentials.argmin())
+            trials = rng.randint(n, size=1).astype(np.int64)
+        if shares is None:
+            best = seeding.add_best(trials)
+        else:
+            distances, _ = seeding.distances(trials)
+            best = int((distances @ shares).argmin())
+            seeding.closest = distances[best]
         chosen.append(int(trials[best]))
-        closest = distances[best]
-    return backend.take(x, np.array(chosen))
+    seeds = np.array(chosen) if rows is None else rows[chosen]
+    return backend.take(x, seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +196,7 @@ def mean_variance(x: Any, backend: Backend, n_threads: int, weights: Weights = N
     shares = None if weights is None else weights / weights.sum()
     one_cell, origin = np.zeros(n, np.int32), np.zeros((1, d), np.float32)
     if shares is None:
-        mean = (backend.column_sums(x) / n)[None].astype(np.float32)
+        mean = (backend.column_sums(x, n_threads=n_threads) / n)[None].astype(np.float32)
     else:
         offsets, cells = np.array([0, n], np.int64), one_cell[:, None]
         summed = backend.encode_weighted(

@@ -139,14 +139,20 @@ def test_distances_have_the_bits_of_the_reference(way, rng):
         labels = reference.assign(x, c)
         distances = native.squared_distances(x, c, labels, n_threads=2)
         np.testing.assert_array_equal(distances, reference.squared_distances(x, c, labels))
-        norms = reference.squared_distances(x, np.zeros_like(x[:1]), np.zeros(len(x), np.int32))
         for n_candidates in (1, 7, 9, 17):
             candidates = rng.integers(0, len(x), n_candidates)
-            found = native.candidate_distances(x, norms, candidates, distances, n_threads=3)
-            expected = reference.candidate_distances(x, norms, candidates, distances)
-            for a, b in zip(found, expected, strict=True):
+            own, expected = native.seeding(x, n_threads=3), reference.seeding(x)
+            own.closest[:], expected.closest[:] = distances, distances
+            found = own.distances(candidates)
+            for a, b in zip(found, expected.distances(candidates), strict=True):
                 np.testing.assert_array_equal(a, b)
             assert (found[0][np.arange(n_candidates), candidates] == 0).all()
+
+
+def test_column_sums_have_the_bits_of_the_reference(way, rng):
+    for n, d in ((1, 1), (9, 17), (8192, 3), (20001, 5)):
+        x = rng.normal(size=(n, d)).astype(np.float32)
+        np.testing.assert_array_equal(native.column_sums(x, n_threads=3), reference.column_sums(x))
 
 
 def test_given_outputs_are_filled(way, rng):
