@@ -271,13 +271,13 @@ class VLAD(Encoder):
     def _finds_not_finite(self) -> bool:
         return True  # the backend and WeightedVLAD do
 
-    def _encode_images(self, descriptors: Descriptors, **outputs: Any) -> Any:
+    def _encode_images(self, given: Descriptors, **outputs: Any) -> Any:
         how = self.normalisation
         needs_weights = self.assignment != "hard" or self.residual_norm or self.mass_norm or self.local_axes
         is_adapted = hasattr(self, "residual_centers_")
-        if descriptors.weights is None and not needs_weights and not is_adapted:
+        if given.weights is None and not needs_weights and not is_adapted:
             return encode_batch(
-                descriptors,
+                given,
                 self.cluster_centers_,
                 how,
                 backend=self.backend,
@@ -285,11 +285,11 @@ class VLAD(Encoder):
                 **outputs,
             )
         return WeightedVLAD(
-            memberships_of(self, descriptors.values),
+            memberships_of(self, given.values),
             self.residual_origins,
             how,
             self.rotations_ if self.local_axes else None,
-        ).encode(descriptors, **outputs)
+        ).encode(given, **outputs)
 
     def _encode_into(self, given: Descriptors, out: NDArray[np.float32]) -> None:
         self._encode_images(given, out=out)
