@@ -3,8 +3,9 @@
     python csrc/test/sanitize.py none address,undefined thread
     python csrc/test/sanitize.py thread --levels avx2
 
-core_test.cpp checks results of unusual shapes, bounds.cpp the error bounds of the scorers. fuzz.cpp gets FUZZ_RUNS (default 1500) random inputs from the
-seed FUZZ_SEED (default 1); its results must be the same on every level. The compiler is CXX (default c++).
+core_test.cpp checks results of unusual shapes, and bounds.cpp the error bounds of the scorers. fuzz.cpp gets
+FUZZ_RUNS (default 1500) random inputs from the seed FUZZ_SEED (default 1); its results must be the same on
+every level. The compiler is CXX (default c++).
 
 A level that this processor cannot run is compiled and reported as skipped. A program that is compiled for no
 level says which levels run: one that is compiled for AVX-512 can end at an illegal instruction before it
