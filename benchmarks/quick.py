@@ -29,7 +29,7 @@ from interleave import Missing, Processes
 from measure import check, check_over_kernel, information, measure
 from networks import BASE, FAST_FILES, NETWORKS, PRODUCT
 from problems import Case
-from rivals import CORE_TYPE, FRESH, KERNEL, OWN
+from rivals import CORE_TYPE, FRESH, KERNEL, OWN, RIVALS
 
 from medvlad._util.validate import check_n_threads
 
@@ -114,7 +114,9 @@ def encode_and_assign(run, task):
             del problem
             for name in names:
                 if isinstance(found.by_name[name], Missing):
-                    run.leave_out(name, found.by_name[name])
+                    # The tuned library is not needed if the plain one has the same core type.
+                    if name not in RIVALS or RIVALS[name].tuned is None:
+                        run.leave_out(name, found.by_name[name])
                     continue
                 check(found, name)
                 measured = found.by_name[name]

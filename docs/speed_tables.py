@@ -217,49 +217,55 @@ def quick_rows(found):
             ratios.append(share_of_bandwidth(own, limits))
             yield [kind, problem, *times, rival, *map(number, ratios)]
     for (rows, k), by_name in cases_of(found, "kmeans", "rows", "k"):
-        scale = mean(by_name[OWN]["inertia"])
+        own = by_name[OWN]
         for name, r in by_name.items():
             if name != OWN:
-                inertia = mean(r["inertia"]) / scale
+                problem = f"{rows:,} rows, K = {k}, {r['iterations']} steps"
+                inertia = mean(r["inertia"]) / mean(own["inertia"])
+                rival = f"{in_seconds(r)}, {name} (inertia {inertia:.3f})"
                 yield [
                     "k-means",
-                    f"{rows:,} rows, K = {k}, {r['iterations']} steps",
-                    f"{by_name[OWN]['seconds']['median']:.2f} s",
+                    problem,
+                    in_seconds(own),
                     "",
                     "",
-                    f"{r['seconds']['median']:.2f} s, {name} (inertia {inertia:.3f})",
+                    rival,
                     number(over(by_name, name)),
-                    *[""] * 3,
-                ]
+                ] + 3 * [""]
     for (scale,), by_name in cases_of(found, "extract", "scale"):
-        base = by_name.get("keras predict")
-        for name, r in by_name.items():
-            if name in (PRODUCT, "keras predict") or base is None:
-                continue
-            ratio = r["images"] / r["seconds"]["median"] * base["seconds"]["median"] / base["images"]
-            yield [
-                "extract",
-                f"VGG19, {224 + 320 * scale} pixels: {name.removeprefix(OWN).lstrip(', ')}",
-                f"{rate(r, 1)} images/s",
-                "",
-                "",
-                f"{rate(base, 1)} images/s, Keras predict",
-                number(ratio, 1),
-                *[""] * 3,
-            ]
+        yield from network_rows(by_name, f"VGG19, {224 + 320 * scale} pixels")
     for (n, d), by_name in cases_of(found, "svm", "n", "d"):
+        own = by_name[OWN]
+        problem = f"{n:,} x {d:,}, {own['classes']} classes (gap {own['gap']:.0e})"
         for name, r in by_name.items():
             if name != OWN:
-                yield [
-                    "SVM",
-                    f"{n:,} x {d:,}, {r['classes']} classes (gap {by_name[OWN]['gap']:.0e})",
-                    f"{by_name[OWN]['seconds']['median']:.2f} s",
-                    "",
-                    "",
-                    f"{r['seconds']['median']:.2f} s, {name.removeprefix('medvlad, ')} (gap {r['gap']:.0e})",
-                    number(over(by_name, name), 1),
-                    *[""] * 3,
+                rival = f"{in_seconds(r)}, {name} (gap {r['gap']:.0e})"
+                yield ["SVM", problem, in_seconds(own), "", "", rival, number(over(by_name, name), 1)] + 3 * [
+                    ""
                 ]
+
+
+def in_seconds(result):
+    return f"{result['seconds']['median']:.2f} s"
+
+
+def network_rows(by_name, network):
+    """Rows of extraction: all against Keras' predict, and images in memory also against the fastest rival."""
+    rates = {name: r["images"] / r["seconds"]["median"] for name, r in by_name.items()}
+    others = {name: speed for name, speed in rates.items() if not name.startswith((OWN, PRODUCT))}
+    for name, r in by_name.items():
+        if not name.startswith(OWN):
+            continue
+        beside = (
+            ["keras predict"] if r["whole"] else ["keras predict", max(others, key=others.get, default="")]
+        )
+        for other in dict.fromkeys(beside):
+            if other in rates:
+                problem = (
+                    f"{network}: {name.removeprefix(OWN).lstrip(', ')}{'' if r['whole'] else ', in memory'}"
+                )
+                cells = [f"{rates[name]:.1f} images/s", "", "", f"{rates[other]:.1f} images/s, {other}"]
+                yield ["extract", problem, *cells, number(rates[name] / rates[other], 1)] + 3 * [""]
 
 
 def mean(values):
@@ -273,8 +279,11 @@ def quick_table(found):
 
 
 def short_quick_table(found):
-    """The table without the columns that are for developers, for the README."""
+    """The table without the columns and rivals that are for developers, for the README."""
     rows = [[row[i] for i in (0, 1, 2, 5, 6, 7)] for row in quick_rows(found)]
+    times = {row[3]: float(row[4]) for row in rows if row[0] == "k-means"}
+    kept = {min(times, key=times.get, default=""), *(cell for cell in times if "s, scikit-learn (" in cell)}
+    rows = [row for row in rows if row[0] != "k-means" or row[3] in kept]
     return table(["Task", "Problem", OWN, "rival", "x rival", "x sgemm"], rows)
 
 
@@ -297,6 +306,16 @@ def limits_table(found):
     if "amx" in limits:
         rows.append(["bfloat16 tiles (AMX)", limits["amx"]])
     return table(["Limit, all threads", "Measured"], rows)
+
+
+def machine_words(found):
+    """The processor and what ran on it, for the README."""
+    told = found["machine"]
+    tiles = "with" if "amx_bfloat16_gflops" in limits_of(found) else "without"
+    return (
+        f"{told['processor']}, {told['processors']} processors, {tiles} matrix tiles (AMX), instruction "
+        f"level `{told['level']}`, {told['date']}.\n"
+    )
 
 
 def machine_line(found):

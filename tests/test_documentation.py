@@ -439,9 +439,7 @@ def test_a_table_that_is_stale_is_noticed(tmp_path):
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(ROOT / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
     readme = (ROOT / "README.md").read_text("utf-8")
-    stale = re.sub(
-        r"(<!-- table: speed -->\n.*\n.*\n.*? \d+\.)(\d)", lambda row: f"{row[1]}{9 - int(row[2])}", readme
-    )
+    stale = re.sub(r"(<!-- table: speed -->\n.*\n.*\n.*?) \d+\.", r"\1 12345.", readme)
     assert stale != readme
     (tmp_path / "README.md").write_text(stale, "utf-8")
     command = [sys.executable, tmp_path / "docs" / "tables.py"]

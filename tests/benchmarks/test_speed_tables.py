@@ -47,8 +47,10 @@ def run(*, amx=True, over_kernel=1.05):
             encode("medvlad", 0.2, data="rooms", over_kernel=1.0),
             result("kmeans", "medvlad", 2.0, rows=200_000, k=256, iterations=10, inertia=[2.0, 4.0]),
             result("kmeans", "scikit-learn", 40.0, rows=200_000, k=256, iterations=10, inertia=[3.0]),
-            result("extract", "keras predict", 1.0, scale=0, images=8),
-            result("extract", "medvlad int8, 224-pixel JPEGs", 0.5, scale=0, images=48),
+            result("extract", "keras predict", 1.0, scale=0, images=8, whole=False),
+            result("extract", "openvino", 0.5, scale=0, images=8, whole=False),
+            result("extract", "medvlad bfloat16", 0.25, scale=0, images=8, whole=False),
+            result("extract", "medvlad int8, 224-pixel JPEGs", 0.5, scale=0, images=48, whole=True),
             result("svm", "medvlad", 0.5, n=1000, d=32_768, classes=3, gap=1e-10),
             result("svm", "scikit-learn", 5.0, n=1000, d=32_768, classes=3, gap=1e-7),
         ],
@@ -65,7 +67,9 @@ def test_the_table_compares_with_rival_product_kernel_and_bandwidth(tables):
         "| k-means | 200,000 rows, K = 256, 10 steps | 2.00 s | | | 40.00 s, scikit-learn (inertia 1.000)"
         in text
     )
-    assert "int8, 224-pixel JPEGs | 96.0 images/s | | | 8.0 images/s, Keras predict | 12.0 |" in text
+    assert "int8, 224-pixel JPEGs | 96.0 images/s | | | 8.0 images/s, keras predict | 12.0 |" in text
+    assert "bfloat16, in memory | 32.0 images/s | | | 8.0 images/s, keras predict | 4.0 |" in text
+    assert "bfloat16, in memory | 32.0 images/s | | | 16.0 images/s, openvino | 2.0 |" in text
     assert "5.00 s, scikit-learn (gap 1e-07) | 10.0 |" in text
 
 
