@@ -308,6 +308,13 @@ def limits_table(found):
     return table(["Limit, all threads", "Measured"], rows)
 
 
+def disturbed_words(found):
+    """How many measurements other programs disturbed."""
+    disturbed = sum(r.get("disturbed_rounds", 0) for r in found["results"])
+    rounds = sum(r["seconds"]["rounds"] for r in found["results"] if "disturbed_rounds" in r)
+    return f"Other programs were busy during {disturbed} of {rounds} measurements."
+
+
 def machine_words(found):
     """The processor and what ran on it, for the README."""
     told = found["machine"]
@@ -328,5 +335,6 @@ def machine_line(found):
         f"{told['processor']}, {told['processors']} processors, {amx} matrix tiles (AMX). "
         f"Level of the C++ core: {told['level']}. {told['date']}. {versions}."
         + (f" Left out: {left_out}." if left_out else "")
+        + f" {disturbed_words(found)}"
         + "\n"
     )
