@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from statistics import fmean
 
 from networks import BASE, PRODUCT
 from rivals import CORE_TYPE, KERNEL, OURS, OWN, PARTS, RIVALS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+from speed_tables import share_of_bandwidth
 
 _KEPT = ("min", "q1", "median", "q3", "max", "rounds")
 
@@ -181,15 +185,8 @@ def _ratios(by_name, limits, name):
         *(f"{_gflops(own) / _gflops(product):.2f}" if product else "-" for product in products),
         f"{_gflops(own) / limits['fma_float32_gflops']:.2f}" if limits else "-",
         f"{own['over_kernel']:.2f}" if "over_kernel" in own else "-",
-        f"{_share_of_bandwidth(own, limits):.2f}" if limits and "read_bytes" in own else "-",
+        f"{share_of_bandwidth(own, limits):.2f}" if limits and "read_bytes" in own else "-",
     ]
-
-
-def _share_of_bandwidth(result, limits):
-    """Return the time to read and write all bytes once at the measured rates, over that of the call."""
-    write = max(limits["write_gb_s"], limits.get("write_streaming_gb_s", 0))
-    least = result["read_bytes"] / limits["read_gb_s"] + result["written_bytes"] / write
-    return least / 1e9 / result["seconds"]["median"]
 
 
 def _svm(results):
