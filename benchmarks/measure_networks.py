@@ -54,9 +54,16 @@ def measure_group(processes, names, scale, n_threads, n_rounds, images, base=Non
     """Run implementations in turn and compare their maps with those of `BASE`, or of the first one.
 
     `images` is the number of images of a call, {name: number}. Returns {name: Extracted or Missing} and the
-    maps for comparison. Two processes start at a time: they import large libraries with one thread each.
+    maps for comparison. Two processes start at a time: they import large libraries with one thread each. The
+    threads that start them stay until the end, because a process ends with the thread that started it
+    (worker.die_with_parent).
     """
-    folder, running, missing = processes.folder, [], {}
+    with ThreadPoolExecutor(2) as pool:
+        return _measure_group(pool, processes, names, scale, n_threads, n_rounds, images, base, retries)
+
+
+def _measure_group(pool, processes, names, scale, n_threads, n_rounds, images, base, retries):
+    folder, missing = processes.folder, {}
 
     def start(name):
         try:
@@ -70,8 +77,7 @@ def measure_group(processes, names, scale, n_threads, n_rounds, images, base=Non
             missing[name] = reason
             return None
 
-    with ThreadPoolExecutor(2) as pool:
-        running = [process for process in pool.map(start, names) if process]
+    running = [process for process in pool.map(start, names) if process]
     seconds, disturbed = interleaved(running, n_rounds, retries)
     flop = {name: images[name] * operations(input_side(scale)) for name in names}
     flop[PRODUCT] = 2 * SIZE**3

@@ -13,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 from PIL import Image
+from problems import cache_folder
 
 import medvlad
 from medvlad.extraction.engines import calibrate, choose_engine, make_engine
@@ -99,15 +100,20 @@ class _Extraction:
         return np.random.default_rng(i).integers(0, 256, (self._side, self._side, 3), dtype=np.uint8)
 
     def _file(self, i):
-        """Write a JPEG with as much detail as a photograph: noise at several sizes."""
-        rng = np.random.default_rng(i)
+        """Return a cached JPEG with as much detail as a photograph: noise at several sizes."""
         width, height = self._size
+        path = cache_folder() / f"noise-{width}x{height}-{i}.jpg"
+        if path.exists():
+            return path
+        rng = np.random.default_rng(i)
         pixels = np.zeros((height, width, 3))
         for cells in (4, 16, 64, 256):
             small = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
             pixels += np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 4
-        path = self._folder / f"{i}.jpg"
-        Image.fromarray(pixels.astype(np.uint8)).save(path, quality=90)
+        # Write to another name and rename: two processes may write the same file.
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".jpg", delete=False) as part:
+            Image.fromarray(pixels.astype(np.uint8)).save(part, quality=90)
+        Path(part.name).replace(path)
         return path
 
     def __del__(self):

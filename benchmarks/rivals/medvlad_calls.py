@@ -34,15 +34,18 @@ def assign(x, centers, n_threads):
 def kmeans(x, k, seed, n_iter, n_threads, start=None):
     """Fit from given seeds, or choose seeds and return their seconds separately."""
     import time
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
 
     from medvlad.encoders import kmeans as codebook
 
     seconds = {}
     seed_centers = codebook.seed_centers
 
-    def timed_seed(*args):
+    def timed_seed(*args, **settings):
         begin = time.perf_counter()
-        seeds = seed_centers(*args)
+        seeds = seed_centers(*args, **settings)
         seconds["seeding"] = time.perf_counter() - begin
         timed_seed.centers = seeds
         return seeds
@@ -51,9 +54,11 @@ def kmeans(x, k, seed, n_iter, n_threads, start=None):
     try:
         begin = time.perf_counter()
         own = {} if start is None else {"init": start}
-        fitted = medvlad.KMeansCodebook(
-            k, max_iter=n_iter, tol=0.0, n_threads=n_threads, random_state=seed, **own
-        ).fit(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = medvlad.KMeansCodebook(
+                k, max_iter=n_iter, tol=0.0, n_threads=n_threads, random_state=seed, **own
+            ).fit(x)
         seconds["total"] = time.perf_counter() - begin
     finally:
         codebook.seed_centers = seed_centers
