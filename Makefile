@@ -32,7 +32,7 @@ BIN := $(VENV)/bin
 CPP := $(shell find csrc medvlad tests \( -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' \) -not -name _blas.cpp)
 SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name '*.pyc' -not -name '*.so' -not -name '_blas.cpp')
 
-.PHONY: demo help test test-slow test-torch docs gpu bench bench-compare soak faults lint tidy format sanitize sanitize-python \
+.PHONY: demo help test test-slow test-torch docs gpu bench bench-quick bench-compare soak faults lint tidy format sanitize sanitize-python \
   sanitize-kernels valgrind fuzz clean
 
 demo: $(VENV)/.demo  ## Run the demo: compare descriptors, average pooling and VLAD on bundled images (the default)
@@ -71,6 +71,11 @@ gpu: $(VENV)/.gpu  ## Run the tests and benchmarks of the cuda backend on a mach
 bench: $(VENV)/.bench  ## Run the benchmarks (long)
 	$(BIN)/pytest benchmarks --benchmark-columns=min,median,max --benchmark-json=benchmarks/out.json $(BENCH)
 	$(BIN)/python benchmarks/report.py benchmarks/out.json -o benchmarks/out.md
+
+# Two cores need about five minutes. The status is 1 if a public call takes more than 1.1 times as long as its kernel.
+# benchmarks/README.md says how the result gets into the README.
+bench-quick: $(VENV)/.bench  ## Time the public calls beside their fastest rivals (five minutes)
+	$(BIN)/python benchmarks/quick.py -o benchmarks/out.quick.json $(BENCH)
 
 # Builds both versions and runs them in turn. A difference counts only if it exceeds the noise of the run.
 bench-compare: $(VENV)/.bench  ## Compare the speed of the working tree with the commit BASE

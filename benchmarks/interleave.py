@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rivals import CORE_TYPE, RIVALS
+from rivals import CLUSTERERS, CORE_TYPE, RIVALS
 
 HERE = Path(__file__).parent
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -88,7 +88,7 @@ class Processes:
     `rivals` says what each name stands for, `script` is what their processes run.
     """
 
-    def __init__(self, rivals=RIVALS, script="worker.py"):
+    def __init__(self, rivals=RIVALS | CLUSTERERS, script="worker.py"):
         self._rivals, self._script = rivals, script
         self._started = {}
         self.folder = Path(tempfile.mkdtemp(prefix="medvlad-benchmarks-"))
@@ -138,7 +138,7 @@ class Processes:
         shutil.rmtree(folder)
 
 
-def interleaved(processes, n_rounds):
+def interleaved(processes, n_rounds, retries=RETRIES):
     """Return the seconds of a call, {name: [one number a round]}, for processes that have loaded a problem.
 
     Each round begins with another implementation, so that none always follows the same one. If other
@@ -152,7 +152,7 @@ def interleaved(processes, n_rounds):
         for process in processes[first:] + processes[:first]:
             if r >= (process.rounds or n_rounds):
                 continue
-            answer, quiet = ask_in_quiet(process, "measure")
+            answer, quiet = ask_in_quiet(process, "measure", retries)
             seconds[process.name].append(answer["seconds"])
             disturbed[process.name] += not quiet
     return seconds, disturbed

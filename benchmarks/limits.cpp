@@ -1,7 +1,17 @@
-// Measure the limits of this machine: float32 multiply-adds, bfloat16 dot products, and bytes to and from memory.
+// Measure the limits of this machine: float32 multiply-adds, bfloat16 dot products and tiles, and bytes to
+// and from memory.
 //
-// `limits full|quick THREADS...` prints JSON {"THREADS": {"name": rate}}. Each rate is the best of a few
-// repetitions, because it is a bound. All threads start together, and the slowest one ends the measurement.
+// `limits full|quick BYTES THREADS...` prints JSON {"THREADS": {"name": rate}}. Each rate is the best of a
+// few repetitions, because it is a bound. All threads start together, and the slowest one ends the
+// measurement.
+//
+// Bytes are counted twice: in an array far larger than any cache (read_gb_s, write_gb_s,
+// write_streaming_gb_s), and in an array of BYTES bytes, the size of a problem that is timed
+// (problem_read_gb_s, problem_write_gb_s). A part of the second one may stay in a cache, as it may in the
+// timed problem. Reading is measured with and without software prefetching, and writing with and without
+// streaming stores; the faster one of each is the bound of the problem.
+//
+// Matrix tiles (AMX) need a permission of Linux. "amx" says why they were not measured.
 
 #include <algorithm>
 #include <atomic>
@@ -15,8 +25,21 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
+#endif
+// GCC 11 and clang 12 know the tile instructions.
+#if defined(__x86_64__) && defined(__linux__) && \
+    ((defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11))
+#define HAS_TILE_INTRINSICS 1
+#else
+#define HAS_TILE_INTRINSICS 0
 #endif
 
 namespace {
@@ -25,8 +48,8 @@ using Clock = std::chrono::steady_clock;
 volatile float sink;
 volatile float factor = 0.999f, addend = 0.001f;
 
-// Independent sums hide the latency of a multiply-add. Their number is enough for two units of latency 4 or 5, and
-// fits into the registers. The compiler contracts a * b + c within one expression.
+// Independent sums hide the latency of a multiply-add. Their number is enough for two units of latency 4 or
+// 5, and fits into the registers. The compiler contracts a * b + c within one expression.
 template <class Vector, int n_sums>
 [[gnu::always_inline]] inline double multiply_add(int64_t steps) {
   constexpr int lanes = sizeof(Vector) / sizeof(float);
@@ -71,10 +94,69 @@ __attribute__((target("avx512f,avx512bf16"))) double bf16_dot(int64_t steps) {
 }
 #endif
 
+#if HAS_TILE_INTRINSICS
+struct TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t bytes_of_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// Four independent accumulators (tiles 0 to 3) hide the latency. Each step multiplies 16 x 32 by 32 x 16
+// numbers four times, from tiles that stay loaded.
+__attribute__((target("amx-tile,amx-bf16"))) double amx_tiles(int64_t steps) {
+  alignas(64) static const TileShapes shapes;
+  alignas(64) uint16_t numbers[16 * 32];
+  alignas(64) float sums[16 * 16];
+  for (auto& number : numbers) number = 0x3f80;  // 1 in bfloat16
+  _tile_loadconfig(&shapes);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_loadd(4, numbers, 64);
+  _tile_loadd(5, numbers, 64);
+  _tile_loadd(6, numbers, 64);
+  _tile_loadd(7, numbers, 64);
+  for (int64_t step = 0; step < steps; ++step) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(3, sums, 64);
+  _tile_release();
+  sink = sums[0];
+  return 4.0 * 2 * 16 * 16 * 32 * double(steps);
+}
+#endif
+
+// Return why matrix tiles cannot be measured, or an empty text. Threads that start later inherit the
+// permission.
+std::string why_no_amx() {
+#if HAS_TILE_INTRINSICS
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & bf16) == 0 || (d & tile) == 0)
+    return "absent: the processor does not report amx_bf16";
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  if (syscall(SYS_arch_prctl, request_permission, tile_data) != 0)
+    return "absent: the kernel refuses permission for tile data";
+  return "";
+#elif defined(__x86_64__)
+  return "not measured: the compiler is too old";
+#else
+  return "absent: the processor is not x86-64";
+#endif
+}
+
+// Software prefetching keeps more lines on their way than the processor's own prefetcher alone.
+template <int ahead>
 double read_memory(const char* begin, const char* end) {
   Word8 sums[4] = {};
   for (const char* at = begin; at + sizeof sums <= end; at += sizeof sums) {
     const auto* words = reinterpret_cast<const Word8*>(at);
+    if constexpr (ahead > 0)
+      for (int i = 0; i < 4; ++i) __builtin_prefetch(at + ahead + 64 * i);
     for (int i = 0; i < 4; ++i) sums[i] += words[i];
   }
   sink = float((sums[0] + sums[1] + sums[2] + sums[3])[0]);
@@ -126,6 +208,18 @@ double rate(int n_threads, int repetitions, const std::function<double(int)>& wo
   return best;
 }
 
+// Return memory with huge pages, as NumPy asks for. All of it is written.
+char* new_memory(size_t bytes) {
+  constexpr size_t huge = size_t(1) << 21;
+  char* memory = static_cast<char*>(std::aligned_alloc(huge, (bytes + huge - 1) / huge * huge));
+  if (!memory) return nullptr;
+#if defined(__linux__)
+  madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  std::memset(memory, 1, bytes);
+  return memory;
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -133,22 +227,34 @@ int main(int count, char** words) {
   const int64_t steps = quick ? 10'000 : 20'000'000;
   const int repetitions = quick ? 1 : 5;
   // Far larger than any cache, so that memory is measured.
-  const size_t bytes = quick ? size_t(1) << 22 : size_t(1) << 30;
-  char* memory = static_cast<char*>(std::aligned_alloc(4096, bytes));
+  const size_t large = quick ? size_t(1) << 22 : size_t(1) << 30;
+  const size_t problem = count < 3 ? 0 : size_t(std::atoll(words[2]));
+  if (problem < (1u << 16) || problem > large)
+    return std::fprintf(stderr, "BYTES must be 65536 to %zu\n", large), 1;
+  char* memory = new_memory(large);
   if (!memory) return std::fputs("no memory for the bandwidth test\n", stderr), 1;
-  std::memset(memory, 1, bytes);
+  const std::string no_amx = why_no_amx();
 
   std::printf("{");
-  for (int a = 2; a < count; ++a) {
+  for (int a = 3; a < count; ++a) {
     const int n = std::atoi(words[a]);
     if (n < 1) return std::fputs("a number of threads must be positive\n", stderr), 1;
-    const size_t share = bytes / n / 4096 * 4096;
-    const auto part = [&](auto function) {
-      return [=](int t) { return function(memory + t * share, memory + (t + 1) * share); };
+    // Each thread has its own part. Small arrays are passed over several times.
+    const auto bandwidth = [&](size_t bytes, auto function) {
+      const size_t share = bytes / n / 4096 * 4096;
+      const size_t passes = quick ? 1 : std::max<size_t>(1, (large / 2) / bytes);
+      return rate(n, repetitions,
+                  [=](int t) {
+                    double done = 0;
+                    for (size_t p = 0; p < passes; ++p)
+                      done += function(memory + t * share, memory + (t + 1) * share);
+                    return done;
+                  }) /
+             1e9;
     };
     const char* instructions = "baseline";
     double (*fma)(int64_t) = fma_baseline;
-    double bf16 = 0, stream = 0;
+    double bf16 = 0, tiles = 0, stream = 0, problem_stream = 0;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f")) {
       fma = fma_avx512, instructions = "AVX-512";
@@ -157,16 +263,25 @@ int main(int count, char** words) {
     }
     if (__builtin_cpu_supports("avx512bf16"))
       bf16 = rate(n, repetitions, [&](int) { return bf16_dot(steps); });
-    stream = rate(n, repetitions, part(stream_memory));
+    stream = bandwidth(large, stream_memory);
+    problem_stream = bandwidth(problem, stream_memory);
+#endif
+#if HAS_TILE_INTRINSICS
+    if (no_amx.empty()) tiles = rate(n, repetitions, [&](int) { return amx_tiles(steps / 4); });
 #endif
     const double fused = rate(n, repetitions, [&](int) { return fma(steps); });
-    const double read = rate(n, repetitions, part(read_memory));
-    const double write = rate(n, repetitions, part(write_memory));
-    std::printf("%s\"%d\": {\"instructions\": \"%s\", \"fma_float32_gflops\": %.1f, ", a > 2 ? ", " : "", n,
+    const auto read = [&](size_t bytes) {
+      return std::max(bandwidth(bytes, read_memory<0>), bandwidth(bytes, read_memory<2048>));
+    };
+    std::printf("%s\"%d\": {\"instructions\": \"%s\", \"fma_float32_gflops\": %.1f, ", a > 3 ? ", " : "", n,
                 instructions, fused / 1e9);
     if (bf16 > 0) std::printf("\"dot_bfloat16_gflops\": %.1f, ", bf16 / 1e9);
-    if (stream > 0) std::printf("\"write_streaming_gb_s\": %.2f, ", stream / 1e9);
-    std::printf("\"read_gb_s\": %.2f, \"write_gb_s\": %.2f}", read / 1e9, write / 1e9);
+    if (tiles > 0) std::printf("\"amx_bfloat16_gflops\": %.1f, ", tiles / 1e9);
+    if (!no_amx.empty()) std::printf("\"amx\": \"%s\", ", no_amx.c_str());
+    if (stream > 0) std::printf("\"write_streaming_gb_s\": %.2f, ", stream);
+    std::printf("\"read_gb_s\": %.2f, \"write_gb_s\": %.2f, ", read(large), bandwidth(large, write_memory));
+    std::printf("\"problem_read_gb_s\": %.2f, \"problem_write_gb_s\": %.2f, \"problem_bytes\": %zu}",
+                read(problem), std::max(problem_stream, bandwidth(problem, write_memory)), problem);
   }
   std::printf("}\n");
   std::free(memory);

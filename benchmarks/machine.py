@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from problems import DIMENSION, LARGE_ROWS
 
 LIMITS = pytest.StashKey[dict]()
 _PACKAGES = (
@@ -25,6 +26,9 @@ _PACKAGES = (
     "numba",
     "tensorflow",
     "keras",
+    "openvino",
+    "superkmeans",
+    "scikit-learn-intelex",
 )
 
 
@@ -36,6 +40,7 @@ def describe():
     """Return processor, versions, date and load, without the name or folders of the machine."""
     return {
         "processor": processor(),
+        "level": level(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -57,6 +62,21 @@ def processor():
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
+def level():
+    """Return the instruction-set level that the C++ core uses here, or "not built"."""
+    try:
+        from medvlad.backends import native
+    except ImportError:
+        return "not built"
+    return native.level()
+
+
+def why_no_amx(limits):
+    """Return why the measured limits have no matrix tiles, or None if they were measured."""
+    rates = next(iter((limits or {}).values()), {})
+    return None if "amx_bfloat16_gflops" in rates else rates.get("amx", "the limits were not measured")
+
+
 def installed():
     """Return the versions of the packages that are measured."""
     found = {}
@@ -68,8 +88,11 @@ def installed():
     return found
 
 
-def limits(threads, quick=False):
-    """Compile and run limits.cpp and return {threads: {name: number}}. `quick` only checks that it runs."""
+def limits(threads, quick=False, problem_bytes=4 * LARGE_ROWS * DIMENSION):
+    """Compile and run limits.cpp and return {threads: {name: number}}. `quick` only checks that it runs.
+
+    Bandwidth is also measured in an array of `problem_bytes` bytes, by default the rows of a large problem.
+    """
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise NoCompiler("no C++ compiler found; tried CXX, c++, g++ and clang++")
@@ -80,5 +103,6 @@ def limits(threads, quick=False):
         built = subprocess.run(command, capture_output=True, text=True)
         if built.returncode:
             raise RuntimeError(f"limits.cpp does not compile:\n{built.stderr}")
-        run = [str(program), "quick" if quick else "full", *map(str, threads)]
+        size = str(1 << 20 if quick else problem_bytes)
+        run = [str(program), "quick" if quick else "full", size, *map(str, threads)]
         return json.loads(subprocess.run(run, capture_output=True, text=True, check=True).stdout)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from interleave import Missing, interleaved
+from interleave import RETRIES, Missing, interleaved
 from problems import DIMENSION, IMAGES_CHECKED
-from rivals import RIVALS
+from rivals import FRESH, KERNEL, MOST_OVER_KERNEL, OURS, OWN, PARTS
 
 #: Number of rows in a thousand for which float32 may choose another centre than the nearest (near ties).
 OTHER_LABELS = 1
 #: Largest absolute difference of a number of an L2-normalised VLAD. The second is for VLFeat's float32 sums.
-NATIVE_TOLERANCE, TOLERANCE = 2e-6, 1e-5
+OWN_TOLERANCE, TOLERANCE = 2e-6, 1e-5
+#: What comes from the C++ core. Its labels must be those of the specification, without exception.
+CORE = (OWN, KERNEL, FRESH)
 
 
 class Measured(NamedTuple):
@@ -45,30 +47,31 @@ class MeasuredCase(NamedTuple):
         return found
 
 
-def measure(processes, problem, names, n_threads, n_rounds, fresh=False):
-    """Run and check all implementations on a problem (x, offsets, centers), `n_rounds` times in turn."""
+def measure(processes, problem, names, n_threads, n_rounds, *, fresh=False, task="encode", retries=RETRIES):
+    """Run all implementations on a problem (x, offsets, centers), `n_rounds` times in turn.
+
+    `task` is "encode" or "assign".
+    """
     x, offsets, centers = problem
     by_name, running = {}, []
     with processes.problem(x, offsets, centers) as folder:
         for name in names:
             try:
                 process = processes.get(name, n_threads)
-                process.ask("load", folder=str(folder), fresh=fresh)
+                process.ask("load", folder=str(folder), fresh=fresh, task=task)
                 running.append(process)
             except Missing as missing:
                 by_name[name] = missing
-        seconds, disturbed = interleaved(running, n_rounds)
+        seconds, disturbed = interleaved(running, n_rounds, retries)
         for process in running:
-            encoded, labels = _result(process, folder)
+            encoded, found = _result(process, folder)
             by_name[process.name] = Measured(
-                seconds[process.name], disturbed[process.name], encoded, labels, process.hello
+                seconds[process.name], disturbed[process.name], encoded, found, process.hello
             )
             process.ask("unload")
         reference = processes.get("reference", n_threads)
-        reference.ask("load", folder=str(folder), fresh=False)
-        expected, _ = _result(reference, folder)
-        exact = _labels(reference, folder)
-        reference.ask("unload")
+        reference.ask("specified", folder=str(folder), images=IMAGES_CHECKED)
+        expected, exact = (np.load(folder / f"{name}.npy") for name in ("encoded", "labels"))
     return MeasuredCase(len(x), len(offsets) - 1, offsets, exact, expected, by_name)
 
 
@@ -78,7 +81,7 @@ def _result(process, folder):
     encoded = np.load(folder / "encoded.npy") if has["encoded"] else None
     if has["labels"]:
         return encoded, np.load(folder / "labels.npy")
-    return encoded, _labels(process, folder) if process.name == "native" else None
+    return encoded, _labels(process, folder) if encoded is not None and process.name in CORE else None
 
 
 def _labels(process, folder):
@@ -89,23 +92,64 @@ def _labels(process, folder):
 def check(case, name):
     """Compare the results of an implementation with the specification."""
     found = case.get(name)
-    if not RIVALS[name].encodes:
+    if name in PARTS:
         return
     same = np.ones(len(case.labels), bool)
     if found.labels is not None:
         same = found.labels == case.labels
-    if name == "native":
+    if name in CORE:
         np.testing.assert_array_equal(found.labels, case.labels)
     assert 1000 * (~same).sum() <= OTHER_LABELS * len(same)
+    if found.encoded is None:  # assignment alone
+        assert found.labels is not None
+        return
     images = [i for i in range(len(case.encoded)) if same[case.offsets[i] : case.offsets[i + 1]].all()]
-    tolerance = NATIVE_TOLERANCE if name == "native" else TOLERANCE
+    tolerance = OWN_TOLERANCE if name in OURS else TOLERANCE
     assert images, "no image whose labels agree with the specification's"
     np.testing.assert_allclose(found.encoded[images], case.encoded[images], rtol=0, atol=tolerance)
 
 
-def information(case, name, measured, n, k, data, n_threads):
+def over_kernel(results):
+    """Return the seconds of the public call over those of its kernel, round by round: their median, or None.
+
+    Both ran in turn in the same rounds, so that a slow minute affects both.
+    """
+    pairs = [results.by_name.get(name) for name in (OWN, KERNEL)]
+    if any(pair is None or isinstance(pair, Missing) or not pair.seconds for pair in pairs):
+        return None
+    return ratio_of_rounds(*(pair.seconds for pair in pairs))
+
+
+def ratio_of_rounds(seconds, others):
+    """Return the seconds of one over those of the other: the median of the ratios of all rounds."""
+    return float(np.median(np.array(seconds) / np.array(others)))
+
+
+def check_over_kernel(results):
+    """Fail if the public call takes more than 1.1 times as long as its kernel. Nothing is checked untimed.
+
+    The fastest rounds must say so too, or other programs may have caused the difference.
+    """
+    ratio = over_kernel(results)
+    if ratio is not None and ratio > MOST_OVER_KERNEL:
+        fastest = min(results.get(OWN).seconds) / min(results.get(KERNEL).seconds)
+        assert fastest <= MOST_OVER_KERNEL, (
+            f"the public call takes {ratio:.2f} times as long as its kernel (fastest rounds: {fastest:.2f}), "
+            f"at most {MOST_OVER_KERNEL} is allowed"
+        )
+
+
+def moved_bytes(case, k, task="encode"):
+    """Return the bytes that must be read and written: every descriptor once, every result once."""
+    read = 4 * case.n_rows * DIMENSION
+    return read, 4 * (case.n_images * k * DIMENSION if task == "encode" else case.n_rows)
+
+
+def information(case, name, measured, n, k, data, n_threads, task="encode"):
     """Return the fields of a measurement in the result file, except its seconds."""
-    return {
+    read, written = moved_bytes(case, k, task)
+    ratio = over_kernel(case) if name == OWN else None
+    return ({} if ratio is None else {"over_kernel": ratio}) | {
         "implementation": name,
         "data": data,
         "n": n,
@@ -113,6 +157,8 @@ def information(case, name, measured, n, k, data, n_threads):
         "images": case.n_images,
         "rows": case.n_rows,
         "flop": 2 * case.n_rows * k * DIMENSION,
+        "read_bytes": read,
+        "written_bytes": written,
         "threads": n_threads,
         "disturbed_rounds": measured.disturbed,
         "versions": measured.hello["versions"],

@@ -29,7 +29,10 @@ class NetworkWorker(Worker):
         layers = []
         for kernel, bias in zip(kernels[::2], kernels[1::2], strict=True):
             layers.append(("conv", kernel, bias) if kernel.size else ("pool",))
-        self.run = self.rival.prepare(layers, side, self.n_threads, **settings)
+        try:
+            self.run = self.rival.prepare(layers, side, self.n_threads, **settings)
+        except ImportError as reason:
+            return {"absent": str(reason)}
         self.pixels = np.resize(np.load(folder / f"pixels{side}.npy"), (images, side, side, 3))
         self.run(self.pixels)
         return {}

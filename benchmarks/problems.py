@@ -20,6 +20,8 @@ DIMENSION = 512
 #: Number of descriptors of an image (scales 0, 1 and 2) -> number of images, for about 12,000 rows each.
 N_IMAGES = {49: 245, 289: 41, 729: 17}
 SIZES = tuple(N_IMAGES)
+#: Number of rows of the larger problems. They do not fit into a cache of usual size.
+LARGE_ROWS = 60_000
 N_CENTERS = (64, 256)
 IMAGES_CHECKED = 8
 
@@ -48,16 +50,27 @@ CASES = [
 ]
 
 
+#: Dense and clustered rows, with scales 1 and 2. Most rows have many numbers that are not zero.
+CASES += [Case(data, n, 256) for data in ("dense", "clustered") for n in (289, 729)]
+#: Assignment alone does not depend on the images.
+ASSIGN_CASES = [Case(data, 1, k) for data in ("sparse", "dense", "clustered") for k in N_CENTERS]
+ASSIGN_CASES += [Case("rooms", 729, 256)]
+
+
 class Unavailable(Exception):
     """A problem cannot be made here. The message gives the reason."""
 
 
 def make(case, n_images=None):
     """Return descriptors (N, D), offsets (B + 1,) and centres (K, D) of a case."""
-    n_images = n_images or N_IMAGES[case.n]
-    if case.data == "synthetic":
-        x = synthetic_descriptors(n_images * case.n)
-        centers = x[np.random.default_rng(1).choice(len(x), case.k, replace=False)].copy()
+    if n_images is None:
+        n_images = LARGE_ROWS // case.n if case.data in MADE_LARGE else N_IMAGES[case.n]
+    if case.data in MADE:
+        n_rows = n_images * case.n
+        x = MADE[case.data](n_rows)
+        # Enough rows for all centres, even if a test asks for few images.
+        of = x if n_rows >= case.k else MADE[case.data](case.k)
+        centers = of[np.random.default_rng(1).choice(len(of), case.k, replace=False)].copy()
     else:
         x = real_descriptors(case.data, case.n, n_images)
         n_images = len(x) // case.n
@@ -83,6 +96,21 @@ def clustered_descriptors(n_rows, n_prototypes=1000):
         block += 0.5 * rng.standard_normal(block.shape, np.float32)
         np.maximum(block, 0, out=block)
     return x
+
+
+def dense_descriptors(n_rows):
+    """Return rows of Gaussian numbers. None is zero, and no two centres are much nearer than others."""
+    return np.random.default_rng(0).standard_normal((n_rows, DIMENSION), np.float32)
+
+
+#: Kinds of rows that are computed, and those of which LARGE_ROWS are used.
+MADE = {
+    "synthetic": synthetic_descriptors,
+    "sparse": synthetic_descriptors,
+    "dense": dense_descriptors,
+    "clustered": clustered_descriptors,
+}
+MADE_LARGE = ("sparse", "dense", "clustered")
 
 
 def cache_folder():

@@ -11,11 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from statistics import fmean
 
 from networks import BASE, PRODUCT
-from rivals import CORE_TYPE, PARTS, RIVALS
+from rivals import CORE_TYPE, KERNEL, OURS, OWN, PARTS, RIVALS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+from speed_tables import share_of_bandwidth
 
 _KEPT = ("min", "q1", "median", "q3", "max", "rounds")
 
@@ -39,10 +43,12 @@ def report(trimmed):
     for kind, title in (
         ("encode", "Encoding into an array that is there"),
         ("fresh", "Encoding into new arrays"),
+        ("assign", "Assignment alone"),
     ):
         sections += _encoding(_of(results, kind), title, machine.get("limits") or {})
     sections += _latency(_of(results, "latency"))
     sections += _kmeans(_of(results, "kmeans"))
+    sections += _svm(_of(results, "svm"))
     sections += _gpu(_of(results, "gpu"))
     sections += _extract(_of(results, "extract"))
     sections += _share(_of(results, "extraction"), _of(results, "encode"))
@@ -80,10 +86,16 @@ def _gflops(result):
     return result["flop"] / 1e9 / result["seconds"]["median"]
 
 
+def _own(results):
+    """Return the name of the public call, or of its kernel if a file of an earlier version has no other."""
+    return OWN if any(result["implementation"] == OWN for result in results) else KERNEL
+
+
 def _names(results):
     """Return the implementations in the results, in the order of the table of rivals."""
-    there = {result["implementation"] for result in results}
-    return [name for name in RIVALS if name in there]
+    there = _values(results, "implementation")
+    known = [name for name in RIVALS if (name,) in there]
+    return known + [name for (name,) in there if name not in RIVALS]
 
 
 def _machine(machine):
@@ -102,6 +114,7 @@ def _machine(machine):
     columns = {
         "fma_float32_gflops": "float32 multiply-add, GFLOP/s",
         "dot_bfloat16_gflops": "bfloat16 dot, GFLOP/s",
+        "amx_bfloat16_gflops": "bfloat16 tiles (AMX), GFLOP/s",
         "read_gb_s": "read, GB/s",
         "write_gb_s": "write, GB/s",
         "write_streaming_gb_s": "streaming write, GB/s",
@@ -122,10 +135,13 @@ def _encoding(results, title, limits):
     yield f"## {title}"
     yield (
         "GFLOP/s, counting assignment's 2 N K D only while everything is timed: median (slowest to fastest "
-        f"round). {PARTS[0]} is assignment's product alone. Names with {CORE_TYPE} ran with that OpenBLAS "
-        "core type, the others with the one that OpenBLAS chose."
+        f"round). {OWN} is the public call, {KERNEL} its C++ core without checks, {PARTS[0]} assignment's "
+        f"product alone. Names with {CORE_TYPE} ran with that OpenBLAS core type, the others with the one "
+        "that OpenBLAS chose. The share of the bandwidth is the least time to read all rows and to write the "
+        "result, over the time of the call."
     )
     yield from _disturbed(results)
+    own = _own(results)
     for data, threads in _values(results, "data", "threads"):
         some = [result for result in results if (result["data"], result["threads"]) == (data, threads)]
         names = _names(some)
@@ -133,11 +149,11 @@ def _encoding(results, title, limits):
         for n, k in _values(some, "n", "k"):
             by_name = {r["implementation"]: r for r in some if (r["n"], r["k"]) == (n, k)}
             rates.append([n, k, *(_rate(by_name[name]) if name in by_name else "-" for name in names)])
-            ratios.append([n, k, *_ratios(by_name, limits.get(str(threads)))])
+            ratios.append([n, k, *_ratios(by_name, limits.get(str(threads)), own)])
         yield f"### {data}, threads: {threads}"
         yield _table(["n an image", "K", *names], rates)
-        header = ["fastest rival", "sgemm", f"sgemm, {CORE_TYPE}", "FMA peak"]
-        header = ["n an image", "K", *(f"native / {name}" for name in header)]
+        header = [f"{own} / {name}" for name in ("fastest rival", "sgemm", f"sgemm, {CORE_TYPE}", "FMA peak")]
+        header = ["n an image", "K", *header, f"seconds / {KERNEL}", "share of bandwidth"]
         told = [i for i in range(len(header)) if any(line[i] != "-" for line in ratios)]
         yield _table([header[i] for i in told], [[line[i] for i in told] for line in ratios])
 
@@ -150,26 +166,44 @@ def _disturbed(results):
         yield f"Other programs were busy during {disturbed} of {rounds} measurements."
 
 
-def _ratios(by_name, limits):
-    """Return native's rate relative to the fastest rival, the product (both core types) and the peak."""
-    if "native" not in by_name:
-        return ["-"] * 4
-    native = _gflops(by_name["native"])
-    rivals = {
-        name: _gflops(result)
-        for name, result in by_name.items()
-        if name not in {"native", "reference"} and RIVALS[name].encodes
-    }
+def _ratios(by_name, limits, name):
+    """Return the rate of `name` relative to rival, product (both core types) and peak; and its costs.
+
+    The costs are its seconds relative to its kernel's, and the share of the memory bandwidth that it reaches.
+    """
+    if name not in by_name:
+        return ["-"] * 6
+    own = by_name[name]
+    rivals = {name: _gflops(r) for name, r in by_name.items() if name not in (*OURS, *PARTS)}
     best = max(rivals, key=rivals.get, default=None)
     products = [by_name.get(name) for name in ("sgemm", f"sgemm, {CORE_TYPE}")]
     default = products[0]
     if default and products[1] is None and set(default["core_types"]) == {CORE_TYPE}:
         products[1] = default
     return [
-        f"{native / rivals[best]:.2f} ({best})" if best else "-",
-        *(f"{native / _gflops(product):.2f}" if product else "-" for product in products),
-        f"{native / limits['fma_float32_gflops']:.2f}" if limits else "-",
+        f"{_gflops(own) / rivals[best]:.2f} ({best})" if best else "-",
+        *(f"{_gflops(own) / _gflops(product):.2f}" if product else "-" for product in products),
+        f"{_gflops(own) / limits['fma_float32_gflops']:.2f}" if limits else "-",
+        f"{own['over_kernel']:.2f}" if "over_kernel" in own else "-",
+        f"{share_of_bandwidth(own, limits):.2f}" if limits and "read_bytes" in own else "-",
     ]
+
+
+def _svm(results):
+    if not results:
+        return
+    yield "## The linear SVM"
+    yield (
+        "float32 rows, C = 1. The gap is the largest relative duality gap of any class, computed in float64 "
+        "from the coefficients. dual_gap_ is what the estimator says itself."
+    )
+    rows = []
+    for r in results:
+        told = "-" if r.get("told_gap") is None else f"{r['told_gap']:.1e}"
+        size = f"{r['n']:,} x {r['d']:,}"
+        seconds = _spread(r["seconds"], digits=2)
+        rows.append([size, r["classes"], r["implementation"], seconds, f"{r['gap']:.1e}", told])
+    yield _table(["Rows x columns", "Classes", "Implementation", "Seconds", "Gap", "dual_gap_"], rows)
 
 
 def _gpu(results):
@@ -249,13 +283,13 @@ def _kmeans(results):
     yield "## k-means"
     yield (
         "Seconds, median (fastest to slowest) over the seeds. The inertia is "
-        "computed in float64 the same way for all and given relative to native's mean."
+        "computed in float64 the same way for all and given relative to medvlad's mean."
     )
     yield from _disturbed(results)
     rows = []
     for key in _values(results, "rows", "k", "threads"):
         some = [r for r in results if (r["rows"], r["k"], r["threads"]) == key]
-        scale = next((fmean(r["inertia"]) for r in some if r["implementation"] == "native"), None)
+        scale = next((fmean(r["inertia"]) for r in some if r["implementation"] == OWN), None)
         for (name,) in _values(some, "implementation"):
             by_phase = {r["phase"]: r for r in some if r["implementation"] == name}
             inertia = next(iter(by_phase.values()))["inertia"]
@@ -316,7 +350,7 @@ def _share(extraction, encoding):
     yield f"{extraction[0]['implementation']}: {1e3 * extracted:.1f} ms an image. Beside it, encoding:"
     rows = []
     for result in encoding:
-        if result["implementation"] == "native" and result["n"] == 49:
+        if result["implementation"] == _own(encoding) and result["n"] == 49:
             encoded = result["seconds"]["median"] / result["images"]
             share = encoded / (encoded + extracted)
             label = [result["data"], result["k"], result["threads"]]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import problems
 import pytest
 from interleave import Missing
-from measure import check, information, measure, replay, replayed_time
-from rivals import RIVALS
+from measure import check, check_over_kernel, information, measure, over_kernel, replay, replayed_time
+from rivals import KERNEL, OURS, OWN, RIVALS
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-#: Ranks in the group "new arrays": native, and the two fastest others.
-FRESH = ("native", "fastest rival", "second rival")
+#: Ranks in the group "new arrays": this package, and the two fastest others.
+FRESH = (OWN, "fastest rival", "second rival")
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +23,14 @@ def measured(request, processes, timing, n_rounds, measured_cases):
         for item in request.session.items:
             params = getattr(item, "callspec", None) and item.callspec.params
             if params and params.get("case") == case and params.get("n_threads") == n_threads:
-                wanted |= set(RIVALS) if "rank" in params else {params.get("implementation")}
+                needed = set(RIVALS) if "rank" in params else {params.get("implementation", OWN)}
+                wanted |= needed | ({KERNEL} if OWN in needed else set())
         return [name for name in RIVALS if name in wanted]
 
     def get(case, n_threads):
         key = case, n_threads
         if key not in measured_cases:
-            if not timing and case.data != "synthetic":
+            if not timing and case.data not in problems.MADE:
                 pytest.skip("real descriptors are timed, not tested")
             try:
                 problem = problems.make(case, None if timing else problems.IMAGES_CHECKED)
@@ -63,14 +64,26 @@ def test_encode(benchmark, measured, case, n_threads, implementation):
     replay(benchmark, found.seconds)
 
 
+@pytest.mark.parametrize("case", problems.CASES, ids=str)
+def test_the_public_call_costs_little_more_than_its_kernel(
+    measured, timing, case, n_threads, record_property
+):
+    """vlad_encode checks its input and writes into `out` in at most 1.1 times the seconds of the C++ core."""
+    if not timing:
+        pytest.skip("ratios are timed, not tested")
+    results, _ = measured(case, n_threads)
+    record_property("seconds over those of the kernel", over_kernel(results))
+    check_over_kernel(results)
+
+
 @pytest.mark.parametrize("rank", range(len(FRESH)), ids=[name.replace(" ", "_") for name in FRESH])
 @pytest.mark.parametrize("case", problems.CASES, ids=str)
 def test_encode_into_new_arrays(
     benchmark, measured, measured_cases, processes, timing, n_rounds, case, n_threads, rank
 ):
-    """Encode into new arrays, as most people do, with native and the two fastest rivals."""
+    """Encode into new arrays, as most people do, with VLAD.transform and the two fastest rivals."""
     results, problem = measured(case, n_threads)
-    names = ["native", *fastest(results)[:2]] if timing else ["native", "numpy sorted", "scipy csr"]
+    names = [OWN, *fastest(results)[:2]] if timing else [OWN, "numpy sorted", "scipy csr"]
     if rank >= len(names):
         pytest.skip("not so many rivals are installed")
     key = case, n_threads, "fresh"
@@ -90,7 +103,7 @@ def fastest(results):
     """Return rivals by their fastest round, best first, each library with its better core type."""
     best = {}
     for name, found in results.by_name.items():
-        if name in {"native", "reference"} or isinstance(found, Missing) or not RIVALS[name].encodes:
+        if name in OURS or isinstance(found, Missing) or not RIVALS[name].encodes:
             continue
         library = RIVALS[name].tuned or name
         best[library] = min(best.get(library, (float("inf"), name)), (min(found.seconds), name))

@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import problems
 import pytest
-from interleave import Missing, ask_in_quiet
+from clustering import Fits, fit, information
+from interleave import Missing
 from measure import replay, replayed_time
+from rivals import CLUSTERERS, OWN
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-#: Name -> worker, whether it gets native's seeds, number of Lloyd's steps. Native also runs with more steps,
-#: for a comparison at equal inertia. FAISS starts from random rows by default. With the k-means++ seeds of
-#: native, its time is that of Lloyd's steps alone.
+#: Name -> worker, whether it gets medvlad's seeds, number of Lloyd's steps. medvlad also runs with more
+#: steps, for a comparison at equal inertia. FAISS and superkmeans start from random rows by default. With the
+#: k-means++ seeds of medvlad, the time of FAISS is that of Lloyd's steps alone.
 IMPLEMENTATIONS = {
-    "native": ("native", False, 10),
-    "native, 14 steps": ("native", False, 14),
+    OWN: (OWN, False, 10),
+    f"{OWN}, 14 steps": (OWN, False, 14),
     "scikit-learn": ("scikit-learn", False, 10),
     "faiss": ("faiss", False, 10),
-    "faiss, native's seeds": ("faiss", True, 10),
+    "faiss, medvlad's seeds": ("faiss", True, 10),
     "faiss, SkylakeX": ("faiss, SkylakeX", False, 10),
-    "faiss, SkylakeX, native's seeds": ("faiss, SkylakeX", True, 10),
-}
-#: Phases that can be timed separately. FAISS seeds and iterates in one call.
+    "faiss, SkylakeX, medvlad's seeds": ("faiss, SkylakeX", True, 10),
+} | {name: (name, False, 10) for name in CLUSTERERS}
+#: Libraries that seed and iterate in one call.
+_ONE_CALL = ("faiss", *CLUSTERERS)
+#: Phases that can be timed separately.
 SHOWN = [
     (name, phase)
     for name, (worker, given, _) in IMPLEMENTATIONS.items()
     for phase in ("total", "seeding", "lloyd")
-    if phase == "total" or not worker.startswith("faiss") or (given and phase == "lloyd")
+    if phase == "total" or not worker.startswith(_ONE_CALL) or (given and phase == "lloyd")
 ]
 SEEDS = (0, 1, 2)
-
-
-class Fits(NamedTuple):
-    """The fits of one implementation, one for each seed."""
-
-    seconds: list[dict[str, float]]
-    inertia: list[float]
-    disturbed: int
-    versions: dict[str, str]
 
 
 @pytest.fixture(scope="session")
@@ -58,29 +51,10 @@ def fits(request, processes, timing, measured_cases):
                 (folder / "start.npy").unlink(missing_ok=True)
                 for name, (worker, given, n_iter) in IMPLEMENTATIONS.items():
                     if not isinstance(found_here[name], Missing):
-                        found_here[name] = fit(found_here[name], worker, given, n_iter, k, seed, n_threads)
+                        found_here[name] = fit(
+                            processes, folder, found_here[name], worker, given, n_iter, k, seed, n_threads
+                        )
             return found_here
-
-        def fit(so_far, worker, given, n_iter, k, seed, n_threads):
-            start = folder / f"seeds-{k}-{seed}.npy"
-            if given and not start.exists():
-                return Missing("native's seeds are not to be had")
-            try:
-                process = processes.get(worker, n_threads)
-            except Missing as missing:
-                return missing
-            request = {"k": k, "seed": seed, "n_iter": n_iter, "start": str(start) if given else None}
-            # Too long to repeat: disturbances are counted, not avoided.
-            answer, quiet = ask_in_quiet(process, "kmeans", retries=0, folder=str(folder), **request)
-            if worker == "native" and answer["start"]:
-                (folder / "start.npy").replace(start)
-            inertia = processes.get("reference", n_threads).ask("inertia", folder=str(folder))["inertia"]
-            return Fits(
-                [*so_far.seconds, answer["seconds"]],
-                [*so_far.inertia, inertia],
-                so_far.disturbed + (not quiet),
-                process.hello["versions"],
-            )
 
         def get(k, n_threads):
             if (k, n_threads) not in found:
@@ -97,21 +71,13 @@ def test_kmeans(benchmark, fits, k, n_threads, implementation, phase):
     found = by_name[implementation]
     if isinstance(found, Missing):
         pytest.skip(f"{implementation}: {found}")
-    if not isinstance(by_name["native"], Missing):
+    if not isinstance(by_name[OWN], Missing):
         # Another start may end in another minimum. A far worse one would be a different computation.
-        assert np.mean(found.inertia) <= 1.5 * np.mean(by_name["native"].inertia)
+        assert np.mean(found.inertia) <= 1.5 * np.mean(by_name[OWN].inertia)
     benchmark.group = f"k-means {phase}, K = {k}, {n_rows} descriptors, {n_threads} threads"
+    n_iter = IMPLEMENTATIONS[implementation][2]
     benchmark.extra_info.update(
-        kind="kmeans",
-        implementation=implementation,
-        phase=phase,
-        k=k,
-        rows=n_rows,
-        iterations=IMPLEMENTATIONS[implementation][2],
-        threads=n_threads,
-        inertia=found.inertia,
-        disturbed_rounds=found.disturbed,
-        versions=found.versions,
+        kind="kmeans", **information(implementation, found, phase, k, n_rows, n_iter, n_threads)
     )
     replay(benchmark, [seconds[phase] for seconds in found.seconds])
 

@@ -7,10 +7,11 @@ import problems
 import pytest
 from interleave import Missing
 from measure import check, information, measure, replay, replayed_time
+from rivals import KERNEL, OWN
 
 pytestmark = pytest.mark.benchmark(timer=replayed_time)
 
-IMPLEMENTATIONS = ("native", "numpy sorted", "torch")
+IMPLEMENTATIONS = (OWN, KERNEL, "numpy sorted", "torch")
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda name: name.replace(" ", "_"))

@@ -25,6 +25,7 @@ def test_limits(request, timing):
     for rates in found.values():
         assert rates["fma_float32_gflops"] > 0
         assert all(rate > 0 for name, rate in rates.items() if name.endswith("_gb_s"))
+        assert ("amx_bfloat16_gflops" in rates) != ("amx" in rates)  # measured, or a reason
     request.config.stash[machine.LIMITS] = found
 
 

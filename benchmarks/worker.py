@@ -30,7 +30,7 @@ def die_with_parent():
 
 
 class Worker:
-    """Answers requests. Its state is one problem and the function that encodes it."""
+    """Answers requests. Its state is one problem and the function that encodes or assigns it."""
 
     def __init__(self, module, n_threads):
         self.rival = importlib.import_module(f"rivals.{module}")
@@ -49,16 +49,23 @@ class Worker:
             "core_types": sorted({str(pool["architecture"]) for pool in blas if "architecture" in pool}),
         }
 
-    def load(self, folder, fresh):
-        """Read a problem, encode it to warm up, and choose the number of calls of a round."""
+    def load(self, folder, fresh=False, task="encode"):
+        """Read a problem, solve it to warm up, and choose the number of calls of a round.
+
+        `task` is "encode" or "assign". `fresh`: encode into new arrays.
+        """
         self.unload()  # frees the last problem first
         problem = [np.load(Path(folder) / f"{name}.npy") for name in ("x", "offsets", "centers")]
         self.problem = problem
-        self.encode = self.rival.prepare(*problem, self.n_threads)
-        _, offsets, centers = problem
-        if not fresh:
-            self.out = np.zeros((len(offsets) - 1, centers.size), np.float32)
-            self.out.fill(1)  # written, so that its pages exist
+        x, offsets, centers = problem
+        if task == "assign":
+            assign = self.rival.prepare_assign(x, centers, self.n_threads)
+            self.encode = lambda out: (None, assign())
+        else:
+            self.encode = self.rival.prepare(*problem, self.n_threads)
+            if not fresh:
+                self.out = np.zeros((len(offsets) - 1, centers.size), np.float32)
+                self.out.fill(1)  # written, so that its pages exist
         # The first calls compile and start threads. The fastest of several predicts the later ones.
         begin, seconds = time.perf_counter(), self._seconds(1)
         while time.perf_counter() - begin < 2 * ROUND_SECONDS:
@@ -93,6 +100,15 @@ class Worker:
         if labels is not None:
             np.save(Path(folder) / "labels.npy", labels)
         return {"encoded": encoded is not None, "labels": labels is not None}
+
+    def specified(self, folder, images):
+        """Save the labels of all rows, and the encoding of the first images. Nothing is timed."""
+        x, offsets, centers = (np.load(Path(folder) / f"{name}.npy") for name in ("x", "offsets", "centers"))
+        offsets = offsets[: images + 1]
+        encode = self.rival.prepare(x[: offsets[-1]], offsets, centers, self.n_threads)
+        np.save(Path(folder) / "encoded.npy", encode(None)[0])
+        np.save(Path(folder) / "labels.npy", self.rival.assign(x, centers, self.n_threads))
+        return {}
 
     def assign(self, folder):
         """Save the labels of all rows."""

@@ -8,7 +8,7 @@ python docs/tables.py             writes them anew into the pages
 python docs/tables.py --check     says which are not what the files say; status 1 if any
 
 Accuracies come from docs/results/*.json (benchmarks/accuracy.py measures them), speed from
-benchmarks/results/*.json (benchmarks/report.py).
+benchmarks/results/*.json (benchmarks/report.py and benchmarks/quick.py write these; see speed_tables.py).
 """
 
 from __future__ import annotations
@@ -19,18 +19,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))  # not there with PYTHONSAFEPATH
+import speed_bars  # noqa: E402
+import speed_tables  # noqa: E402
+from speed_tables import table  # noqa: E402
+
 PAGES = ("README.md", "docs/results.md", "docs/performance.md")
 _TABLE = re.compile(r"(<!-- table: ([a-z0-9 -]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 SETS = ("chest_xray", "rooms", "hyperkvasir")
-SPEED = "xeon-model-207"
-
-
-def table(header, rows):
-    """A table in Markdown; a column of empty cells is left out."""
-    columns = [i for i in range(len(header)) if any(row[i] for row in rows)]
-    lines = [header, ["---"] * len(header), *rows]
-    text = "".join("| " + " | ".join(str(line[i]) for i in columns) + " |\n" for line in lines)
-    return text.replace("|  |", "| |").replace("| --- ", "|---").replace("---|\n", "---|\n")
 
 
 def read(name):
@@ -171,141 +167,6 @@ def summary():
     return table(header, rows)
 
 
-# Speed
-
-
-def speeds(name, kind):
-    text = (ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
-    return [result for result in json.loads(text)["results"] if result["kind"] == kind]
-
-
-def rate(result, digits=0):
-    return f"{result['images'] / result['seconds']['median']:,.{digits}f}"
-
-
-def spread(result):
-    slow, fast = (result["images"] / result["seconds"][end] for end in ("max", "min"))
-    return f"{rate(result)} ({slow:,.0f} to {fast:,.0f})"
-
-
-def encoding():
-    """Images/s of encoding, against the fastest rival, two libraries by name, and the bare product."""
-    results = speeds(SPEED, "encode")
-    cases = dict.fromkeys((r["data"], r["n"], r["k"]) for r in results)
-    rows = []
-    for case in cases:
-        by_name = {r["implementation"]: r for r in results if (r["data"], r["n"], r["k"]) == case}
-        seconds = {name: r["seconds"]["median"] for name, r in by_name.items()}
-        rivals = {n: s for n, s in seconds.items() if n not in ("native", "reference", "sgemm")}
-        best = min(rivals, key=rivals.get)
-        faiss = min((n for n in seconds if n.startswith("faiss")), key=seconds.get)
-        native = seconds["native"]
-        data, n, k = case
-        rows.append(
-            [
-                data,
-                f"{n}, {k}",
-                spread(by_name["native"]),
-                f"{rate(by_name[best])} {best}",
-                rate(by_name["scikit-learn"]),
-                rate(by_name[faiss]),
-                f"{seconds[best] / native:.1f}",
-                f"{seconds['sgemm'] / native:.2f}",
-            ]
-        )
-    header = [
-        "Data",
-        "n an image, K",
-        "native",
-        "fastest rival",
-        "scikit-learn",
-        "FAISS",
-        "x rival",
-        "x sgemm",
-    ]
-    return table(header, rows)
-
-
-def extraction():
-    """Images/s from pixels, and from files, to descriptors; in brackets over the bare product."""
-    results = speeds(f"{SPEED}-extract", "extract")
-    columns = {
-        "Keras `predict`": "keras predict",
-        "fastest other float32": None,
-        "this package, network": "medvlad",
-        "files, 224 pixels": "medvlad, 224-pixel JPEGs",
-        "files, 1 megapixel": "medvlad, 1-megapixel JPEGs",
-        "int8, network": "medvlad int8",
-        "int8, files, 224 pixels": "medvlad int8, 224-pixel JPEGs",
-    }
-    rows = []
-    for scale in sorted({r["scale"] for r in results}):
-        by_name = {r["implementation"]: r for r in results if r["scale"] == scale}
-        speed = {name: r["images"] / r["seconds"]["median"] for name, r in by_name.items()}
-        others = [
-            name
-            for name, r in by_name.items()
-            if r["dtype"] == "float32"
-            and not name.startswith(("medvlad", "sgemm"))
-            and name != "keras predict"
-        ]
-        fastest = max(others, key=speed.get)
-        cells = []
-        for name in columns.values():
-            r = by_name[name or fastest]
-            product = r["flop"] / r["seconds"]["median"] / r["standards"]["sgemm"]
-            digits = 1 if scale == 0 else 2
-            suffix = "" if name else f" {fastest.removeprefix('keras ')}"
-            cells.append(f"{rate(r, digits)}{suffix} ({product:.2f})")
-        rows.append([224 + 320 * scale, *cells])
-    return table(["Input", *columns], rows)
-
-
-def summary_speed():
-    """Keras against this package from files, for the README."""
-    results = speeds(f"{SPEED}-extract", "extract")
-    rows = []
-    for scale in sorted({r["scale"] for r in results}):
-        by_name = {r["implementation"]: r for r in results if r["scale"] == scale}
-        keras, own = by_name["keras predict"], by_name["medvlad, 224-pixel JPEGs"]
-        speed = [r["images"] / r["seconds"]["median"] for r in (keras, own)]
-        digits = 1 if scale == 0 else 2
-        side = 224 + 320 * scale
-        rows.append(
-            [f"{side} x {side}", rate(keras, digits), rate(own, digits), f"{speed[1] / speed[0]:.1f}"]
-        )
-    return table(
-        ["Input in pixels", "Keras `predict`, images in memory", "medvlad, from files", "ratio"], rows
-    )
-
-
-def kmeans():
-    """Seconds of k-means, seeding included, over three seeds."""
-    results = [r for r in speeds(SPEED, "kmeans") if r["phase"] == "total"]
-    rows = []
-    for k in sorted({r["k"] for r in results}):
-        some = [r for r in results if r["k"] == k]
-        own = next(r for r in some if r["implementation"] == "native")
-        scale = sum(own["inertia"]) / len(own["inertia"])
-        for r in some:
-            s = r["seconds"]
-            reached = sum(r["inertia"]) / len(r["inertia"]) / scale
-            shown = f"{s['median']:.2f} ({s['min']:.2f} to {s['max']:.2f})"
-            rows.append([k, r["implementation"], r["iterations"], shown, f"{reached:.4f}"])
-    return table(["K", "Implementation", "Steps", "Seconds", "Inertia over native's"], rows)
-
-
-def latency():
-    """Microseconds of one image alone."""
-    results = speeds(SPEED, "latency")
-    names = list(dict.fromkeys(r["implementation"] for r in results))
-    rows = []
-    for n, k in dict.fromkeys((r["n"], r["k"]) for r in results):
-        by_name = {r["implementation"]: r for r in results if (r["n"], r["k"]) == (n, k)}
-        rows.append([n, k, *(f"{1e6 * by_name[name]['seconds']['median']:,.0f}" for name in names)])
-    return table(["Descriptors", "K", *names], rows)
-
-
 TABLES = {
     "paper": paper,
     "chest": lambda: ablation("chest_xray"),
@@ -314,11 +175,16 @@ TABLES = {
     "presets": presets,
     "small network": small_network,
     "summary": summary,
-    "summary speed": summary_speed,
-    "encoding": encoding,
-    "extraction": extraction,
-    "kmeans": kmeans,
-    "latency": latency,
+    "encoding": speed_tables.encoding,
+    "extraction": speed_tables.extraction,
+    "kmeans": speed_tables.kmeans,
+    "latency": speed_tables.latency,
+    "speed": lambda: speed_tables.short_quick_table(speed_tables.measured(speed_tables.QUICK)),
+    "speed machine": lambda: speed_tables.machine_words(speed_tables.measured(speed_tables.QUICK)),
+    "quick": lambda: speed_tables.quick_table(speed_tables.measured(speed_tables.QUICK)),
+    "limits": lambda: speed_tables.limits_table(speed_tables.measured(speed_tables.QUICK)),
+    "bars": lambda: speed_bars.bars(speed_tables.measured(speed_tables.QUICK)),
+    "machine": lambda: speed_tables.machine_line(speed_tables.measured(speed_tables.QUICK)),
 }
 
 

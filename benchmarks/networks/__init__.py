@@ -25,6 +25,8 @@ class Network(NamedTuple):
     dtype: str = "float32"
     whole: bool = False
     """From JPEG files to stored descriptors, rather than from pixels in memory to maps."""
+    public: bool = False
+    """A call of CNNDescriptors, which needs all layers of VGG19."""
     rounds: int | None = None
     tuned: str | None = None
 
@@ -38,6 +40,11 @@ def _keras(backend, **settings):
 PRODUCT = "sgemm"
 #: The implementation with which the others are compared.
 BASE = "keras predict"
+
+#: The engine of this package on preprocessed pixels: an internal call, without reading, resizing and checks.
+ALONE = "network alone"
+#: Large files with the option that decodes them at reduced size.
+FAST_FILES = "1-megapixel JPEGs, fast decoding"
 
 NETWORKS = {
     PRODUCT: Network("sgemm_network"),
@@ -54,8 +61,10 @@ NETWORKS = {
 }
 for _dtype in ("float32", "bfloat16", "int8"):
     _name = "medvlad" if _dtype == "float32" else f"medvlad {_dtype}"
-    NETWORKS[_name] = Network("medvlad_network", {"dtype": _dtype}, dtype=_dtype)
-    for _files in ("224-pixel JPEGs", "1-megapixel JPEGs"):
-        NETWORKS[f"{_name}, {_files}"] = Network(
-            "medvlad_network", {"dtype": _dtype, "files": _files}, dtype=_dtype, whole=True
+    _public = Network("medvlad_network", {"dtype": _dtype, "how": "memory"}, dtype=_dtype, public=True)
+    NETWORKS[_name] = _public  # CNNDescriptors.transform of images in memory
+    NETWORKS[f"{_name}, {ALONE}"] = Network("medvlad_network", {"dtype": _dtype, "how": ALONE}, dtype=_dtype)
+    for _files in ("224-pixel JPEGs", "1-megapixel JPEGs", FAST_FILES):
+        NETWORKS[f"{_name}, {_files}"] = _public._replace(
+            settings={"dtype": _dtype, "how": _files}, whole=True
         )

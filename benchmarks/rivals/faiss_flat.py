@@ -32,6 +32,19 @@ def prepare(x, offsets, centers, n_threads):
     return encode
 
 
+def prepare_assign(x, centers, n_threads):
+    faiss.omp_set_num_threads(n_threads)
+    index = faiss.IndexFlatL2(centers.shape[1])
+    index.add(centers)
+    distances, nearest = np.empty((len(x), 1), np.float32), np.empty((len(x), 1), np.int64)
+
+    def assign():
+        index.search(x, 1, D=distances, I=nearest)
+        return nearest[:, 0]
+
+    return assign
+
+
 def kmeans(x, k, seed, n_iter, n_threads, start=None):
     """Run FAISS' Kmeans on all rows. Without given seeds it starts from random rows."""
     import time

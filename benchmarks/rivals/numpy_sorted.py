@@ -11,6 +11,11 @@ def describe():
     return {"numpy": np.__version__}
 
 
+def prepare_assign(x, centers, n_threads):
+    assign = Assigner(x, centers)
+    return lambda: assign(x)
+
+
 def prepare(x, offsets, centers, n_threads):
     assign = Assigner(x, centers)
     ordered_rows = np.empty_like(x)

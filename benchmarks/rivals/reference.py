@@ -21,6 +21,10 @@ def prepare(x, offsets, centers, n_threads):
     return encode
 
 
+def prepare_assign(x, centers, n_threads):
+    return lambda: reference.assign(x, centers)
+
+
 def assign(x, centers, n_threads):
     """Return the labels with which all other implementations are compared."""
     return reference.assign(x, centers)

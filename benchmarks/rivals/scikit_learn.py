@@ -19,11 +19,21 @@ def describe():
     return {"scikit-learn": sklearn.__version__, "numpy": np.__version__, "scipy": scipy.__version__}
 
 
-def prepare(x, offsets, centers, n_threads):
+def _assigner(centers):
     sklearn.set_config(assume_finite=True)
     # Fitting to the centres does not move them. They are set again to be exact.
     assigner = KMeans(len(centers), init=centers, n_init=1, max_iter=1).fit(centers)
     assigner.cluster_centers_ = np.ascontiguousarray(centers)
+    return assigner
+
+
+def prepare_assign(x, centers, n_threads):
+    assigner = _assigner(centers)
+    return lambda: assigner.predict(x)
+
+
+def prepare(x, offsets, centers, n_threads):
+    assigner = _assigner(centers)
 
     def encode(out):
         out = new_output(offsets, centers) if out is None else out

@@ -17,3 +17,12 @@ def prepare(x, offsets, centers, n_threads):
         return None, None
 
     return encode
+
+
+def prepare_assign(x, centers, n_threads):
+    multiply = prepare(x, None, centers, n_threads)
+
+    def assign():
+        multiply(None)
+
+    return assign

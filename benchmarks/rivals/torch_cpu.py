@@ -9,6 +9,22 @@ def describe():
     return {"torch": torch.__version__.split("+")[0]}
 
 
+def prepare_assign(x, centers, n_threads):
+    torch.set_num_threads(n_threads)
+    rows, c = torch.from_numpy(x), torch.from_numpy(centers)
+    minus_half_norms = -0.5 * c.square().sum(dim=1)
+    scores = torch.empty(len(x), len(centers))
+    best, labels = torch.empty(len(x)), torch.empty(len(x), dtype=torch.long)
+
+    @torch.inference_mode()
+    def assign():
+        torch.addmm(minus_half_norms, rows, c.t(), out=scores)
+        torch.max(scores, dim=1, out=(best, labels))
+        return labels.numpy()
+
+    return assign
+
+
 def prepare(x, offsets, centers, n_threads):
     torch.set_num_threads(n_threads)
     k, n_images = len(centers), len(offsets) - 1

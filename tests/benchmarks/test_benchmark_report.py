@@ -54,12 +54,22 @@ def results():
             },
         },
         "benchmarks": [
-            encode("native", 0.1, disturbed_rounds=3),
+            encode(
+                "medvlad", 0.1, disturbed_rounds=3, over_kernel=1.25, read_bytes=1.9e8, written_bytes=1.5e8
+            ),
+            encode("kernel alone", 0.08),
             encode("numba", 0.2),
             encode("torch", 0.4),
             encode("sgemm", 0.05),
             bench(
-                2e-4, kind="latency", implementation="native", n=49, k=64, threads=2, flop=1, data="synthetic"
+                2e-4,
+                kind="latency",
+                implementation="medvlad",
+                n=49,
+                k=64,
+                threads=2,
+                flop=1,
+                data="synthetic",
             ),
             *(
                 bench(
@@ -74,7 +84,10 @@ def results():
                     threads=2,
                     inertia=inertia,
                 )
-                for name, inertia in (("native", [2.0, 4.0]), ("scikit-learn", [1.5, 6.0]))
+                for name, inertia in (("medvlad", [2.0, 4.0]), ("scikit-learn", [1.5, 6.0]))
+            ),
+            bench(
+                2.0, kind="svm", implementation="medvlad", n=1000, d=2000, classes=3, gap=1e-9, told_gap=None
             ),
             bench(0.15, 1, kind="extraction", implementation="VGG16", images=16),
             bench(1.0),
@@ -84,12 +97,14 @@ def results():
 
 def test_the_report_has_tables_of_all_benchmarks(report, results):
     text = report.report(report.trim(results))
-    assert "| 49 | 64 | 80.0 (40.0 to 160.0) | 20.0 (10.0 to 40.0) | 40.0 (20.0 to 80.0) | 160.0" in text
-    assert "| 49 | 64 | 2.00 (numba) | 0.50 | 0.50 | 0.50 |" in text
-    assert "3 of 28 measurements" in text
+    own, kernel = "80.0 (40.0 to 160.0)", "100.0 (50.0 to 200.0)"
+    assert f"| 49 | 64 | {own} | {kernel} | 20.0 (10.0 to 40.0) | 40.0 (20.0 to 80.0) | 160.0" in text
+    assert "| 49 | 64 | 2.00 (numba) | 0.50 | 0.50 | 0.50 | 1.25 | 0.40 |" in text
+    assert "3 of 35 measurements" in text
+    assert "| 1,000 x 2,000 | 3 | medvlad | 2.00 (1.00 to 4.00) | 1.0e-09 | - |" in text
     assert "| 49 | 64 | 2 | 200.0 (100.0 to 400.0) |" in text
     assert "| scikit-learn | 10 | 9.00 (4.50 to 18.00) | - | - | 0.5000, 2.0000 |" in text
-    assert "| 2 | AVX2 | 160.0 | - | 9.5 | 7.5 | - |" in text
+    assert "| 2 | AVX2 | 160.0 | - | - | 9.5 | 7.5 | - |" in text
     assert "150.0 ms an image" in text
     assert "| synthetic | 64 | 2 | 50.0000 | 25.000 % |" in text
 
@@ -105,7 +120,7 @@ def test_trimmed_results_name_no_machine_and_give_the_same_report(report, result
 
 def test_a_run_of_few_benchmarks_gives_a_report(report):
     """The run has neither limits of the machine nor rivals."""
-    assert report.report(report.trim({"benchmarks": [encode("native", 0.1)]})).count("|") > 10
+    assert report.report(report.trim({"benchmarks": [encode("medvlad", 0.1)]})).count("|") > 10
 
 
 def test_the_gpu_table_compares_with_the_bound_and_the_fastest_rival(report, tmp_path):
