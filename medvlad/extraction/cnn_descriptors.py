@@ -35,9 +35,11 @@ from medvlad._util.choices import ColourProfile, Dtype, EngineName, OnDamage, On
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
+from medvlad.extraction.auto_dtype import settled_dtype
 from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
 from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_engine, make_engine
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
+from medvlad.extraction.int8_ranges import calibration_key, ranges_of
 from medvlad.extraction.networks import FrozenNetwork, build_network, network_key
 from medvlad.extraction.networks.keras_network import import_keras
 from medvlad.extraction.parameters import check_parameters
@@ -74,9 +76,10 @@ class CNNDescriptors(ImageTransformer):
         :mod:`medvlad.extraction.weights` and :mod:`medvlad.extraction.networks.timm_network`.
     batch_size : int or None, default=None
         Number of images in a batch. None: 8 at scale 0, 1 at larger scales.
-    dtype : {"float32", "bfloat16", "int8"}, default="float32"
+    dtype : {"auto", "float32", "bfloat16", "int8"}, default="float32"
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
         processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with images.
+        "auto": the fastest one here that is as accurate, see :mod:`medvlad.extraction.auto_dtype`.
     engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}, default="auto"
         Engine that runs the network. "auto": the fastest one here. See :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
@@ -124,10 +127,10 @@ class CNNDescriptors(ImageTransformer):
         Whether each grid belongs to the mirror image.
     network_ : FrozenNetwork
         The network. See :class:`medvlad.extraction.networks.frozen.FrozenNetwork`.
-    weights_fingerprint_, engine_ : str
-        SHA-256 of the weights, and name of the engine that runs the network.
+    weights_fingerprint_, engine_, dtype_ : str
+        SHA-256 of the weights, name of the engine that runs the network, and dtype that it computes in.
     ranges_ : dict of str to float
-        Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
+        Largest activation of each layer on training images. Set by `fit` for int8.
     """
 
     _not_pickled = ("network_", "_network_key", "_last_engine")
@@ -189,26 +192,17 @@ class CNNDescriptors(ImageTransformer):
         MissingExtraError
             If a package of the network or of the engine is not installed.
         """
-        scales = check_parameters(self)
-        network = _network_of(self)
-        sides = input_sides(network, scales, self.side)
-        views = _views(self.mirror)
-        self.weights_fingerprint_ = network.fingerprint
-        self.n_features_out_ = network.n_features
-        self.input_sides_ = sides
-        self.grids_ = tuple(network.grid(side) for side in sides for _ in views)
-        self.mirrored_ = views * len(sides)
-        self.engine_ = choose_engine(network.cut, engine=self.engine, dtype=self.dtype, output=self.output)
+        _build(self, None)
         return self
 
     def fit(self, X: object = None, y: object = None) -> Self:
-        """Build the network. If ``dtype="int8"``, also measure ranges of activations on images.
+        """Build the network. For int8, also measure ranges of activations on images.
 
         Parameters
         ----------
         X : sequence of paths and arrays, array (B, H, W, 3) or None, default=None
-            Training images. Used only if ``dtype="int8"``, which needs them. Up to 128 of them, spread
-            evenly, are used.
+            Training images. int8 needs them, and uses up to 128 of them, spread evenly. "auto" never
+            takes int8 without them.
         y : ignored
 
         Returns
@@ -220,10 +214,10 @@ class CNNDescriptors(ImageTransformer):
         InputError, MissingExtraError
             For the reasons given in :meth:`build`, or if "int8" gets no image that can be read.
         """
-        self.build()
-        if self.dtype == "int8":
+        _build(self, len(as_sequence(X)) if self.dtype == "auto" and X is not None else None)
+        if self.dtype_ == "int8":
             self.ranges_ = _calibrate(self, as_sequence(X))
-            self._calibrated_for = _calibration_key(self)
+            self._calibrated_for = calibration_key(self)
         return self
 
     def transform(self, X: Any) -> Descriptors | StoredDescriptors:
@@ -300,6 +294,21 @@ class CNNDescriptors(ImageTransformer):
         return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
+def _build(features: CNNDescriptors, n_images: int | None) -> None:
+    """Do the work of `build`. `n_images` is the number of training images, if `fit` got some."""
+    scales = check_parameters(features)
+    network = _network_of(features)
+    sides = input_sides(network, scales, features.side)
+    views = _views(features.mirror)
+    features.weights_fingerprint_ = network.fingerprint
+    features.n_features_out_ = network.n_features
+    features.input_sides_ = sides
+    features.grids_ = tuple(network.grid(side) for side in sides for _ in views)
+    features.mirrored_ = views * len(sides)
+    dtype = features.dtype_ = settled_dtype(features, network, n_images)
+    features.engine_ = choose_engine(network.cut, engine=features.engine, dtype=dtype, output=features.output)
+
+
 def _network_of(features: CNNDescriptors) -> FrozenNetwork:
     """Return the network. It is built unless it was built with the same parameters."""
     options: dict[str, Any] = {"preprocess": features.preprocess, "prefix_tokens": features.prefix_tokens}
@@ -345,8 +354,8 @@ def _settings_of(features: CNNDescriptors, scale: int | None = None) -> dict[str
         side=features.side,
         mirror=features.mirror,
         resize=features.resize,
-        dtype=features.dtype,
-        ranges=_ranges(features),
+        dtype=features.dtype_,
+        ranges=ranges_of(features),
         colour_profile=features.colour_profile,
     )
 
@@ -409,15 +418,15 @@ def batches_of(
 def _engine(features: CNNDescriptors) -> Engine:
     """Return the engine. It is kept until another one is needed."""
     network, n_threads = features.network_, check_n_threads(features.n_threads)
-    ranges = _ranges(features) or None
-    settings = (features.engine_, features.dtype, features.output, n_threads)
+    ranges = ranges_of(features) or None
+    settings = (features.engine_, features.dtype_, features.output, n_threads)
     key = (network, settings, None if ranges is None else tuple(ranges.items()))
 
     def make() -> Engine:
         return make_engine(
             network.cut,
             engine=features.engine_,
-            dtype=features.dtype,
+            dtype=features.dtype_,
             output=features.output,
             n_threads=n_threads,
             ranges=ranges,
@@ -431,20 +440,3 @@ def _calibrate(features: CNNDescriptors, images: Any) -> dict[str, float]:
     settings = _batch_settings(features)
     with closing(calibration_pixels(images, settings)) as pixels:
         return calibrate(features.network_.cut, pixels, n_threads=settings.n_threads)
-
-
-def _calibration_key(features: CNNDescriptors) -> tuple[Any, ...]:
-    """Return what the ranges of activations depend on, apart from the images."""
-    scales = check_scales(features.scales)
-    read = (features.resize, features.colour_profile)
-    return features.model, features.network_.layer, features.weights_fingerprint_, scales, read
-
-
-def _ranges(features: CNNDescriptors) -> dict[str, float] | None:
-    """Return the ranges of activations. None unless ``dtype="int8"``; empty if there are none yet."""
-    if features.dtype != "int8":
-        return None
-    if getattr(features, "_calibrated_for", None) not in (None, _calibration_key(features)):
-        raise InputError("dtype='int8' was calibrated for another network, scales or resize: call fit again")
-    ranges: dict[str, float] = getattr(features, "ranges_", {})
-    return ranges
