@@ -9,8 +9,8 @@
     choice        the most exact dtype, unless the next one is at least 1.2 times as fast; and so on
 
 Accuracy was measured with `medvlad evaluate`, average pooling at scale 0, on chest X-rays, HyperKvasir and
-rooms: docs/performance.md has the paired differences and their intervals. A network that is not in the table
-below keeps float32. VGG19 is not measured. It has the layers of VGG16, and three more of the same kind.
+rooms: docs/howto/network.md has the paired differences and their intervals. A network that is not in
+`_AS_ACCURATE` keeps float32. VGG19 is not measured. It has the layers of VGG16, and three more of their kind.
 
 int8 needs the ranges of activations on 128 training images, which a float32 engine measures at each `fit`.
 This takes as long as int8 saves on about 2,500 images, so int8 pays only for large data sets.
