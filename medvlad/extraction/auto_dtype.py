@@ -41,7 +41,6 @@ __all__ = ["arithmetic_in_words", "auto_dtype", "settled_dtype", "trial_in_words
 _AS_ACCURATE = {
     "vgg16": ("bfloat16", "int8"),
     "vgg19": ("bfloat16", "int8"),
-    "efficientnet-lite2": ("bfloat16",),
 }
 #: Instructions that make a dtype fast. One of them is enough.
 _INSTRUCTIONS = {
