@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias, get_args
 
 __all__ = [
+    "Arithmetic",
     "Assignment",
     "BackendName",
     "ColourProfile",
@@ -24,11 +25,12 @@ __all__ = [
     "words_of",
 ]
 
+Arithmetic: TypeAlias = Literal["float32", "bfloat16", "int8"]
 Assignment: TypeAlias = Literal["hard", "soft"]
 BackendName: TypeAlias = Literal["auto", "reference", "native", "cuda"]
 ColourProfile: TypeAlias = Literal["ignore", "srgb"]
 Decode: TypeAlias = Literal["full", "fast"]
-Dtype: TypeAlias = Literal["float32", "bfloat16", "int8"]
+Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "int8"]
 EngineName: TypeAlias = Literal["auto", "keras", "native", "openvino", "onnxruntime", "torch"]
 MatrixMode: TypeAlias = Literal["sqrt", "log"]
 OnDamage: TypeAlias = Literal["warn", "raise", "skip"]

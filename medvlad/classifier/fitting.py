@@ -66,7 +66,7 @@ def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups
         check_two_class_settings(np.unique(labels), positive=steps.positive, threshold=_target(steps))
     network = steps.make_network()
     steps.make_encoders(network)  # mistakes are found before the extraction
-    if steps.dtype == "int8":
+    if steps.dtype in ("auto", "int8"):
         network.fit(images)
     descriptors, report = network.transform_with_report(images)
     bad = {i for i, _ in report.skipped}

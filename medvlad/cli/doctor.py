@@ -50,7 +50,7 @@ def diagnose() -> dict[str, Any]:
     -------
     dict
         Text, numbers, or dicts of text for versions, extras, platform, backends, instruction_set, threads,
-        limit_of_threads, gpu, weights and environment.
+        limit_of_threads, gpu, dtype_of_vgg16, weights and environment.
     """
     from medvlad._util.processors import usable_processors
     from medvlad._util.versions import versions
@@ -66,6 +66,7 @@ def diagnose() -> dict[str, Any]:
         "threads": lambda: usable_processors().number,
         "limit_of_threads": lambda: usable_processors().limit,
         "gpu": _gpu,
+        "dtype_of_vgg16": _dtype,
         "weights": find_weights,
         "environment": _environment,
     }
@@ -77,6 +78,13 @@ def _answer(question: Callable[[], Any]) -> Any:
         return question()
     except Exception as error:
         return f"unknown ({type(error).__name__}: {error})"
+
+
+def _dtype() -> str:
+    """Say what --dtype auto takes for VGG16. The first answer on a machine takes some seconds."""
+    from medvlad.extraction.auto_dtype import try_vgg16
+
+    return try_vgg16()
 
 
 def _environment() -> dict[str, str]:

@@ -67,6 +67,7 @@ def run_evaluation(
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.evaluation.learning_curve import add_learning_curves, check_for_curve
     from medvlad.evaluation.metrics import fold_table
+    from medvlad.extraction.auto_dtype import arithmetic_in_words
     from medvlad.extraction.keras_startup import start_keras
 
     if out is not None:
@@ -99,6 +100,8 @@ def run_evaluation(
             click.echo(fold_table(one))
     for line in lines:
         click.echo(printable(line))
+    if experiment.dtype == "auto" and evaluation.extractor is not None:
+        click.echo(arithmetic_in_words(evaluation.extractor))
     if out is not None:
         for line in write_evaluation(evaluation, out, names, pictures):
             click.echo(line)

@@ -76,6 +76,7 @@ def extract(
     """
     from medvlad.datasets.folders import list_images
     from medvlad.datasets.manifest import is_table, list_manifest
+    from medvlad.extraction.auto_dtype import arithmetic_in_words
     from medvlad.extraction.cnn_descriptors import CNNDescriptors
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.extraction.parameters import check_parameters
@@ -106,7 +107,9 @@ def extract(
     check_parameters(features)
     start_keras(features.model)
     columns = {"image_root": image_root, "image_column": image_column}
-    features.fit(_calibration_images(directory, paths, columns) if features.dtype == "int8" else None)
+    is_calibrated = features.dtype in ("auto", "int8")
+    features.fit(_calibration_images(directory, paths, columns) if is_calibrated else None)
+    click.echo(arithmetic_in_words(features))
     if scheduler is None and workers is None:
         n_new = features.extract(paths)
     else:

@@ -238,10 +238,11 @@ def network_group(*first: Decorator) -> Decorator:
         ),
         cloup.option(
             "--dtype",
-            type=Choice(["float32", "bfloat16", "int8"]),
+            type=Choice(["auto", "float32", "bfloat16", "int8"]),
             metavar="TYPE",
             default="float32",
-            help="Number type in the network: float32, bfloat16 or int8. int8 needs the extra 'openvino'.",
+            help="Number type in the network: float32, bfloat16, int8, or auto for the fastest one here that "
+            "is as accurate. All but float32 need the extra 'openvino'.",
         ),
         ENGINE,
         *OTHER_NETWORKS,

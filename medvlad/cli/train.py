@@ -80,6 +80,7 @@ def train(
     from medvlad._util.validate import check_output_file, check_outside
     from medvlad.datasets.describe import units_of
     from medvlad.experiment import Experiment
+    from medvlad.extraction.auto_dtype import arithmetic_in_words
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.models.model_file import is_model_file
 
@@ -122,6 +123,8 @@ def train(
         click.echo(_why(choice))
     wrote = "replaced" if replaced else "wrote"
     click.echo(f"trained on {n_images} {units_of(dataset)}; {wrote} {output}{companion}")
+    if experiment.dtype == "auto" and bag_options.uses_network(dataset):
+        click.echo(arithmetic_in_words(classifier.pipeline_[0]))
     if left_out:
         click.echo(left_out)
     if experiment.threshold is not None:

@@ -326,6 +326,7 @@ class _Run:
         return parameters | {
             "weights": _absolute(network.source) if is_file else parameters["weights"],
             "engine": self._features.engine_,
+            "dtype": self._features.dtype_,
             "n_threads": self._features.n_threads or (cluster.threads if cluster.own else None),
             "on_error": "skip",
             "on_damage": "warn",  # the client decides

@@ -64,6 +64,6 @@ def settings_of(
     settings |= {"layer": extractor.network_.layer, "weights": extractor.network_.source}
     settings |= extractor.network_.input_settings()
     settings["weights_fingerprint"] = extractor.weights_fingerprint_
-    settings["engine"] = extractor.engine_
-    settings["ranges"] = extractor.ranges_ if experiment.dtype == "int8" else None
+    settings |= {"engine": extractor.engine_, "dtype": extractor.dtype_}
+    settings["ranges"] = extractor.ranges_ if extractor.dtype_ == "int8" else None
     return settings

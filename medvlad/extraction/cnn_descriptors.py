@@ -35,6 +35,7 @@ from medvlad._util.choices import ColourProfile, Dtype, EngineName, OnDamage, On
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.descriptors.gpu_array import GpuArray, empty
 from medvlad.descriptors.ragged import Descriptors
+from medvlad.extraction.auto_dtype import settled_dtype
 from medvlad.extraction.batches import Batch, BatchSettings, calibration_pixels, extract_batches
 from medvlad.extraction.engines import Engine, LastEngine, calibrate, choose_engine, make_engine
 from medvlad.extraction.image_transformer import ExtractionReport, ImageTransformer, log_damage
@@ -76,9 +77,10 @@ class CNNDescriptors(ImageTransformer):
         :mod:`medvlad.extraction.weights` and :mod:`medvlad.extraction.networks.timm_network`.
     batch_size : int or None, default=None
         Number of images in a batch. None: 8 at scale 0, 1 at larger scales.
-    dtype : {"float32", "bfloat16", "int8"}, default="float32"
+    dtype : {"auto", "float32", "bfloat16", "int8"}, default="float32"
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
         processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with images.
+        "auto": the fastest one here that is as accurate, see :mod:`medvlad.extraction.auto_dtype`.
     engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}, default="auto"
         Engine that runs the network. "auto": the fastest one here. See :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
@@ -127,10 +129,10 @@ class CNNDescriptors(ImageTransformer):
         Whether each grid belongs to the mirror image.
     network_ : FrozenNetwork
         The network. See :class:`medvlad.extraction.networks.frozen.FrozenNetwork`.
-    weights_fingerprint_, engine_ : str
-        SHA-256 of the weights, and name of the engine that runs the network.
+    weights_fingerprint_, engine_, dtype_ : str
+        SHA-256 of the weights, name of the engine that runs the network, and dtype that it computes in.
     ranges_ : dict of str to float
-        Largest activation of each layer on training images. Set by `fit` if ``dtype="int8"``.
+        Largest activation of each layer on training images. Set by `fit` for int8.
     """
 
     _not_pickled = ("network_", "_network_key", "_last_engine")
@@ -194,26 +196,17 @@ class CNNDescriptors(ImageTransformer):
         MissingExtraError
             If a package of the network or of the engine is not installed.
         """
-        scales = check_parameters(self)
-        network = _network_of(self)
-        sides = input_sides(network, scales, self.side)
-        views = _views(self.mirror)
-        self.weights_fingerprint_ = network.fingerprint
-        self.n_features_out_ = network.n_features
-        self.input_sides_ = sides
-        self.grids_ = tuple(network.grid(side) for side in sides for _ in views)
-        self.mirrored_ = views * len(sides)
-        self.engine_ = choose_engine(network.cut, engine=self.engine, dtype=self.dtype, output=self.output)
+        _build(self, None)
         return self
 
     def fit(self, X: object = None, y: object = None) -> Self:
-        """Build the network. If ``dtype="int8"``, also measure ranges of activations on images.
+        """Build the network. For int8, also measure ranges of activations on images.
 
         Parameters
         ----------
         X : sequence of paths and arrays, array (B, H, W, 3) or None, default=None
-            Training images. Used only if ``dtype="int8"``, which needs them. Up to 128 of them, spread
-            evenly, are used.
+            Training images. int8 needs them, and uses up to 128 of them, spread evenly. "auto" never
+            takes int8 without them.
         y : ignored
 
         Returns
@@ -225,8 +218,8 @@ class CNNDescriptors(ImageTransformer):
         InputError, MissingExtraError
             For the reasons given in :meth:`build`, or if "int8" gets no image that can be read.
         """
-        self.build()
-        if self.dtype == "int8":
+        _build(self, len(as_sequence(X)) if self.dtype == "auto" and X is not None else None)
+        if self.dtype_ == "int8":
             self.ranges_ = _calibrate(self, as_sequence(X))
             self._calibrated_for = calibration_key(self)
         return self
@@ -305,6 +298,21 @@ class CNNDescriptors(ImageTransformer):
         return DescriptorStore(self.store).section(_settings_of(self.build()))
 
 
+def _build(features: CNNDescriptors, n_images: int | None) -> None:
+    """Do the work of `build`. `n_images` is the number of training images, if `fit` got some."""
+    scales = check_parameters(features)
+    network = _network_of(features)
+    sides = input_sides(network, scales, features.side)
+    views = _views(features.mirror)
+    features.weights_fingerprint_ = network.fingerprint
+    features.n_features_out_ = network.n_features
+    features.input_sides_ = sides
+    features.grids_ = tuple(network.grid(side) for side in sides for _ in views)
+    features.mirrored_ = views * len(sides)
+    dtype = features.dtype_ = settled_dtype(features, network, n_images)
+    features.engine_ = choose_engine(network.cut, engine=features.engine, dtype=dtype, output=features.output)
+
+
 def _network_of(features: CNNDescriptors) -> FrozenNetwork:
     """Return the network. It is built unless it was built with the same parameters."""
     options: dict[str, Any] = {"preprocess": features.preprocess, "prefix_tokens": features.prefix_tokens}
@@ -351,7 +359,7 @@ def _settings_of(features: CNNDescriptors, scale: int | None = None) -> dict[str
         side=features.side,
         mirror=features.mirror,
         resize=features.resize,
-        dtype=features.dtype,
+        dtype=features.dtype_,
         ranges=ranges_of(features),
         colour_profile=features.colour_profile,
         decode=features.decode,
@@ -418,14 +426,14 @@ def _engine(features: CNNDescriptors) -> Engine:
     """Return the engine. It is kept until another one is needed."""
     network, n_threads = features.network_, check_n_threads(features.n_threads)
     ranges = ranges_of(features) or None
-    settings = (features.engine_, features.dtype, features.output, n_threads)
+    settings = (features.engine_, features.dtype_, features.output, n_threads)
     key = (network, settings, None if ranges is None else tuple(ranges.items()))
 
     def make() -> Engine:
         return make_engine(
             network.cut,
             engine=features.engine_,
-            dtype=features.dtype,
+            dtype=features.dtype_,
             output=features.output,
             n_threads=n_threads,
             ranges=ranges,

@@ -18,8 +18,8 @@ def calibration_key(features: Any) -> tuple[Any, ...]:
 
 
 def ranges_of(features: Any) -> dict[str, float] | None:
-    """Return the ranges of activations. None unless ``dtype="int8"``; empty if there are none yet."""
-    if features.dtype != "int8":
+    """Return the ranges of activations. None unless it computes in int8; empty if there are none yet."""
+    if features.dtype_ != "int8":
         return None
     if getattr(features, "_calibrated_for", None) not in (None, calibration_key(features)):
         raise InputError("dtype='int8' was calibrated for another network, scales or resize: call fit again")

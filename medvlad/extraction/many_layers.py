@@ -161,6 +161,9 @@ def extract_layers(
     scales = check_scales(extractor.scales)
     if extractor.store is None or len(scales) != 1:
         raise InputError("several layers need a store and one scale: use scales=0 and store='FOLDER'")
+    store = DescriptorStore(extractor.store)
+    if extractor.dtype == "auto":
+        extractor = extractor.with_parameters(dtype=extractor.build().dtype_)
     if extractor.dtype == "int8":
         raise InputError("several layers cannot be extracted in int8: use dtype='float32'")
     images = as_sequence(images)
@@ -168,7 +171,7 @@ def extract_layers(
         return _one_by_one(extractor, images, layers)
     whole = _keras_network(extractor)
     cuts = [_cut(whole, layer) for layer in layers]
-    store, side = DescriptorStore(extractor.store), input_side(scales[0])
+    side = input_side(scales[0])
     sections = [store.section(_settings(extractor, cut, scales)) for cut in cuts]
     views = (False, True) if extractor.mirror else (False,)
     sizes = [math.prod(cut.grid(side)) * cut.n_features for cut in cuts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medvlad._util.choices import OnError, Output, words_of
+from medvlad._util.choices import Dtype, OnError, Output, words_of
 from medvlad._util.validate import InputError, check_choice, check_positive_int
 from medvlad.extraction.networks import check_network
 from medvlad.extraction.scales import check_scales
@@ -35,6 +35,7 @@ def check_parameters(features: Any) -> tuple[int, ...]:
     if features.side is not None:
         check_positive_int(features.side, "side")
     scales = check_scales(features.scales)
+    check_choice(features.dtype, "dtype", words_of(Dtype))
     check_choice(features.output, "output", words_of(Output))
     if features.store is not None and features.output == "gpu":
         raise InputError("a store is not on the GPU: use output='host' or output='store', or no store")

@@ -29,13 +29,13 @@ from medvlad.extraction.networks.choose import kind_of
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.weights import bundled_tensors, weights_source
 
-__all__ = ["PlainModel", "needs_keras", "plain_network", "runs_in"]
+__all__ = ["LAST_LAYER", "PlainModel", "needs_keras", "plain_network", "random_vgg16", "runs_in"]
 
 #: Number of convolutions in each block, and the MD5 that Keras publishes for the file that it downloads.
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 _MD5 = {"vgg16": "6d6bbae143d832006294945121d1f1fc", "vgg19": "253f8cb515780f3b799900260a226db6"}
-#: Layer at which the networks are cut by default.
-_LAST = "block5_pool"
+#: Layer at which these networks are cut by default.
+LAST_LAYER = "block5_pool"
 _WIDTHS = (64, 128, 256, 512, 512)
 #: Means of the channels B, G, R over ImageNet, which the input of VGG is relative to.
 _MEANS = (103.939, 116.779, 123.68)
@@ -82,7 +82,7 @@ def needs_keras(features: Any) -> bool:
     """
     if kind_of(features.model) != "keras":
         return False
-    layer = features.layer or _LAST
+    layer = features.layer or LAST_LAYER
     return _chain(str(features.model).lower(), layer) is None or not _is_light(features)
 
 
@@ -112,7 +112,7 @@ def plain_network(features: Any) -> FrozenNetwork | None:
     """
     if kind_of(features.model) != "keras":
         return None
-    name, layer = str(features.model).lower(), features.layer or _LAST
+    name, layer = str(features.model).lower(), features.layer or LAST_LAYER
     chain = _chain(name, layer)
     if chain is None or not _is_light(features):
         return None
@@ -135,10 +135,26 @@ def plain_network(features: Any) -> FrozenNetwork | None:
     return FrozenNetwork(features.model, layer, source, model, _preprocess, digest.hexdigest())
 
 
+def random_vgg16() -> PlainModel:
+    """Return VGG16 with random weights, which is as fast as VGG16 with real ones."""
+    rng = np.random.default_rng(0)
+    layers: list[Layer] = []
+    for layer in _chain("vgg16", LAST_LAYER) or ():
+        if layer.endswith("pool"):
+            layers.append(Pooling())
+            continue
+        before, width = _convolutions("vgg16")[layer]
+        kernel = rng.standard_normal((3, 3, before, width), np.float32)
+        kernel *= np.float32((2 / (9 * before)) ** 0.5)  # so that activations keep their size
+        layers.append(Convolution(kernel, np.zeros(width, np.float32), True, layer))
+    return PlainModel("vgg16", layers)
+
+
 def _is_light(features: Any) -> bool:
     """Return whether an engine other than Keras runs a plain network with these parameters."""
     stub = PlainModel(str(features.model).lower(), [])
-    engine = choose_engine(stub, engine=features.engine, dtype=features.dtype, output=features.output)
+    dtype = "float32" if features.dtype == "auto" else features.dtype  # settled when the network is there
+    engine = choose_engine(stub, engine=features.engine, dtype=dtype, output=features.output)
     return engine != "keras"
 
 

@@ -73,9 +73,9 @@ def network_entries(features: CNNDescriptors | None, *, anonymise: bool = False)
         )
     # What was found in the network's configuration is kept, because the configuration may change.
     found = network.input_settings() | {"layer": network.layer, "weights": network.source}
-    entries = {name: getattr(features, name) for name in _NETWORK} | found
+    entries = {name: getattr(features, name) for name in _NETWORK} | found | {"dtype": features.dtype_}
     return {
         "features": without_folders(entries) if anonymise else entries,
         "weights_fingerprint": features.weights_fingerprint_,
-        "ranges": getattr(features, "ranges_", None) if features.dtype == "int8" else None,
+        "ranges": getattr(features, "ranges_", None) if features.dtype_ == "int8" else None,
     }

@@ -24,7 +24,15 @@ def found():
 def test_doctor_answers_every_question(found):
     assert found["backends"]["reference"] == "ok"
     assert found["threads"] >= 1
-    assert found.keys() >= {"versions", "backends", "instruction_set", "threads", "gpu", "weights"}
+    assert found.keys() >= {
+        "dtype_of_vgg16",
+        "versions",
+        "backends",
+        "instruction_set",
+        "threads",
+        "gpu",
+        "weights",
+    }
 
 
 def test_doctor_lists_the_extras_of_users(found):

@@ -109,7 +109,7 @@ def test_the_examples_are_commands_with_options_that_exist(path):
     [
         ("layout", LAYOUTS),
         ("engine", ENGINES),
-        ("dtype", DTYPES),
+        ("dtype", ("auto", *DTYPES)),
         ("resize", RESIZE_FILTERS),
         ("backend", ("auto", *BACKENDS)),
         ("preset", PRESETS),

@@ -44,8 +44,22 @@ def damaged(extracted, tmp_path):
 
 
 def test_extract_says_how_many_images_are_new(extracted):
-    told = f"20 images, 20 of them extracted now; store: {extracted.store}\n"
-    assert extracted.printed == (0, told, "")
+    status, printed, error = extracted.printed
+    arithmetic, told = printed.splitlines()
+    assert (status, error) == (0, "")
+    assert arithmetic.startswith("dtype float32 on ")
+    assert told == f"20 images, 20 of them extracted now; store: {extracted.store}"
+
+
+def test_extract_says_first_which_dtype_was_chosen(run, extracted):
+    status, printed, _ = run("extract", extracted.images, *extracted.options, "--dtype", "auto")
+    assert status == 0
+    line, told = printed.splitlines()
+    assert line.startswith("dtype float32 (auto) on ")
+    assert line.endswith(
+        ": other dtypes are known to be as accurate for vgg16, vgg19, efficientnet-lite2 only"
+    )
+    assert told.startswith("20 images, 0 of them extracted now")  # those of --dtype float32
 
 
 def test_what_is_in_the_store_is_not_extracted_again(run, extracted):

@@ -11,7 +11,7 @@ from PIL import Image
 from support.in_this_process import run_command
 from support.striped_images import NETWORK, write_striped_images
 
-from medvlad import InputError
+from medvlad import InputError, load_model
 
 
 @pytest.fixture
@@ -63,6 +63,19 @@ def test_wrong_tiles_are_told(run, images, tmp_path, wrong):
     status, _, error = run("train", images, *NETWORK, "--tiles", wrong, "-o", tmp_path / "model")
     assert status == 2
     assert f"--tiles must be grids of at most 99x99, got '{wrong}'" in error
+
+
+def test_the_dtype_that_was_chosen_is_told_and_written(run, images, small_weights, tmp_path):
+    words = [*NETWORK, "--weights", small_weights, "--encode", "avg", "--dtype", "auto"]
+    status, printed, _ = run("evaluate", images, *words, "--out", tmp_path / "out")
+    assert status == 0
+    assert "\ndtype float32 (auto) on " in printed
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["settings"]["dtype"] == "float32"
+    status, printed, _ = run("train", images, *words, "-o", tmp_path / "model")
+    assert status == 0
+    assert "\ndtype float32 (auto) on " in printed
+    network = load_model(tmp_path / "model")[0]
+    assert network.dtype == "float32"
 
 
 def test_train_chooses_an_encoding_and_says_why(run, images, small_weights, tmp_path):

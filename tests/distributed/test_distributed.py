@@ -85,6 +85,14 @@ def networks(client):
     return client.run(lambda dask_worker: id(vars(dask_worker)["medvlad"].features.network_))
 
 
+def test_workers_compute_in_the_dtype_that_the_client_chose(features, pictures, monkeypatch):
+    monkeypatch.setattr("medvlad.extraction.cnn_descriptors.settled_dtype", lambda *_: "bfloat16")
+    features.set_params(dtype="auto")
+    cluster = types.SimpleNamespace(own=False, threads=1)
+    parameters = run._Run(features, pictures, "tcp://nowhere", None, None)._parameters(cluster)
+    assert parameters["dtype"] == "bfloat16"
+
+
 @pytest.mark.slow
 def test_a_cluster_gives_the_numbers_of_one_process_and_keeps_its_networks(
     features, pictures, alone, scheduler, client, monkeypatch

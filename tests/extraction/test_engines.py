@@ -213,7 +213,7 @@ def test_the_fastest_engine_is_chosen(network, small_weights, vgg16_file):
             {"engine": "tensorrt"},
             "engine must be one of auto, keras, native, openvino, onnxruntime, torch, got 'tensorrt'",
         ),
-        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, int8, got 'float16'"),
+        ({"dtype": "float16"}, "dtype must be one of auto, float32, bfloat16, int8, got 'float16'"),
         (
             {"engine": "native"},
             "engine='native' needs a network of 3x3 convolutions .*mobilenet.* is another",

@@ -25,7 +25,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from medvlad._util.choices import Dtype, EngineName, words_of
+from medvlad._util.choices import Arithmetic, EngineName, words_of
 from medvlad._util.validate import InputError, MissingExtraError, check_choice
 from medvlad.backends import backend_state
 from medvlad.extraction.engines.accelerators import may_have_gpu
@@ -38,7 +38,7 @@ __all__ = ["DTYPES", "ENGINES", "calibrate", "choose_engine", "make_engine"]
 Engine = Callable[[Any], Any]
 
 ENGINES = words_of(EngineName)
-DTYPES = words_of(Dtype)
+DTYPES = words_of(Arithmetic)
 
 
 class LastEngine:

@@ -11,12 +11,12 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.processor_model import processor_model
 from medvlad._util.validate import InputError
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.gpu_array import on_gpu as array_on_gpu
@@ -44,10 +44,7 @@ def on_gpu() -> bool:
 
 def has_fast_bfloat16() -> bool:
     """Return whether this processor multiplies tiles of bfloat16 (AMX). If not, float32 is faster."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
+    return "amx_bf16" in processor_model().instructions
 
 
 def make(network: Any, *, dtype: str, output: str, **_: Any) -> Callable[[NDArray[np.float32]], Any]:
