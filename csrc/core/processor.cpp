@@ -3,10 +3,33 @@
 #include <algorithm>
 
 #if defined(__linux__)
+#include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#if defined(__GNUC__) && defined(__x86_64__)
+#include <cpuid.h>
 #endif
 
 namespace medvlad {
+
+namespace {
+
+// Whether the processor has bfloat16 tiles, and the operating system lets this process use them. Linux must
+// be asked, once for a process; its threads and children inherit the answer.
+bool has_tiles() {
+#if defined(__linux__) && defined(__GNUC__) && defined(__x86_64__) && defined(SYS_arch_prctl)
+  constexpr unsigned kTiles = 1U << 24, kBf16Products = 1U << 22;  // in EDX of leaf 7
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTiles) == 0 || (d & kBf16Products) == 0)
+    return false;
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
 
 std::vector<std::string> supported_levels() {
   std::vector<std::string> levels;
@@ -16,9 +39,11 @@ std::vector<std::string> supported_levels() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi2");
+  if (bf16 && has_tiles()) levels.emplace_back("amx");
   if (bf16) levels.emplace_back("avx512bf16");
   if (avx512) levels.emplace_back("avx512");
   if (avx2) levels.emplace_back("avx2");
+  if (avx2) levels.emplace_back("amx_emulated");
 #endif
   levels.emplace_back("portable");
   return levels;

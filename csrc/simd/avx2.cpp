@@ -1,4 +1,5 @@
 // Kernels for AVX2. Compiled with its flags, and loaded only if the processor supports it.
+#include "core/gram.hpp"
 #include "vector_avx2.hpp"
 // Must follow the header that defines Vector.
 #include "packed.hpp"
@@ -15,5 +16,7 @@ std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOpti
 }
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
+
+GramKernel gram_kernel() { return nullptr; }
 
 }  // namespace medvlad

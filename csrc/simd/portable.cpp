@@ -1,5 +1,6 @@
 // Kernels for every processor. The caller's BLAS computes the scores; convolutions use vectors of four
 // numbers.
+#include "core/gram.hpp"
 #include "core/scorer.hpp"
 #include "vector_portable.hpp"
 // Must follow the header that defines Vector.
@@ -14,5 +15,7 @@ std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOpti
 bool needs_sgemm(std::int64_t, std::int64_t, std::int64_t) { return true; }
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
+
+GramKernel gram_kernel() { return nullptr; }
 
 }  // namespace medvlad

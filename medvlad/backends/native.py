@@ -3,6 +3,7 @@
 There is one module for each instruction-set level. The best one that the processor supports and the build
 contains is used:
 
+    amx          bf16 tiles (AMX), on Linux (Sapphire Rapids and later)
     avx512bf16   AVX-512 with bf16 and VBMI2 (Sapphire Rapids, Zen 4 and later)
     avx512       AVX-512 F, BW, DQ, VL (Skylake-X and later)
     avx2         AVX2 and FMA (Haswell, Zen and later)
@@ -27,6 +28,7 @@ from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.reference import column_sums, place, take
+from medvlad.backends.shifted_rows import ShiftedRows
 
 try:
     from medvlad.backends import _blas, _native_portable
@@ -36,6 +38,7 @@ except TypeError as error:  # Cython raises it if SciPy declares its BLAS otherw
 __all__ = [
     "LEVELS",
     "METHODS",
+    "add_gram",
     "aggregate",
     "assign",
     "available_levels",
@@ -51,10 +54,13 @@ __all__ = [
 ]
 
 #: Instruction-set levels, best first.
-LEVELS = ("avx512bf16", "avx512", "avx2", "portable")
+LEVELS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
+
+#: The level amx with emulated instructions, for tests. It is never chosen unless MEDVLAD_SIMD names it.
+EMULATED = "amx_emulated"
 
 #: Ways of multiplying that a level may choose from. All but "auto" are for tests and measurements.
-METHODS = ("auto", "dense", "sparse", "bf16")
+METHODS = ("auto", "dense", "sparse", "bf16", "bf16x3")
 
 # From this size on, malloc returns fresh pages. They are zero already, so empty cells need no writing.
 _FRESH_BYTES = 32 << 20
@@ -78,6 +84,8 @@ def level() -> str:
     name = os.environ.get("MEDVLAD_SIMD")
     if not name:
         return available_levels()[0]
+    if name == EMULATED and find_spec(_module_name(name)) is not None:
+        return name
     check_choice(name, "MEDVLAD_SIMD", LEVELS)
     if name not in available_levels():
         why = (
@@ -209,6 +217,15 @@ def candidate_distances(
     distances, potentials = np.empty((len(candidates), len(x))), np.empty(len(candidates))
     _module(level()).candidate_distances(x, norms, candidates, closest, distances, potentials, n_threads)
     return distances, potentials
+
+
+def add_gram(rows: ShiftedRows, gram: NDArray[np.float64], *, n_threads: int = 1) -> bool:
+    """See :func:`medvlad.backends.add_gram`. Uses `n_threads` threads."""
+    module = _module(level())
+    if not (module.has_gram() and rows.x.flags.aligned):
+        return False
+    module.add_gram(*rows, gram, n_threads)
+    return True
 
 
 def convnet(
