@@ -28,6 +28,7 @@ __all__ = [
     "block_entries",
     "blocks",
     "column_means",
+    "products_of_rows",
     "results_of_blocks",
     "times",
     "transposed_times",
@@ -161,6 +162,23 @@ def transposed_times(x: NDArray[Any], v: Vector, shift: Vector | None = None) ->
         for _, part in results_of_blocks(x, 0, PASS_BLOCK, lambda rows, block: block.T @ v[rows], shift):
             out += part
     return out
+
+
+def products_of_rows(x: NDArray[Any], a: Vector, shift: Vector) -> tuple[Vector, Vector]:
+    """Return ``z.T @ a`` (n_features, k) and ``z @ z.T @ a`` (n_samples, k) in one pass over `x`.
+
+    z is ``x - shift``, `a` has the shape (n_samples, k). Sums are float64.
+    """
+    weights, products = np.empty((x.shape[1], a.shape[1])), np.zeros(a.shape)
+
+    def multiply(_: slice, block: Vector) -> tuple[Vector, Vector]:
+        part = block.T @ a
+        return part, block @ part
+
+    for columns, (part, added) in results_of_blocks(x, 1, GRAM_BLOCK, multiply, shift):
+        weights[columns] = part
+        products += added
+    return weights, products
 
 
 def column_means(x: NDArray[Any]) -> Vector:

@@ -57,13 +57,13 @@ from medvlad.svm.blocks import Vector
 from medvlad.svm.forms import Form
 from medvlad.svm.newton import Problem
 
-__all__ = ["Solution", "solve"]
+__all__ = ["BOUND", "LEAST_GAIN", "WANTED", "Solution", "solve"]
 
 # Relative duality gaps, see "Refinement" above.
-_BOUND = 1e-8
-_WANTED = 1e-16
+BOUND = 1e-8
+WANTED = 1e-16
 # A round must lower the gap by this factor. Fewer rounds of float64 products are faster otherwise.
-_LEAST_GAIN = 4.0
+LEAST_GAIN = 4.0
 
 
 class Solution(NamedTuple):
@@ -84,16 +84,16 @@ def solve(form: Form, problems: Sequence[Problem], max_iter: int, order: Iterabl
     solution = _search(form, problems, max_iter)
     while not form.is_exact and all(problem.converged for problem in problems):
         is_sound = not any(problem.singular for problem in problems)
-        if is_sound and solution.gap <= _WANTED:
+        if is_sound and solution.gap <= WANTED:
             break
         before = solution
         for problem, scores in zip(problems, solution.scores, strict=True):
             problem.correct(scores)
         found = _search(form, problems, max_iter)
         solution = found if found.gap < before.gap else before
-        if is_sound and found.gap * _LEAST_GAIN <= before.gap and found.gap > _WANTED:
+        if is_sound and found.gap * LEAST_GAIN <= before.gap and found.gap > WANTED:
             continue
-        if is_sound and solution.gap <= _BOUND:
+        if is_sound and solution.gap <= BOUND:
             for problem in problems:
                 problem.converged = True  # also if steps ran out in this round
             break

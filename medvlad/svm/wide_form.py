@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dsymv
 
 from medvlad._util.validate import InputError
-from medvlad.svm.blocks import GRAM_BLOCK, Vector, column_means, results_of_blocks, times
+from medvlad.svm.blocks import Vector, column_means, products_of_rows, times
 from medvlad.svm.forms import TOO_LARGE, Evaluation, Form
 from medvlad.svm.gram import fast_gram, gram, has_fast_gram
 
@@ -69,19 +69,13 @@ class WideForm(Form):
     def evaluate(self, p: Vector) -> Evaluation:
         """See :class:`Form`."""
         a = np.ascontiguousarray(p[:, :-1].T)
-        w = np.empty((len(p), self.x.shape[1] + 1))
+        weights, products = products_of_rows(self.x, a, self._mean)
         # f = R Rᵀ a + beta g, and R Rᵀ is the product of the centred rows minus that of their parts along
-        # the direction. One pass over X gives Rᵀ a and what it adds to the scores.
+        # the direction.
         along = self._along @ a
-        scores = np.multiply.outer(p[:, -1], self._g) - np.multiply.outer(along, self._along)
-
-        def multiply(_: slice, block: Vector) -> tuple[Vector, Vector]:
-            part = block.T @ a
-            return part, block @ part
-
-        for columns, (part, added) in results_of_blocks(self.x, 1, GRAM_BLOCK, multiply, shift=self._mean):
-            w[:, columns] = part.T
-            scores += added.T
+        scores = products.T - np.multiply.outer(along, self._along) + np.multiply.outer(p[:, -1], self._g)
+        w = np.empty((len(p), self.x.shape[1] + 1))
+        w[:, :-1] = weights.T
         w[:, :-1] += np.multiply.outer(p[:, -1] - along, self._direction)
         w[:, -1] = (p[:, -1] - along) * self._constant
         return Evaluation(w, scores)

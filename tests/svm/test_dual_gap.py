@@ -234,6 +234,6 @@ def test_blocks_and_runs_do_not_change_the_solution(always_fast, monkeypatch):
 
 
 def test_the_bound_is_that_of_the_documentation():
-    assert refinement._BOUND == 1e-8
+    assert refinement.BOUND == 1e-8
     assert not gram.has_fast_gram(400, 1_000_000)
     assert gram.has_fast_gram(2_000, 32_768)
