@@ -18,6 +18,7 @@
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
+#include "test/gram.hpp"
 
 namespace {
 
@@ -424,6 +425,9 @@ int main() {
     test_weighted(Problem(std::vector<std::int64_t>(300, 7), 70, 64, ++seed), 3, n_threads, 7);
   }
   for (const std::int64_t d : {1, 8, 9, 65}) test_distances(Problem({2600}, 1, d, ++seed), 3);
+  for (const std::int64_t n : {1, 16, 33, 270}) {
+    for (const std::int64_t d : {1, 33, 1025}) check(medvlad::test::is_gram_right(n, d, 3), "Gram matrix");
+  }
   for (const std::int64_t k : {1, 64, 256, 1024, 4096}) {
     for (const int n_threads : {1, 2, 4}) test_memory(k, 512, {7, 60, 30, 9, 80, 60}, n_threads);
   }

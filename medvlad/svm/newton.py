@@ -40,7 +40,8 @@ and it remains to solve
 
    \left( G_{AA} + \mathrm{diag}(1 / 2 C_A) \right) a_A = y_A, \qquad a_i = 0 \text{ if } i \notin A .
 
-The scores along the segment need only :math:`G`. The weights :math:`w = X^T a` are formed at the end.
+The scores along the segment need only :math:`G`. The weights :math:`w = X^T a` and their true scores
+:math:`X w` are formed at the end.
 
 **Offsets.** If all rows share a large offset, :math:`G` loses the digits in which they differ. The second
 form therefore splits off the direction of the mean. Let :math:`h e` be the mean of the rows, with their
@@ -56,10 +57,11 @@ the direction, :math:`\beta = g \cdot a`, becomes an unknown of its own, because
 
 :math:`r_i` and :math:`g_i - h` are computed from :math:`x_i` minus the mean, so they keep their digits.
 
-**Precision.** :math:`G` and :math:`H` are summed in float64 from blocks of columns or rows, and each Newton
+**Precision.** :math:`M` and :math:`H` are summed in float64 from blocks of columns or rows, and each Newton
 point gets one step of iterative refinement. In the first form the residual of the refinement is computed from
 :math:`X`, not from :math:`H`, because :math:`H` squares the condition number of :math:`X`; the rounding of
-:math:`H` then drops out.
+:math:`H` then drops out. For many rows, :math:`M` is an approximation at first, see :mod:`medvlad.svm.gram`
+and :mod:`medvlad.svm.refinement`.
 
 A Newton step :math:`d` can lower :math:`P` by at most :math:`\tfrac{1}{2} d^T H_A d`. If
 :math:`d^T H_A d \le 10^{-24} \cdot 2 P(w)`, the step is rounding and the search ends. This settles rows whose
