@@ -175,7 +175,7 @@ def products_of_rows(x: NDArray[Any], a: Vector, shift: Vector) -> tuple[Vector,
         part = block.T @ a
         return part, block @ part
 
-    for columns, (part, added) in results_of_blocks(x, 1, GRAM_BLOCK, multiply, shift):
+    for columns, (part, added) in results_of_blocks(x, 1, PASS_BLOCK, multiply, shift):
         weights[columns] = part
         products += added
     return weights, products
