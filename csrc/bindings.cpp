@@ -17,6 +17,7 @@
 
 #include "core/column_sums.hpp"
 #include "core/convnet.hpp"
+#include "core/gram.hpp"
 #include "core/processor.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
@@ -232,6 +233,29 @@ class Seeding {
   std::unique_ptr<medvlad::Seeding> seeding_;
 };
 
+// `x` holds floats or doubles with any strides, so that no copy is made.
+void add_gram(const py::array& x, const Doubles& shift, const Doubles& along, const Doubles& direction,
+              Doubles& gram, int n_threads) {
+  const bool is_double = py::isinstance<py::array_t<double>>(x);
+  const py::ssize_t size = x.itemsize();
+  if (!(is_double || py::isinstance<py::array_t<float>>(x)) || x.ndim() != 2 || x.strides(0) % size != 0 ||
+      x.strides(1) % size != 0) {
+    throw py::value_error("x must be (N, D) of float32 or float64, with aligned numbers");
+  }
+  const medvlad::ShiftedRows rows{x.data(),     is_double,           x.shape(0),
+                                  x.shape(1),   x.strides(0) / size, x.strides(1) / size,
+                                  shift.data(), direction.data(),    along.data()};
+  if (shift.size() != rows.d || direction.size() != rows.d || along.size() != rows.n) {
+    throw py::value_error("shift and direction must be (D,), along (N,)");
+  }
+  const int threads = checked_threads(n_threads);
+  const medvlad::GramKernel kernel = medvlad::gram_kernel();
+  if (kernel == nullptr) throw py::value_error("this level has no tiles");
+  double* out = output_of(gram, rows.n * rows.n, "gram must be (N, N)");
+  const WithoutGil released;
+  kernel(rows, threads, out);
+}
+
 // A layer is (kernel, bias, has_relu) for a convolution, or None for 2 x 2 maximum pooling.
 std::unique_ptr<medvlad::ConvNet> make_convnet(const std::vector<py::object>& layers,
                                                std::int64_t n_channels) {
@@ -312,4 +336,7 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   py::class_<medvlad::ConvNet>(m, "ConvNet", py::module_local())
       .def(py::init(&make_convnet), "layers"_a, "n_channels"_a)
       .def("run", &run_convnet, "images"_a.noconvert(), "n_threads"_a);
+  m.def("has_gram", [] { return medvlad::gram_kernel() != nullptr; });
+  m.def("add_gram", &add_gram, "x"_a.noconvert(), "shift"_a.noconvert(), "along"_a.noconvert(),
+        "direction"_a.noconvert(), "gram"_a.noconvert(), "n_threads"_a);
 }

@@ -3,6 +3,7 @@
 #include "core/processor.hpp"
 #include "vector_avx512.hpp"
 // Must follow the header that defines Vector.
+#include "gram_tiles.hpp"
 #include "packed.hpp"
 #include "tile_candidates.hpp"
 #include "tile_scorer.hpp"
@@ -34,5 +35,7 @@ std::unique_ptr<CandidateScorer> make_candidate_scorer(std::int64_t d) {
 }
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
+
+GramKernel gram_kernel() { return granted() ? gram_of_tiles : nullptr; }
 
 }  // namespace medvlad

@@ -1,6 +1,7 @@
 // The kernels of amx.cpp with emulated tiles (tiles.hpp), for tests on processors without AMX.
 #include "vector_avx2.hpp"
 // Must follow the header that defines Vector.
+#include "gram_tiles.hpp"
 #include "tile_candidates.hpp"
 #include "tile_scorer.hpp"
 #include "winograd.hpp"
@@ -20,5 +21,7 @@ std::unique_ptr<CandidateScorer> make_candidate_scorer(std::int64_t d) {
 }
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
+
+GramKernel gram_kernel() { return gram_of_tiles; }
 
 }  // namespace medvlad

@@ -1,5 +1,6 @@
 // Kernels for AVX-512. Compiled with its flags, and loaded only if the processor supports it.
 #include "core/candidate_scorer.hpp"
+#include "core/gram.hpp"
 #include "vector_avx512.hpp"
 // Must follow the header that defines Vector.
 #include "packed.hpp"
@@ -20,5 +21,7 @@ std::unique_ptr<CandidateScorer> make_candidate_scorer(std::int64_t d) {
 }
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
+
+GramKernel gram_kernel() { return nullptr; }
 
 }  // namespace medvlad

@@ -1,6 +1,7 @@
 // Kernels for every processor. The caller's BLAS computes the scores; convolutions use vectors of four
 // numbers.
 #include "core/candidate_scorer.hpp"
+#include "core/gram.hpp"
 #include "core/scorer.hpp"
 #include "vector_portable.hpp"
 // Must follow the header that defines Vector.
@@ -19,5 +20,7 @@ std::unique_ptr<CandidateScorer> make_candidate_scorer(std::int64_t d) {
 }
 
 const ConvKernels& conv_kernels() { return kWinogradKernels; }
+
+GramKernel gram_kernel() { return nullptr; }
 
 }  // namespace medvlad

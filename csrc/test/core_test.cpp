@@ -19,6 +19,7 @@
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
+#include "test/gram.hpp"
 #include "test/seeding_steps.hpp"
 
 namespace {
@@ -413,6 +414,9 @@ int main() {
   }
   for (const std::int64_t d : {1, 8, 9, 65}) {
     check(medvlad::test::steps_are_right(Problem({2600}, 1, d, ++seed).x, d, 3), "steps of seeding");
+  }
+  for (const std::int64_t n : {1, 16, 33, 270}) {
+    for (const std::int64_t d : {1, 33, 1025}) check(medvlad::test::is_gram_right(n, d, 3), "Gram matrix");
   }
   for (const std::int64_t k : {1, 64, 256, 1024, 4096}) {
     for (const int n_threads : {1, 2, 4}) test_memory(k, 512, {7, 60, 30, 9, 80, 60}, n_threads);

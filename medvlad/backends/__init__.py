@@ -36,9 +36,18 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.seeding import Seeding
+from medvlad.backends.shifted_rows import ShiftedRows
 from medvlad.descriptors.gpu_array import GpuArray
 
-__all__ = ["BACKENDS", "Backend", "available_backends", "backend_state", "get_backend"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "ShiftedRows",
+    "add_gram",
+    "available_backends",
+    "backend_state",
+    "get_backend",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -232,6 +241,29 @@ def get_backend(name: str = "auto", x: Any = None) -> Backend:
             f"backend {name!r} cannot run here: {_reason(error)}; use another one ('medvlad doctor' lists "
             "them)"
         ) from error
+
+
+def add_gram(rows: ShiftedRows, gram: NDArray[np.float64], *, n_threads: int) -> bool:
+    """Add approximate products of rows to a matrix, if this machine has instructions for it.
+
+    Parameters
+    ----------
+    rows : ShiftedRows
+    gram : ndarray of float64, shape (n, n)
+        Entries (i, j) with i <= j get ``z_i . z_j``, with a relative error of about 2^-17. The others stay.
+    n_threads : int
+        Number of threads. The result does not depend on it.
+
+    Returns
+    -------
+    bool
+        False if the processor has no such instructions. `gram` is not changed then.
+    """
+    if _best_backend() != "native":
+        return False
+    from medvlad.backends import native
+
+    return native.add_gram(rows, gram, n_threads=n_threads)
 
 
 def forget_decisions() -> None:

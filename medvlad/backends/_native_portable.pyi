@@ -71,3 +71,13 @@ class ConvNet:
         n_channels: int,
     ) -> None: ...
     def run(self, images: NDArray[np.float32], n_threads: int) -> NDArray[np.float32]: ...
+
+def has_gram() -> bool: ...
+def add_gram(
+    x: NDArray[np.float32] | NDArray[np.float64],
+    shift: NDArray[np.float64],
+    along: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    gram: NDArray[np.float64],
+    n_threads: int,
+) -> None: ...

@@ -28,6 +28,7 @@ from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.reference import by_column, center_distances, place, take
+from medvlad.backends.shifted_rows import ShiftedRows
 from medvlad.descriptors.checks import check_finite
 
 try:
@@ -38,6 +39,7 @@ except TypeError as error:  # Cython raises it if SciPy declares its BLAS otherw
 __all__ = [
     "LEVELS",
     "METHODS",
+    "add_gram",
     "aggregate",
     "assign",
     "available_levels",
@@ -251,6 +253,15 @@ def column_sums(x: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.flo
     sums = np.empty(x.shape[1])
     _module(level()).column_sums(x, sums, n_threads)
     return sums
+
+
+def add_gram(rows: ShiftedRows, gram: NDArray[np.float64], *, n_threads: int = 1) -> bool:
+    """See :func:`medvlad.backends.add_gram`. Uses `n_threads` threads."""
+    module = _module(level())
+    if not (module.has_gram() and rows.x.flags.aligned):
+        return False
+    module.add_gram(*rows, gram, n_threads)
+    return True
 
 
 def convnet(

@@ -18,6 +18,7 @@ from medvlad._util.validate import InputError, check_positive_float, check_posit
 from medvlad.descriptors.array_api import on_host
 from medvlad.svm.blocks import Vector, times
 from medvlad.svm.newton import Problem, check_memory, make_form
+from medvlad.svm.refinement import solve
 
 __all__ = ["check_settings", "rows_to_decide", "rows_to_fit", "scores_of_rows", "solve_path"]
 
@@ -88,16 +89,12 @@ def solve_path(
         problems = [Problem(form, y, _usable(curvature, big_c)) for y, curvature in problems_at(big_c)]
         for problem, other in zip(problems, previous, strict=False):
             problem.begin_at(other)
-        for k in range(len(problems)) if order is None else order:
-            problems[k].step()
-        for problem in problems:
-            while not problem.converged and problem.n_iter < max_iter:
-                problem.step()
+        solution = solve(form, problems, max_iter, range(len(problems)) if order is None else order)
         _warn_of_steps(problems, names, max_iter, what)
-        weights = form.weights(np.stack([problem.p for problem in problems]))
         one.classes_ = names
-        one.coef_ = np.ascontiguousarray(weights[:, :-1])
-        one.intercept_ = scale * weights[:, -1]
+        one.coef_ = np.ascontiguousarray(solution.weights[:, :-1])
+        one.intercept_ = scale * solution.weights[:, -1]
+        one.dual_gap_ = solution.gap
         one.n_iter_ = max(problem.n_iter for problem in problems)
         one.n_features_in_ = fitted[0].n_features_in_
         if hasattr(fitted[0], "feature_names_in_"):

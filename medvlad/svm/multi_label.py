@@ -71,6 +71,8 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         See :class:`medvlad.WideLinearSVC`.
     n_iter_ : int
         Largest number of Newton steps of any label.
+    dual_gap_ : float
+        Largest relative duality gap of any label, see :class:`medvlad.WideLinearSVC`.
 
     Examples
     --------
@@ -88,6 +90,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
     platt_: Vector
     n_features_in_: int
     n_iter_: int
+    dual_gap_: float
 
     def __init__(
         self,

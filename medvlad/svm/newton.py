@@ -40,7 +40,8 @@ and it remains to solve
 
    \left( G_{AA} + \mathrm{diag}(1 / 2 C_A) \right) a_A = y_A, \qquad a_i = 0 \text{ if } i \notin A .
 
-The scores along the segment need only :math:`G`. The weights :math:`w = X^T a` are formed at the end.
+The scores along the segment need only :math:`G`. The weights :math:`w = X^T a` and their true scores
+:math:`X w` are formed at the end.
 
 **Offsets.** If all rows share a large offset, :math:`G` loses the digits in which they differ. The second
 form therefore splits off the direction of the mean. Let :math:`h e` be the mean of the rows, with their
@@ -56,10 +57,11 @@ the direction, :math:`\beta = g \cdot a`, becomes an unknown of its own, because
 
 :math:`r_i` and :math:`g_i - h` are computed from :math:`x_i` minus the mean, so they keep their digits.
 
-**Precision.** :math:`G` and :math:`H` are summed in float64 from blocks of columns or rows, and each Newton
+**Precision.** :math:`M` and :math:`H` are summed in float64 from blocks of columns or rows, and each Newton
 point gets one step of iterative refinement. In the first form the residual of the refinement is computed from
 :math:`X`, not from :math:`H`, because :math:`H` squares the condition number of :math:`X`; the rounding of
-:math:`H` then drops out.
+:math:`H` then drops out. For many rows, :math:`M` is an approximation at first, see :mod:`medvlad.svm.gram`
+and :mod:`medvlad.svm.refinement`.
 
 A Newton step :math:`d` can lower :math:`P` by at most :math:`\tfrac{1}{2} d^T H_A d`. If
 :math:`d^T H_A d \le 10^{-24} \cdot 2 P(w)`, the step is rounding and the search ends. This settles rows whose
@@ -71,256 +73,20 @@ The search then ends when a step gains nothing, and a ConvergenceWarning is give
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsymv
-from scipy.linalg.lapack import dpotrf, dpotrs
 
-from medvlad._util.validate import InputError
-from medvlad.svm.blocks import (
-    GRAM_BLOCK,
-    PASS_BLOCK,
-    Vector,
-    add_product,
-    block_entries,
-    blocks,
-    column_means,
-    times,
-    transposed_times,
-)
+from medvlad.svm.blocks import Vector
+from medvlad.svm.forms import Form, TallForm
+from medvlad.svm.wide_form import WideForm
 
 __all__ = ["Problem", "check_memory", "make_form"]
 
 # Bounds on the size of a step relative to sqrt(2 P(w)); see "Precision" above.
 _ENERGY_TOLERANCE = 1e-12
 _STALL_TOLERANCE = 1e-6
-_TOO_LARGE = (
-    "the squares of X times C are beyond the range of float64: divide X by its largest absolute value"
-)
-# Bound on the rounding error that updates may leave in H, whose eigenvalues are at least 1.
-_DRIFT = 1e-6
-
-
-class _Form(ABC):
-    """One of the two forms of the problem.
-
-    It maps unknowns p to scores f, and keeps the Cholesky factor of the last active set.
-    """
-
-    def __init__(self, x: NDArray[Any], scale: float) -> None:
-        self.x = x
-        self.scale = scale
-        self.singular = False  # True if the last factorisation needed a larger diagonal
-        self._key: Vector | None = None
-        self._factor: Vector
-
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """Number of unknowns."""
-
-    @abstractmethod
-    def scores(self, p: Vector) -> Vector:
-        """Return the scores f of the unknowns p."""
-
-    @abstractmethod
-    def dot(self, p: Vector, other_p: Vector, other_f: Vector) -> float:
-        """Return w·w', the inner product of the weights of p and p'."""
-
-    @abstractmethod
-    def weights(self, p: Vector) -> Vector:
-        """Return weights (k, n_features + 1) of unknowns (k, size).
-
-        The last column holds the weight of the constant feature.
-        """
-
-    @abstractmethod
-    def _assemble(self, curvature: Vector) -> Callable[[], Vector]:
-        """Return a function that builds a new copy of the matrix to factorise.
-
-        `curvature` is 2C on the active set and 0 elsewhere.
-        """
-
-    @abstractmethod
-    def _correct(self, curvature: Vector, y: Vector, p: Vector, f: Vector) -> Vector:
-        """Return p plus the solution for the residual at (p, f): one step of refinement."""
-
-    def newton_point(self, curvature: Vector, y: Vector) -> tuple[Vector, Vector]:
-        """Return (p, f) of the Newton point of an active set.
-
-        `curvature` is 2C on the active set and 0 elsewhere.
-
-        Raises
-        ------
-        InputError
-            If the matrix overflows float64.
-        """
-        if self._key is None or not np.array_equal(curvature, self._key):
-            self._key = None
-            build = self._assemble(curvature)
-            self._factorise(build)
-            self._key = curvature
-        p, f = np.zeros(self.size), np.zeros(len(y))
-        for _ in range(2):
-            p = self._correct(curvature, y, p, f)
-            f = self.scores(p)
-        return p, f
-
-    def _factorise(self, build: Callable[[], Vector]) -> None:
-        """Compute the Cholesky factor, with a larger diagonal if the matrix is not positive definite."""
-        self._factor = np.empty((0, 0))  # frees the old factor before the new one is allocated
-        ridge = 0.0
-        while True:
-            matrix = build()
-            diagonal = np.diag_indices_from(matrix)
-            if ridge > 1.0 or not np.isfinite(matrix[diagonal]).all():
-                raise InputError(_TOO_LARGE)
-            if ridge:
-                matrix[diagonal] *= 1.0 + ridge
-            self._factor, info = dpotrf(matrix, lower=1, clean=0, overwrite_a=1)
-            if info == 0:
-                self.singular = ridge > 0.0
-                return
-            del matrix
-            ridge = max(100.0 * ridge, 1e-15 * self.size)
-
-    def _solve(self, rhs: Vector) -> Vector:
-        solution: Vector = dpotrs(self._factor, rhs, lower=1)[0]
-        return solution
-
-
-class _WideForm(_Form):
-    """The form for n_features > n_samples: the unknowns are a and beta, the matrix is M, see "Offsets"."""
-
-    def __init__(self, x: NDArray[Any], scale: float) -> None:
-        super().__init__(x, scale)
-        self._mean = column_means(x)
-        with np.errstate(over="ignore", invalid="ignore"):
-            length = math.hypot(float(np.linalg.norm(self._mean)), scale)
-            self._direction = self._mean / length if length > 0 else np.zeros_like(self._mean)
-            self._constant = scale / length if length > 0 else 0.0  # the last entry of the direction
-            along = times(x, self._direction[:, np.newaxis], shift=self._mean)[:, 0]
-            self._g = length + along
-            if not np.isfinite(self._g).all():
-                raise InputError(_TOO_LARGE)
-            self._along = along
-            # R R^T is the product of the centred rows without their part along the direction.
-            self._gram = np.asfortranarray(-np.multiply.outer(along, along))
-        for _, block in blocks(x, 1, GRAM_BLOCK, shift=self._mean):
-            self._gram = add_product(self._gram, block, outer=True)
-
-    @property
-    def size(self) -> int:
-        return len(self.x) + 1
-
-    def scores(self, p: Vector) -> Vector:
-        result: Vector = dsymv(1.0, self._gram, p[:-1], lower=1) + p[-1] * self._g
-        return result
-
-    def dot(self, p: Vector, other_p: Vector, other_f: Vector) -> float:
-        return float(p[:-1] @ (other_f - other_p[-1] * self._g) + p[-1] * other_p[-1])
-
-    def weights(self, p: Vector) -> Vector:
-        w = np.empty((len(p), self.x.shape[1] + 1))
-        w[:, :-1] = transposed_times(self.x, p[:, :-1].T, shift=self._mean).T
-        along = p[:, -1] - p[:, :-1] @ self._along
-        w[:, :-1] += np.multiply.outer(along, self._direction)
-        w[:, -1] = along * self._constant
-        return w
-
-    def _assemble(self, curvature: Vector) -> Callable[[], Vector]:
-        active = np.flatnonzero(curvature)
-
-        def build() -> Vector:
-            # Indexing a C-ordered array gives a C-ordered array, so index the transpose and transpose back:
-            # the result is in Fortran order, and its lower triangle is that of the Gram matrix.
-            matrix = self._gram.T[np.ix_(active, active)].T
-            matrix[np.diag_indices_from(matrix)] += 1.0 / curvature[active]
-            return matrix
-
-        return build
-
-    def _correct(self, curvature: Vector, y: Vector, p: Vector, f: Vector) -> Vector:
-        active = np.flatnonzero(curvature)
-        corrected = np.zeros_like(p)
-        if active.size:
-            g, a = self._g[active], p[active]
-            residual = y[active] - f[active] - a / curvature[active]
-            solved, across = self._solve(residual), self._solve(g)
-            change = (g @ solved + g @ a - p[-1]) / (1.0 + g @ across)
-            corrected[active] = a + (solved - change * across)
-            corrected[-1] = p[-1] + change
-        return corrected
-
-
-class _TallForm(_Form):
-    """The form for n_features <= n_samples: the unknowns are w, the matrix is H.
-
-    The weight of the constant feature is the last entry of w.
-    """
-
-    def __init__(self, x: NDArray[Any], scale: float) -> None:
-        super().__init__(x, scale)
-        self._h = np.empty((0, 0))
-        self._h_curvature = np.zeros(x.shape[0])  # the curvature for which H was summed
-        # Trace of everything that was added to H. Multiplied by eps, it bounds the rounding error of H.
-        self._mass = math.inf
-        self._squares = np.full(x.shape[0], scale * scale)
-        for rows, block in blocks(x, 0, PASS_BLOCK):
-            self._squares[rows] += np.einsum("ij,ij->i", block, block)
-
-    @property
-    def size(self) -> int:
-        return int(self.x.shape[1]) + 1
-
-    def scores(self, p: Vector) -> Vector:
-        f: Vector = times(self.x, p[:-1, np.newaxis])[:, 0] + self.scale * p[-1]
-        return f
-
-    def dot(self, p: Vector, other_p: Vector, other_f: Vector) -> float:
-        return float(p @ other_p)
-
-    def weights(self, p: Vector) -> Vector:
-        return p
-
-    def _assemble(self, curvature: Vector) -> Callable[[], Vector]:
-        change = curvature - self._h_curvature
-        mass = self._mass + float(np.abs(change) @ self._squares)
-        cheaper = np.count_nonzero(change) < np.count_nonzero(curvature)
-        if not (cheaper and mass * np.finfo(np.float64).eps < _DRIFT):
-            change = curvature
-            mass = float(curvature @ self._squares)
-            if self._h.size == 0:
-                self._h = np.empty((self.size, self.size), order="F")
-            self._h[...] = 0.0
-            self._h[np.diag_indices_from(self._h)] = 1.0
-        self._add_rows(np.flatnonzero(change > 0), change, 1.0)
-        self._add_rows(np.flatnonzero(change < 0), change, -1.0)
-        self._h_curvature, self._mass = curvature, mass
-        return lambda: self._h.copy(order="F")
-
-    def _add_rows(self, index: NDArray[np.intp], change: Vector, sign: float) -> None:
-        """Add ``change_i x_i x_iᵀ`` for the rows `index`, whose changes all have the sign `sign`."""
-        step = max(1, block_entries(self.x, GRAM_BLOCK) // self.size)
-        buffer = np.empty((min(step, len(index)), self.size))
-        for start in range(0, len(index), step):
-            rows = index[start : start + step]
-            block = buffer[: len(rows)]
-            block[:, :-1] = self.x[rows]
-            block[:, -1] = self.scale
-            block *= np.sqrt(np.abs(change[rows]))[:, np.newaxis]
-            self._h = add_product(self._h, block, outer=False, alpha=sign)
-
-    def _correct(self, curvature: Vector, y: Vector, p: Vector, f: Vector) -> Vector:
-        pull = curvature * (y - f)
-        residual = -p
-        residual[:-1] += transposed_times(self.x, pull[:, np.newaxis])[:, 0]
-        residual[-1] += self.scale * pull.sum()
-        return p + self._solve(residual)
 
 
 def _exact_step(slack: Vector, drop: Vector, curvature: Vector, along: float, length: float) -> float:
@@ -359,7 +125,7 @@ class Problem:
 
     Parameters
     ----------
-    form : _Form
+    form : Form
         See :func:`make_form`. Problems of the same rows share one.
     y : ndarray of float64, shape (n_samples,)
         Labels, +1 or -1.
@@ -378,26 +144,39 @@ class Problem:
         True if the solution is limited by rounding: the weights are only approximate.
     """
 
-    def __init__(self, form: _Form, y: Vector, curvature: Vector) -> None:
+    def __init__(self, form: Form, y: Vector, curvature: Vector) -> None:
         self.form = form
         self.y = y
         self.curvature = curvature
         self.p = np.zeros(form.size)
         self.f = np.zeros(len(y))
+        self._offset = np.zeros(len(y))
         self.n_iter = 0
         self.converged = False
         self.singular = False
 
     def begin_at(self, other: Problem) -> None:
         """Start at the current iterate of a problem of the same form, to save steps if the two are close."""
-        self.p, self.f = other.p, other.f
+        self.p, self.f, self._offset = other.p, other.f, other._offset
+
+    def correct(self, scores: Vector) -> None:
+        """Go on from the current iterate, whose true scores are given; see :mod:`medvlad.svm.refinement`."""
+        self._offset = self._offset + (scores - self.f)
+        self.f, self.converged = scores, False
+
+    def restart(self) -> None:
+        """Start again from the current iterate, after the matrix of the form has become exact."""
+        self._offset = np.zeros(len(self.y))
+        self.f = self.form.scores(self.p)
+        self.converged = self.singular = False
 
     def step(self) -> None:
         """Take one Newton step with exact line search."""
         form, y = self.form, self.y
         slack = 1.0 - y * self.f
         active = np.where(slack > 0, self.curvature, 0.0)
-        p, f = form.newton_point(active, y)
+        p, f = form.newton_point(active, y - self._offset)
+        f = f + self._offset
         self.n_iter += 1
         self.singular = form.singular
         dp, df = p - self.p, f - self.f
@@ -405,7 +184,7 @@ class Problem:
         moved = length + active @ (df * df)
         left = 1.0 - y * f
         same = np.array_equal(np.where(left > 0, self.curvature, 0.0), active)
-        value = form.dot(p, p, f) + active @ (left * left)
+        value = form.dot(p, p, f - self._offset) + active @ (left * left)
         if same or moved <= _ENERGY_TOLERANCE**2 * value:
             self.p, self.f, self.converged = p, f, True
             return
@@ -428,7 +207,7 @@ def check_memory(n_samples: int, n_features: int) -> None:
     np.empty((2, size, size))  # the matrix and its factor
 
 
-def make_form(x: NDArray[Any], scale: float) -> _Form:
+def make_form(x: NDArray[Any], scale: float) -> Form:
     """Return the form with the smaller matrix.
 
     Parameters
@@ -440,7 +219,7 @@ def make_form(x: NDArray[Any], scale: float) -> _Form:
 
     Returns
     -------
-    _Form
-        For use in :class:`Problem`, and for ``weights(p)``.
+    Form
+        For use in :class:`Problem`.
     """
-    return (_WideForm if x.shape[1] > x.shape[0] else _TallForm)(x, scale)
+    return (WideForm if x.shape[1] > x.shape[0] else TallForm)(x, scale)

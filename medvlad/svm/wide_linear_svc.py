@@ -60,6 +60,10 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         Column names. Only set if `X` is a DataFrame with string column names.
     n_iter_ : int
         Largest number of Newton steps of any class.
+    dual_gap_ : float
+        Largest relative duality gap of any class, computed in float64 from `X`. It bounds how far the
+        minimised function is above its minimum, divided by its value; see :mod:`medvlad.svm.refinement`.
+        Usual values are below 1e-16. Above 1e-8, rounding or `max_iter` limits the solution.
 
     Examples
     --------
@@ -74,6 +78,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     classes_: NDArray[Any]
     n_features_in_: int
     n_iter_: int
+    dual_gap_: float
 
     def __init__(
         self,

@@ -14,8 +14,16 @@ Technometrics 1970)
 
    w = (X_c^T X_c + \alpha I)^{-1} X_c^T y_c = X_c^T a , \qquad (X_c X_c^T + \alpha I) \, a = y_c .
 
-The smaller of the two matrices is used, with one step of iterative refinement. An SVM that weighs its loss by
-:math:`C` corresponds to :math:`\alpha = 1 / (2 C)`.
+The smaller of the two matrices is used, with one step of iterative refinement.
+
+**Large problems.** If :math:`\alpha` is given, the Gram matrix of many rows comes from fast products
+(:mod:`medvlad.svm.gram`). The refinement then takes the residual :math:`\rho = y_c - X_c X_c^T a - \alpha a`
+from the rows, in float64. Its square is the duality gap: with :math:`K = X_c X_c^T`, the minimum is
+:math:`\max_a \alpha \, (2 \, a \cdot y_c - a^T (K + \alpha I) \, a)`, and the value at :math:`w = X_c^T a` is
+larger than this function by exactly :math:`|\rho|^2`. The bounds on the relative gap are those of
+:mod:`medvlad.svm.refinement`, and the matrix is computed in float64 if they are not reached.
+
+An SVM that weighs its loss by :math:`C` corresponds to :math:`\alpha = 1 / (2 C)`.
 
 **Missing numbers.** If a number of a row is not known, the row is left out of that target. The Gram matrix of
 all rows is computed once. The matrix of a subset follows from it by subtracting the subset's means of rows
@@ -40,7 +48,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import cho_factor, cho_solve, eigh
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_consistent_length
 
@@ -49,23 +56,13 @@ from medvlad._util.validate import InputError, check_positive_float
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.svm.binary_problems import rows_to_fit, scores_of_rows
 from medvlad.svm.blocks import (
-    GRAM_BLOCK,
-    PASS_BLOCK,
     Vector,
-    add_product,
-    blocks,
-    column_means,
-    times,
-    transposed_times,
 )
+from medvlad.svm.gram import has_fast_gram
+from medvlad.svm.ridge_forms import Tall, Wide
 from medvlad.svm.targets import names_of_targets, number_matrix
 
 __all__ = ["WideRidge"]
-
-#: Values of alpha to choose from, relative to the mean squared length of the rows minus their mean.
-_GRID = 10.0 ** np.arange(-4.0, 3.5, 0.5)
-
-_TOO_LARGE = "the squares of X are beyond the range of float64: divide X by its largest absolute value"
 
 
 class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -172,7 +169,10 @@ class WideRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
                     f"the target {name!s} is known for {n} {what}, and at least 2 are needed: add some or "
                     "leave it out"
                 )
-        problem = (_Wide if x.shape[1] > x.shape[0] else _Tall)(x, bool(self.fit_intercept))
+        with_mean = bool(self.fit_intercept)
+        # The choice of alpha takes a spectrum, which no refinement corrects.
+        is_fast = alpha is not None and has_fast_gram(*x.shape)
+        problem = Wide(x, with_mean, is_fast) if x.shape[1] > x.shape[0] else Tall(x, with_mean)
         n_targets = numbers.shape[1]
         coef, intercept = np.empty((n_targets, x.shape[1])), np.zeros(n_targets)
         self.alpha_, errors = np.empty(n_targets), np.empty(n_targets)
@@ -223,178 +223,3 @@ def _patterns(known: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDAr
     patterns, which = np.unique(known.T, axis=0, return_inverse=True)
     for k, pattern in enumerate(patterns):
         yield np.flatnonzero(pattern), np.flatnonzero(which.ravel() == k)
-
-
-class _Part:
-    """The rows for which some targets are known, as the smaller of the two matrices.
-
-    Attributes
-    ----------
-    mean : ndarray of float64, shape (n_features,)
-        Mean of the rows, zeros without an intercept.
-    matrix : ndarray of float64, shape (side, side)
-        The lower triangle of X_c X_c^T, or of X_c^T X_c, in Fortran order.
-    """
-
-    mean: Vector
-    matrix: Vector
-    n_rows: int
-    with_mean: bool
-
-    def right_side(self, centred: Vector) -> Vector:
-        """Return the right sides of the linear equations for numbers minus their mean."""
-        raise NotImplementedError
-
-    def to_weights(self, solution: Vector) -> Vector:
-        """Return weights (n_targets, n_features) of the solutions of the linear equations."""
-        raise NotImplementedError
-
-    def spectrum(self) -> tuple[Vector, Vector]:
-        """Return s and U of the module docstring, without zeros of s."""
-        raise NotImplementedError
-
-    def weights(self, centred: Vector, alpha: float) -> Vector:
-        """Return the weights (n_targets, n_features) for numbers minus their mean."""
-        matrix = np.asfortranarray(self.matrix)
-        matrix = np.tril(matrix) + np.tril(matrix, -1).T
-        if not np.isfinite(np.trace(matrix)):
-            raise InputError(_TOO_LARGE)
-        damped = matrix.copy(order="F")
-        damped[np.diag_indices_from(damped)] += alpha
-        wanted = self.right_side(centred)
-        try:
-            factor = cho_factor(damped, lower=True, overwrite_a=True, check_finite=False)
-        except np.linalg.LinAlgError as error:
-            raise InputError(
-                f"alpha={alpha:g} is below the rounding of X, whose features depend on each other: "
-                "raise alpha"
-            ) from error
-        solution = cho_solve(factor, wanted)
-        residual = wanted - matrix @ solution - alpha * solution
-        return self.to_weights(solution + cho_solve(factor, residual))
-
-    def choose(
-        self, numbers: Vector, groups: NDArray[np.intp] | None, alphas: Sequence[float] | None
-    ) -> tuple[Vector, Vector]:
-        """Return the alpha of each target with the smallest left-out error, and that error.
-
-        `groups` None: each row is left out by itself.
-        """
-        s, u = self.spectrum()
-        if alphas is None:
-            unit = float(s.sum()) / self.n_rows
-            grid = _GRID * (unit if unit > 0 else 1.0)
-        else:
-            grid = np.array([check_positive_float(value, "alphas") for value in alphas])
-            if len(grid) == 0:
-                raise InputError("alphas is empty: give at least one value, or None for the usual ones")
-        mean = numbers.mean(axis=0) if self.with_mean else np.zeros(numbers.shape[1])
-        along = u.T @ (numbers - mean)
-        constant = 1.0 / self.n_rows if self.with_mean else 0.0
-        members = None
-        if groups is not None:
-            order = np.argsort(groups, kind="stable")
-            members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-        errors = np.empty((len(grid), numbers.shape[1]))
-        for i, alpha in enumerate(grid):
-            shrink = s / (s + alpha)
-            residual = numbers - mean - (u * shrink) @ along
-            if members is None:
-                left_out = residual / (1.0 - constant - (u * u) @ shrink)[:, np.newaxis]
-            else:
-                left_out = np.empty_like(residual)
-                for rows in members:
-                    inside = np.eye(len(rows)) - constant - (u[rows] * shrink) @ u[rows].T
-                    left_out[rows] = np.linalg.solve(inside, residual[rows])
-            errors[i] = (left_out**2).mean(axis=0)
-        best = errors.argmin(axis=0)
-        return grid[best], errors[best, np.arange(numbers.shape[1])]
-
-
-class _Wide:
-    """Rows with more features than rows: one Gram matrix for all parts."""
-
-    def __init__(self, x: NDArray[Any], with_mean: bool) -> None:
-        self.x, self.with_mean = x, with_mean
-        self.shift = column_means(x) if with_mean else np.zeros(x.shape[1])
-        gram = np.zeros((len(x), len(x)), order="F")
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _, block in blocks(x, 1, GRAM_BLOCK, shift=self.shift if with_mean else None):
-                gram = add_product(gram, block, outer=True)
-        self.gram = gram
-
-    def part(self, rows: NDArray[np.intp]) -> _Part:
-        return _WidePart(self, rows)
-
-
-class _WidePart(_Part):
-    def __init__(self, whole: _Wide, rows: NDArray[np.intp]) -> None:
-        self._whole, self._rows = whole, rows
-        self.n_rows, self.with_mean = len(rows), whole.with_mean
-        share = np.zeros(len(whole.x))
-        share[rows] = 1.0 / len(rows)
-        self._share = share
-        # Indexing the transpose of a lower triangle gives a lower triangle in Fortran order.
-        matrix = whole.gram.T[np.ix_(rows, rows)].T
-        self.mean = np.zeros(whole.x.shape[1])
-        if whole.with_mean:
-            matrix = np.tril(matrix) + np.tril(matrix, -1).T
-            means = matrix.mean(axis=0)
-            matrix += means.mean() - means - means[:, np.newaxis]
-            moved = transposed_times(whole.x, share[:, np.newaxis], shift=whole.shift)[:, 0]
-            self.mean = whole.shift + moved
-        self.matrix = matrix
-
-    def right_side(self, centred: Vector) -> Vector:
-        return centred
-
-    def to_weights(self, solution: Vector) -> Vector:
-        spread = np.zeros((len(self._whole.x), solution.shape[1]))
-        spread[self._rows] = solution
-        if self.with_mean:  # the sum is 0 except for rounding, which the offset of the rows would enlarge
-            spread[self._rows] -= solution.mean(axis=0)
-        shift = self._whole.shift if self.with_mean else None
-        return transposed_times(self._whole.x, spread, shift=shift).T
-
-    def spectrum(self) -> tuple[Vector, Vector]:
-        s, u = eigh(self.matrix, lower=True)
-        kept = s > s[-1] * len(s) * np.finfo(np.float64).eps if s[-1] > 0 else np.zeros(len(s), bool)
-        return s[kept], np.ascontiguousarray(u[:, kept])
-
-
-class _Tall:
-    """Rows with at most as many features as rows: one matrix for each part."""
-
-    def __init__(self, x: NDArray[Any], with_mean: bool) -> None:
-        self.x, self.with_mean = x, with_mean
-
-    def part(self, rows: NDArray[np.intp]) -> _Part:
-        return _TallPart(self.x if len(rows) == len(self.x) else self.x[rows], self.with_mean)
-
-
-class _TallPart(_Part):
-    def __init__(self, x: NDArray[Any], with_mean: bool) -> None:
-        self._x = x
-        self.n_rows, self.with_mean = len(x), with_mean
-        self.mean = column_means(x) if with_mean else np.zeros(x.shape[1])
-        matrix = np.zeros((x.shape[1], x.shape[1]), order="F")
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _, block in blocks(x, 0, PASS_BLOCK, shift=self._shift):
-                matrix = add_product(matrix, block, outer=False)
-        self.matrix = matrix
-
-    @property
-    def _shift(self) -> Vector | None:
-        return self.mean if self.with_mean else None
-
-    def right_side(self, centred: Vector) -> Vector:
-        return transposed_times(self._x, centred, shift=self._shift)
-
-    def to_weights(self, solution: Vector) -> Vector:
-        return solution.T
-
-    def spectrum(self) -> tuple[Vector, Vector]:
-        s, v = eigh(self.matrix, lower=True)
-        kept = s > s[-1] * len(s) * np.finfo(np.float64).eps if s[-1] > 0 else np.zeros(len(s), bool)
-        s = s[kept]
-        return s, times(self._x, v[:, kept] / np.sqrt(s), shift=self._shift)

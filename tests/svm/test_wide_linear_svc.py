@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.svm_problems import SHAPES, draw
 
 from medvlad._util.memory import OutOfMemory
-from medvlad.svm import blocks, newton
+from medvlad.svm import blocks, forms, gram
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 
@@ -109,8 +109,9 @@ def test_the_size_of_blocks_does_not_change_the_solution(shape, make, dtype, mon
     X, y = draw(shape, 3)
     X = X.astype(dtype)
     whole = WideLinearSVC(30.0, class_weight="balanced").fit(X, y)
-    for module in (blocks, newton):
+    for module in (blocks, forms, gram):
         monkeypatch.setattr(module, "GRAM_BLOCK", 1100)
+    for module in (blocks, forms):
         monkeypatch.setattr(module, "PASS_BLOCK", 1700)
     monkeypatch.setattr(blocks, "_LEAST_BLOCK", 1)
     split = WideLinearSVC(30.0, class_weight="balanced").fit(make(X), y)

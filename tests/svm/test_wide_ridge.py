@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.label_problems import draw_numbers
 
 from medvlad import InputError
-from medvlad.svm import blocks, wide_ridge
+from medvlad.svm import blocks, gram, ridge_forms
 from medvlad.svm.wide_ridge import WideRidge
 
 SHAPES = {"wide": (50, 160), "tall": (60, 12), "square": (40, 40)}
@@ -73,8 +73,9 @@ def test_the_size_of_blocks_does_not_change_the_solution(shape, order, monkeypat
     X, y = draw_numbers(shape, 2, missing=0.1)
     X = np.asarray(X, np.float32, order=order)
     whole = WideRidge(0.1).fit(X, y)
-    for module in (blocks, wide_ridge):
+    for module in (blocks, gram):
         monkeypatch.setattr(module, "GRAM_BLOCK", 900)
+    for module in (blocks, ridge_forms):
         monkeypatch.setattr(module, "PASS_BLOCK", 700)
     monkeypatch.setattr(blocks, "_LEAST_BLOCK", 1)
     np.testing.assert_allclose(WideRidge(0.1).fit(X, y).coef_, whole.coef_, rtol=0, atol=1e-12)
@@ -117,3 +118,37 @@ def test_one_group_is_refused():
 @parametrize_with_checks([WideRidge()])
 def test_passes_the_checks_of_scikit_learn(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("level", ["amx_emulated", "portable"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_fast_products_give_the_solution_of_float64(level, intercept, monkeypatch):
+    X, y = draw_numbers((50, 160), 3, missing=0.2)
+    X += 100.0 * intercept
+    alphas = [1e-9, 0.1, 100.0]
+    exact = [WideRidge(alpha, fit_intercept=intercept).fit(X, y).coef_ for alpha in alphas]
+    computed = []
+    monkeypatch.setenv("MEDVLAD_SIMD", level)
+    monkeypatch.setattr(gram, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(gram, "_LEAST_PRODUCTS", 1)
+    monkeypatch.setattr(ridge_forms, "gram", lambda *given: computed.append(1) or gram.gram(*given))
+    for alpha, expected in zip(alphas, exact, strict=True):
+        found = WideRidge(alpha, fit_intercept=intercept).fit(X, y).coef_
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
+    assert computed == []
+    WideRidge(None, fit_intercept=intercept).fit(X, y)
+    assert computed == [1]  # a choice of alpha takes the matrix of float64
+
+
+def test_fast_products_that_are_not_enough_are_replaced_by_float64(monkeypatch):
+    X, y = draw_numbers((50, 160), 2, missing=0.2)
+    X += 1e5  # without an intercept, the offset stays in the matrix
+    exact = WideRidge(1.0, fit_intercept=False).fit(X, y)
+    computed = []
+    monkeypatch.setenv("MEDVLAD_SIMD", "amx_emulated")
+    monkeypatch.setattr(gram, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(gram, "_LEAST_PRODUCTS", 1)
+    monkeypatch.setattr(ridge_forms, "gram", lambda *given: computed.append(1) or gram.gram(*given))
+    found = WideRidge(1.0, fit_intercept=False).fit(X, y)
+    assert computed == [1]
+    np.testing.assert_array_equal(found.coef_, exact.coef_)
