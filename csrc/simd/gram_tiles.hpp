@@ -44,9 +44,8 @@ constexpr std::int64_t kPanelBands = kPanelRows / kTileSide;
 class GramPieces {
  public:
   explicit GramPieces(std::int64_t n) : bands_((n + 2 * kTileSide - 1) / (2 * kTileSide) * 2) {
-    // Two bfloat16 in each float of the buffer.
-    rows_.reserve(kSteps * bands_ * kPiece);
-    columns_.reserve(kSteps * bands_ * kPiece);
+    rows_.reserve(2 * kSteps * bands_ * kPiece);
+    columns_.reserve(2 * kSteps * bands_ * kPiece);
   }
 
   std::int64_t bands() const { return bands_; }
@@ -54,12 +53,12 @@ class GramPieces {
   std::uint16_t* columns(std::int64_t step, std::int64_t band) { return at(columns_, step, band); }
 
  private:
-  std::uint16_t* at(LargeBuffer& buffer, std::int64_t step, std::int64_t band) const {
-    return reinterpret_cast<std::uint16_t*>(buffer.data()) + (step * bands_ + band) * 2 * kPiece;
+  std::uint16_t* at(LargeBuffer<std::uint16_t>& buffer, std::int64_t step, std::int64_t band) const {
+    return buffer.data() + (step * bands_ + band) * 2 * kPiece;
   }
 
   std::int64_t bands_;
-  LargeBuffer rows_, columns_;
+  LargeBuffer<std::uint16_t> rows_, columns_;
 };
 
 // z of the rows [first, first + 16) and the dimensions [begin, begin + kStepDepth), 0 beyond the last ones.
@@ -91,16 +90,6 @@ void shifted_band(const ShiftedRows& of, std::int64_t first, std::int64_t begin,
           static_cast<float>(static_cast<double>(column[r * of.row]) - shift[j] - along[r] * direction[j]);
     }
   }
-}
-
-// A tile of rows as a tile of columns: pairs of numbers change places.
-inline void transpose_tile(const std::uint16_t* from, std::uint16_t* to) {
-  std::uint32_t in[kTileSide][kTileSide], out[kTileSide][kTileSide];
-  std::memcpy(in, from, sizeof in);
-  for (std::int64_t r = 0; r < kTileSide; ++r) {
-    for (std::int64_t p = 0; p < kTileSide; ++p) out[p][r] = in[r][p];
-  }
-  std::memcpy(to, out, sizeof out);
 }
 
 template <class Number>
@@ -204,7 +193,7 @@ inline void multiply_panels(GramPieces& pieces, std::int64_t row_panel, std::int
 
 inline void gram_of_tiles(const ShiftedRows& rows, int n_threads, double* gram) {
   GramPieces pieces(rows.n);
-  LargeBuffer sums;
+  LargeBuffer<float> sums;
   sums.reserve(n_threads * kPanelRows * kPanelRows);
   const std::int64_t panels = (pieces.bands() + kPanelBands - 1) / kPanelBands;
   for (std::int64_t begin = 0; begin < rows.d; begin += kRunDepth) {

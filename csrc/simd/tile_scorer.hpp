@@ -120,16 +120,6 @@ inline RowNorms split_row(const float* x, std::int64_t d, std::int64_t r, std::u
   return norms;
 }
 
-// A tile of rows as a tile of columns: number pair p of row r goes to pair r of row p.
-inline void transpose_tile(const std::uint16_t* rows, std::uint16_t* columns) {
-  std::uint32_t from[kTileSide][kTileSide], to[kTileSide][kTileSide];
-  std::memcpy(from, rows, sizeof from);
-  for (int p = 0; p < kTileSide; ++p) {
-    for (int r = 0; r < kTileSide; ++r) to[p][r] = from[r][p];
-  }
-  std::memcpy(columns, to, sizeof to);
-}
-
 // Centres as bands of columns, with the largest norms that the bounds need.
 class TileCenters {
  public:

@@ -157,6 +157,16 @@ constexpr std::int64_t column_place(std::int64_t k, std::int64_t j) {
   return j / kTileDepth * kTileNumbers + j % kTileDepth / 2 * kTileDepth + 2 * k + j % 2;
 }
 
+// A tile of rows as a tile of columns: pairs of numbers change places.
+inline void transpose_tile(const std::uint16_t* from, std::uint16_t* to) {
+  std::uint32_t in[kTileSide][kTileSide], out[kTileSide][kTileSide];
+  std::memcpy(in, from, sizeof in);
+  for (std::int64_t r = 0; r < kTileSide; ++r) {
+    for (std::int64_t p = 0; p < kTileSide; ++p) out[p][r] = in[r][p];
+  }
+  std::memcpy(to, out, sizeof out);
+}
+
 // Registers 0 to 3 += two bands of rows times two bands of columns, over `n` tiles each. Register 2 i + j has
 // rows i and columns j. `next_rows` and `next_columns` are the distances between the two bands in numbers.
 // kRowBands and kColumnBands say how many bands there are, 1 or 2. `meanwhile(t)` is called once for each
