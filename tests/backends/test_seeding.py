@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.levels import skip_unless_here
 
-from medvlad.backends import get_backend, host_backend, reference
+from medvlad.backends import get_backend, reference
 from medvlad.encoders.kmeans_steps import seed_centers
 
 native = pytest.importorskip("medvlad.backends.native", reason="native was not built")
@@ -103,6 +103,6 @@ def test_wrong_rows_and_candidates_are_refused():
 
 def test_the_host_backend_keeps_its_rows_alive():
     """The state refers to the rows, which nobody else may hold."""
-    state = host_backend().seeding(np.ones((300, 64), np.float32), np.arange(0, 300, 3), n_threads=1)
+    state = get_backend("native").seeding(np.ones((300, 64), np.float32), np.arange(0, 300, 3), n_threads=1)
     assert state.add_best(np.array([0, 5])) == 0
     np.testing.assert_array_equal(state.closest, np.zeros(100))
