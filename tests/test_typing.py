@@ -40,7 +40,7 @@ def test_the_words_at_run_time_are_those_of_the_types():
     assert words_of(choices.PoolMode) == tuple(POOL)
     assert words_of(choices.BackendName) == ("auto", *BACKENDS)
     assert words_of(choices.EngineName) == ENGINES
-    assert words_of(choices.Dtype) == DTYPES
+    assert words_of(choices.Dtype) == ("auto", *DTYPES)
     assert words_of(choices.ResizeFilter) == RESIZE_FILTERS
     assert words_of(choices.ColourProfile) == COLOUR_PROFILES
     assert words_of(choices.OnDamage) == ON_DAMAGE

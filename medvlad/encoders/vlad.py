@@ -271,28 +271,11 @@ class VLAD(Encoder):
     def _finds_not_finite(self) -> bool:
         return True  # the backend and WeightedVLAD do
 
-    def _encode_images(self, given: Descriptors, **outputs: Any) -> Any:
-        how = self.normalisation
-        needs_weights = self.assignment != "hard" or self.residual_norm or self.mass_norm or self.local_axes
-        is_adapted = hasattr(self, "residual_centers_")
-        if given.weights is None and not needs_weights and not is_adapted:
-            return encode_batch(
-                given,
-                self.cluster_centers_,
-                how,
-                backend=self.backend,
-                n_threads=self.n_threads,
-                **outputs,
-            )
-        return WeightedVLAD(
-            memberships_of(self, given.values),
-            self.residual_origins,
-            how,
-            self.rotations_ if self.local_axes else None,
-        ).encode(given, **outputs)
+    def _encode_images(self, given: Descriptors) -> Any:
+        return _encoded(self, given)
 
     def _encode_into(self, given: Descriptors, out: NDArray[np.float32]) -> None:
-        self._encode_images(given, out=out)
+        _encoded(self, given, out=out)
 
     def _check_parameters(self) -> int:
         """Check the settings of assignment and normalisation. Return the number of cells of a descriptor."""
@@ -309,6 +292,23 @@ def _adapted(vlad: VLAD, given: Descriptors | DescriptorBlocks) -> NDArray[np.fl
     if isinstance(given, Descriptors) and isinstance(given.values, GpuArray):
         return adapted_centers([given], memberships_of(vlad, given.values))
     return adapted_centers((part for _, part in blocks(given)), memberships_of(vlad))
+
+
+def _encoded(vlad: VLAD, given: Descriptors, **outputs: Any) -> Any:
+    """Return the vectors of images, written into `out` if `outputs` holds it."""
+    how = vlad.normalisation
+    needs_weights = vlad.assignment != "hard" or vlad.residual_norm or vlad.mass_norm or vlad.local_axes
+    is_adapted = hasattr(vlad, "residual_centers_")
+    if given.weights is None and not needs_weights and not is_adapted:
+        return encode_batch(
+            given, vlad.cluster_centers_, how, backend=vlad.backend, n_threads=vlad.n_threads, **outputs
+        )
+    return WeightedVLAD(
+        memberships_of(vlad, given.values),
+        vlad.residual_origins,
+        how,
+        vlad.rotations_ if vlad.local_axes else None,
+    ).encode(given, **outputs)
 
 
 def memberships_of(vlad: VLAD, x: Any = None) -> Memberships:

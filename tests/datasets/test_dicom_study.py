@@ -104,7 +104,7 @@ def test_no_patient_is_named_from_extraction_to_prediction(
     network += ["--store", tmp_path / "store"]
     status, captured = run("extract", study, *network)
     assert status == 0
-    assert captured.out.startswith("7 images, 7 of them extracted now")
+    assert "\n7 images, 7 of them extracted now" in captured.out
     model = tmp_path / "model"
     assert run("train", study, *network, "--encode", "avg", "-o", model)[0] == 0
     status, captured = run("predict", model, study / "b" / "two.dcm", study / "a" / "0.dcm", "--json")
