@@ -21,9 +21,11 @@ from medvlad.svm.blocks import (
     transposed_times,
 )
 from medvlad.svm.gram import fast_gram, gram
-from medvlad.svm.refinement import BOUND, LEAST_GAIN, WANTED
+from medvlad.svm.refinement import BOUND, LEAST_GAIN
 
 __all__ = ["Tall", "Wide"]
+
+_WANTED = 1e-16  # a round costs one solution here, not a factor for each class
 
 #: Values of alpha to choose from, relative to the mean squared length of the rows minus their mean.
 _GRID = 10.0 ** np.arange(-4.0, 3.5, 0.5)
@@ -192,7 +194,7 @@ class WidePart(Part):
             value = ((wanted - product) ** 2).sum(axis=0) + alpha * (solution * product).sum(axis=0)
             squares = (residual**2).sum(axis=0)
             gap = float(np.divide(squares, value, out=np.zeros_like(value), where=squares > 0).max())
-            if gap <= WANTED:
+            if gap <= _WANTED:
                 return weights.T
             if not gap * LEAST_GAIN <= least:
                 return weights.T if gap <= BOUND else None

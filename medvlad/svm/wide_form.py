@@ -8,7 +8,6 @@ For large ones it is an approximation from fast products (:mod:`medvlad.svm.gram
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,12 @@ from scipy.linalg.blas import dsymv
 
 from medvlad._util.validate import InputError
 from medvlad.svm.blocks import Vector, column_means, products_of_rows, times
-from medvlad.svm.forms import TOO_LARGE, Evaluation, Form
+from medvlad.svm.forms import TOO_LARGE, Build, Evaluation, Form
 from medvlad.svm.gram import fast_gram, gram, has_fast_gram
 
 __all__ = ["WideForm"]
+
+_BUILT_ROWS = 32
 
 
 class WideForm(Form):
@@ -38,7 +39,9 @@ class WideForm(Form):
             if not np.isfinite(self._g).all():
                 raise InputError(TOO_LARGE)
         self._gram = np.empty((0, 0))
+        self._active, self._across = np.empty(0, np.intp), np.empty(0)  # B^-1 g of the active set
         self.is_exact = not has_fast_gram(*x.shape)
+        self._float32 = not self.is_exact
         if self.is_exact:
             self._gram = gram(x, self._mean, self._along)
         else:
@@ -50,7 +53,7 @@ class WideForm(Form):
         """See :class:`Form`."""
         self._key, self._factor, self._gram = None, np.empty((0, 0)), np.empty((0, 0))  # frees memory
         self._gram = gram(self.x, self._mean, self._along)
-        self.is_exact, self.singular = True, False
+        self.is_exact, self.singular, self._float32 = True, False, False
 
     @property
     def size(self) -> int:
@@ -87,17 +90,27 @@ class WideForm(Form):
         lengths = np.sqrt(np.maximum(np.diagonal(self._gram), 0.0) + self._g**2)
         return dual, np.abs(p[:, -1] - a @ self._g) + np.abs(p[:, :-1] - a) @ lengths
 
-    def _assemble(self, curvature: Vector) -> Callable[[], Vector]:
-        active = np.flatnonzero(curvature)
+    def _assemble(self, curvature: Vector) -> Build:
+        active = self._active = np.flatnonzero(curvature)
 
-        def build() -> Vector:
-            # Indexing a C-ordered array gives a C-ordered array, so index the transpose and transpose back:
-            # the result is in Fortran order, and its lower triangle is that of the Gram matrix.
-            matrix = self._gram.T[np.ix_(active, active)].T
-            matrix[np.diag_indices_from(matrix)] += 1.0 / curvature[active]
-            return matrix
+        def build(dtype: type) -> NDArray[Any]:
+            # The rows of the transpose are the columns of the Gram matrix: the result is in Fortran order,
+            # and its lower triangle is that of the Gram matrix. Blocks of rows stay in the cache.
+            columns = self._gram.T
+            matrix: NDArray[Any] = np.empty((len(active), len(active)), dtype)
+            with np.errstate(over="ignore"):
+                for start in range(0, len(active), _BUILT_ROWS):
+                    rows = slice(start, start + _BUILT_ROWS)
+                    matrix[rows] = np.take(columns[active[rows]], active, axis=1)
+                diagonal = self._gram.diagonal()[active] + 1.0 / curvature[active]
+                matrix[np.diag_indices_from(matrix)] = diagonal
+            return matrix.T
 
         return build
+
+    def _factorise(self, build: Build) -> None:
+        super()._factorise(build)
+        self._across = self._solve(self._g[self._active]) if self._active.size else np.empty(0)
 
     def _correct(self, curvature: Vector, y: Vector, p: Vector, f: Vector) -> Vector:
         active = np.flatnonzero(curvature)
@@ -105,8 +118,8 @@ class WideForm(Form):
         if active.size:
             g, a = self._g[active], p[active]
             residual = y[active] - f[active] - a / curvature[active]
-            solved, across = self._solve(residual), self._solve(g)
-            change = (g @ solved + g @ a - p[-1]) / (1.0 + g @ across)
-            corrected[active] = a + (solved - change * across)
+            solved = self._solve(residual)
+            change = (g @ solved + g @ a - p[-1]) / (1.0 + g @ self._across)
+            corrected[active] = a + (solved - change * self._across)
             corrected[-1] = p[-1] + change
         return corrected

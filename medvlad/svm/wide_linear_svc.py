@@ -63,7 +63,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     dual_gap_ : float
         Largest relative duality gap of any class, computed in float64 from `X`. It bounds how far the
         minimised function is above its minimum, divided by its value; see :mod:`medvlad.svm.refinement`.
-        Usual values are below 1e-16. Above 1e-8, rounding or `max_iter` limits the solution.
+        Usual values are below 1e-16, and below 1e-10 for large problems. Above 1e-8, rounding or `max_iter`
+        limits the solution.
 
     Examples
     --------

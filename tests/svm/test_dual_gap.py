@@ -153,7 +153,7 @@ def test_fast_products_are_enough_for_usual_C(always_fast, exact_matrices, C):
     X, y = draw((60, 200), 3)
     model = WideLinearSVC(C).fit(X, y)
     assert exact_matrices == []
-    assert model.dual_gap_ <= 1e-16
+    assert model.dual_gap_ <= 1e-10
 
 
 def test_one_matrix_is_enough_for_a_path(always_fast, exact_matrices, monkeypatch):
@@ -162,8 +162,8 @@ def test_one_matrix_is_enough_for_a_path(always_fast, exact_matrices, monkeypatc
     X, y = draw((60, 200), 3)
     for model in WideLinearSVC().fit_path(X, y, [0.01, 1.0, 30.0]):
         alone = WideLinearSVC(model.C).fit(X, y)
-        np.testing.assert_allclose(model.coef_, alone.coef_, rtol=0, atol=1e-7)
-        assert model.dual_gap_ <= 1e-16
+        np.testing.assert_allclose(model.coef_, alone.coef_, rtol=0, atol=1e-4)
+        assert model.dual_gap_ <= 1e-10
     assert len(computed) == 4  # one for the path, one for each single fit
     assert exact_matrices == []
 
@@ -193,7 +193,7 @@ def test_a_matrix_beyond_float32_falls_back_to_float64(always_fast):
     X, y = draw((30, 90), 2)
     fast = WideLinearSVC(1e-60, fit_intercept=False).fit(X * 1e30, y)
     plain = WideLinearSVC(1.0, fit_intercept=False).fit(X, y)
-    np.testing.assert_allclose(fast.coef_ * 1e30, plain.coef_, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fast.coef_ * 1e30, plain.coef_, rtol=0, atol=1e-5)
     assert fast.dual_gap_ <= 1e-8
 
 
@@ -204,7 +204,8 @@ def test_a_limit_of_steps_still_warns(always_fast):
     assert model.dual_gap_ > 1e-8
 
 
-def test_steps_of_the_refinement_need_no_larger_limit(always_fast):
+def test_steps_of_the_refinement_need_no_larger_limit(always_fast, monkeypatch):
+    monkeypatch.setattr(refinement, "WANTED", 1e-16)  # two rounds
     X, y = draw((60, 200), 2)
     steps = WideLinearSVC(10.0).fit(X, y).n_iter_
     with warnings.catch_warnings():
@@ -220,8 +221,8 @@ def test_labels_are_solved_from_fast_products_too(always_fast, exact_matrices):
     for k in range(4):
         known = ~np.isnan(y[:, k])
         alone = WideLinearSVC(3.0).fit(X[known], y[known, k])
-        np.testing.assert_allclose(fast.coef_[k], alone.coef_[0], rtol=0, atol=1e-6)
-    assert fast.dual_gap_ <= 1e-16
+        np.testing.assert_allclose(fast.coef_[k], alone.coef_[0], rtol=0, atol=1e-4)
+    assert fast.dual_gap_ <= 1e-10
 
 
 def test_blocks_and_runs_do_not_change_the_solution(always_fast, monkeypatch):
@@ -230,7 +231,7 @@ def test_blocks_and_runs_do_not_change_the_solution(always_fast, monkeypatch):
     monkeypatch.setattr(gram, "GRAM_BLOCK", 900)
     monkeypatch.setattr(gram, "_RUN", 50)
     monkeypatch.setattr("medvlad.svm.blocks._LEAST_BLOCK", 1)
-    np.testing.assert_allclose(WideLinearSVC(10.0).fit(X, y).coef_, whole.coef_, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(WideLinearSVC(10.0).fit(X, y).coef_, whole.coef_, rtol=0, atol=1e-5)
 
 
 def test_the_bound_is_that_of_the_documentation():
