@@ -279,12 +279,22 @@ def quick_table(found):
 
 
 def short_quick_table(found):
-    """The table without the columns and rivals that are for developers, for the README."""
-    rows = [[row[i] for i in (0, 1, 2, 5, 6, 7)] for row in quick_rows(found)]
-    times = {row[3]: float(row[4]) for row in rows if row[0] == "k-means"}
-    kept = {min(times, key=times.get, default=""), *(cell for cell in times if "s, scikit-learn (" in cell)}
-    rows = [row for row in rows if row[0] != "k-means" or row[3] in kept]
-    return table(["Task", "Problem", OWN, "rival", "x rival", "x sgemm"], rows)
+    """One row for each task, for the README: real rows where there are any, and each network."""
+    rows = [[row[i] for i in (0, 1, 2, 5, 6)] for row in quick_rows(found)]
+
+    def first(task, *words):
+        return next((row for row in rows if row[0] == task and all(word in "".join(row) for word in words)), None)
+
+    k_means = [row for row in rows if row[0] == "k-means"]
+    kept = [
+        first("encode", "rooms", "289 an image"),
+        first("assign", "dense"),
+        *sorted(k_means, key=lambda row: float(row[4]))[:1],
+        first("k-means", "s, scikit-learn ("),
+        *(row for row in rows if row[0] == "extract" and "keras" in row[3] and "memory" not in row[1]),
+        first("SVM", "scikit-learn"),
+    ]
+    return table(["Task", "Problem", OWN, "other", "ratio"], [row for row in kept if row is not None])
 
 
 def limits_table(found):
