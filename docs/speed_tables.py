@@ -283,7 +283,8 @@ def short_quick_table(found):
     rows = [[row[i] for i in (0, 1, 2, 5, 6)] for row in quick_rows(found)]
 
     def first(task, *words):
-        return next((row for row in rows if row[0] == task and all(word in "".join(row) for word in words)), None)
+        found = (row for row in rows if row[0] == task and all(word in "".join(row) for word in words))
+        return next(found, None)
 
     k_means = [row for row in rows if row[0] == "k-means"]
     kept = [
