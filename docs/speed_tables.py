@@ -6,6 +6,7 @@ benchmarks/quick.py prints the tables of its own run with the functions at the e
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -279,23 +280,28 @@ def quick_table(found):
 
 
 def short_quick_table(found):
-    """One row for each task, for the README: real rows where there are any, and each network."""
+    """A few rows in few words, for the README."""
     rows = [[row[i] for i in (0, 1, 2, 5, 6)] for row in quick_rows(found)]
 
-    def first(task, *words):
+    def find(task, *words):
         found = (row for row in rows if row[0] == task and all(word in "".join(row) for word in words))
         return next(found, None)
 
-    k_means = [row for row in rows if row[0] == "k-means"]
-    kept = [
-        first("encode", "rooms", "289 an image"),
-        first("assign", "dense"),
-        *sorted(k_means, key=lambda row: float(row[4]))[:1],
-        first("k-means", "s, scikit-learn ("),
-        *(row for row in rows if row[0] == "extract" and "keras" in row[3] and "memory" not in row[1]),
-        first("SVM", "scikit-learn"),
-    ]
-    return table(["Task", "Problem", OWN, "other", "ratio"], [row for row in kept if row is not None])
+    k_means = sorted((row for row in rows if row[0] == "k-means"), key=lambda row: float(row[4]))
+    kept = {
+        "encode": find("encode", "rooms", "289 an image"),
+        "k-means": k_means[0] if k_means else None,
+        "VGG19, bfloat16, files": find("extract", "bfloat16, 224-pixel JPEGs"),
+        "VGG19, int8, files": find("extract", "int8, 224-pixel JPEGs"),
+        "SVM": find("SVM", "scikit-learn"),
+    }
+    short = []
+    for name, row in kept.items():
+        if row is not None:
+            size = "" if row[0] == "extract" else re.split(r" \(|, K|, \d+ classes", row[1])[0]
+            other = re.sub(r" \(.*\)|, SkylakeX", "", row[3])
+            short.append([f"{name.strip()}, {size}".rstrip(", "), row[2], other, number(float(row[4]), 1)])
+    return table(["Step", OWN, "other", "ratio"], short)
 
 
 def limits_table(found):
@@ -330,10 +336,8 @@ def machine_words(found):
     """The processor and what ran on it, for the README."""
     told = found["machine"]
     tiles = "with" if "amx_bfloat16_gflops" in limits_of(found) else "without"
-    return (
-        f"{told['processor']}, {told['processors']} processors, {tiles} matrix tiles (AMX), instruction "
-        f"level `{told['level']}`, {told['date']}.\n"
-    )
+    name = re.sub(r"\(R\)|Intel|Processor|cpu family \d+, |, stepping \d+", "", told["processor"])
+    return f"{' '.join(name.split())}, {told['processors']} cores, {tiles} AMX, {told['date']}.\n"
 
 
 def machine_line(found):
