@@ -9,6 +9,7 @@
 #include <chrono>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -194,6 +195,7 @@ class Seeding {
     double* out = output_of(distances, candidates.size() * n, "distances must be (T, N)");
     double* sums = output_of(potentials, candidates.size(), "potentials must be (T,)");
     const WithoutGil released;
+    const std::lock_guard<std::mutex> lock(mutex_);
     seeding_->distances(candidates.data(), candidates.size(), closest.data(), out, sums);
   }
 
@@ -201,6 +203,7 @@ class Seeding {
     check_candidates(candidates);
     double* out = output_of(closest, seeding_->n_rows(), "closest must be (N,)");
     const WithoutGil released;
+    const std::lock_guard<std::mutex> lock(mutex_);
     return seeding_->add_best(candidates.data(), candidates.size(), out);
   }
 
@@ -231,6 +234,7 @@ class Seeding {
   Floats x_;
   std::optional<Offsets> rows_;
   std::unique_ptr<medvlad::Seeding> seeding_;
+  std::mutex mutex_;  // one thread at a time may change the seeding
 };
 
 // `x` holds floats or doubles with any strides, so that no copy is made.

@@ -33,9 +33,13 @@ void Assigner::operator()(const float* x, std::int64_t n, std::int32_t* labels, 
   for (std::int64_t first = 0; first < n; first += scorer_.block_rows) {
     const std::int64_t rows = std::min(scorer_.block_rows, n - first);
     const float* block = x + first * set_.d;
-    scorer_(block, rows, {scores_.data(), errors_.data(), norms_.data()}, history_, zeros);
-    find_not_finite(block, rows);
-    label(block, rows, labels + first);
+    if (not_finite_ == nullptr) {
+      scorer_(block, rows, {scores_.data(), errors_.data(), norms_.data()}, history_, zeros);
+      find_not_finite(block, rows);
+    }
+    // The caller raises an error, so the labels only have to be within range.
+    not_finite_ == nullptr ? label(block, rows, labels + first)
+                           : static_cast<void>(std::fill_n(labels + first, rows, 0));
   }
 }
 
@@ -46,8 +50,7 @@ void Assigner::find_not_finite(const float* x, std::int64_t n) {
   // A norm can also be infinite because squares overflow.
   for (const float* value = x; value < x + n * set_.d; ++value) {
     if (std::isfinite(*value)) continue;
-    const float* row = x + (value - x) / set_.d * set_.d;
-    if (not_finite_ == nullptr || row < not_finite_) not_finite_ = row;
+    not_finite_ = x + (value - x) / set_.d * set_.d;
     return;
   }
 }

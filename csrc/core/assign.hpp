@@ -8,8 +8,8 @@
 // If one centre is left, it is the label. Otherwise the centres that are left are scored again in float32,
 // and decide.hpp chooses among those that are left then.
 //
-// A row that holds NaN or infinity gets any label. Its squared norm is not finite either, so such rows are
-// found without another pass over the data.
+// The squared norm of a row that holds NaN or infinity is not finite either, so such rows are found without
+// another pass over the data. That row and all later ones get the label 0.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,10 @@ class Assigner {
  public:
   Assigner(const CenterSet& set, const Scorer& scorer);
 
+  // Later calls must have rows at higher addresses.
   void operator()(const float* x, std::int64_t n, std::int32_t* labels, PendingZeros& zeros);
 
-  // The first row in memory, of all rows so far, that holds NaN or infinity. Null: none.
+  // The first row of all calls that holds NaN or infinity. Null: none.
   const float* not_finite() const { return not_finite_; }
 
  private:

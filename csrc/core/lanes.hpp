@@ -83,7 +83,7 @@ inline float dot(const float* a, const float* b, std::int64_t d) {
   return total;
 }
 
-// The same mask for scores[j] = products[j] - halves[j].
+// The mask of not_below for scores[j] = products[j] - halves[j].
 inline std::uint32_t not_below(const float* products, const float* halves, float threshold) {
 #if defined(__AVX512F__)
   const __m512 scores = _mm512_sub_ps(_mm512_loadu_ps(products), _mm512_loadu_ps(halves));

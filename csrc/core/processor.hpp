@@ -11,7 +11,8 @@ namespace medvlad {
 std::vector<std::string> supported_levels();
 
 // Whether the processor has bfloat16 tiles (AMX), and the operating system lets this process use them. Linux
-// must be asked before the first use. Threads and children of the process inherit its answer.
+// must be asked before the first use. Threads and children of the process inherit its answer. It cannot be
+// taken back, and from then on alternative stacks of signals must have room for the tiles (11 KiB).
 bool may_use_tiles();
 
 // Size of a core's second-level cache in bytes. If the system does not report it, a usual size.

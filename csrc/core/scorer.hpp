@@ -17,7 +17,8 @@
 namespace medvlad {
 
 // How to multiply. `automatic` chooses by the data. The others are for tests and measurements; if an
-// instruction set does not have one of them, it uses `dense`.
+// instruction set does not have one of them, it uses `dense`. With tiles, all but `bf16x3` and `automatic`
+// are one product of bfloat16.
 enum class Method { automatic, dense, sparse, bf16, bf16x3 };
 
 // Scores and error bounds of a block of rows.

@@ -98,7 +98,7 @@ std::vector<bool> SeedingFilter::contenders(const Gains& gains) const {
   const double best = *std::max_element(gains.least.begin(), gains.least.end());
   std::vector<bool> may_win(size(n_candidates_));
   for (std::int64_t t = 0; t < n_candidates_; ++t) {
-    may_win[size(t)] = !(gains.most[size(t)] + rounding < best);  // a bound that is NaN excludes nothing
+    may_win[size(t)] = !(gains.most[size(t)] + rounding < best);
   }
   return may_win;
 }

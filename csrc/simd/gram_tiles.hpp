@@ -3,7 +3,9 @@
 // Each number z is rounded to float32 and split into two bfloat16, z = hi + lo + e with |e| <= 2^-17 |z|:
 // hi has 8 significant bits, and z - hi, which float32 holds exactly, is rounded to the 8 bits of lo. Then
 //
-//   z_i . z_j = hi_i . hi_j + hi_i . lo_j + lo_i . hi_j + terms below 2^-16 sum_k |z_ik z_jk|.
+//   z_i . z_j = hi_i . hi_j + hi_i . lo_j + lo_i . hi_j + terms below 2^-16 sum_k |z_ik z_jk|,
+//
+// if no number and no product is below the range of float32, where tiles take zero.
 //
 // The three products are exact in float32. They are summed in float32 over runs of kRunDepth dimensions, and
 // the runs are summed in float64. The caller measures what remains of these errors and corrects it, see

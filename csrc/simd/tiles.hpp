@@ -47,11 +47,11 @@ class TileRegisters {
       config.row_bytes[i] = 64;
       config.rows[i] = 16;
     }
-    _tile_loadconfig(&config);
+    __asm__ volatile("ldtilecfg %0" ::"m"(config));
   }
   TileRegisters(const TileRegisters&) = delete;
   TileRegisters& operator=(const TileRegisters&) = delete;
-  ~TileRegisters() { _tile_release(); }
+  ~TileRegisters() { __asm__ volatile("tilerelease" ::: "memory"); }
 
   // Fill register kTo from memory; rows are `step` bytes apart. A step of 0 repeats one row.
   template <int kTo>

@@ -250,7 +250,8 @@ def add_gram(rows: ShiftedRows, gram: NDArray[np.float64], *, n_threads: int) ->
     ----------
     rows : ShiftedRows
     gram : ndarray of float64, shape (n, n)
-        Entries (i, j) with i <= j get ``z_i . z_j``, with a relative error of about 2^-17. The others stay.
+        Entries (i, j) with i <= j get ``z_i . z_j``, with an error of about 2^-16 times
+        the sum of ``|z_ik z_jk|``; products below the range of float32 count as 0. The others stay.
     n_threads : int
         Number of threads. The result does not depend on it.
 

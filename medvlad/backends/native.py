@@ -86,7 +86,8 @@ def level() -> str:
     name = os.environ.get("MEDVLAD_SIMD")
     if not name:
         return available_levels()[0]
-    if name == EMULATED and find_spec(_module_name(name)) is not None:
+    runs_emulated = EMULATED in _native_portable.supported_levels()
+    if name == EMULATED and runs_emulated and find_spec(_module_name(name)) is not None:
         return name
     check_choice(name, "MEDVLAD_SIMD", LEVELS)
     if name not in available_levels():

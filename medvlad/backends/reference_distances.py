@@ -180,5 +180,6 @@ def column_sums(x: NDArray[np.float32], *, n_threads: int = 1) -> NDArray[np.flo
     """
     total: NDArray[np.float64] = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK_ROWS):
-        total += x[start : start + _BLOCK_ROWS].sum(axis=0, dtype=np.float64)
+        # In order. NumPy's sum of a single column is not.
+        total += np.cumsum(x[start : start + _BLOCK_ROWS], axis=0, dtype=np.float64)[-1]
     return total

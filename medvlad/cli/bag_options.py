@@ -41,6 +41,8 @@ _OF_NETWORK = (
     "scale",
     "mirror",
     "resize",
+    "decode",
+    "colour_profile",
     "batch_size",
     "dtype",
     "engine",

@@ -242,7 +242,7 @@ def network_group(*first: Decorator) -> Decorator:
             metavar="TYPE",
             default="float32",
             help="Number type in the network: float32, bfloat16, int8, or auto for the fastest one here that "
-            "is as accurate. All but float32 need the extra 'openvino'.",
+            "is as accurate. int8 needs the extra 'openvino', and bfloat16 is float32 without it.",
         ),
         ENGINE,
         *OTHER_NETWORKS,

@@ -15,9 +15,10 @@ rooms: docs/howto/network.md has the paired differences and their intervals. A n
 int8 needs the ranges of activations on 128 training images, which a float32 engine measures at each `fit`.
 This takes as long as int8 saves on about 2,500 images, so int8 pays only for large data sets.
 
-The choice is the same on every run of a machine: accuracy, processor and number of images do not vary, and
-the trial is kept. Neither the number of threads nor the weights matter. The choice is written into the store,
-results and models as if it had been given, so numbers of different dtypes stay apart.
+The choice is the same on every run of a machine whose cache folder can be written: accuracy, processor and
+number of images do not vary, and the trial is kept. Neither the number of threads nor the weights matter. The
+choice is written into the store, results and models as if it had been given, so numbers of different dtypes
+stay apart.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ numbers::
     $XDG_CACHE_HOME/medvlad/dtype-trials/SHA256.json        default of XDG_CACHE_HOME: ~/.cache
 
 A file that is damaged counts as missing. If the folder cannot be written, the rates last as long as the
-process. If two processes measure at the same time, the second one takes the rates of the first one.
+process. If two processes measure at the same time, each may use its own rates, and later runs those of one of
+them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ def ranges_of(features: Any) -> dict[str, float] | None:
     if features.dtype_ != "int8":
         return None
     if getattr(features, "_calibrated_for", None) not in (None, calibration_key(features)):
-        raise InputError("dtype='int8' was calibrated for another network, scales or resize: call fit again")
+        raise InputError(
+            "int8 was calibrated for another network or other scales, resize, colour_profile or decode: "
+            "call fit again"
+        )
     ranges: dict[str, float] = getattr(features, "ranges_", {})
     return ranges

@@ -17,6 +17,7 @@ from medvlad._util.caller_warning import warn_caller
 from medvlad._util.validate import InputError, check_positive_float, check_positive_int
 from medvlad.descriptors.array_api import on_host
 from medvlad.svm.blocks import Vector, times
+from medvlad.svm.forms import TOO_LARGE
 from medvlad.svm.newton import Problem, check_memory, make_form
 from medvlad.svm.refinement import solve
 
@@ -90,6 +91,8 @@ def solve_path(
         for problem, other in zip(problems, previous, strict=False):
             problem.begin_at(other)
         solution = solve(form, problems, max_iter, range(len(problems)) if order is None else order)
+        if not np.isfinite(solution.weights).all():
+            raise InputError(TOO_LARGE)
         _warn_of_steps(problems, names, max_iter, what)
         one.classes_ = names
         one.coef_ = np.ascontiguousarray(solution.weights[:, :-1])

@@ -166,6 +166,7 @@ class Problem:
 
     def restart(self) -> None:
         """Start again from the current iterate, after the matrix of the form has become exact."""
+        self.n_iter = 0
         self._offset = np.zeros(len(self.y))
         self.f = self.form.scores(self.p)
         self.converged = self.singular = False

@@ -41,8 +41,8 @@ goes on with the :math:`c` that makes the scores of this point the true ones. Th
 and the gap by its square. One round is usual.
 
 Factors of the approximate matrix are in float32, which takes half the time. Each Newton point is corrected
-with products of the matrix in float64 until it settles. A matrix that is too ill-conditioned for that is
-factorised in float64.
+with products of the matrix in float64 until it settles. If it does not, this and all later factors are in
+float64.
 
 The result is accepted if the relative gap of every problem is at most 1e-8. Rounds go on, as long as they
 help, until it is at most 1e-10: the weights then differ from the exact ones by less than
@@ -68,6 +68,8 @@ BOUND = 1e-8
 WANTED = 1e-10
 # A round must lower the gap by this factor. Fewer rounds of float64 products are faster otherwise.
 LEAST_GAIN = 4.0
+# Newton steps on an approximate matrix. If a problem needs more, C |x|^2 is too large for it.
+_MOST_FAST_STEPS = 30
 
 
 class Solution(NamedTuple):
@@ -85,22 +87,27 @@ def solve(form: Form, problems: Sequence[Problem], max_iter: int, order: Iterabl
     """
     for k in order:
         problems[k].step()
-    solution = _search(form, problems, max_iter)
-    while not form.is_exact and all(problem.converged for problem in problems):
-        is_sound = not any(problem.singular for problem in problems)
+    steps = max_iter if form.is_exact else min(max_iter, _MOST_FAST_STEPS)
+    solution = _search(form, problems, steps)
+    while not form.is_exact:
+        ran_out = not all(problem.converged for problem in problems)
+        if ran_out and steps == max_iter:
+            break
+        is_sound = not (ran_out or any(problem.singular for problem in problems))
         if is_sound and solution.gap <= WANTED:
             break
-        before = solution
-        for problem, scores in zip(problems, solution.scores, strict=True):
-            problem.correct(scores)
-        found = _search(form, problems, max_iter)
-        solution = found if found.gap < before.gap else before
-        if is_sound and found.gap * LEAST_GAIN <= before.gap and found.gap > WANTED:
-            continue
-        if is_sound and solution.gap <= BOUND:
-            for problem in problems:
-                problem.converged = True  # also if steps ran out in this round
-            break
+        if is_sound:
+            before = solution
+            for problem, scores in zip(problems, solution.scores, strict=True):
+                problem.correct(scores)
+            found = _search(form, problems, steps)
+            solution = found if found.gap < before.gap else before
+            if found.gap * LEAST_GAIN <= before.gap and found.gap > WANTED:
+                continue
+            if solution.gap <= BOUND:
+                for problem in problems:
+                    problem.converged = True  # also if steps ran out in this round
+                break
         form.make_exact()
         for problem in problems:
             problem.restart()
@@ -126,5 +133,5 @@ def _search(form: Form, problems: Sequence[Problem], max_iter: int) -> Solution:
         gap = 0.5 * distance**2 + np.where(margin >= 0, above, below).sum(axis=1)
         loss = 0.5 * curvature * np.maximum(0.0, margin) ** 2
         value = 0.5 * np.einsum("ij,ij->i", found.weights, found.weights) + loss.sum(axis=1)
-        relative = np.where(gap > 0, gap / value, 0.0)
+        relative = np.where(gap == 0, 0.0, gap / value)
     return Solution(*found, float(relative.max()))

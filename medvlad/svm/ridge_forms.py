@@ -138,6 +138,7 @@ class Wide:
     def make_exact(self) -> None:
         """Compute the matrix in float64."""
         self.is_exact = True
+        self.gram = np.empty((0, 0))  # frees the approximate one
         self.gram = gram(self.x, self.shift, np.zeros(len(self.x)))
 
     def part(self, rows: NDArray[np.intp]) -> Part:
@@ -193,7 +194,7 @@ class WidePart(Part):
             residual = wanted - product - alpha * solution
             value = ((wanted - product) ** 2).sum(axis=0) + alpha * (solution * product).sum(axis=0)
             squares = (residual**2).sum(axis=0)
-            gap = float(np.divide(squares, value, out=np.zeros_like(value), where=squares > 0).max())
+            gap = float(np.divide(squares, value, out=np.zeros_like(value), where=squares != 0).max())
             if gap <= _WANTED:
                 return weights.T
             if not gap * LEAST_GAIN <= least:

@@ -10,6 +10,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,15 @@ def test_the_first_row_that_is_not_finite_is_named(way, rng, value):
     x[3, 7] = value
     with pytest.raises(InputError, match=r"hold (NaN|-?inf) at row 3:"):
         native.assign(x, c, n_threads=2, method=way)
+
+
+def test_many_rows_that_are_not_finite_take_no_time(way, rng):
+    """An exact decision among all centres for each of them would take minutes."""
+    x, c = np.full((3000, 512), np.inf, np.float32), relu(rng, 256, 512, 0.4)
+    begin = time.perf_counter()
+    with pytest.raises(InputError, match="at row 0:"):
+        native.assign(x, c, n_threads=1, method=way)
+    assert time.perf_counter() - begin < 10
 
 
 def test_large_numbers_are_finite_although_their_squares_are_not(way, rng):
