@@ -18,7 +18,7 @@ float32. Both sum short runs of columns in float32, and the runs in float64. The
 
 **Choice.** Fast products save time that grows with the square of the number of rows, and the refinement costs
 passes over the rows. So they are used from a number of rows and of multiplications on, see
-:func:`has_fast_gram`.
+``has_fast_gram``.
 """
 
 from __future__ import annotations
