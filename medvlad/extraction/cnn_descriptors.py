@@ -80,7 +80,7 @@ class CNNDescriptors(ImageTransformer):
     dtype : {"auto", "float32", "bfloat16", "int8"}, default="float32"
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
         processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with images.
-        "auto": the fastest one here that is as accurate (``medvlad.extraction.auto_dtype`` says how it is chosen).
+        "auto": the fastest one here that is as accurate, see :mod:`medvlad.extraction.auto_dtype`.
     engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}, default="auto"
         Engine that runs the network. "auto": the fastest one here. See :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
