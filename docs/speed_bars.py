@@ -57,7 +57,7 @@ def row(bar, value, has_amx):
     if value is None:
         return [bar.name, required, "not measured", "-"]
     met = value <= bar.limit if bar.at_most else value >= bar.limit
-    return [bar.name, required, f"{value:.3g}", "yes" if met else "no"]
+    return [bar.name, required, f"{value:.4g}", "yes" if met else "no"]
 
 
 def encode_values(found):
