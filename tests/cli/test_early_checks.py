@@ -156,9 +156,12 @@ def test_extract_counts_what_the_store_holds(run, images, small_weights, tmp_pat
     ]
     status, printed, _ = run("extract", *words)
     kept = f"copies of others are not stored twice; store: {tmp_path / 'store'}\n"
-    assert (status, printed) == (1, f"20 images, 20 of them extracted now; 2 {kept}")
+    assert (status, printed) == (
+        1,
+        f"dtype float32 on openvino\n20 images, 20 of them extracted now; 2 {kept}",
+    )
     _, printed, _ = run("extract", *words)
-    assert printed == f"20 images, 0 of them extracted now; 2 {kept}"
+    assert printed == f"dtype float32 on openvino\n20 images, 0 of them extracted now; 2 {kept}"
     assert run("store", "ls", tmp_path / "store")[1].startswith("20 images, ")
 
 

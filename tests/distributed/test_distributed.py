@@ -331,6 +331,6 @@ def test_a_run_that_a_signal_stopped_is_finished_by_the_next(
         cli.main()
     assert end.value.code == 0
     out, error = capsys.readouterr()
-    assert out.startswith(f"{N_IMAGES} images, {N_IMAGES - done} of them extracted now")
+    assert f"\n{N_IMAGES} images, {N_IMAGES - done} of them extracted now" in out
     assert error == ""
     check_store(features, N_IMAGES)

@@ -186,7 +186,7 @@ ShardWriter.add = adding
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (status, ""), done.stderr
+    assert (done.returncode, done.stdout) == (status, "dtype float32 on light\n"), done.stderr
     assert done.stderr.strip() == f"medvlad: {word}; {NOTE}"
     (section,) = DescriptorStore(tmp_path / "store").sections()
     assert len(section) == 8

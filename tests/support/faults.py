@@ -272,7 +272,7 @@ def memory(folder):
     stored = StoredDescriptors(section, [key_of(i) for i in range(len(x))])
     works = {
         "encode": lambda: vlad.transform(x),
-        "k-means": lambda: VLAD(64, random_state=0, max_iter=1).fit(x[:300]).cluster_centers_,
+        "k-means": lambda: VLAD(64, random_state=0, max_iter=1).fit(x).cluster_centers_,
         "SVM": lambda: WideLinearSVC().fit(vectors, labels).coef_,
         "image": lambda: load_image(folder / "large.png"),
         "load": lambda: stored.load().values,
