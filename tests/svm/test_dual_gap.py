@@ -180,10 +180,11 @@ def test_a_huge_C_takes_the_matrix_of_float64(exact_matrices):
     assert fast.dual_gap_ <= 1e-8
 
 
+@pytest.mark.slow
 def test_a_search_without_end_on_the_fast_matrix_takes_that_of_float64(always_fast):
     """C times the squared length of a row is 1e9."""
     rng = np.random.default_rng(5)
-    X, y = rng.normal(size=(120, 240)) * np.sqrt(1e7 / 240), rng.integers(0, 2, 120)
+    X, y = rng.normal(size=(200, 400)) * np.sqrt(1e7 / 400), rng.integers(0, 2, 200)
     model = WideLinearSVC(100.0).fit(X, y)
     assert model.dual_gap_ <= 1e-8
 
