@@ -164,9 +164,11 @@ class Problem:
         self._offset = self._offset + (scores - self.f)
         self.f, self.converged = scores, False
 
-    def restart(self) -> None:
-        """Start again from the current iterate, after the matrix of the form has become exact."""
+    def restart(self, *, afresh: bool) -> None:
+        """Start again, from zero or from the current iterate, after the form's matrix has become exact."""
         self.n_iter = 0
+        if afresh:
+            self.p = np.zeros_like(self.p)
         self._offset = np.zeros(len(self.y))
         self.f = self.form.scores(self.p)
         self.converged = self.singular = False

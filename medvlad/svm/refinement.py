@@ -47,7 +47,7 @@ float64.
 The result is accepted if the relative gap of every problem is at most 1e-8. Rounds go on, as long as they
 help, until it is at most 1e-10: the weights then differ from the exact ones by less than
 :math:`1.5 \cdot 10^{-5} \sqrt{P(w)}`. If it stays above 1e-8, because :math:`C |x|^2` is large, :math:`M` is
-computed in float64 and the search starts again from the point that was found.
+computed in float64 and the search starts again from the point that was found, or from zero if no point was.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ def solve(form: Form, problems: Sequence[Problem], max_iter: int, order: Iterabl
                     problem.converged = True  # also if steps ran out in this round
                 break
         form.make_exact()
+        afresh = not all(problem.converged for problem in problems)
         for problem in problems:
-            problem.restart()
+            problem.restart(afresh=afresh)
         solution = _search(form, problems, max_iter)
     return solution
 
