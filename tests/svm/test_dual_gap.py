@@ -187,6 +187,7 @@ def test_a_search_without_end_on_the_fast_matrix_takes_that_of_float64(always_fa
     X, y = rng.normal(size=(200, 400)) * np.sqrt(1e7 / 400), rng.integers(0, 2, 200)
     model = WideLinearSVC(100.0).fit(X, y)
     assert model.dual_gap_ <= 1e-8
+    assert model.n_iter_ <= 20
 
 
 def test_a_wrong_matrix_cannot_give_a_wrong_solution(always_fast, exact_matrices, monkeypatch):
