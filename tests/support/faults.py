@@ -32,7 +32,7 @@ import medvlad.cli
 import medvlad.extraction.cnn_descriptors
 import medvlad.extraction.keras_startup
 import medvlad.models.model_file
-from medvlad import VLAD, Descriptors, StoredDescriptors, WideLinearSVC, save_model
+from medvlad import VLAD, Descriptors, KMeansCodebook, StoredDescriptors, WideLinearSVC, save_model
 from medvlad.extraction.networks import FrozenNetwork
 from medvlad.extraction.weights import weights_source
 from medvlad.images.read import load_image
@@ -264,6 +264,7 @@ def memory(folder):
     x = Descriptors.from_array(np.maximum(rng.normal(size=(600, 49, 64)), 0).astype(np.float32))
     vlad = VLAD(64, random_state=0, max_iter=2).fit(x[:40])
     vectors, labels = vlad.transform(x), np.arange(600) % 2
+    weights = np.ones(len(x.values))
     Image.fromarray(rng.integers(0, 256, (2000, 2000, 3), dtype=np.uint8)).save(folder / "large.png")
     section = section_of(folder / "store")
     with section.writer() as writer:
@@ -272,7 +273,12 @@ def memory(folder):
     stored = StoredDescriptors(section, [key_of(i) for i in range(len(x))])
     works = {
         "encode": lambda: vlad.transform(x),
-        "k-means": lambda: VLAD(64, random_state=0, max_iter=1).fit(x).cluster_centers_,
+        # With weights, because k-means without them needs little new memory.
+        "k-means": lambda: (
+            KMeansCodebook(64, random_state=0, max_iter=1, tol=1.0)
+            .fit(x, sample_weight=weights)
+            .cluster_centers_
+        ),
         "SVM": lambda: WideLinearSVC().fit(vectors, labels).coef_,
         "image": lambda: load_image(folder / "large.png"),
         "load": lambda: stored.load().values,
