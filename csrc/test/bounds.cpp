@@ -13,27 +13,13 @@
 #include <vector>
 
 #include "core/scorer.hpp"
+#include "test/plain.hpp"
 
 namespace {
 
 using medvlad::Method;
-
-void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const float* b, float beta,
-           float* c) {
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      float total = beta * c[i * n + j];
-      for (std::int64_t p = 0; p < d; ++p) total += a[i * d + p] * b[j * d + p];
-      c[i * n + j] = total;
-    }
-  }
-}
-
-void check(bool right, const std::string& what) {
-  if (right) return;
-  std::fprintf(stderr, "wrong: %s\n", what.c_str());
-  std::exit(1);
-}
+using medvlad::test::check;
+using medvlad::test::sgemm;
 
 // The largest part of the bound that the errors of some scores reach.
 double compare(const std::vector<float>& x, const std::vector<float>& centers, std::int64_t k, std::int64_t d,

@@ -20,6 +20,7 @@
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
 #include "test/gram.hpp"
+#include "test/plain.hpp"
 #include "test/seeding_steps.hpp"
 
 namespace {
@@ -71,23 +72,8 @@ void operator delete(void* memory, std::size_t, std::align_val_t at) noexcept {
 namespace {
 
 using medvlad::Method;
-
-void sgemm(std::int64_t m, std::int64_t n, std::int64_t d, const float* a, const float* b, float beta,
-           float* c) {
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      float sum = beta * c[i * n + j];
-      for (std::int64_t l = 0; l < d; ++l) sum += a[i * d + l] * b[j * d + l];
-      c[i * n + j] = sum;
-    }
-  }
-}
-
-void check(bool right, const std::string& what) {
-  if (right) return;
-  static_cast<void>(std::fprintf(stderr, "wrong: %s\n", what.c_str()));
-  std::exit(1);  // NOLINT(concurrency-mt-unsafe): no other thread is left
-}
+using medvlad::test::check;
+using medvlad::test::sgemm;
 
 struct Problem {
   std::int64_t k, d;
