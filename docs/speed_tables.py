@@ -299,9 +299,9 @@ def short_quick_table(found):
     for name, row in kept.items():
         if row is not None:
             size = "" if row[0] == "extract" else re.split(r" \(|, K|, \d+ classes", row[1])[0]
-            other = re.sub(r" \(.*\)|, SkylakeX", "", row[3])
+            other = re.sub(r" \(.*\)|, SkylakeX| predict", "", row[3])
             short.append([f"{name.strip()}, {size}".rstrip(", "), row[2], other, number(float(row[4]), 1)])
-    return table(["Step", OWN, "other", "ratio"], short)
+    return f"{machine_words(found)}\n{table(['Step', OWN, 'other', 'ratio'], short)}"
 
 
 def limits_table(found):

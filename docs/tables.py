@@ -180,7 +180,6 @@ TABLES = {
     "kmeans": speed_tables.kmeans,
     "latency": speed_tables.latency,
     "speed": lambda: speed_tables.short_quick_table(speed_tables.measured(speed_tables.QUICK)),
-    "speed machine": lambda: speed_tables.machine_words(speed_tables.measured(speed_tables.QUICK)),
     "quick": lambda: speed_tables.quick_table(speed_tables.measured(speed_tables.QUICK)),
     "limits": lambda: speed_tables.limits_table(speed_tables.measured(speed_tables.QUICK)),
     "bars": lambda: speed_bars.bars(speed_tables.measured(speed_tables.QUICK)),
