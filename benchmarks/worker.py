@@ -20,6 +20,8 @@ import numpy as np
 
 #: Minimum seconds of a timed round. Short calls are repeated.
 ROUND_SECONDS = 0.05
+#: Rounds in which two implementations are timed beside each other in one process.
+PAIRS = 11
 
 
 def die_with_parent():
@@ -36,7 +38,7 @@ class Worker:
         self.rival = importlib.import_module(f"rivals.{module}")
         self.n_threads = n_threads
         self.versions = self.rival.describe()
-        self.encode = self.out = self.problem = None
+        self.encode = self.out = self.problem = self.task = None
         self.calls, self.warm = 1, False
         self.descriptors = (None, None)
 
@@ -56,22 +58,44 @@ class Worker:
         """
         self.unload()  # frees the last problem first
         problem = [np.load(Path(folder) / f"{name}.npy") for name in ("x", "offsets", "centers")]
-        self.problem = problem
-        x, offsets, centers = problem
-        if task == "assign":
-            assign = self.rival.prepare_assign(x, centers, self.n_threads)
-            self.encode = lambda out: (None, assign())
-        else:
-            self.encode = self.rival.prepare(*problem, self.n_threads)
-            if not fresh:
-                self.out = np.zeros((len(offsets) - 1, centers.size), np.float32)
-                self.out.fill(1)  # written, so that its pages exist
+        self.problem, self.task = problem, task
+        _, offsets, centers = problem
+        self.encode = self._prepared(self.rival)
+        if task != "assign" and not fresh:
+            self.out = np.zeros((len(offsets) - 1, centers.size), np.float32)
+            self.out.fill(1)  # written, so that its pages exist
         # The first calls compile and start threads. The fastest of several predicts the later ones.
         begin, seconds = time.perf_counter(), self._seconds(1)
         while time.perf_counter() - begin < 2 * ROUND_SECONDS:
             seconds = min(seconds, self._seconds(1))
         self.calls = max(1, round(ROUND_SECONDS / seconds))
         return {"seconds": seconds, "calls": self.calls}
+
+    def _prepared(self, rival):
+        """Return the function of `rival` that solves the problem."""
+        x, offsets, centers = self.problem
+        if self.task == "assign":
+            assign = rival.prepare_assign(x, centers, self.n_threads)
+            return lambda out: (None, assign())
+        return rival.prepare(x, offsets, centers, self.n_threads)
+
+    def beside(self, module):
+        """Return pairs of seconds: of a call of this implementation, and of another one on the same arrays.
+
+        The two take turns, and a pair adds up many turns.
+        """
+        both = self.encode, self._prepared(importlib.import_module(f"rivals.{module}"))
+        for call in both:
+            call(self.out)
+        pairs = []
+        for _ in range(PAIRS):
+            seconds = [0.0, 0.0]
+            for turn in range(2 * self.calls):
+                begin = time.perf_counter()
+                both[turn % 2](self.out)
+                seconds[turn % 2] += time.perf_counter() - begin
+            pairs.append([one / self.calls for one in seconds])
+        return {"pairs": pairs}
 
     def _seconds(self, calls):
         encode, out = self.encode, self.out
@@ -89,7 +113,7 @@ class Worker:
 
     def unload(self):
         """Free the memory of the problem, for the other processes."""
-        self.encode = self.out = self.problem = None
+        self.encode = self.out = self.problem = self.task = None
         return {}
 
     def result(self, folder, images):
