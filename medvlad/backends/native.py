@@ -9,7 +9,8 @@ contains is used:
     avx2         AVX2 and FMA (Haswell, Zen and later)
     portable     every other processor; matrix products use SciPy's BLAS
 
-The environment variable MEDVLAD_SIMD names another level. Results are the same on all levels.
+The environment variable MEDVLAD_SIMD names another level. Only the level amx asks Linux for tiles, which is
+irrevocable. Results are the same on all levels.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ __all__ = [
 #: Instruction-set levels, best first.
 LEVELS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
 
+_TILES = "amx"  # the level that needs a permission of the operating system
+
 #: The level amx with emulated instructions, for tests. It is never chosen unless MEDVLAD_SIMD names it.
 EMULATED = "amx_emulated"
 
@@ -70,13 +73,19 @@ _FRESH_BYTES = 32 << 20
 
 @cache
 def available_levels() -> tuple[str, ...]:
-    """Return the levels that this processor can run and this build contains, best first."""
+    """Return the levels that this processor can run and this build contains, best first.
+
+    The operating system may still refuse "amx". Only :func:`level` asks it.
+    """
     supported = _native_portable.supported_levels()
     return tuple(name for name in LEVELS if name in supported and find_spec(_module_name(name)) is not None)
 
 
 def level() -> str:
     """Return the name of the level in use: MEDVLAD_SIMD, or the best one.
+
+    If that is "amx", the operating system is asked for its tiles. The permission cannot be given back, so it
+    is not asked for other levels.
 
     Raises
     ------
@@ -85,7 +94,7 @@ def level() -> str:
     """
     name = os.environ.get("MEDVLAD_SIMD")
     if not name:
-        return available_levels()[0]
+        return next(name for name in available_levels() if name != _TILES or _may_use_tiles())
     runs_emulated = EMULATED in _native_portable.supported_levels()
     if name == EMULATED and runs_emulated and find_spec(_module_name(name)) is not None:
         return name
@@ -97,7 +106,18 @@ def level() -> str:
             else "is not supported by this processor"
         )
         raise InputError(f"MEDVLAD_SIMD={name} {why}: use one of {', '.join(available_levels())}")
+    if name == _TILES and not _may_use_tiles():
+        others = [other for other in available_levels() if other != _TILES]
+        raise InputError(
+            f"MEDVLAD_SIMD={name} is refused by the operating system: use one of {', '.join(others)}"
+        )
     return name
+
+
+@cache
+def _may_use_tiles() -> bool:
+    """Ask the operating system for the tiles of the processor, once. This cannot be taken back."""
+    return _native_portable.may_use_tiles()
 
 
 def assign(
