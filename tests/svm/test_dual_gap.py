@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -124,7 +124,9 @@ def problems(draw):
     weight = rng.choice([0.0, 0.5, 3.0] if draw(st.booleans()) else [1.0], n)
     weight[:2] = 1.0
     # C relative to the lengths of the rows minus their mean: from tiny to huge.
-    C = 10.0 ** draw(st.integers(-4, 4)) / ((X - X.mean(axis=0)) ** 2).sum(axis=1).mean()
+    spread = ((X - X.mean(axis=0)) ** 2).sum(axis=1).mean()
+    assume(spread > 0)  # otherwise all rows are the same
+    C = 10.0 ** draw(st.integers(-4, 4)) / spread
     return X, y, weight, {"C": float(C), "class_weight": draw(st.sampled_from([None, "balanced"]))}
 
 
