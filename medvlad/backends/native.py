@@ -30,7 +30,7 @@ from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.reference import by_column, center_distances, place, take
 from medvlad.backends.shifted_rows import ShiftedRows
-from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.checks import check_encoded, check_finite
 
 try:
     from medvlad.backends import _blas, _native_portable
@@ -66,6 +66,8 @@ EMULATED = "amx_emulated"
 
 #: Ways of multiplying that a level may choose from. All but "auto" are for tests and measurements.
 METHODS = ("auto", "dense", "sparse", "bf16", "bf16x3")
+
+_MAY_OVERFLOW = -2  # kMayOverflow of csrc/core/vlad.hpp
 
 # From this size on, malloc returns fresh pages. They are zero already, so empty cells need no writing.
 _FRESH_BYTES = 32 << 20
@@ -148,9 +150,8 @@ def aggregate(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """See :func:`medvlad.backends.reference.aggregate`. Uses `n_threads` threads."""
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
-    residuals = encode(
-        x, offsets, centers, l2_norm=False, n_threads=n_threads, counts_out=counts, method=method
-    )
+    how = Normalisation(l2_norm=False)
+    residuals, _ = _encode(x, offsets, centers, how, n_threads, None, None, counts, method)
     return residuals.reshape(len(counts), *centers.shape), counts
 
 
@@ -169,6 +170,25 @@ def encode(
     method: str = "auto",
 ) -> NDArray[np.float32]:
     """See :func:`medvlad.backends.reference.encode`. Uses `n_threads` threads."""
+    how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
+    vectors, may_overflow = _encode(x, offsets, centers, how, n_threads, out, labels_out, counts_out, method)
+    if may_overflow:
+        check_encoded(vectors)
+    return vectors
+
+
+def _encode(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    how: Normalisation,
+    n_threads: int,
+    out: NDArray[np.float32] | None,
+    labels_out: NDArray[np.int32] | None,
+    counts_out: NDArray[np.int64] | None,
+    method: str,
+) -> tuple[NDArray[np.float32], bool]:
+    """Return the vectors, and whether numbers of them may be infinite because they are beyond float32."""
     zeroed = False
     if out is None:
         shape = (len(offsets) - 1, centers.size)
@@ -185,15 +205,15 @@ def encode(
             zeroed,
             labels_out,
             counts_out,
-            power,
-            intra_norm,
-            l2_norm,
+            how.power,
+            how.intra_norm,
+            how.l2_norm,
             n_threads,
             method,
         )
     if bad_row >= 0:
         check_finite(x, offsets)
-    return out
+    return out, bad_row == _MAY_OVERFLOW
 
 
 def encode_weighted(
