@@ -19,7 +19,7 @@ from networks import BASE, PRODUCT
 from rivals import CORE_TYPE, KERNEL, OURS, OWN, PARTS, RIVALS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
-from speed_tables import share_of_bandwidth
+from speed_tables import in_words, share_of_bandwidth
 
 _KEPT = ("min", "q1", "median", "q3", "max", "rounds")
 
@@ -194,15 +194,15 @@ def _svm(results):
         return
     yield "## The linear SVM"
     yield (
-        "float32 rows, C = 1. The gap is the largest relative duality gap of any class, computed in float64 "
-        "from the coefficients. dual_gap_ is what the estimator says itself."
+        "float32 rows unless said otherwise, C = 1. The gap is the largest relative duality gap of any "
+        "class, computed in float64 from the coefficients. dual_gap_ is what the estimator says itself."
     )
     rows = []
     for r in results:
         told = "-" if r.get("told_gap") is None else f"{r['told_gap']:.1e}"
         size = f"{r['n']:,} x {r['d']:,}"
         seconds = _spread(r["seconds"], digits=2)
-        rows.append([size, r["classes"], r["implementation"], seconds, f"{r['gap']:.1e}", told])
+        rows.append([size, r["classes"], in_words(r["implementation"]), seconds, f"{r['gap']:.1e}", told])
     yield _table(["Rows x columns", "Classes", "Implementation", "Seconds", "Gap", "dual_gap_"], rows)
 
 

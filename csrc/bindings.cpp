@@ -310,6 +310,7 @@ PYBIND11_MODULE(MEDVLAD_MODULE, m, py::mod_gil_not_used()) {
   using py::literals::operator""_a;
   m.doc() = "medvlad's C++ core for one instruction set";
   m.def("supported_levels", &medvlad::supported_levels);
+  m.def("may_use_tiles", &medvlad::may_use_tiles);
   m.def(
       "needs_sgemm",
       [](std::int64_t k, std::int64_t d, int n_threads) {

@@ -1,6 +1,7 @@
 #include "vlad.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -22,6 +23,7 @@ constexpr std::int64_t kSmallImage = 8192;  // an image with more rows is always
 constexpr std::int64_t kStreamedBytes = 4 << 20;  // a larger output is written past the cache
 constexpr double kNormFloor = 1e-12;
 constexpr double kCenterRounding = 0x1p-22;  // of a float32 centre, relative to its norm
+constexpr double kSafeSquare = 1e76;         // numbers whose squares add up to this are within float32
 
 int threads_for(std::int64_t n_tasks, int n_threads) {
   return static_cast<int>(std::clamp<std::int64_t>(n_tasks, 1, n_threads));
@@ -83,6 +85,9 @@ struct EncodeJob {
     return squared;
   }
 
+  // Whether a number of a residual with this squared norm may be beyond float32 when it is written.
+  bool may_overflow(double squared) const { return !how.l2 && !(squared <= kSafeSquare); }
+
   void count(const Cells& cells, std::int64_t image) const {
     if (output.counts == nullptr) return;
     std::int64_t* counts = output.counts + image * batch.k;
@@ -124,7 +129,7 @@ struct Writer {
     for (std::int64_t i = 0; i < cells.filled(); ++i) {
       const std::int64_t cell = cells.index[size(i)];
       job.clear(done, cell, vector, zeros);
-      if (!job.how.l2 || !kept) job.cell_vector(cells, i, x, kept_at(i));
+      if (!job.how.l2 || !kept) overflows |= job.may_overflow(job.cell_vector(cells, i, x, kept_at(i)));
       write_scaled(kept_at(i), scale, d, vector + cell * d, job.streamed);
       done = cell + 1;
     }
@@ -134,6 +139,7 @@ struct Writer {
   Cells cells;
   AlignedBuffer<double> vectors;
   PendingZeros zeros;
+  bool overflows = false;  // whether a number that was written may be beyond float32
 };
 
 struct Worker {
@@ -203,7 +209,8 @@ void assign_rows(const Batch& batch, const CenterSet& set, const Scorer& scorer,
   for (const Assigner& assigner : assigners) not_finite.see(assigner);
 }
 
-void encode_small(const EncodeJob& job, const Scorer& scorer,
+// Returns whether a number may be beyond float32, as the next two functions do.
+bool encode_small(const EncodeJob& job, const Scorer& scorer,
                   const std::vector<std::pair<std::int64_t, std::int64_t>>& runs,
                   FirstNotFinite& not_finite) {
   const int n_threads = threads_for(static_cast<std::int64_t>(runs.size()), job.n_threads);
@@ -228,15 +235,18 @@ void encode_small(const EncodeJob& job, const Scorer& scorer,
     }
     finish_streaming();
   });
+  bool overflows = false;
   for (Worker& worker : workers) {
     worker.writer.zeros.all();
     not_finite.see(worker.assigner);
+    overflows |= worker.writer.overflows;
   }
   finish_streaming();
+  return overflows;
 }
 
 // Write the vector of an image whose rows are in `cells`. All threads share its cells.
-void share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
+bool share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
   const std::int64_t d = job.batch.d;
   const float* x = job.rows_of(image);
   float* vector = job.vector_of(image);
@@ -246,7 +256,7 @@ void share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
     job.clear(0, job.batch.k, vector, zeros);
     zeros.all();
     finish_streaming();
-    return;
+    return false;
   }
   const int n_threads = threads_for(cells.filled(), job.n_threads);
   const bool kept = job.how.l2 && cells.filled() <= job.kept_cells * n_threads;
@@ -262,6 +272,7 @@ void share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
     for (const double one : squared) total += one;
     scale = inverse_norm(total);
   }
+  std::atomic<bool> overflows{false};
   parallel_for(cells.filled(), n_threads, [&](std::int64_t i, int worker) {
     const std::int64_t cell = cells.index[size(i)];
     PendingZeros zeros;  // written at once, because nothing is multiplied meanwhile
@@ -269,13 +280,14 @@ void share_out(const EncodeJob& job, const Cells& cells, std::int64_t image) {
     if (i + 1 == cells.filled()) job.clear(cell + 1, job.batch.k, vector, zeros);
     zeros.all();
     double* v = vector_at(i, worker);
-    if (!kept) job.cell_vector(cells, i, x, v);
+    if (!kept && job.may_overflow(job.cell_vector(cells, i, x, v))) overflows = true;
     write_scaled(v, scale, d, vector + cell * d, job.streamed);
     finish_streaming();
   });
+  return overflows;
 }
 
-void encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image,
+bool encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image,
                   FirstNotFinite& not_finite) {
   const std::int64_t begin = job.batch.offsets[image];
   const std::int64_t n = job.batch.offsets[image + 1] - begin;
@@ -288,7 +300,7 @@ void encode_large(const EncodeJob& job, const Scorer& scorer, std::int64_t image
   assign_rows(job.batch, job.set, scorer, job.n_threads, begin, n, labels, not_finite);
   Cells cells;
   cells.sort(labels, n, job.batch.k);
-  share_out(job, cells, image);
+  return share_out(job, cells, image);
 }
 
 EncodeJob job_of(const Batch& batch, const CenterSet& set, const Normalisation& how, const Output& output,
@@ -324,9 +336,9 @@ std::int64_t encode(const Batch& batch, const Execution& execution, const Normal
   const EncodeJob job = job_of(batch, set, normalisation, output, execution.n_threads);
   const Plan plan(batch, execution.n_threads);
   FirstNotFinite not_finite(batch);
-  encode_small(job, *scorer, plan.runs, not_finite);
-  for (const std::int64_t image : plan.large) encode_large(job, *scorer, image, not_finite);
-  return not_finite.row();
+  bool overflows = encode_small(job, *scorer, plan.runs, not_finite);
+  for (const std::int64_t image : plan.large) overflows |= encode_large(job, *scorer, image, not_finite);
+  return overflows && not_finite.row() == kAllFinite ? kMayOverflow : not_finite.row();
 }
 
 void encode_weighted(const Batch& batch, const Memberships& memberships, int n_threads,

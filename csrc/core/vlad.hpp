@@ -75,6 +75,9 @@ struct Output {
 // No row of a batch holds NaN or infinity.
 inline constexpr std::int64_t kAllFinite = -1;
 
+// As before, but a number of a vector without norm may be beyond float32, and is infinite then.
+inline constexpr std::int64_t kMayOverflow = -2;
+
 // Write the nearest centre of each row to labels (n_rows). The offsets are ignored.
 //
 // Returns the first row that holds NaN or infinity, or kAllFinite. With such a row, what is written is
@@ -82,6 +85,7 @@ inline constexpr std::int64_t kAllFinite = -1;
 std::int64_t assign(const Batch& batch, const Execution& execution, std::int32_t* labels);
 
 // Write the VLAD vector of each image. Without normalisation the vectors are the residuals (n_images, k, d).
+// Returns what `assign` returns, or kMayOverflow if all rows are finite.
 std::int64_t encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
                     const Output& output);
 

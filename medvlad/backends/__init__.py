@@ -93,7 +93,10 @@ class Backend(Protocol):
         labels_out: Any = None,
         counts_out: Any = None,
     ) -> Any:
-        """Return the normalised VLAD of each image. Fill the optional outputs that are given."""
+        """Return the normalised VLAD of each image. Fill the optional outputs that are given.
+
+        Vectors without norm that are beyond float32 are an InputError.
+        """
 
     def encode_weighted(
         self,

@@ -3,6 +3,7 @@ from numpy.typing import NDArray
 from typing_extensions import CapsuleType
 
 def supported_levels() -> list[str]: ...
+def may_use_tiles() -> bool: ...
 def needs_sgemm(k: int, d: int, n_threads: int) -> bool: ...
 def assign(
     sgemm: CapsuleType,
@@ -11,7 +12,7 @@ def assign(
     labels: NDArray[np.int32],
     n_threads: int,
     method: str = "auto",
-) -> None: ...
+) -> int: ...
 def encode(
     sgemm: CapsuleType,
     x: NDArray[np.float32],
@@ -26,7 +27,7 @@ def encode(
     l2_norm: bool,
     n_threads: int,
     method: str = "auto",
-) -> None: ...
+) -> int: ...
 def encode_weighted(
     x: NDArray[np.float32],
     offsets: NDArray[np.int64],

@@ -27,7 +27,7 @@ from medvlad.backends.cuda_transfer import encode_from_host, label_from_host
 from medvlad.backends.cuda_weighted import distances_resident, encode_weighted_resident
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.seeding import PlainSeeding
-from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.checks import check_encoded, check_finite
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 
 __all__ = [
@@ -153,17 +153,22 @@ def encode(
     Raises
     ------
     InputError
-        If an image does not fit into the GPU's memory, or descriptors are not finite.
+        If an image does not fit into the GPU's memory, or for the reasons of the reference.
     """
     how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
     if isinstance(x, GpuArray):
         with x.stream():
-            return encode_resident(x, offsets, upload(centers, method), how, out, labels_out, counts_out)
+            out = encode_resident(x, offsets, upload(centers, method), how, out, labels_out, counts_out)
+            if not how.has_norm:
+                check_encoded(GpuArray(out))
+            return out
     check_finite(x, offsets)
     if out is None:
         out = np.empty((len(offsets) - 1, centers.size), np.float32)
     outputs = {"labels": labels_out, "vectors": out, "counts": counts_out}
     encode_from_host(x, offsets, upload(centers, method), how, outputs)
+    if not how.has_norm:
+        check_encoded(out)
     return out
 
 

@@ -9,7 +9,8 @@ contains is used:
     avx2         AVX2 and FMA (Haswell, Zen and later)
     portable     every other processor; matrix products use SciPy's BLAS
 
-The environment variable MEDVLAD_SIMD names another level. Results are the same on all levels.
+The environment variable MEDVLAD_SIMD names another level. Only the level amx asks Linux for tiles, which is
+irrevocable. Results are the same on all levels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from medvlad._util.validate import InputError, check_choice
 from medvlad.backends.normalise import Normalisation
 from medvlad.backends.reference import by_column, center_distances, place, take
 from medvlad.backends.shifted_rows import ShiftedRows
-from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.checks import check_encoded, check_finite
 
 try:
     from medvlad.backends import _blas, _native_portable
@@ -58,11 +59,15 @@ __all__ = [
 #: Instruction-set levels, best first.
 LEVELS = ("amx", "avx512bf16", "avx512", "avx2", "portable")
 
+_TILES = "amx"  # the level that needs a permission of the operating system
+
 #: The level amx with emulated instructions, for tests. It is never chosen unless MEDVLAD_SIMD names it.
 EMULATED = "amx_emulated"
 
 #: Ways of multiplying that a level may choose from. All but "auto" are for tests and measurements.
 METHODS = ("auto", "dense", "sparse", "bf16", "bf16x3")
+
+_MAY_OVERFLOW = -2  # kMayOverflow of csrc/core/vlad.hpp
 
 # From this size on, malloc returns fresh pages. They are zero already, so empty cells need no writing.
 _FRESH_BYTES = 32 << 20
@@ -70,13 +75,19 @@ _FRESH_BYTES = 32 << 20
 
 @cache
 def available_levels() -> tuple[str, ...]:
-    """Return the levels that this processor can run and this build contains, best first."""
+    """Return the levels that this processor can run and this build contains, best first.
+
+    The operating system may still refuse "amx". Only :func:`level` asks it.
+    """
     supported = _native_portable.supported_levels()
     return tuple(name for name in LEVELS if name in supported and find_spec(_module_name(name)) is not None)
 
 
 def level() -> str:
     """Return the name of the level in use: MEDVLAD_SIMD, or the best one.
+
+    If that is "amx", the operating system is asked for its tiles. The permission cannot be given back, so it
+    is not asked for other levels.
 
     Raises
     ------
@@ -85,7 +96,7 @@ def level() -> str:
     """
     name = os.environ.get("MEDVLAD_SIMD")
     if not name:
-        return available_levels()[0]
+        return next(name for name in available_levels() if name != _TILES or _may_use_tiles())
     runs_emulated = EMULATED in _native_portable.supported_levels()
     if name == EMULATED and runs_emulated and find_spec(_module_name(name)) is not None:
         return name
@@ -97,7 +108,18 @@ def level() -> str:
             else "is not supported by this processor"
         )
         raise InputError(f"MEDVLAD_SIMD={name} {why}: use one of {', '.join(available_levels())}")
+    if name == _TILES and not _may_use_tiles():
+        others = [other for other in available_levels() if other != _TILES]
+        raise InputError(
+            f"MEDVLAD_SIMD={name} is refused by the operating system: use one of {', '.join(others)}"
+        )
     return name
+
+
+@cache
+def _may_use_tiles() -> bool:
+    """Ask the operating system for the tiles of the processor, once. This cannot be taken back."""
+    return _native_portable.may_use_tiles()
 
 
 def assign(
@@ -128,9 +150,8 @@ def aggregate(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """See :func:`medvlad.backends.reference.aggregate`. Uses `n_threads` threads."""
     counts = np.empty((len(offsets) - 1, len(centers)), np.int64)
-    residuals = encode(
-        x, offsets, centers, l2_norm=False, n_threads=n_threads, counts_out=counts, method=method
-    )
+    how = Normalisation(l2_norm=False)
+    residuals, _ = _encode(x, offsets, centers, how, n_threads, None, None, counts, method)
     return residuals.reshape(len(counts), *centers.shape), counts
 
 
@@ -149,6 +170,25 @@ def encode(
     method: str = "auto",
 ) -> NDArray[np.float32]:
     """See :func:`medvlad.backends.reference.encode`. Uses `n_threads` threads."""
+    how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
+    vectors, may_overflow = _encode(x, offsets, centers, how, n_threads, out, labels_out, counts_out, method)
+    if may_overflow:
+        check_encoded(vectors)
+    return vectors
+
+
+def _encode(
+    x: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    centers: NDArray[np.float32],
+    how: Normalisation,
+    n_threads: int,
+    out: NDArray[np.float32] | None,
+    labels_out: NDArray[np.int32] | None,
+    counts_out: NDArray[np.int64] | None,
+    method: str,
+) -> tuple[NDArray[np.float32], bool]:
+    """Return the vectors, and whether numbers of them may be infinite because they are beyond float32."""
     zeroed = False
     if out is None:
         shape = (len(offsets) - 1, centers.size)
@@ -165,15 +205,15 @@ def encode(
             zeroed,
             labels_out,
             counts_out,
-            power,
-            intra_norm,
-            l2_norm,
+            how.power,
+            how.intra_norm,
+            how.l2_norm,
             n_threads,
             method,
         )
     if bad_row >= 0:
         check_finite(x, offsets)
-    return out
+    return out, bad_row == _MAY_OVERFLOW
 
 
 def encode_weighted(

@@ -101,7 +101,7 @@ from medvlad.backends.reference_distances import (
     squared_distances,
     take,
 )
-from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.checks import check_encoded, check_finite
 
 __all__ = [
     "aggregate",
@@ -255,6 +255,11 @@ def encode(
     -------
     ndarray of float32, shape (B, K * D)
         `out`, if it was given.
+
+    Raises
+    ------
+    InputError
+        If `x` holds NaN or infinity, or a vector without norm is beyond float32.
     """
     how = Normalisation(power=power, intra_norm=intra_norm, l2_norm=l2_norm)
     labels = assign(x, centers, offsets=offsets)
@@ -268,6 +273,8 @@ def encode(
             encoded[b] = how.apply(v).ravel()
             if counts_out is not None:
                 counts_out[b] = n
+    if not how.has_norm:
+        check_encoded(encoded)
     return encoded
 
 

@@ -93,9 +93,10 @@ def center_distances(
     """
     origin = centers.mean(axis=0, dtype=np.float64)
     rows, c = x - origin, centers - origin
-    squared: NDArray[np.float64] = rows @ (-2.0 * c.T)
-    squared += np.einsum("nd,nd->n", rows, rows)[:, None]
-    squared += np.einsum("kd,kd->k", c, c)
+    with np.errstate(invalid="ignore"):  # rows that are not finite get distances that are not finite
+        squared: NDArray[np.float64] = rows @ (-2.0 * c.T)
+        squared += np.einsum("nd,nd->n", rows, rows)[:, None]
+        squared += np.einsum("kd,kd->k", c, c)
     return np.maximum(squared, 0.0, out=squared)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "as_array",
     "as_matrix",
     "check_centers",
+    "check_encoded",
     "check_finite",
     "check_n_clusters",
     "check_offsets",
@@ -215,6 +216,11 @@ def check_finite(
         if bad.any():
             row = start + int(np.argmax(bad))
             _refuse_number(row, float(x[row][~np.isfinite(x[row])][0]), offsets, name, first_image)
+
+
+def check_encoded(encoded: NDArray[np.float32] | GpuArray) -> None:
+    """Raise InputError if a vector without normalisation is too large for float32."""
+    check_finite(encoded, name="encoded images, too large for float32,")
 
 
 def _refuse_number(

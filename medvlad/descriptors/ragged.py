@@ -381,8 +381,8 @@ def validate_input(estimator: Any, x: Any, *, reset: bool, finite: bool = True) 
     reset : bool
         Whether ``n_features_in_`` is set (in `fit`) instead of checked.
     finite : bool
-        Whether to check that all numbers are finite, which takes a pass over them. False: a backend checks
-        while it reads them.
+        Whether to check that all numbers are finite, which takes a pass over them. False: the caller finds
+        the others while it reads them.
 
     Raises
     ------
@@ -403,7 +403,7 @@ def validate_input(estimator: Any, x: Any, *, reset: bool, finite: bool = True) 
         )
         return as_descriptors(checked)
     descriptors = as_descriptors(x)
-    if reset or (finite and not isinstance(descriptors.values, GpuArray)):  # cuda checks while it reads
+    if finite and (reset or not isinstance(descriptors.values, GpuArray)):  # cuda checks while it reads
         check_finite(descriptors.values, descriptors.offsets)
     if reset:
         estimator.n_features_in_ = descriptors.n_features

@@ -113,7 +113,7 @@ class BagOfWords(Encoder):
         ValueError
             If there are fewer descriptors than words, or a descriptor is not finite.
         """
-        given = validated(self, X, reset=True)
+        given = validated(self, X, reset=True, finite=False)  # find_centers looks
         codebook = KMeansCodebook(
             self.n_clusters,
             max_iter=self.max_iter,
@@ -133,6 +133,10 @@ class BagOfWords(Encoder):
             self.idf_ = np.log(len(given) / np.maximum(images, 1))
         return self
 
+    @property
+    def _finds_not_finite(self) -> bool:
+        return True  # the backend does
+
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         counts = self._counts(given)
         totals = counts.sum(axis=1, keepdims=True)
@@ -146,7 +150,7 @@ class BagOfWords(Encoder):
         """Return the number of descriptors, or their weight, of each image in each cell (B, K)."""
         x = descriptors.values
         labels = get_backend(self.backend, x).assign(
-            x, self.cluster_centers_, n_threads=check_n_threads(self.n_threads)
+            x, self.cluster_centers_, offsets=descriptors.offsets, n_threads=check_n_threads(self.n_threads)
         )
         if isinstance(x, GpuArray):
             labels = labels.get()

@@ -24,7 +24,7 @@ from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, as_descriptors, draw_rows, rows_of, validate_input
 from medvlad.store.vector_file import new_vector_file
 
-__all__ = ["Encoder", "blocks", "drawn_rows", "in_host_memory", "validated"]
+__all__ = ["Encoder", "blocks", "counted_in_host_memory", "drawn_rows", "validated"]
 
 _BLOCK_BYTES = 16 << 20  # of encoded images in memory at a time
 _CONVERTED_BYTES = 4 << 20  # of descriptors converted to float32 at a time
@@ -40,7 +40,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     @property
     def _finds_not_finite(self) -> bool:
-        """Whether `_encode_images` itself checks that descriptors are finite. `transform` does not then."""
+        """Whether `_encode_images` itself finds numbers that are not finite. `transform` does not look then.
+
+        Looking takes a pass over all descriptors. A sum over them that is not finite shows it for nothing.
+        """
         return False
 
     @memory_for("encoded images", "encode fewer at a time, or into a file (transform_to_file)")
@@ -207,12 +210,13 @@ def drawn_rows(
     return drawn
 
 
-def in_host_memory(given: Descriptors) -> Descriptors:
-    """Return the descriptors that :func:`validated` returned, in host memory and checked to be finite."""
+def counted_in_host_memory(given: Descriptors) -> Descriptors:
+    """Return the descriptors whose weight is not 0, in host memory. The others must be finite too."""
     descriptors = given.to_host()
-    if descriptors is not given:  # descriptors on a GPU have not been checked
+    counted = descriptors.counted()
+    if counted is not descriptors:  # nobody reads the others
         check_finite(descriptors.values, descriptors.offsets)
-    return descriptors
+    return counted
 
 
 def blocks(X: Any) -> Iterator[tuple[NDArray[np.int64], Descriptors]]:

@@ -38,8 +38,9 @@ from sklearn import config_context
 
 from medvlad._util.validate import InputError, check_positive_float, check_positive_int
 from medvlad.backends.normalise import Normalisation
+from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.base import Encoder, drawn_rows, in_host_memory, validated
+from medvlad.encoders.base import Encoder, counted_in_host_memory, drawn_rows, validated
 from medvlad.encoders.kmeans import KMeansCodebook, find_centers
 
 __all__ = ["FisherVector"]
@@ -175,17 +176,24 @@ class FisherVector(Encoder):
         self.variances_ = mixture.covariances_ * spread
         return self
 
+    @property
+    def _finds_not_finite(self) -> bool:
+        return True
+
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         how = self._normalisation
-        descriptors = in_host_memory(given)
+        descriptors = counted_in_host_memory(given)
         origin = self.means_.mean(axis=0)
         encoded = np.zeros((len(descriptors), self._n_features_out), np.float32)
-        descriptors = descriptors.counted()
         weights = np.ones(len(descriptors.values)) if descriptors.weights is None else descriptors.weights
         for i, image in enumerate(descriptors):
             if len(image):
                 own = weights[descriptors.offsets[i] : descriptors.offsets[i + 1]]
-                vector = self._encode(image - origin, self.means_ - origin, own)
+                with np.errstate(invalid="ignore"):
+                    vector = self._encode(image - origin, self.means_ - origin, own)
+                # NaN or infinity in a row makes its posteriors NaN, and so every number of the vector.
+                if not np.isfinite(vector[-1]):
+                    check_finite(given.to_host().values, given.offsets)
                 encoded[i] = how.apply(vector[None])[0]
         return encoded
 

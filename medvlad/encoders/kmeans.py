@@ -282,9 +282,11 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         ndarray of float32, shape (N, K)
         """
         check_is_fitted(self)
-        x = validate_input(self, X, reset=False).to_host().values
-        check_finite(x)
-        return like_input(distances_to_centers(x, self.cluster_centers_), X)
+        given = validate_input(self, X, reset=False, finite=False).to_host()
+        distances = distances_to_centers(given.values, self.cluster_centers_)
+        if not np.isfinite(distances[:, 0]).all():
+            check_finite(given.values, given.offsets)
+        return like_input(distances, X)
 
     def score(self, X: Any, y: object = None, sample_weight: Any = None) -> float:
         """Return minus the sum of the squared distances of descriptors to their centres, weighted if wished.

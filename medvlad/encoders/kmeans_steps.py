@@ -239,11 +239,16 @@ def fill_empty(
 
 
 def distances_to_centers(x: NDArray[np.float32], centers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the Euclidean distances (N, K) of descriptors in host memory to the centres (K, D)."""
+    """Return the Euclidean distances (N, K) of descriptors in host memory to the centres (K, D).
+
+    Those of a row that is not finite are not finite either.
+    """
     c = centers.astype(np.float64)
     distances = np.empty((len(x), len(c)), np.float32)
     for start in range(0, len(x), _BLOCK_ROWS):
         block = x[start : start + _BLOCK_ROWS].astype(np.float64)
-        squared = np.einsum("nd,nd->n", block, block)[:, None] - 2 * block @ c.T + np.einsum("kd,kd->k", c, c)
+        with np.errstate(invalid="ignore"):
+            cross = 2 * block @ c.T
+            squared = np.einsum("nd,nd->n", block, block)[:, None] - cross + np.einsum("kd,kd->k", c, c)
         distances[start : start + _BLOCK_ROWS] = np.sqrt(np.maximum(squared, 0))
     return distances

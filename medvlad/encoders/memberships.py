@@ -44,6 +44,7 @@ from medvlad._util.validate import InputError, check_choice, check_positive_floa
 from medvlad.backends import Backend
 from medvlad.backends.normalise import CENTER_ROUNDING, NORM_FLOOR, ordered_sum
 from medvlad.backends.reference import center_distances
+from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.gpu_array import GpuArray, array_module
 
 __all__ = ["Memberships", "check_assignment", "softness"]
@@ -118,6 +119,11 @@ class Memberships:
         -------
         cells : ndarray of int32, shape (N, r)
         weights : ndarray of float64, shape (N, r)
+
+        Raises
+        ------
+        InputError
+            If a row in host memory is not finite. On a GPU, soft assignment does not look.
         """
         cells, weights = self._hard(x) if self.alpha is None else self._soft(x, self.alpha)
         return array_module(x).ascontiguousarray(cells), weights
@@ -162,8 +168,12 @@ class Memberships:
         else:
             cells = xp.tile(xp.arange(len(self.centers), dtype=np.int32), (len(x), 1))
         # Subtracting the smallest distance changes no weight and avoids that all of them underflow to 0.
-        weights = xp.exp(-alpha * (squared - squared.min(axis=1, keepdims=True)))
-        weights /= weights.sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            weights = xp.exp(-alpha * (squared - squared.min(axis=1, keepdims=True)))
+            weights /= weights.sum(axis=1, keepdims=True)
+        # The distances of a row that is not finite are not finite, and so its weights are NaN.
+        if not isinstance(x, GpuArray) and not np.isfinite(weights.sum()):
+            check_finite(x)
         return cells, weights
 
 

@@ -16,6 +16,7 @@ in float64, the result is float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,15 +26,16 @@ from numpy.typing import NDArray
 from medvlad._util.choices import PoolMode, words_of
 from medvlad._util.validate import check_choice, check_interval
 from medvlad.backends.normalise import unit
+from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.gpu_array import GpuArray, import_cupy
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.base import Encoder, in_host_memory, validated
+from medvlad.encoders.base import Encoder, counted_in_host_memory, validated
 
 __all__ = ["POOL", "GlobalPool"]
 
 _GEM_FLOOR = 1e-6
 _COPIED_BYTES = 64 << 20  # of descriptors in float64 at a time
-_POOL_IMAGES = 256  # number of images pooled at a time, which bounds the float64 copy
+_POOL_BYTES = 1 << 20  # of descriptors pooled at a time, so that a second look finds them in the cache
 
 
 class GlobalPool(Encoder):
@@ -81,12 +83,17 @@ class GlobalPool(Encoder):
         validated(self, X, reset=True)
         return self
 
+    @property
+    def _finds_not_finite(self) -> bool:
+        return True
+
     def _encode_images(self, given: Descriptors) -> Any:
         check_choice(self.mode, "mode", words_of(PoolMode))
-        descriptors = in_host_memory(given).counted()
+        descriptors = counted_in_host_memory(given)
         pooled = np.zeros((len(descriptors), descriptors.n_features), np.float32)
-        for start in range(0, len(descriptors), _POOL_IMAGES):
-            part = descriptors[start : start + _POOL_IMAGES]
+        rows = _POOL_BYTES // (4 * descriptors.n_features)
+        for start, stop in _runs(descriptors.offsets, rows):
+            part = descriptors[start:stop]
             counts = np.diff(part.offsets)
             filled = counts > 0
             if not filled.any():
@@ -100,16 +107,21 @@ class GlobalPool(Encoder):
             # Columns are independent, and copies in float64 of a whole slide would be large.
             step = max(1, _COPIED_BYTES // (8 * len(x)))
             columns = (x[:, k : k + step] for k in range(0, x.shape[1], step))
-            values = np.concatenate(
-                [
-                    POOL[self.mode](_Images(own, weights, first, counts[filled], masses), float(self.p))
-                    for own in columns
-                ],
-                axis=1,
-            )
+            with np.errstate(invalid="ignore"):  # infinities are found below
+                values = np.concatenate(
+                    [
+                        POOL[self.mode](_Images(own, weights, first, counts[filled], masses), float(self.p))
+                        for own in columns
+                    ],
+                    axis=1,
+                )
+            # A sum shows NaN and infinities. A maximum hides minus infinity, but the minimum shows it.
+            hides = self.mode in ("max", "gem")
+            if not np.isfinite(values).all() or (hides and not np.isfinite(x.min())):
+                check_finite(given.to_host().values, given.offsets)
             if self.l2_norm:
                 values = unit(values)
-            pooled[start : start + len(part)][filled] = values
+            pooled[start:stop][filled] = values
         if isinstance(given.values, GpuArray):
             with given.values.stream():
                 on_gpu_again = import_cupy().asarray(pooled)
@@ -119,6 +131,16 @@ class GlobalPool(Encoder):
     @property
     def _n_features_out(self) -> int:
         return int(self.n_features_in_)
+
+
+def _runs(offsets: NDArray[np.int64], rows: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of runs of images with at most `rows` descriptors, or of a single image."""
+    start, n_images = 0, len(offsets) - 1
+    while start < n_images:
+        last = int(np.searchsorted(offsets, offsets[start] + rows, side="right")) - 1
+        stop = max(start + 1, last)
+        yield start, stop
+        start = stop
 
 
 @dataclass(frozen=True)

@@ -154,13 +154,13 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
             1 GiB, it is projected block by block as well, when it is read.
         """
         check_is_fitted(self)
-        given = validated(self, X, reset=False)
+        given = validated(self, X, reset=False, finite=False)
         width = self.n_features_in_ if self.n_components is None else len(self.components_)
         if isinstance(given, DescriptorBlocks) and 4 * width * given.offsets[-1] > _IN_MEMORY:
             return ProjectedBlocks(given, width, self._project_into)
         values = np.empty((int(given.offsets[-1]), width), np.float32)
         for images, part in blocks(given):
-            check_finite(part.values, part.offsets)  # descriptors from a GPU have not been checked before
+            check_finite(part.values, part.offsets)
             projected = np.empty((len(part.values), width), np.float32)
             self._project_into(part.values, projected)
             for i, first, last in zip(images, part.offsets[:-1], part.offsets[1:], strict=True):

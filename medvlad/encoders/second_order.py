@@ -31,7 +31,7 @@ from medvlad._util.validate import check_choice, check_positive_float
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.base import Encoder, in_host_memory, validated
+from medvlad.encoders.base import Encoder, counted_in_host_memory, validated
 
 __all__ = ["SecondOrderPool"]
 
@@ -93,14 +93,17 @@ class SecondOrderPool(Encoder):
         validated(self, X, reset=True)
         return self
 
+    @property
+    def _finds_not_finite(self) -> bool:
+        return True
+
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         how = self._check_parameters()
-        descriptors = in_host_memory(given)
+        descriptors = counted_in_host_memory(given)
         width = self.n_features_in_
         upper = np.triu_indices(width)
         weights = np.where(upper[0] == upper[1], 1.0, np.sqrt(2.0))
         pooled = np.zeros((len(descriptors), len(weights)), np.float32)
-        descriptors = descriptors.counted()
         for i, image in enumerate(descriptors):
             if not image.any():
                 continue
@@ -108,14 +111,17 @@ class SecondOrderPool(Encoder):
             if descriptors.weights is not None:
                 shares = descriptors.weights[descriptors.offsets[i] : descriptors.offsets[i + 1]]
                 x *= np.sqrt(shares / shares.mean())[:, None]
-            vector = self._mapped(x)[upper] * weights
+            with np.errstate(invalid="ignore"):
+                moments = x.T @ x / len(x)
+            if not np.isfinite(np.trace(moments)):  # the mean of the squared lengths
+                check_finite(given.to_host().values, given.offsets)
+            vector = self._mapped(moments)[upper] * weights
             pooled[i] = how.apply(vector[None])[0]
         if not how.has_norm:
             check_finite(pooled, name="pooled images, too large for float32,")
         return pooled
 
-    def _mapped(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        moments: NDArray[np.float64] = x.T @ x / len(x)
+    def _mapped(self, moments: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.mode is None:
             return moments
         values, vectors = np.linalg.eigh(moments)

@@ -26,8 +26,9 @@ from sklearn.base import clone
 from medvlad._util.validate import InputError
 from medvlad.backends.normalise import unit
 from medvlad.descriptors.blocks import DescriptorBlocks
+from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.encoders.base import Encoder, in_host_memory, validated
+from medvlad.encoders.base import Encoder, validated
 
 __all__ = ["SpatialTiles"]
 
@@ -121,15 +122,26 @@ class SpatialTiles(Encoder):
             If grids or tiles are not pairs of integers, or an image and the grids differ in the number of
             descriptors.
         """
-        given = validated(self, X, reset=True)
+        given = validated(self, X, reset=True, finite=not isinstance(self.encoder, Encoder))
         self._check_lengths(given)
         self.encoder_ = clone(self.encoder).fit(given, y)
         return self
 
+    @property
+    def _finds_not_finite(self) -> bool:
+        return True  # the encoder of the tiles does
+
     def _encode_images(self, given: Descriptors) -> NDArray[np.float32]:
         self._check_lengths(given)
-        descriptors = in_host_memory(given)
-        parts = [np.asarray(self.encoder_.transform(part)) for _, part in self.tiles_of(descriptors)]
+        descriptors = given.to_host()
+        if not isinstance(self.encoder_, Encoder):
+            check_finite(descriptors.values, descriptors.offsets)
+        try:
+            parts = [np.asarray(self.encoder_.transform(part)) for _, part in self.tiles_of(descriptors)]
+        except InputError:
+            # The encoder has named the row of a tile. This names that of the image.
+            check_finite(descriptors.values, descriptors.offsets)
+            raise
         vectors = np.concatenate(parts, axis=1)
         if self.l2_norm:
             return unit(vectors.astype(np.float64)).astype(np.float32)

@@ -191,8 +191,8 @@ class VLAD(Encoder):
             If there are fewer descriptors than clusters, or a descriptor is not finite.
         """
         self._check_parameters()
-        descriptors = validated(self, X, reset=True)
-        if self.centers is None:
+        descriptors = validated(self, X, reset=True, finite=self.centers is not None)
+        if self.centers is None:  # k-means looks for numbers that are not finite
             codebook = _codebook(self)
             find_centers(codebook, descriptors)
             _take_centers(self, codebook)
@@ -213,7 +213,7 @@ class VLAD(Encoder):
         self._check_parameters()
         _check_partial_fit(self)
         first = not hasattr(self, "cluster_centers_")
-        descriptors = validated(self, X, reset=first)
+        descriptors = validated(self, X, reset=first, finite=False)  # partial_fit of k-means looks
         codebook = _codebook(self) if first else self.codebook_
         _take_centers(self, codebook.partial_fit(descriptors))
         self.__dict__.pop("residual_centers_", None)
@@ -235,7 +235,7 @@ class VLAD(Encoder):
         """
         check_is_fitted(self)
         self.__dict__.pop("residual_centers_", None)
-        self.residual_centers_ = _adapted(self, validated(self, X, reset=False))
+        self.residual_centers_ = _adapted(self, validated(self, X, reset=False, finite=False))
         return self
 
     def memberships(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

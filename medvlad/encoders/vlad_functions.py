@@ -15,7 +15,7 @@ from medvlad._util.validate import check_n_threads
 from medvlad.backends import get_backend
 from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.array_api import on_host, on_host_from_anywhere
-from medvlad.descriptors.checks import check_centers, check_finite, check_output
+from medvlad.descriptors.checks import check_centers, check_output
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, as_descriptors, read_matrix
 
@@ -142,7 +142,7 @@ def encode_batch(
     n_threads: int | None,
     **outputs: Any,
 ) -> Any:
-    """Encode descriptors by hard assignment. The backend checks that they are finite.
+    """Encode descriptors by hard assignment. The backend checks that they, and the vectors, are finite.
 
     Parameters
     ----------
@@ -171,8 +171,4 @@ def encode_batch(
         **outputs,
     )
     on_device = isinstance(batch.values, GpuArray)
-    if not how.has_norm:
-        check_finite(
-            GpuArray(encoded) if on_device else encoded, name="encoded images, too large for float32,"
-        )
     return batch.values.give_back(encoded) if on_device else encoded

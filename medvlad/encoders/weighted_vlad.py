@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.validate import InputError
 from medvlad.backends.normalise import NORM_FLOOR, Normalisation, without_rounding
-from medvlad.descriptors.checks import check_finite
+from medvlad.descriptors.checks import check_encoded, check_finite
 from medvlad.descriptors.gpu_array import GpuArray, array_module, host_array, import_cupy
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.local_axes import rotated
@@ -70,23 +71,27 @@ class WeightedVLAD:
         Raises
         ------
         InputError
-            If a descriptor is not finite, or a vector without normalisation is too large for float32.
+            If a descriptor is not finite, or a vector is too large for float32 before it is rotated, or at
+            the end without normalisation.
         """
         values = descriptors.values
         on_device = isinstance(values, GpuArray)
-        check_finite(values, descriptors.offsets)
+        if on_device:
+            check_finite(values, descriptors.offsets)
         with values.stream() if on_device else nullcontext():
             encoded = out
             if out is None:
                 encoded = array_module(values).empty((len(descriptors), self.origins.size), np.float32)
             for start, part in _runs(descriptors):
-                encoded[start : start + len(part)] = self._encode_run(part)
+                try:
+                    encoded[start : start + len(part)] = self._encode_run(part)
+                except InputError:
+                    check_finite(values, descriptors.offsets)  # names the image among all, not in the run
+                    raise
             if on_device:
                 import_cupy().cuda.get_current_stream().synchronize()
         if not self.normalisation.has_norm:
-            check_finite(
-                GpuArray(encoded) if on_device else encoded, name="encoded images, too large for float32,"
-            )
+            check_encoded(GpuArray(encoded) if on_device else encoded)
         return values.give_back(encoded) if on_device else encoded
 
     def _encode_run(self, part: Descriptors) -> Any:
@@ -109,7 +114,9 @@ class WeightedVLAD:
         )
         if rotations is None:
             return vectors
-        turned = rotated(host_array(vectors), rotations)
+        vectors = host_array(vectors)
+        check_encoded(vectors)  # rotations would turn an overflow into NaN, and norms that into zeros
+        turned = rotated(vectors, rotations)
         if how.intra_norm:
             cells, weights, scales = map(host_array, (cells, weights, scales))
             reach = self._reach(part, cells, weights if scales is None else weights * scales)
@@ -154,7 +161,7 @@ def adapted_centers(parts: Iterable[Descriptors], memberships: Memberships) -> N
     centers = memberships.centers
     total, mass = np.zeros(centers.shape), np.zeros(len(centers))
     for part in parts:
-        check_finite(part.values, part.offsets)  # descriptors from a GPU have not been checked before
+        check_finite(part.values, part.offsets)  # `adapt` has not looked
         with part.values.stream() if isinstance(part.values, GpuArray) else nullcontext():
             for start in range(0, len(part.values), _BLOCK_ROWS):
                 rows = slice(start, start + _BLOCK_ROWS)

@@ -16,9 +16,10 @@ int8 needs the ranges of activations on 128 training images, which a float32 eng
 This takes as long as int8 saves on about 2,500 images, so int8 pays only for large data sets.
 
 The choice is the same on every run of a machine whose cache folder can be written: accuracy, processor and
-number of images do not vary, and the trial is kept. Neither the number of threads nor the weights matter. The
-choice is written into the store, results and models as if it had been given, so numbers of different dtypes
-stay apart.
+number of images do not vary, and the trial is kept. Neither the number of threads nor the weights matter. An
+estimator keeps its choice until `fit` is called again or its network changes. Another `engine` or `output`
+does not change it, because a model needs descriptors of the dtype that it was trained on. The choice is
+written into the store, results and models as if it had been given, so numbers of different dtypes stay apart.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def settled_dtype(features: Any, network: FrozenNetwork, n_images: int | None = 
     features : CNNDescriptors
     network : FrozenNetwork
     n_images : int or None, default=None
-        Number of training images, if `fit` was called with some. None: keep what was settled before for the
-        same network, so that a model predicts in the dtype that it was trained in.
+        Number of training images, if `fit` was called. None: keep what was settled before for the same
+        network, so that a model predicts in the dtype that it was trained in.
 
     Returns
     -------
@@ -81,7 +82,7 @@ def settled_dtype(features: Any, network: FrozenNetwork, n_images: int | None = 
     """
     if features.dtype != "auto":
         return str(features.dtype)
-    key = (network.fingerprint, network.layer, features.engine, features.output == "gpu")
+    key = (network.fingerprint, network.layer)
     settled: tuple[Any, str] = getattr(features, "_settled_dtype", (None, ""))
     if n_images is None and settled[0] == key:
         return settled[1]

@@ -80,7 +80,8 @@ class CNNDescriptors(ImageTransformer):
     dtype : {"auto", "float32", "bfloat16", "int8"}, default="float32"
         Arithmetic of the network. Descriptors are always float32. "bfloat16" is less exact and faster on some
         processors. "int8" is the least exact. It works with VGG16 and VGG19, and needs `fit` with images.
-        "auto": the fastest one here that is as accurate, see :mod:`medvlad.extraction.auto_dtype`.
+        "auto": the fastest one here that is as accurate, see :mod:`medvlad.extraction.auto_dtype`. It is
+        chosen by the first call, and again by each `fit` and for another `model`, `layer` or `weights`.
     engine : {"auto", "keras", "native", "openvino", "onnxruntime", "torch"}, default="auto"
         Engine that runs the network. "auto": the fastest one here. See :mod:`medvlad.extraction.engines`.
     n_threads : int or None, default=None
@@ -218,7 +219,7 @@ class CNNDescriptors(ImageTransformer):
         InputError, MissingExtraError
             For the reasons given in :meth:`build`, or if "int8" gets no image that can be read.
         """
-        _build(self, len(as_sequence(X)) if self.dtype == "auto" and X is not None else None)
+        _build(self, len(as_sequence(X)) if self.dtype == "auto" and X is not None else 0)
         if self.dtype_ == "int8":
             self.ranges_ = _calibrate(self, as_sequence(X))
             self._calibrated_for = calibration_key(self)
@@ -299,7 +300,7 @@ class CNNDescriptors(ImageTransformer):
 
 
 def _build(features: CNNDescriptors, n_images: int | None) -> None:
-    """Do the work of `build`. `n_images` is the number of training images, if `fit` got some."""
+    """Do the work of `build`. `n_images` is the number of training images, if `fit` was called."""
     scales = check_parameters(features)
     network = _network_of(features)
     sides = input_sides(network, scales, features.side)

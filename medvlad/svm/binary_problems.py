@@ -19,7 +19,7 @@ from medvlad.descriptors.array_api import on_host
 from medvlad.svm.blocks import Vector, times
 from medvlad.svm.forms import TOO_LARGE
 from medvlad.svm.newton import Problem, check_memory, make_form
-from medvlad.svm.refinement import solve
+from medvlad.svm.refinement import BOUND, Solution, solve
 
 __all__ = ["check_settings", "rows_to_decide", "rows_to_fit", "scores_of_rows", "solve_path"]
 
@@ -93,7 +93,7 @@ def solve_path(
         solution = solve(form, problems, max_iter, range(len(problems)) if order is None else order)
         if not np.isfinite(solution.weights).all():
             raise InputError(TOO_LARGE)
-        _warn_of_steps(problems, names, max_iter, what)
+        _warn_if_inexact(problems, solution, names, max_iter, what)
         one.classes_ = names
         one.coef_ = np.ascontiguousarray(solution.weights[:, :-1])
         one.intercept_ = scale * solution.weights[:, -1]
@@ -113,18 +113,32 @@ def _usable(curvature: Vector, big_c: float) -> Vector:
     return curvature
 
 
-def _warn_of_steps(problems: list[Problem], names: NDArray[Any], max_iter: int, what: str) -> None:
-    """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser."""
+def _warn_if_inexact(
+    problems: list[Problem], solution: Solution, names: NDArray[Any], max_iter: int, what: str
+) -> None:
+    """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser.
+
+    If the search saw nothing wrong, warn if the duality gap is above the bound that the estimators promise.
+    """
+    warned = False
     for name, problem in zip(names[-len(problems) :], problems, strict=True):
         if problem.singular:
-            warn_caller(
+            message = (
                 f"the solution for {what} {name!s} is only approximate, because C times the squared "
-                "length of the rows of X is beyond double precision: scale X or lower C",
-                ConvergenceWarning,
+                "length of the rows of X is beyond double precision: scale X or lower C"
             )
         elif not problem.converged:
-            warn_caller(
+            message = (
                 f"{what} {name!s} has not reached its minimum after max_iter={max_iter} steps: raise "
-                "max_iter, or scale X or lower C",
-                ConvergenceWarning,
+                "max_iter, or scale X or lower C"
             )
+        else:
+            continue
+        warned = True
+        warn_caller(message, ConvergenceWarning)
+    if not (warned or solution.gap <= BOUND):
+        warn_caller(
+            f"the solution is only approximate, because its relative duality gap dual_gap_ is "
+            f"{solution.gap:.1e} and should be at most {BOUND:.0e}: standardise X or lower C",
+            ConvergenceWarning,
+        )

@@ -140,7 +140,8 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` steps are too few, or if C and X are too large for double precision.
+            If `max_iter` steps are too few, if C and X are too large for double precision, or if
+            `dual_gap_` is above 1e-8 for another reason.
         """
         self._solve(X, y, [self])
         return self

@@ -64,7 +64,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         Largest relative duality gap of any class, computed in float64 from `X`. It bounds how far the
         minimised function is above its minimum, divided by its value; see :mod:`medvlad.svm.refinement`.
         Usual values are below 1e-16, and below 1e-10 for large problems. Above 1e-8, rounding or `max_iter`
-        limits the solution.
+        limits the solution, and `fit` warns.
 
     Examples
     --------
@@ -121,7 +121,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If `max_iter` steps are too few, or if C and X are too large for double precision.
+            If `max_iter` steps are too few, if C and X are too large for double precision, or if
+            `dual_gap_` is above 1e-8 for another reason.
         """
         self._solve(X, y, [self], sample_weight)
         return self

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import subprocess
 import sys
 
@@ -178,6 +179,49 @@ def test_an_instruction_set_that_cannot_run_is_named(native, monkeypatch):
     monkeypatch.setenv("MEDVLAD_SIMD", "avx2")
     with pytest.raises(InputError, match=r"MEDVLAD_SIMD=avx2 .*: use one of portable"):
         mv.assign(np.eye(3), np.eye(2, 3), backend="native")
+
+
+@pytest.fixture
+def requests_for_tiles(native, monkeypatch):
+    """A processor with tiles whose system says no. Return a list with an entry for each request."""
+    asked = []
+    monkeypatch.setattr(native, "available_levels", lambda: ("amx", "avx2", "portable"))
+    monkeypatch.setattr(native._native_portable, "supported_levels", lambda: ["amx", "avx2", "portable"])
+    monkeypatch.setattr(native, "_may_use_tiles", lambda: asked.append("tiles") or False)
+    return asked
+
+
+def test_tiles_are_requested_only_for_the_level_that_uses_them(native, requests_for_tiles, monkeypatch):
+    for name in ("avx2", "portable"):
+        monkeypatch.setenv("MEDVLAD_SIMD", name)
+        assert native.level() == name
+    assert requests_for_tiles == []
+    monkeypatch.delenv("MEDVLAD_SIMD")
+    assert native.level() == "avx2"
+    assert requests_for_tiles == ["tiles"]
+
+
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="asks Linux on x86_64"
+)
+def test_a_process_without_tiles_has_no_permission_for_them(native, tmp_path):
+    """On a processor with AMX, this failed if any level asked for it."""
+    code = (
+        "import ctypes, medvlad as mv\n"
+        "mv.assign([[1.0]], [[0.0]], backend='native')\n"
+        "permitted = ctypes.c_uint64(0)\n"
+        "ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(permitted))\n"  # ARCH_GET_XCOMP_PERM
+        "print(permitted.value >> 18 & 1)\n"
+    )
+    environment = {**os.environ, "MEDVLAD_SIMD": "portable"}
+    found = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True, cwd=tmp_path)
+    assert found == "0\n"
+
+
+def test_a_refusal_of_tiles_is_named(native, requests_for_tiles, monkeypatch):
+    monkeypatch.setenv("MEDVLAD_SIMD", "amx")
+    with pytest.raises(InputError, match="amx is refused by the operating system: use one of avx2, portable"):
+        native.level()
 
 
 def test_auto_falls_back_with_one_warning(tmp_path):

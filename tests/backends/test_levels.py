@@ -115,6 +115,26 @@ def test_large_numbers_are_finite_although_their_squares_are_not(way, rng):
     np.testing.assert_array_equal(native.assign(x, c, n_threads=2, method=way), reference.assign(x, c))
 
 
+@pytest.mark.parametrize("sizes", [[9] * 80, [20_000]], ids=["small images", "a large image"])
+def test_vectors_without_norm_that_overflow_are_found_by_all_threads(way, rng, sizes):
+    """The sums of the last image are beyond float32 in one cell only. Those before it are not."""
+    offsets = np.cumsum([0, *sizes])
+    x, c = relu(rng, offsets[-1], 33, 0.4), relu(rng, 20, 33, 0.4)
+    vectors = native.encode(x, offsets, c, l2_norm=False, n_threads=2, method=way)
+    assert np.isfinite(vectors).all()
+    x[-2:] = 0
+    x[-2:, 32] = 3e38
+    with pytest.raises(InputError, match=f"too large for float32, hold inf at row {len(sizes) - 1}:"):
+        native.encode(x, offsets, c, l2_norm=False, n_threads=2, method=way)
+    residuals, _ = native.aggregate(x, offsets, c, n_threads=2, method=way)
+    assert np.isinf(residuals).sum() == 1
+    x[-1] = 0  # a single one is within float32, but not its square
+    vectors = native.encode(x, offsets, c, l2_norm=False, n_threads=2, method=way)
+    assert np.isfinite(vectors).all()
+    assert vectors.max() > 2e38
+    assert np.isfinite(native.encode(x, offsets, c, n_threads=2, method=way)).all()
+
+
 def test_many_candidates_for_each_row(way, rng):
     """With one bfloat16 product, all centres are candidates of all rows."""
     base = 10 * rng.normal(size=(1, 96)).astype(np.float32)

@@ -241,6 +241,20 @@ def test_int8_is_taken_for_many_training_images(with_amx, pictures, tmp_path, mo
 
 
 @needs_engines
+def test_another_engine_keeps_the_dtype_until_fit(with_amx, pictures, monkeypatch):
+    monkeypatch.setattr(auto_dtype, "_INT8_IMAGES", 3)
+    features = vgg16().fit(pictures)
+    expected = features.transform(pictures).values
+    assert features.set_params(engine="openvino").build().dtype_ == "int8"
+    np.testing.assert_array_equal(features.transform(pictures).values, expected)
+    with pytest.raises(InputError, match="engine='native' does not compute in int8"):
+        features.set_params(engine="native").build()
+    assert features.fit(pictures).dtype_ == "float32"
+    assert features.set_params(engine="auto").build().dtype_ == "float32"
+    assert features.fit().dtype_ == "bfloat16"
+
+
+@needs_engines
 def test_several_layers_are_extracted_in_one_dtype(with_amx, pictures, tmp_path):
     pytest.importorskip("keras", reason="needs the extra tensorflow")
     features = vgg16(store=tmp_path / "store").set_params(layer="block2_pool")

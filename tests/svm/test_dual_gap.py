@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -124,7 +124,9 @@ def problems(draw):
     weight = rng.choice([0.0, 0.5, 3.0] if draw(st.booleans()) else [1.0], n)
     weight[:2] = 1.0
     # C relative to the lengths of the rows minus their mean: from tiny to huge.
-    C = 10.0 ** draw(st.integers(-4, 4)) / ((X - X.mean(axis=0)) ** 2).sum(axis=1).mean()
+    spread = ((X - X.mean(axis=0)) ** 2).sum(axis=1).mean()
+    assume(spread > 0)  # otherwise all rows are the same
+    C = 10.0 ** draw(st.integers(-4, 4)) / spread
     return X, y, weight, {"C": float(C), "class_weight": draw(st.sampled_from([None, "balanced"]))}
 
 
@@ -212,6 +214,25 @@ def test_a_limit_of_steps_still_warns(always_fast):
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):
         model = WideLinearSVC(100.0, max_iter=1).fit(X, y)
     assert model.dual_gap_ > 1e-8
+
+
+@pytest.mark.parametrize(
+    ("estimator", "labels"),
+    [(WideLinearSVC(100.0), lambda y: y), (MultiLabelSVC(100.0), lambda y: y[:, np.newaxis])],
+    ids=["classes", "labels"],
+)
+def test_a_gap_above_the_bound_warns_and_says_what_to_do(estimator, labels):
+    """Far from the origin, rounding limits the solution, although the search has converged."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(15, 13)) + 1e6 * rng.normal(size=13), labels(np.arange(15) % 2)
+    with pytest.warns(ConvergenceWarning) as caught:
+        model = estimator.fit(X, y)
+    assert model.dual_gap_ > 1e-8
+    (message,) = (str(one.message) for one in caught)
+    gap = f"dual_gap_ is {model.dual_gap_:.1e} and should be at most 1e-08: standardise X or lower C"
+    assert message == f"the solution is only approximate, because its relative duality gap {gap}"
+    standardised = (X - X.mean(axis=0)) / X.std(axis=0)
+    assert clone(estimator).fit(standardised, y).dual_gap_ <= 1e-8  # a warning would be an error
 
 
 def test_steps_of_the_refinement_need_no_larger_limit(always_fast, monkeypatch):
