@@ -1,8 +1,8 @@
 """Resize pixels to the square that a network takes.
 
 Pillow's filters decide the numbers. Its bilinear filter, the default, takes as long as decoding, because
-Pillow uses no vector instructions for it. ``csrc/resize`` computes the same numbers in a third of the time. It
-is used if
+Pillow uses no vector instructions for it. ``csrc/resize`` computes the same numbers in a third of the time.
+It is used if
 
 - the processor has AVX2,
 - the image shrinks in both directions, and height + side <= 2 * width. Pillow 13 resizes the columns of
