@@ -60,8 +60,25 @@ jpeg = Pybind11Extension(
     cxx_std=17,
 )
 
+# It asks the processor for AVX2 when it runs.
+resize = [
+    Pybind11Extension(
+        "medvlad.images._resize",
+        ["csrc/resize_bindings.cpp", "csrc/resize/bilinear.cpp"],
+        depends=sorted(map(str, Path("csrc/resize").glob("*.hpp"))),
+        include_dirs=["csrc"],
+        extra_compile_args=FLAGS + WARNINGS,
+        cxx_std=17,
+    )
+] * X86
+
 with ParallelCompile("MEDVLAD_BUILD_JOBS", default=0):
     setup(
-        ext_modules=[*(core(*level) for level in LEVELS.items()), jpeg, *cythonize([blas], language_level=3)],
+        ext_modules=[
+            *(core(*level) for level in LEVELS.items()),
+            jpeg,
+            *resize,
+            *cythonize([blas], language_level=3),
+        ],
         cmdclass={"build_ext": build_ext},
     )

@@ -339,12 +339,13 @@ def test_all_files_state_the_same_version():
 
 def test_type_stubs_and_the_typed_marker_are_installed():
     installed = Path(medvlad.__file__).parent
-    for name in ("py.typed", "backends/_native_portable.pyi", "backends/_blas.pyi", "images/_jpeg.pyi"):
+    stubs = ("backends/_native_portable.pyi", "backends/_blas.pyi", "images/_jpeg.pyi", "images/_resize.pyi")
+    for name in ("py.typed", *stubs):
         assert (installed / name).is_file(), name
 
 
 def test_the_cpp_core_does_not_include_python():
-    for path in (*(ROOT / "csrc" / "core").iterdir(), *(ROOT / "csrc" / "jpeg").iterdir()):
+    for path in (path for room in ("core", "jpeg", "resize") for path in (ROOT / "csrc" / room).iterdir()):
         text = path.read_text()
         assert "Python.h" not in text, path
         assert "pybind11" not in text, path

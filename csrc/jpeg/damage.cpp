@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "jpeg/bits.hpp"
 #include "jpeg/blocks.hpp"
 #include "jpeg/huffman.hpp"
 
@@ -16,7 +17,10 @@ using jpeg::Bits;
 using jpeg::Codes;
 using jpeg::Component;
 using jpeg::Damage;
+using jpeg::Interval;
 using jpeg::kLast;
+using jpeg::Local;
+using jpeg::Quanta;
 using jpeg::Scan;
 
 constexpr int kSOF0 = 0xC0, kSOF1 = 0xC1, kSOF2 = 0xC2, kDHT = 0xC4, kRST0 = 0xD0, kRST7 = 0xD7, kSOI = 0xD8,
@@ -26,9 +30,34 @@ constexpr int kMostScans = 1000;
 // The file is of a kind that is not checked.
 struct NotChecked : std::exception {};
 
+void check_progress(const Scan& scan) {
+  const bool is_dc = scan.first == 0;
+  if (scan.last > kLast || scan.first > scan.last || (is_dc && scan.last != 0) || scan.low > 13 ||
+      (!is_dc && scan.components.size() != 1)) {
+    throw Damage{"it has a scan of coefficients that do not exist"};
+  }
+  for (Component* one : scan.components) {
+    if (!is_dc && one->bits_to_come[0] < 0) throw Damage{"its scans come in a wrong order"};
+    for (int k = scan.first; k <= scan.last; ++k) {
+      int& bits = one->bits_to_come[static_cast<std::size_t>(k)];
+      if (scan.high != std::max(bits, 0)) throw Damage{"its scans come in a wrong order"};
+      bits = scan.low;
+    }
+  }
+}
+
+// The decoder refuses a scan without its tables. A table may be missing if the scan does not use it.
+void prepare_codes(const Scan& scan) {
+  for (const Component* one : scan.components) {
+    const bool needs_dc = scan.first == 0 && scan.high == 0, needs_ac = scan.last > 0;
+    if ((needs_dc && one->dc_codes == nullptr) || (needs_ac && one->ac_codes == nullptr)) throw NotChecked{};
+    if (!scan.progressive) one->ac_codes->find_jumps();
+  }
+}
+
 class File {
  public:
-  File(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
+  File(const std::uint8_t* data, std::size_t size) : data_(data), size_(size), interval_(data, size) {}
 
   void check() {
     if (size_ < 4 || data_[0] != 0xFF || data_[1] != kSOI) throw NotChecked{};
@@ -90,8 +119,10 @@ class File {
       const std::size_t n = kind == 0 ? 64 : 128;
       if (table > 3 || kind > 1 || begin + 1 + n > end) throw NotChecked{};
       for (std::size_t k = 0; k < 64; ++k) {
-        quanta_[table][k] = kind == 0 ? data_[begin + 1 + k] : static_cast<int>(word(begin + 1 + 2 * k));
+        quanta_[table].steps[k] =
+            kind == 0 ? data_[begin + 1 + k] : static_cast<std::int64_t>(word(begin + 1 + 2 * k));
       }
+      quanta_[table].find_largest();
       begin += 1 + n;
     }
   }
@@ -164,38 +195,25 @@ class File {
       scan.high = parameters[2] >> 4, scan.low = parameters[2] & 15;
       check_progress(scan);
     }
-    check_codes(scan);
+    prepare_codes(scan);
     for (Component* one : scan.components) one->seen = one->seen || scan.first == 0;
     read_blocks(scan);
   }
 
-  static void check_progress(const Scan& scan) {
-    const bool is_dc = scan.first == 0;
-    if (scan.last > kLast || scan.first > scan.last || (is_dc && scan.last != 0) || scan.low > 13 ||
-        (!is_dc && scan.components.size() != 1)) {
-      throw Damage{"it has a scan of coefficients that do not exist"};
-    }
-    for (Component* one : scan.components) {
-      if (!is_dc && one->bits_to_come[0] < 0) throw Damage{"its scans come in a wrong order"};
-      for (int k = scan.first; k <= scan.last; ++k) {
-        int& bits = one->bits_to_come[static_cast<std::size_t>(k)];
-        if (scan.high != std::max(bits, 0)) throw Damage{"its scans come in a wrong order"};
-        bits = scan.low;
-      }
-    }
-  }
-
-  // The decoder refuses a scan without its tables. A table may be missing if the scan does not use it.
-  static void check_codes(const Scan& scan) {
-    for (const Component* one : scan.components) {
-      const bool needs_dc = scan.first == 0 && scan.high == 0, needs_ac = scan.last > 0;
-      if ((needs_dc && one->dc_codes == nullptr) || (needs_ac && one->ac_codes == nullptr))
-        throw NotChecked{};
-    }
-  }
-
   void read_blocks(Scan& scan) {
-    Bits bits(data_, at_, size_);
+    interval_.load(at_);
+    Bits bits(interval_);
+    try {
+      read_intervals(scan, bits);
+    } catch (const Damage&) {
+      if (bits.has_ended()) throw Damage{"its data ends too early"};  // what followed were no data
+      throw;
+    }
+    at_ = interval_.end();
+  }
+
+  void read_intervals(Scan& scan, Bits& shared) {
+    Local bits(shared);
     const bool interleaved = scan.components.size() > 1;
     const Component& only = *scan.components[0];
     const std::int64_t columns = interleaved ? mcu_columns_ : only.columns;
@@ -206,7 +224,9 @@ class File {
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t column = 0; column < columns; ++column, --left) {
         if (left == 0) {
-          bits = Bits(data_, after_restart(end_interval(scan, bits), restart), size_);
+          end_interval(scan, bits);
+          interval_.load(after_restart(interval_.end(), restart));
+          bits.restart(interval_);
           restart = (restart + 1) & 7;
           start_interval(scan);
           left = restarts_;
@@ -218,7 +238,7 @@ class File {
         }
       }
     }
-    at_ = end_interval(scan, bits);
+    end_interval(scan, bits);
   }
 
   void read_mcu(Scan& scan, std::int64_t row, std::int64_t column, Bits& bits) const {
@@ -236,9 +256,9 @@ class File {
     scan.end_of_bands = 0;
   }
 
-  static std::size_t end_interval(const Scan& scan, Bits& bits) {
+  static void end_interval(const Scan& scan, Bits& bits) {
     if (scan.end_of_bands != 0) throw Damage{"it ends more blocks than there are"};
-    return bits.finish();
+    bits.finish();
   }
 
   std::size_t after_restart(std::size_t at, int number) const {
@@ -261,10 +281,11 @@ class File {
 
   const std::uint8_t* data_;
   std::size_t size_, at_ = 0;
+  Interval interval_;
   bool progressive_ = false;
   int n_scans_ = 0;
   std::int64_t restarts_ = 0, mcu_columns_ = 0, mcu_rows_ = 0;
-  int quanta_[4][64] = {};              // of the DC coefficients
+  Quanta quanta_[4];
   std::unique_ptr<Codes> codes_[2][4];  // of DC and of AC coefficients
   std::vector<Component> components_;
 };

@@ -22,8 +22,9 @@
 
 namespace medvlad {
 
-// Returns what is wrong with the JPEG data, or an empty text if nothing was found. Memory: one word for each
-// block of 8 x 8 coefficients, for progressive JPEG only. The caller limits the size of the image.
+// Returns what is wrong with the JPEG data, or an empty text if nothing was found. Memory: a copy of the
+// data; for progressive JPEG also one word for each block of 8 x 8 coefficients. The caller limits the size
+// of the image.
 std::string jpeg_damage(const std::uint8_t* data, std::size_t size);
 
 }  // namespace medvlad

@@ -34,6 +34,7 @@ TESTS = (
     "encoders/test_memberships.py",
     "extraction/test_winograd.py",
     "images/test_jpeg_damage.py",
+    "images/test_resize.py",
 )
 #: Excluded: CUDA kernels on the host (they have their own test), Keras (it imports TensorFlow), and tests
 #: without memory (a sanitizer ends the process if an allocation fails).
@@ -118,9 +119,10 @@ def build_package(folder: Path, sanitizers: str, levels: dict[str, list[str]]) -
         for level, objects in made.items():
             module = backends / f"_native_{level}{suffix}"
             compile_shared(sanitizers, [*(one.result() for one in objects), "-o", str(module)])
-    jpeg = [SOURCE / "jpeg_bindings.cpp", *sorted(SOURCE.glob("jpeg/*.cpp"))]
-    module = folder / "medvlad" / "images" / f"_jpeg{suffix}"
-    compile_shared(sanitizers, [*includes, *map(str, jpeg), "-o", str(module)])
+    for name in ("jpeg", "resize"):
+        sources = [SOURCE / f"{name}_bindings.cpp", *sorted(SOURCE.glob(f"{name}/*.cpp"))]
+        module = folder / "medvlad" / "images" / f"_{name}{suffix}"
+        compile_shared(sanitizers, [*includes, *map(str, sources), "-o", str(module)])
 
 
 def environment_of(folder: Path, sanitizers: str) -> dict[str, str]:

@@ -29,8 +29,8 @@ def sources_of(level: str) -> list[Path]:
     core = sorted(SOURCE.glob("core/*.cpp"))
     own = SOURCE / f"simd/{level}.cpp"
     if level == "portable":
-        jpeg = [SOURCE / "jpeg_bindings.cpp", *sorted(SOURCE.glob("jpeg/*.cpp"))]
-        return [SOURCE / "bindings.cpp", *core, *jpeg, own, *sorted(SOURCE.glob("test/*.cpp"))]
+        images = [*SOURCE.glob("*_bindings.cpp"), *SOURCE.glob("jpeg/*.cpp"), *SOURCE.glob("resize/*.cpp")]
+        return [SOURCE / "bindings.cpp", *core, *sorted(images), own, *sorted(SOURCE.glob("test/*.cpp"))]
     return [own, *(path for path in core if '#include "lanes' in path.read_text())]
 
 

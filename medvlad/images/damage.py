@@ -5,7 +5,7 @@ out: shifted, in wrong colours, or grey from some row on. libjpeg counts warning
 which miss half of the damage.
 
 So the Huffman codes are read a second time, by ``csrc/jpeg``. They must obey the rules of ITU-T T.81, which
-`jpeg_damage` names. Checked are JPEG files, and the JPEG data inside TIFF and DICOM. This takes about 60 %
+`jpeg_damage` names. Checked are JPEG files, and the JPEG data inside TIFF and DICOM. This takes 25 to 40 %
 of the time of decoding. docs/reliability.md says how much of the damage it finds.
 """
 

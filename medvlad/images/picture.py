@@ -33,7 +33,7 @@ from medvlad._util.choices import Decode, words_of
 from medvlad._util.validate import InputError
 from medvlad.images.deep_colour import has_deep_colour, jpeg2000_bits, read_colour, widen_levels
 from medvlad.images.grey_levels import stretch
-from medvlad.images.resize import Box, resize_square
+from medvlad.images.resize import Box, resize_image, resize_square
 from medvlad.images.to_rgb import (
     GREY_MODES,
     as_three_channels,
@@ -84,10 +84,7 @@ class Picture:
         """Return the image as a square, as :func:`medvlad.images.resize.resize_square` does."""
         if not isinstance(self.content, Image.Image):
             return resize_square(self.content, side, method, box=self.box)
-        square = self.content
-        if square.size != (side, side) or self.box is not None:
-            square = square.resize((side, side), Image.Resampling[method.upper()], box=self.box)
-        return as_three_channels(np.asarray(square))
+        return as_three_channels(resize_image(self.content, side, method, box=self.box))
 
     def serves(self, side: int) -> bool:
         """Return whether a square of this side would be made of the same pixels."""

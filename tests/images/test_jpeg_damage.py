@@ -73,6 +73,16 @@ def test_each_rule_is_checked(rng):
         assert expected in jpeg_damage(data)
 
 
+def test_contrasts_are_measured_in_steps_of_each_coefficient(rng):
+    """The sum is first bounded from above. Only a block that exceeds the bound is measured."""
+    noise = rng.integers(0, 2, (40, 48), dtype=np.uint8) * np.uint8(255)
+    sound = jpeg(noise, "L", quality=90)
+    table = sound.index(b"\xff\xdb") + 5
+    for factor, expected in ((1, ""), (2, "it holds contrasts that do not exist")):
+        steps = bytes([sound[table], *(min(255, factor * step) for step in sound[table + 1 : table + 64])])
+        assert jpeg_damage(sound[:table] + steps + sound[table + 64 :]) == expected
+
+
 def test_data_after_the_end_is_no_damage(rng):
     """Cameras append previews there."""
     assert jpeg_damage(jpeg(picture(rng)) + b"\xff\xd8 more \xff\xda") == ""
