@@ -45,8 +45,6 @@ BATCH_TOLERANCE = 1e-5
 #: Parts named by MEDVLAD_REQUIRE=native,cuda,keras,bundled,data. If one is missing, its tests fail.
 REQUIRED = set(filter(None, os.environ.get("MEDVLAD_REQUIRE", "").split(",")))
 
-if "keras" in REQUIRED:
-    start_keras()  # ends the run here with an ImportError if Keras is missing
 if "bundled" in REQUIRED and "vgg16" not in find_weights()["bundled"]:
     raise ImportError("the extra offline is required and not installed")
 
@@ -55,6 +53,16 @@ VGG16_WEIGHTS = DATA.parent / "weights" / "vgg16_imagenet_notop.weights.h5"
 
 
 BACKEND_NAMES = ["reference", "native", pytest.param("cuda", marks=pytest.mark.gpu), "cuda_on_host"]
+
+
+def pytest_configure(config):
+    """Start Keras, or end the run here if it is required and missing.
+
+    The process of pytest-xdist that only hands tests to others does not need it.
+    """
+    hands_out = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if "keras" in REQUIRED and not hands_out:
+        start_keras()
 
 
 def pytest_collection_modifyitems(items):
@@ -145,6 +153,21 @@ def small_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mobilenetv2.weights.h5"
     keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
     return str(path)
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory):
+    """A weights file of four layers that stand for MobileNetV2 in this module and process.
+
+    Commands build a network in each test. MobileNetV2 takes seconds of it, these layers take tenths.
+    """
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
+    from support import tiny_networks
+
+    path = tmp_path_factory.mktemp("tiny") / "mobilenetv2.weights.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_networks.install("MobileNetV2", patch.setattr, path)
+        yield str(path)
 
 
 @pytest.fixture

@@ -84,8 +84,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluation(small_weights, folder):
-    experiment = small_experiment(small_weights)
+def evaluation(tiny_weights, folder):
+    experiment = small_experiment(tiny_weights)
     return experiment.evaluate(experiment.load(folder), ["avg", "vlad2"])
 
 
@@ -111,8 +111,8 @@ def test_the_extraction_is_part_of_the_seconds_of_each_encoding(evaluation):
     assert seconds[0] == seconds[1] > 0
 
 
-def test_an_absent_part_is_refused_before_the_extraction(small_weights, tmp_path, monkeypatch):
-    experiment = small_experiment(small_weights)
+def test_an_absent_part_is_refused_before_the_extraction(tiny_weights, tmp_path, monkeypatch):
+    experiment = small_experiment(tiny_weights)
     data = experiment.load(touch(tmp_path / "images", "train/a/0.png", "train/b/0.png"))
     monkeypatch.setattr("medvlad.experiment.evaluation.extract_data_set", None)
     with pytest.raises(InputError, match="there is a train part but no test part"):
@@ -120,11 +120,11 @@ def test_an_absent_part_is_refused_before_the_extraction(small_weights, tmp_path
 
 
 @pytest.fixture(scope="module")
-def trained(small_weights, folder):
+def trained(tiny_weights, folder):
     """Pipelines that were trained without and with a store."""
     pipelines = []
     for store in (None, str(folder.parent / "store")):
-        experiment = small_experiment(small_weights, store=store)
+        experiment = small_experiment(tiny_weights, store=store)
         pipelines.append(experiment.train(experiment.load(folder), "vlad2")[0])
     return pipelines
 
@@ -141,14 +141,14 @@ def test_a_store_does_not_change_what_is_trained(trained):
 
 
 @pytest.fixture(scope="module")
-def chosen(small_weights, tmp_path_factory):
+def chosen(tiny_weights, tmp_path_factory):
     """Result of training with a choice of C on a folder with an unreadable image, and that image."""
     root = write_striped_images(
         tmp_path_factory.mktemp("chosen") / "images", np.random.default_rng(0), train=3, test=1
     )
     bad = root / "train" / "lying" / "bad.png"
     bad.write_bytes(b"no image")
-    experiment = small_experiment(small_weights, C=None, folds=2, on_error="skip")
+    experiment = small_experiment(tiny_weights, C=None, folds=2, on_error="skip")
     return *experiment.train(experiment.load(root), "avg"), str(bad)
 
 

@@ -176,6 +176,10 @@ def test_spreading_over_the_same_grid_changes_nothing(rng, coarse):
     np.testing.assert_allclose(spread(values, coarse), values)
 
 
+#: Places of the patch at the edges and in the middle, top and left in pixels.
+CORNERS = [(0, 0), (0, 160), (160, 0), (80, 80)]
+
+
 def scene(rng, patch_at=None):
     """Return smooth grey noise (224, 224, 3), with a patch of stripes if a place is given."""
     small = rng.normal(128, 12, (8, 8)).clip(0, 255).astype(np.uint8)
@@ -187,29 +191,36 @@ def scene(rng, patch_at=None):
     return np.repeat(pixels[..., None], 3, axis=2)
 
 
+@pytest.fixture(scope="module")
+def scenes():
+    """Descriptors of scenes without a patch, with one anywhere, and with one in CORNERS; their grids."""
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
+    if "vgg16" not in find_weights()["bundled"]:
+        pytest.skip("needs the extra offline")
+    rng = np.random.default_rng(20261122)
+    network = CNNDescriptors("vgg16", "block4_pool", weights="bundled")
+    neutral = network.transform([scene(rng) for _ in range(12)])
+    places = [tuple(map(int, rng.integers(0, 161, 2))) for _ in range(12)]
+    planted = network.transform([scene(rng, at) for at in places])
+    return neutral, planted, network.transform([scene(rng, at) for at in CORNERS]), network.grids_
+
+
 @pytest.mark.parametrize(
     "encoder",
     [GlobalPool("avg"), VLAD(8, random_state=0), VLAD(8, intra_norm=True, random_state=0)],
     ids=["avg", "vlad", "intra"],
 )
-def test_a_planted_patch_holds_the_evidence(rng, encoder):
+def test_a_planted_patch_holds_the_evidence(scenes, encoder):
     """Only a patch distinguishes the classes, so the evidence lies there, wherever the patch is."""
-    pytest.importorskip("keras", reason="needs the extra tensorflow")
-    if "vgg16" not in find_weights()["bundled"]:
-        pytest.skip("needs the extra offline")
-    network = CNNDescriptors("vgg16", "block4_pool", weights="bundled")
-    neutral = network.transform([scene(rng) for _ in range(12)])
-    places = [tuple(map(int, rng.integers(0, 161, 2))) for _ in range(12)]
-    planted = network.transform([scene(rng, at) for at in places])
+    neutral, planted, cornered, grids = scenes
     encoder.fit(neutral)  # a codebook fitted on the patch would leave no residual there
     vectors = np.concatenate([encoder.transform(neutral), encoder.transform(planted)])
     svm = WideLinearSVC().fit(vectors, np.repeat([0, 1], 12))
-    corners = [(0, 0), (0, 160), (160, 0), (80, 80)]
-    found = evidence(network.transform([scene(rng, at) for at in corners]), encoder, svm)
+    found = evidence(cornered, encoder, svm)
     assert (found.decision() > 0).all()
     middles = np.arange(14) * 16 + 8
-    for i, (top, left) in enumerate(corners):
-        (shown,) = evidence_maps(found, i, network.grids_)
+    for i, (top, left) in enumerate(CORNERS):
+        (shown,) = evidence_maps(found, i, grids)
         assert shown.shape == (14, 14)
         # One more cell on each side, because the network sees the surroundings of a cell.
         down = (middles >= top - 16) & (middles < top + 80)

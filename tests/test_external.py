@@ -40,8 +40,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pipeline(small_weights, folder):
-    experiment = small_experiment(small_weights)
+def pipeline(tiny_weights, folder):
+    experiment = small_experiment(tiny_weights)
     return experiment.train(experiment.load(folder), "avg")[0]
 
 
@@ -102,15 +102,15 @@ def test_shares_are_estimated_from_probabilities_and_shown_beside_the_true_ones(
 
 
 def test_all_training_images_are_counted_although_few_held_out_values_are_kept(
-    folder, small_weights, elsewhere, monkeypatch, tmp_path
+    folder, tiny_weights, elsewhere, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("medvlad.decisions.calibrated_svc.MAX_HELD_OUT", 4)
-    experiment = small_experiment(small_weights, calibration="platt", folds=2)
+    experiment = small_experiment(tiny_weights, calibration="platt", folds=2)
     train = load_image_folder(folder)
     train = train.take(np.flatnonzero(train.splits == "train"))
     counts = np.bincount(train.labels)
     save_model(experiment.train(train, "avg")[0], tmp_path / "m")
-    trained = load_model(tmp_path / "m", weights=small_weights)
+    trained = load_model(tmp_path / "m", weights=tiny_weights)
     assert len(trained[-1].held_out_labels_) < len(train)
     found = validate(trained, elsewhere).results["external"]
     assert list(found["training_counts"].values()) == counts.tolist()

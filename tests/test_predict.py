@@ -38,9 +38,9 @@ def store(folder):
 
 
 @pytest.fixture(scope="module")
-def pipeline(small_weights, folder, store):
+def pipeline(tiny_weights, folder, store):
     """A pipeline that was trained with a store."""
-    experiment = small_experiment(small_weights, store=str(store))
+    experiment = small_experiment(tiny_weights, store=str(store))
     return experiment.train(experiment.load(folder), "avg")[0]
 
 

@@ -10,6 +10,8 @@ every level. The compiler is CXX (default c++).
 A level that this processor cannot run is compiled and reported as skipped. A program that is compiled for no
 level says which levels run: one that is compiled for AVX-512 can end at an illegal instruction before it
 asks.
+
+A source is compiled once for levels with the same flags.
 """
 
 from __future__ import annotations
@@ -20,10 +22,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1]
+#: The environment variables, with their defaults, that are the arguments of each program.
+PROGRAMS: dict[str, list[tuple[str, str]]] = {
+    "core_test": [],
+    "bounds": [],
+    "fuzz": [("FUZZ_RUNS", "1500"), ("FUZZ_SEED", "1")],
+}
 PRINT_LEVELS = """
 #include <cstdio>
 #include "core/processor.hpp"
@@ -61,29 +69,54 @@ def runnable_levels(compiler: list[str]) -> list[str]:
         return subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
 
 
-def build_and_run(level: str, sanitizers: str, compiler: list[str], runs: bool) -> list[str]:
-    """Return the output of the programs, or raise CalledProcessError with the sanitizer's report."""
-    flags = flags_of(level, sanitizers)
-    arguments = {
-        "core_test": [],
-        "bounds": [],
-        "fuzz": [os.environ.get("FUZZ_RUNS", "1500"), os.environ.get("FUZZ_SEED", "1")],
-    }
-    said = []
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([*compiler, *flags, "-c", *core_of(level)], check=True, cwd=folder)
-        objects = sorted(map(str, Path(folder).glob("*.o")))
-        for name, options in arguments.items():
-            program = Path(folder) / name
-            own = [str(SOURCE / f"test/{name}.cpp"), "-DMEDVLAD_DRIVER", "-o", str(program)]
-            subprocess.run([*compiler, *flags, *objects, *own], check=True)
+class Objects:
+    """Object files in a folder. Each is compiled once, in the background."""
+
+    def __init__(self, compiler: list[str], folder: Path, pool: ThreadPoolExecutor) -> None:
+        self.compiler, self.folder, self._pool = compiler, folder, pool
+        self._made: dict[tuple[str, ...], Future[str]] = {}
+
+    def compiled(self, flags: list[str], source: str) -> Future[str]:
+        """Return the path of the object file of a source, when it is there."""
+        key = (*flags, source)
+        if key not in self._made:
+            made = str(self.folder / f"{len(self._made)}.o")
+            self._made[key] = self._pool.submit(self._compile, flags, source, made)
+        return self._made[key]
+
+    def _compile(self, flags: list[str], source: str, made: str) -> str:
+        subprocess.run([*self.compiler, *flags, "-c", source, "-o", made], check=True)
+        return made
+
+
+class Programs:
+    """The test programs of a level with sanitizers."""
+
+    def __init__(self, level: str, sanitizers: str, objects: Objects) -> None:
+        self.flags, self.folder = flags_of(level, sanitizers), objects.folder / f"{sanitizers}-{level}"
+        self.compiler = objects.compiler
+        core = [objects.compiled(self.flags, source) for source in core_of(level)]
+        driver = [*self.flags, "-DMEDVLAD_DRIVER"]
+        self.objects = {
+            name: [*core, objects.compiled(driver, str(SOURCE / f"test/{name}.cpp"))] for name in PROGRAMS
+        }
+
+    def run(self, runs: bool) -> list[str]:
+        """Return the output of the programs, or raise CalledProcessError with the sanitizer's report."""
+        self.folder.mkdir(exist_ok=True)
+        said = []
+        for name, objects in self.objects.items():
+            program = self.folder / name
+            made = [one.result() for one in objects]
+            subprocess.run([*self.compiler, *self.flags, *made, "-o", str(program)], check=True)
             if not runs:
                 continue
-            done = subprocess.run([program, *options], capture_output=True, text=True, check=False)
+            command = [str(program), *(os.environ.get(*option) for option in PROGRAMS[name])]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise subprocess.CalledProcessError(done.returncode, name, done.stdout, done.stderr)
             said.append(done.stdout.strip())
-    return said or ["skipped: this processor cannot run it"]
+        return said or ["skipped: this processor cannot run it"]
 
 
 def main() -> int:
@@ -97,10 +130,12 @@ def main() -> int:
     runnable = runnable_levels(compiler)
     runs = [(level, sanitizers) for sanitizers in options.sanitizers for level in options.levels.split(",")]
     digests, n_skipped = set(), 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = Objects(compiler, Path(folder), pool)
+        # All compilations are in the queue before the first program, which waits for its own.
+        programs = [Programs(level, sanitizers, objects) for level, sanitizers in runs]
         results = [
-            pool.submit(build_and_run, level, sanitizers, compiler, level in runnable)
-            for level, sanitizers in runs
+            pool.submit(one.run, level in runnable) for one, (level, _) in zip(programs, runs, strict=True)
         ]
         for (level, sanitizers), result in zip(runs, results, strict=True):
             try:

@@ -21,7 +21,8 @@ SOURCE = Path(__file__).resolve().parents[1]
 FAILED = 99
 MEMCHECK = ("valgrind", "-q", "--num-callers=40")
 #: Uninitialised descriptors: a deliberate error, which memcheck must report. The mask clears the highest bit
-#: of each exponent, so that no number is NaN or inf, which the module refuses. Other bits stay uninitialised.
+#: of each exponent, so that no number is NaN or inf, which the module refuses. The other bits stay
+#: uninitialised.
 UNWRITTEN = """
 import numpy as np
 from medvlad.backends import native

@@ -19,13 +19,13 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture
-def train(run, images, small_weights, tmp_path):
+def train(run, images, tiny_weights, tmp_path):
     """Train a model with further options, and return its path and what was printed."""
 
     def trained(*further):
         model = tmp_path / "model"
         store = images.parent / "store"  # the images go through the network once
-        arguments = [*NETWORK, "--weights", small_weights, "--encode", "avg", "--store", store, *further]
+        arguments = [*NETWORK, "--weights", tiny_weights, "--encode", "avg", "--store", store, *further]
         status, printed, error = run("train", images, *arguments, "-o", model)
         assert status == 0, error
         return model, printed
@@ -114,8 +114,8 @@ def test_a_model_without_calibration_has_neither_probabilities_nor_sets(run, tra
     assert "--coverage 0.9 needs a model with calibration" in error
 
 
-def test_evaluate_measures_at_the_operating_point(run, images, small_weights, tmp_path):
-    arguments = [*NETWORK, "--weights", small_weights, "--encode", "avg", "--store", images.parent / "store"]
+def test_evaluate_measures_at_the_operating_point(run, images, tiny_weights, tmp_path):
+    arguments = [*NETWORK, "--weights", tiny_weights, "--encode", "avg", "--store", images.parent / "store"]
     status, printed, error = run(
         *(
             "evaluate",

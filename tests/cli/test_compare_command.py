@@ -11,11 +11,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, small_weights):
+def runs(tmp_path_factory, tiny_weights):
     """A folder with the results of avg, of max, and of both in one run."""
     folder = tmp_path_factory.mktemp("compare")
     images = write_striped_images(folder / "images", np.random.default_rng(4))
-    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights]
+    arguments = ["evaluate", images, *NETWORK, "--weights", tiny_weights]
     for encode in ("avg", "max", "avg,max"):
         assert run_command(*arguments, "--encode", encode, "--out", folder / encode)[0] == 0
     return folder

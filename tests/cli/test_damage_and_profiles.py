@@ -19,14 +19,14 @@ pytest.importorskip("medvlad.images._jpeg", reason="the package was not built")
 
 
 @pytest.fixture(scope="module")
-def damaged(tmp_path_factory, small_weights):
+def damaged(tmp_path_factory, tiny_weights):
     """Images of which one is damaged."""
     folder = tmp_path_factory.mktemp("damaged")
     rng = np.random.default_rng(4)
     images = write_striped_images(folder / "images", rng)
     bad = images / "train" / "lying" / "damaged.jpg"
     bad.write_bytes(surely_damaged(np.asarray(stripes(rng, False).convert("RGB")), rng))
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     model = folder / "model"
     trained = run_command("train", *arguments, "-o", model)
     return SimpleNamespace(images=images, bad=bad, arguments=arguments, model=model, trained=trained)
@@ -110,8 +110,8 @@ def profiled(tmp_path_factory):
     return images
 
 
-def test_a_profile_that_cannot_be_used_is_reported_with_the_option(profiled, small_weights):
-    arguments = [profiled, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+def test_a_profile_that_cannot_be_used_is_reported_with_the_option(profiled, tiny_weights):
+    arguments = [profiled, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, _, _ = run_command("evaluate", *arguments)
     assert status == 0
     status, _, error = run_command("evaluate", *arguments, "--colour-profile", "srgb")
@@ -119,10 +119,10 @@ def test_a_profile_that_cannot_be_used_is_reported_with_the_option(profiled, sma
     assert "--colour-profile ignore" in error
 
 
-def test_a_model_predicts_with_the_setting_of_its_training(tmp_path, small_weights):
+def test_a_model_predicts_with_the_setting_of_its_training(tmp_path, tiny_weights):
     rng = np.random.default_rng(6)
     images = write_striped_images(tmp_path / "images", rng)
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     assert run_command("train", *arguments, "--colour-profile", "srgb", "-o", tmp_path / "model")[0] == 0
     assert model_card(tmp_path / "model")["features"]["colour_profile"] == "srgb"
     odd = tmp_path / "odd.png"
@@ -133,9 +133,9 @@ def test_a_model_predicts_with_the_setting_of_its_training(tmp_path, small_weigh
     assert "has a colour profile that cannot be used" in error
 
 
-def test_a_model_decodes_as_in_its_training(tmp_path, small_weights):
+def test_a_model_decodes_as_in_its_training(tmp_path, tiny_weights):
     images = write_striped_images(tmp_path / "images", np.random.default_rng(8))
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     for decode in ("fast", "full"):
         model = tmp_path / decode
         assert run_command("train", *arguments, "--decode", decode, "-o", model)[0] == 0
@@ -151,22 +151,22 @@ def test_models_of_older_versions_decode_all_pixels(version):
     assert network_from(header, None).decode == "full"
 
 
-def test_results_name_the_setting(tmp_path, small_weights):
+def test_results_name_the_setting(tmp_path, tiny_weights):
     images = write_striped_images(tmp_path / "images", np.random.default_rng(7))
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg", "--out", tmp_path / "out"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg", "--out", tmp_path / "out"]
     assert run_command("evaluate", *arguments, "--colour-profile", "srgb")[0] == 0
     settings = json.loads((tmp_path / "out" / "results.json").read_text())["settings"]
     assert settings["colour_profile"] == "srgb"
     assert settings["on_damage"] == "warn"
 
 
-def test_jpeg_is_not_suspected_at_the_command_line(tmp_path, small_weights):
+def test_jpeg_is_not_suspected_at_the_command_line(tmp_path, tiny_weights):
     rng = np.random.default_rng(8)
     images = write_striped_images(tmp_path / "images", rng)
     for path in sorted(images.rglob("*.png")):
         with Image.open(path) as image:
             path.with_suffix(".jpg").write_bytes(jpeg(np.asarray(image.convert("RGB"))))
         path.unlink()
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, _, error = run_command("evaluate", *arguments, "--on-damage", "stop")
     assert (status, error) == (0, "")

@@ -16,9 +16,9 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(images, small_weights):
+def model(images, tiny_weights):
     file = images.parent / "model"
-    words = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "-o", file]
+    words = ["train", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg", "-o", file]
     assert run_command(*words)[0] == 0
     return file
 
@@ -99,10 +99,10 @@ def test_a_switch_may_be_named_after_two_dashes(run, model, tmp_path, monkeypatc
     assert (status, "there is no image --no-abstain" in error) == (2, True)
 
 
-def test_a_model_is_replaced_only_if_wished(run, images, small_weights, model, tmp_path):
+def test_a_model_is_replaced_only_if_wished(run, images, tiny_weights, model, tmp_path):
     file = tmp_path / "model"
     file.write_bytes(model.read_bytes())
-    words = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "max", "-o", file]
+    words = ["train", images, *NETWORK, "--weights", tiny_weights, "--encode", "max", "-o", file]
     assert run(*words)[0] == 2
     assert file.read_bytes() == model.read_bytes()
     status, printed, _ = run(*words, "--overwrite")
@@ -135,7 +135,7 @@ def test_a_missing_image_may_be_skipped(run, model, images):
     assert "skipped: " in error
 
 
-def test_extract_counts_what_the_store_holds(run, images, small_weights, tmp_path):
+def test_extract_counts_what_the_store_holds(run, images, tiny_weights, tmp_path):
     """Twenty images, two copies and a file that cannot be read."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -148,7 +148,7 @@ def test_extract_counts_what_the_store_holds(run, images, small_weights, tmp_pat
         folder,
         *NETWORK,
         "--weights",
-        small_weights,
+        tiny_weights,
         "--store",
         tmp_path / "store",
         "--on-error",

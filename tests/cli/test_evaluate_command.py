@@ -17,10 +17,10 @@ def images(tmp_path, rng):
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory, small_weights):
+def arguments(tmp_path_factory, tiny_weights):
     """The command that the tests of its results share, without --out."""
     images = write_striped_images(tmp_path_factory.mktemp("evaluate") / "images", np.random.default_rng(0))
-    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg,vlad4"]
+    arguments = ["evaluate", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg,vlad4"]
     return [*arguments, "--scale", "0", "--seed", "3", "--positive", "upright"]
 
 
@@ -113,8 +113,8 @@ def test_the_same_command_gives_the_same_results(run, arguments, evaluated, tmp_
     assert first == second
 
 
-def test_a_threshold_that_cannot_be_adapted_is_told(run, images, small_weights):
-    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+def test_a_threshold_that_cannot_be_adapted_is_told(run, images, tiny_weights):
+    arguments = ["evaluate", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, printed, _ = run(*arguments, "--adapt-threshold")
     assert status == 0
     assert "avg: no threshold found in the unlabelled test images: 8 images are too few" in printed
@@ -128,13 +128,13 @@ def test_a_threshold_is_adapted_to_a_test_part_only(run, images):
 
 
 @pytest.fixture(scope="module")
-def runs_with_patients(tmp_path_factory, small_weights):
+def runs_with_patients(tmp_path_factory, tiny_weights):
     """Results, output and page of two runs: the pattern of patients is unknown, then given."""
     folder = tmp_path_factory.mktemp("patients")
     images = write_striped_images(folder / "images", np.random.default_rng(1))
     for path in list(images.rglob("*.png")):
         path.rename(path.with_name(f"case{int(path.stem) // 2}x{path.parent.parent.name}_{path.name}"))
-    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = ["evaluate", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     arguments += ["--store", folder / "store", "--out", folder / "out", "--overwrite"]
     runs = []
     for pattern in ([], ["--patient", "(case[0-9]+)x"]):
@@ -166,7 +166,7 @@ def test_patients_from_names_are_shown_by_three_examples(runs_with_patients):
 
 
 @pytest.fixture(scope="module")
-def run_with_unknown_patients(tmp_path_factory, small_weights):
+def run_with_unknown_patients(tmp_path_factory, tiny_weights):
     """Results, page and standard error of a run in which half of the training patients are unknown."""
     folder = tmp_path_factory.mktemp("unknown")
     images = write_striped_images(folder / "images", np.random.default_rng(1))
@@ -174,7 +174,7 @@ def run_with_unknown_patients(tmp_path_factory, small_weights):
         if path.parent.name == "upright":
             path.rename(path.with_name(f"patient{path.parent.parent.name == 'test':d}{path.name}"))
     (images / "train" / "lying" / "slide.svs").touch()
-    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = ["evaluate", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     out = folder / "out"
     status, _, error = run_command(*arguments, "--out", out, "--anonymise")
     assert status == 0
@@ -266,15 +266,15 @@ def test_a_wrong_pattern_of_patients_is_told(run, images, pattern, layout, told)
     assert (status, told in error) == (2, True)
 
 
-def test_a_class_without_test_images_is_told(run, images, small_weights, caplog):
+def test_a_class_without_test_images_is_told(run, images, tiny_weights, caplog):
     shutil.rmtree(images / "test" / "upright")
-    assert run("evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg")[0] == 0
+    assert run("evaluate", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg")[0] == 0
     assert "the test part has no image of upright" in caplog.text
 
 
-def test_without_a_test_part_there_is_cross_validation(run, images, small_weights):
+def test_without_a_test_part_there_is_cross_validation(run, images, tiny_weights):
     status, printed, _ = run(
-        "evaluate", images / "train", *NETWORK, "--weights", small_weights, "--encode", "avg", "--folds", 3
+        "evaluate", images / "train", *NETWORK, "--weights", tiny_weights, "--encode", "avg", "--folds", 3
     )
     assert status == 0
     assert "3-fold cross-validation" in printed
@@ -319,11 +319,11 @@ def test_results_that_cannot_be_written_are_told_first(run, images, tmp_path, mo
     assert "results.json is a folder" in error
 
 
-def test_out_must_not_be_a_file(run, images, small_weights, tmp_path):
+def test_out_must_not_be_a_file(run, images, tiny_weights, tmp_path):
     blocker = tmp_path / "taken"
     blocker.write_text("")
     status, _, error = run(
-        "evaluate", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "--out", blocker
+        "evaluate", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg", "--out", blocker
     )
     assert status == 2
     assert "taken" in error

@@ -11,11 +11,11 @@ from medvlad.report.model_card import model_card_text
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, small_weights):
+def place(tmp_path_factory, tiny_weights):
     """A folder with images, a model and results of it."""
     root = tmp_path_factory.mktemp("external command")
     images = write_striped_images(root / "images", np.random.default_rng(0))
-    given = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    given = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, _, error = run_command("train", *given, "-o", root / "striped.model")
     assert status == 0, error
     return root

@@ -40,11 +40,11 @@ def test_nothing_is_written_among_the_images(run, images, command):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux only")
-def test_file_names_may_be_no_valid_text(run, images, small_weights, tmp_path):
+def test_file_names_may_be_no_valid_text(run, images, tiny_weights, tmp_path):
     for part in ("train", "test"):
         odd = os.fsdecode(os.fsencode(images / part / "upright") + b"/\xff.png")
         shutil.copy(images / part / "upright" / "0.png", odd)
-    options = [*NETWORK, "--weights", small_weights, "--encode", "avg"]
+    options = [*NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, _, error = run("evaluate", images, *options, "--out", tmp_path / "out")
     assert status == 0, error
     status, _, error = run("compare", tmp_path / "out", tmp_path / "out")
@@ -58,13 +58,13 @@ def test_file_names_may_be_no_valid_text(run, images, small_weights, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory, small_weights):
+def broken(tmp_path_factory, tiny_weights):
     """Images of which one is broken, and a model trained on the others."""
     folder = tmp_path_factory.mktemp("broken")
     images = write_striped_images(folder / "images", np.random.default_rng(2))
     bad = images / "train" / "lying" / "broken.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n nothing more")
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     arguments += ["--store", folder / "store"]
     trained = run_command("train", *arguments, "--on-error", "skip", "-o", folder / "model")
     return SimpleNamespace(

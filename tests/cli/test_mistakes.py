@@ -72,10 +72,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_end_in_one_sentence(run, images, small_weights, mistake, tmp_path, monkeypatch):
+def test_mistakes_end_in_one_sentence(run, images, tiny_weights, mistake, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments, named = MISTAKES[mistake]
-    arguments = [a.format(images=images, weights=small_weights) for a in arguments]
+    arguments = [a.format(images=images, weights=tiny_weights) for a in arguments]
     status, printed, error = run(*arguments)
     assert status == 2, error
     assert named in error

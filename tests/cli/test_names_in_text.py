@@ -27,9 +27,9 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(images, small_weights, tmp_path_factory):
+def model(images, tiny_weights, tmp_path_factory):
     model = tmp_path_factory.mktemp("model") / "model"
-    words = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "-o", model]
+    words = ["train", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg", "-o", model]
     status, _, error = run_command(*words, "--on-error", "skip")
     assert status == 1
     assert error.count("\n") == 1

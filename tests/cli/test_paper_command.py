@@ -9,12 +9,12 @@ from support.in_this_process import run_command
 from support.striped_images import NETWORK, write_striped_images
 
 
-def run_paper(folder, small_weights, *options, broken=False):
+def run_paper(folder, tiny_weights, *options, broken=False):
     """Run the command on 12 images; return status, output, errors, results and page."""
     images = write_striped_images(folder / "many", np.random.default_rng(0), train=3, test=3)
     if broken:
         (images / "train" / "lying" / "smith.png").write_bytes(b"no image")
-    arguments = ["paper", "--like-chest-xray", images, *NETWORK, "--weights", small_weights]
+    arguments = ["paper", "--like-chest-xray", images, *NETWORK, "--weights", tiny_weights]
     arguments += ["--scale", "0", "--out", folder / "out", *options]
     status, printed, error = run_command(*arguments)
     written = [(folder / "out" / name).read_text() for name in ("paper.json", "paper.html")]
@@ -32,15 +32,15 @@ def run_paper(folder, small_weights, *options, broken=False):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, small_weights):
-    return run_paper(tmp_path_factory.mktemp("paper"), small_weights)
+def done(tmp_path_factory, tiny_weights):
+    return run_paper(tmp_path_factory.mktemp("paper"), tiny_weights)
 
 
 @pytest.fixture(scope="module")
-def anonymous(tmp_path_factory, small_weights):
+def anonymous(tmp_path_factory, tiny_weights):
     """The same images and a broken one, anonymised."""
     folder = tmp_path_factory.mktemp("anonymous")
-    return run_paper(folder, small_weights, "--on-error", "skip", "--anonymise", broken=True)
+    return run_paper(folder, tiny_weights, "--on-error", "skip", "--anonymise", broken=True)
 
 
 def test_paper_fills_the_cells_of_a_data_set(done):

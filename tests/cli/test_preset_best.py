@@ -13,11 +13,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def preset_best(tmp_path_factory, small_weights):
+def preset_best(tmp_path_factory, tiny_weights):
     """Arguments, output folder and standard output of a run with the preset best and an option of its own."""
     folder = tmp_path_factory.mktemp("preset")
     images = write_striped_images(folder / "images", np.random.default_rng(2))
-    arguments = ["evaluate", images, *NETWORK, "--weights", small_weights, "--preset", "best", "--encode"]
+    arguments = ["evaluate", images, *NETWORK, "--weights", tiny_weights, "--preset", "best", "--encode"]
     status, printed, error = run_command(
         *arguments, "vlad3,avg", "--class-weight", "none", "--out", folder / "out"
     )

@@ -19,11 +19,11 @@ def images(tmp_path, rng):
 
 
 @pytest.fixture(scope="module")
-def extracted(tmp_path_factory, small_weights):
+def extracted(tmp_path_factory, tiny_weights):
     """20 images, the options of their network, and what `extract` printed; for tests that change nothing."""
     folder = tmp_path_factory.mktemp("extracted")
     images = write_striped_images(folder / "images", np.random.default_rng(5))
-    options = [*NETWORK, "--weights", small_weights, "--store", folder / "store"]
+    options = [*NETWORK, "--weights", tiny_weights, "--store", folder / "store"]
     return SimpleNamespace(
         images=images,
         options=options,
@@ -120,12 +120,12 @@ def test_evaluate_finds_what_extract_calibrated(run, images, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_results_do_not_depend_on_the_store(run, images, small_weights, tmp_path, monkeypatch):
+def test_results_do_not_depend_on_the_store(run, images, tiny_weights, tmp_path, monkeypatch):
     """Descriptors are read block by block, and one image cannot be read."""
     monkeypatch.setattr("medvlad.extraction.data_set._IN_MEMORY", 0)
     monkeypatch.setattr("medvlad.store.stored_descriptors.StoredDescriptors.blocks.__defaults__", (300_000,))
     (images / "train" / "lying" / "bad.png").write_bytes(b"no image")
-    options = [*NETWORK, "--weights", small_weights, "--on-error", "skip"]
+    options = [*NETWORK, "--weights", tiny_weights, "--on-error", "skip"]
     found = {}
     for name, store in (("without", []), ("with", ["--store", tmp_path / "store"])):
         out = tmp_path / name

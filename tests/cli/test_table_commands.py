@@ -37,8 +37,8 @@ def results_of(out):
     ]
 
 
-def test_a_table_gives_the_same_figures_as_the_folder(images, table, run, tmp_path, small_weights):
-    arguments = [*NETWORK, "--weights", small_weights, "--encode", "avg,vlad2", "--store", tmp_path / "store"]
+def test_a_table_gives_the_same_figures_as_the_folder(images, table, run, tmp_path, tiny_weights):
+    arguments = [*NETWORK, "--weights", tiny_weights, "--encode", "avg,vlad2", "--store", tmp_path / "store"]
     assert run("evaluate", images, *arguments, "--out", tmp_path / "a")[0] == 0
     status, _, error = run("evaluate", table, "--image-root", images, *arguments, "--out", tmp_path / "b")
     assert status == 0
@@ -59,8 +59,8 @@ def test_a_table_gives_the_same_figures_as_the_folder(images, table, run, tmp_pa
     assert (status, "0 of them extracted now" in printed) == (0, True)
 
 
-def test_each_site_is_left_out_and_reported(images, table, run, tmp_path, small_weights):
-    arguments = [*NETWORK, "--weights", small_weights, "--encode", "avg", "--image-root", images]
+def test_each_site_is_left_out_and_reported(images, table, run, tmp_path, tiny_weights):
+    arguments = [*NETWORK, "--weights", tiny_weights, "--encode", "avg", "--image-root", images]
     status, printed, error = run(
         "evaluate", table, *arguments, "--group-by", "site", "--out", tmp_path / "out"
     )

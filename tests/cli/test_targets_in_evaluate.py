@@ -42,13 +42,13 @@ def with_targets(folder, task):
 
 
 @pytest.fixture
-def evaluate(folder, small_weights, monkeypatch, tmp_path):
+def evaluate(folder, tiny_weights, monkeypatch, tmp_path):
     def run(task, **settings):
         monkeypatch.setattr(
             evaluation_run, "load_dataset", lambda *_, **__: with_targets(folder, task), raising=True
         )
         out = tmp_path / "out"
-        experiment = small_experiment(small_weights, folds=3, **settings)
+        experiment = small_experiment(tiny_weights, folds=3, **settings)
         assert evaluation_run.run_evaluation(experiment, folder, ["avg", "max"], out) == 0
         return out, json.loads((out / "results.json").read_text())
 
@@ -103,9 +103,9 @@ def test_numbers_are_evaluated_into_results_a_table_and_a_report(evaluate, capsy
 
 
 @pytest.mark.parametrize("task", ["labels", "regression"])
-def test_a_trained_model_is_saved_and_predicts_images(folder, small_weights, tmp_path, task):
+def test_a_trained_model_is_saved_and_predicts_images(folder, tiny_weights, tmp_path, task):
     data = with_targets(folder, task)
-    pipeline, skipped, n_images = small_experiment(small_weights, folds=3).train(data, "avg")
+    pipeline, skipped, n_images = small_experiment(tiny_weights, folds=3).train(data, "avg")
     assert (skipped, n_images) == ([], 16)
     save_model(pipeline, tmp_path / "model")
     back = load_model(tmp_path / "model")
@@ -116,9 +116,9 @@ def test_a_trained_model_is_saved_and_predicts_images(folder, small_weights, tmp
 
 
 @pytest.mark.parametrize("task", ["labels", "regression"])
-def test_predict_answers_with_labels_or_values(folder, small_weights, task):
+def test_predict_answers_with_labels_or_values(folder, tiny_weights, task):
     data = with_targets(folder, task)
-    pipeline, _, _ = small_experiment(small_weights, folds=3).train(data, "avg")
+    pipeline, _, _ = small_experiment(tiny_weights, folds=3).train(data, "avg")
     images = [str(path) for path in data.subset("test").paths]
     predictions, _ = predict_images(pipeline, images)
     found = pipeline.predict(images)
@@ -141,14 +141,14 @@ def test_predict_answers_with_labels_or_values(folder, small_weights, task):
 
 
 @pytest.fixture(scope="module", params=["labels", "regression"])
-def trained(request, tmp_path_factory, small_weights):
+def trained(request, tmp_path_factory, tiny_weights):
     """A folder of images, and a model file of labels with the names of its classes or of a number."""
     root = tmp_path_factory.mktemp("targets")
     images = write_striped_images(root / "images", np.random.default_rng(1))
     data = replace(with_targets(images, request.param), splits=None)
     if request.param == "labels":
         data = replace(data, class_names=["lying", "upright"])
-    pipeline, _, _ = small_experiment(small_weights, folds=3).train(data, "avg")
+    pipeline, _, _ = small_experiment(tiny_weights, folds=3).train(data, "avg")
     save_model(pipeline, root / "a.model")
     return images / "test", root / "a.model"
 
@@ -199,7 +199,7 @@ def test_answers_for_one_class_are_refused_by_a_model_without_classes(trained, w
 
 
 @pytest.mark.parametrize("task", ["labels", "regression"])
-def test_training_images_without_one_class_are_not_kept(trained, run, tmp_path, small_weights, task):
+def test_training_images_without_one_class_are_not_kept(trained, run, tmp_path, tiny_weights, task):
     images = trained[0]
     files = sorted(images.rglob("*.png"))
     rows = [f"{path},{i % 2},{(i // 2) % 2}" for i, path in enumerate(files)]
@@ -209,7 +209,7 @@ def test_training_images_without_one_class_are_not_kept(trained, run, tmp_path, 
         if task == "labels"
         else ["--label-column", "one", "--task", "regression"]
     )
-    given = [tmp_path / "t.csv", *columns, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    given = [tmp_path / "t.csv", *columns, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, _, error = run("train", *given, "--similar", "-o", tmp_path / "new.model")
     assert status == 2
     assert "--similar is for data sets with one class an image" in error

@@ -20,14 +20,14 @@ def images(tmp_path, rng):
 
 
 @pytest.mark.slow
-def test_a_model_of_preset_best_explains_to_first_order(run, images, small_weights, tmp_path):
+def test_a_model_of_preset_best_explains_to_first_order(run, images, tiny_weights, tmp_path):
     model = tmp_path / "model"
     arguments = [
         "train",
         images,
         *NETWORK,
         "--weights",
-        small_weights,
+        tiny_weights,
         "--preset",
         "best",
         "--encode",
@@ -47,9 +47,9 @@ def test_a_model_of_preset_best_explains_to_first_order(run, images, small_weigh
 
 
 @pytest.mark.slow
-def test_a_model_with_tiles_explains_exactly(run, images, small_weights, tmp_path):
+def test_a_model_with_tiles_explains_exactly(run, images, tiny_weights, tmp_path):
     model = tmp_path / "model"
-    arguments = ["train", images, *NETWORK, "--weights", small_weights, "--encode", "avg"]
+    arguments = ["train", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg"]
     status, _, error = run(*arguments, "--tiles", "1x1,2x2", "--mirror", "-o", model)
     assert status == 0, error
     image = images / "test" / "upright" / "0.png"
@@ -65,8 +65,8 @@ def test_wrong_tiles_are_told(run, images, tmp_path, wrong):
     assert f"--tiles must be grids of at most 99x99, got '{wrong}'" in error
 
 
-def test_the_dtype_that_was_chosen_is_told_and_written(run, images, small_weights, tmp_path):
-    words = [*NETWORK, "--weights", small_weights, "--encode", "avg", "--dtype", "auto"]
+def test_the_dtype_that_was_chosen_is_told_and_written(run, images, tiny_weights, tmp_path):
+    words = [*NETWORK, "--weights", tiny_weights, "--encode", "avg", "--dtype", "auto"]
     status, printed, _ = run("evaluate", images, *words, "--out", tmp_path / "out")
     assert status == 0
     assert "\ndtype float32 (auto) on " in printed
@@ -78,10 +78,10 @@ def test_the_dtype_that_was_chosen_is_told_and_written(run, images, small_weight
     assert network.dtype == "float32"
 
 
-def test_train_chooses_an_encoding_and_says_why(run, images, small_weights, tmp_path):
+def test_train_chooses_an_encoding_and_says_why(run, images, tiny_weights, tmp_path):
     model = tmp_path / "model"
     words = ["--encode", "avg,vlad3"]
-    status, printed, error = run("train", images, *NETWORK, "--weights", small_weights, *words, "-o", model)
+    status, printed, error = run("train", images, *NETWORK, "--weights", tiny_weights, *words, "-o", model)
     assert (status, error) == (0, "")
     why, done = printed.splitlines()
     assert re.fullmatch(
@@ -113,14 +113,14 @@ def test_train_compares_average_pooling_and_vlad_unless_told_otherwise(
 @pytest.fixture(
     scope="module", params=[("avg", "1", "exactly"), ("vlad3", "0.5", "to first order")], ids=["avg", "vlad3"]
 )
-def trained(request, tmp_path_factory, small_weights):
+def trained(request, tmp_path_factory, tiny_weights):
     """A model, its test images, and the kind of its explanations."""
     encode, power, how = request.param
     folder = tmp_path_factory.mktemp("trained")
     images = write_striped_images(folder / "images", np.random.default_rng(6))
     model = folder / "model.medvlad"
     learning = ["--encode", encode, "--power", power]
-    done = run_command("train", images, *NETWORK, "--weights", small_weights, *learning, "-o", model)
+    done = run_command("train", images, *NETWORK, "--weights", tiny_weights, *learning, "-o", model)
     return SimpleNamespace(
         model=model, files=sorted((images / "test").rglob("*.png")), how=how, status=done[0], printed=done[1]
     )
@@ -158,9 +158,9 @@ def test_most_predictions_are_right(predictions):
 
 
 @pytest.mark.slow
-def test_weights_may_have_moved(run, trained, predictions, small_weights, tmp_path):
+def test_weights_may_have_moved(run, trained, predictions, tiny_weights, tmp_path):
     moved = tmp_path / "elsewhere.weights.h5"
-    shutil.copy(small_weights, moved)
+    shutil.copy(tiny_weights, moved)
     status, table, _ = run("predict", trained.model, trained.files[0], "--weights", moved)
     assert status == 0
     assert f"{trained.files[0]}  {predictions[0]['label']}" in table
@@ -194,10 +194,10 @@ def test_explain_must_not_be_a_file(run, trained, tmp_path):
     assert "Traceback" not in error
 
 
-def test_weights_of_another_training_are_refused(run, images, small_weights, tmp_path):
+def test_weights_of_another_training_are_refused(run, images, tiny_weights, tmp_path):
     keras = pytest.importorskip("keras")
     model = tmp_path / "model.medvlad"
-    run("train", images, *NETWORK, "--weights", small_weights, "--encode", "avg", "-o", model)
+    run("train", images, *NETWORK, "--weights", tiny_weights, "--encode", "avg", "-o", model)
     keras.utils.set_random_seed(1)
     other = tmp_path / "other.weights.h5"
     keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(other)
@@ -207,11 +207,11 @@ def test_weights_of_another_training_are_refused(run, images, small_weights, tmp
 
 
 @pytest.fixture(scope="module")
-def vlad_model(tmp_path_factory, small_weights):
+def vlad_model(tmp_path_factory, tiny_weights):
     """A model of VLAD, trained on 12 images."""
     folder = tmp_path_factory.mktemp("vlad")
     images = write_striped_images(folder / "images", np.random.default_rng(7))
-    arguments = [images, *NETWORK, "--weights", small_weights, "--encode", "vlad3"]
+    arguments = [images, *NETWORK, "--weights", tiny_weights, "--encode", "vlad3"]
     assert run_command("train", *arguments, "-o", folder / "model")[0] == 0
     return folder / "model"
 

@@ -33,17 +33,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def extractor(small_weights):
-    return CNNDescriptors("mobilenetv2", "block_2_add", weights=small_weights)
+def extractor(tiny_weights):
+    return CNNDescriptors("mobilenetv2", "out_relu", weights=tiny_weights)
 
 
 def test_every_layer_is_scored_with_every_encoding(folder, extractor):
     sweep = sweep_layers(extractor, load_image_folder(folder), ENCODERS, WideLinearSVC(), folds=3, n_layers=2)
     assert [(one.layer, one.encoding) for one in sweep.scores] == [
-        (layer, encoding) for layer in ("block_1_project_BN", "block_2_add") for encoding in ENCODERS
+        (layer, encoding) for layer in ("depthwise", "out_relu") for encoding in ENCODERS
     ]
     assert (sweep.n_images, sweep.n_folds) == (12, 3)  # no test image was read
-    assert sweep.scores[0].grid == (56, 56)
+    assert sweep.scores[0].grid == (14, 14)
     assert sweep.scores[0].balanced_accuracy == 1.0
     assert sweep.encoding == "avg"
     table = sweep.table()
@@ -116,26 +116,26 @@ def test_the_command_refuses_feature_files_before_the_network_starts(run, tmp_pa
     assert "layers are scored on images" in error
 
 
-def test_the_command_prints_a_table_and_what_to_take(run, folder, small_weights):
-    network = ["--model", "mobilenetv2", "--layer", "block_2_add", "--weights", small_weights]
+def test_the_command_prints_a_table_and_what_to_take(run, folder, tiny_weights):
+    network = ["--model", "mobilenetv2", "--layer", "out_relu", "--weights", tiny_weights]
     status, printed, errors = run(
         "evaluate", folder, *network, "--encode", "vlad2", "--folds", "3", "--sweep-layers"
     )
     assert status == 0, errors
-    assert "block_1_project_BN" in printed
-    assert "Use --layer expanded_conv_project_BN --encode avg." in printed
+    assert "depthwise" in printed
+    assert "Use --layer bn_Conv1 --encode avg." in printed
     assert "3 folds inside 12 training images" in printed
     assert "optimistic" not in printed
 
 
-def test_the_command_refuses_tiles_and_several_scales(run, folder, small_weights):
+def test_the_command_refuses_tiles_and_several_scales(run, folder, tiny_weights):
     network = [
         "--model",
         "mobilenetv2",
         "--layer",
-        "block_2_add",
+        "out_relu",
         "--weights",
-        small_weights,
+        tiny_weights,
         "--sweep-layers",
     ]
     for options, message in ((["--tiles", "2x2"], "leave tiles out"), (["--scale", "0,1"], "one scale")):

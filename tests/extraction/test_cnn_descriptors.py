@@ -28,9 +28,9 @@ def vgg19(vgg19_weights):
 
 
 @pytest.fixture
-def small(small_weights):
-    """A cheap network: 49 descriptors of 1280 numbers at scale 0."""
-    return CNNDescriptors("MobileNetV2", "out_relu", weights=small_weights)
+def small(tiny_weights):
+    """A cheap network: 49 descriptors of 32 numbers at scale 0."""
+    return CNNDescriptors("MobileNetV2", "out_relu", weights=tiny_weights)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_the_resize_filter_is_a_parameter_that_matters(small, pictures):
 def test_no_images_give_no_descriptors(small):
     got = small.transform([])
     assert len(got) == 0
-    assert got.n_features == 1280
+    assert got.n_features == 32
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_images_are_taken_by_position_not_by_label(small, pictures):
 def test_numbers_that_are_not_finite_are_refused(small, pictures, monkeypatch):
     monkeypatch.setattr(
         "medvlad.extraction.cnn_descriptors.make_engine",
-        lambda *_, **__: lambda x: np.full((len(x), 7, 7, 1280), np.nan),
+        lambda *_, **__: lambda x: np.full((len(x), 7, 7, 32), np.nan),
     )
     with pytest.raises(InputError, match="not finite for image 0"):
         small.transform(pictures)
@@ -203,9 +203,9 @@ def test_numbers_that_are_not_finite_are_refused(small, pictures, monkeypatch):
 def test_a_fully_connected_layer_gives_one_descriptor(tmp_path, pictures):
     keras.utils.set_random_seed(0)
     path = tmp_path / "top.weights.h5"
-    network = keras.applications.MobileNetV2(weights=None)
+    network = keras.applications.MobileNet(weights=None)
     network.save_weights(path)
-    top = CNNDescriptors("mobilenetv2", "predictions", weights=path)
+    top = CNNDescriptors("mobilenet", "predictions", weights=path)
     got = top.transform(pictures[:2])
     assert got.offsets.tolist() == [0, 1, 2]
     assert got.n_features == 1000

@@ -31,8 +31,8 @@ FIXTURE = Path(__file__).parents[1] / "support" / "model_format_3.medvlad"
 
 
 @pytest.fixture(params=["vlad", "all of it"], scope="module")
-def fitted(request, small_weights):
-    return fitted_model(request.param, network(small_weights), images())
+def fitted(request, tiny_weights):
+    return fitted_model(request.param, network(tiny_weights), images())
 
 
 DAMAGE = {

@@ -34,8 +34,8 @@ pytest.importorskip("keras", reason="needs the extra tensorflow")
 
 
 @pytest.fixture(scope="module")
-def features(small_weights):
-    return network(small_weights)
+def features(tiny_weights):
+    return network(tiny_weights)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,13 @@ def _plain(weights=None, include_top=False):
 
 
 def _not_plain(weights=None, include_top=False):
+    """Return maps of the size that MobileNetV2 gives: 7 x 7 of 224 x 224 pixels."""
     layers = keras.layers
     pixels = keras.Input((None, None, 3))
-    maps = layers.Conv2D(4, 3, strides=8, padding="same", use_bias=False, name="Conv1")(pixels)
+    maps = layers.Conv2D(16, 5, strides=8, padding="same", use_bias=False, name="Conv1")(pixels)
     maps = layers.BatchNormalization(name="bn_Conv1")(maps)
     maps = layers.DepthwiseConv2D(3, strides=2, padding="same", name="depthwise")(maps)
+    maps = layers.Conv2D(32, 1, strides=2, padding="same", name="Conv_1")(maps)
     return keras.Model(pixels, layers.ReLU(6.0, name="out_relu")(maps), name="mobilenetv2")
 
 
