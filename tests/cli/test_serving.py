@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 
 import pytest
+from support.documents import ROOT, examples
 from support.faults import light_network, write_images
 from support.in_this_process import run_command
 
+import medvlad
 from medvlad import InputError
 from medvlad.cli.answer_writer import AnswerWriter
 from medvlad.cli.watching import read_answered
@@ -379,3 +381,24 @@ def test_names_from_a_pipe_give_json_lines_and_a_file_name_decides_else(model, f
     assert piped("--format", "table").startswith(f"{files[0]}  dark")
     piped("--out", tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text().startswith("image,label,")
+
+
+# ------------------------------------------------------------------------------------------------- FastAPI
+
+
+def test_the_example_with_fastapi_answers_and_tells_what_is_damaged():
+    pytest.importorskip("fastapi", reason="needs the extra test")
+    testclient = pytest.importorskip("fastapi.testclient", reason="needs the extra test")
+
+    def classify(content):
+        if content != b"image":
+            raise InputError("the image is damaged")
+        return {"label": "x"}
+
+    (code,) = [one.text for one in examples(ROOT / "docs/howto/serving.md") if "FastAPI" in one.text]
+    names = {"classify": classify, "mv": medvlad}
+    exec(code, names)
+    client = testclient.TestClient(names["app"])
+    assert client.post("/predict", content=b"image").json() == {"label": "x"}
+    refused = client.post("/predict", content=b"other")
+    assert (refused.status_code, refused.json()) == (422, {"detail": "the image is damaged"})
