@@ -3,7 +3,7 @@
 ::
 
     REPOSITORY/NAME/config.pbtxt      inputs, outputs and batches, written by `triton_config`
-    REPOSITORY/NAME/1/model.onnx      version 1, written by :func:`medvlad.models.export_onnx`
+    REPOSITORY/NAME/1/model.onnx      version 1, written by :func:`medvlad.models.onnx_export.export_onnx`
 
 KServe runs the same layout with its Triton runtime. The server joins requests that wait to one batch.
 """
@@ -20,7 +20,7 @@ __all__ = ["triton_config"]
 
 
 def triton_config(path: str | os.PathLike[str], name: str, *, max_batch_size: int = 32) -> str:
-    """Return config.pbtxt for an ONNX model of :func:`medvlad.models.export_onnx`.
+    """Return config.pbtxt for an ONNX model of :func:`medvlad.models.onnx_export.export_onnx`.
 
     Parameters
     ----------
