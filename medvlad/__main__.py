@@ -1,13 +1,14 @@
 """The command `medvlad`, also ``python -m medvlad``. One signal stops it cleanly; a second ends it at once.
 
 The signals are SIGINT (Ctrl-C), SIGTERM (a batch system, a container) and SIGHUP (a closed terminal). A
-signal that is ignored stays ignored. Python's own handler is not enough in three situations:
+signal that is ignored stays ignored. Python's own handler is not enough in four situations:
 
 - A second KeyboardInterrupt could stop the clean-up half-way. So Python does not handle the second signal:
   the operating system ends the process.
 - Python prints and forgets a KeyboardInterrupt in a callback, such as ``__del__``. It is raised again.
 - An extension module turns a KeyboardInterrupt in its import into an ImportError. Many callers then take the
   module for one that is not installed. The signal therefore waits until the import ends, at most one second.
+- A line of output could be cut in the middle. The signal waits until it is written, at most one second.
 
 A timer raises the interrupt later. Windows has no such timer; there, Ctrl-C does not wait.
 """
@@ -30,7 +31,7 @@ _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "stopped b
 
 def main() -> None:
     """Run the command line and exit; after a signal the status is 128 plus its number."""
-    stopped_by, deadline = signal.SIGINT, 0.0  # deadline of the wait for an import, once a signal has come
+    stopped_by, deadline = signal.SIGINT, 0.0  # deadline of the wait below, once a signal has come
     known = [one for one in signal.Signals if one.name in _WORDS]
     handled = [one for one in known if signal.getsignal(one) is not signal.SIG_IGN]
 
@@ -41,7 +42,7 @@ def main() -> None:
         if not deadline:
             deadline = time.monotonic() + _LONGEST_WAIT
             stopped_by = next((one for one in handled if one == number), signal.SIGINT)
-        if not (_HAS_TIMER and _in_import(frame) and time.monotonic() < deadline):
+        if not (_HAS_TIMER and _must_wait(frame) and time.monotonic() < deadline):
             raise KeyboardInterrupt
         signal.setitimer(signal.ITIMER_REAL, 0.001)
 
@@ -76,10 +77,16 @@ def main() -> None:
         sys.exit(128 + stopped_by)
 
 
-def _in_import(frame: FrameType | None) -> bool:
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+def _must_wait(frame: FrameType | None) -> bool:
+    """Return whether the code that was interrupted imports a module or writes to standard output."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib"):
+            return True
+        if code.co_qualname == "_Stream.write" and frame.f_globals["__name__"] == "medvlad.cli.streams":
+            return True
         frame = frame.f_back
-    return frame is not None
+    return False
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
 from medvlad.bags.data_set import TRAINING_FILES
+from medvlad.datasets.arriving import PAUSE, Pause
 from medvlad.datasets.patients import compile_group_pattern
 from medvlad.datasets.pseudonyms import DAMAGED, Pseudonyms
 from medvlad.datasets.query_patient import possible_patients
@@ -124,7 +125,7 @@ class SimilarTo:
 
 def iter_predictions(
     pipeline: Pipeline,
-    images: Iterable[str | os.PathLike[str] | Sequence[str | os.PathLike[str]]],
+    images: Iterable[str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Pause],
     *,
     on_error: OnError = "raise",
     on_damage: OnDamage = "warn",
@@ -143,6 +144,8 @@ def iter_predictions(
     images : iterable of path
         Paths, which are taken when they are needed. An image may be named more than once. If the pipeline
         was trained on feature files: feature files, or sequences of feature files that are one bag.
+        :data:`medvlad.datasets.arriving.PAUSE` among them: predict the images so far before taking further
+        ones. Otherwise the first predictions come after 512 paths or the last one.
     on_error, on_damage, names
         See :func:`predict_images`.
     store : path or None, default=None
@@ -169,10 +172,11 @@ def iter_predictions(
     steps = getattr(pipeline, "steps", None) or [("", pipeline)]
     if len(steps) > 1 and not isinstance(steps[0][1], CNNDescriptors):
         for bag in images:
-            yield _predicted_bag(pipeline, bag, on_error, names, said, similar, with_maps)
+            if not isinstance(bag, Pause):
+                yield _predicted_bag(pipeline, bag, on_error, names, said, similar, with_maps)
         return
     extractor = _extractor(pipeline, on_error, on_damage, store)
-    for part in extract_stream(extractor, _all_frames(map(str, images))):
+    for part in extract_stream(extractor, _all_frames(images)):
         yield from _predicted(pipeline, extractor, part, names, said, similar, with_maps)
 
 
@@ -400,12 +404,19 @@ def _extractor(pipeline: Pipeline, on_error: str, on_damage: str, store: str | N
     return own.build().with_parameters(on_error=on_error, on_damage=on_damage, **changed)
 
 
-def _all_frames(images: Iterable[str]) -> Iterator[str]:
+def _all_frames(images: Iterable[Any]) -> Iterator[str | Pause]:
     """Yield the paths of all images in the files. The path of a file with one image stays as given."""
     for image in images:
-        frames = list_frames(image)
-        if frames == [Path(image)]:
-            yield str(image)
+        if image is PAUSE:
+            yield PAUSE
+            continue
+        name = str(image)
+        try:
+            frames = list_frames(name)
+        except InputError:  # such as a URL: reading it reports the error
+            frames = [Path(name)]
+        if frames == [Path(name)]:
+            yield name
         else:
             yield from map(str, frames)
 

@@ -41,6 +41,8 @@ def test_examples_in_docstrings_print_what_they_show(module):
 NOT_RUN = {
     "medvlad extract chest_xray --store descriptors --scheduler tcp://host:8786": "no scheduler is there",
     "medvlad extract chest_xray --store descriptors --workers 4": "test_distributed.py starts processes",
+    "medvlad export chest.medvlad models/chest --triton": "slow: test_triton_config.py exports a small model",
+    "medvlad predict chest.medvlad --watch incoming --out answers.jsonl": "it has no end: test_serving.py",
     "medvlad fetch chest-xray --to chest_xray": "a download",
     "medvlad evaluate chest_xray --model resnet50 --layer conv4_block6_out --encode avg": "a download",
     "medvlad paper --chest-xray chest_xray --out paper": "large inputs: test_cli.py has small ones",
@@ -94,9 +96,6 @@ def test_a_command_that_does_not_exist_is_found():
 def test_exceptions_are_of_commands_that_are_there():
     shown = {example.text.split("#")[0].strip() for page in PAGES for example in examples(page)}
     assert set(NOT_RUN) <= shown
-
-
-# ------------------------------------------------------------------------------------- running pages
 
 
 def noise(rng, path, low):

@@ -15,7 +15,7 @@ import click
 from medvlad._util.text_table import printable
 from medvlad.cli.streams import is_reader_gone
 
-__all__ = ["FORMATS", "AnswerWriter", "ReaderGone", "format_of"]
+__all__ = ["FORMATS", "AnswerWriter", "ReaderGone", "format_of", "lock_answers"]
 
 FORMATS = ("table", "csv", "jsonl", "json")
 _BY_SUFFIX = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
@@ -33,8 +33,8 @@ class ReaderGone(Exception):
     """The program that reads standard output has ended, such as ``head``."""
 
 
-def format_of(wanted: str | None, as_json: bool, out: Path | None) -> str:
-    """Return the format: the one that was asked for, or that of the file's name.
+def format_of(wanted: str | None, as_json: bool, out: Path | None, default: str = "table") -> str:
+    """Return the format: the one that was asked for, that of the file's name, or the default.
 
     Raises
     ------
@@ -45,7 +45,28 @@ def format_of(wanted: str | None, as_json: bool, out: Path | None) -> str:
         raise click.UsageError(f"--json and --format {wanted} contradict each other: leave one out")
     if as_json:
         return "json"
-    return wanted or _BY_SUFFIX.get("" if out is None else out.suffix.lower(), "table")
+    return wanted or _BY_SUFFIX.get("" if out is None else out.suffix.lower(), default)
+
+
+def lock_answers(file: Any, path: Path) -> None:
+    """Lock an open file of answers, if its file system has locks.
+
+    Raises
+    ------
+    InputError
+        If another process holds the lock.
+    """
+    from medvlad._util.os_files import try_lock
+    from medvlad._util.validate import InputError
+
+    try:
+        try_lock(file)
+    except BlockingIOError as error:
+        raise InputError(
+            f"another process writes answers to {path}: stop it first, or name another file"
+        ) from error
+    except OSError:
+        return
 
 
 class AnswerWriter:
@@ -59,15 +80,19 @@ class AnswerWriter:
         File. None: standard output.
     names : sequence of str
         Names of images that are known before, for the width of the table's first column.
+    append : bool, default=False
+        Keep what the file holds, and lock the file.
 
     Raises
     ------
     InputError
-        If the file cannot be written.
+        If the file cannot be written, or with `append` another process writes it.
     """
 
-    def __init__(self, format: str, out: Path | None, names: Sequence[str] = ()) -> None:
-        from medvlad._util.validate import check_output_file
+    def __init__(
+        self, format: str, out: Path | None, names: Sequence[str] = (), *, append: bool = False
+    ) -> None:
+        from medvlad._util.validate import InputError, check_output_file
 
         self._format, self._out = format, out
         self._width = max((len(printable(name)) for name in names), default=0)
@@ -78,7 +103,15 @@ class AnswerWriter:
         if out is not None:
             check_output_file(out, "table of predictions")
             if format != "json":
-                self._file = out.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+                self._file = out.open(
+                    "a" if append else "w", encoding="utf-8", errors="backslashreplace", newline=""
+                )
+                if append:
+                    try:
+                        lock_answers(self._file.buffer, out)
+                    except InputError:
+                        self._file.close()
+                        raise
         self.n_written = 0
 
     def __enter__(self) -> Self:
@@ -102,7 +135,8 @@ class AnswerWriter:
         if self._format == "json":
             (self._predictions if skipped is None else self._skipped).append(prediction or skipped)  # type: ignore[arg-type]
         elif self._format == "jsonl":
-            said = prediction or {"image": (skipped or {})["image"], "skipped": (skipped or {})["reason"]}
+            renamed = {"skipped" if key == "reason" else key: text for key, text in (skipped or {}).items()}
+            said = prediction or renamed
             self._print(json.dumps(said) + "\n")
         elif self._format == "csv":
             self._add_row(prediction, skipped)

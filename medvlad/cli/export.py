@@ -27,8 +27,15 @@ __all__ = ["export"]
     is_flag=True,
     help="Let the graph begin at descriptors (B, n, D). Needed for networks other than VGG and onnx:FILE.",
 )
+@cloup.option(
+    "--triton",
+    is_flag=True,
+    help="Write a folder for the model repository of a Triton server: OUT/1/model.onnx and OUT/config.pbtxt.",
+)
 @options.OVERWRITE_FILE
-def export(model: Path, output: Path, weights: str | None, from_features: bool, overwrite: bool) -> None:
+def export(
+    model: Path, output: Path, weights: str | None, from_features: bool, triton: bool, overwrite: bool
+) -> None:
     """Write a model as one ONNX graph from pixels to decision values.
 
     Needs the extra 'onnx'.
@@ -40,6 +47,10 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool, 
     from medvlad.models.onnx_export import export_onnx, is_exported
 
     check_readable(model)
+    folder = output
+    if triton:
+        output = folder / "1" / "model.onnx"
+        output.parent.mkdir(parents=True, exist_ok=True)
     check_output_file(output, "ONNX model", may_replace=is_exported)
     network = model_of(model)
     check_weights_of(model, weights)
@@ -48,6 +59,11 @@ def export(model: Path, output: Path, weights: str | None, from_features: bool, 
         start_keras(network)
     pipeline = load_model(model, weights=weights)
     inputs = export_onnx(pipeline, output, from_features=from_features)
+    if triton:
+        from medvlad._util.atomic_file import write_file
+        from medvlad.models.triton_config import triton_config
+
+        write_file(folder / "config.pbtxt", triton_config(output, folder.resolve().name).encode(), "settings")
     outputs = "values" if task_of_head(pipeline[-1]) == "regression" else "scores and label"
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in inputs.items())
     wrote = "replaced" if replaced else "wrote"

@@ -23,19 +23,33 @@ from medvlad.cli.settings import check_replaced, on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
 from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
+from medvlad.cli.watching import (
+    check_watch,
+    default_format,
+    folder_watch,
+    until_reader_ends,
+    with_versions,
+)
 
 __all__ = ["IMAGES", "predict"]
 
-IMAGES = cloup.argument(
-    "images",
-    metavar="IMAGE...",
-    type=options.INPUTS,
-    nargs=-1,
-    required=True,
-    help="Images, feature files, folders, tables (CSV, ...), lists (@FILE), or - for names on "
-    "standard input.",
-)
 
+def _images(required: bool) -> options.Decorator:
+    return cloup.argument(
+        "images",
+        metavar="IMAGE...",
+        type=options.INPUTS,
+        nargs=-1,
+        required=required,
+        help="Images, feature files, folders, tables (CSV, ...), lists (@FILE), or - for names on "
+        "standard input.",
+    )
+
+
+IMAGES = _images(required=True)
+_IMAGES_OR_WATCH = _images(required=False)
+
+_STANDARD_INPUT = "-"
 _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
 
 
@@ -47,15 +61,15 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
     ],
 )
 @cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@IMAGES
+@_IMAGES_OR_WATCH
 @cloup.option_group(
     "Most used",
     cloup.option(
         "--format",
         "format_",
         type=options.Choice(list(FORMATS)),
-        help="Format of the predictions. jsonl: one JSON object in each line. All except json are written "
-        "image by image.  [default: table, or by the ending of --out]",
+        help="Format. All but json are written image by image.  [default: by --out, else table; jsonl for "
+        "- and --watch]",
     ),
     options.JSON,
     cloup.option("-o", "--out", type=options.PATH, metavar="FILE", help="File for the predictions."),
@@ -67,11 +81,32 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
     ),
     SIMILAR,
     options.STORE,
-    options.ON_ERROR,
+    cloup.option(
+        "--on-error",
+        type=options.Choice(["stop", "skip"]),
+        help="Stop at an unreadable image, or skip and list it.  [default: stop; skip for - and --watch]",
+    ),
     options.ON_DAMAGE,
     options.WEIGHTS_OF_MODEL,
 )
 @answer_group()
+@cloup.option_group(
+    "Service",
+    cloup.option(
+        "--watch",
+        type=options.PATH,
+        metavar="DIR",
+        help="Classify the images that are in a folder and those that arrive, until a signal comes. With "
+        "--out, a restart continues.",
+    ),
+    cloup.option(
+        "--settle",
+        type=click.FloatRange(min=0.0),
+        metavar="SECONDS",
+        default=5.0,
+        help="Time without a change after which a file of --watch is complete.",
+    ),
+)
 @cloup.option_group(
     "Table",
     IMAGE_ROOT,
@@ -83,7 +118,7 @@ def predict(
     model: Path,
     images: tuple[str, ...],
     weights: str | None,
-    on_error: str,
+    on_error: str | None,
     on_damage: str,
     as_json: bool,
     format_: str | None,
@@ -94,6 +129,8 @@ def predict(
     coverage: float | None,
     abstain: bool,
     adapt_threshold: bool,
+    watch: Path | None,
+    settle: float,
     image_root: str | None,
     image_column: str | None,
     overwrite: bool,
@@ -115,7 +152,20 @@ def predict(
     from medvlad.predict import SimilarTo, iter_predictions, predict_images
 
     check_wanted(coverage, adapt_threshold, explain)
-    format_ = format_of(format_, as_json, out)
+    arriving = watch is not None or _STANDARD_INPUT in images
+    format_ = format_of(format_, as_json, out, default_format(arriving, out))
+    check_watch(
+        watch,
+        images,
+        format_,
+        out,
+        explain=explain,
+        adapt_threshold=adapt_threshold,
+        one_bag=one_bag,
+        anonymise=anonymise,
+        anonymise_key=anonymise_key,
+    )
+    on_error = on_error or ("skip" if arriving else "stop")
     of_bags = bag_options.takes_bags(model, images)
     bag_options.check_bag_options(model, of_bags, one_bag, thumbnails, explain)
     for option, value in (("--explain", explain), ("--similar", similar)):
@@ -128,7 +178,12 @@ def predict(
     if explain is not None:
         replaced = overwrite or anonymise or anonymise_key is not None
         make_output_folder(explain, "--explain", results=["explain.html"], overwrite=replaced)
-    _check_out(out, [*images, model], overwrite)
+    _check_out(out, [*images, model], overwrite or watch is not None)
+    watched = (
+        None
+        if watch is None
+        else folder_watch(watch, out, settle=settle, of_features=of_bags, overwrite=overwrite)
+    )
     similar_to = (
         None if similar is None else SimilarTo(load_cases(model), check_positive_int(similar, "similar"))
     )
@@ -147,12 +202,19 @@ def predict(
         "similar": similar_to,
         "answers": answering,
     }
-    named = list_inputs(images, **table)
-    inputs: Iterable[Any] = chain([next(named)], named)  # without any name, nothing is written
+    at_once = explain is None and not adapt_threshold and not one_bag and format_ != "json"
+    if watched is None:
+        named = list_inputs(images, **table, pauses=arriving and at_once)
+        inputs: Iterable[Any] = chain([next(named)], named)  # without any name, nothing is written
+    else:
+        inputs = watched
     if one_bag:
         inputs = [tuple(inputs)]
+    elif arriving:
+        inputs = until_reader_ends(inputs, to_output=out is None)
     n_skipped = 0
-    with AnswerWriter(format_, out, [] if names is not None else _single(images)) as writer:
+    known = [] if names is not None else _single(images)
+    with AnswerWriter(format_, out, known, append=watched is not None) as writer:
         try:
             if adapt_threshold:  # which needs all scores before the first label
                 predictions, skipped = predict_images(pipeline, inputs, **settings)
@@ -165,7 +227,8 @@ def predict(
                     writer.add(None, one_skipped)
                     _tell(None, one_skipped)
             elif explain is None:
-                for one in iter_predictions(pipeline, inputs, **settings):
+                predicted = iter_predictions(pipeline, inputs, **settings)
+                for one in predicted if watched is None else with_versions(predicted, watched):
                     writer.add(one.prediction, one.skipped)
                     n_skipped += _tell(one.prediction, one.skipped)
             else:
@@ -182,7 +245,8 @@ def predict(
             return _READER_GONE
         except KeyboardInterrupt as error:
             if out is not None and format_ != "json":
-                error.add_note(f"{out} holds the answers for the first {writer.n_written} images")
+                first = "" if watched is not None else "the first "
+                error.add_note(f"{out} holds the answers for {first}{writer.n_written} images")
             raise
         finally:
             if names is not None and anonymise_key is not None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import io
 import os
+import select
 import sys
 from typing import Any
 
-__all__ = ["finish_output", "forget_output", "is_reader_gone", "open_streams"]
+__all__ = ["finish_output", "forget_output", "has_no_reader", "is_reader_gone", "open_streams"]
 
 
 class _Stream(io.RawIOBase):
@@ -38,6 +39,10 @@ class _Stream(io.RawIOBase):
                 self.error = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             except OSError as error:
                 self.error = error
+            except KeyboardInterrupt:
+                # How much was written is not known. A second try could write the beginning of a line twice.
+                self.error = InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+                raise
         return len(data)
 
     def writable(self) -> bool:
@@ -95,6 +100,19 @@ def is_reader_gone() -> bool:
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return isinstance(raw, _Stream) and isinstance(raw.error, BrokenPipeError)
+
+
+def has_no_reader() -> bool:
+    """Return whether standard output is a pipe that nobody reads any more. Nothing is written for this.
+
+    False if the system cannot tell.
+    """
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows, or a stream of a caller
+        return False
 
 
 def forget_output() -> None:

@@ -20,9 +20,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, overload
 
 from medvlad._util.validate import InputError, one_line
+from medvlad.datasets.arriving import PAUSE, Pause, arriving_lines
 from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import Listing
 from medvlad.datasets.manifest import is_table, list_files
@@ -79,13 +80,32 @@ def check_inputs(
             list_files(name, image_root=image_root, image_column=image_column, must_exist=must_exist)
 
 
+@overload
+def list_inputs(
+    inputs: Iterable[str],
+    *,
+    image_root: str | os.PathLike[str] | None = ...,
+    image_column: str | None = ...,
+    standard_input: BinaryIO | None = ...,
+    pauses: Literal[False] = ...,
+) -> Iterator[str]: ...
+@overload
+def list_inputs(
+    inputs: Iterable[str],
+    *,
+    image_root: str | os.PathLike[str] | None = ...,
+    image_column: str | None = ...,
+    standard_input: BinaryIO | None = ...,
+    pauses: bool,
+) -> Iterator[str | Pause]: ...
 def list_inputs(
     inputs: Iterable[str],
     *,
     image_root: str | os.PathLike[str] | None = None,
     image_column: str | None = None,
     standard_input: BinaryIO | None = None,
-) -> Iterator[str]:
+    pauses: bool = False,
+) -> Iterator[str | Pause] | Iterator[str]:
     """Yield the names of images in the order of the inputs.
 
     Parameters
@@ -96,10 +116,14 @@ def list_inputs(
         See :func:`medvlad.load_manifest`.
     standard_input : binary file or None, default=None
         What ``-`` reads. None: standard input.
+    pauses : bool, default=False
+        Whether to yield :data:`medvlad.datasets.arriving.PAUSE` when standard input holds no further name
+        now. A line with a null byte, which no file name holds, is then a name as well, so that one bad line
+        does not end a service.
 
     Yields
     ------
-    str
+    str or Pause
         An image or a file of several images. Whether it exists is not checked.
 
     Raises
@@ -109,9 +133,8 @@ def list_inputs(
     """
     for name in inputs:
         if name == STANDARD_INPUT:
-            yield from _lines(
-                sys.stdin.buffer if standard_input is None else standard_input, "standard input"
-            )
+            file = sys.stdin.buffer if standard_input is None else standard_input
+            yield from _lines(arriving_lines(file) if pauses else file, "standard input", as_it_is=pauses)
         elif name.startswith("@"):
             yield from _lines_of(Path(name[1:]))
         elif _is_table(name) and Path(name).is_file():
@@ -144,7 +167,7 @@ def _images_below(folder: Path) -> Iterator[str]:
     listing.report(folder)
 
 
-def _lines_of(path: Path) -> Iterator[str]:
+def _lines_of(path: Path) -> Iterator[str | Pause]:
     try:
         with path.open("rb") as file:
             yield from _lines(file, f"the list of images {path}")
@@ -154,17 +177,25 @@ def _lines_of(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _lines(file: Iterable[bytes], what: str) -> Iterator[str]:
-    """Yield the lines of a file without line breaks and the mark of UTF-8. Empty lines are left out."""
-    any_found = False
-    for i, line in enumerate(file):
-        name = os.fsdecode((line.removeprefix(b"\xef\xbb\xbf") if i == 0 else line).rstrip(b"\r\n"))
-        if "\0" in name:
+def _lines(file: Iterable[bytes | Pause], what: str, *, as_it_is: bool = False) -> Iterator[str | Pause]:
+    """Yield the lines of a file without line breaks and the mark of UTF-8. Empty lines are left out.
+
+    With `as_it_is`, a line with a null byte is not an error.
+    """
+    any_found, n_lines = False, 0
+    for line in file:
+        if line is PAUSE:
+            yield PAUSE
+            continue
+        n_lines += 1
+        name = os.fsdecode((line.removeprefix(b"\xef\xbb\xbf") if n_lines == 1 else line).rstrip(b"\r\n"))
+        has_null = "\0" in name
+        if has_null and not as_it_is:
             raise InputError(
-                f"line {i + 1} of the list of images holds a null byte: write one name a line, in UTF-8"
+                f"line {n_lines} of the list of images holds a null byte: write one name a line, in UTF-8"
             )
         if name.strip():
             any_found = True
-            yield local_name(name)
+            yield name if has_null else local_name(name)
     if not any_found:
         raise InputError(f"{what} names no image: write one name a line")

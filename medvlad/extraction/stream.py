@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 
+from medvlad.datasets.arriving import PAUSE
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.batches import Batch
 from medvlad.extraction.cnn_descriptors import CNNDescriptors, batches_of
@@ -51,7 +51,9 @@ def extract_stream(extractor: CNNDescriptors, images: Iterable[Any]) -> Iterator
     extractor : CNNDescriptors
         Its parameters `on_error`, `on_damage` and `store` apply. No progress bar is shown.
     images : iterable
-        Images as for :meth:`medvlad.CNNDescriptors.transform`. They are taken when they are needed.
+        Images as for :meth:`medvlad.CNNDescriptors.transform`. They are taken when they are needed, at most
+        512 at once. :data:`medvlad.datasets.arriving.PAUSE` among them means that the images before it are
+        not to wait for more.
 
     Yields
     ------
@@ -64,18 +66,30 @@ def extract_stream(extractor: CNNDescriptors, images: Iterable[Any]) -> Iterator
         As :meth:`medvlad.CNNDescriptors.transform`.
     """
     extractor = extractor.build().with_parameters(progress=False, output="host")
-    ahead = iter(images)
     if extractor.store is None:
-        while chunk := list(islice(ahead, _AT_ONCE)):
+        for chunk in _chunks(images, _AT_ONCE):
             yield from _by_batch(extractor, chunk)
         return
     per_image = 4 * extractor.n_features_out_ * sum(h * w for h, w in extractor.grids_)
-    while chunk := list(islice(ahead, min(_AT_ONCE, max(1, _BYTES // per_image)))):
+    for chunk in _chunks(images, min(_AT_ONCE, max(1, _BYTES // per_image))):
         descriptors, report = extractor.transform_with_report(chunk)
         skipped = dict(report.skipped)
         used = [i for i in range(len(chunk)) if i not in skipped]
         kept = cast(Descriptors, descriptors).take(np.array(used, np.intp))
         yield Extracted(chunk, used, kept, skipped, dict(report.damaged))
+
+
+def _chunks(images: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield at most `size` images at once, and what is there at a pause."""
+    chunk: list[Any] = []
+    for image in images:
+        if image is not PAUSE:
+            chunk.append(image)
+        if len(chunk) == size or (image is PAUSE and chunk):
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def _by_batch(extractor: CNNDescriptors, chunk: list[Any]) -> Iterator[Extracted]:
