@@ -1,7 +1,8 @@
 // Python bindings of the core: check shapes, release the GIL, call the core.
 //
-// Only this file, jpeg_bindings.cpp and resize_bindings.cpp include Python headers. It contains no mathematics.
-// It is compiled once for each instruction set; MEDVLAD_MODULE is the name of the resulting module.
+// Only this file, jpeg_bindings.cpp and resize_bindings.cpp include Python headers. It contains no
+// mathematics. It is compiled once for each instruction set; MEDVLAD_MODULE is the name of the resulting
+// module.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
