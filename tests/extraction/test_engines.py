@@ -198,8 +198,8 @@ def test_int8_has_a_section_of_its_own_for_each_calibration(vgg16_file, pictures
     assert features.fit(pictures[1:]).extract(pictures) == 3
 
 
-def test_the_fastest_engine_is_chosen(network, small_weights, vgg16_file):
-    small = CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights).fit()
+def test_the_fastest_engine_is_chosen(network, tiny_weights, vgg16_file):
+    small = CNNDescriptors("mobilenetv2", "out_relu", weights=tiny_weights).fit()
     assert small.engine_ == ("keras" if find_spec("openvino") is None else "openvino")
     assert CNNDescriptors("vgg16", weights=vgg16_file).fit().engine_ == "native"
     assert choose_engine(network, engine="keras", dtype="float32", output="host") == "keras"
@@ -226,8 +226,8 @@ def test_the_fastest_engine_is_chosen(network, small_weights, vgg16_file):
         ({"n_threads": 0}, "n_threads"),
     ],
 )
-def test_a_choice_that_does_not_work_is_refused(small_weights, pictures, settings, message):
-    features = CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights, **settings)
+def test_a_choice_that_does_not_work_is_refused(tiny_weights, pictures, settings, message):
+    features = CNNDescriptors("mobilenetv2", "out_relu", weights=tiny_weights, **settings)
     with pytest.raises(InputError, match=message) as error:
         features.fit(pictures).transform(pictures)
     assert "\n" not in str(error.value)
@@ -282,11 +282,11 @@ def test_too_little_memory_for_the_network_is_an_error_with_advice(network):
         raise error
 
 
-def test_one_graph_serves_all_batches(small_weights, pictures, monkeypatch):
+def test_one_graph_serves_all_batches(tiny_weights, pictures, monkeypatch):
     """The Python code of the layers runs only when a graph is made."""
     if keras.config.backend() == "torch":
         pytest.skip("torch makes no graph")
-    features = CNNDescriptors("mobilenetv2", "out_relu", weights=small_weights, batch_size=2, engine="keras")
+    features = CNNDescriptors("mobilenetv2", "out_relu", weights=tiny_weights, batch_size=2, engine="keras")
     features.fit()
     calls = []
     kind = keras.layers.DepthwiseConv2D
