@@ -53,6 +53,7 @@ class _Jobs(Sequence[EncodingJob]):
 
     def __init__(self, source: DescriptorBlocks, parts: list[NDArray[np.int64]]) -> None:
         self._source, self._parts = source, parts
+        self.n_images = len(source)
 
     def __len__(self) -> int:
         return len(self._parts)

@@ -169,6 +169,7 @@ class LloydJobs(Sequence[LloydJob]):
     def __init__(self, source: DescriptorBlocks, backend: BackendName, n_threads: int | None) -> None:
         self._source, self._backend, self._n_threads = source, backend, n_threads
         self._parts = list(source.cut(_SLICE_BYTES, _SLICE_IMAGES))
+        self.n_images = len(source)
 
     def __len__(self) -> int:
         return len(self._parts)

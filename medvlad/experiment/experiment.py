@@ -31,9 +31,9 @@ from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
 from medvlad.evaluation.parts import with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
 from medvlad.experiment.checks import check_for_two_classes, check_settings
-from medvlad.experiment.evaluation import Evaluation, evaluate
+from medvlad.experiment.evaluation import Evaluation, evaluate, workers_for
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import calibration_images, extract_data_set
+from medvlad.extraction.data_set import Workers, calibration_images, extract_data_set
 
 __all__ = ["Evaluation", "Experiment", "calibration_images"]
 
@@ -172,7 +172,9 @@ class Experiment:
         for name in encodings:
             self.recipe.encoder(name)
 
-    def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
+    def evaluate(
+        self, dataset: ImageFolder, encodings: Sequence[str], *, workers: Workers | None = None
+    ) -> Evaluation:
         """Measure how well encodings classify the images of a data set.
 
         Parameters
@@ -180,6 +182,8 @@ class Experiment:
         dataset : ImageFolder
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`.
+        workers : Workers or None, default=None
+            Who extracts, encodes and finds codebooks, such as a cluster. None: this process.
 
         Returns
         -------
@@ -190,7 +194,7 @@ class Experiment:
         InputError
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
-        return evaluate(self, dataset, encodings)
+        return evaluate(self, dataset, encodings, workers)
 
     def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
         """Score the last layers of the network, up to `layer`, inside the training images.
@@ -221,6 +225,7 @@ class Experiment:
         encodings: Sequence[str],
         *,
         keep: Callable[[Any, ImageFolder], None] | None = None,
+        workers: Workers | None = None,
     ) -> tuple[ImageClassifier, list[dict[str, str]], int]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -231,6 +236,8 @@ class Experiment:
             As in :meth:`evaluate`. One of several is chosen, see :mod:`medvlad.evaluation.choice`.
         keep : callable or None, default=None
             Called with the encoded training images (n, D) and their data set. None: they are not kept.
+        workers : Workers or None, default=None
+            As in :meth:`evaluate`.
 
         Returns
         -------
@@ -253,7 +260,9 @@ class Experiment:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
             self.target_run(dataset).check(self.calibration, self.positive, self.threshold)
-        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, on_error=self.on_error)
+        descriptors, dataset, skipped, _ = extract_data_set(
+            extractor, dataset, on_error=self.on_error, workers=workers_for(self, workers)
+        )
         if dataset.task != "classes":
             classifier.fit_targets(self.target_run(dataset), descriptors, network=extractor)
             return classifier, skipped, len(dataset)
