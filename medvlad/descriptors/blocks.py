@@ -84,8 +84,9 @@ class DescriptorBlocks(Sequence[NDArray[np.float32]]):
         return same
 
     def __getstate__(self) -> dict[str, Any]:
-        names = (name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ()))
-        return {name: getattr(self, name) for name in names if name != "_runner" and hasattr(self, name)}
+        names = {name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ())}
+        names.update(getattr(self, "__dict__", ()))
+        return {name: getattr(self, name) for name in sorted(names - {"_runner"}) if hasattr(self, name)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

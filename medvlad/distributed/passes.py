@@ -14,6 +14,7 @@ jobs to another one. Results come in the order of the jobs, so the sums are thos
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import pickle
 import time
@@ -41,6 +42,7 @@ __all__ = ["ClusterRunner", "cluster_runner", "fit_distributed", "workers_of"]
 
 logger = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 1  # between two looks at the number of workers
 _WINDOW = 3  # jobs of each worker that run, or whose results wait for their turn
 
 
@@ -103,10 +105,12 @@ class ClusterRunner:
         sizes: dict[int, int] = {}
         done: dict[int, Any] = {}
         given = yielded = 0
+        window, looked = 0, -math.inf
 
         def give() -> None:
-            nonlocal given
-            window = _WINDOW * max(1, len(self._cluster.client.nthreads()))
+            nonlocal given, window, looked
+            if time.monotonic() > looked + _LOOK_SECONDS:  # asking the scheduler takes time
+                window, looked = _WINDOW * max(1, len(self._cluster.client.nthreads())), time.monotonic()
             while given < len(jobs) and given - yielded < window:
                 waiting.append([given])
                 given += 1
