@@ -116,12 +116,11 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     cluster_centers_ : ndarray of float32, shape (K, D)
         Cluster centres.
     labels_ : ndarray of int32, shape (N,)
-        Cell of each of the N descriptors of the last `fit`, after subsampling, or of the last batch. Does not
-        exist after a `fit` by passes: call `predict` for each block.
+        Cell of each of the N descriptors of the last `fit` in memory, or of the last batch.
     inertia_ : float
         Sum of the squared distances of the same descriptors to their centres, times their `sample_weight`.
     inertia_path_ : ndarray of float64, shape (n_iter_ + 1,)
-        Inertia before each step and at the end. Exists after a `fit` by passes only.
+        Inertia before each step and at the end of the last `fit` by passes.
     n_iter_ : int
         Number of Lloyd steps of `fit`. Each batch of `partial_fit` adds 1.
     counts_ : ndarray of int64, shape (K,)
@@ -240,7 +239,6 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         moves = residuals[0].astype(np.float64) / np.maximum(self.counts_, 1)[:, None]
         self.cluster_centers_ = move_centers(centers, moves)
         self.n_iter_ += 1
-        self.__dict__.pop("inertia_path_", None)
         self.labels_, self.inertia_ = labels_and_inertia(x, self.cluster_centers_, backend, n_threads)
         return self
 

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from medvlad._util.validate import (
-    InputError,
-)
+from medvlad._util.validate import InputError
 from medvlad.classifier.image_classifier import ImageClassifier
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.folders import ImageFolder
@@ -26,11 +24,10 @@ from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.datasets.pooling import holds_feature_files, pool_by
 from medvlad.decisions.operating_point import Target, read_target
 from medvlad.encoders.recipe import Recipe
-from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
 from medvlad.evaluation.parts import with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
-from medvlad.experiment.checks import check_for_two_classes, check_settings
+from medvlad.experiment.checks import check_classes_left, check_for_two_classes, check_settings
 from medvlad.experiment.evaluation import Evaluation, evaluate, workers_for
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import Workers, calibration_images, extract_data_set
@@ -133,9 +130,7 @@ class Experiment:
     side: int | None = None
 
     def load(self, root: str | Path) -> ImageFolder:
-        """Check the settings and list the images of a folder or a table.
-
-        This is fast, so mistakes are found before the extraction.
+        """Check the settings and list the images. Mistakes are found before the extraction.
 
         Parameters
         ----------
@@ -185,10 +180,6 @@ class Experiment:
         workers : Workers or None, default=None
             Who extracts, encodes and finds codebooks, such as a cluster. None: this process.
 
-        Returns
-        -------
-        Evaluation
-
         Raises
         ------
         InputError
@@ -237,7 +228,7 @@ class Experiment:
         keep : callable or None, default=None
             Called with the encoded training images (n, D) and their data set. None: they are not kept.
         workers : Workers or None, default=None
-            As in :meth:`evaluate`.
+            See :meth:`evaluate`.
 
         Returns
         -------
@@ -266,11 +257,7 @@ class Experiment:
         if dataset.task != "classes":
             classifier.fit_targets(self.target_run(dataset), descriptors, network=extractor)
             return classifier, skipped, len(dataset)
-        missing = absent_classes(dataset.labels, dataset.class_names)
-        if missing:
-            raise InputError(
-                f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
-            )
+        check_classes_left(dataset)
         classifier.fit_descriptors(
             descriptors,
             dataset.y,
