@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medvlad.cli.bag_options import uses_network
-from medvlad.cli.console import say
+from medvlad.cli.dataset import saying_cluster
 
 if TYPE_CHECKING:
     from medvlad.datasets.folders import ImageFolder
@@ -32,6 +32,6 @@ def chosen_workers(
     if scheduler is not None:
         from medvlad.distributed.passes import workers_of
 
-        work = workers_of(scheduler, say)
-    with work as workers:
+        work = workers_of(scheduler)
+    with saying_cluster(), work as workers:
         yield workers

@@ -20,7 +20,7 @@ import pickle
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,24 +236,13 @@ class _Extract:
 
 
 @contextmanager
-def workers_of(scheduler: str, say: Callable[[str], None]) -> Iterator[Workers]:
+def workers_of(scheduler: str) -> Iterator[Workers]:
     """Return a context with the workers of a scheduler, for a whole experiment.
 
     Parameters
     ----------
     scheduler : str
         Address of a Dask scheduler.
-    say : callable
-        Called with a line about the cluster and its dashboard.
     """
     with connected(scheduler, None) as cluster:
-        n_workers = len(cluster.client.nthreads())
-        link = cluster.client.dashboard_link if "dashboard" in _services(cluster.client) else None
-        shown = "it has no dashboard" if link is None else f"dashboard: {link}"
-        say(f"{n_workers} workers of {cluster.name}; {shown}")
         yield Workers(ClusterRunner(cluster), _Extract(cluster.client))
-
-
-def _services(client: Any) -> dict[str, Any]:
-    services: dict[str, Any] = client.scheduler_info().get("services", {})
-    return services

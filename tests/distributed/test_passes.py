@@ -176,7 +176,7 @@ def test_evaluate_does_its_work_on_the_scheduler(client, bags, tmp_path):
     assert status == 0, error
     status, _, error = run_command(*command, "--out", tmp_path / "there", "--scheduler", address)
     assert status == 0, error
-    assert f"2 workers of the scheduler {address}; dashboard: http://" in error
+    assert f"medvlad: the scheduler {address} has 2 workers; dashboard: http://" in error
     assert results_of(tmp_path / "there") == results_of(tmp_path / "here")
     assert results_of(tmp_path / "here")[2]["recipe"]["codebook_samples"] is None
     predictions = [(tmp_path / run / "predictions.csv").read_bytes() for run in ("here", "there")]
