@@ -76,9 +76,8 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
             threads = max(min(2, cores), cores // n_workers)
             cluster = stack.enter_context(_own_workers(distributed, dask_config, n_workers, threads))
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
-            name = "the cluster on this machine"
-            _log_address(client, name)
-            yield Cluster(client, name, True, threads)
+            logger.info("dashboard: %s", client.dashboard_link)
+            yield Cluster(client, "the cluster on this machine", True, threads)
             return
         try:
             client = distributed.Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
