@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -108,6 +109,12 @@ class BagFiles(DescriptorBlocks):
         taken = type(self).__new__(type(self))
         taken._bags = [self._bags[i] for i in index.tolist()]
         return taken
+
+    def excerpt(self, indices: NDArray[np.int64]) -> Self:
+        """Return bags for a job in another process, which may have another working folder."""
+        part = super().excerpt(indices)
+        part._bags = [tuple(replace(file, path=file.path.absolute()) for file in bag) for bag in part._bags]
+        return part
 
     def _read_into(self, i: int, out: NDArray[np.float32]) -> None:
         start = 0

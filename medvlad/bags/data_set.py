@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.passes import Runner
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
 from medvlad.datasets.folders import ImageFolder
@@ -28,7 +29,11 @@ _IN_MEMORY = 1 << 30  # bytes; descriptors are loaded into memory if they take n
 
 
 def open_data_set(
-    dataset: ImageFolder, *, on_error: str = "raise", n_features: int | None = None
+    dataset: ImageFolder,
+    *,
+    on_error: str = "raise",
+    n_features: int | None = None,
+    runner: Runner | None = None,
 ) -> tuple[Descriptors | DescriptorBlocks, ImageFolder, list[dict[str, str]]]:
     """Open the feature files of a data set.
 
@@ -41,11 +46,14 @@ def open_data_set(
         descriptors are read, and is always an error.
     n_features : int or None, default=None
         Width of the descriptors that a model was trained on. None: any width.
+    runner : Runner or None, default=None
+        Descriptors stay in their files, and `runner` works on them. None: no runner.
 
     Returns
     -------
     descriptors : Descriptors or BagFiles
-        Descriptors of the bags that were not skipped. In memory if they take at most 1 GiB.
+        Descriptors of the bags that were not skipped. In memory if they take at most 1 GiB and have no
+        runner.
     dataset : ImageFolder
         The data set of these bags.
     skipped : list of dict
@@ -76,6 +84,8 @@ def open_data_set(
     bags = BagFiles([dataset.files_of(i) for i in range(len(dataset))])
     if n_features is not None:
         bags.check_width(n_features, TRAINING_FILES)
+    if runner is not None:
+        return bags.on(runner), dataset, reasons
     if bags.nbytes <= _IN_MEMORY:
         # Memory is only faster: without enough of it, the descriptors stay in their files.
         with suppress(MemoryError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medvlad.datasets.folders import ImageFolder
     from medvlad.experiment import Experiment
 
-__all__ = ["load_dataset", "saying_choices"]
+__all__ = ["load_dataset", "saying", "saying_choices", "saying_cluster"]
 
 
 def load_dataset(experiment: Experiment, directory: Path, *, anonymise: bool) -> ImageFolder:
@@ -38,10 +38,20 @@ class _Sayer(logging.Handler):
         say(record.getMessage())
 
 
-@contextmanager
-def saying_choices() -> Iterator[None]:
+def saying_choices() -> AbstractContextManager[None]:
     """Print on standard error which columns of a table are used, and how."""
-    log, sayer = logging.getLogger("medvlad.datasets.manifest_columns"), _Sayer()
+    return saying("medvlad.datasets.manifest_columns")
+
+
+def saying_cluster() -> AbstractContextManager[None]:
+    """Print on standard error which Dask cluster works, and the address of its dashboard."""
+    return saying("medvlad.distributed.cluster.address")
+
+
+@contextmanager
+def saying(name: str) -> Iterator[None]:
+    """Print what the library logs under `name` on standard error."""
+    log, sayer = logging.getLogger(name), _Sayer()
     before = log.level, log.propagate
     log.addHandler(sayer)
     log.setLevel(logging.INFO)

@@ -10,6 +10,7 @@ import cloup
 
 from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
+from medvlad.cli.cluster_options import SCHEDULER
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 from medvlad.cli.layer_sweep import SWEEP_LAYERS, run_layer_sweep
@@ -73,7 +74,7 @@ __all__ = ["evaluate"]
     LEARNING_CURVE,
 )
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
-@options.advanced_group()
+@options.advanced_group(SCHEDULER)
 def evaluate(
     directory: Path,
     out: Path | None,
@@ -83,6 +84,7 @@ def evaluate(
     anonymise_key: Path | None,
     learning_curve: bool,
     sweep_layers: bool,
+    scheduler: str | None,
     **settings: Any,
 ) -> int:
     """Train classifiers and measure their accuracy on held-out images."""
@@ -97,6 +99,8 @@ def evaluate(
         for option, is_given in (("--out", out is not None), ("--learning-curve", learning_curve)):
             if is_given:
                 raise click.UsageError(f"--sweep-layers only prints a table: leave {option} out")
+        if scheduler is not None:
+            raise click.UsageError("--sweep-layers works on this machine only: leave --scheduler out")
         return run_layer_sweep(experiment, directory, encodings, anonymise=anonymise or bool(anonymise_key))
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway
@@ -112,6 +116,7 @@ def evaluate(
         names=names,
         pictures=shown,
         learning_curve=learning_curve,
+        scheduler=scheduler,
     )
     if names is not None and anonymise_key is not None:
         names.write(anonymise_key)

@@ -15,6 +15,7 @@ from medvlad.cli.bag_options import uses_network
 from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.targets_summary import targets_summary
+from medvlad.cli.workers import chosen_workers
 
 if TYPE_CHECKING:
     from medvlad.datasets.folders import ImageFolder
@@ -37,6 +38,7 @@ def run_evaluation(
     names: Pseudonyms | None = None,
     pictures: bool = True,
     learning_curve: bool = False,
+    scheduler: str | None = None,
 ) -> int:
     """Evaluate encodings of the images in a folder.
 
@@ -58,6 +60,8 @@ def run_evaluation(
         Show images in the report.
     learning_curve : bool, default=False
         Also train on subsets of the training images.
+    scheduler : str or None, default=None
+        Address of a Dask scheduler. None: this process does all work.
 
     Returns
     -------
@@ -80,7 +84,8 @@ def run_evaluation(
             check_for_curve(dataset)
         if uses_network(dataset):
             start_keras(experiment.model)
-        evaluation = experiment.evaluate(dataset, encodings)
+        with chosen_workers(scheduler, experiment, dataset) as workers:
+            evaluation = experiment.evaluate(dataset, encodings, workers=workers)
         if learning_curve:
             add_learning_curves(
                 evaluation.results,

@@ -11,7 +11,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
-from medvlad.cli.dataset import saying_choices
+from medvlad.cli.dataset import saying_choices, saying_cluster
 from medvlad.cli.settings import check_store, on_error_of
 from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
 
@@ -115,7 +115,8 @@ def extract(
     else:
         from medvlad.distributed import extract_distributed
 
-        n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
+        with saying_cluster():
+            n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
     n_stored = features.report_.n_stored or 0
     n_copies = len(paths) - n_stored - len(features.skipped_)
     left_out = f"; {n_copies} copies of others are not stored twice" if n_copies else ""

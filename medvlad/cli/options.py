@@ -14,6 +14,7 @@ from typing import Any
 import click
 import cloup
 
+from medvlad.cli.cluster_options import CODEBOOK_SAMPLES
 from medvlad.cli.network_options import LAYER, MODEL, OTHER_NETWORKS
 from medvlad.cli.paths import INPUTS, PATH, TEXT_PATH
 
@@ -341,6 +342,7 @@ def encoding_group() -> Decorator:
             default=1,
             help="VLAD: number of vocabularies, which are sets of centres. Their vectors are concatenated.",
         ),
+        CODEBOOK_SAMPLES,
         cloup.option(
             "--tiles",
             metavar="RxC,...",
@@ -412,8 +414,8 @@ THREADS = cloup.option(
 )
 
 
-def advanced_group() -> Decorator:
-    """Add seed, threads and backend."""
+def advanced_group(*last: Decorator) -> Decorator:
+    """Add seed, threads and backend, and the options `last`."""
     return cloup.option_group(
         "Advanced",
         SEED,
@@ -425,4 +427,5 @@ def advanced_group() -> Decorator:
             default="auto",
             help="Backend of k-means and VLAD: auto, reference, native or cuda; see 'medvlad doctor'.",
         ),
+        *last,
     )

@@ -10,11 +10,13 @@ import cloup
 
 from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_option
+from medvlad.cli.cluster_options import SCHEDULER
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.settings import check_replaced, check_store, encodings_of, settings_of
 from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 from medvlad.cli.table_options import DATA, table_group, table_of
+from medvlad.cli.workers import chosen_workers
 
 if TYPE_CHECKING:
     from medvlad.evaluation.choice import Choice
@@ -69,9 +71,15 @@ __all__ = ["train"]
     KEEP_SIMILAR,
     options.OVERWRITE_FILE,
 )
-@options.advanced_group()
+@options.advanced_group(SCHEDULER)
 def train(
-    directory: Path, output: Path, anonymise: bool, similar: bool | None, overwrite: bool, **settings: Any
+    directory: Path,
+    output: Path,
+    anonymise: bool,
+    similar: bool | None,
+    overwrite: bool,
+    scheduler: str | None,
+    **settings: Any,
 ) -> int:
     """Train a classifier on images and save it.
 
@@ -102,7 +110,10 @@ def train(
         )
     wanted = similar if dataset.task == "classes" else False  # similar cases have one class
     training = TrainingImages(wanted, anonymise=anonymise, pattern=experiment.group_pattern)
-    classifier, skipped, n_images = experiment.train_best(dataset, encodings, keep=training.keep)
+    with chosen_workers(scheduler, experiment, dataset) as workers:
+        classifier, skipped, n_images = experiment.train_best(
+            dataset, encodings, keep=training.keep, workers=workers
+        )
     choice = classifier.choice_
     damaged = getattr(classifier.pipeline_[0], "damaged_", [])  # a model of feature files has no network
     card: dict[str, Any] = {

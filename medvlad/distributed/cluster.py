@@ -15,6 +15,7 @@ from medvlad._util.validate import InputError, check_n_threads, import_extra
 __all__ = ["Cluster", "connected"]
 
 logger = logging.getLogger(__name__)
+_address_log = logging.getLogger(f"{__name__}.address")  # apart, because commands always print it
 
 _CORES_PER_WORKER = 4
 _CONNECT_SECONDS = 10
@@ -75,6 +76,7 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
             threads = max(min(2, cores), cores // n_workers)
             cluster = stack.enter_context(_own_workers(distributed, dask_config, n_workers, threads))
             client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
+            logger.info("dashboard: %s", client.dashboard_link)
             yield Cluster(client, "the cluster on this machine", True, threads)
             return
         try:
@@ -85,7 +87,15 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
                 "'dask scheduler' prints, such as tcp://host:8786"
             ) from error
         stack.enter_context(client)
+        _log_address(client, f"the scheduler {scheduler}")
         yield Cluster(client, f"the scheduler {scheduler}", False, 1)
+
+
+def _log_address(client: Any, name: str) -> None:
+    """Log the number of workers and the address of the dashboard."""
+    services = client.scheduler_info().get("services", {})
+    shown = f"dashboard: {client.dashboard_link}" if "dashboard" in services else "it has no dashboard"
+    _address_log.info("%s has %d workers; %s", name, len(client.nthreads()), shown)
 
 
 def _own_workers(distributed: Any, dask_config: Any, n_workers: int, threads: int) -> Any:

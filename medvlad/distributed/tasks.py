@@ -11,7 +11,7 @@ import pickle
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from medvlad._util.validate import InputError, import_extra
@@ -41,8 +41,9 @@ def results_of(
     chunks: deque[list[int]],
     job: Callable[[list[int]], Any],
     versions: dict[str, str],
-    store: Any,
-) -> Iterator[tuple[list[int], Any]]:
+    store: Any = None,
+    submit: Callable[[Any, Any, dict[str, str]], Any] | None = None,
+) -> Generator[tuple[list[int], Any]]:
     """Run one job per chunk and yield each chunk with its result, in the order in which they finish.
 
     Parameters
@@ -55,8 +56,10 @@ def results_of(
         Makes the job of a chunk. The job's ``run(versions)`` is called in a worker.
     versions : dict of str to str
         Versions that the workers must have.
-    store : path-like
-        Folder of the store, for messages.
+    store : path-like or None, default=None
+        Folder of the store that keeps what is finished, for messages. None: nothing is kept.
+    submit : callable or None, default=None
+        Called with client, job and `versions`; returns the future of the task. None: run the job.
 
     Yields
     ------
@@ -85,7 +88,7 @@ def results_of(
                 )
             while chunks and len(running) < max(1, _TASKS_PER_WORKER * n_workers):
                 indices = chunks.popleft()
-                running[_submit(cluster.client, job(indices), versions)] = indices
+                running[(submit or _submit)(cluster.client, job(indices), versions)] = indices
             try:
                 with cluster.client.as_current():
                     done = distributed.wait(list(running), _TICK_SECONDS, "FIRST_COMPLETED").done
@@ -95,10 +98,9 @@ def results_of(
                 indices = running.pop(future)
                 yield indices, _result(distributed, cluster, future, versions)
     except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
-        raise InputError(
-            f"{cluster.name} is gone or has cancelled the run: the finished images are in {store}; "
-            "run the same again to continue"
-        ) from error
+        kept = "" if store is None else f"the finished images are in {store}; "
+        again = "run the same again" if store is None else "run the same again to continue"
+        raise InputError(f"{cluster.name} is gone or has cancelled the run: {kept}{again}") from error
     finally:
         if running and cluster.client.status == "running":
             cluster.client.cancel(list(running))

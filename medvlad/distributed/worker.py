@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,17 @@ from medvlad.extraction.networks.keras_network import import_keras
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.writer import FLUSH_SECONDS
 
-__all__ = ["Call", "Encoding", "Extraction", "Image", "Made", "encode", "probe_of", "what_decides_bits"]
+__all__ = [
+    "Call",
+    "Deferred",
+    "Encoding",
+    "Extraction",
+    "Image",
+    "Made",
+    "encode",
+    "probe_of",
+    "what_decides_bits",
+]
 
 _BATCH = 8  # images, if the network's batch_size is None; a multiple of what it takes then
 
@@ -89,6 +99,48 @@ class Call:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _run_job, self._arguments
+
+
+class Deferred:
+    """A job of a pass. Unpickling gives a function of what the jobs of the pass share.
+
+    Parameters
+    ----------
+    expected : dict of str to str
+        Versions that the worker must have.
+    job : bytes
+        A pickled :class:`medvlad._util.passes.Job`.
+    threads : int or None
+        Number of threads for a job whose `n_threads` is None.
+    """
+
+    def __init__(self, expected: dict[str, str], job: bytes, threads: int | None) -> None:
+        self._arguments = expected, job, threads
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _JobOfAPass, self._arguments
+
+
+@dataclass(frozen=True)
+class _JobOfAPass:
+    """A job in a worker, before it runs. Dask may move it to another worker as it is."""
+
+    expected: dict[str, str]
+    job: bytes
+    threads: int | None
+
+    def __call__(self, shared: Any) -> Any:
+        """Run the job, if the worker has the client's version of medvlad."""
+        name = _worker().address
+        if versions()["medvlad"] != self.expected["medvlad"]:
+            raise InputError(_other_version(name, "medvlad", versions()["medvlad"], self.expected["medvlad"]))
+        job = pickle.loads(self.job)
+        if self.threads is not None and getattr(job, "n_threads", 0) is None:
+            job = replace(job, n_threads=self.threads)
+        try:
+            return job.run(shared)
+        except InputError as error:
+            raise InputError(f"worker {name}: {error}") from error
 
 
 def _run_job(expected: dict[str, str], job: bytes) -> Any:

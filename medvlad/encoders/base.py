@@ -22,6 +22,7 @@ from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, as_descriptors, draw_rows, rows_of, validate_input
+from medvlad.encoders.encoding_jobs import encode_by_jobs
 from medvlad.store.vector_file import new_vector_file
 
 __all__ = ["Encoder", "blocks", "counted_in_host_memory", "drawn_rows", "validated"]
@@ -100,6 +101,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             Rows `indices` of the result of `transform`, equal to the bit.
         """
         check_is_fitted(self)
+        if isinstance(X, DescriptorBlocks) and X.runner is not None:
+            validated(self, X, reset=False)
+            yield from encode_by_jobs(self, X, self._n_features_out)
+            return
         memory = ReusedArray(self._n_features_out)
         for indices, part in self._parts(X):
             vectors = memory.rows(len(part))
@@ -149,6 +154,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _transform_in_blocks(self, X: Any) -> NDArray[np.float32]:
         encoded = np.empty((len(X), self._n_features_out), np.float32)
+        if isinstance(X, DescriptorBlocks) and X.runner is not None:
+            for indices, vectors in encode_by_jobs(self, X, self._n_features_out):
+                encoded[indices] = vectors
+            return encoded
         memory = ReusedArray(self._n_features_out)
         for indices, part in self._parts(X):
             first, last = int(indices[0]), int(indices[-1]) + 1

@@ -54,6 +54,7 @@ from sklearn.utils.validation import check_is_fitted
 from medvlad._util.caller_warning import warn_caller
 from medvlad._util.choices import BackendName
 from medvlad._util.memory import memory_for
+from medvlad._util.passes import run_here
 from medvlad._util.validate import (
     InputError,
     check_choice,
@@ -67,7 +68,9 @@ from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite, check_n_clusters, check_vocabulary, check_weights
 from medvlad.descriptors.gpu_array import GpuArray
 from medvlad.descriptors.ragged import Descriptors, draw_rows, rows_of, validate_input
+from medvlad.encoders.kmeans_passes import LloydJobs, best_run_by_passes, resolved_backend
 from medvlad.encoders.kmeans_steps import (
+    SEED_ROWS,
     best_run,
     distances_to_centers,
     fill_empty,
@@ -105,16 +108,19 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
     random_state : int, RandomState or None, default=None
         Seed of the subsample and of the initial centres. None: results differ between fits.
     max_samples : int or None, default=500_000
-        Maximum number of descriptors used by `fit`. Larger inputs are subsampled uniformly. None: all.
+        Maximum number of descriptors used by `fit`. Larger inputs are subsampled uniformly. None: all. Those
+        in a store or in feature files are then read in each step, see :mod:`medvlad.encoders.kmeans_passes`.
 
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (K, D)
         Cluster centres.
     labels_ : ndarray of int32, shape (N,)
-        Cell of each of the N descriptors of the last `fit`, after subsampling, or of the last batch.
+        Cell of each of the N descriptors of the last `fit` in memory, or of the last batch.
     inertia_ : float
         Sum of the squared distances of the same descriptors to their centres, times their `sample_weight`.
+    inertia_path_ : ndarray of float64, shape (n_iter_ + 1,)
+        Inertia before each step and at the end of the last `fit` by passes.
     n_iter_ : int
         Number of Lloyd steps of `fit`. Each batch of `partial_fit` adds 1.
     counts_ : ndarray of int64, shape (K,)
@@ -346,6 +352,8 @@ def find_centers(codebook: KMeansCodebook, X: Any, sample_weight: Any = None) ->
     if isinstance(X, DescriptorBlocks):
         if sample_weight is not None:
             raise InputError("sample_weight is for descriptors in memory, not for a store: leave it out")
+        if codebook.max_samples is None:
+            return _find_centers_by_passes(codebook, X, rng)
         drawn = X.sample(int(min(most, max(1, X.offsets[-1]))), rng)
         X = Descriptors(drawn, [0, len(drawn)])
     x, weights = _rows_and_weights(codebook, X, sample_weight, reset=True)
@@ -362,19 +370,54 @@ def find_centers(codebook: KMeansCodebook, X: Any, sample_weight: Any = None) ->
     run = best_run(x, starts, threshold, codebook.max_iter, backend, n_threads, weights)
     codebook.cluster_centers_, codebook.n_iter_ = run.centers, run.n_iter
     codebook.labels_, codebook.inertia_ = run.labels, run.inertia
-    if not run.at_rest:
+    codebook.counts_ = np.bincount(codebook.labels_, minlength=n_clusters).astype(np.int64)
+    codebook.__dict__.pop("inertia_path_", None)
+    _report(codebook, at_rest=run.at_rest)
+    return run.at_rest
+
+
+def _find_centers_by_passes(
+    codebook: KMeansCodebook, X: DescriptorBlocks, rng: np.random.RandomState
+) -> bool:
+    """Fit a codebook on all descriptors outside memory. Return whether its centres came to rest."""
+    codebook.n_features_in_ = X.n_features
+    n_clusters, n_threads = codebook._check_parameters(int(X.offsets[-1]))
+    name = resolved_backend(codebook.backend)
+    backend = get_backend(name)
+
+    def start() -> NDArray[np.float32]:
+        if not isinstance(codebook.init, str):
+            return codebook._start(np.empty((0, X.n_features), np.float32), rng, backend, n_threads)
+        drawn = X.sample(SEED_ROWS * n_clusters, rng)
+        check_finite(drawn)
+        return codebook._start(backend.place(drawn), rng, backend, n_threads)
+
+    n_init = check_positive_int(codebook.n_init, "n_init") if isinstance(codebook.init, str) else 1
+    jobs = LloydJobs(X, name, codebook.n_threads)
+    starts = (start() for _ in range(n_init))
+    runner = X.runner or run_here
+    run = best_run_by_passes(X, jobs, starts, codebook.tol, codebook.max_iter, runner)
+    codebook.cluster_centers_, codebook.n_iter_ = run.centers, run.n_iter
+    codebook.inertia_path_, codebook.inertia_ = run.inertia_path, float(run.inertia_path[-1])
+    codebook.counts_ = run.counts
+    codebook.__dict__.pop("labels_", None)
+    _report(codebook, at_rest=run.at_rest)
+    return run.at_rest
+
+
+def _report(codebook: KMeansCodebook, *, at_rest: bool) -> None:
+    """Log that the centres did not come to rest, and warn of empty clusters."""
+    if not at_rest:
         logger.info(
             "k-means stopped after max_iter=%d steps, before its centres came to rest", codebook.max_iter
         )
-    codebook.counts_ = np.bincount(codebook.labels_, minlength=n_clusters).astype(np.int64)
     n_empty = int((codebook.counts_ == 0).sum())
     if n_empty:
         warn_caller(
-            f"{n_empty} of n_clusters={n_clusters} clusters are empty: "
+            f"{n_empty} of n_clusters={codebook.n_clusters} clusters are empty: "
             "there are fewer distinct descriptors than clusters",
             ConvergenceWarning,
         )
-    return run.at_rest
 
 
 def _rows_and_weights(

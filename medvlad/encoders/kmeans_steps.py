@@ -21,6 +21,7 @@ from medvlad.backends.normalise import Normalisation
 from medvlad.descriptors.gpu_array import GpuArray, array_module, host_array
 
 __all__ = [
+    "SEED_ROWS",
     "best_run",
     "distances_to_centers",
     "fill_empty",
@@ -28,10 +29,11 @@ __all__ = [
     "mean_variance",
     "move_centers",
     "seed_centers",
+    "sums_and_distances",
 ]
 
-# Number of descriptors per cluster among which seeds are chosen.
-_SEED_ROWS = 256
+#: Number of descriptors per cluster among which seeds are chosen.
+SEED_ROWS = 256
 
 # Number of rows whose distances to the centres are computed at a time, which bounds memory.
 _BLOCK_ROWS = 8192
@@ -52,8 +54,8 @@ def seed_centers(
 ) -> NDArray[np.float32]:
     """Draw centres (K, D) from the rows of `x` by greedy k-means++."""
     rows = None
-    if len(x) > _SEED_ROWS * n_clusters:
-        rows = np.sort(rng.choice(len(x), _SEED_ROWS * n_clusters, replace=False))
+    if len(x) > SEED_ROWS * n_clusters:
+        rows = np.sort(rng.choice(len(x), SEED_ROWS * n_clusters, replace=False))
         weights = None if weights is None else weights[rows]
     n = len(x) if rows is None else len(rows)
     n_trials = -(-2 * (2 + int(math.log(n_clusters))) // 8) * 8
@@ -171,6 +173,29 @@ def _sums(
         x, offsets, centers, labels, shares, _SUMS, n_threads=n_threads, masses_out=masses
     )
     return host_array(summed).reshape(centers.shape), masses[0]
+
+
+def sums_and_distances(
+    x: NDArray[np.float32], centers: NDArray[np.float32], backend: Backend, n_threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the summed residuals (K, D), the counts (K,) and the squared distances (N,) to the centres.
+
+    The labels are computed once. `x` is in host memory.
+    """
+    labels, counts = np.empty(len(x), np.int32), np.empty((1, len(centers)), np.int64)
+    residuals = backend.encode(
+        x,
+        np.array([0, len(x)], np.int64),
+        centers,
+        power=1.0,
+        intra_norm=False,
+        l2_norm=False,
+        n_threads=n_threads,
+        labels_out=labels,
+        counts_out=counts,
+    )
+    distances = backend.squared_distances(x, centers, labels, n_threads=n_threads)
+    return residuals.reshape(centers.shape), counts[0], distances
 
 
 def labels_and_inertia(

@@ -42,6 +42,12 @@ class ProjectedBlocks(DescriptorBlocks):
         taken._source, taken._project = self._source.take(index), self._project
         return taken
 
+    def excerpt(self, indices: NDArray[np.int64]) -> Self:
+        """Return images for a job in another process."""
+        part = super().excerpt(indices)
+        part._source = self._source.excerpt(indices)
+        return part
+
     def _read_into(self, i: int, out: NDArray[np.float32]) -> None:
         if self._source.n_features == self.n_features:  # in place, which halves the memory
             self._source._read_into(i, out)

@@ -150,14 +150,16 @@ class DescriptorProjection(TransformerMixin, BaseEstimator):
         Returns
         -------
         Descriptors or DescriptorBlocks
-            The same images, in host memory. If `X` is read block by block and the result takes more than
-            1 GiB, it is projected block by block as well, when it is read.
+            The same images, in host memory. If `X` is read block by block, and the result takes more than
+            1 GiB or `X` has a runner, it is projected block by block as well, when it is read.
         """
         check_is_fitted(self)
         given = validated(self, X, reset=False, finite=False)
         width = self.n_features_in_ if self.n_components is None else len(self.components_)
-        if isinstance(given, DescriptorBlocks) and 4 * width * given.offsets[-1] > _IN_MEMORY:
-            return ProjectedBlocks(given, width, self._project_into)
+        if isinstance(given, DescriptorBlocks) and (
+            given.runner is not None or 4 * width * given.offsets[-1] > _IN_MEMORY
+        ):
+            return ProjectedBlocks(given, width, self._project_into).on(given.runner)
         values = np.empty((int(given.offsets[-1]), width), np.float32)
         for images, part in blocks(given):
             check_finite(part.values, part.offsets)

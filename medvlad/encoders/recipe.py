@@ -70,6 +70,9 @@ class Recipe:
         Number of rows and columns of tiles of each level, see :class:`medvlad.SpatialTiles`. Empty: no tiles.
     vocabularies : int
         Number of VLADs side by side, each with its own codebook.
+    codebook_samples : int or None
+        Maximum number of descriptors for k-means of VLAD and BagOfWords, see `max_samples` of
+        :class:`medvlad.KMeansCodebook`. None: all.
     reduce : int or None
         Number of dimensions that PCA keeps of each vector. None: no PCA.
     whiten : bool
@@ -88,6 +91,7 @@ class Recipe:
     intra_norm: bool = False
     tiles: tuple[tuple[int, int], ...] = ()
     vocabularies: int = 1
+    codebook_samples: int | None = 500_000
     reduce: int | None = None
     whiten: bool = False
 
@@ -129,6 +133,8 @@ class Recipe:
             If there is no such encoding, or the settings do not fit together.
         """
         check_positive_int(self.vocabularies, "vocabularies")
+        if self.codebook_samples is not None:
+            check_positive_int(self.codebook_samples, "codebook_samples")
         if self.whiten and self.reduce is None:
             raise InputError("whiten=True scales the dimensions that PCA keeps: give reduce as well")
         parts = [
@@ -176,6 +182,7 @@ class Recipe:
         if kind == "fisher":
             return [(short, FisherVector(n, power=self.power, random_state=random_state))]
         computed: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
+        computed["max_samples"] = self.codebook_samples
         if kind == "bow":
             return [(short, BagOfWords(n, random_state=random_state, **computed))]
         return [

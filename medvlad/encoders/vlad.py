@@ -40,6 +40,9 @@ from medvlad.encoders.weighted_vlad import WeightedVLAD, adapted_centers
 
 __all__ = ["VLAD", "memberships_of"]
 
+# Number of descriptors outside memory from which alpha and axes are learnt if `max_samples` is None.
+_SAMPLED_ROWS = 500_000
+
 
 class VLAD(Encoder):
     """Encode descriptors as sums of residuals to k-means centres (vector of locally aggregated descriptors).
@@ -85,7 +88,9 @@ class VLAD(Encoder):
     tol : float, default=1e-4
         Tolerance of the stopping rule of :class:`KMeansCodebook`.
     max_samples : int or None, default=500_000
-        Maximum number of descriptors used by k-means. Larger inputs are subsampled. None: all.
+        Maximum number of descriptors used by k-means, alpha and `local_axes`. Larger inputs are subsampled.
+        None: all. Of descriptors in a store, k-means then reads all in each step, see
+        :mod:`medvlad.encoders.kmeans_passes`; alpha and axes are learnt from 500,000.
 
     Attributes
     ----------
@@ -360,7 +365,10 @@ def _learn_alpha_and_axes(vlad: VLAD, descriptors: Descriptors | DescriptorBlock
         vlad.alpha_ = float(vlad.alpha)
     if not (vlad.local_axes or learns_alpha):
         return
-    x = drawn_rows(descriptors, vlad.max_samples, vlad.random_state)
+    most = vlad.max_samples
+    if most is None and isinstance(descriptors, DescriptorBlocks):  # all would not fit into memory
+        most = _SAMPLED_ROWS
+    x = drawn_rows(descriptors, most, vlad.random_state)
     if len(x) == 0:
         raise InputError("no descriptors (n_samples=0) to learn alpha or axes from: give other images")
     if learns_alpha:

@@ -16,10 +16,20 @@ from medvlad._util.validate import (
 from medvlad.backends import get_backend
 from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.calibration import AUTO, METHODS
+from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.parts import GROUPINGS, has_two_class_test
 from medvlad.extraction.parameters import check_parameters
 
-__all__ = ["check_for_two_classes", "check_settings"]
+__all__ = ["check_classes_left", "check_for_two_classes", "check_settings"]
+
+
+def check_classes_left(dataset: ImageFolder) -> None:
+    """Raise InputError if a class has no image."""
+    missing = absent_classes(dataset.labels, dataset.class_names)
+    if missing:
+        raise InputError(
+            f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
+        )
 
 
 def check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.passes import run_here
 from medvlad._util.versions import versions
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.describe import describe_dataset, units_of
@@ -22,10 +23,10 @@ from medvlad.evaluation.held_out_metrics import compare_held_out
 from medvlad.evaluation.parts import check_parts
 from medvlad.experiment.results import described, result_of, settings_of
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import extract_data_set
+from medvlad.extraction.data_set import Workers, extract_data_set
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "workers_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class Evaluation:
     decided: dict[str, Any]
 
 
-def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
+def evaluate(
+    experiment: Any, dataset: ImageFolder, encodings: Sequence[str], workers: Workers | None = None
+) -> Evaluation:
     """Do the work of :meth:`medvlad.experiment.Experiment.evaluate`."""
     classifier = experiment.classifier(encodings)
     extractor = experiment.network_for(dataset, classifier)
@@ -74,7 +77,7 @@ def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) ->
     watch = Stopwatch()
     with watch.stage("extract"):
         descriptors, dataset, skipped, damaged = extract_data_set(
-            extractor, dataset, on_error=experiment.on_error
+            extractor, dataset, on_error=experiment.on_error, workers=workers_for(experiment, workers)
         )
     seconds = watch.seconds["extract"]
     if dataset.task == "classes":
@@ -82,6 +85,8 @@ def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) ->
     else:
         found = _of_targets(experiment, descriptors, dataset, encoders, seconds)
     results, comparisons, held = found
+    if isinstance(descriptors, DescriptorBlocks) and descriptors.runner is not None:
+        descriptors = descriptors.on(run_here)  # the workers may leave
     task = {} if dataset.task == "classes" else {"task": dataset.task}
     report = task | {
         "results": results,
@@ -93,6 +98,16 @@ def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) ->
         "damaged": damaged,
     }
     return Evaluation(report, dataset, descriptors, extractor, held)
+
+
+def workers_for(experiment: Any, workers: Workers | None) -> Workers | None:
+    """Return the workers of an experiment.
+
+    A codebook of all descriptors is found by passes also in this process, so a cluster gives the same bits.
+    """
+    if workers is None and experiment.recipe.codebook_samples is None:
+        return Workers(run_here)
+    return workers
 
 
 def _of_classes(

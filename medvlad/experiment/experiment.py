@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from medvlad._util.validate import (
-    InputError,
-)
+from medvlad._util.validate import InputError
 from medvlad.classifier.image_classifier import ImageClassifier
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.folders import ImageFolder
@@ -26,14 +24,13 @@ from medvlad.datasets.manifest_columns import TableSettings
 from medvlad.datasets.pooling import holds_feature_files, pool_by
 from medvlad.decisions.operating_point import Target, read_target
 from medvlad.encoders.recipe import Recipe
-from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
 from medvlad.evaluation.parts import with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
-from medvlad.experiment.checks import check_for_two_classes, check_settings
-from medvlad.experiment.evaluation import Evaluation, evaluate
+from medvlad.experiment.checks import check_classes_left, check_for_two_classes, check_settings
+from medvlad.experiment.evaluation import Evaluation, evaluate, workers_for
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
-from medvlad.extraction.data_set import calibration_images, extract_data_set
+from medvlad.extraction.data_set import Workers, calibration_images, extract_data_set
 
 __all__ = ["Evaluation", "Experiment", "calibration_images"]
 
@@ -133,9 +130,7 @@ class Experiment:
     side: int | None = None
 
     def load(self, root: str | Path) -> ImageFolder:
-        """Check the settings and list the images of a folder or a table.
-
-        This is fast, so mistakes are found before the extraction.
+        """Check the settings and list the images. Mistakes are found before the extraction.
 
         Parameters
         ----------
@@ -172,7 +167,9 @@ class Experiment:
         for name in encodings:
             self.recipe.encoder(name)
 
-    def evaluate(self, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
+    def evaluate(
+        self, dataset: ImageFolder, encodings: Sequence[str], *, workers: Workers | None = None
+    ) -> Evaluation:
         """Measure how well encodings classify the images of a data set.
 
         Parameters
@@ -180,17 +177,15 @@ class Experiment:
         dataset : ImageFolder
         encodings : sequence of str
             Names for :meth:`medvlad.encoders.recipe.Recipe.encoder`.
-
-        Returns
-        -------
-        Evaluation
+        workers : Workers or None, default=None
+            Who extracts, encodes and finds codebooks, such as a cluster. None: this process.
 
         Raises
         ------
         InputError
             If the images or settings are wrong. Most mistakes are found before the extraction.
         """
-        return evaluate(self, dataset, encodings)
+        return evaluate(self, dataset, encodings, workers)
 
     def sweep_layers(self, dataset: ImageFolder, encodings: Sequence[str]) -> LayerSweep:
         """Score the last layers of the network, up to `layer`, inside the training images.
@@ -221,6 +216,7 @@ class Experiment:
         encodings: Sequence[str],
         *,
         keep: Callable[[Any, ImageFolder], None] | None = None,
+        workers: Workers | None = None,
     ) -> tuple[ImageClassifier, list[dict[str, str]], int]:
         """Fit a classifier on the training part of a data set, or on all images if it has no parts.
 
@@ -231,6 +227,8 @@ class Experiment:
             As in :meth:`evaluate`. One of several is chosen, see :mod:`medvlad.evaluation.choice`.
         keep : callable or None, default=None
             Called with the encoded training images (n, D) and their data set. None: they are not kept.
+        workers : Workers or None, default=None
+            See :meth:`evaluate`.
 
         Returns
         -------
@@ -253,15 +251,13 @@ class Experiment:
             dataset = dataset.take(np.flatnonzero(dataset.splits == "train"))
         if dataset.task != "classes":
             self.target_run(dataset).check(self.calibration, self.positive, self.threshold)
-        descriptors, dataset, skipped, _ = extract_data_set(extractor, dataset, on_error=self.on_error)
+        descriptors, dataset, skipped, _ = extract_data_set(
+            extractor, dataset, on_error=self.on_error, workers=workers_for(self, workers)
+        )
         if dataset.task != "classes":
             classifier.fit_targets(self.target_run(dataset), descriptors, network=extractor)
             return classifier, skipped, len(dataset)
-        missing = absent_classes(dataset.labels, dataset.class_names)
-        if missing:
-            raise InputError(
-                f"no usable training image is left of {', '.join(missing)}: add some or remove the class"
-            )
+        check_classes_left(dataset)
         classifier.fit_descriptors(
             descriptors,
             dataset.y,

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError, check_positive_int
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_width
+from medvlad.store.excerpt import SectionExcerpt
 from medvlad.store.shard import digests_of
 from medvlad.store.store import Section
 
@@ -89,6 +90,12 @@ class StoredDescriptors(DescriptorBlocks):
         taken = type(self).__new__(type(self))
         taken._section, taken._digests = self._section, self._digests[index]
         return taken
+
+    def excerpt(self, indices: NDArray[np.int64]) -> Self:
+        """Return images for a job in another process. It opens their shards, and reads no other header."""
+        part = super().excerpt(indices)
+        part._section = SectionExcerpt.of(self._section, part._digests)
+        return part
 
     def _in_reading_order(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sort images by shard. Shards come in the order of the first image that needs them."""
