@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -96,13 +97,14 @@ def fit(path, classes, solver, memory, tol, big_c, rows=None, checkpoint=None):
     peak, before, base = Peak(), kib("rchar:", "/proc/self/io"), kib("VmHWM:")
     peak.start()
     model = WideLinearSVC(big_c, solver=solver, memory=memory, tol=tol, checkpoint=checkpoint)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     model.fit(x, y)
-    seconds = time.perf_counter() - start
+    seconds, used = time.perf_counter() - start, time.process_time() - used
     peak.ended.set()
     return model, {
         "rows": len(x), "features": x.shape[1], "classes": classes, "solver": solver, "C": big_c,
-        "seconds": round(seconds, 1), "passes": model.n_passes_, "newton_steps": model.n_iter_,
+        "seconds": round(seconds, 1), "cpu_seconds": round(used, 1), "load": os.getloadavg()[0],
+        "passes": model.n_passes_, "newton_steps": model.n_iter_,
         "gap": model.dual_gap_, "read_gb": round((kib("rchar:", "/proc/self/io") - before) / 1e9, 2),
         "peak_mib": kib("VmHWM:") // 1024, "peak_anonymous_mib": peak.highest // 1024,
         "before_mib": base // 1024,
