@@ -36,7 +36,7 @@ OF_NETWORK = (
     *("preprocess", "prefix_tokens", "side"),
 )
 #: Parameters that belong to the machine, not to the model.
-_OF_MACHINE = ("store", "weights", "progress", "n_threads", "backend", "batch_size", "engine")
+_OF_MACHINE = ("store", "weights", "progress", "n_threads", "backend", "batch_size", "engine", "memory")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ class ClassifierSteps(BaseEstimator):
         decode: Decode = "full",
         backend: BackendName = "auto",
         n_threads: int | None = None,
+        memory: int | str | None = None,
         random_state: int = 0,
         progress: bool | None = None,
     ) -> None:
@@ -101,6 +102,7 @@ class ClassifierSteps(BaseEstimator):
         self.decode = decode
         self.backend = backend
         self.n_threads = n_threads
+        self.memory = memory
         self.random_state = random_state
         self.progress = progress
 
@@ -142,7 +144,8 @@ class ClassifierSteps(BaseEstimator):
     def make_svm(self) -> WideLinearSVC:
         """Return the SVM, not fitted. If C is chosen by cross-validation, its own C is 1."""
         settled = settle(self)
-        return WideLinearSVC(1.0 if settled.C is None else settled.C, class_weight=settled.class_weight)
+        penalty = 1.0 if settled.C is None else settled.C
+        return WideLinearSVC(penalty, class_weight=settled.class_weight, memory=self.memory)
 
     def __sklearn_clone__(self) -> Self:
         """Return a copy that is not fitted, and that shares the temporary store."""

@@ -57,7 +57,7 @@ __all__ = ["evaluate"]
 @table_group()
 @options.network_group(options.LAYER)
 @options.encoding_group()
-@cloup.option_group("Classifier", options.PENALTY, options.CLASS_WEIGHT)
+@cloup.option_group("Classifier", options.PENALTY, options.CLASS_WEIGHT, options.MEMORY)
 @cloup.option_group(
     "Evaluation",
     GROUP_BY,

@@ -413,6 +413,13 @@ THREADS = cloup.option(
     help="Number of threads.  [default: all processors that affinity and CPU quota allow]",
 )
 
+MEMORY = cloup.option(
+    "--memory",
+    metavar="SIZE",
+    help="Limit on the memory of the SVM, such as 2GiB. Encoded images that are larger are written to a file "
+    "in TMPDIR. For data sets with one class an image.  [default: no limit]",
+)
+
 
 def advanced_group(*last: Decorator) -> Decorator:
     """Add seed, threads and backend, and the options `last`."""

@@ -50,6 +50,7 @@ __all__ = ["train"]
     options.SCALE,
     options.PENALTY,
     options.CLASS_WEIGHT,
+    options.MEMORY,
     calibration_option("auto", "[default: auto; with --preset best: platt]"),
     options.STORE,
     options.ON_ERROR,

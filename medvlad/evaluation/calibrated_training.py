@@ -24,6 +24,7 @@ from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, choose_encoding, has_folds
 from medvlad.evaluation.cross_validation import InnerFolds
+from medvlad.evaluation.encoded import encoded
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["check_two_class_settings", "positive_index", "train_classifier", "weights_by_index"]
@@ -105,10 +106,13 @@ def train_classifier(
     )
     classifier.set_params(C=choice.penalty)
     encoder = encoders[choice.encoding]
-    encoded = encoder.fit_transform(descriptors)
+    if classifier.memory is None:
+        vectors = encoder.fit_transform(descriptors)
+    else:
+        vectors = encoded(encoder.fit(descriptors), descriptors, classifier)
     if keep is not None:
-        keep(encoded)
-    classifier.fit(encoded, y)
+        keep(vectors)
+    classifier.fit(vectors, y)
     if means is None or choice.inner is None:
         return encoder, classifier, choice
     calibrated = _calibrated(

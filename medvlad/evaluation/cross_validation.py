@@ -38,6 +38,7 @@ from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.class_counts import units_per_class
+from medvlad.evaluation.encoded import encoded
 from medvlad.evaluation.folds import check_part, how_to_add, parts_of, protocol_of, stratified_folds
 from medvlad.evaluation.metrics import balanced_accuracy
 from medvlad.svm.decision import decision_columns
@@ -107,7 +108,10 @@ class FittedFold:
         with watch.stage("fit_encoder"):
             self.encoder.fit(train_images)
         with watch.stage("encode"):
-            return self.encoder.transform(train_images), self.encoder.transform(test_images)
+            return (
+                encoded(self.encoder, train_images, self.head),
+                encoded(self.encoder, test_images, self.head),
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,8 +376,8 @@ def inner_folds(
             )
         own = descriptors.take(train)
         fitted = clone(encoder).fit(own)
-        path = classifier.fit_path(fitted.transform(own), labels[train], ordered)
-        x_test = fitted.transform(descriptors.take(test))
+        path = classifier.fit_path(encoded(fitted, own, classifier), labels[train], ordered)
+        x_test = encoded(fitted, descriptors.take(test), classifier)
         for i, svm in enumerate(path):
             decision[i, test] = decision_columns(svm.decision_function(x_test))
             scores[fold, i] = balanced_accuracy(labels[test], decision[i, test].argmax(axis=1))

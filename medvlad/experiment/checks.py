@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from medvlad._util.byte_sizes import check_bytes
 from medvlad._util.validate import (
     InputError,
     check_choice,
@@ -33,7 +34,7 @@ def check_classes_left(dataset: ImageFolder) -> None:
 
 
 def check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:
-    """Raise InputError if a setting for two classes does not fit the data set."""
+    """Raise InputError if a setting for one class an image, or for two, does not fit the data set."""
     if experiment.positive is not None:
         if len(dataset.class_names) != 2:
             raise InputError(
@@ -45,6 +46,11 @@ def check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:
         raise InputError(
             f"threshold={experiment.threshold!r} needs a data set with two classes, this one has "
             f"{len(dataset.class_names)}: leave it out"
+        )
+    if experiment.memory is not None and dataset.task != "classes":
+        raise InputError(
+            f"memory={experiment.memory!r} is for data sets with one class an image, and this one has "
+            f"{dataset.task}: leave it out"
         )
     if experiment.adapt_threshold and not has_two_class_test(dataset):
         raise InputError(
@@ -60,6 +66,8 @@ def check_settings(experiment: Any) -> None:
     if experiment.calibration is not None:
         check_choice(experiment.calibration, "the calibration", (AUTO, *METHODS))
     check_n_threads(experiment.n_threads)
+    if experiment.memory is not None:
+        check_bytes(experiment.memory, "memory")
     check_positive_int(experiment.folds, "folds")
     check_choice(experiment.group_by, "group_by", GROUPINGS)
     target = experiment.target()

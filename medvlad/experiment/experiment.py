@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _OF_CLASSIFIER = (
     *("model", "layer", "weights", "scales", "mirror", "resize", "batch_size", "dtype", "engine", "store"),
     *("preprocess", "prefix_tokens", "side", "on_error", "on_damage", "colour_profile", "recipe", "backend"),
-    *("decode", "n_threads", "folds", "threshold", "positive"),
+    *("decode", "n_threads", "memory", "folds", "threshold", "positive"),
 )
 
 
@@ -56,6 +56,8 @@ class Experiment:
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
         Steps from descriptors to vectors.
+    memory : int, str or None
+        See :class:`medvlad.ImageClassifier`.
     backend, n_threads
         See :class:`medvlad.VLAD`. The extraction uses the same number of threads.
     C : float or None
@@ -111,6 +113,7 @@ class Experiment:
     recipe: Recipe = field(default_factory=Recipe)
     backend: str = "auto"
     n_threads: int | None = None
+    memory: int | str | None = None
     C: float | None = 1.0
     class_weight: str | None = None
     calibration: str | None = None

@@ -6,12 +6,12 @@ In: rows, float32 or float64, which are never copied as a whole. Out: fitted wei
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
 
 from medvlad._util.caller_warning import warn_caller
 from medvlad._util.validate import InputError, check_positive_float, check_positive_int
@@ -19,17 +19,34 @@ from medvlad.descriptors.array_api import on_host
 from medvlad.svm.blocks import Vector, times
 from medvlad.svm.forms import TOO_LARGE
 from medvlad.svm.newton import Problem, check_memory, make_form
-from medvlad.svm.refinement import BOUND, Solution, solve
+from medvlad.svm.pass_path import Outcome, Passes, solve_by_passes
+from medvlad.svm.refinement import BOUND, solve
+from medvlad.svm.row_source import is_map_of_rows
 
 __all__ = ["check_settings", "rows_to_decide", "rows_to_fit", "scores_of_rows", "solve_path"]
+
+#: From C to y (1 or -1) and 2C times the weight of each row, for each binary problem.
+ProblemsAt: TypeAlias = Callable[[float], Iterable[tuple[Vector, Vector]]]
 
 _AS_THEY_ARE: dict[str, Any] = {"dtype": [np.float64, np.float32], "order": None, "copy": False}
 
 
-def rows_to_fit(estimator: Any, X: ArrayLike, *y: Any, ensure_min_samples: int = 1) -> Any:
-    """Return `X`, and `y` if it is given, checked by scikit-learn. The estimator notes the features."""
+def rows_to_fit(
+    estimator: Any, X: ArrayLike, *y: Any, ensure_min_samples: int = 1, by_passes: bool = False
+) -> Any:
+    """Return `X`, and `y` if it is given, checked by scikit-learn. The estimator notes the features.
+
+    A memory map that is solved by passes is not read here: the first pass finds numbers that are not finite.
+    """
     shape = getattr(X, "shape", ())
-    if len(shape) == 2:
+    if by_passes and isinstance(X, np.ndarray) and is_map_of_rows(X) and len(X) >= ensure_min_samples:
+        validate_data(estimator, X, skip_check_array=True)
+        if not y:
+            return X
+        labels = column_or_1d(y[0], warn=True)
+        check_consistent_length(X, labels)
+        return X, labels
+    if len(shape) == 2 and not by_passes:
         check_memory(*shape)  # before X is read, which may take long
     return validate_data(
         estimator, on_host(X, "X"), *y, ensure_min_samples=ensure_min_samples, **_AS_THEY_ARE
@@ -61,11 +78,12 @@ def solve_path(
     fitted: Sequence[Any],
     settings: tuple[list[float], float, int],
     x: NDArray[Any],
-    problems_at: Callable[[float], Iterable[tuple[Vector, Vector]]],
+    problems_at: ProblemsAt,
     names: NDArray[Any],
     *,
     what: str = "class",
     order: Iterable[int] | None = None,
+    passes: Passes | None = None,
 ) -> None:
     """Set the weights of SVMs that differ in C. Each begins at the solution of the one before it.
 
@@ -82,8 +100,19 @@ def solve_path(
         What `classes_` becomes. Warnings call them `what`.
     order : iterable of int, or None
         Order of the first steps: equal weights one after another share a factorisation. None: as they are.
+    passes : Passes or None
+        How to solve by passes over the rows. None: with a square matrix in memory.
     """
     penalties, scale, max_iter = settings
+    if passes is not None:
+        at = (problems_at(big_c) for big_c in penalties)
+        usable = ([(y, _usable(c, big_c)) for y, c in one] for one, big_c in zip(at, penalties, strict=True))
+        found = solve_by_passes(x, usable, penalties, scale, max_iter, passes)
+        for one, outcome in zip(fitted, found, strict=True):
+            _warn_if_inexact(outcome.problems, outcome.gap, passes.tol, names, max_iter, what)
+            _set_solution(one, outcome.weights, scale, outcome.gap, outcome.problems, names, fitted[0])
+            one.n_passes_ = outcome.n_passes
+        return
     form, problems = make_form(x, scale), list[Problem]()
     for one, big_c in zip(fitted, penalties, strict=True):
         previous = problems
@@ -93,15 +122,29 @@ def solve_path(
         solution = solve(form, problems, max_iter, range(len(problems)) if order is None else order)
         if not np.isfinite(solution.weights).all():
             raise InputError(TOO_LARGE)
-        _warn_if_inexact(problems, solution, names, max_iter, what)
-        one.classes_ = names
-        one.coef_ = np.ascontiguousarray(solution.weights[:, :-1])
-        one.intercept_ = scale * solution.weights[:, -1]
-        one.dual_gap_ = solution.gap
-        one.n_iter_ = max(problem.n_iter for problem in problems)
-        one.n_features_in_ = fitted[0].n_features_in_
-        if hasattr(fitted[0], "feature_names_in_"):
-            one.feature_names_in_ = fitted[0].feature_names_in_
+        _warn_if_inexact(problems, solution.gap, BOUND, names, max_iter, what)
+        _set_solution(one, solution.weights, scale, solution.gap, problems, names, fitted[0])
+        one.n_passes_ = 0
+
+
+def _set_solution(
+    one: Any,
+    weights: Vector,
+    scale: float,
+    gap: float,
+    problems: Sequence[Outcome],
+    names: NDArray[Any],
+    first: Any,
+) -> None:
+    """Set the attributes of a fitted SVM. The `first` SVM of a path has read the rows."""
+    one.classes_ = names
+    one.coef_ = np.ascontiguousarray(weights[:, :-1])
+    one.intercept_ = scale * weights[:, -1]
+    one.dual_gap_ = gap
+    one.n_iter_ = max(problem.n_iter for problem in problems)
+    one.n_features_in_ = first.n_features_in_
+    if hasattr(first, "feature_names_in_"):
+        one.feature_names_in_ = first.feature_names_in_
 
 
 def _usable(curvature: Vector, big_c: float) -> Vector:
@@ -114,7 +157,7 @@ def _usable(curvature: Vector, big_c: float) -> Vector:
 
 
 def _warn_if_inexact(
-    problems: list[Problem], solution: Solution, names: NDArray[Any], max_iter: int, what: str
+    problems: Sequence[Outcome], gap: float, bound: float, names: NDArray[Any], max_iter: int, what: str
 ) -> None:
     """Warn about each class, or another kind of `what`, whose weights are not the exact minimiser.
 
@@ -136,9 +179,9 @@ def _warn_if_inexact(
             continue
         warned = True
         warn_caller(message, ConvergenceWarning)
-    if not (warned or solution.gap <= BOUND):
+    if not (warned or gap <= bound):
         warn_caller(
             f"the solution is only approximate, because its relative duality gap dual_gap_ is "
-            f"{solution.gap:.1e} and should be at most {BOUND:.0e}: standardise X or lower C",
+            f"{gap:.1e} and should be at most {bound:.0e}: standardise X or lower C",
             ConvergenceWarning,
         )

@@ -12,6 +12,7 @@ problem of that label is 0. The solution is that of a fit without the image; oth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -22,10 +23,12 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from medvlad._util.memory import memory_for
+from medvlad._util.passes import Runner
 from medvlad._util.validate import InputError
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.svm.binary_problems import check_settings, rows_to_fit, scores_of_rows, solve_path
 from medvlad.svm.blocks import Vector
+from medvlad.svm.pass_path import choose_way
 from medvlad.svm.platt import platt_parameters, platt_probability
 from medvlad.svm.targets import names_of_targets, target_matrix
 
@@ -52,6 +55,8 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         among the images whose label is known, for each label by itself. None: all 1.
     max_iter : int, default=100
         Maximum number of Newton steps for each label. 1 to 15 are usual.
+    solver, tol, memory, checkpoint
+        See :class:`medvlad.WideLinearSVC`.
     label_names : sequence of str or None, default=None
         Names of the labels. None: the columns of a DataFrame, otherwise "0", "1", and so on.
 
@@ -71,6 +76,8 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         See :class:`medvlad.WideLinearSVC`.
     n_iter_ : int
         Largest number of Newton steps of any label.
+    n_passes_ : int
+        Number of passes over `X`, see :class:`medvlad.WideLinearSVC`.
     dual_gap_ : float
         Largest relative duality gap of any label, see :class:`medvlad.WideLinearSVC`.
 
@@ -90,6 +97,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
     platt_: Vector
     n_features_in_: int
     n_iter_: int
+    n_passes_: int
     dual_gap_: float
 
     def __init__(
@@ -101,6 +109,10 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         class_weight: dict[Any, float] | str | None = None,
         max_iter: int = 100,
         label_names: Sequence[str] | None = None,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        memory: int | str | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         self.C = C
         self.fit_intercept = fit_intercept
@@ -108,6 +120,10 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.max_iter = max_iter
         self.label_names = label_names
+        self.solver = solver
+        self.tol = tol
+        self.memory = memory
+        self.checkpoint = checkpoint
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -117,7 +133,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         tags.target_tags.two_d_labels = True
         return tags
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, runner: Runner | None = None) -> Self:
         """Fit one SVM for each label.
 
         Parameters
@@ -126,6 +142,8 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
             Rows. float32 and float64 are used as they are, other types are converted to float64.
         y : array-like of shape (n_samples, n_labels)
             1: the image has the label. 0: it does not. NaN: not known.
+        runner : callable or None, default=None
+            See :meth:`medvlad.WideLinearSVC.fit`.
 
         Returns
         -------
@@ -143,7 +161,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
             If `max_iter` steps are too few, if C and X are too large for double precision, or if
             `dual_gap_` is above 1e-8 for another reason.
         """
-        self._solve(X, y, [self])
+        self._solve(X, y, [self], runner)
         return self
 
     def fit_path(self, X: ArrayLike, y: ArrayLike, Cs: Sequence[float]) -> list[Self]:
@@ -157,10 +175,17 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         return fitted
 
     @memory_for("the linear SVMs", "give fewer images or shorter vectors, float32 rather than float64")
-    def _solve(self, X: ArrayLike, y: ArrayLike, fitted: Sequence[MultiLabelSVC]) -> None:
+    def _solve(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        fitted: Sequence[MultiLabelSVC],
+        runner: Runner | None = None,
+    ) -> None:
         """Fit classifiers that have the parameters of this one except for C."""
         settings = check_settings(fitted)
-        x = rows_to_fit(self, X, ensure_min_samples=2)
+        passes = choose_way(self.solver, self.tol, self.memory, self.checkpoint, X, runner)
+        x = rows_to_fit(self, X, ensure_min_samples=2, by_passes=passes is not None)
         labels = target_matrix(on_host(y, "y"), "y")
         check_consistent_length(x, labels)
         names = names_of_targets(self.label_names, y, labels.shape[1], "label_names")
@@ -172,7 +197,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
 
         # Labels that are known for the same images share the factorisation of the first step.
         order = np.lexsort(np.packbits(~np.isnan(labels), axis=0))
-        solve_path(fitted, settings, x, problems_at, names, what="label", order=order)
+        solve_path(fitted, settings, x, problems_at, names, what="label", order=order, passes=passes)
         for one in fitted:
             one.thresholds_ = np.zeros(len(names))
             one.__dict__.pop("platt_", None)  # of an earlier fit

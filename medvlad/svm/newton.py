@@ -82,14 +82,14 @@ from medvlad.svm.blocks import Vector
 from medvlad.svm.forms import Form, TallForm
 from medvlad.svm.wide_form import WideForm
 
-__all__ = ["Problem", "check_memory", "make_form"]
+__all__ = ["Problem", "check_memory", "exact_step", "make_form"]
 
 # Bounds on the size of a step relative to sqrt(2 P(w)); see "Precision" above.
 _ENERGY_TOLERANCE = 1e-12
 _STALL_TOLERANCE = 1e-6
 
 
-def _exact_step(slack: Vector, drop: Vector, curvature: Vector, along: float, length: float) -> float:
+def exact_step(slack: Vector, drop: Vector, curvature: Vector, along: float, length: float) -> float:
     """Return the t > 0 that minimises P on the segment, 0 if P does not fall along it.
 
     At t, row i has the slack ``1 - y_i f_i = slack_i - t drop_i``, and 1/2 |w|² has the derivative
@@ -191,7 +191,7 @@ class Problem:
         if same or moved <= _ENERGY_TOLERANCE**2 * value:
             self.p, self.f, self.converged = p, f, True
             return
-        t = _exact_step(slack, y * df, self.curvature, form.dot(self.p, dp, df), length)
+        t = exact_step(slack, y * df, self.curvature, form.dot(self.p, dp, df), length)
         if t == 0.0:
             # The step gains nothing, so every further step would be the same. Check that it is rounding.
             self.converged = True

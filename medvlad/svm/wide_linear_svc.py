@@ -5,7 +5,9 @@ The mathematics and the solver are in :mod:`medvlad.svm.newton`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -16,10 +18,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight
 
 from medvlad._util.memory import memory_for
+from medvlad._util.passes import Runner
 from medvlad._util.validate import InputError
 from medvlad.descriptors.array_api import like_input, on_host
 from medvlad.svm.binary_problems import check_settings, rows_to_fit, scores_of_rows, solve_path
 from medvlad.svm.blocks import Vector
+from medvlad.svm.pass_path import choose_way
 
 __all__ = ["WideLinearSVC"]
 
@@ -28,9 +32,10 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     """Linear SVM with L2 penalty and squared hinge loss, solved exactly for any number of features.
 
     It minimises the same function as scikit-learn's ``LinearSVC(C)`` with default settings: one class against
-    the others, penalised intercept. The solution is exact except for rounding. It needs no tolerance and no
-    random order, only a few factorisations of matrices of side ``min(n_samples, n_features + 1)``. `X` is
-    never copied as a whole: float32, memory maps and Fortran order are read in blocks.
+    the others, penalised intercept. With a square matrix of side ``min(n_samples, n_features + 1)`` the
+    solution is exact except for rounding. Beyond that size, `tol` bounds the error, see
+    :mod:`medvlad.svm.pass_solver`. `X` is never copied as a whole: float32, memory maps and Fortran order are
+    read in blocks.
 
     Parameters
     ----------
@@ -45,6 +50,16 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         to its own rows in its own problem, and the other rows keep C, as in LIBLINEAR.
     max_iter : int, default=100
         Maximum number of Newton steps for each class. 1 to 15 are usual.
+    solver : {'auto', 'gram', 'passes'}, default='auto'
+        'gram': a square matrix in memory. 'passes': passes over the rows of `X`, which needs memory for some
+        vectors of each class only. 'auto': 'gram' if the side is at most 20,000 and `memory` is enough.
+    tol : float, default=1e-4
+        Bound on `dual_gap_` with 'passes'. 'gram' needs none.
+    memory : int, str or None, default=None
+        Limit in bytes, or a text such as '2 GiB', on what `fit` needs besides `X`. None: none.
+    checkpoint : path or None, default=None
+        File that 'passes' replaces after each pass. If `fit` is killed, the same call goes on from there. It
+        is removed at the end.
 
     Attributes
     ----------
@@ -60,11 +75,13 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         Column names. Only set if `X` is a DataFrame with string column names.
     n_iter_ : int
         Largest number of Newton steps of any class.
+    n_passes_ : int
+        Number of passes over `X` with 'passes', otherwise 0.
     dual_gap_ : float
         Largest relative duality gap of any class, computed in float64 from `X`. It bounds how far the
         minimised function is above its minimum, divided by its value; see :mod:`medvlad.svm.refinement`.
-        Usual values are below 1e-16, and below 1e-10 for large problems. Above 1e-8, rounding or `max_iter`
-        limits the solution, and `fit` warns.
+        Usual values with 'gram' are below 1e-16, and below 1e-10 for large problems. Above 1e-8, rounding or
+        `max_iter` limits the solution, and `fit` warns.
 
     Examples
     --------
@@ -79,6 +96,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     classes_: NDArray[Any]
     n_features_in_: int
     n_iter_: int
+    n_passes_: int
     dual_gap_: float
 
     def __init__(
@@ -89,14 +107,29 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         intercept_scaling: float = 1.0,
         class_weight: dict[Any, float] | str | None = None,
         max_iter: int = 100,
+        solver: str = "auto",
+        tol: float = 1e-4,
+        memory: int | str | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> None:
         self.C = C
         self.fit_intercept = fit_intercept
         self.intercept_scaling = intercept_scaling
         self.class_weight = class_weight
         self.max_iter = max_iter
+        self.solver = solver
+        self.tol = tol
+        self.memory = memory
+        self.checkpoint = checkpoint
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        runner: Runner | None = None,
+    ) -> Self:
         """Fit the classifier.
 
         Parameters
@@ -107,6 +140,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             Class labels.
         sample_weight : array-like of shape (n_samples,), default=None
             Factors on C for each row, at least 0. None: all 1.
+        runner : callable or None, default=None
+            What carries out the passes, see :mod:`medvlad._util.passes`. None: this process.
 
         Returns
         -------
@@ -124,7 +159,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             If `max_iter` steps are too few, if C and X are too large for double precision, or if
             `dual_gap_` is above 1e-8 for another reason.
         """
-        self._solve(X, y, [self], sample_weight)
+        self._solve(X, y, [self], sample_weight, runner)
         return self
 
     def fit_path(self, X: ArrayLike, y: ArrayLike, Cs: Sequence[float]) -> list[Self]:
@@ -157,11 +192,17 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
 
     @memory_for("the linear SVM", "give fewer images or shorter vectors, float32 rather than float64")
     def _solve(
-        self, X: ArrayLike, y: ArrayLike, targets: Sequence[WideLinearSVC], sample_weight: ArrayLike | None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        targets: Sequence[WideLinearSVC],
+        sample_weight: ArrayLike | None,
+        runner: Runner | None = None,
     ) -> None:
         """Fit `targets`, which have the parameters of this classifier except for C."""
         settings = check_settings(targets)
-        x, labels = rows_to_fit(self, X, on_host(y, "y"))
+        passes = choose_way(self.solver, self.tol, self.memory, self.checkpoint, X, runner)
+        x, labels = rows_to_fit(self, X, on_host(y, "y"), by_passes=passes is not None)
         check_classification_targets(labels)
         classes, encoded = np.unique(labels, return_inverse=True)
         row_weight: Vector = np.ones(len(x))
@@ -177,9 +218,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
             raise InputError(f"{where} holds {found} and a classifier needs two: add rows of another class")
         factors = self._class_factors(classes, labels, totals)
         # In the first step all rows are active, so classes with the same weights share one factorisation.
-        solve_path(
-            targets, settings, x, lambda big_c: _problems(big_c, row_weight, encoded, factors), classes
-        )
+        at = partial(_problems, row_weight=row_weight, encoded=encoded, factors=factors)
+        solve_path(targets, settings, x, at, classes, passes=passes)
 
     def _class_factors(self, classes: NDArray[Any], labels: NDArray[Any], totals: Vector) -> Vector:
         """Return the factor on C of each class. `totals` holds the sum of row weights of each class."""

@@ -60,6 +60,7 @@ MISTAKES = {
     "no command": (["classify"], "classify"),
     "seed": (["evaluate", "{images}", "--seed", "-1"], "--seed must be"),
     "threads": (["evaluate", "{images}", "--threads", "99999999999"], "99999999999"),
+    "memory": (["evaluate", "{images}", "--memory", "lots"], "'2 GiB', got 'lots'"),
     "folds": (["evaluate", "{images}", "--folds", "0"], "folds"),
     "a pattern without a group": (["evaluate", "{images}", "--patient", "case[0-9]+"], "--patient 'case["),
     "a space in a list": (["evaluate", "{images}", "--encode", "avg, vlod8"], "unknown encoding 'vlod8'"),
