@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.counters import counting
 from medvlad._util.versions import versions
 from medvlad.classifier.steps import PENALTIES
 from medvlad.datasets.describe import describe_dataset, units_of
@@ -42,8 +43,9 @@ class Evaluation:
     results : dict
         Content of results.json: task (of labels and numbers only), results (one dict for each encoding),
         comparisons (of the first encoding with each other one, see
-        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, and damaged
-        (images that were used although their data is damaged).
+        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, damaged
+        (images that were used although their data is damaged), and counters (see
+        :mod:`medvlad._util.counters`).
     dataset : ImageFolder
         The images that were used, without skipped ones.
     descriptors : Descriptors or DescriptorBlocks
@@ -63,6 +65,13 @@ class Evaluation:
 
 def evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
     """Do the work of :meth:`medvlad.experiment.Experiment.evaluate`."""
+    with counting() as counters:
+        evaluation = _evaluate(experiment, dataset, encodings)
+    evaluation.results["counters"] = counters.as_dict()
+    return evaluation
+
+
+def _evaluate(experiment: Any, dataset: ImageFolder, encodings: Sequence[str]) -> Evaluation:
     classifier = experiment.classifier(encodings)
     extractor = experiment.network_for(dataset, classifier)
     encoders = classifier.make_encoders(extractor)
