@@ -68,12 +68,23 @@ def main() -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
     except (KeyboardInterrupt, Exception) as error:
         # Libraries raise errors of their own when they are interrupted.
+        console = sys.modules.get("medvlad.cli.console")  # None: interrupted before it was imported
         if not deadline and not isinstance(error, KeyboardInterrupt):
-            raise
+            text = None if console is None else console.crash_text(error)
+            if text is None:
+                raise
+            _write(f"{text}\n")
+            sys.exit(1)
         sentence = "; ".join([_WORDS[stopped_by.name], *getattr(error, "__notes__", ())])
-        with suppress(OSError):  # the interrupted code may hold the lock of sys.stderr
-            os.write(2, f"\nmedvlad: {sentence}\n".encode(errors="backslashreplace"))
+        line = f"medvlad: {sentence}" if console is None else console.message_line(sentence, "error")
+        _write(f"{line}\n" if line.startswith("{") else f"\n{line}\n")
         sys.exit(128 + stopped_by)
+
+
+def _write(text: str) -> None:
+    """Write to standard error without Python's stream: the interrupted code may hold its lock."""
+    with suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))
 
 
 def _in_import(frame: FrameType | None) -> bool:
