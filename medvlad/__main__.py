@@ -18,18 +18,20 @@ import os
 import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from types import FrameType
 
 __all__ = ["main"]
 
+_DEFECT = 70  # exit status, EX_SOFTWARE of BSD. Python's 1 would mean that images were skipped
 _LONGEST_WAIT = 1.0  # seconds
 _HAS_TIMER = hasattr(signal, "setitimer")
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "stopped by the end of the terminal"}
 
 
 def main() -> None:
-    """Run the command line and exit; after a signal the status is 128 plus its number."""
+    """Run the command line and exit. The status is 128 plus the number of a signal, or 70 after a defect."""
     stopped_by, deadline = signal.SIGINT, 0.0  # deadline of the wait for an import, once a signal has come
     known = [one for one in signal.Signals if one.name in _WORDS]
     handled = [one for one in known if signal.getsignal(one) is not signal.SIG_IGN]
@@ -72,9 +74,10 @@ def main() -> None:
         if not deadline and not isinstance(error, KeyboardInterrupt):
             text = None if console is None else console.crash_text(error)
             if text is None:
-                raise
-            _write(f"{text}\n")
-            sys.exit(1)
+                traceback.print_exception(error)
+            else:
+                _write(f"{text}\n")
+            sys.exit(_DEFECT)
         sentence = "; ".join([_WORDS[stopped_by.name], *getattr(error, "__notes__", ())])
         line = f"medvlad: {sentence}" if console is None else console.message_line(sentence, "error")
         _write(f"{line}\n" if line.startswith("{") else f"\n{line}\n")

@@ -41,6 +41,7 @@ def test_examples_in_docstrings_print_what_they_show(module):
 #: Commands that no test runs, and why. Their options are checked all the same.
 NOT_RUN = {
     "medvlad extract chest_xray --store descriptors --scheduler tcp://host:8786": "no scheduler is there",
+    "medvlad extract chest_xray --store descriptors --scheduler tls://scheduler.example:8786": "the same",
     "medvlad extract chest_xray --store descriptors --workers 4": "test_distributed.py starts processes",
     "medvlad fetch chest-xray --to chest_xray": "a download",
     "medvlad evaluate chest_xray --model resnet50 --layer conv4_block6_out --encode avg": "a download",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -118,8 +119,6 @@ def message_line(message: str, level: str, logger: str = "medvlad", seconds: flo
 
 def crash_text(error: BaseException) -> str | None:
     """Return the traceback of a defect of the program as a line of JSON. None without --log-json."""
-    import traceback
-
     return message_line("".join(traceback.format_exception(error)), "critical") if _log_json[0] else None
 
 

@@ -100,7 +100,7 @@ def test_a_defect_of_the_program_is_one_line_with_its_traceback(images, tmp_path
     code = "import medvlad.store.store as s; s.Section.prepare = lambda self: [][1]"
     process = command(["extract", images, *LIGHT, "--store", tmp_path / "store", "--log-json"], code)
     error = process.communicate()[1]
-    assert process.returncode == 1
+    assert process.returncode == 70
     (found,) = records(error)
     assert found["level"] == "critical"
     assert "Traceback" in found["message"]
