@@ -19,19 +19,21 @@ import os
 import signal
 import sys
 import time
+import traceback
 from contextlib import suppress
 from types import FrameType
 
 __all__ = ["main"]
 
+_DEFECT = 70  # exit status, EX_SOFTWARE of BSD. Python's 1 would mean that images were skipped
 _LONGEST_WAIT = 1.0  # seconds
 _HAS_TIMER = hasattr(signal, "setitimer")
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "stopped by the end of the terminal"}
 
 
 def main() -> None:
-    """Run the command line and exit; after a signal the status is 128 plus its number."""
-    stopped_by, deadline = signal.SIGINT, 0.0  # deadline of the wait below, once a signal has come
+    """Run the command line and exit. The status is 128 plus the number of a signal, or 70 after a defect."""
+    stopped_by, deadline = signal.SIGINT, 0.0  # deadline of the wait for an import, once a signal has come
     known = [one for one in signal.Signals if one.name in _WORDS]
     handled = [one for one in known if signal.getsignal(one) is not signal.SIG_IGN]
 
@@ -69,12 +71,24 @@ def main() -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
     except (KeyboardInterrupt, Exception) as error:
         # Libraries raise errors of their own when they are interrupted.
+        console = sys.modules.get("medvlad.cli.console")  # None: interrupted before it was imported
         if not deadline and not isinstance(error, KeyboardInterrupt):
-            raise
+            text = None if console is None else console.crash_text(error)
+            if text is None:
+                traceback.print_exception(error)
+            else:
+                _write(f"{text}\n")
+            sys.exit(_DEFECT)
         sentence = "; ".join([_WORDS[stopped_by.name], *getattr(error, "__notes__", ())])
-        with suppress(OSError):  # the interrupted code may hold the lock of sys.stderr
-            os.write(2, f"\nmedvlad: {sentence}\n".encode(errors="backslashreplace"))
+        line = f"medvlad: {sentence}" if console is None else console.message_line(sentence, "error")
+        _write(f"{line}\n" if line.startswith("{") else f"\n{line}\n")
         sys.exit(128 + stopped_by)
+
+
+def _write(text: str) -> None:
+    """Write to standard error without Python's stream: the interrupted code may hold its lock."""
+    with suppress(OSError):
+        os.write(2, text.encode(errors="backslashreplace"))
 
 
 def _must_wait(frame: FrameType | None) -> bool:

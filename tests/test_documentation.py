@@ -41,6 +41,7 @@ def test_examples_in_docstrings_print_what_they_show(module):
 NOT_RUN = {
     "medvlad extract chest_xray --store descriptors --scheduler tcp://host:8786": "no scheduler is there",
     "medvlad evaluate chest_xray --store descriptors --scheduler tcp://host:8786": "no scheduler is there",
+    "medvlad extract chest_xray --store descriptors --scheduler tls://scheduler.example:8786": "the same",
     "medvlad extract chest_xray --store descriptors --workers 4": "test_distributed.py starts processes",
     "medvlad export chest.medvlad models/chest --triton": "slow: test_triton_config.py exports a small model",
     "medvlad predict chest.medvlad --watch incoming --out answers.jsonl": "it has no end: test_serving.py",

@@ -1,10 +1,14 @@
-"""Threads that work ahead of a consumer, in order and with bounded memory."""
+"""Threads that work ahead of a consumer, in order and with bounded memory.
+
+They have the context variables of the consumer, so that its counters count what they do.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 __all__ = ["read_ahead"]
@@ -41,7 +45,7 @@ def read_ahead(
     threads = ThreadPoolExecutor(n_threads, name)
     try:
         for item in items:
-            waiting.append((item, threads.submit(function, item)))
+            waiting.append((item, threads.submit(copy_context().run, function, item)))
             if len(waiting) > n_ahead:
                 first, result = waiting.popleft()
                 yield first, result.result()

@@ -43,6 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medvlad._util.counters import count
 from medvlad._util.library_warnings import reads_file
 from medvlad._util.progress import progress_bar
 from medvlad._util.read_ahead import read_ahead
@@ -178,6 +179,7 @@ def read_facts(paths: Sequence[Path], *, n_threads: int | None = None) -> list[I
     with progress_bar(len(paths), "images", None) as bar, closing(reading):
         for _, facts in reading:
             found.append(facts)
+            count("failures", isinstance(facts, str))
             bar.update()
     return found
 

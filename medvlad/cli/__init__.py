@@ -1,8 +1,8 @@
 """The command `medvlad`: options in, one call into the library, a table or JSON out.
 
-Exit status: 0 done, 1 done with images skipped, 2 an error, 130 after Ctrl-C, 143 after SIGTERM, 129 after
-SIGHUP, 141 if the reader of the output of `predict` has ended. An error is one sentence on standard error. It
-is a mistake of the user, a full disk, output that cannot be written, or too little memory.
+Exit status: 0 done, 1 done with images skipped, 2 an error, 70 a defect, 130 after Ctrl-C, 143 after SIGTERM,
+129 after SIGHUP, 141 if the reader of the output of `predict` has ended. An error is one sentence on standard
+error. It is a mistake of the user, a full disk, output that cannot be written, or too little memory.
 
 One module for each command. They share `options` (declarations), `settings` (from options to the library),
 `console` (messages), `spelling` (parameters as options) and `streams` (standard output and error).

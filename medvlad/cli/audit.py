@@ -12,6 +12,7 @@ import cloup
 from medvlad.cli import options
 from medvlad.cli.console import Command
 from medvlad.cli.dataset import load_dataset
+from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import pseudonyms_of
 from medvlad.cli.table_options import DATA, table_group, table_of
 
@@ -37,6 +38,7 @@ __all__ = ["audit"]
 @table_group()
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED, options.THREADS)
+@run_group()
 def audit(
     directory: Path,
     layout: str,

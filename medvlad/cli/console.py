@@ -1,13 +1,17 @@
 """Messages of the command: errors, warnings, the log, and the list of skipped images.
 
-Each message is one line on standard error that begins with ``medvlad:``.
+Each message is one line on standard error that begins with ``medvlad:``. With --log-json it is a line of JSON
+with the fields time, level, logger and message.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from inspect import cleandoc
 from typing import Any
@@ -17,13 +21,17 @@ import cloup
 
 from medvlad._util.library_warnings import LibraryWarnings, is_reading, log_warning
 from medvlad._util.text_table import printable
+from medvlad.cli.run_options import LOG_JSON, watched
 from medvlad.cli.spelling import as_options
+from medvlad.cli.streams import forget_terminal
 
 __all__ = [
     "Command",
     "collected_warnings",
+    "crash_text",
     "list_damaged",
     "list_skipped",
+    "message_line",
     "say",
     "sentence_of",
     "show_warning",
@@ -31,6 +39,7 @@ __all__ = [
 ]
 
 _parameters: list[click.Parameter] = []  # of the command that runs
+_log_json: list[bool] = [False]  # whether the command that runs has --log-json
 
 
 class Command(cloup.Command):
@@ -53,6 +62,10 @@ class Command(cloup.Command):
         """Remember the parameters, then read the arguments. Both words of a switch are refused."""
         _parameters[:] = self.params
         given = set(args[: args.index("--")] if "--" in args else args)
+        # Now, so that mistakes in the other arguments are written as JSON too.
+        _log_json[0] = LOG_JSON in given and any(LOG_JSON in one.opts for one in self.params)
+        if _log_json[0]:
+            forget_terminal()
         for one in self.params:
             yes, no = given.intersection(one.opts), given.intersection(one.secondary_opts)
             if yes and no:
@@ -68,18 +81,45 @@ class Command(cloup.Command):
 
         quiet_pydicom()
         try:
-            return super().invoke(ctx)
+            with watched(ctx):
+                return super().invoke(ctx)
         except BrokenPipeError as error:  # click would end without a word and with status 1
             raise click.ClickException(str(sentence_of(error))) from error
         except KeyboardInterrupt as error:
             if store := ctx.params.get("store"):
                 error.add_note(f"what was extracted is in {store}, and the same command continues")
+            if _log_json[0]:  # click would print an empty line
+                raise click.Abort from error
             raise
 
 
-def say(message: object) -> None:
+def say(message: object, level: str = "error") -> None:
     """Print one line on standard error."""
-    click.echo(f"medvlad: {printable(as_options(str(message), _parameters))}", err=True)
+    click.echo(message_line(as_options(str(message), _parameters), level), err=True)
+
+
+def message_line(message: str, level: str, logger: str = "medvlad", seconds: float | None = None) -> str:
+    """Return a message as it is printed: after "medvlad:", or as JSON.
+
+    Parameters
+    ----------
+    message : str
+    level : {"info", "warning", "error", "critical"}
+    logger : str, default="medvlad"
+        Name of the logger. The command's own messages have the default.
+    seconds : float or None, default=None
+        Time of the message, in seconds since 1970. None: now.
+    """
+    if not _log_json[0]:
+        return f"medvlad: {printable(message)}"
+    time = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    fields = {"time": time.isoformat(timespec="milliseconds"), "level": level, "logger": logger}
+    return json.dumps({**fields, "message": message})
+
+
+def crash_text(error: BaseException) -> str | None:
+    """Return the traceback of a defect of the program as a line of JSON. None without --log-json."""
+    return message_line("".join(traceback.format_exception(error)), "critical") if _log_json[0] else None
 
 
 def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
@@ -87,21 +127,25 @@ def show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
     if is_reading():
         log_warning(message)
     else:
-        say(message)
+        say(message, "warning")
 
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = as_options(super().format(record), _parameters)
-        return text if record.exc_info else printable(text)
+        if _log_json[0]:
+            return message_line(text, record.levelname.lower(), record.name, record.created)
+        return f"medvlad: {text}" if record.exc_info else message_line(text, "")
 
 
 def start_log(verbose: bool) -> None:
-    """Print warnings of the library; with `verbose` also what it is doing."""
+    """Print warnings of the library, and the progress of long work; with `verbose` also what it is doing."""
+    _log_json[0] = False
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("medvlad: %(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     handler.addFilter(LibraryWarnings())
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    logging.getLogger("medvlad._util.progress").setLevel(logging.INFO)
 
 
 def sentence_of(error: Exception) -> str | None:
@@ -188,4 +232,4 @@ def _list(what: str, images: list[dict[str, str]]) -> None:
     for item in images:
         # The reason of a copied image names the first copy.
         name = "" if item["image"] in item["reason"] else f"{item['image']}: "
-        click.echo(printable(f"medvlad: {what}: {name}{item['reason']}"), err=True)
+        click.echo(message_line(f"{what}: {name}{item['reason']}", "warning"), err=True)

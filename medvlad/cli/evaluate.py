@@ -15,6 +15,7 @@ from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
 from medvlad.cli.layer_sweep import SWEEP_LAYERS, run_layer_sweep
 from medvlad.cli.report_options import LEARNING_CURVE
+from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
 from medvlad.cli.table_options import DATA, GROUP_BY, table_group, table_of
 
@@ -75,6 +76,7 @@ __all__ = ["evaluate"]
 )
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @options.advanced_group(SCHEDULER)
+@run_group()
 def evaluate(
     directory: Path,
     out: Path | None,

@@ -16,6 +16,7 @@ from medvlad.cli.console import Command, collected_warnings, list_damaged, list_
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.evaluation_run import RESULT_FILES, add_origin, write_evaluation
 from medvlad.cli.model_network import check_weights_of, start_if_needed
+from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_store, on_error_of, pseudonyms_of
 from medvlad.cli.table_options import DATA, table_group, table_of
 
@@ -47,6 +48,7 @@ __all__ = ["external"]
 @table_group()
 @cloup.option_group("Output", options.OVERWRITE, options.PICTURES, options.ANONYMISE, options.ANONYMISE_KEY)
 @cloup.option_group("Advanced", options.SEED)
+@run_group()
 def external(
     model: Path,
     directory: Path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cloup
@@ -12,8 +12,12 @@ import cloup
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import saying_choices, saying_cluster
+from medvlad.cli.run_options import label_run, run_group
 from medvlad.cli.settings import check_store, on_error_of
 from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
+
+if TYPE_CHECKING:
+    from medvlad.datasets.array_part import ArrayPart
 
 __all__ = ["extract"]
 
@@ -24,7 +28,7 @@ logger = logging.getLogger(__name__)
     cls=Command,
     examples=[
         "medvlad extract chest_xray --store descriptors",
-        "medvlad extract data.csv --image-root scans --store descriptors --workers 4",
+        "medvlad extract data.csv --image-root scans --store descriptors --part 3/16",
     ],
 )
 @cloup.argument(
@@ -44,6 +48,12 @@ logger = logging.getLogger(__name__)
     options.ON_DAMAGE,
     options.THREADS,
     cloup.option(
+        "--part",
+        metavar="I/N|auto",
+        help="Extract only part I of N, such as 3/16. auto or auto/16: the part of this task in an array job "
+        "of a batch system.",
+    ),
+    cloup.option(
         "--workers",
         type=int,
         metavar="N",
@@ -57,6 +67,7 @@ logger = logging.getLogger(__name__)
 )
 @cloup.option_group("Table", IMAGE_ROOT, IMAGE_COLUMN)
 @options.network_group()
+@run_group()
 def extract(
     directory: Path,
     image_root: str | None,
@@ -67,6 +78,7 @@ def extract(
     on_damage: str,
     scheduler: str | None,
     workers: int | None,
+    part: str | None,
     threads: int | None,
     **network: Any,
 ) -> int:
@@ -74,8 +86,7 @@ def extract(
 
     If the command is stopped, the same command continues.
     """
-    from medvlad.datasets.folders import list_images
-    from medvlad.datasets.manifest import is_table, list_manifest
+    from medvlad._util.counters import stage
     from medvlad.extraction.auto_dtype import arithmetic_in_words
     from medvlad.extraction.cnn_descriptors import CNNDescriptors
     from medvlad.extraction.keras_startup import start_keras
@@ -88,14 +99,13 @@ def extract(
         )
     check_store(store, directory)
     DescriptorStore(store)  # a wrong folder is reported before the long work
-    if is_table(directory):
-        with saying_choices():
-            listed = list_manifest(directory, image_root=image_root, image_column=image_column)
-        paths = [str(path) for path in listed]
-    elif image_root is not None or image_column is not None:
-        raise click.UsageError(f"{directory} is no table: leave --image-root and --image-column out")
-    else:
-        paths = list_images(directory)
+    chosen = None if part is None else _checked_part(part, network["dtype"])
+    columns = {"image_root": image_root, "image_column": image_column}
+    with stage("list"):
+        every = _listed(directory, columns)
+    paths = every if chosen is None else _of_part(every, chosen, directory, image_root)
+    if not paths:
+        return 0
     features = CNNDescriptors(
         **network,
         scales=scale,
@@ -106,23 +116,69 @@ def extract(
     )
     check_parameters(features)
     start_keras(features.model)
-    columns = {"image_root": image_root, "image_column": image_column}
     is_calibrated = features.dtype in ("auto", "int8")
-    features.fit(_calibration_images(directory, paths, columns) if is_calibrated else None)
+    with stage("build"):  # on images of all parts, so that every part has the same ranges of int8
+        features.fit(_calibration_images(directory, every, columns) if is_calibrated else None)
     click.echo(arithmetic_in_words(features))
-    if scheduler is None and workers is None:
-        n_new = features.extract(paths)
-    else:
-        from medvlad.distributed import extract_distributed
+    with stage("extract"):
+        if scheduler is None and workers is None:
+            n_new = features.extract(paths)
+        else:
+            from medvlad.distributed import extract_distributed
 
-        with saying_cluster():
-            n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
+            with saying_cluster():
+                n_new = extract_distributed(features, paths, scheduler=scheduler, n_workers=workers)
     n_stored = features.report_.n_stored or 0
     n_copies = len(paths) - n_stored - len(features.skipped_)
     left_out = f"; {n_copies} copies of others are not stored twice" if n_copies else ""
     click.echo(f"{n_stored} images, {n_new} of them extracted now{left_out}; store: {store}")
     list_damaged([{"image": paths[i], "reason": reason} for i, reason in features.damaged_])
     return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
+
+
+def _checked_part(text: str, dtype: str) -> ArrayPart:
+    """Return the part that --part names. Tell or refuse what would put parts into different sections."""
+    from medvlad.datasets.array_part import read_part
+
+    chosen = read_part(text)
+    if dtype == "auto":
+        raise click.UsageError(
+            "--dtype auto may choose another type on each machine, and the store keeps types apart: run "
+            "'medvlad doctor' on one of the machines, and give the same type to all parts, such as --dtype "
+            "bfloat16"
+        )
+    if dtype == "int8":
+        logger.warning(
+            "each part calibrates int8 on the same images, but another kind of processor may round "
+            "otherwise, and the store would keep its part apart: use one kind of machine, and see 'medvlad "
+            "store ls'"
+        )
+    return chosen
+
+
+def _listed(directory: Path, columns: dict[str, Any]) -> list[str]:
+    """List the images of a folder or a table."""
+    from medvlad.datasets.folders import list_images
+    from medvlad.datasets.manifest import is_table, list_manifest
+
+    if is_table(directory):
+        with saying_choices():
+            return [str(path) for path in list_manifest(directory, **columns)]
+    if any(value is not None for value in columns.values()):
+        raise click.UsageError(f"{directory} is no table: leave --image-root and --image-column out")
+    return list_images(directory)
+
+
+def _of_part(paths: list[str], chosen: ArrayPart, directory: Path, image_root: str | None) -> list[str]:
+    """Return the images of a part, and say how many there are."""
+    from medvlad.datasets.array_part import take_part
+
+    root = directory if directory.is_dir() else image_root or directory.parent
+    mine = take_part(paths, chosen, root=root)
+    nothing = "" if mine else "; nothing to do"
+    click.echo(f"{chosen}: {len(mine)} of {len(paths)} images{nothing}")
+    label_run(part=f"{chosen.number}/{chosen.total}")
+    return mine
 
 
 def _calibration_images(directory: Path, paths: list[str], columns: dict[str, Any]) -> list[Path]:

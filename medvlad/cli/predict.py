@@ -19,6 +19,7 @@ from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import saying_choices
 from medvlad.cli.model_network import check_one_class, check_weights_of, start_if_needed
 from medvlad.cli.predict_bags import write_tiles
+from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_replaced, on_error_of, pseudonyms_of
 from medvlad.cli.similar_options import SIMILAR
 from medvlad.cli.streams import forget_output
@@ -114,6 +115,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
 )
 @cloup.option_group("Feature files", bag_options.ONE_BAG, bag_options.THUMBNAILS)
 @cloup.option_group("Output", options.OVERWRITE, options.ANONYMISE_PREDICTIONS, options.ANONYMISE_KEY)
+@run_group()
 def predict(
     model: Path,
     images: tuple[str, ...],

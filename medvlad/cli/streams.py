@@ -14,7 +14,14 @@ import select
 import sys
 from typing import Any
 
-__all__ = ["finish_output", "forget_output", "has_no_reader", "is_reader_gone", "open_streams"]
+__all__ = [
+    "finish_output",
+    "forget_output",
+    "forget_terminal",
+    "has_no_reader",
+    "is_reader_gone",
+    "open_streams",
+]
 
 
 class _Stream(io.RawIOBase):
@@ -28,6 +35,7 @@ class _Stream(io.RawIOBase):
         self._raw = raw
         self.error: OSError | None = None
         self.is_forgotten = False
+        self.is_plain = False
 
     def write(self, data: Any) -> int:
         if self.error is None:
@@ -52,7 +60,7 @@ class _Stream(io.RawIOBase):
         return int(self._raw.fileno())
 
     def isatty(self) -> bool:
-        return bool(self._raw.isatty())
+        return bool(self._raw.isatty()) and not self.is_plain
 
 
 def open_streams() -> None:
@@ -120,6 +128,13 @@ def forget_output() -> None:
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     if isinstance(raw, _Stream):
         raw.is_forgotten = True
+
+
+def forget_terminal() -> None:
+    """Let standard error be no terminal any more, so that no progress bar is drawn between lines of JSON."""
+    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+    if isinstance(raw, _Stream):
+        raw.is_plain = True
 
 
 def _open_closed() -> None:

@@ -13,6 +13,7 @@ from medvlad.cli.answer_options import OPERATING_POINT, POSITIVE, calibration_op
 from medvlad.cli.cluster_options import SCHEDULER
 from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
+from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_replaced, check_store, encodings_of, settings_of
 from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 from medvlad.cli.table_options import DATA, table_group, table_of
@@ -73,6 +74,7 @@ __all__ = ["train"]
     options.OVERWRITE_FILE,
 )
 @options.advanced_group(SCHEDULER)
+@run_group()
 def train(
     directory: Path,
     output: Path,

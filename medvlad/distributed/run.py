@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from medvlad._util.counters import count
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_positive_int, import_extra
 from medvlad.distributed.cluster import Cluster, connected
@@ -227,6 +228,7 @@ class _Run:
 
             def take(indices: list[int], made: Made) -> None:
                 again = self._take(made)
+                count("images_extracted", len(indices) - len(again) - len(made.skipped))
                 if again:
                     chunks.append(again)
                 bar.update(len(indices) - len(again))
@@ -236,6 +238,7 @@ class _Run:
 
             for indices, made in results():
                 if made is None:
+                    count("retries", len(indices))
                     suspects += indices
                 else:
                     take(indices, made)
@@ -291,6 +294,9 @@ class _Run:
         n_stored = len(set(self._keys) - {None})
         report = ExtractionReport(sorted(skipped.items()), n_extracted, sorted(damaged.items()), n_stored)
         self._features.report_ = report
+        count("failures", len(skipped))
+        count("images_damaged", len(damaged))
+        count("images_from_store", max(0, len(self._images) - len(skipped) - n_extracted))
         log_damage(report, len(self._images))
         return n_extracted
 

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from medvlad._util.counters import stage
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.calibration import calibrator
@@ -62,7 +63,7 @@ Images = Descriptors | DescriptorBlocks
 
 @dataclass
 class Stopwatch:
-    """Add up wall-clock seconds by stage.
+    """Add up wall-clock seconds by stage, also in the counters of :mod:`medvlad._util.counters`.
 
     Attributes
     ----------
@@ -77,7 +78,8 @@ class Stopwatch:
         """Time the block and add it to stage `name`."""
         start = time.perf_counter()
         try:
-            yield
+            with stage(name):
+                yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 

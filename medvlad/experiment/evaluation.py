@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.counters import counting
 from medvlad._util.passes import run_here
 from medvlad._util.versions import versions
 from medvlad.classifier.steps import PENALTIES
@@ -43,8 +44,9 @@ class Evaluation:
     results : dict
         Content of results.json: task (of labels and numbers only), results (one dict for each encoding),
         comparisons (of the first encoding with each other one, see
-        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, and damaged
-        (images that were used although their data is damaged).
+        :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, damaged
+        (images that were used although their data is damaged), and counters (see
+        :mod:`medvlad._util.counters`).
     dataset : ImageFolder
         The images that were used, without skipped ones.
     descriptors : Descriptors or DescriptorBlocks
@@ -66,6 +68,15 @@ def evaluate(
     experiment: Any, dataset: ImageFolder, encodings: Sequence[str], workers: Workers | None = None
 ) -> Evaluation:
     """Do the work of :meth:`medvlad.experiment.Experiment.evaluate`."""
+    with counting() as counters:
+        evaluation = _evaluate(experiment, dataset, encodings, workers)
+    evaluation.results["counters"] = counters.as_dict()
+    return evaluation
+
+
+def _evaluate(
+    experiment: Any, dataset: ImageFolder, encodings: Sequence[str], workers: Workers | None
+) -> Evaluation:
     classifier = experiment.classifier(encodings)
     extractor = experiment.network_for(dataset, classifier)
     encoders = classifier.make_encoders(extractor)

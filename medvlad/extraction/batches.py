@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.counters import count, stage
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError
 from medvlad.descriptors.gpu_array import first_not_finite, import_cupy
@@ -186,7 +187,7 @@ def extract_batches(
         decode=settings.decode,
     )
     with closing(loaded), progress_bar(len(wanted), "descriptors", shown) as bar:
-        while taken := list(islice(loaded, chunk)):
+        while taken := _taken(loaded, chunk):
             readable, skipped = _separate(taken, images, damage, settings)
             indices = [index for index, _ in readable]
             n_rows = len(readable) * n_descriptors
@@ -196,17 +197,28 @@ def extract_batches(
                 else out[used : used + n_rows]
             )
             block = rows.reshape(len(readable), n_descriptors, settings.n_features)
-            _compute([squares for _, squares in readable], engine, settings, block)
+            with stage("network"):
+                _compute([squares for _, squares in readable], engine, settings, block)
             _check_finite(rows, n_descriptors, indices, images)
             used += n_rows
+            found = {i: damage.pop(i) for i in indices if i in damage}
+            count("images_extracted", len(indices))
+            count("images_damaged", len(found))
+            count("failures", len(skipped))
             yield Batch(
                 indices,
                 block,
                 [keys.pop(i) for i in indices] if keys is not None else [],
                 skipped,
-                {i: damage.pop(i) for i in indices if i in damage},
+                found,
             )
             bar.update(len(taken))
+
+
+def _taken(loaded: Iterator[Any], chunk: int) -> list[Any]:
+    """Return the next images, and count the time that the network waits for them."""
+    with stage("read"):
+        return list(islice(loaded, chunk))
 
 
 def _separate(

@@ -394,6 +394,7 @@ def _fill(features: CNNDescriptors, images: Any, section: Section, *, check: boo
         on_damage=features.on_damage,
         check=check,
         n_threads=check_n_threads(features.n_threads),
+        progress=features.progress,
     )
 
 

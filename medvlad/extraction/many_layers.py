@@ -204,6 +204,7 @@ def extract_layers(
         on_damage=extractor.on_damage,
         check=True,
         n_threads=check_n_threads(extractor.n_threads),
+        progress=extractor.progress,
     )
     found = []
     for cut, section in zip(cuts, sections, strict=True):

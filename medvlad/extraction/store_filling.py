@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.counters import count, stage
+from medvlad._util.progress import Progress, progress_bar
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
 from medvlad.descriptors.ragged import Descriptors
@@ -40,6 +42,7 @@ __all__ = ["Filled", "fill_and_read", "fill_section", "section_settings"]
 _PREPROCESSING = 2  # increased if the same image and settings would give other descriptors
 _HASHED_AT_ONCE = 32  # images that a thread hashes before it returns their keys
 _MAX_HASHERS = 16
+_HASHED_WITHOUT_BAR = 4096  # images
 
 Extract = Callable[[Sequence[int]], Iterator[Batch]]
 
@@ -136,6 +139,7 @@ def fill_section(
     on_damage: str,
     check: bool,
     n_threads: int = 1,
+    progress: bool | None = False,
 ) -> Filled:
     """Extract the images that a section lacks, and write their descriptors to it.
 
@@ -160,6 +164,8 @@ def fill_section(
 
     n_threads : int, default=1
         Number of threads that hash the images. At most 16 are used.
+    progress : bool or None, default=False
+        Whether to show the progress of hashing. None: if there are more than 4,096 images.
 
     Returns
     -------
@@ -172,13 +178,16 @@ def fill_section(
         if the store cannot be written.
     """
     skipped: dict[int, str] = {}
-    keys = _keys_of(images, skipped, on_error, min(n_threads, _MAX_HASHERS))
+    if progress is None and len(images) <= _HASHED_WITHOUT_BAR:
+        progress = False
+    with stage("hash"), progress_bar(len(images), "hashes", progress) as bar:
+        keys = _keys_of(images, skipped, on_error, min(n_threads, _MAX_HASHERS), bar)
     damaged = DamagedImages(keys, on_damage)
     damaged.look_up(images, section)
     if check:
         section.forget_damaged(keys)
     section.prepare()
-    n_extracted = 0
+    n_extracted = n_failed = 0
     done: set[int] = set()
     # Once, and again for the copies of a file that changed after it was hashed.
     while missing := _first_of_each(keys, section, done):
@@ -187,6 +196,7 @@ def fill_section(
             absent = _join_scales(writer, section, keys, missing, single_scales)
             for batch in extract(absent) if absent else ():
                 n_extracted += len(batch.indices)
+                n_failed += len(batch.skipped)
                 skipped.update(batch.skipped)
                 for i, key, values in zip(batch.indices, batch.keys, batch.descriptors, strict=True):
                     name = damaged_key(key) if i in batch.damaged else key
@@ -201,6 +211,8 @@ def fill_section(
         _leave_out_skipped(keys, skipped)
     _leave_out_skipped(keys, skipped)
     skipped.update(damaged.skipped)
+    count("failures", len(skipped) - n_failed)
+    count("images_from_store", len(images) - len(skipped) - n_extracted)
     return Filled(keys, sorted(skipped.items()), n_extracted, sorted(damaged.used.items()))
 
 
@@ -257,7 +269,9 @@ def _read(section: Section, keys: Sequence[str | None]) -> Descriptors | None:
     return None if is_damaged else Descriptors(values, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def _keys_of(images: Any, skipped: dict[int, str], on_error: str, n_threads: int) -> list[str | None]:
+def _keys_of(
+    images: Any, skipped: dict[int, str], on_error: str, n_threads: int, bar: Progress
+) -> list[str | None]:
     """Return the key of each image. An image that cannot be read gets None and is added to `skipped`.
 
     Reading and hashing release the interpreter lock. A thread takes many images at a time, because a small
@@ -279,6 +293,7 @@ def _keys_of(images: Any, skipped: dict[int, str], on_error: str, n_threads: int
     hashed = read_ahead(keys_from, starts, n_threads=n_threads, n_ahead=2 * n_threads, name="medvlad-hash")
     with closing(hashed):
         for _, found in hashed:
+            bar.update(len(found))
             for key in found:
                 if isinstance(key, str):
                     keys.append(key)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from medvlad._util.counters import count
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
 from medvlad.images.given import array_of, content_key, is_content, pixels_of_pillow
@@ -98,6 +99,7 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
+                count("bytes_read", file.tell())
         except OSError as error:
             raise InputError(
                 f"{image} cannot be read: {error.strerror}. Check the path and its permissions"

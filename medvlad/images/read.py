@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from medvlad._util.choices import ColourProfile
+from medvlad._util.counters import count
 from medvlad._util.library_warnings import reads_file
 from medvlad._util.validate import InputError, check_choice, check_local, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
@@ -323,6 +324,7 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> Re
             raise InputError(f"{name} is not a regular file: give the path of an image file")
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
+        count("bytes_read", status.st_size)
         with path.open("rb") as opened:
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file

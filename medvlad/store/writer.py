@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.counters import count, stage
 from medvlad._util.validate import InputError
 from medvlad.descriptors.checks import check_finite
 from medvlad.store import shard as shard_file
@@ -86,7 +87,10 @@ class ShardWriter:
         """Write the collected images as a shard."""
         if not self._images:
             return
-        self._section.add(write_shard(self._section.path, self._images), self._images)
+        with stage("store"):
+            shard = write_shard(self._section.path, self._images)
+        self._section.add(shard, self._images)
+        count("bytes_stored", self._bytes)
         self._images, self._bytes, self._flushed = {}, 0, time.monotonic()
 
     def __enter__(self) -> Self:

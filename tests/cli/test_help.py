@@ -85,6 +85,7 @@ def test_the_options_of_evaluate_are_in_named_groups(help_of):
         "Evaluation:",
         "Output:",
         "Advanced:",
+        "Monitoring:",
         "Other options:",
     ]
 

@@ -142,7 +142,7 @@ def test_ctrl_c_at_rare_moments_ends_the_command(tmp_path, when):
 
 def test_other_errors_of_the_command_show_their_traceback(tmp_path):
     status, _, error = ended("medvlad.cli.main = lambda: 1 / 0", tmp_path)
-    assert status == 1
+    assert status == 70
     assert error.endswith("ZeroDivisionError: division by zero\n")
 
 
