@@ -136,11 +136,10 @@ class PassSolver:
         """
         n_rows = self._source.shape[0]
         # One thread of BLAS, so that the bits do not depend on the number of processors.
-        with single_threaded_blas(), progress_bar(n_rows, "linear SVM", None) as bar:
+        with single_threaded_blas():
             while (state.phase != DONE).any():
-                bar.reset(n_rows)
-                bar.set_description(f"linear SVM, pass {int(state.n_passes) + 1}")
-                self._take_pass(state, bar)
+                with progress_bar(n_rows, f"linear SVM, pass {int(state.n_passes) + 1}", None) as bar:
+                    self._take_pass(state, bar)
                 gap, open_ = float(state.gap.max()), np.count_nonzero(state.phase != DONE)
                 logger.info(
                     "linear SVM: pass %d, relative duality gap %.3g, %d of %d problems to go on with",
@@ -149,7 +148,6 @@ class PassSolver:
                     open_,
                     len(state.gap),
                 )
-                bar.set_postfix_str(f"gap {gap:.2g}")
                 if checkpoint is not None:
                     checkpoint.write(state)
         return state
