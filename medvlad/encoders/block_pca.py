@@ -16,14 +16,16 @@ the first one.
 - *Lost variance*, exactly: :math:`\|X_c - X_c V V^T\|_F^2 = \mathrm{tr}\, C - \sum_i \lambda_i`.
 - *Residuals*: within :math:`\|C v_i - \lambda_i v_i\|` of :math:`\lambda_i` lies an eigenvalue of :math:`C`
   (Krylov and Weinstein). :math:`C v_i` is known from :math:`Z`.
-- *Nothing large was missed*: with Gaussian :math:`\omega_j`, independent of :math:`Q`, and ten products
-  :math:`X_c^T \omega_j` of the first pass,
+- *Nothing large was missed*: let :math:`R = X_c - X_c V V^T`. Ten Gaussian :math:`\omega_j`, independent of
+  :math:`Q`, and the products :math:`C \omega_j` of the first pass give :math:`R^T R \omega_j`. Then
 
   .. math::
 
-     \|X_c - X_c V V^T\|_2 \le 10 \sqrt{2 / \pi} \, \max_j \|(I - V V^T) X_c^T \omega_j\|_2
+     \|R\|_2^2 = \|R^T R\|_2 \le 10 \sqrt{2 / \pi} \, \max_j \|R^T R \omega_j\|_2
 
-  except with probability :math:`10^{-10}` (lemma 4.1 there).
+  except with probability :math:`10^{-10}` (lemma 4.1 there). The square root of the lost variance is a bound
+  as well, and the smaller of the two is reported. If many equal directions are left out, it is some ten times
+  too large.
 
 These hold up to the rounding of the products, which are float32 if the vectors are: about
 :math:`10^{-6} \lambda_1`. Sums over blocks are in float64.
@@ -134,18 +136,19 @@ def components_of_blocks(
         raise InputError(f"tol={tol} must be a share of the variance: at least 0, and below 1")
     width = min(p, n, n_components + max(16, n_components // 8))
     random = check_random_state(random_state)
-    q: Matrix = random.standard_normal((p, width))
-    probes, gains = random.randint(2**31 - 1), list[float]()
+    omega: Matrix = random.standard_normal((p, _PROBES)).astype(source.dtype).astype(np.float64)
+    q: Matrix = np.hstack([random.standard_normal((p, width)), omega])
+    gains: list[float] = []
     with _threads(n_threads) as share:
-        first = _Pass(source, q, None, share, probes)
-        mean, total, sketch = first.mean, first.total, first.probed
-        z: Any = first.z
+        first = _Pass(source, q, None, share)
+        mean, total, sketch = first.mean, first.total, first.z[:, width:].copy()
+        z: Any = first.z[:, :width]
         del first
         while True:
             basis = qr(z, mode="economic", overwrite_a=True, check_finite=False)[0]
             q = basis.astype(source.dtype).astype(np.float64)  # as the products see it
             del basis, z
-            z = _Pass(source, q, mean, share, None).z
+            z = _Pass(source, q, mean, share).z
             values, w = eigh(*_symmetric(q, z), check_finite=False)
             values, w = np.maximum(values[::-1][:n_components], 0), w[:, ::-1][:, :n_components]
             gains.append(float(values.sum() / total) if total else 1.0)
@@ -154,12 +157,14 @@ def components_of_blocks(
             if gain <= tol or len(gains) + 1 >= max_passes:
                 break
         v = q @ w
-        residuals = np.linalg.norm(z @ w - v * values, axis=0)
-        left = np.linalg.norm(sketch - v @ (v.T @ sketch), axis=0)
+        image = z @ w  # C V
+        residuals = np.linalg.norm(image - v * values, axis=0)
+        left = sketch - image @ (v.T @ omega)  # C (I - V V^T) omega
+        left -= v @ (v.T @ left)
+        lost = max(0.0, total - float(values.sum()))
+        bound = min(lost, float(_BOUND * np.linalg.norm(left, axis=0).max())) ** 0.5
         signs = np.sign(v[np.abs(v).argmax(axis=0), np.arange(v.shape[1])])
-    return BlockComponents(
-        mean, (v * signs).T, values, total, residuals, float(_BOUND * left.max()), tuple(gains)
-    )
+    return BlockComponents(mean, (v * signs).T, values, total, residuals, bound, tuple(gains))
 
 
 def _symmetric(q: Matrix, z: Matrix) -> tuple[Matrix, Matrix]:
@@ -169,7 +174,7 @@ def _symmetric(q: Matrix, z: Matrix) -> tuple[Matrix, Matrix]:
 
 
 class _Pass:
-    """One pass: Z = C Q, and in the first pass the mean, the total and the probes.
+    """One pass: Z = C Q, and in the first pass the mean and the total.
 
     Parameters
     ----------
@@ -179,20 +184,14 @@ class _Pass:
         None: the first pass, which finds it.
     share : callable
         Calls a function for each number of a range, in threads.
-    probes : int or None
-        Seed of the probes in the first pass.
     """
 
-    def __init__(
-        self, source: RowBlocks, q: Matrix, mean: Matrix | None, share: Share, probes: int | None
-    ) -> None:
+    def __init__(self, source: RowBlocks, q: Matrix, mean: Matrix | None, share: Share) -> None:
         n, p = source.shape
         dtype = source.dtype
         cast = np.ascontiguousarray(q, dtype)
         self.z: Matrix = np.zeros(q.shape)
-        self.probed: Matrix = np.zeros((p, _PROBES if probes is not None else 0))
-        random = np.random.RandomState(probes)
-        sums, drawn, self.total = np.zeros(p), np.zeros(self.probed.shape[1]), 0.0
+        sums, self.total = np.zeros(p), 0.0
         shift = None if mean is None else mean.astype(dtype)
         n_read = 0
         for rows in equal_blocks(source):
@@ -208,36 +207,28 @@ class _Pass:
                 )
             self.total += size
             n_read += len(rows)
-            if probes is not None:
-                omega = random.standard_normal((len(rows), _PROBES))
-                drawn += omega.sum(axis=0)
+            if mean is None:
                 sums += rows.sum(axis=0, dtype=np.float64)
-            else:
-                omega = np.empty((len(rows), 0))
-            self._add(rows, cast, omega.astype(dtype), share)
+            self._add(rows, cast, share)
         assert shift is not None
         if n_read != n:
             raise InputError(f"{n_read} vectors were read, expected {n}: the data changed meanwhile")
         self.mean = shift + sums / n if mean is None else mean
         away = self.mean - shift  # of the shift from the mean
         self.z -= n * np.outer(away, away @ cast.astype(np.float64))
-        self.probed -= np.outer(away, drawn)
         self.total = max(0.0, self.total - n * float(away @ away))
 
-    def _add(self, rows: NDArray[Any], q: NDArray[Any], omega: NDArray[Any], share: Share) -> None:
+    def _add(self, rows: NDArray[Any], q: NDArray[Any], share: Share) -> None:
         """Add the products of a block. Each tile is one product of fixed size."""
-        projected = np.empty((len(rows), q.shape[1] + omega.shape[1]), rows.dtype)
-        projected[:, q.shape[1] :] = omega
+        projected = np.empty((len(rows), q.shape[1]), rows.dtype)
 
         def project(start: int) -> None:
             stop = start + _TILE_ROWS
-            np.matmul(rows[start:stop], q, out=projected[start:stop, : q.shape[1]])
+            np.matmul(rows[start:stop], q, out=projected[start:stop])
 
         def add(start: int) -> None:
             part = slice(start, start + _TILE_FEATURES)
-            product = rows[:, part].T @ projected
-            self.z[part] += product[:, : q.shape[1]]
-            self.probed[part] += product[:, q.shape[1] :]
+            self.z[part] += rows[:, part].T @ projected
 
         share(project, range(0, len(rows), _TILE_ROWS))
         share(add, range(0, rows.shape[1], _TILE_FEATURES))
