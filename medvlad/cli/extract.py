@@ -115,9 +115,10 @@ def extract(
         on_damage=on_error_of(on_damage),
     )
     check_parameters(features)
-    start_keras(features.model)
     is_calibrated = features.dtype in ("auto", "int8")
-    with stage("build"):  # on images of all parts, so that every part has the same ranges of int8
+    with stage("build"):
+        start_keras(features.model)
+        # On images of all parts, so that every part has the same ranges of int8.
         features.fit(_calibration_images(directory, every, columns) if is_calibrated else None)
     click.echo(arithmetic_in_words(features))
     with stage("extract"):

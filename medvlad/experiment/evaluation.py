@@ -45,8 +45,8 @@ class Evaluation:
         Content of results.json: task (of labels and numbers only), results (one dict for each encoding),
         comparisons (of the first encoding with each other one, see
         :func:`medvlad.evaluation.comparison.compare`), dataset, settings, versions, skipped, damaged
-        (images that were used although their data is damaged), and counters (see
-        :mod:`medvlad._util.counters`).
+        (images that were used although their data is damaged), and counters (images, bytes, failures,
+        retries, and seconds of each stage).
     dataset : ImageFolder
         The images that were used, without skipped ones.
     descriptors : Descriptors or DescriptorBlocks

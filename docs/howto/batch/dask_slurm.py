@@ -18,6 +18,7 @@ STORE = "/data/descriptors"
 NETWORK = {"model": "vgg16", "weights": "bundled"}
 WORKERS = 16
 CORES = 8
+WAIT = 3600  # seconds in the queue until the first worker runs
 
 
 def main():
@@ -34,7 +35,7 @@ def main():
     with cluster, Client(cluster) as client:
         print("dashboard:", client.dashboard_link, flush=True)
         cluster.adapt(minimum=1, maximum=WORKERS)
-        client.wait_for_workers(1)
+        client.wait_for_workers(1, timeout=WAIT)
         network = mv.CNNDescriptors(**NETWORK, store=STORE, n_threads=CORES, on_error="skip")
         n_new = extract_distributed(network, list_images(IMAGES), scheduler=client)
         for index, reason in network.skipped_:
