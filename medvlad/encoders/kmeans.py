@@ -127,10 +127,6 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Number of descriptors in each cell. Each batch of `partial_fit` is added.
     n_features_in_ : int
         Width D of a descriptor.
-
-    References
-    ----------
-    Arthur, Vassilvitskii: k-means++: the advantages of careful seeding. SODA 2007.
     """
 
     cluster_centers_: NDArray[np.float32]

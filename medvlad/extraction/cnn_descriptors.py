@@ -428,8 +428,7 @@ def _engine(features: CNNDescriptors) -> Engine:
     """Return the engine. It is kept until another one is needed."""
     network, n_threads = features.network_, check_n_threads(features.n_threads)
     ranges = ranges_of(features) or None
-    settings = (features.engine_, features.dtype_, features.output, n_threads)
-    key = (network, settings, None if ranges is None else tuple(ranges.items()))
+    key = (network, features.engine_, features.dtype_, features.output, n_threads, *(ranges or {}).items())
 
     def make() -> Engine:
         return make_engine(
