@@ -59,7 +59,7 @@ from medvlad.svm.blocks import Vector
 from medvlad.svm.forms import TOO_LARGE
 from medvlad.svm.newton import exact_step
 from medvlad.svm.pass_state import CURVATURE, DONE, GRADIENT, Checkpoint, State
-from medvlad.svm.row_pass import Columns, RowsJob, cut
+from medvlad.svm.row_pass import CHUNK_BYTES, Columns, RowsJob, cut
 from medvlad.svm.row_source import Rows
 
 __all__ = ["PassSolver", "memory_of_passes"]
@@ -69,6 +69,8 @@ logger = logging.getLogger(__name__)
 #: Conjugate gradients end when the residual is this part of the gradient.
 _FORCING = 0.1
 _MOST_INNER = 200
+#: Work arrays of BLAS for each thread that calls it.
+_BLAS_BUFFER = 32 << 20
 #: The difference P - D has lost its digits below this part of P.
 _CANCELS = 1e-9
 
@@ -86,10 +88,10 @@ def memory_of_passes(n_samples: int, n_features: int, n_problems: int, n_threads
     """Return about how many bytes :class:`PassSolver` needs."""
     size = n_features + 1
     rank = preconditioner.rank_for(n_samples, size)
-    each_row = 8 * 6 * n_samples * n_problems
-    each_feature = 8 * size * (8 * n_problems + 4 * rank + 2)
-    results = n_threads * (4 * rank + 8 * n_problems) * size
-    chunks = n_threads * 3 * max(8 << 20, 8 * n_features)
+    each_row = 8 * 9 * n_samples * n_problems
+    each_feature = 8 * size * (8 * n_problems + 8 * rank)
+    results = (n_threads + 3) * (4 * rank + 8 * n_problems) * size
+    chunks = n_threads * (max(3 * CHUNK_BYTES, 24 * n_features) + _BLAS_BUFFER)
     return each_row + each_feature + results + chunks
 
 

@@ -13,7 +13,9 @@ from support.svm_problems import draw
 
 from medvlad import WideLinearSVC
 from medvlad._util.passes import run_here
+from medvlad._util.processors import usable_processors
 from medvlad._util.validate import InputError
+from medvlad.svm.pass_solver import memory_of_passes
 from medvlad.svm.row_source import ArrayRows, FileRows, rows_of
 
 FIT = """
@@ -181,6 +183,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert x.stat().st_size == pytest.approx(200e6, rel=0.01)
     assert found["gap"] <= 0.5
     assert found["peak"] < 120 << 20
+    assert found["peak"] < memory_of_passes(50_000, 1000, 3, usable_processors().number)
 
 
 @pytest.mark.slow
