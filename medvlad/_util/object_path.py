@@ -16,15 +16,18 @@ import io
 import os
 import stat
 import threading
+import uuid
+from collections.abc import Callable
 from pathlib import Path, PosixPath
 from typing import IO, Any, BinaryIO, Self, cast
 from urllib.parse import unquote, urlsplit
 
-from medvlad._util.object_storage import Entry, check_url, children, entry_of, put, read, read_whole
+from medvlad._util.atomic_file import write_file
+from medvlad._util.object_storage import Entry, check_url, children, entry_of, put, read, read_whole, remove
 from medvlad._util.urls import HIDDEN, is_url, url_of, without_secrets
-from medvlad._util.validate import InputError
+from medvlad._util.validate import InputError, check_output_file, check_outside
 
-__all__ = ["ObjectPath", "RangeReader", "location", "plain"]
+__all__ = ["ObjectPath", "RangeReader", "check_output", "location", "outside", "plain", "save_bytes"]
 
 _AT_ONCE = 64 << 20  # bytes of an object that is fetched in one request
 _FIRST_RANGE = 64 << 10
@@ -129,7 +132,11 @@ class ObjectPath(PosixPath):
             raise IsADirectoryError(21, "it is a folder", str(self))
         if entry.size <= _AT_ONCE:
             return io.BytesIO(read(self.url, 0, entry.size) if entry.size else b"")
-        return cast(BinaryIO, io.BufferedReader(_RawRanges(RangeReader(self.url, entry.size)), _FIRST_RANGE))
+        return _by_ranges(self.url, entry.size)
+
+    def open_ranges(self) -> BinaryIO:
+        """Open for reading by ranges, whatever the size. It is for readers of headers."""
+        return _by_ranges(self.url, self.entry().size)
 
     def read_bytes(self) -> bytes:
         """Return the content."""
@@ -167,7 +174,9 @@ class RangeReader:
 
     def read(self, begin: int, length: int) -> bytes:
         """Return bytes; fewer than `length` at the end of the object."""
-        length = max(0, min(length, self.size - begin))
+        length = min(length, self.size - begin)
+        if length <= 0:
+            return b""
         with self._lock:
             ahead = _FIRST_RANGE
             for kept in reversed(self._ranges):
@@ -213,6 +222,10 @@ class _RawRanges(io.RawIOBase):
         return len(content)
 
 
+def _by_ranges(url: str, size: int) -> BinaryIO:
+    return cast(BinaryIO, io.BufferedReader(_RawRanges(RangeReader(url, size)), _FIRST_RANGE))
+
+
 def location(path: str | os.PathLike[str], name: str) -> Path:
     """Return a path of this machine, or the path of an object if a URL is given.
 
@@ -238,6 +251,8 @@ def location(path: str | os.PathLike[str], name: str) -> Path:
     check_url(url, name)
     if url.endswith(HIDDEN):
         raise InputError(f"{name} {url!r} is a URL whose end was left out to hide it: give the whole URL")
+    url, mark, query = url.partition("?")
+    url += mark + query.replace("/", "%2F")  # which means the same, and is no folder
     inside = url.partition("://")[2].partition("?")[0].strip("/")
     if any(part in ("", ".", "..") for part in inside.split("/")):
         raise InputError(
@@ -245,6 +260,79 @@ def location(path: str | os.PathLike[str], name: str) -> Path:
             "objects, or copy them to a folder"
         )
     return ObjectPath(url)
+
+
+def save_bytes(path: str | os.PathLike[str], content: bytes, what: str) -> None:
+    """Write a file or an object. An existing one stays until the new one is complete.
+
+    Parameters
+    ----------
+    path : path-like or URL
+    content : bytes
+    what : str
+        Kind of file, such as "model". Error messages use it.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    target = location(path, f"the {what}")
+    if not isinstance(target, ObjectPath):
+        write_file(target, content, what)
+        return
+    try:
+        target.write_bytes(content)
+    except OSError as error:
+        raise InputError(
+            f"the {what} {target} cannot be written: {error.strerror}; choose another place"
+        ) from None
+
+
+def check_output(
+    path: str | os.PathLike[str], what: str, *, may_replace: Callable[[Path], bool] | None = None
+) -> Path:
+    """Return `path` if a file or an object can be written there. Beside an object a small one is tried.
+
+    See :func:`medvlad._util.validate.check_output_file` for the parameters and errors.
+    """
+    target = location(path, f"the {what}")
+    if not isinstance(target, ObjectPath):
+        return check_output_file(target, what, may_replace=may_replace)
+    try:
+        if target.is_dir():
+            raise InputError(f"the {what} {target} is a folder: give the URL of a file")
+        is_other = may_replace is not None and target.exists() and not may_replace(target)
+        trial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+        trial.write_bytes(b"medvlad")
+        remove(trial.url)
+    except OSError as error:
+        raise InputError(
+            f"the {what} {target} cannot be written: {error.strerror}; choose another place"
+        ) from None
+    if is_other:
+        raise InputError(
+            f"{target} exists and is no {what}, so it is not replaced: choose another name, or remove it"
+        )
+    return target
+
+
+def outside(path: str | os.PathLike[str], name: str, *images: str | os.PathLike[str]) -> Path:
+    """Return `path`. Raise InputError if it lies in one of the folders `images`.
+
+    See :func:`medvlad._util.validate.check_outside`. Both may be URLs.
+    """
+    target = location(path, name)
+    roots = [location(root, "the folder of images") for root in images]
+    if not isinstance(target, ObjectPath):
+        return check_outside(target, name, *(root for root in roots if not isinstance(root, ObjectPath)))
+    for root in roots:
+        if isinstance(root, ObjectPath) and (target == root or root in target.parents):
+            raise InputError(
+                f"{name} {target} lies in the image folder {root}, so the next run would read it as images: "
+                "choose a folder outside"
+            )
+    return target
 
 
 def plain(path: Path) -> str | ObjectPath:

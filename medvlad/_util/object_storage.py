@@ -135,6 +135,11 @@ def check_url(url: str, name: str) -> None:
             f"{name} {shown!r} holds a password or key, which others could read in lists of processes: leave "
             "it out, and set it in the environment or the configuration file of the storage"
         )
+    if "?" in url and scheme not in _READ_ONLY:
+        raise InputError(
+            f"{name} {shown!r} holds a '?', behind which a key may stand: leave it out, and set keys in the "
+            "environment or the configuration file of the storage"
+        )
     if url.partition("://")[2].strip("/") in ("", ".", ".."):
         raise InputError(f"{name} {shown!r} names no bucket: write {scheme}://BUCKET/PATH")
 

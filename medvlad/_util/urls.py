@@ -28,7 +28,7 @@ _LONE_USER = re.compile(r"(https?://)[^\s/@?#]*@", re.IGNORECASE)
 _QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^\s?'\"<>]*)\?(?!\.\.\.)[^\s'\"<>)\]]*")
 _NAMED = re.compile(
     r"""([\w-]*(?:secret|token|signature|password|passwd|credential|accesskey|access_key|account_?key|api_?key
-    |authorization|x-goog-|x-amz-|\bsig\b|\bsas\b)[\w-]*["']?\s*[=:]\s*["']?(?:Bearer\s|Basic\s|AWS4\S*\s)?)
+    |authorization|x-goog-|x-amz-|\bsig\b|\bsas\b)[\w-]*["']?\s*[=:]\s*["']?(?:Bearer\s|Basic\s|AWS4\S*\s)?+)
     (?!\.\.\.|\*\*\*)[^\s&,;'"<>]+""",
     re.IGNORECASE | re.VERBOSE,
 )

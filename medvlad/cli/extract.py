@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ logger = logging.getLogger(__name__)
 @cloup.argument(
     "directory",
     metavar="DIR|TABLE",
-    type=options.PATH,
-    help="Folder of images, with any subfolders, or a table (CSV, TSV or Parquet).",
+    type=options.PATH_OR_URL,
+    help="Folder of images, with any subfolders, or a table (CSV, TSV or Parquet), or a URL of one.",
 )
 @cloup.option_group(
     "Most used",
@@ -74,6 +75,7 @@ def extract(
 
     If the command is stopped, the same command continues.
     """
+    from medvlad._util.object_path import plain
     from medvlad.datasets.folders import list_images
     from medvlad.datasets.manifest import is_table, list_manifest
     from medvlad.extraction.auto_dtype import arithmetic_in_words
@@ -91,7 +93,7 @@ def extract(
     if is_table(directory):
         with saying_choices():
             listed = list_manifest(directory, image_root=image_root, image_column=image_column)
-        paths = [str(path) for path in listed]
+        paths = [plain(path) for path in listed]
     elif image_root is not None or image_column is not None:
         raise click.UsageError(f"{directory} is no table: leave --image-root and --image-column out")
     else:
@@ -120,15 +122,16 @@ def extract(
     n_copies = len(paths) - n_stored - len(features.skipped_)
     left_out = f"; {n_copies} copies of others are not stored twice" if n_copies else ""
     click.echo(f"{n_stored} images, {n_new} of them extracted now{left_out}; store: {store}")
-    list_damaged([{"image": paths[i], "reason": reason} for i, reason in features.damaged_])
-    return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
+    list_damaged([{"image": str(paths[i]), "reason": reason} for i, reason in features.damaged_])
+    return list_skipped([{"image": str(paths[i]), "reason": reason} for i, reason in features.skipped_])
 
 
-def _calibration_images(directory: Path, paths: list[str], columns: dict[str, Any]) -> list[Path]:
+def _calibration_images(directory: Path, paths: Sequence[str | Path], columns: dict[str, Any]) -> list[Path]:
     """Return the images that `evaluate` calibrates int8 on, so that it finds the same descriptors.
 
     If DIR has no folders of classes, or TABLE has no labels, return all images.
     """
+    from medvlad._util.object_path import location
     from medvlad._util.validate import InputError
     from medvlad.datasets.folders import load_image_folder
     from medvlad.datasets.manifest import is_table, load_manifest
@@ -140,4 +143,4 @@ def _calibration_images(directory: Path, paths: list[str], columns: dict[str, An
         return calibration_images(load_image_folder(directory))
     except InputError as error:
         logger.info("int8 is calibrated on all images: %s", error)
-        return [Path(path) for path in sorted(paths)]
+        return [location(path, "the image") for path in sorted(paths, key=str)]

@@ -15,7 +15,7 @@ import click
 import cloup
 
 from medvlad.cli.network_options import LAYER, MODEL, OTHER_NETWORKS
-from medvlad.cli.paths import INPUTS, PATH, TEXT_PATH
+from medvlad.cli.paths import INPUTS, PATH, PATH_OR_URL, TEXT_PATH, TEXT_PATH_OR_URL
 
 __all__ = [
     "ANONYMISE",
@@ -35,6 +35,7 @@ __all__ = [
     "OVERWRITE",
     "OVERWRITE_FILE",
     "PATH",
+    "PATH_OR_URL",
     "PATIENT",
     "PENALTY",
     "PICTURES",
@@ -45,6 +46,7 @@ __all__ = [
     "SEED",
     "STORE",
     "TEXT_PATH",
+    "TEXT_PATH_OR_URL",
     "THREADS",
     "UNKNOWN_PATIENTS",
     "WEIGHTS",
@@ -183,8 +185,8 @@ def _store_option(**settings: Any) -> Decorator:
     ending = "" if settings else "  [default: none]"
     return cloup.option(
         "--store",
-        type=TEXT_PATH,
-        metavar="FOLDER",
+        type=TEXT_PATH_OR_URL,
+        metavar="FOLDER|URL",
         help="Folder that keeps descriptors, so that the next run skips the network." + ending,
         **settings,
     )

@@ -46,7 +46,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
         "medvlad predict xray.model new/*.png --json --explain maps",
     ],
 )
-@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@cloup.argument("model", type=options.PATH_OR_URL, help="Model file of 'medvlad train'.")
 @IMAGES
 @cloup.option_group(
     "Most used",

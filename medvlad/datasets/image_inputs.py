@@ -7,6 +7,7 @@
     @list.txt               names in a text file, one a line
     -                       names on standard input, one a line
     table.csv, .parquet     names in a column of a table, which evaluate would read too
+    s3://bucket/...         any of these by URL
 
 Names in a list are read when they are needed, so a list of a million names takes no memory. A table is read
 as a whole, by :mod:`medvlad.datasets.manifest`. Names in a list are relative to the current folder, and names
@@ -22,11 +23,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from medvlad._util.object_path import ObjectPath, location, plain
+from medvlad._util.urls import is_url
 from medvlad._util.validate import InputError, one_line
 from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import Listing
 from medvlad.datasets.manifest import is_table, list_files
 from medvlad.datasets.manifest_files import local_name
+from medvlad.images.formats import is_picture_name
 from medvlad.images.frames import split_frame
 
 __all__ = ["STANDARD_INPUT", "check_inputs", "list_inputs", "names_an_image"]
@@ -66,7 +70,7 @@ def check_inputs(
         if name == STANDARD_INPUT:
             continue
         if name.startswith("@"):
-            if not Path(name[1:]).is_file():
+            if not location(name[1:], "the list of images").is_file():
                 raise InputError(
                     f"there is no list of images {name[1:] or '(no name)'}: check the path, or write "
                     f"./{name} for an image of that name"
@@ -85,7 +89,7 @@ def list_inputs(
     image_root: str | os.PathLike[str] | None = None,
     image_column: str | None = None,
     standard_input: BinaryIO | None = None,
-) -> Iterator[str]:
+) -> Iterator[str | ObjectPath]:
     """Yield the names of images in the order of the inputs.
 
     Parameters
@@ -99,8 +103,9 @@ def list_inputs(
 
     Yields
     ------
-    str
-        An image or a file of several images. Whether it exists is not checked.
+    str or ObjectPath
+        An image or a file of several images. Whether it exists is not checked. URLs are paths, because the
+        text of a URL may hold a signature.
 
     Raises
     ------
@@ -113,38 +118,48 @@ def list_inputs(
                 sys.stdin.buffer if standard_input is None else standard_input, "standard input"
             )
         elif name.startswith("@"):
-            yield from _lines_of(Path(name[1:]))
-        elif _is_table(name) and Path(name).is_file():
+            yield from _lines_of(location(name[1:], "the list of images"))
+        elif _is_table(name) and location(name, "the table").is_file():
             yield from map(
-                str,
+                plain,
                 list_files(name, image_root=image_root, image_column=image_column, must_exist=False),
             )
-        elif Path(name).is_dir():
-            yield from _images_below(Path(name))
+        elif _is_folder(name):
+            yield from _images_below(location(name, "the folder"))
         else:
-            yield name
+            yield _as_given(name)
 
 
 def names_an_image(name: str) -> bool:
     """Return whether an input is an image or a file of images: no folder, list or table."""
-    return not (name == STANDARD_INPUT or name.startswith("@") or _is_table(name) or Path(name).is_dir())
+    return not (name == STANDARD_INPUT or name.startswith("@") or _is_table(name) or _is_folder(name))
+
+
+def _is_folder(name: str) -> bool:
+    path = location(name, "the image")
+    return not (isinstance(path, ObjectPath) and is_picture_name(path.name)) and path.is_dir()
+
+
+def _as_given(name: str) -> str | ObjectPath:
+    """Return the name of an image as it was given. A URL becomes a path, whose text is safe to show."""
+    return plain(location(name, "the image")) if is_url(name) else name
 
 
 def _is_table(name: str) -> bool:
     return not (name == STANDARD_INPUT or name.startswith("@")) and is_table(name)
 
 
-def _images_below(folder: Path) -> Iterator[str]:
+def _images_below(folder: Path) -> Iterator[str | ObjectPath]:
     listing, any_found = Listing(of_features=is_feature_folder(folder)), False
     for found in listing.walk(folder):
         any_found = True
-        yield str(found.path)
+        yield plain(found.path)
     if not any_found:
         raise InputError(f"there is no image below {folder}: give a folder that holds images")
     listing.report(folder)
 
 
-def _lines_of(path: Path) -> Iterator[str]:
+def _lines_of(path: Path) -> Iterator[str | ObjectPath]:
     try:
         with path.open("rb") as file:
             yield from _lines(file, f"the list of images {path}")
@@ -154,7 +169,7 @@ def _lines_of(path: Path) -> Iterator[str]:
         ) from error
 
 
-def _lines(file: Iterable[bytes], what: str) -> Iterator[str]:
+def _lines(file: Iterable[bytes], what: str) -> Iterator[str | ObjectPath]:
     """Yield the lines of a file without line breaks and the mark of UTF-8. Empty lines are left out."""
     any_found = False
     for i, line in enumerate(file):
@@ -165,6 +180,6 @@ def _lines(file: Iterable[bytes], what: str) -> Iterator[str]:
             )
         if name.strip():
             any_found = True
-            yield local_name(name)
+            yield _as_given(name) if is_url(name) else local_name(name)
     if not any_found:
         raise InputError(f"{what} names no image: write one name a line")

@@ -32,6 +32,7 @@ from medvlad.extraction.damaged_images import DamagedImages, damaged_key
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.scales import input_sides
 from medvlad.images.hashed_file import image_key
+from medvlad.images.prefetch import n_readers
 from medvlad.store.store import Section
 from medvlad.store.writer import ShardWriter
 
@@ -172,7 +173,7 @@ def fill_section(
         if the store cannot be written.
     """
     skipped: dict[int, str] = {}
-    keys = _keys_of(images, skipped, on_error, min(n_threads, _MAX_HASHERS))
+    keys = _keys_of(images, skipped, on_error, min(n_readers(images, n_threads), _MAX_HASHERS))
     damaged = DamagedImages(keys, on_damage)
     damaged.look_up(images, section)
     if check:
