@@ -30,17 +30,12 @@ _NAMES = (
 )
 
 
-def _data(type_: Any, where: str) -> Callable[[Any], Any]:
-    return cloup.argument(
-        "directory",
-        metavar="DIR|TABLE",
-        type=type_,
-        help=f"Folder (DIR/CLASS/*, DIR/train/CLASS/*) or table (CSV){where}.",
-    )
+def _data(type_: Any, what: str) -> Callable[[Any], Any]:
+    return cloup.argument("directory", metavar="DIR|TABLE", type=type_, help=what)
 
 
-DATA = _data(options.PATH, "")
-DATA_OR_URL = _data(options.PATH_OR_URL, ", or a URL of one (s3://, gs://, az://, https://)")
+DATA = _data(options.PATH, "Folder (DIR/CLASS/*, DIR/train/CLASS/*) or table (CSV).")
+DATA_OR_URL = _data(options.PATH_OR_URL, "Folder (DIR/CLASS/*, DIR/train/CLASS/*), table or URL.")
 
 IMAGE_ROOT = cloup.option(
     "--image-root",
