@@ -23,7 +23,17 @@ from typing import IO, Any, BinaryIO, Self, cast
 from urllib.parse import unquote, urlsplit
 
 from medvlad._util.atomic_file import write_file
-from medvlad._util.object_storage import Entry, check_url, children, entry_of, put, read, read_whole, remove
+from medvlad._util.object_storage import (
+    Entry,
+    check_url,
+    children,
+    entry_of,
+    is_read_only,
+    put,
+    read,
+    read_whole,
+    remove,
+)
 from medvlad._util.urls import HIDDEN, is_url, url_of, without_secrets
 from medvlad._util.validate import InputError, check_output_file, check_outside
 
@@ -130,13 +140,16 @@ class ObjectPath(PosixPath):
         entry = self.entry()
         if entry.is_folder:
             raise IsADirectoryError(21, "it is a folder", str(self))
+        if entry.size < 0:
+            return io.BytesIO(self.read_bytes())
         if entry.size <= _AT_ONCE:
-            return io.BytesIO(read(self.url, 0, entry.size) if entry.size else b"")
+            return io.BytesIO(read(self.url, 0, entry.size))
         return _by_ranges(self.url, entry.size)
 
     def open_ranges(self) -> BinaryIO:
         """Open for reading by ranges, whatever the size. It is for readers of headers."""
-        return _by_ranges(self.url, self.entry().size)
+        size = self.entry().size
+        return io.BytesIO(self.read_bytes()) if size < 0 else _by_ranges(self.url, size)
 
     def read_bytes(self) -> bytes:
         """Return the content."""
@@ -299,6 +312,11 @@ def check_output(
     target = location(path, f"the {what}")
     if not isinstance(target, ObjectPath):
         return check_output_file(target, what, may_replace=may_replace)
+    if is_read_only(target.url):
+        raise InputError(
+            f"the {what} {target} cannot be written, because https:// can be read only: give a file, or s3://, "
+            "gs:// or az://"
+        )
     try:
         if target.is_dir():
             raise InputError(f"the {what} {target} is a folder: give the URL of a file")

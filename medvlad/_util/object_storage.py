@@ -37,6 +37,7 @@ __all__ = [
     "children",
     "entry_of",
     "forget_connections",
+    "is_read_only",
     "put",
     "put_if_absent",
     "read",
@@ -102,7 +103,7 @@ class Entry:
     name : str
         Name in its folder.
     size : int
-        Number of bytes. 0 for folders.
+        Number of bytes. 0 for folders. -1: the storage does not tell.
     is_folder : bool
     stamp : str
         Changes if the object is written again. Empty: the storage does not tell.
@@ -142,6 +143,11 @@ def check_url(url: str, name: str) -> None:
         )
     if url.partition("://")[2].strip("/") in ("", ".", ".."):
         raise InputError(f"{name} {shown!r} names no bucket: write {scheme}://BUCKET/PATH")
+
+
+def is_read_only(url: str) -> bool:
+    """Return whether objects of this scheme cannot be listed and written."""
+    return scheme_of(url) in _READ_ONLY
 
 
 def read(url: str, begin: int, length: int) -> bytes:
@@ -289,7 +295,8 @@ def _tried(url: str, what: str, call: Callable[[Any, str], Result], tries: int =
             return call(system, str(system._strip_protocol(url)))
         except (InputError, MissingExtraError):
             raise
-        except Exception as error:
+        except Exception as caught:
+            error = _cause_of(caught)
             failure = _as_file_error(error, shown)
             if failure is not None:
                 raise failure from None  # the original text may hold secrets
@@ -304,6 +311,16 @@ def _tried(url: str, what: str, call: Callable[[Any, str], Result], tries: int =
         )
         time.sleep(wait)
     raise AssertionError("no tries")
+
+
+def _cause_of(error: Exception) -> Exception:
+    """Return why an object was not found, because fsspec says that of servers that are away, too."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        is_of_network = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+        if is_of_network or _status(cause) is not None:
+            return cause
+    return error
 
 
 def _as_file_error(error: Exception, shown: str) -> Exception | None:
@@ -348,7 +365,8 @@ def _entry(about: dict[str, Any]) -> Entry:
     name = str(about["name"]).rstrip("/").rpartition("/")[2]
     stamps = (about.get(key) for key in ("ETag", "etag", "generation", "created", "LastModified", "mtime"))
     stamp = "/".join(str(one) for one in stamps if one is not None)
-    return Entry(name, int(about.get("size") or 0), about.get("type") == "directory", stamp)
+    is_folder, size = about.get("type") == "directory", about.get("size")
+    return Entry(name, 0 if is_folder else -1 if size is None else int(size), is_folder, stamp)
 
 
 @functools.lru_cache(maxsize=16)

@@ -120,7 +120,7 @@ def _is_object(image: Any) -> bool:
 
 
 def _is_large(image: Any) -> bool:
-    if not isinstance(image, str | os.PathLike) or _is_object(image):  # asking would be one more request
+    if not isinstance(image, str | os.PathLike):
         return False
     try:
         return split_frame(image)[0].stat().st_size > _LARGE_FILE

@@ -22,6 +22,7 @@ import json
 import os
 import weakref
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -69,8 +70,8 @@ class Folder(Protocol):
     def write_once(self, name: str, text: str) -> None:
         """Write a small file, unless it exists. Raise OSError."""
 
-    def size_of(self, file: Path) -> int:
-        """Return the number of bytes of a shard. 0 if a gc has removed it."""
+    def n_bytes(self) -> int:
+        """Return the size of all shards."""
 
 
 def folder_at(path: Path) -> Folder:
@@ -125,11 +126,12 @@ class _LocalFolder:
             with atomic_file(target) as content:
                 content.write(text.encode())
 
-    def size_of(self, file: Path) -> int:
-        try:
-            return file.stat().st_size
-        except FileNotFoundError:
-            return 0
+    def n_bytes(self) -> int:
+        total = 0
+        for file in self.shards():
+            with suppress(FileNotFoundError):  # removed by the gc of another process
+                total += file.stat().st_size
+        return total
 
 
 class _ObjectContent:
@@ -170,16 +172,19 @@ class ObjectFolder:
 
     def shards(self, known: Collection[Path] = ()) -> set[Path]:
         """Return the shards: those in the listing, and those in `known` that exist."""
+        listed = {self.path / one.name for one in self._listed()}
+        return set[Path](listed) | {file for file in set(known) - listed if file.exists()}
+
+    def _listed(self) -> list[object_storage.Entry]:
         try:
-            listed = {self.path / one.name for one in self.path.children() if one.name.endswith(_SHARD)}
+            return [one for one in self.path.children() if one.name.endswith(_SHARD)]
         except FileNotFoundError:
-            listed = set()
+            return []
         except OSError as error:
             raise InputError(
                 f"the store {self.path} cannot be listed ({error.strerror}): check its address and the "
                 "network; what is in it stays"
             ) from None
-        return set[Path](listed) | {file for file in set(known) - listed if file.exists()}
 
     def open(self, file: Path, *, whole: bool = False) -> Content:
         """Open a shard. See :class:`Folder`."""
@@ -209,9 +214,6 @@ class ObjectFolder:
         except (FileNotFoundError, ValueError):
             object_storage.put(target.url, content)
 
-    def size_of(self, file: Path) -> int:
-        """Return the number of bytes of a shard. 0 if a gc has removed it."""
-        try:
-            return file.stat().st_size
-        except FileNotFoundError:
-            return 0
+    def n_bytes(self) -> int:
+        """Return the size of all listed shards."""
+        return sum(one.size for one in self._listed())

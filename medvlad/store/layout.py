@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.object_path import ObjectPath
+from medvlad._util.object_storage import is_read_only
 from medvlad._util.validate import InputError, one_line
 from medvlad.store.folder import folder_at
 
@@ -80,6 +81,11 @@ def _check_format(store: Path, found: object) -> None:
 def _check_object_store(store: ObjectPath) -> None:
     """Raise InputError if a folder of object storage is neither a store nor empty."""
     marker = store / "format.json"
+    if is_read_only(store.url):
+        raise InputError(
+            f"the store {store} cannot lie behind https, where nothing can be listed or written: give a "
+            "folder, or s3://, gs:// or az://"
+        )
     try:
         _check_format(store, json.loads(marker.read_bytes()))
     except FileNotFoundError:

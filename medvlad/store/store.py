@@ -273,7 +273,7 @@ class Section:
 
     def n_bytes(self) -> int:
         """Return the size on disk in bytes."""
-        return sum(map(self._folder.size_of, self._folder.shards()))
+        return self._folder.n_bytes()
 
     def verify(self) -> list[str]:
         """Read all images.
