@@ -314,8 +314,8 @@ def check_output(
         return check_output_file(target, what, may_replace=may_replace)
     if is_read_only(target.url):
         raise InputError(
-            f"the {what} {target} cannot be written, because https:// can be read only: give a file, or s3://, "
-            "gs:// or az://"
+            f"the {what} {target} cannot be written, because https:// can be read only: give a file, or "
+            "s3://, gs:// or az://"
         )
     try:
         if target.is_dir():
