@@ -112,7 +112,8 @@ def load_squares(
 
 def n_readers(images: Any, n_threads: int) -> int:
     """Return how many threads read images: `n_threads`, and at least 16 if the first one is a URL."""
-    return max(n_threads, _FETCHING) if len(images) and _is_object(images[0]) else n_threads
+    has_first = isinstance(images, Sequence | np.ndarray) and len(images) > 0
+    return max(n_threads, _FETCHING) if has_first and _is_object(images[0]) else n_threads
 
 
 def _is_object(image: Any) -> bool:

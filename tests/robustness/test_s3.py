@@ -1,13 +1,16 @@
 """A store, images and models on a real S3 server, behind a proxy that makes faults on the wire."""
 
 import logging
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.object_storage import SECRET, FaultyProxy, no_waits
-from support.store_content import SETTINGS, descriptors, fill, key_of
+from support.store_content import COLLECTOR, SETTINGS, WRITER, descriptors, fill, key_of
 
 from medvlad import InputError, load_image_folder
 from medvlad._util import object_storage
@@ -156,3 +159,23 @@ def test_images_are_those_of_a_folder(url, tmp_path, rng):
     for one, other in zip(local.paths, remote.paths, strict=True):
         assert image_key(one) == image_key(other)
         np.testing.assert_array_equal(load_image(one), load_image(other))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [WRITER, COLLECTOR], ids=["writer", "gc"])
+def test_a_process_killed_at_any_moment_leaves_a_good_store(url, program):
+    for i in range(6):
+        fill(url, i + 1)
+    for delay in (0.0, 0.1, 0.3, 1.0):
+        process = subprocess.Popen([sys.executable, "-c", program, url, "40"], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        section = opened(url)
+        assert section.verify() == []
+        holds(section, 6)
+    subprocess.run([sys.executable, "-c", program, url, "40"], check=True, stdout=subprocess.DEVNULL)
+    section = opened(url)
+    assert section.verify() == []
+    holds(section, 40 if program is WRITER else 6)
