@@ -19,12 +19,14 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import math
 import os
 import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from medvlad._util.urls import scheme_of, without_secrets
@@ -107,12 +109,15 @@ class Entry:
     is_folder : bool
     stamp : str
         Changes if the object is written again. Empty: the storage does not tell.
+    written : float
+        Time of the last write in seconds since 1970. Infinity: the storage does not tell.
     """
 
     name: str
     size: int
     is_folder: bool
     stamp: str = ""
+    written: float = math.inf
 
 
 def check_url(url: str, name: str) -> None:
@@ -366,7 +371,21 @@ def _entry(about: dict[str, Any]) -> Entry:
     stamps = (about.get(key) for key in ("ETag", "etag", "generation", "created", "LastModified", "mtime"))
     stamp = "/".join(str(one) for one in stamps if one is not None)
     is_folder, size = about.get("type") == "directory", about.get("size")
-    return Entry(name, 0 if is_folder else -1 if size is None else int(size), is_folder, stamp)
+    size = 0 if is_folder else -1 if size is None else int(size)
+    return Entry(name, size, is_folder, stamp, _seconds(about))
+
+
+def _seconds(about: dict[str, Any]) -> float:
+    for key in ("LastModified", "last_modified", "updated", "mtime", "created"):
+        value = about.get(key)
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return math.inf
 
 
 @functools.lru_cache(maxsize=16)

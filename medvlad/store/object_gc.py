@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util import object_storage
+from medvlad._util.atomic_file import STALE_SECONDS
 from medvlad._util.object_path import ObjectPath
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
@@ -142,6 +143,10 @@ def _collect(folder: ObjectFolder, check: Check) -> int:
     for group in _groups(small):
         if len(group) > 1 or not group[0].is_healthy:
             freed += _join(folder, group, held, check)
+    for entry in folder.path.children():
+        if entry.name.endswith(".part") and time.time() - entry.written > STALE_SECONDS:
+            object_storage.remove((folder.path / entry.name).url)  # of a cluster's client that was killed
+            freed += entry.size
     return freed + sum(_remove(one) for one in superfluous)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import time
 import uuid
 
 import numpy as np
@@ -257,6 +258,15 @@ def test_gc_removes_damage_and_second_copies_and_joins(url):
     assert len(names(section)) == 1
     holds(opened(url), 6)  # 6 was damaged
     assert opened(url).get(key_of(6)) is None
+
+
+def test_gc_removes_what_a_killed_client_left_after_a_day(url, monkeypatch):
+    section = fill(url, 1)
+    (section.path / "a.part").write_bytes(b"probe")
+    assert section.gc() == 0
+    monkeypatch.setattr("medvlad.store.object_gc.time.time", lambda: time.time_ns() / 1e9 + 25 * 3600)
+    assert section.gc() == 5
+    assert not (section.path / "a.part").exists()
 
 
 def test_a_shard_of_another_section_goes_home(url, caplog):
