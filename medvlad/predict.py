@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 
 from medvlad._util.atomic_file import write_file
 from medvlad._util.choices import OnDamage, OnError
+from medvlad._util.object_path import ObjectPath, location, plain
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
 from medvlad.bags.data_set import TRAINING_FILES
@@ -29,6 +30,7 @@ from medvlad.explain.maps import evidence_map, evidence_picture, largest_evidenc
 from medvlad.explain.tiles import BagEvidence, bag_evidence, find_thumbnail, tile_picture, tile_table
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.stream import Extracted, extract_stream
+from medvlad.images.formats import is_picture_name
 from medvlad.images.read import list_frames
 from medvlad.images.write import png
 from medvlad.models.cases_file import Cases
@@ -47,7 +49,7 @@ class Predicted:
 
     Attributes
     ----------
-    path : str
+    path : str or ObjectPath
         The image, as it was given.
     prediction : dict or None
         image, label, scores, and what else :func:`predict_images` names. None: the image was skipped.
@@ -60,7 +62,7 @@ class Predicted:
         image.
     """
 
-    path: str
+    path: str | ObjectPath
     prediction: dict[str, Any] | None = None
     skipped: dict[str, str] | None = None
     map: NDArray[np.float64] | None = None
@@ -204,16 +206,17 @@ def _predicted(
             _refuse_for_targets(with_maps, similar)
             said = of_targets
         if similar is not None:
-            paths = [part.images[i] for i in part.used]
+            paths = [str(part.images[i]) for i in part.used]
             for one, found in zip(said, similar.find(steps, vectors, paths, names), strict=True):
                 one.update(found)
     place = {index: i for i, index in enumerate(part.used)}
-    for index, path in enumerate(part.images):
+    for index, given in enumerate(part.images):
+        path = str(given)
         name = path if names is None else names.image(path)
         if index in part.skipped:
             reason = part.skipped[index]
             reason = reason if names is None else names.reason(reason, path)
-            yield Predicted(path, skipped={"image": name, "reason": reason})
+            yield Predicted(given, skipped={"image": name, "reason": reason})
             continue
         i = place[index]
         prediction = {"image": name, **said[i]}
@@ -224,7 +227,7 @@ def _predicted(
         if with_maps:
             column = _column(steps[-1], prediction, decision[i])
             own_map = evidence_map(extractor, steps, part.descriptors[i : i + 1], column)
-        yield Predicted(path, prediction, map=own_map)
+        yield Predicted(given, prediction, map=own_map)
 
 
 def _refuse_for_targets(with_maps: bool, similar: SimilarTo | None) -> None:
@@ -404,24 +407,28 @@ def _extractor(pipeline: Pipeline, on_error: str, on_damage: str, store: str | N
     return own.build().with_parameters(on_error=on_error, on_damage=on_damage, **changed)
 
 
-def _all_frames(images: Iterable[Any]) -> Iterator[str | Pause]:
+def _all_frames(images: Iterable[Any]) -> Iterator[str | ObjectPath | Pause]:
     """Yield the paths of all images in the files. The path of a file with one image stays as given."""
     for image in images:
         if image is PAUSE:
             yield PAUSE
             continue
-        name = str(image)
         try:
-            frames = list_frames(name)
-        except InputError:  # such as a URL: reading it reports the error
-            frames = [Path(name)]
-        if frames == [Path(name)]:
-            yield name
+            path = location(image, "the image")
+            if isinstance(path, ObjectPath) and is_picture_name(path.name):  # one request less
+                yield path
+                continue
+            frames = list_frames(path)
+        except InputError:  # such as a wrong URL: reading it reports the error
+            yield str(image)
+            continue
+        if frames == [path]:
+            yield path if isinstance(path, ObjectPath) else str(image)
         else:
-            yield from map(str, frames)
+            yield from map(plain, frames)
 
 
-def _picture_name(index: int, paths: Sequence[str], names: Pseudonyms | None) -> str:
+def _picture_name(index: int, paths: Sequence[str | ObjectPath], names: Pseudonyms | None) -> str:
     """Return the file name of a picture: the pseudonym, or the index and the name of the image."""
     if names is not None:
         return f"{names.image(paths[index])}.png"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.processors import usable_processors
+from medvlad._util.urls import is_url, without_secrets
 
 __all__ = [
     "InputError",
@@ -41,13 +42,6 @@ __all__ = [
 
 #: Upper limit of n_threads. No machine has more processors, so a larger value is a mistake.
 MAX_THREADS = 1024
-#: Beginning of a URL. A scheme has at least two letters, because one letter is a drive of Windows.
-_URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+://")
-#: Schemes that are refused with one slash too, which is what `Path` leaves of two.
-_ONE_SLASH = re.compile(
-    "(s3[an]?|gc?s|az|abfss?|adl|wasbs?|(web)?hdfs|dbfs|https?|s?ftp|ssh|file|webdav|smb|nfs):/",
-    re.IGNORECASE,
-)
 #: What the dynamic loader and the kernel say if a library does not fit into memory.
 _NO_MEMORY = re.compile("failed to map segment|[Cc]annot allocate memory")
 
@@ -228,7 +222,8 @@ def check_local(path: str | os.PathLike[str], name: str) -> Path:
     """Return `path`. Raise InputError if it is a URL, such as s3://bucket/images.
 
     ``Path("s3://bucket/x")`` is a folder named ``s3:`` here, so a URL would be written to a wrong place. All
-    paths that a user gives pass this check.
+    paths that a user gives pass this check, or :func:`medvlad._util.object_path.location` if a URL may be
+    given.
 
     Parameters
     ----------
@@ -237,11 +232,10 @@ def check_local(path: str | os.PathLike[str], name: str) -> Path:
     name : str
         What the message calls it, such as "the store".
     """
-    text = os.fspath(path)
-    if isinstance(text, str) and (_URL.match(text) or _ONE_SLASH.match(text)):
+    if is_url(path):
         raise InputError(
-            f"{name} {text!r} is a URL, and medvlad reads and writes files of this machine only: copy the "
-            "data to a folder, or mount it, and give the path of the folder"
+            f"{name} {without_secrets(os.fspath(path))!r} is a URL, and must be a file or folder of this "
+            "machine: copy the data to a folder, or mount it, and give the path of the folder"
         )
     return Path(path)
 

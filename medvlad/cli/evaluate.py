@@ -17,7 +17,7 @@ from medvlad.cli.layer_sweep import SWEEP_LAYERS, run_layer_sweep
 from medvlad.cli.report_options import LEARNING_CURVE
 from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_store, encodings_of, pseudonyms_of, settings_of
-from medvlad.cli.table_options import DATA, GROUP_BY, table_group, table_of
+from medvlad.cli.table_options import DATA_OR_URL, GROUP_BY, table_group, table_of
 
 __all__ = ["evaluate"]
 
@@ -29,7 +29,7 @@ __all__ = ["evaluate"]
         "medvlad evaluate data.csv --image-root scans --preset best",
     ],
 )
-@DATA
+@DATA_OR_URL
 @cloup.option_group(
     "Most used",
     cloup.option(
@@ -90,6 +90,7 @@ def evaluate(
     **settings: Any,
 ) -> int:
     """Train classifiers and measure their accuracy on held-out images."""
+    from medvlad._util.object_path import ObjectPath
     from medvlad._util.validate import make_output_folder
     from medvlad.experiment import Experiment
 
@@ -106,7 +107,8 @@ def evaluate(
         return run_layer_sweep(experiment, directory, encodings, anonymise=anonymise or bool(anonymise_key))
     if out is not None:
         keeps = not (overwrite or anonymise or anonymise_key)  # pseudonyms need an empty folder anyway
-        make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)
+        roots = [] if isinstance(directory, ObjectPath) else [directory]
+        make_output_folder(out, "--out", *roots, results=RESULT_FILES, overwrite=not keeps)
     names = pseudonyms_of(anonymise, anonymise_key, out)
     shown = names is None if pictures is None else pictures
     status = run_evaluation(

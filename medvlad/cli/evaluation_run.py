@@ -68,6 +68,7 @@ def run_evaluation(
     int
         Exit status.
     """
+    from medvlad._util.object_path import ObjectPath
     from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.evaluation.learning_curve import add_learning_curves, check_for_curve
     from medvlad.evaluation.metrics import fold_table
@@ -75,7 +76,7 @@ def run_evaluation(
     from medvlad.extraction.keras_startup import start_keras
 
     if out is not None:
-        make_output_folder(out, "--out", directory)
+        make_output_folder(out, "--out", *([] if isinstance(directory, ObjectPath) else [directory]))
         check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from medvlad.cli.settings import check_store, on_error_of
 from medvlad.cli.table_options import IMAGE_COLUMN, IMAGE_ROOT
 
 if TYPE_CHECKING:
+    from medvlad._util.object_path import ObjectPath
     from medvlad.datasets.array_part import ArrayPart
 
 __all__ = ["extract"]
@@ -34,8 +36,8 @@ logger = logging.getLogger(__name__)
 @cloup.argument(
     "directory",
     metavar="DIR|TABLE",
-    type=options.PATH,
-    help="Folder of images, with any subfolders, or a table (CSV, TSV or Parquet).",
+    type=options.PATH_OR_URL,
+    help="Folder of images, with any subfolders, or a table (CSV, TSV or Parquet), or a URL of one.",
 )
 @cloup.option_group(
     "Most used",
@@ -133,8 +135,8 @@ def extract(
     n_copies = len(paths) - n_stored - len(features.skipped_)
     left_out = f"; {n_copies} copies of others are not stored twice" if n_copies else ""
     click.echo(f"{n_stored} images, {n_new} of them extracted now{left_out}; store: {store}")
-    list_damaged([{"image": paths[i], "reason": reason} for i, reason in features.damaged_])
-    return list_skipped([{"image": paths[i], "reason": reason} for i, reason in features.skipped_])
+    list_damaged([{"image": str(paths[i]), "reason": reason} for i, reason in features.damaged_])
+    return list_skipped([{"image": str(paths[i]), "reason": reason} for i, reason in features.skipped_])
 
 
 def _checked_part(text: str, dtype: str) -> ArrayPart:
@@ -157,20 +159,23 @@ def _checked_part(text: str, dtype: str) -> ArrayPart:
     return chosen
 
 
-def _listed(directory: Path, columns: dict[str, Any]) -> list[str]:
+def _listed(directory: Path, columns: dict[str, Any]) -> list[str | ObjectPath]:
     """List the images of a folder or a table."""
+    from medvlad._util.object_path import plain
     from medvlad.datasets.folders import list_images
     from medvlad.datasets.manifest import is_table, list_manifest
 
     if is_table(directory):
         with saying_choices():
-            return [str(path) for path in list_manifest(directory, **columns)]
+            return [plain(path) for path in list_manifest(directory, **columns)]
     if any(value is not None for value in columns.values()):
         raise click.UsageError(f"{directory} is no table: leave --image-root and --image-column out")
     return list_images(directory)
 
 
-def _of_part(paths: list[str], chosen: ArrayPart, directory: Path, image_root: str | None) -> list[str]:
+def _of_part(
+    paths: list[str | ObjectPath], chosen: ArrayPart, directory: Path, image_root: str | None
+) -> list[str | ObjectPath]:
     """Return the images of a part, and say how many there are."""
     from medvlad.datasets.array_part import take_part
 
@@ -182,11 +187,12 @@ def _of_part(paths: list[str], chosen: ArrayPart, directory: Path, image_root: s
     return mine
 
 
-def _calibration_images(directory: Path, paths: list[str], columns: dict[str, Any]) -> list[Path]:
+def _calibration_images(directory: Path, paths: Sequence[str | Path], columns: dict[str, Any]) -> list[Path]:
     """Return the images that `evaluate` calibrates int8 on, so that it finds the same descriptors.
 
     If DIR has no folders of classes, or TABLE has no labels, return all images.
     """
+    from medvlad._util.object_path import location
     from medvlad._util.validate import InputError
     from medvlad.datasets.folders import load_image_folder
     from medvlad.datasets.manifest import is_table, load_manifest
@@ -198,4 +204,4 @@ def _calibration_images(directory: Path, paths: list[str], columns: dict[str, An
         return calibration_images(load_image_folder(directory))
     except InputError as error:
         logger.info("int8 is calibrated on all images: %s", error)
-        return [Path(path) for path in sorted(paths)]
+        return [location(path, "the image") for path in sorted(paths, key=str)]

@@ -16,7 +16,7 @@ import cloup
 
 from medvlad.cli.cluster_options import CODEBOOK_SAMPLES
 from medvlad.cli.network_options import LAYER, MODEL, OTHER_NETWORKS
-from medvlad.cli.paths import INPUTS, PATH, TEXT_PATH
+from medvlad.cli.paths import INPUTS, PATH, PATH_OR_URL, TEXT_PATH, TEXT_PATH_OR_URL
 
 __all__ = [
     "ANONYMISE",
@@ -36,6 +36,7 @@ __all__ = [
     "OVERWRITE",
     "OVERWRITE_FILE",
     "PATH",
+    "PATH_OR_URL",
     "PATIENT",
     "PENALTY",
     "PICTURES",
@@ -46,6 +47,7 @@ __all__ = [
     "SEED",
     "STORE",
     "TEXT_PATH",
+    "TEXT_PATH_OR_URL",
     "THREADS",
     "UNKNOWN_PATIENTS",
     "WEIGHTS",
@@ -184,8 +186,8 @@ def _store_option(**settings: Any) -> Decorator:
     ending = "" if settings else "  [default: none]"
     return cloup.option(
         "--store",
-        type=TEXT_PATH,
-        metavar="FOLDER",
+        type=TEXT_PATH_OR_URL,
+        metavar="FOLDER|URL",
         help="Folder that keeps descriptors, so that the next run skips the network." + ending,
         **settings,
     )

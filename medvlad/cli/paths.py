@@ -7,23 +7,32 @@ from typing import Any
 
 import click
 
-__all__ = ["INPUTS", "PATH", "TEXT_PATH"]
+__all__ = ["INPUTS", "PATH", "PATH_OR_URL", "TEXT_PATH", "TEXT_PATH_OR_URL"]
 
 
 class _LocalPath(click.Path):
     """A path on this machine, and not "-", which is no file.
 
-    A URL is refused before `Path` takes one of its slashes away.
+    A URL is refused before `Path` takes one of its slashes away, or becomes the path of an object if `urls`.
     """
+
+    def __init__(self, *, urls: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._urls = urls
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
+        from medvlad._util.object_path import location
+        from medvlad._util.urls import is_url
         from medvlad._util.validate import InputError, check_local
 
         name = "the path" if param is None else param.metavar or str(param.name)
         if isinstance(param, click.Option):
             name = param.opts[-1]
         try:
+            if self._urls and is_url(value):
+                path = location(value, name)
+                return value if self.allow_dash else path
             check_local(value, name)
         except InputError as error:
             raise click.UsageError(str(error)) from error
@@ -38,4 +47,6 @@ class _LocalPath(click.Path):
 
 PATH = _LocalPath(path_type=Path)
 TEXT_PATH = _LocalPath(path_type=str)
-INPUTS = _LocalPath(path_type=str, allow_dash=True)
+PATH_OR_URL = _LocalPath(path_type=Path, urls=True)
+TEXT_PATH_OR_URL = _LocalPath(path_type=str, urls=True)
+INPUTS = _LocalPath(path_type=str, allow_dash=True, urls=True)

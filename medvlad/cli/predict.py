@@ -61,7 +61,7 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
         "medvlad predict xray.model new/*.png --json --explain maps",
     ],
 )
-@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@cloup.argument("model", type=options.PATH_OR_URL, help="Model file of 'medvlad train'.")
 @_IMAGES_OR_WATCH
 @cloup.option_group(
     "Most used",

@@ -57,10 +57,10 @@ def on_error_of(choice: str) -> Any:
 
 def check_store(store: str | None, directory: Path) -> None:
     """Refuse a store inside the folder of images."""
-    from medvlad._util.validate import check_outside
+    from medvlad._util.object_path import outside
 
     if store is not None:
-        check_outside(store, "--store", directory)
+        outside(store, "--store", directory)
 
 
 def check_replaced(path: Path, name: str, *, overwrite: bool) -> bool:

@@ -19,7 +19,7 @@ __all__ = ["show"]
     cls=Command,
     examples=["medvlad show xray.model", "medvlad show xray.model --card hub --results results"],
 )
-@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@cloup.argument("model", type=options.PATH_OR_URL, help="Model file of 'medvlad train'.")
 @CARD
 @RESULTS
 @options.OVERWRITE

@@ -13,7 +13,9 @@ from medvlad.cli.console import Command, say
 
 __all__ = ["store"]
 
-FOLDER = cloup.argument("folder", metavar="STORE", type=options.PATH, help="Folder of the store.")
+FOLDER = cloup.argument(
+    "folder", metavar="STORE", type=options.PATH_OR_URL, help="Folder of the store, or its URL."
+)
 
 
 @cloup.group(no_args_is_help=True)
@@ -44,7 +46,7 @@ def store_ls(folder: Path) -> None:
 )
 @cloup.option(
     "--images",
-    type=options.PATH,
+    type=options.PATH_OR_URL,
     metavar="PATH",
     multiple=True,
     help="With --recompute: image, or folder of images; may be repeated.",

@@ -16,7 +16,7 @@ from medvlad.cli.dataset import load_dataset
 from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_replaced, check_store, encodings_of, settings_of
 from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
-from medvlad.cli.table_options import DATA, table_group, table_of
+from medvlad.cli.table_options import DATA_OR_URL, table_group, table_of
 from medvlad.cli.workers import chosen_workers
 
 if TYPE_CHECKING:
@@ -32,11 +32,16 @@ __all__ = ["train"]
         "medvlad train chest_xray --preset best --store descriptors -o xray.model",
     ],
 )
-@DATA
+@DATA_OR_URL
 @cloup.option_group(
     "Most used",
     cloup.option(
-        "-o", "--output", type=options.PATH, metavar="MODEL", required=True, help="Model file to write."
+        "-o",
+        "--output",
+        type=options.PATH_OR_URL,
+        metavar="MODEL",
+        required=True,
+        help="Model file to write.",
     ),
     options.PRESET,
     cloup.option(
@@ -88,16 +93,16 @@ def train(
 
     If the data has parts train and test, only train is used.
     """
-    from medvlad._util.validate import check_output_file, check_outside
+    from medvlad._util.object_path import check_output, outside
     from medvlad.datasets.describe import units_of
     from medvlad.experiment import Experiment
     from medvlad.extraction.auto_dtype import arithmetic_in_words
     from medvlad.extraction.keras_startup import start_keras
     from medvlad.models.model_file import is_model_file
 
-    check_output_file(output, "model", may_replace=is_model_file)
+    check_output(output, "model", may_replace=is_model_file)
     replaced = check_replaced(output, "--output", overwrite=overwrite)
-    check_outside(output, "--output", directory)
+    outside(output, "--output", directory)
     check_store(settings["store"], directory)
     encodings = encodings_of(settings)
     settings["table"] = table_of(settings)

@@ -145,7 +145,7 @@ def until_reader_ends(names: Iterable[Name], *, to_output: bool) -> Iterator[Nam
 def with_versions(predicted: Iterable[Predicted], watch: FolderWatch) -> Iterator[Predicted]:
     """Yield predictions with the version of each file. Those of files that have changed are left out."""
     for one in predicted:
-        if (version := watch.answer(one.path)) is not None:
+        if (version := watch.answer(str(one.path))) is not None:
             said: Any = {"version": version}
             if one.prediction is not None:
                 yield dataclasses.replace(one, prediction=one.prediction | said)

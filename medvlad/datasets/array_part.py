@@ -33,7 +33,7 @@ from medvlad._util.validate import InputError
 
 __all__ = ["ArrayPart", "read_part", "take_part"]
 
-_Image = TypeVar("_Image", str, Path)
+_Image = TypeVar("_Image", bound=str | os.PathLike[str])
 
 _FRAME = re.compile(r"#[0-9]+\Z")  # at the end of the name of one of several images in a file
 _WRITTEN = re.compile(r"(?P<number>auto|[0-9]{1,9})(?:/(?P<total>[0-9]{1,9}))?\Z")

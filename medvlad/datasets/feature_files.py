@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from medvlad._util.object_path import ObjectPath
 from medvlad.images.formats import NO_ENDING, UNREAD_SUFFIXES, ending_of, is_image_name
 from medvlad.images.inspect_file import inspect_file
 
@@ -25,8 +26,11 @@ def is_feature_folder(root: Path) -> bool:
     """Return whether a folder and its sub-folders hold feature files and no image.
 
     Names tell, and the content of files without an ending if there are feature files beside them. The search
-    ends at the first image, so it costs little for a folder of images.
+    ends at the first image, so it costs little for a folder of images. Feature files are read from a disk
+    only, so a folder in object storage is none.
     """
+    if isinstance(root, ObjectPath):
+        return False
     has_features, doubtful = False, []
     for file in _files_below(root, set()):
         ending = ending_of(file.name)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.object_path import ObjectPath, plain
 from medvlad._util.validate import InputError, check_indices
 from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import ListedImage, Listing, Root, check_root, class_name_of, counts_in_words
@@ -198,8 +199,8 @@ def load_image_folder(
 
     Parameters
     ----------
-    root : path
-        Folder of the data set.
+    root : path or URL
+        Folder of the data set. It may lie in object storage, such as ``s3://bucket/chest_xray``.
     split : {"train", "test"} or None
         Return only this part. None: all images.
     group_pattern : str or compiled regular expression, optional
@@ -255,8 +256,10 @@ def load_image_folder(
     return assemble(root, found, patients, listing.unread).subset(split)
 
 
-def list_images(root: Root) -> list[str]:
+def list_images(root: Root) -> list[str | ObjectPath]:
     """List all images in a folder and its sub-folders, sorted folder by folder. Classes play no part.
+
+    Images in object storage are paths, and others are texts.
 
     Raises
     ------
@@ -267,7 +270,7 @@ def list_images(root: Root) -> list[str]:
     """
     folder = check_root(root)
     listing = Listing(of_features=is_feature_folder(folder))
-    found = [str(image.path) for image in listing.walk(folder)]
+    found = [plain(image.path) for image in listing.walk(folder)]
     listing.report(folder)
     if not found:
         raise InputError(

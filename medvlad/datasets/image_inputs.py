@@ -7,6 +7,7 @@
     @list.txt               names in a text file, one a line
     -                       names on standard input, one a line
     table.csv, .parquet     names in a column of a table, which evaluate would read too
+    s3://bucket/...         any of these by URL
 
 Names in a list are read when they are needed, so a list of a million names takes no memory. A table is read
 as a whole, by :mod:`medvlad.datasets.manifest`. Names in a list are relative to the current folder, and names
@@ -22,12 +23,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, overload
 
+from medvlad._util.object_path import ObjectPath, location, plain
+from medvlad._util.urls import is_url, without_secrets
 from medvlad._util.validate import InputError, one_line
 from medvlad.datasets.arriving import PAUSE, Pause, arriving_lines
 from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import Listing
 from medvlad.datasets.manifest import is_table, list_files
 from medvlad.datasets.manifest_files import local_name
+from medvlad.images.formats import is_picture_name
 from medvlad.images.frames import split_frame
 
 __all__ = ["STANDARD_INPUT", "check_inputs", "list_inputs", "names_an_image"]
@@ -67,7 +71,7 @@ def check_inputs(
         if name == STANDARD_INPUT:
             continue
         if name.startswith("@"):
-            if not Path(name[1:]).is_file():
+            if not location(name[1:], "the list of images").is_file():
                 raise InputError(
                     f"there is no list of images {name[1:] or '(no name)'}: check the path, or write "
                     f"./{name} for an image of that name"
@@ -105,7 +109,7 @@ def list_inputs(
     image_column: str | None = None,
     standard_input: BinaryIO | None = None,
     pauses: bool = False,
-) -> Iterator[str | Pause] | Iterator[str]:
+) -> Iterator[str | ObjectPath | Pause] | Iterator[str | ObjectPath]:
     """Yield the names of images in the order of the inputs.
 
     Parameters
@@ -123,8 +127,9 @@ def list_inputs(
 
     Yields
     ------
-    str or Pause
-        An image or a file of several images. Whether it exists is not checked.
+    str, ObjectPath or Pause
+        An image or a file of several images. Whether it exists is not checked. URLs are paths, because the
+        text of a URL may hold a signature.
 
     Raises
     ------
@@ -136,38 +141,58 @@ def list_inputs(
             file = sys.stdin.buffer if standard_input is None else standard_input
             yield from _lines(arriving_lines(file) if pauses else file, "standard input", as_it_is=pauses)
         elif name.startswith("@"):
-            yield from _lines_of(Path(name[1:]))
-        elif _is_table(name) and Path(name).is_file():
+            yield from _lines_of(location(name[1:], "the list of images"))
+        elif _is_table(name) and location(name, "the table").is_file():
             yield from map(
-                str,
+                plain,
                 list_files(name, image_root=image_root, image_column=image_column, must_exist=False),
             )
-        elif Path(name).is_dir():
-            yield from _images_below(Path(name))
+        elif _is_folder(name):
+            yield from _images_below(location(name, "the folder"))
         else:
-            yield name
+            yield _as_given(name)
 
 
 def names_an_image(name: str) -> bool:
     """Return whether an input is an image or a file of images: no folder, list or table."""
-    return not (name == STANDARD_INPUT or name.startswith("@") or _is_table(name) or Path(name).is_dir())
+    return not (name == STANDARD_INPUT or name.startswith("@") or _is_table(name) or _is_folder(name))
+
+
+def _is_folder(name: str) -> bool:
+    path = location(name, "the image")
+    return not (isinstance(path, ObjectPath) and is_picture_name(path.name)) and path.is_dir()
+
+
+def _as_given(name: str, *, as_it_is: bool = False) -> str | ObjectPath:
+    """Return the name of an image as it was given. A URL becomes a path, whose text is safe to show.
+
+    With `as_it_is`, a wrong URL is not an error here, and its secrets are hidden. Reading it is one.
+    """
+    if not is_url(name):
+        return name
+    try:
+        return plain(location(name, "the image"))
+    except InputError:
+        if not as_it_is:
+            raise
+        return without_secrets(name)
 
 
 def _is_table(name: str) -> bool:
     return not (name == STANDARD_INPUT or name.startswith("@")) and is_table(name)
 
 
-def _images_below(folder: Path) -> Iterator[str]:
+def _images_below(folder: Path) -> Iterator[str | ObjectPath]:
     listing, any_found = Listing(of_features=is_feature_folder(folder)), False
     for found in listing.walk(folder):
         any_found = True
-        yield str(found.path)
+        yield plain(found.path)
     if not any_found:
         raise InputError(f"there is no image below {folder}: give a folder that holds images")
     listing.report(folder)
 
 
-def _lines_of(path: Path) -> Iterator[str | Pause]:
+def _lines_of(path: Path) -> Iterator[str | ObjectPath | Pause]:
     try:
         with path.open("rb") as file:
             yield from _lines(file, f"the list of images {path}")
@@ -177,10 +202,12 @@ def _lines_of(path: Path) -> Iterator[str | Pause]:
         ) from error
 
 
-def _lines(file: Iterable[bytes | Pause], what: str, *, as_it_is: bool = False) -> Iterator[str | Pause]:
+def _lines(
+    file: Iterable[bytes | Pause], what: str, *, as_it_is: bool = False
+) -> Iterator[str | ObjectPath | Pause]:
     """Yield the lines of a file without line breaks and the mark of UTF-8. Empty lines are left out.
 
-    With `as_it_is`, a line with a null byte is not an error.
+    With `as_it_is`, a line with a null byte or a wrong URL is not an error.
     """
     any_found, n_lines = False, 0
     for line in file:
@@ -196,6 +223,11 @@ def _lines(file: Iterable[bytes | Pause], what: str, *, as_it_is: bool = False) 
             )
         if name.strip():
             any_found = True
-            yield name if has_null else local_name(name)
+            if has_null:
+                yield name
+            elif is_url(name):
+                yield _as_given(name, as_it_is=as_it_is)
+            else:
+                yield local_name(name)
     if not any_found:
         raise InputError(f"{what} names no image: write one name a line")

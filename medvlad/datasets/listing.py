@@ -6,11 +6,13 @@ import logging
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medvlad._util.validate import InputError, check_local
+from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.read_ahead import read_ahead
+from medvlad._util.validate import InputError
 from medvlad.datasets.feature_files import feature_ending
 from medvlad.images.dicom_identity import DicomIdentity
 from medvlad.images.inspect_file import WITHOUT_IMAGE, InspectedFile, inspect_file
@@ -32,6 +34,7 @@ Root = str | os.PathLike[str]
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir"})  # of macOS archives, and thumbnails of Synology servers
 _NO_CLASS = ""
+_OPENED_AT_ONCE = 16  # objects
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,15 @@ class Listing:
         """
         folders, files = [], []
         try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    hidden = entry.name.startswith(".") or entry.name in _JUNK_FOLDERS
-                    if entry.is_dir():
-                        if not hidden:
-                            folders.append(entry.name)
-                    elif not hidden:
-                        files.append(entry.name)
-                    else:
-                        self.n_skipped += 1
+            for name, is_folder in _entries(folder):
+                hidden = name.startswith(".") or name in _JUNK_FOLDERS
+                if is_folder:
+                    if not hidden:
+                        folders.append(name)
+                elif not hidden:
+                    files.append(name)
+                else:
+                    self.n_skipped += 1
         except OSError as error:
             raise InputError(
                 f"folder {str(folder)!r} cannot be read ({error.strerror}): check its permissions"
@@ -149,7 +151,9 @@ class Listing:
 
     def inspect(self, path: Path, class_name: str = _NO_CLASS) -> InspectedFile:
         """Inspect a file, and count it if it is left out."""
-        found = self._inspected(path)
+        return self._counted(self._inspected(path), path, class_name)
+
+    def _counted(self, found: InspectedFile, path: Path, class_name: str) -> InspectedFile:
         if found.kind == WITHOUT_IMAGE:
             self.n_without_image += 1
         elif not found.kind and feature_ending(path) is not None:
@@ -166,10 +170,23 @@ class Listing:
         ending = feature_ending(path)
         return InspectedFile([], "") if ending is None else InspectedFile([path], ending)
 
+    def _all_inspected(self, folder: Path, files: Iterable[str]) -> Iterator[tuple[str, InspectedFile]]:
+        """Yield each file with what it is. In object storage several are opened at once."""
+        if isinstance(folder, ObjectPath):
+            yield from read_ahead(
+                lambda name: self._inspected(folder / name),
+                files,
+                n_threads=_OPENED_AT_ONCE,
+                n_ahead=2 * _OPENED_AT_ONCE,
+                name="medvlad-list",
+            )
+            return
+        for name in files:
+            yield name, self._inspected(folder / name)
+
     def misplaced(self, folder: Path, files: Iterable[str]) -> int:
         """Count the images among files that lie outside the class folders, and return their number."""
-        found = (self._inspected(folder / name) for name in files)
-        is_image = [one.kind not in ("", WITHOUT_IMAGE) for one in found]
+        is_image = [one.kind not in ("", WITHOUT_IMAGE) for _, one in self._all_inspected(folder, files)]
         n_images = sum(is_image)
         self.n_misplaced += n_images
         self.n_skipped += len(is_image) - n_images
@@ -203,8 +220,8 @@ class Listing:
                 f"folder {str(folder)!r} is a link to a folder that contains it: remove the link"
             )
         folders, files = self.read(folder)
-        for name in files:
-            found = self.inspect(folder / name, class_name)
+        for name, inspected in self._all_inspected(folder, files):
+            found = self._counted(inspected, folder / name, class_name)
             for path in found.images:
                 yield FoundImage((*below, name), path, found.kind, found.identity)
         for name in folders:
@@ -250,6 +267,15 @@ class Listing:
             )
 
 
+def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each file and folder in a folder, and whether it is a folder. Raise OSError."""
+    if isinstance(folder, ObjectPath):
+        yield from ((one.name, one.is_folder) for one in folder.children())
+        return
+    with os.scandir(folder) as entries:
+        yield from ((entry.name, entry.is_dir()) for entry in entries)
+
+
 def counts_in_words(counts: Mapping[str, Mapping[str, int]]) -> NamesNobody:
     """Return numbers by class and kind of file, such as "benign: 3 .heic; malignant: 40 .svs, 1 .img"."""
     listed = []
@@ -274,7 +300,7 @@ def check_root(root: object) -> Path:
     """
     if not isinstance(root, str | os.PathLike):
         raise InputError(f"the folder of a data set must be a path, got {type(root).__name__}")
-    path = check_local(root, "the folder of a data set")
+    path = location(root, "the folder of a data set")
     try:
         if path.is_dir():
             return path

@@ -2,13 +2,15 @@ r"""Find the images that the rows of a table name.
 
 A name is a path relative to a folder, or an absolute path inside it. ``FILE`` means all images of a file, and
 ``FILE#N`` means one of them. Backslashes separate folders, as in Windows. A Windows path with a drive, such
-as ``C:\data\a.png``, is taken to be relative if some end of it exists in the folder.
+as ``C:\data\a.png``, is taken to be relative if some end of it exists in the folder. A URL may stand there
+too, whatever the folder is.
 
 Files are looked for by listing folders, because a million single questions take minutes on a network drive.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -17,7 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medvlad._util.validate import InputError, check_local
+from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.read_ahead import read_ahead
+from medvlad._util.urls import is_url, without_secrets
+from medvlad._util.validate import InputError
 from medvlad.datasets.feature_files import FEATURE_SUFFIXES, feature_ending
 from medvlad.datasets.listing import check_root
 from medvlad.datasets.manifest_table import Table
@@ -31,6 +36,7 @@ __all__ = ["FoundRows", "find_images", "local_name", "locate_files", "rows_in_wo
 _FEW = 8  # names in a folder, up to which they are looked for one by one
 _LISTED = 10  # rows in a message
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_ASKED_AT_ONCE = 16  # objects
 _TRIED = 100  # rows with Windows paths, of which one must exist
 #: Endings of files that are not opened, because they hold one picture, or features.
 _UNOPENED = (frozenset(IMAGE_SUFFIXES) | frozenset(FEATURE_SUFFIXES)) - {".tif", ".tiff"}
@@ -114,13 +120,18 @@ def locate_files(
     names = _relative_names(table, column, base, is_given=image_root is not None)
     if must_exist:
         _check_files(table, column, base, names, None, is_given=image_root is not None)
-    return [base / name for name in names]
+    return [_joined(base, name) for name in names]
+
+
+def _joined(base: Path, name: str) -> Path:
+    """Return the path of a name that is relative to `base`, absolute or a URL."""
+    return location(name, "the image") if ":/" in name and is_url(name) else base / name
 
 
 def rows_in_words(table: Table, indices: Sequence[int], cells: Sequence[str] | None = None) -> str:
     """Return rows as a spreadsheet counts them, such as "row 3: a.png; row 7: b.png; and 5 more"."""
     listed = [
-        f"row {table.rows[i]}" if cells is None else f"row {table.rows[i]}: {cells[i]}"
+        f"row {table.rows[i]}" if cells is None else f"row {table.rows[i]}: {without_secrets(cells[i])}"
         for i in indices[:_LISTED]
     ]
     more = len(indices) - len(listed)
@@ -129,7 +140,9 @@ def rows_in_words(table: Table, indices: Sequence[int], cells: Sequence[str] | N
 
 def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) -> Sequence[str]:
     """Return the path of each row relative to `base`, or absolute if it lies elsewhere."""
-    inside = os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118
+    remote = isinstance(base, ObjectPath)
+    inside = f"/{base}/" if remote else os.path.join(os.path.abspath(base), "")  # noqa: PTH100, PTH118
+    inside = inside.replace("://", ":/") if remote else inside  # as os.path.normpath writes it
     cells = table.columns[column]
     empty = [i for i, cell in enumerate(cells) if not cell]
     if empty:
@@ -145,6 +158,10 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
     dropped: str | None = None  # the beginning of Windows paths that stands for `base`
     for i, cell in enumerate(cells):
         name = cell
+        if is_url(name):
+            location(name, f"row {table.rows[i]} of {table.name}: the image")
+            names.append(name)
+            continue
         if "\\" in name or name[1:2] == ":":
             foreign = os.name != "nt" and _DRIVE.match(name) is not None
             name = name.replace("\\", "/")
@@ -165,12 +182,11 @@ def _relative_names(table: Table, column: str, base: Path, *, is_given: bool) ->
             else:
                 outside.append(i)
         elif name.startswith((".", "/")) or "/." in name or "//" in name:
-            check_local(name, f"row {table.rows[i]} of {table.name}: the image")
             name = _tidied(name, inside)
             if name.startswith((os.sep, "..")):
                 outside.append(i)
         names.append(name)
-    if outside and is_given:
+    if outside and (is_given or remote):
         raise InputError(
             f"{_number(len(outside), 'image lies', 'images lie')} outside the folder {str(base)!r} of "
             f"`image_root` ({rows_in_words(table, outside, cells)}): give a folder that holds all images"
@@ -261,32 +277,53 @@ def _counts(labels: Sequence[str]) -> str:
 def _absent(base: Path, names: Sequence[str]) -> set[str]:
     """Return the names that are no files."""
     unseen = set(names)
-    for folder, n in Counter(name[: name.rfind("/") + 1] for name in names).items():
+    for folder, n in Counter(name[: _without_query(name).rfind("/") + 1] for name in names).items():
         if n > _FEW:
             try:
-                with os.scandir(base / folder) as entries:
-                    unseen.difference_update([folder + entry.name for entry in entries if not entry.is_dir()])
+                unseen.difference_update([folder + name for name in _files_in(_joined(base, folder))])
             except (OSError, ValueError):  # each file is looked for below
                 continue
     # The listing spells names in one way. The file system may accept others, and FILE#N is in none.
+    if any(isinstance(_joined(base, name), ObjectPath) for name in unseen):
+        asked = read_ahead(
+            lambda name: _is_file(_joined(base, name)),
+            sorted(unseen),
+            n_threads=_ASKED_AT_ONCE,
+            n_ahead=2 * _ASKED_AT_ONCE,
+            name="medvlad-list",
+        )
+        return {name for name, is_file in asked if not is_file}
     return {name for name in unseen if not _is_file(base / name)}
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Return the names of the files directly in a folder. Raise OSError."""
+    if isinstance(folder, ObjectPath):
+        return [one.name for one in folder.children() if not one.is_folder]
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if not entry.is_dir()]
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file() or ("#" in path.name and split_frame(path)[0].is_file())
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError) as error:  # a name that no file can have
+        if isinstance(path, ObjectPath) and isinstance(error, OSError):
+            raise InputError(
+                f"the image {path} cannot be looked up ({error.strerror}): check its address and the network"
+            ) from None
         return False
 
 
 def _expanded(table: Table, column: str, base: Path, names: Sequence[str]) -> FoundRows:
     """Return all images of the files."""
-    endings = [name[name.rfind(".") :] for name in names]
+    endings = [name[name.rfind(".") :] for name in map(_without_query, names)]
     lower = {ending: sys.intern(ending.lower()) for ending in set(endings)}
     kinds = tuple([lower[ending] for ending in endings])
     del endings
     if _UNOPENED.issuperset(lower.values()) and not any("#" in name for name in names):
-        return FoundRows(range(len(names)), [base / name for name in names], names, kinds)
+        paths = [_joined(base, name) for name in names]
+        return FoundRows(range(len(names)), paths, [_shown(name) for name in names], kinds)
     return _with_opened(table, column, base, names, kinds)
 
 
@@ -303,25 +340,26 @@ def _with_opened(
     for i, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if kind in _UNOPENED and "#" not in name:
             row.append(i)
-            paths.append(base / name)
-            relatives.append(name)
+            paths.append(_joined(base, name))
+            relatives.append(_shown(name))
             found_kinds.append(kind)
             continue
-        path = base / name
+        path = _joined(base, name)
         file, frame = split_frame(path) if "#" in name else (path, None)
         inspected = inspect_file(file)
         images = inspected.images
         if frame is not None and images:
             if 1 < len(images) <= frame:
+                cell = without_secrets(table.columns[column][i])
                 raise InputError(
-                    f"row {table.rows[i]} of {table.name} names {table.columns[column][i]!r}, and the file "
+                    f"row {table.rows[i]} of {table.name} names {cell!r}, and the file "
                     f"holds the images #0 to #{len(images) - 1}: correct the number"
                 )
             # Reading a number that does not exist in a file of one image reports the reason.
             images = [images[frame] if frame < len(images) else path]
         if not images:
             unread.append(i)
-        folder = name.rpartition("/")[0]
+        folder = _shown(name).rpartition("/")[0]
         for image in images:
             relative = f"{folder}/{image.name}" if folder else image.name
             row.append(i)
@@ -331,13 +369,25 @@ def _with_opened(
             if inspected.identity is not None:
                 identities[relative] = inspected.identity
     if unread:
-        formats = sorted({_kind(base / names[i]) for i in unread})
+        formats = sorted({_kind(_joined(base, names[i])) for i in unread})
         raise InputError(
             f"{_number(len(unread), 'file is', 'files are')} no image that is read ({', '.join(formats)}; "
             f"{rows_in_words(table, unread, table.columns[column])}): convert to PNG, TIFF, DICOM or NIfTI, "
             "or remove the rows"
         )
     return FoundRows(row, paths, relatives, found_kinds, identities)
+
+
+def _without_query(name: str) -> str:
+    return name.partition("?")[0] if "?" in name and is_url(name) else name
+
+
+def _shown(name: str) -> str:
+    """Return a name without secrets. URLs that differ in their queries stay different."""
+    if "?" not in name or not is_url(name):
+        return name
+    digest = hashlib.sha256(name.partition("?")[2].encode()).hexdigest()
+    return without_secrets(name) + digest[:8]
 
 
 def _kind(path: Path) -> str:

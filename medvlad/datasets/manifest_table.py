@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvlad._util.validate import InputError, check_local, import_extra, one_line
+from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.validate import InputError, import_extra, one_line
 from medvlad.datasets.feature_files import FEATURE_SUFFIXES
 from medvlad.images.formats import is_image_name
 
@@ -76,8 +77,9 @@ def is_table(path: object) -> bool:
     """Return whether a path is that of a table: by its ending, unless it is a folder."""
     if not isinstance(path, str | os.PathLike):
         return hasattr(path, "columns")
-    file = Path(path)
-    return file.suffix.lower() in (*TABLE_SUFFIXES, *_WORKBOOKS) and not file.is_dir()
+    file = location(path, "the table")
+    is_folder = not isinstance(file, ObjectPath) and file.is_dir()
+    return file.suffix.lower() in (*TABLE_SUFFIXES, *_WORKBOOKS) and not is_folder
 
 
 def read_table(table: Any) -> Table:
@@ -97,9 +99,9 @@ def read_table(table: Any) -> Table:
     """
     if not isinstance(table, str | os.PathLike):
         return _with_rows(_of_frame(table))
-    path = check_local(table, "the table")
+    path = location(table, "the table")
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if not isinstance(path, ObjectPath) and path.is_dir():
         raise InputError(f"the table {str(path)!r} is a folder: give a CSV, TSV or Parquet file")
     if suffix in _WORKBOOKS:
         raise InputError(f"{str(path)!r} is a workbook, which is not read: save the sheet as 'CSV UTF-8'")

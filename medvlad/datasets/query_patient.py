@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from medvlad.datasets.listing import ListedImage
 from medvlad.datasets.patients import known_patient, searched_patient
@@ -34,7 +33,7 @@ def possible_patients(image: str | os.PathLike[str], pattern: re.Pattern[str] | 
         found = searched_patient(path.as_posix(), pattern)
         return frozenset(() if not found else (found,))
     inspected = inspect_file(path)
-    listed = ListedImage(None, "", (path.name,), Path(path), path.name, inspected.kind, inspected.identity)
+    listed = ListedImage(None, "", (path.name,), path, path.name, inspected.kind, inspected.identity)
     identity = inspected.identity
     names = [known_patient(listed)]
     if identity is not None:

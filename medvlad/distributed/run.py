@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.counters import count
+from medvlad._util.object_path import ObjectPath, location
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_positive_int, import_extra
 from medvlad.distributed.cluster import Cluster, connected
@@ -346,7 +347,7 @@ class _Run:
         if not isinstance(source, str | os.PathLike):
             return Image(index, key, f"image {index}", np.asarray(source), None)
         file, frame = split_frame(source)
-        return Image(index, key, str(Path(source)), _absolute(file), frame)
+        return Image(index, key, str(location(source, "the image")), _absolute(file), frame)
 
     def _contents(self, images: list[Image]) -> dict[str, bytes]:
         """Return the content of each image file by its path, if workers do not see the files."""
@@ -400,4 +401,6 @@ def _readers(images: Any) -> list[str]:
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
-    return str(Path(path).absolute())
+    """Return the path as workers find it: absolute, or a whole URL."""
+    found = location(path, "the file")
+    return found.url if isinstance(found, ObjectPath) else str(found.absolute())

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.object_storage import remove
 from medvlad._util.validate import InputError, import_extra
 from medvlad._util.versions import versions
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.damaged_images import damaged_key
 from medvlad.extraction.networks.keras_network import import_keras
+from medvlad.images.frames import frame_name
 from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.writer import FLUSH_SECONDS
 
@@ -202,11 +205,12 @@ def probe_of(section: Section) -> Iterator[Probe]:
     section.prepare()
     path = section.path.absolute()
     token = f"{uuid.uuid4().hex}.part"  # `store gc` removes files with this suffix
-    (path / token).touch()
+    file = path / token
+    file.write_bytes(b"probe")
     try:
         yield Probe(path, path.parent, token)
     finally:
-        (path / token).unlink(missing_ok=True)
+        remove(file.url) if isinstance(file, ObjectPath) else file.unlink(missing_ok=True)
 
 
 class _Kept:
@@ -232,6 +236,10 @@ class _Kept:
             self._section = DescriptorStore(probe.store).section(settings)
         self._section.refresh()
         return self._section
+
+
+def _is_url(section: Section) -> bool:
+    return isinstance(section.path, ObjectPath)
 
 
 def _worker() -> Any:
@@ -296,7 +304,7 @@ class Extraction:
             with tempfile.TemporaryDirectory(prefix="medvlad-", dir=_worker().local_directory) as folder:
                 made = self._extract(kept, images[:n], Path(folder))
             made.left = [image.index for image in images[n:]]
-            if section is not None and os.access(section.path, os.W_OK):
+            if section is not None and (_is_url(section) or os.access(section.path, os.W_OK)):
                 for content in made.shards:
                     section.adopt(content)
                 made.shards = []
@@ -310,14 +318,14 @@ class Extraction:
             if not isinstance(image.source, str):
                 given.append((image, image.source))
                 continue
-            file = Path(image.source)
+            file = location(image.source, "the image")
             if image.source in self.files:
                 number = list(self.files).index(image.source)
                 file = folder / f"{number}-{file.name}"
                 if not file.exists():
                     file.write_bytes(self.files[image.source])
             if file.is_file():
-                given.append((image, file if image.frame is None else Path(f"{file}#{image.frame}")))
+                given.append((image, file if image.frame is None else frame_name(file, image.frame)))
             else:
                 made.unseen.append(image.index)
         if not given:

@@ -15,13 +15,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.counters import count, stage
+from medvlad._util.object_path import location
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError
 from medvlad.descriptors.gpu_array import first_not_finite, import_cupy
@@ -269,7 +269,8 @@ def _check_finite(rows: Any, n_descriptors: int, indices: list[int], images: Any
         return
     index = indices[row // n_descriptors]
     image = images[index]
-    name = str(Path(image)) if isinstance(image, str | os.PathLike) else f"image {index}"
+    is_path = isinstance(image, str | os.PathLike)
+    name = str(location(image, "the image")) if is_path else f"image {index}"
     raise InputError(f"the network computes numbers that are not finite for {name}: check its weights")
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from medvlad._util.object_path import location
 from medvlad._util.validate import InputError
 from medvlad.images.damage import damage_sentence
 from medvlad.store.store import Section
@@ -66,7 +66,7 @@ class DamagedImages:
         for image, key in zip(images, self._keys, strict=True):
             if key is not None and key not in found and damaged_key(key) in section:
                 is_path = isinstance(image, str | os.PathLike)
-                name = f"image {str(Path(image))!r}" if is_path else "an image"
+                name = f"image {str(location(image, 'the image'))!r}" if is_path else "an image"
                 found[key] = damage_sentence(name, "found by an earlier run")
         self.add(found)
 

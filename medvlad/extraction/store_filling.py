@@ -34,6 +34,7 @@ from medvlad.extraction.damaged_images import DamagedImages, damaged_key
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.scales import input_sides
 from medvlad.images.hashed_file import image_key
+from medvlad.images.prefetch import n_readers
 from medvlad.store.store import Section
 from medvlad.store.writer import ShardWriter
 
@@ -181,7 +182,7 @@ def fill_section(
     if progress is None and len(images) <= _HASHED_WITHOUT_BAR:
         progress = False
     with stage("hash"), progress_bar(len(images), "hashes", progress) as bar:
-        keys = _keys_of(images, skipped, on_error, min(n_threads, _MAX_HASHERS), bar)
+        keys = _keys_of(images, skipped, on_error, min(n_readers(images, n_threads), _MAX_HASHERS), bar)
     damaged = DamagedImages(keys, on_damage)
     damaged.look_up(images, section)
     if check:

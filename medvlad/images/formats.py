@@ -18,6 +18,7 @@ __all__ = [
     "UNREAD_SUFFIXES",
     "ending_of",
     "is_image_name",
+    "is_picture_name",
     "unsupported",
 ]
 
@@ -79,6 +80,11 @@ def is_image_name(name: str) -> bool:
     """Return whether a folder's file of this name is read as an image."""
     endings = (*IMAGE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES)
     return name.lower().endswith(endings)
+
+
+def is_picture_name(name: str) -> bool:
+    """Return whether a name ends as that of a picture that is one image. A TIFF may hold several."""
+    return name.lower().endswith(tuple(IMAGE_SUFFIXES - {".tif", ".tiff"}))
 
 
 NO_ENDING = "no ending"

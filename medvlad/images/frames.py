@@ -10,7 +10,8 @@ import logging
 import os
 from pathlib import Path
 
-from medvlad._util.validate import InputError, check_local
+from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.validate import InputError
 
 __all__ = ["check_frame", "frame_name", "max_frames", "split_frame", "too_many_frames", "warn_of_namesake"]
 
@@ -53,7 +54,7 @@ def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
 
     Parameters
     ----------
-    source : path
+    source : path or URL
         ``FILE`` or ``FILE#N``.
 
     Returns
@@ -63,7 +64,7 @@ def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
         None if `source` has no number, or if only a file exists whose own name ends in ``#N``. If ``FILE``
         exists too, ``FILE#N`` is an image of it, and the other file is called ``FILE#N#0``.
     """
-    path = check_local(source, "the image")
+    path = location(source, "the image")
     name, mark, number = path.name.rpartition("#")
     if mark and name and number.isascii() and number.isdecimal():
         file = path.with_name(name)
@@ -78,7 +79,12 @@ def frame_name(file: Path, frame: int) -> Path:
 
 
 def warn_of_namesake(file: Path, frame: int) -> None:
-    """Log a warning if a file exists that is literally called ``FILE#N``, like image N of a file."""
+    """Log a warning if a file exists that is literally called ``FILE#N``, like image N of a file.
+
+    Objects are not looked for, because that would be a request for each image.
+    """
+    if isinstance(file, ObjectPath):
+        return
     namesake = frame_name(file, frame)
     if namesake.exists():
         _log.warning(

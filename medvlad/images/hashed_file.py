@@ -35,7 +35,7 @@ class HashedFile:
     Parameters
     ----------
     opened : binary file
-        File on the disk, at its beginning.
+        File on the disk or in object storage.
 
     Attributes
     ----------
@@ -46,7 +46,8 @@ class HashedFile:
     """
 
     def __init__(self, opened: BinaryIO) -> None:
-        self._is_copy = os.fstat(opened.fileno()).st_size <= _IN_MEMORY
+        self._is_copy = opened.seek(0, os.SEEK_END) <= _IN_MEMORY
+        opened.seek(0)
         self.file: BinaryIO = io.BytesIO(opened.read()) if self._is_copy else opened
         self.digest = self._hash()
 

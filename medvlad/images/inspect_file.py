@@ -11,7 +11,8 @@ with the content of a picture, another ending       an unread image, counted und
 anything else                                       no image
 ==================================================  ========================================================
 
-The file is opened once. Only TIFF and NIfTI are opened again, to count their pages and slices.
+The file is opened once. Only TIFF and NIfTI are opened again, to count their pages and slices. In object
+storage a file with the ending of a picture of one page is not opened, and of others only the header is read.
 """
 
 from __future__ import annotations
@@ -20,9 +21,17 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvlad._util.object_path import ObjectPath
 from medvlad.images.dicom import DicomFacts, dicom_facts, is_dicom_file
 from medvlad.images.dicom_identity import DicomIdentity
-from medvlad.images.formats import NO_ENDING, UNREAD_SUFFIXES, ending_of, is_image_name, unsupported
+from medvlad.images.formats import (
+    NO_ENDING,
+    UNREAD_SUFFIXES,
+    ending_of,
+    is_image_name,
+    is_picture_name,
+    unsupported,
+)
 from medvlad.images.frames import frame_name, warn_of_namesake
 from medvlad.images.nifti import NIFTI_SUFFIXES
 from medvlad.images.read import frames_of_file
@@ -110,10 +119,13 @@ def inspect_file(path: Path) -> InspectedFile:
 
 def _opened(path: Path) -> tuple[str | None, DicomFacts | None]:
     """Return the format of a picture by its first bytes, and what its header says if the file is DICOM."""
+    remote = isinstance(path, ObjectPath)
+    if remote and is_picture_name(path.name):
+        return None, None
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
+        if not remote and not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
             return None, None
-        with path.open("rb") as file:
+        with path.open_ranges() if isinstance(path, ObjectPath) else path.open("rb") as file:
             head = file.read(_HEAD)
             kind = image_kind(head[:SIGNATURE_BYTES])
             # DICOM may begin like a TIFF, and a picture may be named .dcm.

@@ -2,7 +2,7 @@
 
 Decoding and resizing release the interpreter lock, so threads can do both while the network computes. The
 number of images read ahead is limited by the pixels of their squares. Memory therefore does not depend on the
-number of images or on the scale.
+number of images or on the scale. Objects are fetched by more threads, which mostly wait for the network.
 
 A decoded image is in memory as a whole, a radiograph even in floating point. So only two large files are
 decoded at a time.
@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.object_path import ObjectPath
 from medvlad._util.read_ahead import read_ahead
+from medvlad._util.urls import is_url
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
 from medvlad.images.given import array_of, is_content
@@ -27,13 +29,14 @@ from medvlad.images.hashed_file import image_key
 from medvlad.images.read import load_image, read_image
 from medvlad.images.resize import resize_square
 
-__all__ = ["as_sequence", "load_squares"]
+__all__ = ["as_sequence", "load_squares", "n_readers"]
 
 Squares = list[NDArray[np.uint8]]
 
 _PIXELS_AHEAD = 16 * 1024 * 1024  # 48 MB of RGB
 _LARGE_FILE = 4 * 1024 * 1024  # bytes
 _LARGE_AT_A_TIME = 2
+_FETCHING = 16  # threads that read objects
 
 
 def load_squares(
@@ -61,7 +64,7 @@ def load_squares(
     method : str
         One of :data:`medvlad.images.resize.RESIZE_FILTERS`.
     n_threads : int
-        Number of threads that read and resize.
+        Number of threads that read and resize. At least 16 are used if the images are URLs.
     keys : dict of int to str, optional
         Filled with the :func:`~medvlad.images.hashed_file.image_key` of the bytes or pixels that were
         decoded, by index. They differ from earlier keys if a file has changed. None: keys are not computed.
@@ -102,8 +105,19 @@ def load_squares(
             return error
         return squares
 
+    n_threads = n_readers(images, n_threads)
     ahead = max(2 * n_threads, _PIXELS_AHEAD // sum(side * side for side in sides))
     yield from read_ahead(load, wanted, n_threads=n_threads, n_ahead=ahead, name="medvlad-load")
+
+
+def n_readers(images: Any, n_threads: int) -> int:
+    """Return how many threads read images: `n_threads`, and at least 16 if the first one is a URL."""
+    has_first = isinstance(images, Sequence | np.ndarray) and len(images) > 0
+    return max(n_threads, _FETCHING) if has_first and _is_object(images[0]) else n_threads
+
+
+def _is_object(image: Any) -> bool:
+    return isinstance(image, ObjectPath) or (isinstance(image, str) and is_url(image))
 
 
 def _is_large(image: Any) -> bool:

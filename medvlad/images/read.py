@@ -47,7 +47,8 @@ from PIL import Image, UnidentifiedImageError
 from medvlad._util.choices import ColourProfile
 from medvlad._util.counters import count
 from medvlad._util.library_warnings import reads_file
-from medvlad._util.validate import InputError, check_choice, check_local, one_line
+from medvlad._util.object_path import location
+from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
 from medvlad.images.damage import damage_sentence, find_damage
 from medvlad.images.dicom import count_dicom, is_dicom_file, read_dicom
@@ -100,7 +101,7 @@ def list_frames(path: str | os.PathLike[str]) -> list[Path]:
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
-    given = check_local(path, "the image")
+    given = location(path, "the image")
     try:
         file, frame = split_frame(given)
     except (OSError, ValueError):  # a name that no file can have; reading it reports the error
@@ -204,7 +205,7 @@ def load_image(
 
     Parameters
     ----------
-    source : path, bytes, binary file, PIL.Image.Image, or array
+    source : path, URL, bytes, binary file, PIL.Image.Image, or array
         A JPEG, PNG, TIFF, BMP, GIF, WebP, PGM/PPM, JPEG 2000 or AVIF file, or a DICOM or NIfTI file (extra
         medical). ``FILE#N`` is one of several images of a DICOM, TIFF or NIfTI file, see `list_frames`. Or
         grey or RGB pixels: an array of uint8 or uint16 of shape (H, W), (H, W, 1) or (H, W, 3), see
@@ -312,7 +313,7 @@ def read_image(
 
 @reads_file
 def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> ReadImage:
-    name = f"image {str(Path(source))!r}"
+    name = f"image {str(location(source, 'the image'))!r}"
     try:
         path, frame = split_frame(source)
         if frame is not None:

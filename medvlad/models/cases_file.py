@@ -15,6 +15,7 @@ The array is mapped into memory, so that opening a large file takes no time.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -26,8 +27,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from medvlad._util.atomic_file import write_file
-from medvlad._util.validate import InputError, check_local
+from medvlad._util.object_path import ObjectPath, location, save_bytes
+from medvlad._util.object_storage import remove
+from medvlad._util.validate import InputError
 from medvlad.decisions.similar import SimilarCases
 from medvlad.images.hashed_file import image_key
 from medvlad.models.model_file import digest_of
@@ -58,7 +60,7 @@ class Cases:
 
 def cases_path(model: str | os.PathLike[str]) -> Path:
     """Return the file beside a model that holds its training images."""
-    path = Path(model)
+    path = location(model, "the model")
     return path.with_name(f"{path.name}.cases")
 
 
@@ -99,7 +101,7 @@ def save_cases(cases: Cases, model: str | os.PathLike[str]) -> Path:
     }
     path = cases_path(model)
     content = save({"vectors": np.asarray(index.vectors_)}, metadata={_FORMAT: json.dumps(header)})
-    write_file(path, content, "file of training images")
+    save_bytes(path, content, "file of training images")
     return path
 
 
@@ -107,7 +109,7 @@ def remove_cases(model: str | os.PathLike[str]) -> None:
     """Remove the training images of an earlier model of this name."""
     path = cases_path(model)
     if path.is_file() and _is_cases(path):
-        path.unlink(missing_ok=True)
+        remove(path.url) if isinstance(path, ObjectPath) else path.unlink(missing_ok=True)
 
 
 def load_cases(model: str | os.PathLike[str]) -> Cases:
@@ -127,7 +129,7 @@ def load_cases(model: str | os.PathLike[str]) -> Cases:
     InputError
         If the file is missing, damaged, or belongs to another model.
     """
-    path = check_local(cases_path(model), "the file of training images")
+    path = cases_path(model)
     if not path.is_file():
         raise InputError(
             f"there is no file {path} of training images: train the model again, or copy the file to "
@@ -156,14 +158,18 @@ def load_cases(model: str | os.PathLike[str]) -> Cases:
 
 
 def _is_cases(path: Path) -> bool:
-    with path.open("rb") as file:
+    with path.open_ranges() if isinstance(path, ObjectPath) else path.open("rb") as file:
         return _FORMAT.encode() in file.read(256)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], np.memmap[Any, np.dtype[np.float32]]]:
-    """Read the header and map the array. Raise ValueError or another error if the file is damaged."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+def _read(path: Path) -> tuple[dict[str, Any], np.ndarray[Any, np.dtype[np.float32]]]:
+    """Read the header and map the array. Raise ValueError or another error if the file is damaged.
+
+    An object is read into memory.
+    """
+    content = path.read_bytes() if isinstance(path, ObjectPath) else b""
+    size = len(content) or path.stat().st_size
+    with io.BytesIO(content) if content else path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > min(size - 8, _MAX_HEADER):
             raise ValueError("its header is cut")
@@ -183,4 +189,6 @@ def _read(path: Path) -> tuple[dict[str, Any], np.memmap[Any, np.dtype[np.float3
         or 8 + length + end > size
     ):
         raise ValueError("its array is cut")
+    if content:
+        return header, np.frombuffer(content, "<f4", n * width, start).reshape(n, width)
     return header, np.memmap(path, np.dtype("<f4"), "r", offset=start, shape=(n, width))

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._util.atomic_file import write_file
 from medvlad._util.loaded_class import is_instance_of
-from medvlad._util.validate import InputError, check_local
+from medvlad._util.object_path import ObjectPath, location, save_bytes
+from medvlad._util.validate import InputError
 from medvlad._util.versions import versions
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -88,8 +88,8 @@ def save_model(
         Fitted pipeline: CNNDescriptors (not if the input is descriptors), then the steps of
         :meth:`medvlad.encoders.recipe.Recipe.encoder`, then WideLinearSVC, CalibratedSVC, MultiLabelSVC,
         WideRidge or scikit-learn's LogisticRegression.
-    path : path-like
-        File to write.
+    path : path-like or URL
+        File to write, on this machine or in object storage, such as ``s3://bucket/xray.model``.
     card : dict, optional
         Notes on the model as JSON values, such as the training data and the accuracy. Read them with
         :func:`medvlad.models.model_file.model_card`. None: no notes.
@@ -134,7 +134,7 @@ def save_model(
             f"the saved pipeline could not be loaded again, so nothing was written: {error}"
         ) from error
     text = json.dumps(header | {"digest": _digest(header, arrays)})
-    write_file(path, save(arrays, metadata={"medvlad": text}), "model")
+    save_bytes(path, save(arrays, metadata={"medvlad": text}), "model")
 
 
 def check_readable(path: str | os.PathLike[str]) -> None:
@@ -147,13 +147,13 @@ def task_of_file(path: str | os.PathLike[str]) -> str:
 
     It raises as :func:`model_card`. The network is not started.
     """
-    header, arrays = _read(check_local(path, "the model"))
+    header, arrays = _read(location(path, "the model"))
     return task_of_head(_assembled(header, arrays, path, None)[1][-1][1])
 
 
 def is_model_file(path: Path) -> bool:
     """Return whether a file begins like a model file. It may be damaged."""
-    with path.open("rb") as file:
+    with path.open_ranges() if isinstance(path, ObjectPath) else path.open("rb") as file:
         beginning = file.read(_BEGINNING)
     return beginning[8:9] == b"{" and b"medvlad" in beginning
 
@@ -176,7 +176,7 @@ def model_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         As :func:`medvlad.load_model`, except that the network's weights are not checked.
     """
-    header, arrays = _read(check_local(path, "the model"))
+    header, arrays = _read(location(path, "the model"))
     _assembled(header, arrays, path, None)
     return header
 
@@ -186,13 +186,13 @@ def network_of_file(path: str | os.PathLike[str], *, weights: str | None = None)
 
     See :func:`load_model` for `weights`. They are not checked.
     """
-    header, arrays = _read(check_local(path, "the model"))
+    header, arrays = _read(location(path, "the model"))
     return _assembled(header, arrays, path, weights)[0]
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of everything in a model file, in a fixed order. It raises as :func:`model_card`."""
-    return _digest(*_read(check_local(path, "the model")))
+    return _digest(*_read(location(path, "the model")))
 
 
 def model_of(path: str | os.PathLike[str]) -> str:
@@ -206,7 +206,7 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or URL
         Model file.
     weights : str or None
         File with the network's weights, or the ONNX file. None: where it was when the model was trained.
@@ -222,7 +222,7 @@ def load_model(path: str | os.PathLike[str], *, weights: str | None = None) -> P
         If the file is missing, damaged, not a model or of another format version, or if the weights are
         missing or differ from those of the training.
     """
-    header, arrays = _read(check_local(path, "the model"))
+    header, arrays = _read(location(path, "the model"))
     features, steps = _assembled(header, arrays, path, weights)
     if features is None:
         return Pipeline(steps)
@@ -350,12 +350,17 @@ def _named(step: Any) -> Steps:
 
 def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
     """Read the header and the arrays of a model file, and check format, version and digest."""
-    if path.is_dir():
+    if not isinstance(path, ObjectPath) and path.is_dir():
         raise InputError(f"{path} is a folder: give the path of a model file that 'medvlad train' wrote")
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["medvlad"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+        if isinstance(path, ObjectPath):
+            header, arrays = _of_object(path)
+        else:
+            with safe_open(path, framework="numpy") as file:
+                header = json.loads((file.metadata() or {})["medvlad"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"there is no model file {path}: make one with 'medvlad train'") from error
     except MemoryError:
@@ -384,6 +389,20 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
     if header["format_version"] == 3:
         _refuse_other_arithmetic(header, path)
     return header, arrays
+
+
+def _of_object(path: ObjectPath) -> tuple[Any, Arrays]:
+    """Return the header and the arrays of a model in object storage."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"the model {path} cannot be read ({error.strerror}): check its address and the network"
+        ) from None
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["medvlad"]), load(content)
 
 
 def _refuse_other_arithmetic(header: dict[str, Any], path: Path) -> None:

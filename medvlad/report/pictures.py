@@ -103,7 +103,7 @@ def confident_errors(
         image = int(one.tested[row])
         fold = next(fold for fold in one.fitted if image in fold.test)
         steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.head]
-        path = Path(dataset.paths[image])
+        path = dataset.paths[image]
         yield ShownError(
             path,
             evidence_map(extractor, steps, _in_memory(evaluation, [image]), int(decided[row])),

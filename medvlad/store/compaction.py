@@ -19,6 +19,7 @@ from medvlad._util.atomic_file import is_abandoned
 from medvlad._util.os_files import try_lock
 from medvlad._util.validate import InputError
 from medvlad.store import shard as shard_file
+from medvlad.store.folder import folder_at
 from medvlad.store.shard import Damaged, Foreign, Shard, digests_of, is_its_name, write_shard
 
 __all__ = ["Merger", "collect_garbage", "damage_in", "only_one"]
@@ -46,9 +47,9 @@ def damage_in(folder: Path, check: Check) -> list[str]:
         One sentence for each damaged shard or image.
     """
     found = []
-    for file in sorted(folder.glob("*.shard")):
+    for file in sorted(folder_at(folder).shards()):
         try:
-            shard = Shard(file)
+            shard = Shard(file, whole=True)
             check(shard)
         except FileNotFoundError:  # removed by the gc of another process
             continue

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import weakref
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -29,9 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.atomic_file import atomic_file
-from medvlad._util.os_files import open_for_reading, read_at
 from medvlad._util.validate import InputError
+from medvlad.store.folder import Content, folder_at
 
 __all__ = [
     "DIGEST",
@@ -112,16 +110,13 @@ def section_of(content: bytes) -> str | None:
 
 
 def publish(folder: Path, content: bytes) -> Path:
-    """Write the content of a shard atomically. Return its path."""
-    target = folder / f"{hashlib.sha256(content).hexdigest()}.shard"
+    """Write the content of a shard, so that readers never see a part of it. Return its path."""
     try:
-        with atomic_file(target) as file:
-            file.write(content)
+        return folder_at(folder).publish(f"{hashlib.sha256(content).hexdigest()}.shard", content)
     except OSError as error:
         raise InputError(
             f"the store {folder} cannot be written: {error.strerror or error}; what is in it stays"
         ) from error
-    return target
 
 
 class Shard:
@@ -130,6 +125,8 @@ class Shard:
     Parameters
     ----------
     file : Path
+    whole : bool, default=False
+        Whether all images will be read. An object is then fetched in one request.
 
     Attributes
     ----------
@@ -146,19 +143,20 @@ class Shard:
         If the header holds another section than the folder of the file.
     Damaged
         If the file is not a complete shard.
+    FileNotFoundError
+        If the file does not exist. An object may vanish later too, while images are read from it.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, whole: bool = False) -> None:
         self.file = file
         try:
-            self._descriptor = open_for_reading(file)
+            self._content = folder_at(file.parent).open(file, whole=whole)
         except FileNotFoundError:
             if os.path.lexists(file):  # a broken link
                 raise self._unreadable("it is a link to a file that does not exist") from None
             raise
         except OSError as error:
             raise self._unreadable(error.strerror) from error
-        weakref.finalize(self, os.close, self._descriptor)
         length = int.from_bytes(self._bytes(0, 8), "little")
         try:
             header = json.loads(self._bytes(8, length))
@@ -184,7 +182,7 @@ class Shard:
         if lengths != [self._marks[-1], self._numbers[-1]] or self._dtypes[0] != np.uint8:
             raise Damaged(f"{file} is damaged (the lengths of its parts differ from its header)")
         for begin, count, dtype in zip(self._begins, lengths, self._dtypes, strict=True):
-            if not 0 <= begin <= begin + count * dtype.itemsize <= os.fstat(self._descriptor).st_size:
+            if not 0 <= begin <= begin + count * dtype.itemsize <= self._content.size():
                 raise Damaged(f"{file} is damaged (it is cut short)")
 
     def parts(self, index: int) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -212,9 +210,11 @@ class Shard:
     def _bytes(self, begin: int, length: int) -> bytes:
         """Read bytes. Raise Damaged if the file is too short."""
         try:
-            if not 0 <= begin <= begin + length <= os.fstat(self._descriptor).st_size:
+            if not 0 <= begin <= begin + length <= self._content.size():
                 raise Damaged(f"{self.file} is damaged (it is cut short)")
-            content = read_at(self.file, self._descriptor, length, begin)
+            content = self._content.read(length, begin)
+        except FileNotFoundError:  # an object that was removed
+            raise
         except OSError as error:
             raise self._unreadable(error.strerror) from error
         if len(content) != length:
@@ -223,7 +223,7 @@ class Shard:
 
     def is_its_name(self) -> bool:
         """Return whether the file is, byte for byte, what was written."""
-        return is_its_name(self.file)
+        return _is_its_name(self.file, self._content)
 
     def _unreadable(self, reason: str | None) -> InputError:
         return _unreadable(self.file, reason)
@@ -232,8 +232,16 @@ class Shard:
 def is_its_name(file: Path) -> bool:
     """Return whether a shard is, byte for byte, what was written. True if the file does not exist."""
     try:
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest() == file.stem
+        return _is_its_name(file, folder_at(file.parent).open(file, whole=True))
+    except FileNotFoundError:  # removed by the gc of another process
+        return True
+    except OSError as error:
+        raise _unreadable(file, error.strerror) from error
+
+
+def _is_its_name(file: Path, content: Content) -> bool:
+    try:
+        return content.digest() == file.stem
     except FileNotFoundError:  # removed by the gc of another process
         return True
     except OSError as error:

@@ -23,29 +23,43 @@ the second copy. Damaged entries are logged and extracted again.
 While `gc` moves images to other shards, every image is in at least one of them. A reader that misses a shard
 looks for its images in the new ones.
 
+A store may lie in object storage, with the same files and the same bytes. :mod:`medvlad.store.folder` tells
+what differs there.
+
 See also :mod:`medvlad.store.shard` for the file format, :mod:`medvlad.store.index` for the index in memory,
-and :mod:`medvlad.store.compaction` for `gc`.
+and :mod:`medvlad.store.compaction` and :mod:`medvlad.store.object_gc` for `gc`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.atomic_file import atomic_file
-from medvlad._util.validate import InputError, check_choice, check_local
+from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.read_ahead import read_ahead
+from medvlad._util.validate import InputError, check_choice
 from medvlad.store.compaction import collect_garbage, damage_in
+from medvlad.store.folder import folder_at
 from medvlad.store.index import Index, Place
+from medvlad.store.layout import (
+    FORMAT,
+    changed_settings,
+    check_marker,
+    section_name,
+    settings_files,
+    write_once,
+)
+from medvlad.store.object_gc import collect_objects
 from medvlad.store.shard import Damaged, Shard, digests_of, publish, section_of
 from medvlad.store.writer import FLUSH_SECONDS, ShardWriter
 
@@ -53,48 +67,30 @@ __all__ = ["DescriptorStore", "Section"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = {"format": "medvlad descriptor store", "version": 2}
 _RECENT_IMAGES = 1 << 14  # sorted into the index together, because that copies the whole index
 
 
 class DescriptorStore:
-    """A folder that keeps descriptors on disk.
+    """A folder that keeps descriptors on disk or in object storage.
 
     Parameters
     ----------
-    path : path
-        Folder of the store. The first write makes it.
+    path : path or URL
+        Folder of the store. The first write makes it. A URL such as ``s3://bucket/store`` is a folder in
+        object storage.
 
     Raises
     ------
     InputError
-        If the path is a URL, a file, a folder that is not a store, or a store of another version.
+        If the path is a file, a folder that is not a store, a store of another version, or a URL that cannot
+        be read.
+    MissingExtraError
+        If the path is a URL whose library is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = check_local(path, "the store")
-        marker = self.path / "format.json"
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(
-                f"{self.path} is not a folder: give the folder of a descriptor store, or a new one"
-            )
-        # Another process that makes the store writes the marker first, under a temporary name.
-        if self.path.is_dir():
-            others = [file for file in self.path.iterdir() if file.suffix != ".part"]
-            if others and not marker.exists():
-                raise InputError(
-                    f"{self.path} is a folder of something else: give an empty folder or a new one"
-                )
-        if marker.exists():
-            try:
-                found = json.loads(marker.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise InputError(f"{marker} cannot be read ({error}): is this a descriptor store?") from error
-            if found != _FORMAT:
-                raise InputError(
-                    f"{self.path} is a store of another version ({found}, expected {_FORMAT}): give another "
-                    "folder, or install the medvlad that made it"
-                )
+        self.path = location(path, "the store")
+        check_marker(self.path)
 
     def section(self, settings: Mapping[str, Any]) -> Section:
         """Return the section for these settings.
@@ -108,7 +104,7 @@ class DescriptorStore:
         Section
             Empty if the store has no such section.
         """
-        return Section(self.path / _section_name(settings), dict(settings), self)
+        return Section(self.path / section_name(settings), dict(settings), self)
 
     def sections(self) -> list[Section]:
         """Return all sections.
@@ -119,7 +115,7 @@ class DescriptorStore:
             If a file of settings is damaged.
         """
         found = []
-        for file in sorted(self.path.glob("*/settings.json")):
+        for file in settings_files(self.path):
             try:
                 settings = dict(json.loads(file.read_text(encoding="utf-8")))
             except (OSError, ValueError, TypeError) as error:
@@ -131,7 +127,7 @@ class DescriptorStore:
 
     def prepare(self) -> None:
         """Make the folder and mark it as a store."""
-        _write_once(self.path / "format.json", json.dumps(_FORMAT) + "\n")
+        write_once(self.path, "format.json", json.dumps(FORMAT) + "\n")
 
 
 class Section:
@@ -158,6 +154,7 @@ class Section:
         self._recent: dict[bytes, Place] = {}  # added, and not yet sorted into the index
         self._shards: list[Path] = []
         self._open: tuple[Path, Shard] | None = None
+        self._folder = folder_at(path)
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -167,24 +164,32 @@ class Section:
         """Look for shards that other processes have written or replaced."""
         with self._lock:
             self._settle()
-            while not self._refreshed():
+            gone = set[Path]()
+            while not self._refreshed(gone):
                 pass
 
-    def _refreshed(self) -> bool:
-        """Read the headers of new shards. False if one of them vanished meanwhile."""
-        files = set(self.path.glob("*.shard"))
+    def _refreshed(self, gone: set[Path]) -> bool:
+        """Read the headers of new shards. False if one of them vanished meanwhile; it is added to `gone`.
+
+        A listing of object storage may name for a while what was removed, so `gone` is left out of it.
+        """
+        files = self._folder.shards(self._shards) - gone
         if not files.issuperset(self._shards):  # another shard may hold the images of the missing one
             self._index, self._shards, self._open = Index(), [], None
         shards, found = list(self._shards), list[Index]()
-        for file in sorted(files.difference(shards)):
-            try:
-                shard = self._checked(Shard(file))
-                found.append(Index.of_shard(len(shards), shard.keys, shard.shapes))
-            except FileNotFoundError:
-                return False
-            except Damaged as damage:
-                logger.warning("%s: its images will be extracted again", damage)
-            shards.append(file)
+        with closing(
+            _opened(sorted(files.difference(shards)), self._checked, self._folder.n_readers)
+        ) as opened:
+            for file, shard in opened:
+                if isinstance(shard, FileNotFoundError):
+                    if self._folder.waits:
+                        gone.add(file)
+                    return False
+                if isinstance(shard, Damaged):
+                    logger.warning("%s: its images will be extracted again", shard)
+                else:
+                    found.append(Index.of_shard(len(shards), shard.keys, shard.shapes))
+                shards.append(file)
         if found:
             self._index = self._index.joined(found)
         self._shards = shards
@@ -198,11 +203,7 @@ class Section:
 
     def _checked(self, shard: Shard) -> Shard:
         """Return the shard. Raise Damaged if one of its images does not have the section's shape."""
-        wanted = self.shape
-        if wanted is not None:
-            for shape in set(shard.shapes) - {wanted}:
-                raise Damaged(f"{shard.file} has an image of shape {shape}, and this section needs {wanted}")
-        return shard
+        return shard if self.shape is None else _of_shape(shard, self.shape)
 
     def __len__(self) -> int:
         return len(self._settle().digests)
@@ -251,7 +252,7 @@ class Section:
     def prepare(self) -> None:
         """Make the folder and write its settings."""
         self._store.prepare()
-        _write_once(self.path / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
+        write_once(self.path, "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
 
     def writer(self, dtype: str = "float32", seconds: float = FLUSH_SECONDS) -> ShardWriter:
         """Return a context manager that adds images to this section.
@@ -272,11 +273,7 @@ class Section:
 
     def n_bytes(self) -> int:
         """Return the size on disk in bytes."""
-        total = 0
-        for file in self.path.glob("*.shard"):
-            with suppress(FileNotFoundError):  # removed by the gc of another process
-                total += file.stat().st_size
-        return total
+        return self._folder.n_bytes()
 
     def verify(self) -> list[str]:
         """Read all images.
@@ -286,14 +283,14 @@ class Section:
         list of str
             One sentence for each damaged shard or image, and for settings that were changed.
         """
-        return _changed_settings(self.path, self.settings) + damage_in(self.path, self._checked)
+        return changed_settings(self.path, self.settings) + damage_in(self.path, self._checked)
 
     def gc(self) -> int:
         """Remove damaged entries, second copies and files of processes that have ended; join small shards.
 
         Undamaged images of a shard are written to another one before the shard is removed, so a killed `gc`
         loses no image. An undamaged shard of another section is moved to the folder of its section. Other
-        processes may read and write at the same time.
+        processes may read and write at the same time. In object storage several `gc` may run at once.
 
         Returns
         -------
@@ -307,7 +304,8 @@ class Section:
         """
         if not self.path.is_dir():
             return 0
-        freed = collect_garbage(self.path, self._checked)
+        is_object = isinstance(self.path, ObjectPath)
+        freed = (collect_objects if is_object else collect_garbage)(self.path, self._checked)
         self.refresh()
         return freed
 
@@ -319,12 +317,7 @@ class Section:
         InputError
             If it is not a shard of this section, or the store cannot be written.
         """
-        made_for = section_of(content)
-        if made_for != self.path.name:
-            raise InputError(
-                f"a shard that another process made belongs to the section {made_for}, not to "
-                f"{self.path.name}, and was not stored: install the same medvlad on all machines"
-            )
+        _check_made_for(self.path.name, content)
         self.prepare()
         file = publish(self.path, content)
         with self._lock:
@@ -357,25 +350,30 @@ class Section:
 
     def _look(self, digest: bytes, read: Callable[[Shard, int], Any]) -> Any:
         """Return ``read(shard, number)`` for an image. None: the section lacks it, or it is damaged."""
+        waits, missed = iter(self._folder.waits), False
         while True:
-            with self._lock:
-                place = self._place(digest)
-                if place is None:
-                    return None
-                file = self._shards[place[0]]
-                try:
-                    if self._open is None or self._open[0] != file:
-                        self._open = file, self._checked(Shard(file))
-                    shard = self._open[1]
-                except FileNotFoundError:  # a gc has moved its images to another shard
-                    self.refresh()
-                    continue
-                except Damaged as damage:
-                    return self._forget(digest, damage)
             try:
-                return read(shard, place[1])
+                with self._lock:
+                    place = self._place(digest)
+                    if place is not None:
+                        file = self._shards[place[0]]
+                        if self._open is None or self._open[0] != file:
+                            self._open = file, self._checked(Shard(file))
+                        shard = self._open[1]
+                if place is not None:
+                    return read(shard, place[1])
+            except FileNotFoundError:  # a gc has moved its images to another shard
+                missed = True
+                with self._lock:
+                    self._open = None
+                self.refresh()
+                continue
             except Damaged as damage:
                 return self._forget(digest, damage)
+            if not missed or (wait := next(waits, None)) is None:
+                return None
+            time.sleep(wait)  # a listing of object storage may be late
+            self.refresh()
 
     def _forget(self, digest: bytes, damage: Damaged) -> None:
         """Log a damaged image and remove it from the index."""
@@ -384,30 +382,35 @@ class Section:
             self._index = self._settle().without(digest)
 
 
-def _section_name(settings: Mapping[str, Any]) -> str:
-    """Return the name of a section's folder: the first 16 digits of the SHA-256 of its settings."""
-    text = json.dumps(dict(settings), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _opened(
+    files: list[Path], checked: Callable[[Shard], Shard], n_readers: int
+) -> Generator[tuple[Path, Shard | Damaged | FileNotFoundError]]:
+    """Yield each shard, or why it cannot be used. In object storage several are opened at once."""
+
+    def look(file: Path) -> Shard | Damaged | FileNotFoundError:
+        try:
+            return checked(Shard(file))
+        except (Damaged, FileNotFoundError) as error:
+            return error
+
+    if n_readers == 1:
+        yield from ((file, look(file)) for file in files)
+        return
+    yield from read_ahead(look, files, n_threads=n_readers, n_ahead=2 * n_readers, name="medvlad-store")
 
 
-def _changed_settings(folder: Path, settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence if the settings of a section are not those of the name of its folder."""
-    if folder.name == _section_name(settings):
-        return []
-    return [
-        f"{folder / 'settings.json'} does not match the name of its folder: the settings were changed, or "
-        "the folder was renamed. Remove the file; a run with the right settings writes it again"
-    ]
-
-
-def _write_once(file: Path, text: str) -> None:
-    """Write a small file atomically, unless it exists."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if not file.exists():
-            with atomic_file(file) as content:
-                content.write(text.encode())
-    except OSError as error:
+def _check_made_for(section: str, content: bytes) -> None:
+    """Raise InputError if the content is not a shard of this section."""
+    made_for = section_of(content)
+    if made_for != section:
         raise InputError(
-            f"the store {file.parent} cannot be written: {error.strerror or error}; what is in it stays"
-        ) from error
+            f"a shard that another process made belongs to the section {made_for}, not to {section}, and was "
+            "not stored: install the same medvlad on all machines"
+        )
+
+
+def _of_shape(shard: Shard, wanted: tuple[int, int]) -> Shard:
+    """Return the shard. Raise Damaged if one of its images has another shape."""
+    for shape in set(shard.shapes) - {wanted}:
+        raise Damaged(f"{shard.file} has an image of shape {shape}, and this section needs {wanted}")
+    return shard

@@ -100,7 +100,7 @@ def test_a_column_may_be_named(folder):
         ("", "is empty: write a first row"),
         ("image,n\n,2\n", r"1 row has no image in the column 'image' of 't\.csv' \(row 2\)"),
         ("n,image\n1\n", r"1 row has no image in the column 'image' of 't\.csv' \(row 2\)"),
-        ("image\ns3://bucket/a.png\n", r"row 2 of 't\.csv': the image 's3://bucket/a\.png' is a URL"),
+        ("image\nhdfs://bucket/a.png\n", r"row 2 of 't\.csv': the image 'hdfs://bucket/a\.png' is a URL"),
         ("name,n\na.png,2\n", "has no column of images: its columns are 'name', 'n'"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_table_in_another_encoding_is_refused(folder):
         (["@"], r"there is no list of images \(no name\)"),
         (["x", "-", "-"], "can be read once only"),
         (["gone.csv"], "there is no image gone.csv"),
-        (["s3://bucket/a.png"], "is a URL"),
+        (["hdfs://bucket/a.png"], "is a URL"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_read(folder, inputs, message):

@@ -220,7 +220,7 @@ def test_windows_paths_without_a_file_here_are_refused(tmp_path):
     ("cell", "parts"),
     [
         ("", ["no image", "row 3"]),
-        ("s3://bucket/1.png", ["row 3", "URL"]),
+        ("hdfs://bucket/1.png", ["row 3", "URL"]),
         ("notes.pdf", ["1 file", "row 3: notes.pdf", "DICOM"]),
         ("slide.svs", ["1 file", ".svs", "row 3: slide.svs"]),
     ],

@@ -1,0 +1,181 @@
+"""A store, images and models on a real S3 server, behind a proxy that makes faults on the wire."""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.object_storage import SECRET, FaultyProxy, no_waits
+from support.store_content import COLLECTOR, SETTINGS, WRITER, descriptors, fill, key_of
+
+from medvlad import InputError, load_image_folder
+from medvlad._util import object_storage
+from medvlad._util.object_path import location
+from medvlad.images import load_image
+from medvlad.images.hashed_file import image_key
+from medvlad.store.shard import write_shard
+from medvlad.store.store import DescriptorStore
+
+s3fs = pytest.importorskip("s3fs", reason="needs s3fs, which the extra test installs")
+moto = pytest.importorskip("moto.server", reason="needs moto with flask, which the extra test installs")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def proxy():
+    """A server, started once, with the bucket "bucket"."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    proxy = FaultyProxy(f"http://{host}:{port}")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_ACCESS_KEY_ID": "AKIATEST",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        patch.setattr(s3fs.S3FileSystem, "retries", 1)
+        patch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
+        object_storage.forget_connections()
+        object_storage._filesystem("s3", 0).mkdir("bucket")
+        yield proxy
+    object_storage.forget_connections()
+    proxy.stop()
+    server.stop()
+
+
+@pytest.fixture
+def url(proxy, request, monkeypatch):
+    no_waits(monkeypatch)
+    proxy.faults.clear()
+    yield f"s3://bucket/{abs(hash(request.node.nodeid))}"
+    assert not proxy.faults
+
+
+def opened(url):
+    return DescriptorStore(url).section(SETTINGS)
+
+
+def holds(section, n):
+    for i in range(n):
+        np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i))
+
+
+def test_a_store_is_written_read_verified_and_tidied(url):
+    for n in (2, 4, 6):
+        fill(url, n)
+    section = opened(url)
+    assert len(section._folder.shards()) == 3
+    assert section.verify() == []
+    section.gc()
+    assert len(section._folder.shards()) == 1
+    holds(opened(url), 6)
+    assert [one.settings for one in DescriptorStore(url).sections()] == [SETTINGS]
+
+
+@pytest.mark.parametrize("fault", ["503", "lost", "refused"])
+def test_a_put_that_fails_leaves_whole_shards(proxy, url, fault, caplog):
+    proxy.faults += [("PUT", fault)] * 3
+    fill(url, 4)
+    section = opened(url)
+    assert section.verify() == []
+    holds(section, 4)
+    assert "try 2 of 6" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["503", "cut", "slow"])
+def test_a_read_that_fails_is_tried_again(proxy, url, fault, caplog):
+    fill(url, 4)
+    section = opened(url)
+    proxy.faults.append(("GET", fault))
+    holds(section, 4)
+    assert SECRET not in caplog.text
+
+
+def test_a_server_that_stays_busy_is_an_error_without_secrets(proxy, url, caplog):
+    section = fill(url, 3)
+    proxy.faults += [("PUT", "503")] * 6
+    with pytest.raises(InputError, match="cannot be written") as raised:
+        fill(url, 5)
+    assert url in str(raised.value)
+    assert SECRET not in str(raised.value) + caplog.text
+    assert section.verify() == []
+
+
+def test_two_writers_of_the_same_images_make_one_shard(url):
+    together = threading.Barrier(2)
+
+    def write():
+        section = opened(url)
+        section.prepare()
+        together.wait()
+        write_shard(section.path, {key_of(i): descriptors(i) for i in range(5)})
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    section = opened(url)
+    assert len(section._folder.shards()) == 1
+    holds(section, 5)
+
+
+def test_a_missing_bucket_is_told(proxy, url):
+    with pytest.raises(InputError, match="'s3://none/images' does not exist"):
+        load_image_folder("s3://none/images")
+    with pytest.raises(InputError, match="cannot be written"):
+        fill("s3://none/store", 1)
+
+
+def test_images_are_those_of_a_folder(url, tmp_path, rng):
+    for name in ("a", "b"):
+        for i in range(2):
+            file = tmp_path / "images" / name / f"{i}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(file)
+            location(f"{url}/images/{name}/{i}.png", "an image").write_bytes(file.read_bytes())
+    local, remote = load_image_folder(tmp_path / "images"), load_image_folder(f"{url}/images")
+    assert [str(path) for path in remote.paths] == [
+        f"{url}/{path.relative_to(tmp_path).as_posix()}" for path in local.paths
+    ]
+    assert remote.labels.tolist() == local.labels.tolist()
+    for one, other in zip(local.paths, remote.paths, strict=True):
+        assert image_key(one) == image_key(other)
+        np.testing.assert_array_equal(load_image(one), load_image(other))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [WRITER, COLLECTOR], ids=["writer", "gc"])
+def test_a_process_killed_at_any_moment_leaves_a_good_store(url, program):
+    for i in range(6):
+        fill(url, i + 1)
+    for delay in (0.0, 0.1, 0.3, 1.0):
+        process = subprocess.Popen([sys.executable, "-c", program, url, "40"], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        section = opened(url)
+        assert section.verify() == []
+        holds(section, 6)
+    subprocess.run([sys.executable, "-c", program, url, "40"], check=True, stdout=subprocess.DEVNULL)
+    section = opened(url)
+    assert section.verify() == []
+    holds(section, 40 if program is WRITER else 6)
