@@ -183,7 +183,7 @@ def take_part(
     inside = "" if base == "." else f"{base.rstrip(os.sep)}{os.sep}"
 
     def name_of(image: _Image) -> str:
-        name = str(os.fspath(image)).removeprefix(inside)
+        name = str(image).removeprefix(inside)
         return name if os.sep == "/" else name.replace(os.sep, "/")
 
     return [image for image in images if chosen.holds(name_of(image))]
