@@ -59,10 +59,8 @@ class Experiment:
         See :class:`medvlad.CNNDescriptors`.
     recipe : Recipe
         Steps from descriptors to vectors.
-    memory : int, str or None
-        See :class:`medvlad.ImageClassifier`.
-    backend, n_threads
-        See :class:`medvlad.VLAD`. The extraction uses the same number of threads.
+    backend, n_threads, memory
+        See :class:`medvlad.ImageClassifier`. The extraction uses the same number of threads.
     C : float or None
         See :class:`medvlad.WideLinearSVC`. None: chosen from :data:`medvlad.classifier.PENALTIES` by
         cross-validation inside the training images, see :mod:`medvlad.evaluation.cross_validation`. Numbers
