@@ -156,8 +156,7 @@ class Experiment:
             unknown_patients=self.unknown_patients,
             random_state=self.seed,
         )
-        if self.pool_by is not None:
-            dataset = pool_by(dataset, self.pool_by)
+        dataset = dataset if self.pool_by is None else pool_by(dataset, self.pool_by)
         if self.group_by == "site":
             dataset = with_sites_as_folds(dataset)
         check_for_two_classes(self, dataset)
