@@ -32,7 +32,9 @@ def both(tmp_path_factory, small_weights):
     folder, url = tmp_path_factory.mktemp("both"), f"memory://{uuid.uuid4().hex}"
     write_striped_images(folder / "images", np.random.default_rng(5))
     upload(folder / "images", f"{url}/images")
-    return folder, url, [*NETWORK, "--weights", small_weights]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        yield folder, url, [*NETWORK, "--weights", small_weights]
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,7 @@ def trained(both):
 @pytest.mark.slow
 def test_evaluate_gives_the_same_results(run, both, tmp_path):
     folder, url, options = both
-    results = []
+    results = []  # of the folder, and of the URL
     for root in (folder, url):
         status, _, error = run(
             *("evaluate", f"{root}/images", *options, "--encode", "avg,vlad4", "--folds", 2),
@@ -73,6 +75,7 @@ def test_evaluate_gives_the_same_results(run, both, tmp_path):
         }
     assert results[1][1] == f"{url}/images"
     assert results[0][2] == results[1][2]
+    assert not any(SECRET in file.read_text("latin-1") for file in tmp_path.rglob("*.*"))
 
 
 def test_the_models_are_the_same(trained):
@@ -122,9 +125,12 @@ def test_a_table_may_name_urls(both, tmp_path):
     location(f"{url}/own.csv", "a table").write_bytes(("image\n" + "\n".join(names) + "\n").encode())
     for table in (tmp_path / "t.csv", f"{url}/own.csv"):
         assert [str(path) for path in list_manifest(table)] == [f"{url}/{name}" for name in names]
-    (tmp_path / "up.csv").write_bytes(b"image\n../images/train/lying/0.png\n./a.png\n")
+    (tmp_path / "up.csv").write_bytes(b"image\n../other/0.png\n./train/lying/0.png\n")
     with pytest.raises(InputError, match="1 image lies outside the folder"):
         list_manifest(tmp_path / "up.csv", image_root=f"{url}/images")
+    (tmp_path / "up.csv").write_bytes(b"image\n../images/test/lying/0.png\n./train/lying/0.png\n")
+    found = list_manifest(tmp_path / "up.csv", image_root=f"{url}/images")
+    assert [str(path) for path in found] == [f"{url}/images/{part}/lying/0.png" for part in ("test", "train")]
 
 
 def test_missing_images_of_a_table_are_told(run, both, tmp_path):
@@ -191,10 +197,14 @@ def test_mistakes_are_one_line_without_secrets(run, words, said, tmp_path, monke
     assert SECRET not in error
 
 
-def test_a_planted_secret_is_in_no_output(run, trained, tmp_path, monkeypatch, caplog):
-    """Not in messages, logs, models or predictions, although the storage repeats it in its errors."""
-    folder, url, _ = trained
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+def objects_below(path):
+    for one in path.children():
+        yield from objects_below(path / one.name) if one.is_folder else [(path / one.name).read_bytes()]
+
+
+def test_a_planted_secret_is_in_no_output(run, trained, tmp_path, caplog):
+    """Not in messages, logs, stores, models or predictions, although the storage repeats it in its errors."""
+    folder, url, printed = trained
     name = sorted((folder / "images").rglob("*.png"))[0].relative_to(folder).as_posix()
     with faulty() as system:
         system.faults += [("cat_file", busy)] * 2
@@ -205,7 +215,7 @@ def test_a_planted_secret_is_in_no_output(run, trained, tmp_path, monkeypatch, c
     assert failed[0] == 2
     assert "rate" in failed[2]
     everything = [*map(str, ran), *map(str, failed), caplog.text, (tmp_path / "p.json").read_text()]
-    everything += [location(f"{url}/m.model", "m").read_bytes().decode("latin-1")]
+    everything += [str(printed), *(text.decode("latin-1") for text in objects_below(location(url, "all")))]
     assert not any(SECRET in text for text in everything)
 
 
