@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.pipeline import FeatureUnion
 
+from medvlad._util.object_path import location
 from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.encoders.projection import DescriptorProjection
@@ -103,7 +104,7 @@ def confident_errors(
         image = int(one.tested[row])
         fold = next(fold for fold in one.fitted if image in fold.test)
         steps = [*(step for _, step in encoder_steps(fold.encoder)), fold.head]
-        path = dataset.paths[image]
+        path = location(dataset.paths[image], "the image")
         yield ShownError(
             path,
             evidence_map(extractor, steps, _in_memory(evaluation, [image]), int(decided[row])),
