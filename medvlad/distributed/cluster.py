@@ -69,6 +69,8 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
         stack.enter_context(_quiet_dask())
         # Tasks carry image files to workers that cannot see them, and Dask warns about large tasks.
         stack.enter_context(dask_config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}))
+        # Dask keeps the last messages to each worker for developers. Jobs list their images, so few are kept.
+        stack.enter_context(dask_config.set({"distributed.admin.low-level-log-length": 50}))
         if scheduler is None:
             cores = check_n_threads(None)
             n_workers = n_workers or max(1, cores // _CORES_PER_WORKER)
