@@ -67,6 +67,7 @@ class RowsJob:
     Parameters
     ----------
     source : Rows
+        All rows, or those of the range.
     start, stop : int
         The range.
     scale : float
