@@ -130,6 +130,7 @@ def test_a_job_takes_only_its_own_rows_to_another_process(small_chunks, order):
 
     def run(shared, jobs):
         sizes.extend(len(pickle.dumps(job)) for job in jobs)
+        assert sum(job.n_images for job in jobs) == 600  # for the progress bar of a cluster
         return run_here(shared, jobs)
 
     WideLinearSVC(solver="passes", tol=0.5).fit(np.asarray(X, order=order), y, runner=run)
