@@ -234,7 +234,8 @@ def test_examples_of_a_page_run(page, reader):
         small_squares(reader)
     if name_of(page) == "docs/scale.md":
         data = mv.load_image_folder("chest_xray")
-        reader.names |= {"paths": data.paths, "train": np.flatnonzero(data.splits == "train")}
+        train = np.flatnonzero(data.splits == "train")
+        reader.names |= {"paths": data.paths, "labels": data.y, "train": train}
     left = follow(page, reader)
     if left:
         pytest.skip("; ".join(left))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
+from medvlad._util.validate import InputError
 from medvlad.classifier.parameters import check_classes_left, checked_columns, settle
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
 from medvlad.datasets.folders import ImageFolder
@@ -152,6 +153,10 @@ def label_run(
         If a parameter is for classes only, or a label is known for too few patients.
     """
     settled = settle(steps)
+    if steps.memory is not None:
+        raise InputError(
+            f"memory={steps.memory!r} is for one class an image, and y holds labels: leave it out"
+        )
     names = names_of_targets(None, y, targets.shape[1], "y").tolist()
     dataset = ImageFolder(
         paths=[Path(str(i)) for i in range(len(targets))],

@@ -84,8 +84,8 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         See :class:`medvlad.VLAD`.
     memory : int, str or None, default=None
         Limit in bytes, or a text such as "2 GiB". If the encoded images are larger, they are written to a
-        file in the folder for temporary files. The limit of the SVM is the same.
-        Only for one class an image. None: no limit.
+        file in the folder for temporary files, except with several encoders side by side or a recipe with
+        `reduce`. The limit of the SVM is the same. Only for one class an image. None: no limit.
     random_state : int, default=0
         Seed of k-means and of the folds.
 

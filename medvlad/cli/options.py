@@ -419,7 +419,8 @@ MEMORY = cloup.option(
     "--memory",
     metavar="SIZE",
     help="Limit on the memory of the SVM, such as 2GiB. Encoded images that are larger are written to a file "
-    "in TMPDIR. For data sets with one class an image.  [default: no limit]",
+    "in TMPDIR, except with --reduce or encoders joined by +. For data sets with one class an image.  "
+    "[default: no limit]",
 )
 
 

@@ -119,8 +119,10 @@ def _result(distributed: Any, cluster: Cluster, future: Any, versions: dict[str,
     except distributed.KilledWorker as error:
         logger.info("%s", error)
         return None
-    except ModuleNotFoundError as error:
-        if not str(error.name).startswith("medvlad"):
+    except (ModuleNotFoundError, AttributeError) as error:
+        # Unpickling finds no such module, or no such name in the module of an older version.
+        is_old = str(error).startswith("Can't get attribute") and "<module 'medvlad" in str(error)
+        if not (is_old or str(error.name).startswith("medvlad")):
             raise
         raise InputError(
             f"a worker of {cluster.name} has no medvlad or an old version ({error}): "

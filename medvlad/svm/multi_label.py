@@ -159,7 +159,7 @@ class MultiLabelSVC(ClassifierMixin, BaseEstimator):
         -----
         ConvergenceWarning
             If `max_iter` steps are too few, if C and X are too large for double precision, or if
-            `dual_gap_` is above 1e-8 for another reason.
+            `dual_gap_` is above 1e-8 with 'gram', or above `tol` with 'passes', for another reason.
         """
         self._solve(X, y, [self], runner)
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -101,7 +102,9 @@ def choose_way(
     passes = Passes(check_interval(tol, "tol", 0.0, 1.0), limit, path, runner or run_here)
     if solver == "passes":
         return passes
-    shape: tuple[int, ...] = np.shape(X) if hasattr(X, "shape") else ()
+    shape: tuple[int, ...] = ()
+    with suppress(TypeError, ValueError):  # rows of different lengths are refused later
+        shape = np.shape(X)
     if len(shape) != 2:
         return None
     needed = memory_of_gram(shape[0], shape[1])
@@ -160,6 +163,8 @@ def solve_by_passes(
             written.append(checkpoint)
             state = checkpoint.read() or state
         solver = PassSolver(source, signed, scale, tol=passes.tol, max_iter=max_iter, runner=passes.runner)
+        if checkpoint is not None and not solver.holds(state):
+            raise checkpoint.of_others()
         state = solver.solve(state, checkpoint)
         weights = state.weights
         outcomes = [

@@ -35,7 +35,8 @@ and the gap is the smaller of the two. A class is done when its gap is at most `
 :math:`P(w) \le P(w^*) / (1 - tol)` and :math:`|w - w^*|^2 \le 2 \, tol \, P(w)`.
 
 **Resuming.** The state after each pass is a pure function of the state before it and of the rows. It is
-written to the checkpoint atomically, so a run that was killed ends with the same weights, bit for bit.
+written to the checkpoint atomically, so a run that was killed ends with the same weights, bit for bit. The
+gaps of classes that were done are measured once more, because the rows may have changed meanwhile.
 
 **Why not dual coordinate descent.** Block minimisation (Yu, Hsieh, Chang & Lin, KDD 2010) changes the weights
 after each block of rows, so blocks of one pass cannot be computed by several workers.
@@ -73,6 +74,8 @@ _MOST_INNER = 200
 _BLAS_BUFFER = 32 << 20
 #: The difference P - D has lost its digits below this part of P.
 _CANCELS = 1e-9
+#: A gap that is measured again may be larger by this factor, because of rounding.
+_REPEATS = 1.001
 
 
 class _Group(NamedTuple):
@@ -154,6 +157,15 @@ class PassSolver:
                     checkpoint.write(state)
         return state
 
+    def holds(self, state: State) -> bool:
+        """Return whether the problems of a stored state that are done still have their gaps. Takes a pass."""
+        done = np.flatnonzero(state.phase == DONE)
+        again = State.at(state.weights[done], self._source.shape[0])
+        again.n_passes, again.n_iter[:] = state.n_passes, self._max_iter
+        settings: dict[str, Any] = {"tol": self._tol, "max_iter": self._max_iter, "runner": self._runner}
+        PassSolver(self._source, self._signed[:, done], self._scale, **settings).solve(again)
+        return bool((again.gap <= _REPEATS * np.maximum(self._tol, state.gap[done])).all())
+
     def _take_pass(self, state: State, bar: Any) -> None:
         groups = self._groups(state)
         is_first = int(state.n_passes) == 0
@@ -162,7 +174,7 @@ class PassSolver:
             self._add_sketch(shared, weights)
         keep = tuple(j < len(groups) for j in range(len(shared)))
         jobs = [
-            RowsJob(self._source, a, b, self._scale, [one[a:b] for one in weights], keep)
+            RowsJob(self._source.part(a, b), a, b, self._scale, [one[a:b] for one in weights], keep)
             for a, b in self._ranges
         ]
         products = [np.empty(one.weights.shape) for one in groups]

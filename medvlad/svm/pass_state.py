@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Self
@@ -20,7 +21,7 @@ __all__ = ["CURVATURE", "DONE", "GRADIENT", "Checkpoint", "State", "digest_of_pr
 
 #: What the next pass computes for a class.
 GRADIENT, CURVATURE, DONE = 0, 1, 2
-_FORMAT = "medvlad svm checkpoint 1"
+_FORMAT = "medvlad svm checkpoint 2"
 
 
 @dataclass
@@ -43,7 +44,7 @@ class State:
         Relative duality gap and P at the last gradient.
     share, energy, target : ndarray of float64, shape (k,)
         Share of the weights that is active, residual times direction, and wanted length of the residual.
-    basis, eigenvalues : ndarray of float32, shape (n_features + 1, r), and of float64, shape (r,)
+    basis, eigenvalues : ndarray of float64, shapes (n_features + 1, r) and (r,)
         The preconditioner. Empty before the first pass.
     n_passes : ndarray of int64, shape ()
         Number of passes so far.
@@ -66,7 +67,7 @@ class State:
     share: Vector
     energy: Vector
     target: Vector
-    basis: NDArray[np.float32]
+    basis: Vector
     eigenvalues: Vector
     n_passes: NDArray[np.int64]
 
@@ -92,7 +93,7 @@ class State:
             share=np.ones(k),
             energy=np.zeros(k),
             target=np.zeros(k),
-            basis=np.empty((0, 0), np.float32),
+            basis=np.empty((0, 0)),
             eigenvalues=np.empty(0),
             n_passes=np.zeros((), np.int64),
         )
@@ -101,7 +102,8 @@ class State:
 def digest_of_problem(source: Rows, signed: Vector, *settings: Any) -> str:
     """Return what a checkpoint belongs to: rows, labels, weights and settings.
 
-    Of the rows, shape, type and 64 evenly spaced ones count, because reading all of them takes a pass.
+    Of the rows, shape, type and 64 evenly spaced ones count, because reading all of them takes a pass. So
+    :meth:`medvlad.svm.pass_solver.PassSolver.holds` measures gaps again that a checkpoint claims.
     """
     digest = hashlib.blake2b(f"{fingerprint(source)} {settings}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(signed).data)
@@ -139,17 +141,28 @@ class Checkpoint:
         Raises
         ------
         InputError
-            If the file belongs to another problem.
+            If the file belongs to another problem, or is damaged.
         """
         if not self.path.is_file():
             return None
-        with np.load(self.path, allow_pickle=False) as file:
-            if str(file["problem"]) != self._digest:
-                raise InputError(
-                    f"the checkpoint {self.path} belongs to other rows, labels or settings: remove it, or "
-                    "give another path"
-                )
-            return State(**{one.name: file[one.name] for one in fields(State)})
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                problem = str(file["problem"])
+                state = State(**{one.name: file[one.name] for one in fields(State)})
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(
+                f"the checkpoint {self.path} is damaged ({error}): remove it, or give another path"
+            ) from error
+        if problem != self._digest:
+            raise self.of_others()
+        return state
+
+    def of_others(self) -> InputError:
+        """Return the error for a file that belongs to another problem."""
+        return InputError(
+            f"the checkpoint {self.path} belongs to other rows, labels or settings: remove it, or give "
+            "another path"
+        )
 
     def remove(self) -> None:
         """Remove the file after the work is done."""

@@ -67,6 +67,7 @@ class RowsJob:
     Parameters
     ----------
     source : Rows
+        All rows, or those of the range.
     start, stop : int
         The range.
     scale : float
@@ -83,6 +84,12 @@ class RowsJob:
     scale: float
     weights: list[Vector] = field(repr=False)
     keep: tuple[bool, ...]
+    stage: str = "linear SVM"
+
+    @property
+    def n_images(self) -> int:
+        """Number of rows, for a progress bar."""
+        return self.stop - self.start
 
     def run(self, shared: Sequence[Columns], /) -> PartOfPass:
         """Return the products and sums of the rows.

@@ -45,6 +45,10 @@ class Rows(Protocol):
         """Type of the numbers: float32 or float64."""
         ...
 
+    def part(self, start: int, stop: int) -> Rows:
+        """Return what a job in another process needs to read these rows, under the same row numbers."""
+        ...
+
     def reader(self) -> Any:
         """Return a context with a :class:`Reader` for one thread."""
         ...
@@ -57,9 +61,12 @@ class ArrayRows:
     Parameters
     ----------
     x : ndarray of float32 or float64, shape (n_samples, n_features)
+    first : int, default=0
+        Number of the first row.
     """
 
     x: NDArray[Any]
+    first: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,10 +78,15 @@ class ArrayRows:
         """See :class:`Rows`."""
         return self.x.dtype
 
+    def part(self, start: int, stop: int) -> ArrayRows:
+        """See :class:`Rows`. Nothing is copied until it is pickled."""
+        return ArrayRows(self.x[start - self.first : stop - self.first], start)
+
     @contextmanager
     def reader(self) -> Iterator[Reader]:
         """See :class:`Rows`."""
-        yield lambda start, stop: np.ascontiguousarray(self.x[start:stop])
+        x, first = self.x, self.first
+        yield lambda start, stop: np.ascontiguousarray(x[start - first : stop - first])
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,10 @@ class FileRows:
     offset: int
     shape: tuple[int, int]
     dtype: np.dtype[Any]
+
+    def part(self, start: int, stop: int) -> FileRows:
+        """See :class:`Rows`."""
+        return self
 
     @contextmanager
     def reader(self) -> Iterator[Reader]:
@@ -125,7 +141,8 @@ class FileRows:
                 yield read
         except OSError as error:
             raise InputError(
-                f"the file {self.path} cannot be read: {error.strerror or error}; check the disk"
+                f"the file {self.path} cannot be read: {error.strerror or error}; check the disk, and give "
+                "every worker the file under this path"
             ) from error
 
 

@@ -58,8 +58,9 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     memory : int, str or None, default=None
         Limit in bytes, or a text such as '2 GiB', on what `fit` needs besides `X`. None: none.
     checkpoint : path or None, default=None
-        File that 'passes' replaces after each pass. If `fit` is killed, the same call goes on from there. It
-        is removed at the end.
+        File that 'passes' replaces after each pass. If `fit` is killed, the same call goes on from there with
+        the same `X`. 64 of its rows are compared, and the gaps of classes that were done are measured again.
+        The file is removed at the end.
 
     Attributes
     ----------
@@ -80,8 +81,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
     dual_gap_ : float
         Largest relative duality gap of any class, computed in float64 from `X`. It bounds how far the
         minimised function is above its minimum, divided by its value; see :mod:`medvlad.svm.refinement`.
-        Usual values with 'gram' are below 1e-16, and below 1e-10 for large problems. Above 1e-8, rounding or
-        `max_iter` limits the solution, and `fit` warns.
+        Usual values with 'gram' are below 1e-16, and below 1e-10 for large problems. Above 1e-8 ('gram') or
+        `tol` ('passes'), rounding or `max_iter` limits the solution, and `fit` warns.
 
     Examples
     --------
@@ -157,7 +158,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         -----
         ConvergenceWarning
             If `max_iter` steps are too few, if C and X are too large for double precision, or if
-            `dual_gap_` is above 1e-8 for another reason.
+            `dual_gap_` is above 1e-8 with 'gram', or above `tol` with 'passes', for another reason.
         """
         self._solve(X, y, [self], sample_weight, runner)
         return self

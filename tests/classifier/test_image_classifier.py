@@ -277,6 +277,7 @@ def test_most_mistakes_are_found_before_the_extraction(classifier, data, extract
         ({"threshold": "sensitivity=0.9"}, [[0, 1], [1, 0]] * 6, "is for two classes"),
         ({"calibration": "isotonic"}, [[0, 1], [1, 0]] * 6, "calibration='isotonic' is for classes"),
         ({"folds": 1}, [[0, 1], [1, 0]] * 6, "folds=1 is too few for several labels"),
+        ({"memory": "2 GiB"}, [[0, 1], [1, 0]] * 6, "memory='2 GiB' is for one class an image"),
         ({"encode": "avg,vlad2"}, [[1], *[[0]] * 11], "there are 1 training images with 0"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from support.in_this_process import run_command
 from support.striped_images import write_striped_images
 
 from medvlad import VLAD, Descriptors, InputError, KMeansCodebook, StoredDescriptors
-from medvlad.distributed import cluster_runner, fit_distributed
+from medvlad.distributed import cluster_runner, fit_distributed, tasks, worker
 from medvlad.distributed.cluster import Cluster
 from medvlad.distributed.passes import ClusterRunner
 from medvlad.encoders import kmeans_passes
@@ -107,6 +108,15 @@ class TestRunner:
         runner = ClusterRunner(Cluster(client, "the cluster on this machine", True, 3))
         assert list(runner(1, [Scaled(1), Scaled(1, n_threads=7)])) == [(1, 3), (1, 7)]
 
+    @pytest.mark.parametrize(("module", "expected"), [(worker, InputError), (json, AttributeError)])
+    def test_a_worker_whose_medvlad_has_no_such_job_is_named(self, client, module, expected):
+        with pytest.raises(AttributeError) as unpickled:
+            pickle.loads(f"c{module.__name__}\nNoSuchJob\n.".encode())
+        failed = SimpleNamespace(result=lambda: raising(unpickled.value))
+        cluster = Cluster(client, "the cluster", False, 1)
+        with pytest.raises(expected, match=r"an old version .*install medvlad 9|module 'json'"):
+            tasks._result(distributed, cluster, failed, {"medvlad": "9"})
+
     def test_another_version_is_refused(self, client, monkeypatch):
         monkeypatch.setattr("medvlad.distributed.passes.versions", lambda: {"medvlad": "0.0"})
         with (
@@ -114,6 +124,10 @@ class TestRunner:
             pytest.raises(InputError, match=r"has medvlad .*, but this machine has 0\.0"),
         ):
             list(runner(1, [Scaled(1)]))
+
+
+def raising(error):
+    raise error
 
 
 def _n_tasks(dask_scheduler):

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
 from medvlad import VLAD, Descriptors, WideLinearSVC
+from medvlad.encoders.recipe import Recipe
 from medvlad.evaluation import encoded as module
 from medvlad.evaluation.calibrated_training import train_classifier
 from medvlad.evaluation.encoded import encoded
@@ -49,7 +50,18 @@ def test_a_failed_encoding_leaves_no_file(problem, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_vectors_of_a_pipeline_stay_in_memory(problem):
+@pytest.mark.parametrize("n_components", [None, 2])
+def test_vectors_of_projected_descriptors_lie_in_a_file(problem, n_components):
+    """The preset best gives descriptors unit length."""
+    images, _ = problem
+    recipe = Recipe(descriptor_norm=True, n_components=n_components)
+    steps = recipe.encoder("vlad3").fit(images)
+    found = encoded(steps, images, WideLinearSVC(memory=1))
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, steps.transform(images))
+
+
+def test_vectors_of_a_pca_stay_in_memory(problem):
     images, _ = problem
     steps = make_pipeline(VLAD(3, random_state=0), PCA(2)).fit(images)
     assert not isinstance(encoded(steps, images, WideLinearSVC(memory=1)), np.memmap)

@@ -135,7 +135,8 @@ def test_a_path_is_resumed_at_the_C_where_it_stopped(tmp_path):
             svm.fit_path(X, y, [0.1, 1.0])
     assert sorted(one.name for one in tmp_path.iterdir()) == ["state.0", "state.1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medvlad.svm.pass_path.run_here", killed_after(plain[1].n_passes_ - 2))
+        # Two passes of the second C are done, and one measures the first C again.
+        patch.setattr("medvlad.svm.pass_path.run_here", killed_after(plain[1].n_passes_ - 2 + 1))
         path = svm.fit_path(X, y, [0.1, 1.0])
     for one, other in zip(path, plain, strict=True):
         assert np.array_equal(one.coef_, other.coef_)
@@ -151,6 +152,35 @@ def test_a_checkpoint_of_another_problem_is_refused(tmp_path):
         with pytest.raises(InputError, match="belongs to other rows, labels or settings: remove it"):
             WideLinearSVC(**{"solver": "passes", "checkpoint": tmp_path / "state", **params}).fit(x, labels)
     assert svm.fit(X, y).dual_gap_ <= 1e-4
+
+
+def test_classes_that_are_done_are_measured_again_on_the_rows_of_now(tmp_path, monkeypatch):
+    """The digest reads 64 rows. If others have changed, weights that were done are wrong."""
+    X, y = draw((300, 40), 3)
+    svm = WideLinearSVC(solver="passes", checkpoint=tmp_path / "state")
+    with monkeypatch.context() as patch:
+        patch.setattr("medvlad.svm.pass_state.Checkpoint.remove", lambda _: None)
+        whole = svm.fit(X, y)
+    changed = np.random.default_rng(1).normal(size=X.shape)
+    read_by_digest = np.linspace(0, 299, 64).astype(int)
+    changed[read_by_digest] = X[read_by_digest]
+    with pytest.raises(InputError, match="belongs to other rows"):
+        svm.fit(changed, y)
+    resumed = svm.fit(X, y, runner=killed_after(1))
+    assert np.array_equal(resumed.coef_, whole.coef_)
+    assert (resumed.dual_gap_, resumed.n_passes_) == (whole.dual_gap_, whole.n_passes_)
+
+
+def test_a_damaged_checkpoint_is_an_error(tmp_path):
+    X, y = draw((200, 40), 2)
+    svm = WideLinearSVC(solver="passes", checkpoint=tmp_path / "state")
+    with pytest.raises(Killed):
+        svm.fit(X, y, runner=killed_after(2))
+    content = bytearray((tmp_path / "state").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(InputError, match=r"state is damaged \(.*\): remove it, or give another path"):
+        svm.fit(X, y)
 
 
 def test_another_file_is_not_replaced(tmp_path):

@@ -12,6 +12,7 @@ from support.label_problems import draw_labels
 from support.svm_problems import SHAPES, draw
 
 from medvlad import WideLinearSVC
+from medvlad._util.passes import run_here
 from medvlad._util.processors import Processors
 from medvlad._util.validate import InputError
 from medvlad.svm import pass_path, pass_solver, row_pass
@@ -85,6 +86,14 @@ def test_the_minimum_is_that_of_liblinear():
     np.testing.assert_allclose(ratio, 1.0, rtol=0, atol=1.01e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_mean_far_above_the_spread_costs_few_passes(dtype):
+    X, y = draw((300, 60), 2)
+    near, far = (WideLinearSVC(solver="passes").fit((X + c).astype(dtype), y) for c in (0, 1000))
+    assert far.dual_gap_ <= 1e-4
+    assert far.n_passes_ < 8 * near.n_passes_
+
+
 def test_one_pass_serves_all_classes():
     X, y = draw((300, 40), 2)
     two = WideLinearSVC(solver="passes").fit(X, y)
@@ -112,6 +121,20 @@ def test_threads_and_runners_do_not_change_a_bit(small_chunks, monkeypatch):
     for one in models[1:]:
         assert np.array_equal(one.coef_, models[0].coef_)
         assert one.n_passes_ == models[0].n_passes_
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_a_job_takes_only_its_own_rows_to_another_process(small_chunks, order):
+    X, y = draw((600, 50), 2)
+    sizes = []
+
+    def run(shared, jobs):
+        sizes.extend(len(pickle.dumps(job)) for job in jobs)
+        assert sum(job.n_images for job in jobs) == 600  # for the progress bar of a cluster
+        return run_here(shared, jobs)
+
+    WideLinearSVC(solver="passes", tol=0.5).fit(np.asarray(X, order=order), y, runner=run)
+    assert max(sizes) < X.nbytes / 10
 
 
 def test_the_cut_depends_on_the_matrix_only():
@@ -185,6 +208,7 @@ def test_auto_takes_passes_beyond_a_side_or_the_memory(monkeypatch):
     assert WideLinearSVC(memory=needed).fit(X, y).n_passes_ == 0
     monkeypatch.setattr(pass_path, "_check_memory", lambda *_: None)  # that of passes is larger here
     assert WideLinearSVC(memory=needed - 1).fit(X, y).n_passes_ > 0
+    assert WideLinearSVC(memory=needed - 1).fit(X.tolist(), y).n_passes_ > 0
     monkeypatch.setattr(pass_path, "MOST_SIDE", 60)
     assert WideLinearSVC().fit(X, y).n_passes_ > 0
     assert WideLinearSVC(solver="gram").fit(X, y).n_passes_ == 0
