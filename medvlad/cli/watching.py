@@ -50,7 +50,10 @@ def check_watch(
             raise click.UsageError("Missing argument 'IMAGE...'.", click.get_current_context(silent=True))
         return
     if images:
-        raise click.UsageError(f"--watch {watch} and {images[0]} cannot be used together: leave one out")
+        from medvlad._util.urls import is_url, without_secrets
+
+        first = without_secrets(images[0]) if is_url(images[0]) else images[0]
+        raise click.UsageError(f"--watch {watch} and {first} cannot be used together: leave one out")
     for name, value in others.items():
         if value:
             option = "--" + name.replace("_", "-")
