@@ -210,3 +210,10 @@ def test_each_new_try_is_counted(folder):
         system.faults += [("cat_file", busy)] * 2
         assert file.read_bytes() == b"content"
     assert counters.as_dict()["retries"] == 4
+
+
+def test_windows_refuses_urls_with_advice(monkeypatch):
+    monkeypatch.setattr("medvlad._util.object_path._HAS_OBJECTS", False)
+    with pytest.raises(InputError, match=r"the store 's3://bucket/x' is a URL, .* in Windows: copy the data"):
+        location("s3://bucket/x", "the store")
+    assert location("C:/x", "the store") == Path("C:/x")
