@@ -161,7 +161,7 @@ class Section:
         return Section, (self.path, self.settings, self._store)
 
     def refresh(self, *gone: Path) -> None:
-        """Look for shards that other processes have written or replaced. `gone`: those known to be removed."""
+        """Look for shards that other processes have written or replaced. `gone`: removed, as is known."""
         with self._lock:
             self._settle()
             removed = set(gone)
@@ -366,8 +366,7 @@ class Section:
                 missed = True
                 with self._lock:
                     self._open = None
-                # A listing may name a removed shard for long.
-                self.refresh(*([file] if self._folder.waits else []))
+                self.refresh(*([file] if self._folder.waits else []))  # it may stay listed for long
                 continue
             except Damaged as damage:
                 return self._forget(digest, damage)

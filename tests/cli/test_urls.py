@@ -123,7 +123,7 @@ def test_a_table_may_name_urls(both, tmp_path):
     location(f"{url}/own.csv", "a table").write_bytes(("image\n" + "\n".join(names) + "\n").encode())
     for table in (tmp_path / "t.csv", f"{url}/own.csv"):
         assert [str(path) for path in list_manifest(table)] == [f"{url}/{name}" for name in names]
-    (tmp_path / "up.csv").write_bytes(b"image\n../images/train/lying/0.png\n./a.png\n")
+    (tmp_path / "up.csv").write_bytes(b"image\n../other/0.png\n./a.png\n")
     with pytest.raises(InputError, match="1 image lies outside the folder"):
         list_manifest(tmp_path / "up.csv", image_root=f"{url}/images")
 
@@ -177,7 +177,7 @@ def test_show_reads_a_model_by_url(run, trained):
         (f"evaluate images --store s3://bucket/x?token={SECRET}", "holds a '?'"),
         (f"train images -o s3://key:{SECRET}@bucket/m.model", "holds a password or key"),
         (f"predict m.model https://user:{SECRET}@host/x.png", "holds a password or key"),
-        (f"predict m.model --watch images https://host/x.png?sig={SECRET}", "https://host/x.png?... cannot be"),
+        (f"predict m.model --watch images https://host/x.png?sig={SECRET}", "x.png?... cannot be used"),
         ("evaluate hdfs://host/x", "of a kind that is not read"),
         ("extract images --store https://host/store", "cannot lie behind https"),
         ("evaluate images --out s3://bucket/out", "must be a file or folder of this machine"),
