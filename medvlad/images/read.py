@@ -326,7 +326,7 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> Re
             raise InputError(f"{name} is not a regular file: give the path of an image file")
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
-        count("bytes_read", status.st_size)
+        count("bytes_read", max(status.st_size, 0))
         with path.open("rb") as opened:
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file

@@ -12,6 +12,7 @@ from support.object_storage import SECRET, busy, faulty, no_waits
 
 from medvlad import InputError
 from medvlad._util import object_path
+from medvlad._util.counters import counting
 from medvlad._util.object_path import location
 from medvlad.datasets.arriving import PAUSE
 from medvlad.datasets.folders import list_images
@@ -89,3 +90,13 @@ def test_a_wrong_url_is_named_without_its_password():
     assert SECRET not in name
     with pytest.raises(InputError, match="holds a password"):
         load_image(name)
+
+
+def test_bytes_of_an_object_without_a_size_are_not_counted_backwards(folder):
+    def unsized(real, path, *args, **kwargs):
+        return {**real(path, *args, **kwargs), "size": None}
+
+    with faulty() as system, counting() as counters:
+        system.faults += [("info", unsized)] * 20
+        assert load_image(folder / "a.png").shape == (9, 9, 3)
+    assert counters.as_dict()["bytes_read"] == 0
