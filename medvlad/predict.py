@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.atomic_file import write_file
 from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.object_path import ObjectPath, location, plain
+from medvlad._util.urls import without_secrets
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
 from medvlad.bags.data_set import TRAINING_FILES
@@ -415,13 +416,16 @@ def _all_frames(images: Iterable[Any]) -> Iterator[str | ObjectPath | Pause]:
             continue
         try:
             path = location(image, "the image")
-            if isinstance(path, ObjectPath) and is_picture_name(path.name):  # one request less
-                yield path
-                continue
-            frames = list_frames(path)
-        except InputError:  # such as a wrong URL: reading it reports the error
-            yield str(image)
+        except InputError:  # a wrong URL: reading it reports the error
+            yield without_secrets(str(image))
             continue
+        if isinstance(path, ObjectPath) and is_picture_name(path.name):  # one request less
+            yield path
+            continue
+        try:
+            frames = list_frames(path)
+        except InputError:  # reading it reports the error
+            frames = [path]
         if frames == [path]:
             yield path if isinstance(path, ObjectPath) else str(image)
         else:

@@ -35,14 +35,25 @@ from medvlad._util.object_storage import (
     remove,
 )
 from medvlad._util.urls import HIDDEN, is_url, url_of, without_secrets
-from medvlad._util.validate import InputError, check_output_file, check_outside
+from medvlad._util.validate import InputError, check_output_file, check_outside, one_line
 
-__all__ = ["ObjectPath", "RangeReader", "check_output", "location", "outside", "plain", "save_bytes"]
+__all__ = [
+    "ObjectPath",
+    "RangeReader",
+    "check_output",
+    "check_reached",
+    "failure_of",
+    "location",
+    "outside",
+    "plain",
+    "save_bytes",
+]
 
 _AT_ONCE = 64 << 20  # bytes of an object that is fetched in one request
 _FIRST_RANGE = 64 << 10
 _LARGEST_RANGE = 4 << 20
 _KEPT_RANGES = 4
+_HAS_OBJECTS = os.name != "nt"
 
 
 class ObjectPath(PosixPath):
@@ -213,6 +224,7 @@ class _RawRanges(io.RawIOBase):
     def __init__(self, ranges: RangeReader) -> None:
         self._ranges = ranges
         self._position = 0
+        self.failure: OSError | None = None
 
     def readable(self) -> bool:
         return True
@@ -229,10 +241,38 @@ class _RawRanges(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        content = self._ranges.read(self._position, len(buffer))
+        try:
+            content = self._ranges.read(self._position, len(buffer))
+        except OSError as error:
+            self.failure = error
+            raise
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
+
+
+def failure_of(file: BinaryIO) -> OSError | None:
+    """Return the last failure of the storage under a file of an object, which a reader may have caught."""
+    raw = getattr(file, "raw", None)
+    return raw.failure if isinstance(raw, _RawRanges) else None
+
+
+def check_reached(path: Path, error: Exception | None) -> None:
+    """Raise InputError if an error means that the storage of an object fails. Nothing is known of it then.
+
+    Parameters
+    ----------
+    path : Path
+        Nothing happens for a path of this machine.
+    error : Exception or None
+        What looking at the object raised.
+    """
+    is_missing = isinstance(error, FileNotFoundError)
+    if isinstance(path, ObjectPath) and isinstance(error, OSError) and not is_missing:
+        raise InputError(
+            f"{path} cannot be looked up ({error.strerror or one_line(error)}): check the network and the "
+            "credentials, and run the same command again"
+        ) from None
 
 
 def _by_ranges(url: str, size: int) -> BinaryIO:
@@ -251,7 +291,7 @@ def location(path: str | os.PathLike[str], name: str) -> Path:
     Raises
     ------
     InputError
-        If it is a URL of another kind, holds a password, or was shortened to be shown.
+        If it is a URL of another kind, holds a password, or was shortened to be shown; any URL in Windows.
     """
     if isinstance(path, ObjectPath):
         return path
@@ -259,6 +299,11 @@ def location(path: str | os.PathLike[str], name: str) -> Path:
     if not is_url(text):
         return Path(path)
     url = url_of(text)
+    if not _HAS_OBJECTS:
+        raise InputError(
+            f"{name} {without_secrets(url)!r} is a URL, and URLs are not read in Windows: copy the data to "
+            "a folder, or run medvlad in the Windows Subsystem for Linux"
+        )
     if url.startswith("file://"):
         return Path(unquote(urlsplit(url.replace("file://", "file:///", 1)).path))
     check_url(url, name)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from medvlad._util.counters import count
 from medvlad._util.urls import scheme_of, without_secrets
 from medvlad._util.validate import InputError, MissingExtraError, import_extra, one_line
 
@@ -270,6 +271,7 @@ def _put(url: str, content: bytes, mode: str) -> None:
             "%s has %s of %d bytes after it was written: it is written again",
             *(without_secrets(url), size, len(content)),
         )
+        count("retries")
         time.sleep(wait * random.random())
         _tried(url, "writing", lambda system, path: system.pipe_file(path, content))
     raise OSError(errno.EIO, f"it has {size} of {len(content)} bytes after it was written")
@@ -310,6 +312,7 @@ def _tried(url: str, what: str, call: Callable[[Any, str], Result], tries: int =
                 if isinstance(error, CutShort):
                     raise CutShort(errno.EIO, reason, shown) from None
                 raise OSError(errno.EIO, f"{reason}, after {tries} tries", shown) from None
+        count("retries")
         wait = WAITS[min(attempt, len(WAITS)) - 1] * (0.5 + random.random() / 2)
         logger.warning(
             "%s %s failed (%s): try %d of %d in %.1f seconds", what, shown, reason, attempt + 1, tries, wait

@@ -9,6 +9,7 @@ import click
 import cloup
 
 from medvlad.cli import options
+from medvlad.cli.console import message_line
 
 if TYPE_CHECKING:
     from medvlad.decisions import Answering
@@ -101,11 +102,11 @@ def decide_again(predictions: list[dict[str, Any]], classes: list[str]) -> None:
         return
     with_threshold(predictions, classes, found.value)
     assumed = ASSUMPTION.replace("test images", "images")
-    click.echo(
-        f"The threshold of {classes[1]} is {found.value:.2f}, found in the scores of these images. It is "
-        f"right only if {assumed}.",
-        err=True,
+    sentence = (
+        f"the threshold of {classes[1]} is {found.value:.2f}, found in the scores of these images; it is "
+        f"right only if {assumed}"
     )
+    click.echo(message_line(sentence, "info"), err=True)
 
 
 def tell_shift(answering: Answering, adapted: bool) -> None:

@@ -55,6 +55,8 @@ def export(
     network = model_of(model)
     check_weights_of(model, weights)
     replaced = check_replaced(output, "OUT.onnx", overwrite=overwrite)
+    if triton:
+        check_replaced(folder / "config.pbtxt", "OUT/config.pbtxt", overwrite=overwrite)
     if network:  # else the model was trained on descriptors
         start_keras(network)
     pipeline = load_model(model, weights=weights)

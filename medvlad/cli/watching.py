@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from medvlad.cli.answer_writer import ReaderGone, lock_answers
 from medvlad.cli.streams import has_no_reader
@@ -48,9 +49,15 @@ def check_watch(
     if watch is None:
         if not images:
             raise click.UsageError("Missing argument 'IMAGE...'.", click.get_current_context(silent=True))
+        context = click.get_current_context(silent=True)
+        if context is not None and context.get_parameter_source("settle") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--settle is for --watch: leave it out, or give --watch DIR")
         return
     if images:
-        raise click.UsageError(f"--watch {watch} and {images[0]} cannot be used together: leave one out")
+        from medvlad._util.urls import is_url, without_secrets
+
+        first = without_secrets(images[0]) if is_url(images[0]) else images[0]
+        raise click.UsageError(f"--watch {watch} and {first} cannot be used together: leave one out")
     for name, value in others.items():
         if value:
             option = "--" + name.replace("_", "-")

@@ -71,15 +71,16 @@ def check_inputs(
         if name == STANDARD_INPUT:
             continue
         if name.startswith("@"):
-            if not location(name[1:], "the list of images").is_file():
+            listed = location(name[1:], "the list of images")
+            if not listed.is_file():
+                advice = "" if is_url(name[1:]) else f", or write ./{name} for an image of that name"
                 raise InputError(
-                    f"there is no list of images {name[1:] or '(no name)'}: check the path, or write "
-                    f"./{name} for an image of that name"
+                    f"there is no list of images {_shown(name[1:]) or '(no name)'}: check the path{advice}"
                 )
             continue
         file, _ = split_frame(name)
         if not file.exists() and (must_exist or _is_table(name)):
-            raise InputError(f"there is no image {name}: check the path")
+            raise InputError(f"there is no image {_shown(name)}: check the path")
         if _is_table(name):
             list_files(name, image_root=image_root, image_column=image_column, must_exist=must_exist)
 
@@ -156,6 +157,10 @@ def list_inputs(
 def names_an_image(name: str) -> bool:
     """Return whether an input is an image or a file of images: no folder, list or table."""
     return not (name == STANDARD_INPUT or name.startswith("@") or _is_table(name) or _is_folder(name))
+
+
+def _shown(name: str) -> str:
+    return without_secrets(name) if is_url(name) else name
 
 
 def _is_folder(name: str) -> bool:

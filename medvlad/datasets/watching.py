@@ -208,6 +208,8 @@ class FolderWatch:
         Call it once for each image that was named, after it was read. None: the file has changed or is gone.
         What was read is then no answer. A file that has changed is named again.
         """
+        if image not in self._named:  # the file has changed, and now holds another number of images
+            return None
         name, version = self._named.pop(image)
         if self._place.version(name) == version:
             return version

@@ -35,7 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.choices import BackendName
-from medvlad._util.passes import Runner
+from medvlad._util.passes import Runner, run_here
+from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.backends import get_backend
 from medvlad.descriptors.blocks import DescriptorBlocks
@@ -174,6 +175,11 @@ class LloydJobs(Sequence[LloydJob]):
     def __len__(self) -> int:
         return len(self._parts)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Number of images of each job."""
+        return [len(part) for part in self._parts]
+
     @overload
     def __getitem__(self, index: int) -> LloydJob: ...
     @overload
@@ -212,7 +218,7 @@ class PassRun:
 
 def best_run_by_passes(
     source: DescriptorBlocks,
-    jobs: Sequence[LloydJob],
+    jobs: LloydJobs,
     starts: Iterable[NDArray[np.float32]],
     tol: float,
     max_iter: int,
@@ -245,7 +251,7 @@ def best_run_by_passes(
 
 def _run_lloyd(
     source: DescriptorBlocks,
-    jobs: Sequence[LloydJob],
+    jobs: LloydJobs,
     centers: NDArray[np.float32],
     tol: float,
     max_iter: int,
@@ -273,14 +279,18 @@ def _run_lloyd(
 
 
 def _one_pass(
-    runner: Runner, jobs: Sequence[LloydJob], centers: NDArray[np.float32], number: int
+    runner: Runner, jobs: LloydJobs, centers: NDArray[np.float32], number: int
 ) -> PassSums:
     """Return the sums over all descriptors, added in the order of the jobs."""
     begin = time.perf_counter()
     results: Iterator[PassSums] = runner(centers, jobs)
-    sums = next(results)
-    for one in results:
-        sums += one
+    shown = None if runner is run_here else False  # other runners show progress themselves
+    sums: PassSums | None = None
+    with progress_bar(sum(jobs.sizes), f"k-means, pass {number + 1}", shown) as bar:
+        for size, one in zip(jobs.sizes, results, strict=True):
+            sums = one if sums is None else sums + one
+            bar.update(size)
+    assert sums is not None
     logger.info(
         "k-means, pass %d: inertia %.9g, %.1f s", number + 1, sums.inertia, time.perf_counter() - begin
     )

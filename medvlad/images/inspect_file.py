@@ -20,8 +20,9 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from medvlad._util.object_path import ObjectPath
+from medvlad._util.object_path import ObjectPath, check_reached, failure_of
 from medvlad.images.dicom import DicomFacts, dicom_facts, is_dicom_file
 from medvlad.images.dicom_identity import DicomIdentity
 from medvlad.images.formats import (
@@ -99,8 +100,10 @@ def inspect_file(path: Path) -> InspectedFile:
     ------
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
+    InputError
+        If it is an object and the storage fails. It may be an image, and must not be left out.
     """
-    kind, facts = _opened(path)
+    kind, facts = _opened_object(path) if isinstance(path, ObjectPath) else _opened(path)
     if facts is not None and not facts.has_image:
         return InspectedFile([], WITHOUT_IMAGE)
     if facts is not None:
@@ -119,21 +122,36 @@ def inspect_file(path: Path) -> InspectedFile:
 
 def _opened(path: Path) -> tuple[str | None, DicomFacts | None]:
     """Return the format of a picture by its first bytes, and what its header says if the file is DICOM."""
-    remote = isinstance(path, ObjectPath)
-    if remote and is_picture_name(path.name):
-        return None, None
     try:
-        if not remote and not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would block
             return None, None
-        with path.open_ranges() if isinstance(path, ObjectPath) else path.open("rb") as file:
-            head = file.read(_HEAD)
-            kind = image_kind(head[:SIGNATURE_BYTES])
-            # DICOM may begin like a TIFF, and a picture may be named .dcm.
-            if (kind is None or head[128:132] == b"DICM") and is_dicom_file(path, file):
-                return None, dicom_facts(file, path)
-            return kind, None
+        with path.open("rb") as file:
+            return _identified(path, file)
     except OSError:
         return None, None
+
+
+def _opened_object(path: ObjectPath) -> tuple[str | None, DicomFacts | None]:
+    """Return what `_opened` does. Raise InputError if the storage fails."""
+    if is_picture_name(path.name):
+        return None, None
+    try:
+        with path.open_ranges() as file:
+            found = _identified(path, file)
+            check_reached(path, failure_of(file))  # pydicom may have caught it
+            return found
+    except OSError as error:
+        check_reached(path, error)
+        return None, None
+
+
+def _identified(path: Path, file: BinaryIO) -> tuple[str | None, DicomFacts | None]:
+    head = file.read(_HEAD)
+    kind = image_kind(head[:SIGNATURE_BYTES])
+    # DICOM may begin like a TIFF, and a picture may be named .dcm.
+    if (kind is None or head[128:132] == b"DICM") and is_dicom_file(path, file):
+        return None, dicom_facts(file, path)
+    return kind, None
 
 
 def _numbered(path: Path, n_images: int) -> list[Path]:

@@ -47,7 +47,7 @@ from PIL import Image, UnidentifiedImageError
 from medvlad._util.choices import ColourProfile
 from medvlad._util.counters import count
 from medvlad._util.library_warnings import reads_file
-from medvlad._util.object_path import location
+from medvlad._util.object_path import check_reached, location
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
 from medvlad.images.damage import damage_sentence, find_damage
@@ -130,8 +130,8 @@ def frames_of_file(file: Path) -> list[Path]:
 
     Raises
     ------
-    MissingExtraError
-        If the file is DICOM or NIfTI and the extra medical is not installed.
+    MissingExtraError, InputError
+        If the file is DICOM or NIfTI and the extra medical is not installed; if the storage fails.
     """
     alone = [file]
     try:
@@ -148,7 +148,8 @@ def frames_of_file(file: Path) -> list[Path]:
             n_frames = count_nifti(file)
     except ImportError:
         raise
-    except Exception:
+    except Exception as error:
+        check_reached(file, error)
         return alone
     if n_frames < 1 or (n_frames == 1 and kind != "NIfTI"):  # reading a file without images reports the error
         return alone
@@ -325,7 +326,7 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> Re
             raise InputError(f"{name} is not a regular file: give the path of an image file")
         if status.st_size == 0:
             raise InputError(f"{name} is empty (0 bytes): copy it again or remove it")
-        count("bytes_read", status.st_size)
+        count("bytes_read", max(status.st_size, 0))
         with path.open("rb") as opened:
             content = HashedFile(opened) if hashed else None
             file = opened if content is None else content.file

@@ -62,7 +62,7 @@ class SectionExcerpt(Section):
         arguments = (self.path, self.settings, self._store, self._index, self._shards)
         return SectionExcerpt, arguments
 
-    def refresh(self) -> None:
+    def refresh(self, *gone: Path) -> None:
         """Read the headers of all shards, because one is gone.
 
         Raises

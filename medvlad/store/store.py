@@ -160,12 +160,12 @@ class Section:
     def __reduce__(self) -> tuple[Any, ...]:
         return Section, (self.path, self.settings, self._store)
 
-    def refresh(self) -> None:
-        """Look for shards that other processes have written or replaced."""
+    def refresh(self, *gone: Path) -> None:
+        """Look for shards that other processes have written or replaced. `gone`: removed, as is known."""
         with self._lock:
             self._settle()
-            gone = set[Path]()
-            while not self._refreshed(gone):
+            removed = set(gone)
+            while not self._refreshed(removed):
                 pass
 
     def _refreshed(self, gone: set[Path]) -> bool:
@@ -366,7 +366,7 @@ class Section:
                 missed = True
                 with self._lock:
                     self._open = None
-                self.refresh()
+                self.refresh(*([file] if self._folder.waits else []))  # it may stay listed for long
                 continue
             except Damaged as damage:
                 return self._forget(digest, damage)

@@ -8,10 +8,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from support.object_storage import SECRET, faulty, no_waits
+from support.object_storage import SECRET, busy, faulty, no_waits, silent_cut_put
 
 from medvlad import InputError
 from medvlad._util import object_storage
+from medvlad._util.counters import counting
 from medvlad._util.object_path import (
     ObjectPath,
     RangeReader,
@@ -199,3 +200,20 @@ def test_an_output_among_the_images_is_refused(folder):
 def test_it_is_a_path():
     assert isinstance(location("s3://b/x", "x"), ObjectPath)
     assert isinstance(location("s3://b/x", "x"), Path)
+
+
+def test_each_new_try_is_counted(folder):
+    file = folder / "x"
+    with faulty() as system, counting() as counters:
+        system.faults += [("pipe_file", busy), ("pipe_file", silent_cut_put)]
+        file.write_bytes(b"content")
+        system.faults += [("cat_file", busy)] * 2
+        assert file.read_bytes() == b"content"
+    assert counters.as_dict()["retries"] == 4
+
+
+def test_windows_refuses_urls_with_advice(monkeypatch):
+    monkeypatch.setattr("medvlad._util.object_path._HAS_OBJECTS", False)
+    with pytest.raises(InputError, match=r"the store 's3://bucket/x' is a URL, .* in Windows: copy the data"):
+        location("s3://bucket/x", "the store")
+    assert location("C:/x", "the store") == Path("C:/x")

@@ -87,7 +87,9 @@ def test_a_threshold_is_found_in_the_images(run, train, images):
     model, _ = train()
     predictions, error = predicted(run, model, images / "test", "--adapt-threshold")
     at = predictions[0]["threshold"]
-    assert "The threshold of upright is" in error
+    assert "medvlad: the threshold of upright is" in error
+    lines = run("predict", model, images / "test", "--adapt-threshold", "--log-json")[2].splitlines()
+    assert any("the threshold of upright is" in json.loads(line)["message"] for line in lines)
     assert all(
         one["label"] == ("upright" if one["scores"]["upright"] > at else "lying") for one in predictions
     )

@@ -351,6 +351,8 @@ def test_a_missing_folder_and_a_command_without_images_are_told(model):
     assert "the folder to watch, 'gone', cannot be read" in error
     status, _, error = run_command("predict", model)
     assert (status, "Missing argument 'IMAGE...'" in error) == (2, True)
+    status, _, error = run_command("predict", model, "a.png", "--settle", "3")
+    assert (status, "--settle is for --watch: leave it out" in error) == (2, True)
 
 
 def test_answers_of_files_that_are_gone_take_no_memory(tmp_path):

@@ -13,6 +13,7 @@ from support.striped_images import NETWORK, write_striped_images
 
 from medvlad import InputError, load_model
 from medvlad._util.object_path import location
+from medvlad.datasets.image_inputs import check_inputs
 from medvlad.datasets.manifest import list_manifest
 from medvlad.images import load_image
 from medvlad.models.cases_file import load_cases
@@ -182,6 +183,7 @@ def test_show_reads_a_model_by_url(run, trained):
         (f"evaluate images --store s3://bucket/x?token={SECRET}", "holds a '?'"),
         (f"train images -o s3://key:{SECRET}@bucket/m.model", "holds a password or key"),
         (f"predict m.model https://user:{SECRET}@host/x.png", "holds a password or key"),
+        (f"predict m.model --watch images https://host/x.png?sig={SECRET}", "x.png?... cannot be used"),
         ("evaluate hdfs://host/x", "of a kind that is not read"),
         ("extract images --store https://host/store", "cannot lie behind https"),
         ("evaluate images --out s3://bucket/out", "must be a file or folder of this machine"),
@@ -249,6 +251,10 @@ def test_an_image_is_read_by_a_signed_url(tmp_path, both):
         with pytest.raises(InputError, match="does not exist") as raised:
             load_image(url.replace(".png", ".jpg"))
         assert SECRET not in str(raised.value)
+        for given in (url.replace(".png", ".jpg"), f"@{url.replace('.png', '.txt')}"):
+            with pytest.raises(InputError, match=r"there is no .*\?\.\.\.: check the path$") as raised:
+                check_inputs([given])
+            assert SECRET not in str(raised.value)
     finally:
         server.shutdown()
         server.server_close()

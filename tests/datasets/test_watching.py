@@ -71,6 +71,18 @@ def test_a_file_that_grows_is_named_when_it_is_complete(tmp_path, watching):
     assert watching.until() == ["a.png"]
 
 
+def test_a_change_of_the_number_of_images_is_no_error(tmp_path, watching):
+    """The reader counts again: it finds a.tif#0 and a.tif#1 where a.tif was named."""
+    path = image(tmp_path / "a.tif")
+    while not (named := watching.round(answer=False)):
+        pass
+    assert named == [str(path)]
+    first = Image.open(path).convert("L")
+    first.save(path, save_all=True, append_images=[first])
+    assert [watching.watch.answer(f"{path}#{i}") for i in range(2)] == [None, None]
+    assert watching.until() == ["a.tif#0", "a.tif#1"]
+
+
 def test_a_change_while_a_file_is_read_gives_no_answer_yet(tmp_path, watching):
     path = image(tmp_path / "a.png")
     while not (named := watching.round(answer=False)):

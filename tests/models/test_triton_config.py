@@ -62,6 +62,10 @@ def test_the_command_writes_a_model_repository(pipeline, tmp_path):
     settings = (tmp_path / "models" / "chest" / "config.pbtxt").read_text()
     assert settings == EXPECTED.replace("8\ninput", "32\ninput")
     assert "--overwrite" in run_command(*words)[2]
+    (tmp_path / "models/chest/1/model.onnx").unlink()
+    (tmp_path / "models/chest/config.pbtxt").write_text("changed by hand")
+    assert "OUT/config.pbtxt" in run_command(*words)[2]
+    assert (tmp_path / "models/chest/config.pbtxt").read_text() == "changed by hand"
 
 
 def test_a_graph_without_a_batch_is_refused(model):

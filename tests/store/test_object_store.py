@@ -211,6 +211,21 @@ def test_a_listing_that_names_removed_shards_is_no_endless_loop(url):
         assert len(opened(url)) == 0
 
 
+def test_a_reader_of_a_removed_shard_that_stays_listed_ends(url):
+    section = fill(url, 3)
+    old = object_storage._filesystem("memory", 0).ls(section.path.url, detail=True)
+    for file in section._folder.shards():
+        object_storage.remove(file.url)
+    with faulty() as system:
+
+        def listing(_):
+            assert len(system.calls) < 200, "an endless loop"
+            return old
+
+        system.stale.append(listing)
+        assert section.get(key_of(0)) is None
+
+
 def test_a_reader_finds_what_a_gc_has_moved_although_the_listing_is_late(url, monkeypatch):
     for i in range(4):
         fill(url, i + 1)
