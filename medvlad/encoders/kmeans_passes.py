@@ -278,9 +278,7 @@ def _run_lloyd(
     return PassRun(centers, sums.counts, np.array([*path, sums.inertia]), n_iter, at_rest)
 
 
-def _one_pass(
-    runner: Runner, jobs: LloydJobs, centers: NDArray[np.float32], number: int
-) -> PassSums:
+def _one_pass(runner: Runner, jobs: LloydJobs, centers: NDArray[np.float32], number: int) -> PassSums:
     """Return the sums over all descriptors, added in the order of the jobs."""
     begin = time.perf_counter()
     results: Iterator[PassSums] = runner(centers, jobs)
