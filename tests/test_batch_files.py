@@ -88,7 +88,7 @@ def test_the_job_of_kubernetes_is_indexed_and_has_as_many_pods_as_parts(job):
     assert int(environment["PARTS"]) == spec["completions"] >= spec["parallelism"]
     assert "--part=auto/$(PARTS)" in container["args"]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy needs it
-    assert [one["action"] for one in spec["podFailurePolicy"]["rules"]] == ["FailJob", "Ignore"]
+    assert [one["action"] for one in spec["podFailurePolicy"]["rules"]] == ["FailIndex", "Ignore"]
     assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == container["name"]
 
 

@@ -19,6 +19,10 @@ from medvlad._util.validate import InputError, check_positive_int, import_extra
 __all__ = ["triton_config"]
 
 
+#: Types whose name in Triton differs from that in ONNX.
+_OTHER_NAMES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16"}
+
+
 def triton_config(path: str | os.PathLike[str], name: str, *, max_batch_size: int = 32) -> str:
     """Return config.pbtxt for an ONNX model of :func:`medvlad.models.onnx_export.export_onnx`.
 
@@ -65,7 +69,8 @@ def _tensor(kind: str, value: Any, onnx: Any) -> str:
     if batch.dim_value:
         raise InputError(f"the first axis of {value.name} has the size {batch.dim_value}, expected a batch")
     numbers = [str(one.dim_value or -1) for one in sizes]
-    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).replace("FLOAT", "FP32")
+    name = onnx.TensorProto.DataType.Name(tensor.elem_type)
+    dtype = _OTHER_NAMES.get(name, name)
     # Triton has no empty dims. A number for each image is a vector of one number that is reshaped.
     dims = f"dims: [ {', '.join(numbers)} ]" if numbers else "dims: [ 1 ] reshape { shape: [ ] }"
     return f"{kind} [ {{ name: {json.dumps(value.name)} data_type: TYPE_{dtype} {dims} }} ]"

@@ -1,4 +1,4 @@
-"""Tidy the shards of a section in object storage. No lock is needed, and no image can be lost.
+"""Tidy the shards of a section in object storage. No lock is needed, and no image of a healthy shard is lost.
 
 A shard is *healthy* if its content has the SHA-256 of its name. Healthy shards are ordered by their number of
 images, then by name. Two rules hold for every `gc`:
@@ -8,7 +8,9 @@ images, then by name. Two rules hold for every `gc`:
 
 So several `gc` may run at once, and each may see an old listing. Suppose that an image is in a healthy shard
 at some time. The shard S that held it and was last in the order is never removed: rule 1 would need a later
-one. A healthy shard never changes, so a proof never becomes wrong.
+one. A healthy shard never changes, so a proof never becomes wrong. One gap is left: if a client writes a
+damaged shard anew between the last check and its removal, the new one is removed, and its images are
+extracted again.
 
 Small shards are joined to a new one, which holds all images of each, so it is later in the order than they
 are. They are removed after the new shard was read back and is listed. A reader that misses a shard lists
