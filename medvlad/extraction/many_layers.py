@@ -23,7 +23,7 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors, ExtractionReport
 from medvlad.extraction.engines import choose_engine, make_engine
 from medvlad.extraction.networks import FrozenNetwork, kind_of, layers_of_network
 from medvlad.extraction.networks.keras_network import float32_arithmetic, import_keras
-from medvlad.extraction.scales import check_scales, input_side
+from medvlad.extraction.scales import check_scales, input_sides
 from medvlad.extraction.store_filling import fill_section, section_settings
 from medvlad.extraction.weights import fingerprint
 from medvlad.images.prefetch import as_sequence
@@ -171,7 +171,7 @@ def extract_layers(
         return _one_by_one(extractor, images, layers)
     whole = _keras_network(extractor)
     cuts = [_cut(whole, layer) for layer in layers]
-    side = input_side(scales[0])
+    (side,) = input_sides(whole, scales, extractor.side)
     sections = [store.section(_settings(extractor, cut, scales)) for cut in cuts]
     views = (False, True) if extractor.mirror else (False,)
     sizes = [math.prod(cut.grid(side)) * cut.n_features for cut in cuts]

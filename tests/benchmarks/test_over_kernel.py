@@ -20,7 +20,8 @@ def case(measure, own, kernel):
         name: measure.Measured(list(seconds), 0, None, None, hello)
         for name, seconds in (("medvlad", own), ("kernel alone", kernel))
     }
-    return measure.MeasuredCase(10, 2, np.array([0, 5, 10]), None, None, by_name)
+    pairs = list(zip(own, kernel, strict=True))
+    return measure.MeasuredCase(10, 2, np.array([0, 5, 10]), None, None, by_name, pairs)
 
 
 SLOW_MINUTES = np.array([1.0, 3.0, 1.1, 2.0, 1.5])
