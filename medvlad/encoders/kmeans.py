@@ -119,7 +119,7 @@ class KMeansCodebook(ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerM
         Cell of each of the N descriptors of the last `fit` in memory, or of the last batch.
     inertia_ : float
         Sum of the squared distances of the same descriptors to their centres, times their `sample_weight`.
-    inertia_path_ : ndarray of float64, shape (n_iter_ + 1,)
+    inertia_path_ : ndarray of float64, shape (n_steps + 1,)
         Inertia before each step and at the end of the last `fit` by passes.
     n_iter_ : int
         Number of Lloyd steps of `fit`. Each batch of `partial_fit` adds 1.
