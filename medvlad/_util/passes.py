@@ -8,7 +8,7 @@
 
 The caller adds the results up in the order of the jobs, in float64. The cut of the data into jobs depends on
 the data alone, never on the number of workers or threads, or on the memory. So every runner gives the same
-sum, bit for bit: :func:`run_here` in this process, :class:`medvlad.distributed.passes.ClusterRunner` on a
+sum, bit for bit: :func:`run_here` in this process, that of :func:`medvlad.distributed.cluster_runner` on a
 Dask cluster.
 """
 
