@@ -212,7 +212,7 @@ OWN_TEST |= {f"docs/howto/{page}.md" for page in ("bags", "gpu", "other_networks
 #: Pages whose examples take more than about ten seconds.
 LONG = {f"docs/howto/{page}.md" for page in ("choosing", "comparing", "grid_search", "images", "network")}
 #: Pages whose examples name the real square.
-SHOWS_224 = {"docs/howto/sharing.md"}
+SHOWS_224 = {"docs/howto/sharing.md", "docs/howto/network.md"}
 FOLLOWED = [
     pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in LONG else [])
     for page in PAGES
