@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 SPEED = "xeon-model-207"
 #: The run of `make bench-quick` that the README shows.
 QUICK = f"{SPEED}-quick"
+#: The same on a processor without AMX.
+QUICK_WITHOUT_AMX = "epyc-model-17-quick"
 #: What this package's users call, its C++ core alone, and the call that returns a new array.
 OWN, KERNEL, FRESH = "medvlad", "kernel alone", "medvlad, new array"
 OURS = (OWN, KERNEL, FRESH, "reference")
