@@ -70,7 +70,12 @@ def build(source, target):
 
 def compare(sites, rounds, only=""):
     """Return the verdict of each case for the packages in the folders `sites` (base, head)."""
-    base, head = ({"PYTHONPATH": str(site)} for site in sites)
+    with tempfile.TemporaryDirectory(prefix="medvlad-compare-") as folder:  # of the workers' files
+        return _compare([{"PYTHONPATH": str(site), "TMPDIR": folder} for site in sites], rounds, only)
+
+
+def _compare(environments, rounds, only):
+    base, head = environments
     rivals = {"base": Rival("", base), "head": Rival("", head), "base again": Rival("", base)}
     processes = Processes(rivals, "compare_worker.py")
     found = {}
