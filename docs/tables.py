@@ -184,7 +184,9 @@ TABLES = {
     "limits": lambda: speed_tables.limits_table(speed_tables.measured(speed_tables.QUICK)),
     "bars": lambda: speed_bars.bars(speed_tables.measured(speed_tables.QUICK)),
     "machine": lambda: speed_tables.machine_line(speed_tables.measured(speed_tables.QUICK)),
-    "quick without tiles": lambda: speed_tables.quick_table(speed_tables.measured(speed_tables.QUICK_WITHOUT_AMX)),
+    "quick without tiles": lambda: speed_tables.quick_table(
+        speed_tables.measured(speed_tables.QUICK_WITHOUT_AMX)
+    ),
     "bars without tiles": lambda: speed_bars.bars(speed_tables.measured(speed_tables.QUICK_WITHOUT_AMX)),
     "machine without tiles": lambda: speed_tables.machine_line(
         speed_tables.measured(speed_tables.QUICK_WITHOUT_AMX)
