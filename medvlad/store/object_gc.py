@@ -90,19 +90,9 @@ class _Examined:
 
 
 def collect_objects(path: Path, check: Check) -> int:
-    """Remove damaged shards and second copies, join small shards. See :meth:`medvlad.store.store.Section.gc`.
+    """Do in object storage what `collect_garbage` of :mod:`medvlad.store.compaction` does in a folder.
 
-    Parameters
-    ----------
-    path : Path
-        Folder of the section, an :class:`medvlad._util.object_path.ObjectPath`.
-    check : callable
-        Function that raises Damaged if a shard does not fit the section.
-
-    Returns
-    -------
-    int
-        Number of bytes that were freed.
+    Parameters and result are the same. Several calls may run at once.
 
     Raises
     ------
