@@ -131,7 +131,7 @@ def forget_output() -> None:
 
 
 def forget_terminal() -> None:
-    """Let standard error be no terminal any more, so that no progress bar is drawn between lines of JSON."""
+    """Treat standard error as a file, so that no progress bar is drawn between lines of JSON."""
     raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
     if isinstance(raw, _Stream):
         raw.is_plain = True
