@@ -4,6 +4,6 @@ In: an :class:`~medvlad.datasets.folders.ImageFolder`. Out: a dict of findings, 
 warning or a note, and the same as plain text.
 """
 
-from medvlad.audit.run import audit, audit_summary
+from medvlad.audit.run import audit, audit_summary, run_audit
 
-__all__ = ["audit", "audit_summary"]
+__all__ = ["audit", "audit_summary", "run_audit"]

@@ -1,7 +1,7 @@
 """Images that occur twice: the same bytes, the same pixels, or nearly the same picture.
 
 BLAKE2 digests of files and of pixels find identical images. :mod:`medvlad.audit.near_pairs` finds images that
-are nearly the same.
+are nearly the same. :mod:`medvlad.audit.descriptor_pairs` finds more of them, if there is a network.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medvlad.audit.descriptor_pairs import ScenePairs
 from medvlad.audit.finding import Finding, ReadImages, Severity, finding, plural
 from medvlad.audit.images import ImageFacts, grey_thumbnails
 from medvlad.audit.near_pairs import near_pairs
@@ -87,13 +88,15 @@ class Copies:
         )
 
 
-def find_copies(facts: Sequence[ImageFacts], *, n_threads: int) -> Copies:
+def find_copies(facts: Sequence[ImageFacts], *, scenes: ScenePairs | None = None, n_threads: int) -> Copies:
     """Find images that occur twice.
 
     Parameters
     ----------
     facts : sequence of ImageFacts
         Facts of at least one image.
+    scenes : ScenePairs or None, default=None
+        Pairs of images of one scene, which count as near. None: not searched.
     n_threads : int
         Number of threads that compare images. It changes no result.
 
@@ -107,6 +110,16 @@ def find_copies(facts: Sequence[ImageFacts], *, n_threads: int) -> Copies:
     first = [facts[group[0]] for group in units]
     near, mirrored, correlation, complete = near_pairs(grey_thumbnails(first), n_threads=n_threads)
     n = len(units)
+    if scenes is not None:
+        unit_of = np.empty(len(facts), np.intp)
+        for unit, group in enumerate(units):
+            unit_of[group] = unit
+        added = np.sort(unit_of[scenes.pairs], axis=1)
+        apart = added[:, 0] != added[:, 1]
+        near = np.concatenate([near, added[apart]])
+        near, kept = np.unique(near, axis=0, return_index=True)  # of a pair found twice, the first
+        mirrored = np.concatenate([mirrored, scenes.mirrored[apart]])[kept]
+        correlation = np.concatenate([correlation, scenes.correlation[apart]])[kept]
     links = coo_array((np.ones(len(near)), (near[:, 0], near[:, 1])), shape=(n, n))
     of_unit = connected_components(links, directed=False)[1]
     family = np.empty(len(facts), np.int64)

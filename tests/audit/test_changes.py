@@ -1,0 +1,39 @@
+"""What altered copies change in mean descriptors."""
+
+import numpy as np
+import pytest
+
+from medvlad.audit import changes
+from medvlad.audit.changes import changes_of_copies
+from medvlad.audit.descriptor_pairs import window_means
+from medvlad.descriptors.ragged import Descriptors
+from medvlad.images.altered_copies import altered_copy
+
+
+class MeanColours:
+    """A network whose map has one place: the mean colour."""
+
+    grids_ = ((1, 1),)
+
+    def transform(self, images):
+        colours = [np.asarray(images[i], np.float32).mean(axis=(0, 1)) for i in range(len(images))]
+        return Descriptors.from_array(np.stack(colours)[:, None])
+
+
+@pytest.mark.parametrize(("n", "expected"), [(3, 30), (40, 320), (299, 598), (300, 300), (450, 400)])
+def test_number_of_copies(rng, monkeypatch, n, expected):
+    monkeypatch.setattr(changes, "_MOST", 400)
+    images = list(rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8))
+    network = MeanColours()
+    means = window_means(network.transform(images), network.grids_)
+    found = changes_of_copies(network, images, means, 0)
+    assert [one.shape for one in found] == [(expected, 3)] * len(means)
+
+
+def test_changes_are_copies_minus_their_images(rng):
+    images = list(rng.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8))
+    network = MeanColours()
+    means = window_means(network.transform(images), network.grids_)
+    colours = np.stack([altered_copy(one, 7).mean(axis=(0, 1)) - one.mean(axis=(0, 1)) for one in images])
+    for found in changes_of_copies(network, images, means, 7):
+        np.testing.assert_allclose(found, colours, rtol=0, atol=1e-3)
