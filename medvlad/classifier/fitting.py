@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.validate import InputError
 from medvlad.classifier.parameters import check_classes_left, checked_columns, settle
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
+from medvlad.classifier.training_copies import add_copies
 from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.blocks import DescriptorBlocks
@@ -23,6 +24,7 @@ from medvlad.evaluation.calibrated_training import check_two_class_settings, tra
 from medvlad.evaluation.choice import Choice
 from medvlad.evaluation.targets import TargetRun
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.svm.invariance import Nuisance
 from medvlad.svm.targets import names_of_targets
 
 __all__ = ["TrainingImages", "describe_training_images", "fit_steps", "fit_targets", "label_run"]
@@ -43,6 +45,8 @@ class TrainingImages:
         Built.
     skipped : list of (int, str)
         Index and reason of each image that was left out.
+    nuisance : Nuisance or None
+        Which of the rows are shifted copies. None: there are no copies.
     """
 
     descriptors: Descriptors | DescriptorBlocks
@@ -50,6 +54,7 @@ class TrainingImages:
     groups: NDArray[Any] | None
     network: CNNDescriptors
     skipped: list[tuple[int, str]]
+    nuisance: Nuisance | None = None
 
 
 def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups: Any) -> TrainingImages:
@@ -62,6 +67,8 @@ def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups
     """
     labels, patients = checked_columns(len(images), y, groups)
     if labels.ndim == 2:
+        if settle(steps).augment:
+            raise InputError("augment='shift' is for one class an image, and y holds labels: leave it out")
         label_run(steps, labels, patients, y)
     else:
         check_two_class_settings(np.unique(labels), positive=steps.positive, threshold=_target(steps))
@@ -76,7 +83,14 @@ def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups
         check_classes_left(labels, kept)
         descriptors, labels = descriptors.take(kept), labels[kept]
         patients = None if patients is None else patients[kept]
-    return TrainingImages(descriptors, labels, patients, network, report.skipped)
+    nuisance = None
+    if settle(steps).augment:
+        used = [images[i] for i in range(len(images)) if i not in bad]
+        every = np.arange(len(used))
+        descriptors, nuisance = add_copies(network, used, descriptors, every, random_state=steps.random_state)
+        labels = labels[nuisance.source]
+        patients = None if patients is None else patients[nuisance.source]
+    return TrainingImages(descriptors, labels, patients, network, report.skipped, nuisance)
 
 
 def fit_steps(
@@ -86,6 +100,7 @@ def fit_steps(
     groups: NDArray[Any] | None,
     network: CNNDescriptors | None,
     keep: Callable[[Any], None] | None = None,
+    nuisance: Nuisance | None = None,
 ) -> tuple[Pipeline, Choice]:
     """Choose the encoding and C if there is a choice, fit the encoder and the SVM, and calibrate it.
 
@@ -102,6 +117,8 @@ def fit_steps(
         First step of the pipeline. It gets no store. None: the pipeline takes descriptors.
     keep : callable or None, default=None
         Called with the encoded training images (n, D). None: they are dropped.
+    nuisance : Nuisance or None, default=None
+        Which of the images are shifted copies. None: there are no copies.
 
     Returns
     -------
@@ -127,6 +144,7 @@ def fit_steps(
         positive=steps.positive,
         random_state=steps.random_state,
         keep=keep,
+        nuisance=nuisance,
     )
     return _pipeline(network, encoder, classifier), choice
 

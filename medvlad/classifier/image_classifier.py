@@ -36,6 +36,7 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.prefetch import as_sequence
 from medvlad.models.heads import names_of_head
 from medvlad.models.model_file import load_model, model_card, save_model
+from medvlad.svm.invariance import Nuisance
 
 __all__ = ["ImageClassifier"]
 
@@ -45,14 +46,19 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
 
     Parameters
     ----------
-    model, layer, weights, preprocess, prefix_tokens, side
-        The network, see :class:`medvlad.CNNDescriptors`.
-    encode : str, default="vlad64"
+    model : str, object or None, default=None
+        The network, see :class:`medvlad.CNNDescriptors`. None: that of the preset with its layer and weights,
+        or "vgg19".
+    layer, weights, preprocess, prefix_tokens, side
+        See :class:`medvlad.CNNDescriptors`. weights=None: those of the preset's network, or "imagenet".
+    encode : str or None, default=None
         Encoding: "avg", "max", "gem", "vlad64", "fisher64", or several joined by +, whose vectors are
         concatenated. Of several separated by commas, such as "avg,vlad64", the first one is used unless
-        another one is clearly better inside the training images, see :mod:`medvlad.evaluation.choice`.
-    preset : {"paper", "best"} or None, default=None
-        Values of the parameters below that are None. None: "paper".
+        another one is clearly better inside the training images, see :mod:`medvlad.evaluation.choice`. None:
+        that of the preset if one is given, or "vlad64".
+    preset : {"paper", "best", "fast"} or None, default=None
+        Values of the parameters that are None here, see ``PRESETS`` in :mod:`medvlad.encoders.recipe`. None:
+        "paper".
     scales : int or sequence of int, or None, default=None
         See :class:`medvlad.CNNDescriptors`. None: that of the preset, or 0.
     recipe : Recipe or None, default=None
@@ -74,6 +80,9 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         Of two classes, the one whose detection rate is the sensitivity, as text. None: the second.
     folds : int, default=5
         Number of folds inside the training images.
+    augment : {"none", "shift"}, default="none"
+        "shift": also train on a shifted copy of each image, and pay less attention to how images were taken,
+        see :mod:`medvlad.svm.invariance`. Only for images with one class each.
     store : path or None, default=None
         Folder that keeps descriptors. None: clones, such as those of a search, share a temporary folder, so
         the network runs once for each image. It is removed with the last clone.
@@ -83,9 +92,10 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
     backend, n_threads
         See :class:`medvlad.VLAD`.
     memory : int, str or None, default=None
-        Limit in bytes, or a text such as "2 GiB". If the encoded images are larger, they are written to a
-        file in the folder for temporary files, except with several encoders side by side or a recipe with
-        `reduce`. The limit of the SVM is the same. Only for one class an image. None: no limit.
+        Limit in bytes, or a text such as "2 GiB". If the encoded images are larger, a recipe with `reduce`
+        finds its components by blocks, and vectors that are still larger are written to a file in the folder
+        for temporary files. Vectors of several encoders side by side stay in memory. The limit of the SVM is
+        the same. Only for one class an image. None: no limit.
     random_state : int, default=0
         Seed of k-means and of the folds.
 
@@ -143,7 +153,9 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         if bags is not None:
             return self.fit_descriptors(bags, y, groups)
         used = describe_training_images(self, as_sequence(images), y, groups)
-        self.fit_descriptors(used.descriptors, used.labels, used.groups, network=used.network)
+        self.fit_descriptors(
+            used.descriptors, used.labels, used.groups, network=used.network, nuisance=used.nuisance
+        )
         self.skipped_ = used.skipped
         return self
 
@@ -155,6 +167,7 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         *,
         network: CNNDescriptors | None = None,
         keep: Callable[[Any], None] | None = None,
+        nuisance: Nuisance | None = None,
     ) -> Self:
         """Fit the steps after the network.
 
@@ -168,6 +181,9 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
             None: descriptors are predicted.
         keep : callable or None, default=None
             Called with the encoded training images (n, D). None: they are dropped.
+        nuisance : Nuisance or None, default=None
+            Which of the images are shifted copies, see :mod:`medvlad.svm.invariance`. None: there are no
+            copies.
 
         Returns
         -------
@@ -182,7 +198,7 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         labels, patients = checked_columns(len(descriptors), y, groups)
         if labels.ndim == 2:
             return self.fit_targets(label_run(self, labels, patients, y), descriptors, network=network)
-        self.pipeline_, self.choice_ = fit_steps(self, descriptors, labels, patients, network, keep)
+        self.pipeline_, self.choice_ = fit_steps(self, descriptors, labels, patients, network, keep, nuisance)
         self.classes_, self.skipped_ = self.pipeline_.classes_, []
         return self
 

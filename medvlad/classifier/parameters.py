@@ -19,6 +19,7 @@ from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.svm.targets import target_matrix
 
 __all__ = [
+    "AUGMENTATIONS",
     "OF_NETWORK",
     "Settled",
     "check_classes_left",
@@ -35,6 +36,8 @@ OF_NETWORK = (
     *("on_error", "on_damage", "colour_profile", "decode", "progress"),
     *("preprocess", "prefix_tokens", "side"),
 )
+#: Values of `augment`.
+AUGMENTATIONS = ("none", "shift")
 #: Parameters that belong to the machine, not to the model.
 _OF_MACHINE = ("store", "weights", "progress", "n_threads", "backend", "batch_size", "engine", "memory")
 
@@ -43,11 +46,16 @@ _OF_MACHINE = ("store", "weights", "progress", "n_threads", "backend", "batch_si
 class Settled:
     """Values of the parameters that the preset may set. C is None if it is chosen."""
 
+    model: Any
+    layer: str | None
+    weights: Any
+    encode: str
     scales: Any
     recipe: Recipe
     C: float | None
     class_weight: Any
     calibration: str | None
+    augment: bool
 
 
 def settle(classifier: Any) -> Settled:
@@ -58,6 +66,8 @@ def settle(classifier: Any) -> Settled:
         given = getattr(classifier, name)
         return preset.get(name, default) if given is None else given
 
+    of_preset = classifier.model is None or classifier.model == preset.get("model")
+    named = preset if of_preset else {}  # the layer of another network may not exist
     recipe = classifier.recipe
     if recipe is None:
         known = {field.name for field in fields(Recipe)}
@@ -68,11 +78,16 @@ def settle(classifier: Any) -> Settled:
     calibration = check_choice(value("calibration", AUTO), "calibration", ("none", AUTO, *METHODS))
     check_positive_int(classifier.folds, "folds")
     return Settled(
+        model=named.get("model", "vgg19") if classifier.model is None else classifier.model,
+        layer=named.get("layer") if classifier.layer is None else classifier.layer,
+        weights=named.get("weights", "imagenet") if classifier.weights is None else classifier.weights,
+        encode=value("encode", "vlad64") if classifier.preset else classifier.encode or "vlad64",
         scales=value("scales", (0,)),
         recipe=recipe,
         C=None if isinstance(penalty, str) else check_positive_float(penalty, "C"),
         class_weight=None if isinstance(class_weight, str) and class_weight == "none" else class_weight,
         calibration=None if calibration == "none" else calibration,
+        augment=check_choice(classifier.augment, "augment", AUGMENTATIONS) == "shift",
     )
 
 
@@ -134,7 +149,7 @@ def for_card(classifier: Any) -> dict[str, Any]:
     parameters = {k: v for k, v in classifier.get_params(deep=False).items() if k not in _OF_MACHINE}
     if classifier.recipe is not None:
         parameters["recipe"] = asdict(classifier.recipe)
-    parameters["model"] = without_folder(parameters["model"])  # the header says where the file is
+    parameters["model"] = without_folder(settle(classifier).model)  # the header says where the file is
     if isinstance(classifier.class_weight, dict):
         parameters["class_weight"] = None  # its keys are class labels, which JSON would turn into text
     if isinstance(classifier.scales, Sequence):

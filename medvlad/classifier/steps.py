@@ -41,11 +41,11 @@ class ClassifierSteps(BaseEstimator):
 
     def __init__(
         self,
-        model: Any = "vgg19",
+        model: Any = None,
         *,
         layer: str | None = None,
-        weights: str | os.PathLike[str] = "imagenet",
-        encode: str = "vlad64",
+        weights: str | os.PathLike[str] | None = None,
+        encode: str | None = None,
         preset: str | None = None,
         scales: int | Sequence[int] | None = None,
         recipe: Recipe | None = None,
@@ -55,6 +55,7 @@ class ClassifierSteps(BaseEstimator):
         threshold: str | None = None,
         positive: str | None = None,
         folds: int = 5,
+        augment: str = "none",
         store: str | os.PathLike[str] | None = None,
         mirror: bool = False,
         resize: ResizeFilter = "bilinear",
@@ -87,6 +88,7 @@ class ClassifierSteps(BaseEstimator):
         self.threshold = threshold
         self.positive = positive
         self.folds = folds
+        self.augment = augment
         self.store = store
         self.mirror = mirror
         self.resize = resize
@@ -111,9 +113,12 @@ class ClassifierSteps(BaseEstimator):
         store = self.store
         if store is None and hasattr(self, "_shared"):
             store = self._shared.folder()
+        settled = settle(self)
+        given = {name: getattr(self, name) for name in OF_NETWORK}
+        given |= {"model": settled.model, "layer": settled.layer, "weights": settled.weights}
         return CNNDescriptors(
-            **{name: getattr(self, name) for name in OF_NETWORK},
-            scales=settle(self).scales,
+            **given,
+            scales=settled.scales,
             store=store,
             output="host" if store is None else "store",
         )
@@ -138,7 +143,7 @@ class ClassifierSteps(BaseEstimator):
             layout = {"grids": network.grids_, "mirrored": network.mirrored_}
         own: dict[str, Any] = {"backend": self.backend, "n_threads": self.n_threads}
         own |= {"random_state": self.random_state} | layout
-        names = [name.strip() for name in str(self.encode).split(",")]
+        names = [name.strip() for name in str(settle(self).encode).split(",")]
         return {name: recipe.encoder(name, **own) for name in names}
 
     def make_svm(self) -> WideLinearSVC:

@@ -15,7 +15,7 @@ from support.striped_images import write_striped_images
 
 import medvlad as mv
 from medvlad.classifier.shared_folder import SharedFolder
-from medvlad.encoders.recipe import Recipe
+from medvlad.encoders.recipe import PRESETS, Recipe
 from medvlad.extraction import cnn_descriptors
 from medvlad.svm.wide_ridge import WideRidge
 
@@ -142,7 +142,7 @@ def test_a_saved_classifier_decides_the_same_and_knows_its_parameters(classifier
     np.testing.assert_array_equal(again.decision_function(test.paths), expected)
     own = again.get_params()
     assert (own["recipe"], own["C"], own["encode"]) == (classifier.recipe, "cv", "vlad2")
-    assert own["weights"] == classifier.weights
+    assert own["weights"] == "imagenet"  # what None means
     assert again.choice_.penalty == classifier.choice_.penalty
     refitted = clone(again).fit(train.paths, train.y)
     np.testing.assert_array_equal(refitted.decision_function(test.paths), expected)
@@ -203,11 +203,29 @@ def test_an_operating_point_moves_the_threshold(classifier, data):
 def test_a_preset_sets_what_is_not_given():
     best = mv.ImageClassifier(preset="best", C=3.0)
     network, svm = best.make_network(), best.make_svm()
-    assert (network.scales, svm.C, svm.class_weight) == ((0, 1), 3.0, "balanced")
+    assert (network.scales, svm.C, svm.class_weight) == (PRESETS["best"]["scales"], 3.0, "balanced")
     best.set_params(scales=2, class_weight="none")
     assert (best.make_network().scales, best.make_svm().class_weight) == (2, None)
-    (encoder,) = best.make_encoders().values()
-    assert encoder["encode"].power == 0.5
+
+
+@pytest.mark.parametrize("name", ["best", "fast"])
+def test_a_preset_brings_its_network_and_encoding_unless_they_are_given(name):
+    preset = PRESETS[name]
+    network = mv.ImageClassifier(preset=name).make_network()
+    for field in ("model", "layer", "weights", "scales"):
+        assert getattr(network, field) == preset[field]
+    assert list(mv.ImageClassifier(preset=name).make_encoders()) == [preset["encode"]]
+    given = mv.ImageClassifier("vgg16", encode="vlad8", preset=name)
+    network = given.make_network()
+    assert (network.model, network.layer, network.weights) == ("vgg16", None, "imagenet")
+    assert list(given.make_encoders()) == ["vlad8"]
+
+
+def test_without_a_preset_the_network_is_that_of_the_paper():
+    classifier = mv.ImageClassifier()
+    network = classifier.make_network()
+    assert (network.model, network.layer, network.weights) == ("vgg19", None, "imagenet")
+    assert list(classifier.make_encoders()) == ["vlad64"]
 
 
 def test_several_encodings_are_compared_inside_the_training_images(classifier, data):
@@ -242,7 +260,7 @@ def test_a_classifier_of_descriptors_takes_descriptors_only(rng, data):
 @pytest.mark.parametrize(
     ("parameters", "y", "message"),
     [
-        ({"preset": "good"}, None, "preset must be one of paper, best, got 'good'"),
+        ({"preset": "good"}, None, "preset must be one of paper, best, fast, got 'good'"),
         ({"C": "auto"}, None, "C must be one of cv, got 'auto'"),
         ({"C": -1}, None, "C must be a finite number above 0"),
         ({"folds": 0}, None, "folds must be an integer of at least 1"),

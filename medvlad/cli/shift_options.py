@@ -1,0 +1,17 @@
+"""The option for images that look different from the training images."""
+
+from __future__ import annotations
+
+import cloup
+
+from medvlad.cli.options import Choice
+
+__all__ = ["AUGMENT"]
+
+AUGMENT = cloup.option(
+    "--augment",
+    type=Choice(["none", "shift"]),
+    default="none",
+    help="Also train on changed images. shift: on a copy of each image with another frame, crop, sharpness, "
+    "gamma and compression, and pay less attention to sharpness and dark borders.",
+)
