@@ -10,20 +10,21 @@ The code that does the work says what happened, and does not know whether anybod
     counters.as_dict()
 
 Counters belong to the code that runs inside `counting`, also in threads of
-:func:`medvlad._util.read_ahead.read_ahead`. Calls in other threads have counters of their own, and worker
-processes count nothing. Counters hold numbers only: no names of files, patients or classes.
+:func:`medvlad._util.read_ahead.read_ahead`. Calls in other threads have counters of their own. A worker of a
+cluster sends what it has counted along with each result, and the client adds it with `add_counts`. Counters
+hold numbers only: no names of files, patients or classes.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-__all__ = ["COUNTERS", "Counters", "count", "counting", "stage"]
+__all__ = ["COUNTERS", "OUTCOMES", "Counters", "add_counts", "count", "counting", "stage"]
 
 #: What is counted, and what it means. `as_dict` has all of them.
 COUNTERS = {
@@ -35,6 +36,8 @@ COUNTERS = {
     "bytes_read": "Bytes of image files, each time that they are read",
     "bytes_stored": "Bytes of descriptors written to the store",
 }
+#: Counters of what became of each image.
+OUTCOMES = ("images_extracted", "images_from_store", "images_damaged", "failures")
 
 
 class Counters:
@@ -44,10 +47,12 @@ class Counters:
     ----------
     outer : Counters or None, default=None
         Counters that get everything as well.
+    leave_out : collection of str, default=()
+        Counters that `outer` does not get.
     """
 
-    def __init__(self, outer: Counters | None = None) -> None:
-        self._outer = outer
+    def __init__(self, outer: Counters | None = None, leave_out: Collection[str] = ()) -> None:
+        self._outer, self._leave_out = outer, leave_out
         self._lock = threading.Lock()
         self._sums = dict.fromkeys(COUNTERS, 0)
         self._seconds: dict[str, float] = {}
@@ -56,7 +61,7 @@ class Counters:
         """Add to the counter `name`, one of :data:`COUNTERS`."""
         with self._lock:
             self._sums[name] += amount
-        if self._outer is not None:
+        if self._outer is not None and name not in self._leave_out:
             self._outer.add(name, amount)
 
     def add_seconds(self, name: str, seconds: float) -> None:
@@ -77,9 +82,9 @@ _counters: ContextVar[Counters | None] = ContextVar("counters", default=None)
 
 
 @contextmanager
-def counting() -> Iterator[Counters]:
-    """Count what the block does. Counters around it get everything as well."""
-    counters = Counters(_counters.get())
+def counting(leave_out: Collection[str] = ()) -> Iterator[Counters]:
+    """Count what the block does. Counters around it get everything as well, except for `leave_out`."""
+    counters = Counters(_counters.get(), leave_out)
     token = _counters.set(counters)
     try:
         yield counters
@@ -92,6 +97,25 @@ def count(name: str, amount: int = 1) -> None:
     counters = _counters.get()
     if counters is not None and amount:
         counters.add(name, amount)
+
+
+def add_counts(counts: Mapping[str, Any], leave_out: Collection[str] = ()) -> None:
+    """Add what another process has counted, if somebody counts.
+
+    Parameters
+    ----------
+    counts : dict
+        As of :meth:`Counters.as_dict`. Seconds of several processes are added up.
+    leave_out : collection of str, default=()
+        Counters that the caller keeps itself.
+    """
+    for name in COUNTERS:
+        if name not in leave_out:
+            count(name, counts[name])
+    counters = _counters.get()
+    if counters is not None:
+        for name, seconds in counts["seconds"].items():
+            counters.add_seconds(name, seconds)
 
 
 @contextmanager

@@ -14,10 +14,12 @@ Dask cluster.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
-__all__ = ["Job", "Runner", "run_here"]
+__all__ = ["ClusterOfWorkers", "Job", "JobSequence", "Runner", "run_here"]
 
 
 class Job(Protocol):
@@ -38,9 +40,66 @@ class Job(Protocol):
         ...
 
 
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+class JobSequence(Sequence[AnyJob]):
+    """Jobs that are made when they are asked for, so that they need little memory.
+
+    It can be pickled, and is then much smaller than its jobs. So a runner with other processes sends it once
+    a pass, and after that only the number of each job.
+    """
+
+    @abstractmethod
+    def make(self, number: int) -> AnyJob:
+        """Return a job by its number, from 0."""
+
+    @abstractmethod
+    def n_images_of(self, number: int) -> int:
+        """Return the number of images of a job, without making it."""
+
+    @property
+    def n_images(self) -> int:
+        """Number of images of all jobs, for a progress bar."""
+        return sum(map(self.n_images_of, range(len(self))))
+
+    @overload
+    def __getitem__(self, index: int) -> AnyJob: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[AnyJob]: ...
+    def __getitem__(self, index: int | slice) -> AnyJob | Sequence[AnyJob]:
+        """Return a job, or a list of jobs."""
+        numbers = range(len(self))[index]
+        return self.make(numbers) if isinstance(numbers, int) else [self.make(i) for i in numbers]
+
+
 #: What carries out a pass: ``runner(shared, jobs)`` yields the results in the order of the jobs. The iterator
 #: raises the error that a job raises. A caller that stops early closes the iterator.
 Runner: TypeAlias = Callable[[Any, Sequence[Job]], Iterator[Any]]
+
+
+@runtime_checkable
+class ClusterOfWorkers(Protocol):
+    """A runner whose jobs run in other processes, perhaps on other machines.
+
+    Attributes
+    ----------
+    folder : Path or None
+        Folder for temporary files that the workers read. None: there is no particular one.
+    most_waiting : int
+        Maximum number of results that wait for their turn.
+    """
+
+    folder: Path | None
+
+    @property
+    def most_waiting(self) -> int: ...
+
+    def __call__(self, shared: Any, jobs: Sequence[Job], /) -> Iterator[Any]: ...
+
+    def blind_to(self, file: Path, /) -> str | None:
+        """Return the name of a worker that does not see a file. None: all workers see it."""
+        ...
 
 
 def run_here(shared: Any, jobs: Sequence[Job]) -> Iterator[Any]:

@@ -38,5 +38,5 @@ SCHEDULER = cloup.option(
     "--scheduler",
     metavar="ADDRESS",
     help="Address of a Dask scheduler whose workers extract, encode and find codebooks; needs --store (extra "
-    "'distributed').",
+    "'distributed'). With --memory they fit the SVM, and its file is in --store, not in TMPDIR.",
 )

@@ -32,6 +32,6 @@ def chosen_workers(
     if scheduler is not None:
         from medvlad.distributed.passes import workers_of
 
-        work = workers_of(scheduler)
+        work = workers_of(scheduler, experiment.store)
     with saying_cluster(), work as workers:
         yield workers

@@ -1,4 +1,4 @@
-"""Extract, encode and find codebooks on a Dask cluster, or in several processes of this machine.
+"""Extract, encode, find codebooks and fit SVMs on a Dask cluster, or in several processes of this machine.
 
 In: images and a `CNNDescriptors`, or stored descriptors and an encoder. Out: the same store, the same vectors
 and the same centres as on one machine.

@@ -62,14 +62,14 @@ def connected(scheduler: Any, n_workers: int | None) -> Iterator[Cluster]:
     """
     distributed = import_extra("distributed", "distributed", "a run on a cluster")
     dask_config = import_extra("dask.config", "distributed", "a run on a cluster")
-    if isinstance(scheduler, distributed.Client):
-        yield Cluster(scheduler, f"the scheduler {scheduler.scheduler.address}", False, 1)
-        return
     with ExitStack() as stack:
-        stack.enter_context(_quiet_dask())
-        # Tasks carry image files to workers that cannot see them, and Dask warns about large tasks.
+        # Tasks carry image files, or the list of images, and Dask warns about large tasks.
         stack.enter_context(dask_config.set({"distributed.admin.large-graph-warning-threshold": "10GB"}))
-        # Dask keeps the last messages to each worker for developers. Jobs list their images, so few are kept.
+        if isinstance(scheduler, distributed.Client):
+            yield Cluster(scheduler, f"the scheduler {scheduler.scheduler.address}", False, 1)
+            return
+        stack.enter_context(_quiet_dask())
+        # Dask keeps the last messages to each worker for developers. Jobs may be large, so few are kept.
         stack.enter_context(dask_config.set({"distributed.admin.low-level-log-length": 50}))
         if scheduler is None:
             cores = check_n_threads(None)

@@ -29,8 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from medvlad._util.counters import count
+from medvlad._util.counters import OUTCOMES, count
 from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.object_storage import StorageFailure
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_positive_int, import_extra
 from medvlad.distributed.cluster import Cluster, connected
@@ -197,6 +198,8 @@ class _Run:
         """Return an image's key in the store. None: the image cannot be read and is skipped."""
         try:
             return image_key(self._images[index], self._digests)
+        except StorageFailure:
+            raise
         except InputError as error:
             self._skip(index, str(error))
             return None
@@ -386,7 +389,7 @@ class _Run:
     def _results(
         self, cluster: Cluster, chunks: deque[list[int]], job: Callable[[list[int]], Any]
     ) -> Iterator[tuple[list[int], Any]]:
-        return results_of(cluster, chunks, job, self._versions, self._features.store)
+        return results_of(cluster, chunks, job, self._versions, self._features.store, counted_here=OUTCOMES)
 
 
 def _readers(images: Any) -> list[str]:

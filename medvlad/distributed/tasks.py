@@ -11,12 +11,13 @@ import pickle
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
+from medvlad._util.counters import add_counts
 from medvlad._util.validate import InputError, import_extra
+from medvlad.distributed.calls import Call, Counted, packed
 from medvlad.distributed.cluster import Cluster
-from medvlad.distributed.worker import Call
 
 __all__ = ["cut", "results_of"]
 
@@ -43,8 +44,11 @@ def results_of(
     versions: dict[str, str],
     store: Any = None,
     submit: Callable[[Any, Any, dict[str, str]], Any] | None = None,
+    counted_here: Collection[str] = (),
 ) -> Generator[tuple[list[int], Any]]:
     """Run one job per chunk and yield each chunk with its result, in the order in which they finish.
+
+    What the workers count is added to the counters of the caller, once for each result that is yielded.
 
     Parameters
     ----------
@@ -59,7 +63,10 @@ def results_of(
     store : path-like or None, default=None
         Folder of the store that keeps what is finished, for messages. None: nothing is kept.
     submit : callable or None, default=None
-        Called with client, job and `versions`; returns the future of the task. None: run the job.
+        Called with client, job and `versions`; returns the future of the task, whose result is a
+        :class:`medvlad.distributed.calls.Counted`. None: run the job.
+    counted_here : collection of str, default=()
+        Counters that the caller keeps itself.
 
     Yields
     ------
@@ -96,7 +103,10 @@ def results_of(
                 continue
             for future in done:
                 indices = running.pop(future)
-                yield indices, _result(distributed, cluster, future, versions)
+                found = _result(distributed, cluster, future, versions)
+                if found is not None:
+                    add_counts(found.counts, counted_here)
+                yield indices, None if found is None else found.result
     except (distributed.CancelledError, distributed.comm.CommClosedError) as error:
         kept = "" if store is None else f"the finished images are in {store}; "
         again = "run the same again" if store is None else "run the same again to continue"
@@ -108,14 +118,15 @@ def results_of(
 
 def _submit(client: Any, job: Any, versions: dict[str, str]) -> Any:
     # pickle.loads belongs to the standard library, so the scheduler needs no medvlad.
-    call = pickle.dumps(Call(versions, pickle.dumps(job)))
+    call = pickle.dumps(Call(versions, packed(job)))
     return client.submit(pickle.loads, call, key=f"medvlad-{uuid.uuid4().hex}", pure=False)
 
 
-def _result(distributed: Any, cluster: Cluster, future: Any, versions: dict[str, str]) -> Any:
+def _result(distributed: Any, cluster: Cluster, future: Any, versions: dict[str, str]) -> Counted | None:
     """Return a task's result, or None if every worker that took it died."""
     try:
-        return future.result()
+        found: Counted = future.result()
+        return found
     except distributed.KilledWorker as error:
         logger.info("%s", error)
         return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 
 from medvlad._util.object_path import ObjectPath, location
 from medvlad._util.object_storage import remove
-from medvlad._util.validate import InputError, import_extra
+from medvlad._util.validate import InputError
 from medvlad._util.versions import versions
 from medvlad.descriptors.ragged import Descriptors
+from medvlad.distributed.calls import other_version, this_worker
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.damaged_images import damaged_key
 from medvlad.extraction.networks.keras_network import import_keras
@@ -30,8 +30,6 @@ from medvlad.store.store import DescriptorStore, Section
 from medvlad.store.writer import FLUSH_SECONDS
 
 __all__ = [
-    "Call",
-    "Deferred",
     "Encoding",
     "Extraction",
     "Image",
@@ -92,73 +90,6 @@ class Made:
     shards: list[bytes] = field(default_factory=list)
     damaged: list[tuple[int, str]] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
-
-
-class Call:
-    """A job that runs when it is unpickled: unpickling returns the job's result."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _run_job, self._arguments
-
-
-class Deferred:
-    """A job of a pass. Unpickling gives a function of what the jobs of the pass share.
-
-    Parameters
-    ----------
-    expected : dict of str to str
-        Versions that the worker must have.
-    job : bytes
-        A pickled :class:`medvlad._util.passes.Job`.
-    threads : int or None
-        Number of threads for a job whose `n_threads` is None.
-    """
-
-    def __init__(self, expected: dict[str, str], job: bytes, threads: int | None) -> None:
-        self._arguments = expected, job, threads
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _JobOfAPass, self._arguments
-
-
-@dataclass(frozen=True)
-class _JobOfAPass:
-    """A job in a worker, before it runs. Dask may move it to another worker as it is."""
-
-    expected: dict[str, str]
-    job: bytes
-    threads: int | None
-
-    def __call__(self, shared: Any) -> Any:
-        """Run the job, if the worker has the client's version of medvlad."""
-        name = _worker().address
-        if versions()["medvlad"] != self.expected["medvlad"]:
-            raise InputError(_other_version(name, "medvlad", versions()["medvlad"], self.expected["medvlad"]))
-        job = pickle.loads(self.job)
-        if self.threads is not None and getattr(job, "n_threads", 0) is None:
-            job = replace(job, n_threads=self.threads)
-        try:
-            return job.run(shared)
-        except InputError as error:
-            raise InputError(f"worker {name}: {error}") from error
-
-
-def _run_job(expected: dict[str, str], job: bytes) -> Any:
-    """Run a job in a worker, if the worker has the client's version of medvlad."""
-    name = _worker().address
-    if versions()["medvlad"] != expected["medvlad"]:
-        raise InputError(_other_version(name, "medvlad", versions()["medvlad"], expected["medvlad"]))
-    return pickle.loads(job).run(expected)
-
-
-def _other_version(worker: str, what: str, there: str | None, here: str) -> str:
-    return (
-        f"worker {worker} has {what} {there or 'not installed'}, but this machine has {here}: "
-        "install the same version everywhere"
-    )
 
 
 def what_decides_bits(engine: str, readers: Collection[str] = ()) -> dict[str, str]:
@@ -242,13 +173,9 @@ def _is_url(section: Section) -> bool:
     return isinstance(section.path, ObjectPath)
 
 
-def _worker() -> Any:
-    return import_extra("distributed", "distributed", "a worker").get_worker()
-
-
 def _kept() -> _Kept:
     # Stored on the worker object, so that two workers in one process stay separate.
-    kept = vars(_worker()).setdefault("medvlad", _Kept())
+    kept = vars(this_worker()).setdefault("medvlad", _Kept())
     assert isinstance(kept, _Kept)
     return kept
 
@@ -296,12 +223,12 @@ class Extraction:
             for name, found in expected.items():
                 there = what_decides_bits(self.parameters["engine"], expected).get(name)
                 if there != found:
-                    raise InputError(_other_version(_worker().address, name, there, found))
+                    raise InputError(other_version(this_worker().address, name, there, found))
             section = kept.section(self.probe, self.settings)
             # Not `key in section`: the client also asks again for damaged entries.
             images = [image for image in self.images if section is None or section.get(image.key) is None]
             n = kept.n_in_time(self.parameters["batch_size"] or _BATCH)
-            with tempfile.TemporaryDirectory(prefix="medvlad-", dir=_worker().local_directory) as folder:
+            with tempfile.TemporaryDirectory(prefix="medvlad-", dir=this_worker().local_directory) as folder:
                 made = self._extract(kept, images[:n], Path(folder))
             made.left = [image.index for image in images[n:]]
             if section is not None and (_is_url(section) or os.access(section.path, os.W_OK)):
@@ -362,12 +289,12 @@ class Extraction:
                     kept.features.ranges_ = self.ranges
                 kept.features.build()
             except InputError as error:
-                raise InputError(f"worker {_worker().address}: {error}") from error
+                raise InputError(f"worker {this_worker().address}: {error}") from error
             if kept.features.store_section().settings == self.settings:
                 return
             kept.features = CNNDescriptors()  # the weights file may have changed since the last task
         raise InputError(
-            f"worker {_worker().address} has other weights for {self.parameters['model']} "
+            f"worker {this_worker().address} has other weights for {self.parameters['model']} "
             f"({self.parameters['weights']}) than this machine: use the same weights file everywhere"
         )
 

@@ -3,8 +3,10 @@ r"""Principal components of a matrix that is read in a few passes: a randomised 
 Let :math:`X_c` (n, p) be the rows minus their mean, and :math:`C = X_c^T X_c`. Each pass computes
 :math:`Z = C Q` for a matrix :math:`Q` (p, l), :math:`l = k` + oversampling, as the sum of
 :math:`B^T (B Q)` over blocks of rows :math:`B`. The first :math:`Q` is Gaussian. The next one is an
-orthonormal basis of :math:`Z`. This is subspace iteration (Halko, Martinsson and Tropp, SIAM Review 53, 2011,
-algorithm 4.4) in the space of features.
+orthonormal basis of :math:`Z - \alpha Q`, where :math:`\alpha` is half of the smallest eigenvalue of
+:math:`Q^T C Q`, at first 0. This is subspace iteration (Halko, Martinsson and Tropp, SIAM Review 53, 2011,
+algorithm 4.4) in the space of features, with dynamic shifts (Feng, Yu, Xie and Tang, arXiv 2404.09276, 2024).
+A shift keeps the wanted eigenvalues ahead of the others, and saves passes if they fall slowly.
 
 From the second pass on, :math:`Q^T C Q = W \Lambda W^T` gives components :math:`V = Q W`, the first :math:`k`
 columns, and eigenvalues :math:`\lambda_i`. The iteration ends when a pass adds less than `tol` of the total
@@ -28,9 +30,10 @@ the first one.
   too large.
 
 These hold up to the rounding of the products, which are float32 if the vectors are: about
-:math:`10^{-6} \lambda_1`. Sums over blocks are in float64.
+:math:`10^{-6} \lambda_1`. Sums over blocks are in float64. Zero parts of the vectors are skipped,
+see :mod:`medvlad.encoders.zero_tiles`.
 
-**Memory** is that of five matrices (p, l) in float64 and three blocks of 64 MiB. **Threads** share fixed
+**Memory** is that of six matrices (p, l) in float64 and two blocks of 128 MiB. **Threads** share fixed
 tiles, each of which is one product of one-threaded BLAS, so their number changes no bit.
 """
 
@@ -51,19 +54,17 @@ from sklearn.utils import check_random_state
 from medvlad._util.blas_threads import single_threaded_blas
 from medvlad._util.memory import memory_for
 from medvlad._util.validate import InputError, check_positive_int
-from medvlad.encoders.row_blocks import RowBlocks, equal_blocks
+from medvlad.encoders.row_blocks import RowBlocks, block_rows, equal_blocks
+from medvlad.encoders.zero_tiles import Share, ZeroTiles
 
-__all__ = ["BlockComponents", "components_of_blocks"]
+__all__ = ["BlockComponents", "components_of_blocks", "memory_of_components", "sharing_threads"]
 
 _log = logging.getLogger(__name__)
 
 _PROBES = 10
 _BOUND = 10 * np.sqrt(2 / np.pi)
-_TILE_ROWS = 128
-_TILE_FEATURES = 1024
 
 Matrix = NDArray[np.float64]
-Share = Callable[[Callable[[int], None], range], None]
 
 
 @dataclass(frozen=True)
@@ -134,22 +135,26 @@ def components_of_blocks(
         raise InputError("max_passes=1 is too few: the first pass finds no components, so give 2 or more")
     if not 0 <= tol < 1:
         raise InputError(f"tol={tol} must be a share of the variance: at least 0, and below 1")
-    width = min(p, n, n_components + max(16, n_components // 8))
+    width = _sketch_width(n, p, n_components)
     random = check_random_state(random_state)
     omega: Matrix = random.standard_normal((p, _PROBES)).astype(source.dtype).astype(np.float64)
     q: Matrix = np.hstack([random.standard_normal((p, width)), omega])
     gains: list[float] = []
-    with _threads(n_threads) as share:
+    with sharing_threads(n_threads) as share:
         first = _Pass(source, q, None, share)
         mean, total, sketch = first.mean, first.total, first.z[:, width:].copy()
         z: Any = first.z[:, :width]
         del first
+        q, shift = q[:, :width], 0.0
         while True:
+            q *= shift
+            z -= q
             basis = qr(z, mode="economic", overwrite_a=True, check_finite=False)[0]
             q = basis.astype(source.dtype).astype(np.float64)  # as the products see it
             del basis, z
             z = _Pass(source, q, mean, share).z
             values, w = eigh(*_symmetric(q, z), check_finite=False)
+            shift = max(shift, 0.5 * float(values[0]))
             values, w = np.maximum(values[::-1][:n_components], 0), w[:, ::-1][:, :n_components]
             gains.append(float(values.sum() / total) if total else 1.0)
             _log.info("pass %d: the components keep %.4f of the variance", len(gains) + 1, gains[-1])
@@ -165,6 +170,17 @@ def components_of_blocks(
         bound = min(lost, float(_BOUND * np.linalg.norm(left, axis=0).max())) ** 0.5
         signs = np.sign(v[np.abs(v).argmax(axis=0), np.arange(v.shape[1])])
     return BlockComponents(mean, (v * signs).T, values, total, residuals, bound, tuple(gains))
+
+
+def memory_of_components(n: int, p: int, n_components: int) -> int:
+    """Return about how many bytes :func:`components_of_blocks` needs for a matrix (n, p)."""
+    width = _sketch_width(n, p, n_components) + _PROBES
+    return 6 * 8 * p * width + 2 * 4 * block_rows(p) * p
+
+
+def _sketch_width(n: int, p: int, n_components: int) -> int:
+    """Return the number of columns of Q, without the probes."""
+    return min(p, n, n_components + max(16, n_components // 8))
 
 
 def _symmetric(q: Matrix, z: Matrix) -> tuple[Matrix, Matrix]:
@@ -194,13 +210,12 @@ class _Pass:
         sums, self.total = np.zeros(p), 0.0
         shift = None if mean is None else mean.astype(dtype)
         n_read = 0
-        for rows in equal_blocks(source):
+        for _, rows in equal_blocks(source):
             if shift is None:
                 with np.errstate(over="ignore", invalid="ignore"):
                     shift = rows.mean(axis=0, dtype=np.float64).astype(dtype)
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.subtract(rows, shift, out=rows)
-                size = float(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64))
+            tiles = ZeroTiles(rows, shift, share)
+            size = tiles.squares()
             if not np.isfinite(size):
                 raise InputError(
                     "a vector holds NaN, infinity or a number beyond 1e18: check the descriptors"
@@ -208,8 +223,8 @@ class _Pass:
             self.total += size
             n_read += len(rows)
             if mean is None:
-                sums += rows.sum(axis=0, dtype=np.float64)
-            self._add(rows, cast, share)
+                sums += tiles.sums()
+            tiles.add_transposed_times(tiles.times(cast), self.z)
         assert shift is not None
         if n_read != n:
             raise InputError(f"{n_read} vectors were read, expected {n}: the data changed meanwhile")
@@ -218,24 +233,9 @@ class _Pass:
         self.z -= n * np.outer(away, away @ cast.astype(np.float64))
         self.total = max(0.0, self.total - n * float(away @ away))
 
-    def _add(self, rows: NDArray[Any], q: NDArray[Any], share: Share) -> None:
-        """Add the products of a block. Each tile is one product of fixed size."""
-        projected = np.empty((len(rows), q.shape[1]), rows.dtype)
-
-        def project(start: int) -> None:
-            stop = start + _TILE_ROWS
-            np.matmul(rows[start:stop], q, out=projected[start:stop])
-
-        def add(start: int) -> None:
-            part = slice(start, start + _TILE_FEATURES)
-            self.z[part] += rows[:, part].T @ projected
-
-        share(project, range(0, len(rows), _TILE_ROWS))
-        share(add, range(0, rows.shape[1], _TILE_FEATURES))
-
 
 @contextmanager
-def _threads(n_threads: int) -> Iterator[Share]:
+def sharing_threads(n_threads: int) -> Iterator[Share]:
     """Return a function that shares work among threads. BLAS starts none of its own meanwhile."""
     with single_threaded_blas(), ThreadPoolExecutor(n_threads, "medvlad-pca") as pool:
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad.descriptors.block_jobs import BlockJobs
 from medvlad.descriptors.blocks import BLOCK_BYTES, DescriptorBlocks
 
 __all__ = ["EncodingJob", "encode_by_jobs"]
@@ -48,24 +49,9 @@ class EncodingJob:
         return vectors
 
 
-class _Jobs(Sequence[EncodingJob]):
-    """Jobs that are made when they are asked for, so that they need little memory."""
-
-    def __init__(self, source: DescriptorBlocks, parts: list[NDArray[np.int64]]) -> None:
-        self._source, self._parts = source, parts
-        self.n_images = len(source)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @overload
-    def __getitem__(self, index: int) -> EncodingJob: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[EncodingJob]: ...
-    def __getitem__(self, index: int | slice) -> EncodingJob | Sequence[EncodingJob]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return EncodingJob(self._source.excerpt(self._parts[index]))
+class _Jobs(BlockJobs[EncodingJob]):
+    def make(self, number: int) -> EncodingJob:
+        return EncodingJob(self._source.excerpt(self.parts[number]))
 
 
 def encode_by_jobs(

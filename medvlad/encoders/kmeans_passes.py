@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from medvlad._util.passes import Runner, run_here
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError, check_n_threads
 from medvlad.backends import get_backend
+from medvlad.descriptors.block_jobs import BlockJobs
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.checks import check_finite
 from medvlad.encoders.kmeans_steps import move_centers, sums_and_distances
@@ -48,7 +49,7 @@ __all__ = ["LloydJob", "LloydJobs", "PassRun", "PassSums", "best_run_by_passes",
 logger = logging.getLogger(__name__)
 
 _SLICE_BYTES = 32 << 20  # of descriptors in a job
-_SLICE_IMAGES = 8192  # in a job, so that it is small when it is sent
+_SLICE_IMAGES = 8192  # in a job
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +158,8 @@ class LloydJob:
         return PassSums(residuals.astype(np.float64), counts, float(distances.sum()), far, far_rows)
 
 
-class LloydJobs(Sequence[LloydJob]):
-    """The jobs of a pass over all images. They are made when they are asked for, so they need little memory.
+class LloydJobs(BlockJobs[LloydJob]):
+    """The jobs of a pass over all images.
 
     Parameters
     ----------
@@ -168,26 +169,12 @@ class LloydJobs(Sequence[LloydJob]):
     """
 
     def __init__(self, source: DescriptorBlocks, backend: BackendName, n_threads: int | None) -> None:
-        self._source, self._backend, self._n_threads = source, backend, n_threads
-        self._parts = list(source.cut(_SLICE_BYTES, _SLICE_IMAGES))
-        self.n_images = len(source)
+        super().__init__(source, list(source.cut(_SLICE_BYTES, _SLICE_IMAGES)))
+        self._backend, self._n_threads = backend, n_threads
 
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @property
-    def sizes(self) -> list[int]:
-        """Number of images of each job."""
-        return [len(part) for part in self._parts]
-
-    @overload
-    def __getitem__(self, index: int) -> LloydJob: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[LloydJob]: ...
-    def __getitem__(self, index: int | slice) -> LloydJob | Sequence[LloydJob]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        part = self._parts[index]
+    def make(self, number: int) -> LloydJob:
+        """Return a job by its number."""
+        part = self.parts[number]
         first_rows = self._source.offsets[part]
         return LloydJob(self._source.excerpt(part), part, first_rows, self._backend, self._n_threads)
 
@@ -284,10 +271,10 @@ def _one_pass(runner: Runner, jobs: LloydJobs, centers: NDArray[np.float32], num
     results: Iterator[PassSums] = runner(centers, jobs)
     shown = None if runner is run_here else False  # other runners show progress themselves
     sums: PassSums | None = None
-    with progress_bar(sum(jobs.sizes), f"k-means, pass {number + 1}", shown) as bar:
-        for size, one in zip(jobs.sizes, results, strict=True):
+    with progress_bar(jobs.n_images, f"k-means, pass {number + 1}", shown) as bar:
+        for job, one in zip(range(len(jobs)), results, strict=True):
             sums = one if sums is None else sums + one
-            bar.update(size)
+            bar.update(jobs.n_images_of(job))
     assert sums is not None
     logger.info(
         "k-means, pass %d: inertia %.9g, %.1f s", number + 1, sums.inertia, time.perf_counter() - begin

@@ -16,7 +16,7 @@ from medvlad.encoders.base import Encoder
 
 __all__ = ["EncodedVectors", "MappedVectors", "RowBlocks", "equal_blocks"]
 
-_BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 128 << 20
 
 Indices = NDArray[np.int64]
 Rows = NDArray[np.floating[Any]]
@@ -122,26 +122,28 @@ class EncodedVectors:
 
 
 def block_rows(width: int) -> int:
-    """Return the number of rows of a block: 64 MiB of float32."""
+    """Return the number of rows of a block: 128 MiB of float32."""
     return max(1, _BLOCK_BYTES // (4 * max(1, width)))
 
 
-def equal_blocks(source: RowBlocks) -> Iterator[Rows]:
-    """Yield the rows of `source` in blocks of a fixed size, the last one excepted, in one reused array.
+def equal_blocks(source: RowBlocks) -> Iterator[tuple[Indices, Rows]]:
+    """Yield indices and rows of `source` in blocks of a fixed size, the last one excepted.
 
-    Sums over such blocks do not depend on how the source cuts its rows.
+    Both arrays are used again for the next block. Sums over such blocks do not depend on how the source cuts
+    its rows.
     """
     n, width = source.shape
     size = min(n, block_rows(width))
-    memory, used = np.empty((size, width), source.dtype), 0
-    for _, rows in source.blocks():
+    memory, numbers, used = np.empty((size, width), source.dtype), np.empty(size, np.int64), 0
+    for indices, rows in source.blocks():
         start = 0
         while start < len(rows):
             taken = min(size - used, len(rows) - start)
             memory[used : used + taken] = rows[start : start + taken]
+            numbers[used : used + taken] = indices[start : start + taken]
             used, start = used + taken, start + taken
             if used == size:
-                yield memory
+                yield numbers, memory
                 used = 0
     if used:
-        yield memory[:used]
+        yield numbers[:used], memory[:used]

@@ -5,15 +5,17 @@ It is a module of its own, because importing scikit-learn's PCA takes longer tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.utils.validation import check_is_fitted
 
 from medvlad._util.caller_warning import warn_caller
 from medvlad._util.validate import InputError, check_n_threads
-from medvlad.encoders.row_blocks import RowBlocks
+from medvlad.encoders.row_blocks import RowBlocks, equal_blocks
 
 __all__ = ["VectorPCA"]
 
@@ -129,6 +131,46 @@ class VectorPCA(PCA):
             # The products leave errors of some eps in the largest eigenvalue, and so in each smaller one.
             self._keep(int((found.eigenvalues > 32 * np.finfo(dtype).eps * largest).sum()))
         return self
+
+    def transform_blocks(
+        self, source: RowBlocks, *, n_threads: int | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Project vectors that lie outside memory, with memory for the components and two blocks.
+
+        Parameters
+        ----------
+        source : RowBlocks
+        n_threads : int or None, default=None
+            Number of threads, which changes no bit. None: all processors.
+
+        Yields
+        ------
+        indices : ndarray of int64, shape (b,)
+            Indices of the vectors of a block.
+        rows : ndarray of the dtype of `source`, shape (b, n_components)
+            What `transform` gives for them, except for rounding.
+
+        Raises
+        ------
+        InputError
+            If a vector is not finite.
+        """
+        from medvlad.encoders.block_pca import sharing_threads
+        from medvlad.encoders.zero_tiles import ZeroTiles
+
+        check_is_fitted(self)
+        axes = np.array(self.components_.T, source.dtype, order="C")  # a copy
+        if self.whiten:
+            axes /= np.sqrt(self.explained_variance_)
+        mean = self.mean_.astype(source.dtype)
+        with sharing_threads(check_n_threads(n_threads)) as share:
+            for indices, rows in equal_blocks(source):
+                reduced = ZeroTiles(rows, mean, share).times(axes)
+                if not np.isfinite(reduced).all():
+                    raise InputError(
+                        "a vector holds NaN, infinity or a very large number: check the descriptors"
+                    )
+                yield indices, reduced
 
     def _cut(self, x: NDArray[Any]) -> None:
         """Drop the components beyond the numerical rank of the centred rows."""

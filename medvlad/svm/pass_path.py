@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ from medvlad.svm.pass_state import Checkpoint, State, digest_of_problem
 from medvlad.svm.row_source import rows_of
 
 __all__ = ["MOST_SIDE", "Outcome", "Passes", "Solved", "choose_way", "memory_of_gram", "solve_by_passes"]
+
+logger = logging.getLogger(__name__)
 
 #: Largest side of the square matrix with which ``solver="auto"`` solves.
 MOST_SIDE = 20_000
@@ -100,7 +103,9 @@ def choose_way(
             raise InputError(f"checkpoint must be a path or None, got {checkpoint!r}")
         path = check_local(checkpoint, "the checkpoint")
     passes = Passes(check_interval(tol, "tol", 0.0, 1.0), limit, path, runner or run_here)
+    place = "in this process" if runner is None or runner is run_here else "by the workers"
     if solver == "passes":
+        logger.info("linear SVM: passes over the rows %s, because of solver='passes'", place)
         return passes
     shape: tuple[int, ...] = ()
     with suppress(TypeError, ValueError):  # rows of different lengths are refused later
@@ -114,7 +119,17 @@ def choose_way(
             f"solver='gram' needs {in_words(needed)} for {shape[0]} rows of {shape[1]} features and memory "
             f"allows {in_words(limit or 0)}: raise memory, or use solver='passes'"
         )
-    return None if solver == "gram" or (fits and min(shape[0], shape[1] + 1) <= MOST_SIDE) else passes
+    side = min(shape[0], shape[1] + 1)
+    if solver == "gram" or (fits and side <= MOST_SIDE):
+        why = "of solver='gram'" if solver == "gram" else f"its side is at most {MOST_SIDE:,}"
+        logger.info("linear SVM: a square matrix of side %d in this process, because %s", side, why)
+        return None
+    if fits:
+        why = f"a square matrix would have a side of {side:,}, and the limit is {MOST_SIDE:,}"
+    else:
+        why = f"a square matrix needs {in_words(needed)} and memory allows {in_words(limit or 0)}"
+    logger.info("linear SVM: passes over the rows %s, because %s", place, why)
+    return passes
 
 
 def solve_by_passes(
@@ -147,7 +162,7 @@ def solve_by_passes(
     weights, written = np.zeros((0, 0)), []
     for number, binary in enumerate(problems):
         k = len(binary)
-        _check_memory(*source.shape, k, passes.memory)
+        _check_memory(*source.shape, k, passes)
         signed = np.empty((len(x), k))
         for j, (y, curvature) in enumerate(binary):
             np.multiply(y, curvature, out=signed[:, j])
@@ -176,8 +191,9 @@ def solve_by_passes(
         checkpoint.remove()
 
 
-def _check_memory(n_samples: int, n_features: int, n_problems: int, limit: int | None) -> None:
-    needed = memory_of_passes(n_samples, n_features, n_problems, usable_processors().number)
+def _check_memory(n_samples: int, n_features: int, n_problems: int, passes: Passes) -> None:
+    limit, n_threads = passes.memory, usable_processors().number
+    needed = memory_of_passes(n_samples, n_features, n_problems, n_threads, passes.runner)
     if limit is not None and needed > limit:
         raise InputError(
             f"the passes need {in_words(needed)} for {n_samples} rows of {n_features} features and "

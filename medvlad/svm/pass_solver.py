@@ -52,7 +52,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.blas_threads import single_threaded_blas
-from medvlad._util.passes import Runner, run_here
+from medvlad._util.passes import ClusterOfWorkers, Runner, run_here
 from medvlad._util.progress import progress_bar
 from medvlad._util.validate import InputError
 from medvlad.svm import preconditioner
@@ -87,12 +87,16 @@ class _Group(NamedTuple):
     lengths: Vector  # factors that the columns were divided by
 
 
-def memory_of_passes(n_samples: int, n_features: int, n_problems: int, n_threads: int) -> int:
-    """Return about how many bytes :class:`PassSolver` needs."""
+def memory_of_passes(
+    n_samples: int, n_features: int, n_problems: int, n_threads: int, runner: Runner = run_here
+) -> int:
+    """Return about how many bytes :class:`PassSolver` needs in this process."""
     size = n_features + 1
     rank = preconditioner.rank_for(n_samples, size)
     each_row = 8 * 9 * n_samples * n_problems
     each_feature = 8 * size * (8 * n_problems + 8 * rank)
+    if isinstance(runner, ClusterOfWorkers):
+        return each_row + each_feature + runner.most_waiting * 8 * (rank + 2 * n_problems) * size
     results = (n_threads + 3) * (4 * rank + 8 * n_problems) * size
     chunks = n_threads * (max(3 * CHUNK_BYTES, 24 * n_features) + _BLAS_BUFFER)
     return each_row + each_feature + results + chunks
@@ -140,11 +144,13 @@ class PassSolver:
             If X is not finite, or too large for float64.
         """
         n_rows = self._source.shape[0]
+        shown = False if isinstance(self._runner, ClusterOfWorkers) else None  # it shows progress itself
         # One thread of BLAS, so that the bits do not depend on the number of processors.
         with single_threaded_blas():
             while (state.phase != DONE).any():
-                with progress_bar(n_rows, f"linear SVM, pass {int(state.n_passes) + 1}", None) as bar:
-                    self._take_pass(state, bar)
+                stage = f"linear SVM, pass {int(state.n_passes) + 1}"
+                with progress_bar(n_rows, stage, shown) as bar:
+                    self._take_pass(state, bar, stage)
                 gap, open_ = float(state.gap.max()), np.count_nonzero(state.phase != DONE)
                 logger.info(
                     "linear SVM: pass %d, relative duality gap %.3g, %d of %d problems to go on with",
@@ -166,7 +172,7 @@ class PassSolver:
         PassSolver(self._source, self._signed[:, done], self._scale, **settings).solve(again)
         return bool((again.gap <= _REPEATS * np.maximum(self._tol, state.gap[done])).all())
 
-    def _take_pass(self, state: State, bar: Any) -> None:
+    def _take_pass(self, state: State, bar: Any, stage: str) -> None:
         groups = self._groups(state)
         is_first = int(state.n_passes) == 0
         shared, weights = [one.columns for one in groups], [one.weights for one in groups]
@@ -174,7 +180,7 @@ class PassSolver:
             self._add_sketch(shared, weights)
         keep = tuple(j < len(groups) for j in range(len(shared)))
         jobs = [
-            RowsJob(self._source.part(a, b), a, b, self._scale, [one[a:b] for one in weights], keep)
+            RowsJob(self._source.part(a, b), a, b, self._scale, [one[a:b] for one in weights], keep, stage)
             for a, b in self._ranges
         ]
         products = [np.empty(one.weights.shape) for one in groups]

@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.atomic_file import new_file
+from medvlad._util.atomic_file import new_file, remove_parts
 from medvlad._util.validate import InputError, check_output_file
 from medvlad.svm.blocks import Vector
 from medvlad.svm.row_source import Rows, fingerprint
@@ -113,6 +113,8 @@ def digest_of_problem(source: Rows, signed: Vector, *settings: Any) -> str:
 class Checkpoint:
     """File with the state of a solver. It is replaced atomically after each pass.
 
+    Temporary files that a killed process has left are removed.
+
     Parameters
     ----------
     path : Path
@@ -128,6 +130,7 @@ class Checkpoint:
     def __init__(self, path: Path, digest: str) -> None:
         self.path = check_output_file(path, "checkpoint", may_replace=_is_checkpoint)
         self._digest = digest
+        remove_parts(self.path.resolve())
 
     def write(self, state: State) -> None:
         """Replace the file."""

@@ -76,6 +76,10 @@ class RowsJob:
         Signed weights :math:`y_i c_i`, or weights :math:`c_i`, for each group of columns.
     keep : tuple of bool
         Whether the products of the group are returned.
+    stage : str, default="linear SVM"
+        Name for a progress bar.
+    n_threads : int or None, default=None
+        None: all processors that the process may use.
     """
 
     source: Rows
@@ -85,6 +89,7 @@ class RowsJob:
     weights: list[Vector] = field(repr=False)
     keep: tuple[bool, ...]
     stage: str = "linear SVM"
+    n_threads: int | None = None
 
     @property
     def n_images(self) -> int:
@@ -115,7 +120,7 @@ class RowsJob:
         """Yield (rows relative to `start`, products and sums of each group) in the order of the rows."""
         step = rows_in_chunk(self.source)
         ranges = [(a, min(a + step, self.stop)) for a in range(self.start, self.stop, step)]
-        n_threads = min(usable_processors().number, len(ranges))
+        n_threads = min(self.n_threads or usable_processors().number, len(ranges))
         own, readers, lock = threading.local(), ExitStack(), threading.Lock()
 
         def work(begin: int, end: int) -> list[tuple[Vector, NDArray[Any]]]:

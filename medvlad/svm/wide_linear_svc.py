@@ -163,7 +163,9 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         self._solve(X, y, [self], sample_weight, runner)
         return self
 
-    def fit_path(self, X: ArrayLike, y: ArrayLike, Cs: Sequence[float]) -> list[Self]:
+    def fit_path(
+        self, X: ArrayLike, y: ArrayLike, Cs: Sequence[float], *, runner: Runner | None = None
+    ) -> list[Self]:
         """Fit one classifier for each of several C.
 
         Shared work, such as the Gram matrix, is done once. Each fit starts from the solution of the previous
@@ -171,8 +173,8 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
+        X, y, runner
+            See :meth:`fit`.
         Cs : sequence of float
             Values of C, each finite and above 0.
 
@@ -188,7 +190,7 @@ class WideLinearSVC(ClassifierMixin, BaseEstimator):
         """
         fitted = [clone(self).set_params(C=C) for C in Cs]
         if fitted:
-            fitted[0]._solve(X, y, fitted, None)
+            fitted[0]._solve(X, y, fitted, None, runner)
         return fitted
 
     @memory_for("the linear SVM", "give fewer images or shorter vectors, float32 rather than float64")

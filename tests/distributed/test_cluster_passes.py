@@ -41,18 +41,6 @@ class Scaled:
         return self.number * shared, self.n_threads
 
 
-@pytest.fixture(scope="module")
-def client():
-    """A client of two workers in threads of this process."""
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """Sixty images in a store, and a cut into some ten jobs a pass."""
@@ -258,7 +246,7 @@ def test_images_are_evaluated_on_the_scheduler(client, small_weights, rng, tmp_p
 
 
 def test_a_deferred_job_can_move_to_another_worker():
-    from medvlad.distributed.worker import Deferred
+    from medvlad.distributed.calls import Deferred, packed
 
-    job = pickle.loads(pickle.dumps(Deferred({"medvlad": "1"}, pickle.dumps(Scaled(2)), None)))
+    job = pickle.loads(pickle.dumps(Deferred({"medvlad": "1"}, packed(Scaled(2)), None)))
     assert pickle.loads(pickle.dumps(job)) == job

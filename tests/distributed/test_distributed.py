@@ -19,7 +19,7 @@ from sklearn.base import clone
 from support.dask_runs import N_IMAGES, check_descriptors, check_store, network, write_pictures
 
 from medvlad import VLAD, GlobalPool, InputError, cli
-from medvlad.distributed import encode_distributed, extract_distributed, run, worker
+from medvlad.distributed import calls, encode_distributed, extract_distributed, run, worker
 from medvlad.images.read import list_frames
 
 pytest.importorskip("keras", reason="needs the extra tensorflow")
@@ -260,7 +260,7 @@ def test_a_worker_without_medvlad_is_an_error(features, pictures, scheduler, mon
     older = types.ModuleType("medvlad.of_another_version")
     exec("def job(*arguments): pass", vars(older))
     monkeypatch.setitem(sys.modules, older.__name__, older)
-    monkeypatch.setattr(worker, "_run_job", older.job)
+    monkeypatch.setattr(calls, "_run_job", older.job)
     with pytest.raises(InputError, match=r"has no medvlad or an old version .*install medvlad \d"):
         extract_distributed(features, pictures, scheduler=scheduler)
 

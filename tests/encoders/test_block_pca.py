@@ -21,8 +21,8 @@ N, P, K = 330, 90, 8
 def _small_blocks(monkeypatch):
     """Blocks of 64 rows, and tiles that cut them."""
     monkeypatch.setattr(row_blocks, "_BLOCK_BYTES", 64 * 4 * P)
-    monkeypatch.setattr("medvlad.encoders.block_pca._TILE_ROWS", 24)
-    monkeypatch.setattr("medvlad.encoders.block_pca._TILE_FEATURES", 40)
+    monkeypatch.setattr("medvlad.encoders.zero_tiles._TILE_ROWS", 24)
+    monkeypatch.setattr("medvlad.encoders.zero_tiles._TILE_FEATURES", 40)
 
 
 @functools.cache
@@ -148,7 +148,9 @@ def test_whitening_keeps_the_components_that_vary():
 
 def test_equal_blocks_hold_each_row_once():
     x = matrix(0.9)
-    assert np.array_equal(np.concatenate([rows.copy() for rows in equal_blocks(MappedVectors(x))]), x)
+    blocks = [(indices.copy(), rows.copy()) for indices, rows in equal_blocks(MappedVectors(x))]
+    assert np.array_equal(np.concatenate([rows for _, rows in blocks]), x)
+    assert np.array_equal(np.concatenate([indices for indices, _ in blocks]), np.arange(N))
 
 
 @pytest.mark.parametrize(

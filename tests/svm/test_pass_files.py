@@ -12,6 +12,7 @@ from support.svm_files import mapped, start_python
 from support.svm_problems import draw
 
 from medvlad import WideLinearSVC
+from medvlad._util.os_files import try_lock
 from medvlad._util.passes import run_here
 from medvlad._util.processors import usable_processors
 from medvlad._util.validate import InputError
@@ -241,3 +242,18 @@ def test_a_killed_process_goes_on_with_the_same_bits(tmp_path):
     assert resumed["passes"] == whole["passes"] > 5
     assert np.array_equal(np.load(tmp_path / "whole.npy"), np.load(tmp_path / "resumed.npy"))
     assert not (tmp_path / "state").exists()
+
+
+def test_a_new_run_removes_what_a_killed_one_left(tmp_path, rng):
+    """Not the file of a process that lives, and not that of another checkpoint."""
+    x = mapped(rng.normal(size=(30, 4)).astype(np.float32), tmp_path / "x.npy")
+    names = [".state." + "0" * 32 + ".part", ".state2." + "0" * 32 + ".part", ".state." + "1" * 32 + ".part"]
+    left, other, alive = (tmp_path / name for name in names)
+    for file in (left, other, alive):
+        file.write_bytes(b"half")
+    with alive.open("r+b") as file:
+        try_lock(file)
+        WideLinearSVC(solver="passes", checkpoint=tmp_path / "state").fit(x, np.arange(30) % 2)
+    assert not left.exists()
+    assert other.exists()
+    assert alive.exists()
