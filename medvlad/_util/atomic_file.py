@@ -8,6 +8,7 @@ detected without trusting clocks.
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 import uuid
@@ -19,7 +20,7 @@ from pathlib import Path
 from medvlad._util.os_files import flush_folder, try_lock
 from medvlad._util.validate import InputError, check_output_file
 
-__all__ = ["STALE_SECONDS", "atomic_file", "is_abandoned", "new_file", "write_file"]
+__all__ = ["STALE_SECONDS", "atomic_file", "is_abandoned", "new_file", "remove_parts", "write_file"]
 
 #: A temporary file is stale only after this time, because some network file systems have no locks.
 STALE_SECONDS = 24 * 3600
@@ -38,7 +39,7 @@ def atomic_file(target: Path) -> Iterator[BufferedWriter]:
     OSError
         If the file cannot be written.
     """
-    part = target.with_name(f".{target.name[:_NAME_IN_PART]}.{uuid.uuid4().hex}.part")
+    part = target.with_name(f"{_beginning(target)}{uuid.uuid4().hex}.part")
     try:
         with part.open("xb") as file:
             with suppress(OSError):
@@ -87,6 +88,22 @@ def write_file(path: str | os.PathLike[str], content: bytes, what: str) -> None:
     """Write `content` to a file with :func:`new_file`."""
     with new_file(path, what) as file:
         file.write(content)
+
+
+def _beginning(target: Path) -> str:
+    return f".{target.name[:_NAME_IN_PART]}."
+
+
+def remove_parts(target: Path) -> None:
+    """Remove temporary files of `target` that killed processes have left.
+
+    For a target that one process at a time writes, on one machine: if its file system has locks, a temporary
+    file without a lock is abandoned, however young it is.
+    """
+    for part in target.parent.glob(f"{glob.escape(_beginning(target))}{'?' * 32}.part"):
+        with suppress(OSError), part.open("r+b") as file:
+            try_lock(file)
+            part.unlink()
 
 
 def is_abandoned(part: Path) -> bool:

@@ -12,12 +12,15 @@ Windows has no such paths, because its own parsing of paths changes URLs.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PosixPath
 from typing import IO, Any, BinaryIO, Self, cast
 from urllib.parse import unquote, urlsplit
@@ -25,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 from medvlad._util.atomic_file import write_file
 from medvlad._util.object_storage import (
     Entry,
+    StorageFailure,
     check_url,
     children,
     entry_of,
@@ -34,7 +38,7 @@ from medvlad._util.object_storage import (
     read_whole,
     remove,
 )
-from medvlad._util.urls import HIDDEN, is_url, url_of, without_secrets
+from medvlad._util.urls import is_shown_url, is_url, shown_url, url_of, without_secrets
 from medvlad._util.validate import InputError, check_output_file, check_outside, one_line
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "check_output",
     "check_reached",
     "failure_of",
+    "failures_of_one_object",
     "location",
     "outside",
     "plain",
@@ -53,6 +58,7 @@ _AT_ONCE = 64 << 20  # bytes of an object that is fetched in one request
 _FIRST_RANGE = 64 << 10
 _LARGEST_RANGE = 4 << 20
 _KEPT_RANGES = 4
+_of_one_object: ContextVar[bool] = ContextVar("of_one_object", default=False)
 _HAS_OBJECTS = os.name != "nt"
 
 
@@ -60,7 +66,15 @@ class ObjectPath(PosixPath):
     """Path of an object or a folder in object storage. Make it with :func:`location`.
 
     It behaves as a path of a file: errors are FileNotFoundError, PermissionError and OSError.
+
+    Attributes
+    ----------
+    listed_size : int or None
+        Number of bytes in the listing that the path comes from. The object may have changed since then.
+        None: the path does not come from a listing.
     """
+
+    listed_size: int | None = None
 
     @property
     def url(self) -> str:
@@ -69,7 +83,7 @@ class ObjectPath(PosixPath):
 
     def __str__(self) -> str:
         text = super().__str__()
-        return without_secrets(url_of(text)) if is_url(text) else text
+        return shown_url(url_of(text)) if is_url(text) else text
 
     def __fspath__(self) -> str:
         return str(self)
@@ -84,7 +98,7 @@ class ObjectPath(PosixPath):
         return hash(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ObjectPath, (super().__str__(),)
+        return ObjectPath, (super().__str__(),), {"listed_size": self.listed_size}
 
     @property
     def name(self) -> str:
@@ -258,7 +272,10 @@ def failure_of(file: BinaryIO) -> OSError | None:
 
 
 def check_reached(path: Path, error: Exception | None) -> None:
-    """Raise InputError if an error means that the storage of an object fails. Nothing is known of it then.
+    """Raise StorageFailure if an error means that the storage of an object fails.
+
+    An object that does not exist is no failure. Each https URL may have its own signature, so an https
+    server that refuses one URL does not fail.
 
     Parameters
     ----------
@@ -267,12 +284,26 @@ def check_reached(path: Path, error: Exception | None) -> None:
     error : Exception or None
         What looking at the object raised.
     """
-    is_missing = isinstance(error, FileNotFoundError)
-    if isinstance(path, ObjectPath) and isinstance(error, OSError) and not is_missing:
-        raise InputError(
-            f"{path} cannot be looked up ({error.strerror or one_line(error)}): check the network and the "
-            "credentials, and run the same command again"
-        ) from None
+    if not isinstance(path, ObjectPath) or not isinstance(error, OSError):
+        return
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return
+    if is_read_only(path.url) and (isinstance(error, PermissionError) or error.errno == errno.EINVAL):
+        return
+    what = f"{path} cannot be read, because its storage fails ({error.strerror or one_line(error)})"
+    if _of_one_object.get():
+        raise InputError(f"{what}: name it again later") from None
+    raise StorageFailure(what) from None
+
+
+@contextmanager
+def failures_of_one_object(wanted: bool = True) -> Iterator[None]:
+    """Let a failing storage be an error of the object that is read, for services whose callers can repeat."""
+    token = _of_one_object.set(wanted)
+    try:
+        yield
+    finally:
+        _of_one_object.reset(token)
 
 
 def _by_ranges(url: str, size: int) -> BinaryIO:
@@ -307,7 +338,7 @@ def location(path: str | os.PathLike[str], name: str) -> Path:
     if url.startswith("file://"):
         return Path(unquote(urlsplit(url.replace("file://", "file:///", 1)).path))
     check_url(url, name)
-    if url.endswith(HIDDEN):
+    if is_shown_url(url):
         raise InputError(f"{name} {url!r} is a URL whose end was left out to hide it: give the whole URL")
     url, mark, query = url.partition("?")
     url += mark + query.replace("/", "%2F")  # which means the same, and is no folder

@@ -36,6 +36,7 @@ from medvlad._util.validate import InputError, MissingExtraError, import_extra, 
 __all__ = [
     "SCHEMES",
     "Entry",
+    "StorageFailure",
     "check_url",
     "children",
     "entry_of",
@@ -97,6 +98,28 @@ class CutShort(OSError):
     """The storage returned fewer bytes than it announced."""
 
 
+class StorageFailure(InputError):
+    """The storage does not answer, so nothing is known of an object. It is no defect of the object.
+
+    It ends a run that leaves out damaged images, because an outage must not decide which images are used.
+
+    Parameters
+    ----------
+    what : str
+        What failed, without advice.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what}: check the network and the credentials, and run the same command again, which "
+            "continues from the store"
+        )
+
+
 @dataclass(frozen=True)
 class Entry:
     """An object, or a common beginning of names, which counts as a folder.
@@ -112,6 +135,9 @@ class Entry:
         Changes if the object is written again. Empty: the storage does not tell.
     written : float
         Time of the last write in seconds since 1970. Infinity: the storage does not tell.
+    version : str
+        Changes with the content, and is the same in listings and look-ups, which may round times
+        differently.
     """
 
     name: str
@@ -119,6 +145,7 @@ class Entry:
     is_folder: bool
     stamp: str = ""
     written: float = math.inf
+    version: str = ""
 
 
 def check_url(url: str, name: str) -> None:
@@ -371,11 +398,13 @@ def _reason(error: Exception) -> str:
 
 def _entry(about: dict[str, Any]) -> Entry:
     name = str(about["name"]).rstrip("/").rpartition("/")[2]
-    stamps = (about.get(key) for key in ("ETag", "etag", "generation", "created", "LastModified", "mtime"))
-    stamp = "/".join(str(one) for one in stamps if one is not None)
+    keys = ("ETag", "etag", "generation", "created", "LastModified", "mtime")
+    stamps = [str(about[key]) for key in keys if about.get(key) is not None]
     is_folder, size = about.get("type") == "directory", about.get("size")
     size = 0 if is_folder else -1 if size is None else int(size)
-    return Entry(name, size, is_folder, stamp, _seconds(about))
+    written = _seconds(about)
+    named = next((str(about[key]) for key in keys[:3] if about.get(key) is not None), f"{written:.3f}")
+    return Entry(name, size, is_folder, "/".join(stamps), written, named)
 
 
 def _seconds(about: dict[str, Any]) -> float:

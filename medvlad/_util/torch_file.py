@@ -17,6 +17,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -49,13 +50,15 @@ _DTYPES = {
 }
 
 
-def read_tensors(path: str | os.PathLike[str]) -> Any:
+def read_tensors(path: str | os.PathLike[str], opened: BinaryIO | None = None) -> Any:
     """Read a file of ``torch.save``.
 
     Parameters
     ----------
     path : str or path
         File that holds tensors, numbers, strings, None, and lists, tuples and dicts of them.
+    opened : binary file or None, default=None
+        Its content, if it is no file of this machine. None: `path` is opened.
 
     Returns
     -------
@@ -71,12 +74,11 @@ def read_tensors(path: str | os.PathLike[str]) -> Any:
     OSError
         If the file cannot be read.
     """
-    path = Path(path)
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") if opened is None else nullcontext(opened) as file:
             start = file.read(4)
+            size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            size = os.fstat(file.fileno()).st_size
             return _read_zip(file, size) if start == b"PK\x03\x04" else _read_legacy(file, size)
     except RefusedPickle as error:
         raise InputError(

@@ -7,10 +7,11 @@ passes :func:`without_secrets`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 
-__all__ = ["HIDDEN", "is_url", "scheme_of", "url_of", "without_secrets"]
+__all__ = ["HIDDEN", "is_shown_url", "is_url", "scheme_of", "shown_url", "url_of", "without_secrets"]
 
 #: What stands in place of a query.
 HIDDEN = "?..."
@@ -32,6 +33,13 @@ _NAMED = re.compile(
     (?!\.\.\.|\*\*\*)[^\s&,;'"<>]+""",
     re.IGNORECASE | re.VERBOSE,
 )
+#: Parts of a query that sign a URL or hold a password, and say nothing about which object it is.
+_SIGNING = re.compile(
+    "x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|expires|signature|policy|key-pair-id"
+    "|sv|ss|srt|sp|st|se|spr|sr|sip|sig|sk(oid|tid|[tesv])|.*(passw|pwd).*",
+    re.IGNORECASE,
+)
+_DIGITS = 8
 #: Environment variables whose values are secrets.
 _SECRET_NAME = re.compile("SECRET|TOKEN|PASSW|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|SAS|CREDENTIAL", re.I)
 _SHORTEST_SECRET = 8
@@ -52,6 +60,26 @@ def url_of(url: str) -> str:
     """Return a URL with its two slashes, which `Path` may have reduced to one."""
     scheme, _, rest = url.partition(":")
     return f"{scheme.lower()}://{rest.lstrip('/')}"
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without its query and secrets, in a form that names one object.
+
+    A query is shown as ``?...``. Parts of it that do not sign the URL, such as ``id=7``, become eight digits
+    of their SHA-256 behind it. So two images that differ only in such parts have two names, and an image has
+    the same name under each signature.
+    """
+    begin, _, query = url.partition("?")
+    shown = without_secrets(begin)
+    if not query:
+        return shown if begin == url else shown + HIDDEN
+    kept = "&".join(part for part in query.split("&") if not _SIGNING.fullmatch(part.partition("=")[0]))
+    return shown + HIDDEN + (hashlib.sha256(kept.encode()).hexdigest()[:_DIGITS] if kept else "")
+
+
+def is_shown_url(url: str) -> bool:
+    """Return whether the query of a URL was left out to show it, so that it names no object."""
+    return re.search(rf"\?\.\.\.([0-9a-f]{{{_DIGITS}}})?$", url) is not None
 
 
 def without_secrets(text: str) -> str:

@@ -7,18 +7,25 @@ from typing import Any
 
 import click
 
-__all__ = ["INPUTS", "PATH", "PATH_OR_URL", "TEXT_PATH", "TEXT_PATH_OR_URL"]
+__all__ = ["INPUTS", "PATH", "PATH_OR_URL", "TEXT_PATH_OR_URL", "LocalPath"]
 
 
-class _LocalPath(click.Path):
+class LocalPath(click.Path):
     """A path on this machine, and not "-", which is no file.
 
     A URL is refused before `Path` takes one of its slashes away, or becomes the path of an object if `urls`.
+
+    Parameters
+    ----------
+    urls : bool, default=False
+        Whether URLs are taken.
+    **settings
+        Those of click.Path.
     """
 
     def __init__(self, *, urls: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self._urls = urls
+        self.urls = urls
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
@@ -30,7 +37,7 @@ class _LocalPath(click.Path):
         if isinstance(param, click.Option):
             name = param.opts[-1]
         try:
-            if self._urls and is_url(value):
+            if self.urls and is_url(value):
                 path = location(value, name)
                 return value if self.allow_dash else path
             check_local(value, name)
@@ -45,8 +52,7 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-PATH = _LocalPath(path_type=Path)
-TEXT_PATH = _LocalPath(path_type=str)
-PATH_OR_URL = _LocalPath(path_type=Path, urls=True)
-TEXT_PATH_OR_URL = _LocalPath(path_type=str, urls=True)
-INPUTS = _LocalPath(path_type=str, allow_dash=True, urls=True)
+PATH = LocalPath(path_type=Path)
+PATH_OR_URL = LocalPath(path_type=Path, urls=True)
+TEXT_PATH_OR_URL = LocalPath(path_type=str, urls=True)
+INPUTS = LocalPath(path_type=str, allow_dash=True, urls=True)

@@ -1,4 +1,4 @@
-"""What 'predict' does with names that go on arriving: on standard input, or as files in a folder.
+"""What 'predict' does with names that go on arriving: on standard input, or as files in a folder or prefix.
 
 The answers of --watch have the key ``version``, which tells the version of the file. A file of answers
 (--out) is the memory of the service: after a restart, images with an answer for the present version of their
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -19,19 +19,20 @@ import click
 from click.core import ParameterSource
 
 from medvlad.cli.answer_writer import ReaderGone, lock_answers
+from medvlad.cli.console import say
 from medvlad.cli.streams import has_no_reader
 
 if TYPE_CHECKING:
-    from medvlad.datasets.watching import FolderWatch
+    from medvlad.datasets.watching import FolderWatch, WatchedPlace
     from medvlad.predict import Predicted
 
 __all__ = [
     "check_watch",
     "default_format",
     "folder_watch",
+    "predicted_in_service",
     "read_answered",
     "until_reader_ends",
-    "with_versions",
 ]
 
 Name = TypeVar("Name")
@@ -51,13 +52,20 @@ def check_watch(
             raise click.UsageError("Missing argument 'IMAGE...'.", click.get_current_context(silent=True))
         context = click.get_current_context(silent=True)
         if context is not None and context.get_parameter_source("settle") is ParameterSource.COMMANDLINE:
-            raise click.UsageError("--settle is for --watch: leave it out, or give --watch DIR")
+            raise click.UsageError("--settle is for --watch: leave it out, or give --watch DIR|URL")
         return
     if images:
         from medvlad._util.urls import is_url, without_secrets
 
         first = without_secrets(images[0]) if is_url(images[0]) else images[0]
         raise click.UsageError(f"--watch {watch} and {first} cannot be used together: leave one out")
+    from medvlad._util.object_path import ObjectPath
+
+    if isinstance(out, ObjectPath):
+        raise click.UsageError(
+            f"--watch adds each answer to its file, and an object such as --out {out} is written once: "
+            "give a file of this machine"
+        )
     for name, value in others.items():
         if value:
             option = "--" + name.replace("_", "-")
@@ -80,18 +88,34 @@ def folder_watch(
     InputError
         If the folder or the file of answers cannot be read, or if the file lies in the folder.
     """
-    from medvlad._util.validate import check_outside
+    from medvlad._util.object_path import ObjectPath, outside
+    from medvlad.datasets.watched_prefix import FORGET_AFTER, ObjectPrefix
     from medvlad.datasets.watching import FolderWatch, LocalFolder
 
-    place = LocalFolder(folder, of_features=of_features)
+    place: WatchedPlace
+    if isinstance(folder, ObjectPath):
+        place = ObjectPrefix(folder, of_features=of_features)
+        times: dict[str, Any] = {"settle": 0.0, "interval": settle, "forget": FORGET_AFTER}
+    else:
+        place = LocalFolder(folder, of_features=of_features)
+        times = {"settle": settle}
     answered: dict[str, str] = {}
     if out is not None:
-        check_outside(out, "--out", folder)
+        outside(out, "--out", folder)
         if overwrite:
             out.unlink(missing_ok=True)
         if out.exists():
-            answered = read_answered(out, {name for name, _ in place.files()})
-    return FolderWatch(place, answered, settle=settle)
+            answered = read_answered(out, {name for name, _ in _listed(place, folder)})
+    return FolderWatch(place, answered, **times)
+
+
+def _listed(place: WatchedPlace, folder: Path) -> Iterable[tuple[str, str]]:
+    from medvlad._util.validate import InputError
+
+    try:
+        return place.files()
+    except OSError as error:
+        raise InputError(f"--watch {folder} cannot be listed ({error.strerror}): check the path") from None
 
 
 def read_answered(out: Path, present: Container[str]) -> dict[str, str]:
@@ -147,6 +171,28 @@ def until_reader_ends(names: Iterable[Name], *, to_output: bool) -> Iterator[Nam
         yield name
         if to_output and name is PAUSE and has_no_reader():
             raise ReaderGone
+
+
+def predicted_in_service(
+    predict: Callable[[], Iterator[Predicted]], watch: FolderWatch
+) -> Iterator[Predicted]:
+    """Yield the predictions of a watch, also after its object storage has failed for some time.
+
+    Parameters
+    ----------
+    predict : callable
+        Begins to predict what `watch` names.
+    watch : FolderWatch
+    """
+    from medvlad._util.object_storage import StorageFailure
+
+    while True:
+        try:
+            yield from with_versions(predict(), watch)
+            return
+        except StorageFailure as error:
+            say(f"{error.what}: trying again", "warning")
+            watch.put_back()
 
 
 def with_versions(predicted: Iterable[Predicted], watch: FolderWatch) -> Iterator[Predicted]:

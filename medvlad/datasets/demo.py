@@ -1,69 +1,65 @@
-"""Write the images of ``medvlad demo``: patches of the photographs in scikit-image. Nothing is downloaded.
+"""Write the images of ``medvlad demo``: simulated fields of tissue. Nothing is downloaded.
 
-Each class is one photograph. Training patches come from its left half and test patches from its right half,
-so no pixel is in both.
+In the class `inflamed` most lymphocytes lie in the nests of tumour cells. In the class `excluded` most lie in
+the stroma between the nests. Both classes have the same amounts of tumour, stroma and lymphocytes. So the
+class is not what an image contains, but what lies where. The job was chosen to show when this matters.
 """
 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from medvlad._util.validate import import_extra
+from medvlad._util.processors import usable_processors
+from medvlad.datasets.tissue import draw_field
 
-__all__ = ["CLASSES", "write_demo_images"]
+__all__ = ["CLASSES", "N_TEST", "N_TRAIN", "write_demo_images"]
 
 logger = logging.getLogger(__name__)
 
-#: Class name to name of the photograph in skimage.data.
-CLASSES = {
-    "brick": "brick",
-    "grass": "grass",
-    "gravel": "gravel",
-    "histology": "immunohistochemistry",
-    "moon": "moon",
-    "retina": "retina",
-    "stars": "hubble_deep_field",
-}
+#: Class name to the probability that a lymphocyte lies in a nest.
+CLASSES = {"excluded": 1 / 3, "inflamed": 2 / 3}
 
-_PATCH = 40  # width and height in pixels; small, so that the task is not trivial
-_N_PATCHES = 20  # for each class and part
+#: Default number of training and test images of each class.
+N_TRAIN, N_TEST = 250, 300
 
 
-def write_demo_images(root: Path, *, random_state: int = 0) -> Path:
-    """Write the patches as PNG files.
+def write_demo_images(
+    root: Path, *, n_train: int = N_TRAIN, n_test: int = N_TEST, random_state: int = 0
+) -> Path:
+    """Write simulated fields as PNG files.
 
     Parameters
     ----------
     root : Path
         Folder to write train/CLASS/*.png and test/CLASS/*.png into. Made if it does not exist.
-    random_state : int, default 0
-        Seed of the positions of the patches.
+    n_train, n_test : int, default=250 and 300
+        Number of training and test images of each class.
+    random_state : int, default=0
+        Seed of the fields. Each field has its own seed, so fewer images are the first of more images.
 
     Returns
     -------
     Path
         `root`.
-
-    Raises
-    ------
-    MissingExtraError
-        If scikit-image is not installed.
     """
-    data = import_extra("skimage.data", "demo", "medvlad demo")
-    rng = np.random.default_rng(random_state)
-    for class_name, photograph in CLASSES.items():
-        pixels = np.asarray(getattr(data, photograph)())
-        middle = pixels.shape[1] // 2
-        for part, half in (("train", pixels[:, :middle]), ("test", pixels[:, middle:])):
-            folder = root / part / class_name
+    classes = list(CLASSES.items())
+
+    def write(file: Path, seed: tuple[int, int, int]) -> None:
+        rng = np.random.default_rng([random_state, *seed])
+        draw_field(rng, classes[seed[1]][1]).save(file, compress_level=1)
+
+    files, seeds = [], []
+    for part, (split, n) in enumerate((("train", n_train), ("test", n_test))):
+        for label, (name, _) in enumerate(classes):
+            folder = root / split / name
             folder.mkdir(parents=True, exist_ok=True)
-            for i in range(_N_PATCHES):
-                top, left = (int(rng.integers(0, side - _PATCH + 1)) for side in half.shape[:2])
-                patch = half[top : top + _PATCH, left : left + _PATCH]
-                Image.fromarray(patch).save(folder / f"{class_name}_{i:02d}.png")
-    logger.info("wrote %d patches to %s", 2 * _N_PATCHES * len(CLASSES), root)
+            files += [folder / f"{name}_{i:03d}.png" for i in range(n)]
+            seeds += [(part, label, i) for i in range(n)]
+    with ThreadPoolExecutor(usable_processors().number) as threads:
+        list(threads.map(write, files, seeds))  # raises what a thread has raised
+    logger.info("wrote %d fields to %s", len(files), root)
     return root

@@ -117,6 +117,7 @@ class Listing:
         self.n_misplaced = 0
         self.n_joined = 0
         self.unread: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._sizes: dict[Path, dict[str, int]] = {}  # of the files of each listed folder in object storage
 
     def like(self) -> Listing:
         """Return a new listing of the same kind of files."""
@@ -134,7 +135,7 @@ class Listing:
         """
         folders, files = [], []
         try:
-            for name, is_folder in _entries(folder):
+            for name, is_folder in self._entries(folder):
                 hidden = name.startswith(".") or name in _JUNK_FOLDERS
                 if is_folder:
                     if not hidden:
@@ -164,6 +165,16 @@ class Listing:
             self.n_skipped += 1
         return found
 
+    def _entries(self, folder: Path) -> Iterator[tuple[str, bool]]:
+        """Yield the name of each file and folder in a folder, and whether it is a folder. Raise OSError."""
+        if isinstance(folder, ObjectPath):
+            found = folder.children()
+            self._sizes[folder] = {one.name: one.size for one in found if one.size >= 0}
+            yield from ((one.name, one.is_folder) for one in found)
+            return
+        with os.scandir(folder) as entries:
+            yield from ((entry.name, entry.is_dir()) for entry in entries)
+
     def _inspected(self, path: Path) -> InspectedFile:
         if not self.of_features:
             return inspect_file(path)
@@ -173,8 +184,15 @@ class Listing:
     def _all_inspected(self, folder: Path, files: Iterable[str]) -> Iterator[tuple[str, InspectedFile]]:
         """Yield each file with what it is. In object storage several are opened at once."""
         if isinstance(folder, ObjectPath):
+            sizes = self._sizes.pop(folder, {})
+
+            def inspected(name: str) -> InspectedFile:
+                path = folder / name
+                path.listed_size = sizes.get(name)
+                return self._inspected(path)
+
             yield from read_ahead(
-                lambda name: self._inspected(folder / name),
+                inspected,
                 files,
                 n_threads=_OPENED_AT_ONCE,
                 n_ahead=2 * _OPENED_AT_ONCE,
@@ -265,15 +283,6 @@ class Listing:
                 sum(counter.total() for counter in self.unread.values()),
                 counts_in_words(self.unread),
             )
-
-
-def _entries(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each file and folder in a folder, and whether it is a folder. Raise OSError."""
-    if isinstance(folder, ObjectPath):
-        yield from ((one.name, one.is_folder) for one in folder.children())
-        return
-    with os.scandir(folder) as entries:
-        yield from ((entry.name, entry.is_dir()) for entry in entries)
 
 
 def counts_in_words(counts: Mapping[str, Mapping[str, int]]) -> NamesNobody:

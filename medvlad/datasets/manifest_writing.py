@@ -24,7 +24,7 @@ from medvlad.datasets.patients import UNKNOWN, compile_group_pattern, find_group
 from medvlad.images.dicom_covariates import COVARIATES, INSTITUTION, PATIENT_ID, dicom_covariates
 from medvlad.images.frames import split_frame
 
-__all__ = ["WrittenTable", "make_manifest"]
+__all__ = ["WrittenTable", "check_table_name", "make_manifest"]
 
 _log = logging.getLogger(__name__)
 
@@ -189,14 +189,19 @@ def _rows(folder: Path, paths: Sequence[Path], *facts: Sequence[str]) -> list[_R
         if file == last:
             continue
         last = file
-        image = file.relative_to(folder).as_posix()
-        if image != image.strip() or "\\" in image or image[1:2] == ":" or "//" in image:
-            raise InputError(
-                f"the file {image!r} has a name that a table cannot hold, because it has spaces at an end, "
-                "backslashes or a colon: rename it"
-            )
+        image = check_table_name(file.relative_to(folder).as_posix())
         rows.append(_Row(split_frame(path)[0], image, label, patient, split, kind))
     return rows
+
+
+def check_table_name(name: str) -> str:
+    """Return the name of an image. Raise InputError if a table cannot hold it."""
+    if name != name.strip() or "\\" in name or name[1:2] == ":" or "//" in name:
+        raise InputError(
+            f"the file {name!r} has a name that a table cannot hold, because it has spaces at an end, "
+            "backslashes or a colon: rename it"
+        )
+    return name
 
 
 def _real_ids(rows: Sequence[_Row], headers: Sequence[dict[str, str]]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Watch a folder, and name the images of files that have arrived completely.
+"""Watch a folder or a prefix of object storage, and name the images of files that have arrived completely.
 
 The folder is listed again and again, because network file systems report no changes. A file is complete if
 its size and modification time stay the same for some seconds. Many programs write under another name first,
@@ -6,6 +6,8 @@ so hidden files and endings such as ``.part`` are left out until the file is ren
 
 A writer may stop for longer than that. So the version of a file is looked at again after it was read. If it
 has changed, whatever was computed is dropped, and the file waits again.
+
+:mod:`medvlad.datasets.watched_prefix` is for object storage.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from medvlad.datasets.arriving import PAUSE, Pause
 from medvlad.datasets.feature_files import feature_ending
 from medvlad.images.inspect_file import inspect_file
 
-__all__ = ["FolderWatch", "LocalFolder", "WatchedPlace"]
+__all__ = ["UNFINISHED", "FolderWatch", "LocalFolder", "WatchedPlace"]
 
 _log = logging.getLogger(__name__)
 
-_UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".swp", "~")
+#: Endings of files that are not complete yet.
+UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".swp", "~")
 _LONGEST_INTERVAL = 1.0  # seconds
+_AGAIN_AFTER = 60.0  # seconds, if the storage fails for one file
 
 
 class WatchedPlace(Protocol):
@@ -85,7 +89,7 @@ class LocalFolder:
             files, below = [], []
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
-                    if entry.name.startswith(".") or entry.name.lower().endswith(_UNFINISHED):
+                    if entry.name.startswith(".") or entry.name.lower().endswith(UNFINISHED):
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         below.append(entry.path)
@@ -120,7 +124,8 @@ class LocalFolder:
 class FolderWatch:
     """Names the images of complete files, now and later, without an end.
 
-    Memory is that for the names and versions of the files that are present.
+    Memory is that for the names and versions of the files that are present, and of those that were within
+    the last `forget` seconds.
 
     Parameters
     ----------
@@ -129,6 +134,11 @@ class FolderWatch:
         Images that need no answer, and the version of their files.
     settle : float, default=5
         Number of seconds without a change after which a file is complete.
+    interval : float or None, default=None
+        Number of seconds between two listings. None: half of `settle`, and at most 1.
+    forget : float, default=0
+        Number of seconds for which a file is remembered after it was listed for the last time, because
+        listings may lack files.
     clock, sleep : callable
         Monotonic time in seconds, and waiting.
     """
@@ -139,16 +149,22 @@ class FolderWatch:
         answered: Mapping[str, str] | None = None,
         *,
         settle: float = 5.0,
+        interval: float | None = None,
+        forget: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._place = place
         self._answered = dict(answered or {})
-        self._settle = settle
+        self._settle, self._forget = settle, forget
+        self._interval = min(_LONGEST_INTERVAL, settle / 2) if interval is None else interval
         self._clock, self._sleep = clock, sleep
         #: Version of each present file, and when it was first seen. None: its images were named.
         self._files: dict[str, tuple[str, float | None]] = {}
         self._named: dict[str, tuple[str, str]] = {}  # images without an answer: their file, and its version
+        #: Version of files that were named and are not listed with this version any more, and since when.
+        self._past: dict[str, tuple[str, float]] = {}
+        self._one_by_one = False
 
     def __iter__(self) -> Iterator[str | Pause]:
         """Yield images of complete files, and `PAUSE` before each wait.
@@ -172,7 +188,8 @@ class FolderWatch:
                 yield from self._ready(name, begun)
             listed.clear()
             yield PAUSE
-            self._sleep(max(min(_LONGEST_INTERVAL, self._settle / 2), took))
+            self._one_by_one = False
+            self._sleep(max(self._interval, took))
 
     def _see(self, listed: Iterable[tuple[str, str]], now: float) -> None:
         """Note new and changed files, and forget those that are gone."""
@@ -182,11 +199,17 @@ class FolderWatch:
             if known is not None and known[0] == version:
                 self._files[name] = known
             else:
-                is_answered = self._answered.get(name) == version
+                past = self._past.get(name, ("", 0.0))[0]
+                is_answered = version in (self._answered.get(name), past)
                 self._files[name] = version, None if is_answered else now
+        if self._forget:
+            for name, (version, since) in before.items():
+                if since is None and self._files.get(name, ("", None))[0] != version:
+                    self._past[name] = version, now
+            self._past = {name: one for name, one in self._past.items() if now - one[1] <= self._forget}
 
-    def _ready(self, name: str, now: float) -> Iterator[str]:
-        """Yield the images of a file that is complete and has no answer."""
+    def _ready(self, name: str, now: float) -> Iterator[str | Pause]:
+        """Yield the images of a file that is complete and has no answer, and pauses after `put_back`."""
         version, since = self._files[name]
         if since is None or now - since < self._settle:
             return
@@ -201,6 +224,8 @@ class FolderWatch:
             if self._answered.get(image) != version:
                 self._named[image] = name, version
                 yield image
+                if self._one_by_one:
+                    yield PAUSE
 
     def answer(self, image: str) -> str | None:
         """Return the version of the file that an image was read from.
@@ -217,3 +242,19 @@ class FolderWatch:
         if known is not None and known[0] == version:
             del self._files[name]
         return None
+
+    def put_back(self) -> None:
+        """Name all images without an answer again, because object storage failed. Iterate anew after it.
+
+        They are named one by one, so that one that cannot be read does not stop the others. If it fails
+        again, its file waits for a minute.
+        """
+        now = self._clock()
+        files = dict(self._named.values())
+        wait = _AGAIN_AFTER if len(files) == 1 else 0.0
+        for name, version in files.items():
+            known = self._files.get(name)
+            if known is not None and known[0] == version:
+                self._files[name] = version, now + wait - self._settle
+        self._named.clear()
+        self._one_by_one = True

@@ -199,7 +199,9 @@ class Shard:
         shape = self.shapes[index]
         marks, numbers = self.parts(index)
         values = np.zeros(shape[0] * shape[1], np.float32)
-        values[np.flatnonzero(np.unpackbits(marks, count=values.size))] = numbers
+        # As bool, because flatnonzero takes four times as long for uint8.
+        is_there = np.unpackbits(marks, count=values.size).view(np.bool_)
+        values[np.flatnonzero(is_there)] = numbers
         return values.reshape(shape)
 
     def _part(self, tensor: int, first: int, last: int) -> NDArray[Any]:

@@ -6,6 +6,7 @@
     STORE/SECTION/settings.json      settings of the section: network, layer, weights, scales, ...
     STORE/SECTION/CONTENT.shard      descriptors of a few hundred images; the name is the SHA-256 of the file
     STORE/SECTION/.*.part            a shard that a writer has not finished
+    STORE/medvlad-*/                 encoded images, while a cluster fits an SVM on them
 
 A section holds the descriptors that one choice of settings gives. Its name is the hash of the settings, so
 descriptors of another layer, scale or filter never get into it. Each shard also holds that name. A shard that

@@ -1,11 +1,15 @@
 """URLs are told from paths, and what people read holds no secrets."""
 
+import re
 from pathlib import Path
 
 import pytest
 from support.object_storage import SECRET
 
-from medvlad._util.urls import is_url, scheme_of, url_of, without_secrets
+from medvlad import InputError
+from medvlad._util.object_path import location
+from medvlad._util.urls import is_url, scheme_of, shown_url, url_of, without_secrets
+from medvlad.datasets.pseudonyms import Pseudonyms
 
 
 @pytest.mark.parametrize(
@@ -58,3 +62,35 @@ def test_values_of_the_environment_are_hidden(monkeypatch):
     monkeypatch.setenv("AWS_SESSION_TOKEN", SECRET)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/a/key.json")
     assert without_secrets(f"bad {SECRET} in /home/a/key.json") == "bad *** in /home/a/key.json"
+
+
+SIGNED = "https://host/get.png?id={}&X-Amz-Date={}&X-Amz-Signature=5e1f"
+
+
+def test_images_that_differ_in_the_query_have_names_of_their_own():
+    """Names, and so pseudonyms and rows of results, are those of the object, not of its signature."""
+    names = {str(location(SIGNED.format(i, 1), "an image")) for i in range(50)}
+    assert len(names) == 50
+    assert all(re.fullmatch(r"https://host/get\.png\?\.\.\.[0-9a-f]{8}", name) for name in names)
+    first, again = (location(SIGNED.format(7, day), "an image") for day in (1, 2))
+    assert str(first) == str(again)
+    assert first != again
+    pseudonyms = Pseudonyms()
+    assert pseudonyms.image(first) == pseudonyms.image(again)
+    assert pseudonyms.image(first) != pseudonyms.image(location(SIGNED.format(8, 1), "an image"))
+
+
+@pytest.mark.parametrize("query", ["X-Amz-Signature=a", "sv=1&se=2&sp=r&sig=x", "Expires=1&Signature=2", ""])
+def test_a_query_that_only_signs_names_nothing(query):
+    assert shown_url(f"https://host/a.png?{query}") == "https://host/a.png?..."
+
+
+def test_passwords_are_not_in_the_checksum():
+    assert shown_url("https://h/a?id=1&password=x") == shown_url("https://h/a?id=1&password=y")
+
+
+def test_a_shown_url_cannot_be_read_again():
+    shown = str(location(SIGNED.format(1, 1), "an image"))
+    with pytest.raises(InputError, match="whose end was left out to hide it"):
+        location(shown, "an image")
+    assert without_secrets(f"{shown} is damaged") == f"{shown} is damaged"

@@ -186,7 +186,8 @@ def test_show_reads_a_model_by_url(run, trained):
         (f"predict m.model --watch images https://host/x.png?sig={SECRET}", "x.png?... cannot be used"),
         ("evaluate hdfs://host/x", "of a kind that is not read"),
         ("extract images --store https://host/store", "cannot lie behind https"),
-        ("evaluate images --out s3://bucket/out", "must be a file or folder of this machine"),
+        ("evaluate images --out https://host/out", "can be read only"),
+        ("predict m.model a.png --explain s3://bucket/out", "must be a file or folder of this machine"),
     ],
 )
 def test_mistakes_are_one_line_without_secrets(run, words, said, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """A store, images and models on a real S3 server, behind a proxy that makes faults on the wire."""
 
-import logging
 import subprocess
 import sys
 import threading
@@ -9,19 +8,19 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from support.object_storage import SECRET, FaultyProxy, no_waits
+from support.object_storage import SECRET, no_waits
+from support.s3_server import s3_behind_a_proxy
 from support.store_content import COLLECTOR, SETTINGS, WRITER, descriptors, fill, key_of
 
 from medvlad import InputError, load_image_folder
-from medvlad._util import object_storage
 from medvlad._util.object_path import location
 from medvlad.images import load_image
 from medvlad.images.hashed_file import image_key
 from medvlad.store.shard import write_shard
 from medvlad.store.store import DescriptorStore
 
-s3fs = pytest.importorskip("s3fs", reason="needs s3fs, which the extra test installs")
-moto = pytest.importorskip("moto.server", reason="needs moto with flask, which the extra test installs")
+pytest.importorskip("s3fs", reason="needs s3fs, which the extra test installs")
+pytest.importorskip("moto.server", reason="needs moto with flask, which the extra test installs")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -33,30 +32,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def proxy():
     """A server, started once, with the bucket "bucket"."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    proxy = FaultyProxy(f"http://{host}:{port}")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": proxy.url,
-            "AWS_ACCESS_KEY_ID": "AKIATEST",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }.items():
-            patch.setenv(name, value)
-        patch.delenv("AWS_PROFILE", raising=False)
-        patch.setattr(s3fs.S3FileSystem, "retries", 1)
-        patch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
-        object_storage.forget_connections()
-        object_storage._filesystem("s3", 0).mkdir("bucket")
+    with s3_behind_a_proxy() as proxy:
         yield proxy
-    object_storage.forget_connections()
-    proxy.stop()
-    server.stop()
 
 
 @pytest.fixture
