@@ -8,8 +8,8 @@
     trial         images per second of each, measured once per machine, see dtype_trial.py
     choice        the most exact dtype, unless the next one is at least 1.2 times as fast; and so on
 
-Accuracy was measured with `medvlad evaluate`, average pooling at scale 0, on chest X-rays, HyperKvasir and
-rooms: docs/howto/network.md has the paired differences and their intervals. A network that is not in
+Accuracy was measured with `medvlad evaluate` at scale 0, on chest X-rays, HyperKvasir and rooms:
+docs/howto/network.md has the paired differences and their intervals. A network that is not in
 `_AS_ACCURATE` keeps float32. VGG19 is not measured. It has the layers of VGG16, and three more of their kind.
 
 int8 needs the ranges of activations on 128 training images, which a float32 engine measures at each `fit`.
@@ -43,6 +43,7 @@ __all__ = ["arithmetic_in_words", "auto_dtype", "settled_dtype", "trial_in_words
 _AS_ACCURATE = {
     "vgg16": ("bfloat16", "int8"),
     "vgg19": ("bfloat16", "int8"),
+    "efficientnet-lite2": ("bfloat16",),
 }
 #: Instructions that make a dtype fast. One of them is enough.
 _INSTRUCTIONS = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.counters import OUTCOMES, counting
 from medvlad._util.passes import Runner
 from medvlad._util.validate import InputError
 from medvlad.bags.data_set import open_data_set
@@ -84,9 +85,12 @@ def extract_data_set(
         runner = None if workers is None else workers.runner
         return *open_data_set(dataset, on_error=on_error, n_features=n_features, runner=runner), []
     fitted = extractor if is_fitted else extractor.fit(calibration_images(dataset))
+    counted: tuple[str, ...] = ()
     if workers is not None and workers.extract is not None:
         workers.extract(fitted, dataset.paths)
-    descriptors, report = fitted.transform_with_report(dataset.paths)
+        counted = OUTCOMES
+    with counting(leave_out=counted):
+        descriptors, report = fitted.transform_with_report(dataset.paths)
     skipped = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.skipped]
     damaged = [{"image": str(dataset.paths[i]), "reason": reason} for i, reason in report.damaged]
     log_damage(report, len(dataset.paths))

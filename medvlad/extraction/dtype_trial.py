@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from medvlad._util.atomic_file import atomic_file
+from medvlad._util.cache_folder import cache_folder
 from medvlad._util.validate import check_n_threads
 from medvlad.extraction.engines import calibrate, make_engine
 
@@ -123,8 +123,7 @@ def _file_name(key: Mapping[str, Any]) -> str:
 
 def _folder() -> Path:
     """Return the folder of the files. RuntimeError: the user has no home."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "medvlad/dtype-trials"
+    return cache_folder() / "dtype-trials"
 
 
 def _read(name: str, key: Mapping[str, Any]) -> dict[str, float] | None:

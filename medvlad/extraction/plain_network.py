@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -25,15 +23,16 @@ from numpy.typing import NDArray
 from medvlad._util.validate import import_extra
 from medvlad.extraction.engines import choose_engine
 from medvlad.extraction.engines.winograd import Convolution, Layer, Pooling
+from medvlad.extraction.fetched_weights import weights_file
+from medvlad.extraction.keras_files import cached_file, check_published, is_published
 from medvlad.extraction.networks.choose import kind_of
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.weights import bundled_tensors, weights_source
 
 __all__ = ["LAST_LAYER", "PlainModel", "needs_keras", "plain_network", "random_vgg16", "runs_in"]
 
-#: Number of convolutions in each block, and the MD5 that Keras publishes for the file that it downloads.
+#: Number of convolutions in each block.
 _BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-_MD5 = {"vgg16": "6d6bbae143d832006294945121d1f1fc", "vgg19": "253f8cb515780f3b799900260a226db6"}
 #: Layer at which these networks are cut by default.
 LAST_LAYER = "block5_pool"
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -207,7 +206,8 @@ def _read(name: str, source: str) -> Tensors | None:
     try:
         if source == "imagenet":
             return _read_download(name)
-        path = Path(source)
+        path = weights_file(source)
+        check_published(path)
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 return {key: _float32(archive[key]) for key in archive.files}
@@ -222,14 +222,10 @@ def _read(name: str, source: str) -> Tensors | None:
 
 def _read_download(name: str) -> Tensors | None:
     """Read the file that Keras has downloaded, if it has."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = home / "models" / f"{name}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    if not path.is_file():
+    path = cached_file(name)
+    if not path.is_file() or not is_published(path):
         return None
     with path.open("rb") as file:
-        if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != _MD5[name]:
-            return None
-        file.seek(0)
         return _read_h5(name, file)
 
 

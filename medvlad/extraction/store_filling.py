@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from medvlad._util.counters import count, stage
+from medvlad._util.object_storage import StorageFailure
 from medvlad._util.progress import Progress, progress_bar
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
@@ -285,6 +286,8 @@ def _keys_of(
         for i in range(start, min(start + _HASHED_AT_ONCE, len(images))):
             try:
                 keys.append(image_key(images[i], digests))
+            except StorageFailure:
+                raise
             except InputError as error:
                 keys.append(error)
         return keys

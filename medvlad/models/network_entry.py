@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.network_name import without_folders
+from medvlad._util.urls import is_url
 from medvlad._util.validate import InputError
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.extraction.fetched_weights import without_digest
 from medvlad.extraction.networks import kind_of
 
 __all__ = ["check_network_file", "network_entries", "network_from"]
@@ -46,8 +48,8 @@ def network_from(header: dict[str, Any], weights: str | None) -> CNNDescriptors:
 def check_network_file(features: CNNDescriptors, path: str | os.PathLike[str]) -> None:
     """Raise InputError if the file that the model at `path` names for its network is missing."""
     of_onnx = kind_of(features.model) == "onnx"
-    file = str(features.model).removeprefix("onnx:") if of_onnx else str(features.weights)
-    if file not in _NO_FILE and not Path(file).exists():
+    file = str(features.model).removeprefix("onnx:") if of_onnx else without_digest(str(features.weights))
+    if not (file in _NO_FILE or is_url(file) or Path(file).exists()):
         raise InputError(
             f"the model {path} needs the file {file} of its network, and there is none: give it with "
             "weights='FILE'"

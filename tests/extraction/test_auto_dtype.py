@@ -95,6 +95,7 @@ def test_a_less_exact_dtype_must_be_clearly_faster(rates, n_images, expected):
     [
         ({"amx_bf16", "amx_int8"}, "vgg16", ["float32", "bfloat16", "int8"]),
         ({"avx512_vnni"}, "vgg19", ["float32", "int8"]),
+        ({"amx_bf16", "amx_int8"}, "efficientnet-lite2", ["float32", "bfloat16"]),
         ({"sse2"}, "vgg16", []),
         ({"amx_bf16"}, "resnet50", []),
         ({"amx_bf16"}, None, []),

@@ -128,7 +128,7 @@ def test_the_network_is_the_published_one_step_by_step(stored, classifier):
     ],
 )
 def test_known_photographs_get_their_class(classifier, picture, classes):
-    data = pytest.importorskip("skimage.data", reason="needs the extra demo")
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image (extra test)")
     from PIL import Image
 
     image = Image.fromarray(getattr(data, picture)()).convert("RGB")

@@ -301,7 +301,7 @@ def test_one_graph_serves_all_batches(tiny_weights, pictures, monkeypatch):
 @pytest.mark.slow
 def test_engines_agree_on_real_weights_and_photographs(vgg16_file):
     """VGG16 up to block5_pool. The limits stand at the top of this file."""
-    data = pytest.importorskip("skimage.data", reason="needs the extra demo")
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image (extra test)")
     try:
         exact = CNNDescriptors("vgg16", weights="bundled", engine="keras").fit()
     except MissingExtraError as missing:

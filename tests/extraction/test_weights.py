@@ -188,7 +188,8 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
 
     vgg_without_network.__name__ = "VGG16"
     message = refused("could not be downloaded", "imagenet", vgg_without_network)
-    assert "a file of weights, or use weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
+    how = "a file of weights (on another machine: curl -LO https://example.org/x.h5)"
+    assert f"{how}, or use weights='bundled' (extra offline), or set MEDVLAD_WEIGHTS" in message
     vgg_without_network.__name__ = "VGG19"
     monkeypatch.setattr(w, "_bundled_path", lambda: None)
     assert "bundled" not in refused("could not be downloaded", "imagenet", vgg_without_network)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvlad._util.validate import InputError, import_extra, one_line
+from medvlad._util.validate import InputError, check_local, import_extra, one_line
 
 __all__ = [
     "OnnxInput",
@@ -71,7 +71,7 @@ def check_file(model: str) -> Path:
     InputError
         If there is no such file.
     """
-    path = Path(model.removeprefix(PREFIX))
+    path = check_local(model.removeprefix(PREFIX), "the ONNX file")
     if str(path) in ("", "."):
         raise InputError("model='onnx:' names no file: use 'onnx:FILE'")
     if path.is_dir():

@@ -1,0 +1,138 @@
+"""Files of weights: a URL is copied to the cache of this machine, and a SHA-256 is checked.
+
+::
+
+    s3://bucket/vgg19.weights.h5
+    https://host/vgg19.weights.h5#sha256=3b1f...     the copy must have this SHA-256
+    vgg19.weights.h5#sha256=3b1f...                  the file must have it
+
+The copies lie in ``fetched-weights`` in the folder of :mod:`medvlad._util.cache_folder`. Without a SHA-256
+the storage is asked each time whether the object has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from medvlad._util.atomic_file import atomic_file
+from medvlad._util.cache_folder import cache_folder
+from medvlad._util.object_path import ObjectPath, check_reached, location
+from medvlad._util.urls import is_url, without_secrets
+from medvlad._util.validate import InputError, one_line
+
+__all__ = ["check_weights_url", "weights_file", "without_digest"]
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_WITH_DIGEST = re.compile("#sha256=[0-9a-fA-F]{64}$")
+_BLOCK = 4 << 20
+
+
+def check_weights_url(source: str) -> str:
+    """Return the URL of weights as it is kept in models and results. The object is not looked at.
+
+    Raises
+    ------
+    InputError
+        If it is no URL that is read, or holds a query, which models and results would show.
+    """
+    _parts(source)
+    return source
+
+
+def weights_file(source: str) -> Path:
+    """Return the file of weights on this machine. The object at a URL is copied to the cache.
+
+    Parameters
+    ----------
+    source : str
+        A path, or a URL, which may end in ``#sha256=HEX``.
+
+    Raises
+    ------
+    InputError
+        If the file or object does not exist, cannot be read, or has another SHA-256; or if the cache cannot
+        be written.
+    """
+    if not is_url(source):
+        file = Path(without_digest(source))
+        if expected := source.removeprefix(without_digest(source)).removeprefix("#sha256="):
+            _check_digest(file, expected)
+        return file
+    path, expected = _parts(source)
+    try:
+        if expected:
+            key = expected
+        else:
+            entry = path.entry()
+            if entry.is_folder:
+                raise InputError(f"the weights {path} are a folder: give the URL of a file")
+            key = hashlib.sha256(f"{path.url} {entry.size} {entry.stamp}".encode()).hexdigest()
+        target = cache_folder() / "fetched-weights" / key / path.name
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(path, target, expected)
+    except FileNotFoundError:
+        raise InputError(f"there are no weights {path}: check the URL") from None
+    except (OSError, RuntimeError) as error:
+        if getattr(error, "filename", None) == str(path):
+            check_reached(path, cast(OSError, error))
+        raise InputError(
+            f"the weights {path} cannot be copied to the cache ({one_line(error)}): check the disk, or set "
+            "XDG_CACHE_HOME to another folder"
+        ) from None
+    return target
+
+
+def without_digest(source: str) -> str:
+    """Return a path or a URL of weights without the SHA-256 behind it."""
+    return source.partition("#")[0] if is_url(source) else _WITH_DIGEST.sub("", source)
+
+
+def _check_digest(file: Path, expected: str) -> None:
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != expected.lower():
+        raise InputError(
+            f"the weights {file} have the SHA-256 {found}, not {expected}: copy the file again, or leave "
+            "#sha256= out if you trust it"
+        )
+
+
+def _parts(source: str) -> tuple[ObjectPath, str]:
+    """Return the path of the object, and the SHA-256 that is given with it."""
+    url, _, given = source.partition("#")
+    if "?" in url:
+        raise InputError(
+            f"the weights {without_secrets(url)!r} have a '?' in their URL, and models would keep what is "
+            "behind it: leave it out, or copy the file"
+        )
+    path = location(url, "the weights")
+    expected = given.removeprefix("sha256=").lower()
+    if given and (not given.startswith("sha256=") or _SHA256.fullmatch(expected) is None):
+        raise InputError(
+            f"the weights {without_secrets(url)!r} end in {'#' + given!r}: write #sha256= and 64 hexadecimal "
+            "digits, or leave it out"
+        )
+    if not isinstance(path, ObjectPath):  # file://
+        raise InputError(f"the weights {source!r} are a file of this machine: give its path, {path}")
+    return path, expected
+
+
+def _copy(path: ObjectPath, target: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with atomic_file(target) as file:
+        with path.open("rb") as opened:
+            while block := opened.read(_BLOCK):
+                digest.update(block)
+                file.write(block)
+        if expected and digest.hexdigest() != expected:
+            raise InputError(
+                f"the weights {path} have the SHA-256 {digest.hexdigest()}, not {expected}: check the URL, "
+                "or leave #sha256= out if you trust the file"
+            )
+    with suppress(OSError):
+        target.chmod(0o644)
