@@ -7,14 +7,16 @@
 python docs/tables.py             writes them anew into the pages
 python docs/tables.py --check     says which are not what the files say; status 1 if any
 
-Accuracies come from docs/results/*.json (benchmarks/accuracy.py measures them), speed from
-benchmarks/results/*.json (benchmarks/report.py and benchmarks/quick.py write these; see speed_tables.py).
+Accuracies come from docs/results/*.json (benchmarks/accuracy.py and benchmarks/presets.py measure them) and
+docs/results_shift.json (benchmarks/shift.py), speed from benchmarks/results/*.json (benchmarks/report.py and
+benchmarks/quick.py write these; see speed_tables.py).
 """
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -24,7 +26,7 @@ import speed_bars  # noqa: E402
 import speed_tables  # noqa: E402
 from speed_tables import table  # noqa: E402
 
-PAGES = ("README.md", "docs/results.md", "docs/performance.md")
+PAGES = ("README.md", "docs/results.md", "docs/results_shift.md", "docs/performance.md")
 _TABLE = re.compile(r"(<!-- table: ([a-z0-9 -]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 SETS = ("chest_xray", "rooms", "hyperkvasir")
 
@@ -37,75 +39,119 @@ def read(name):
 
 
 def figure(measured, name, *, interval=True):
-    """A figure to three decimals, with its interval; nothing where it was not measured.
-
-    Transcribed rows have the bootstrap interval of an earlier version.
-    """
+    """A figure to three decimals, with its interval; nothing where it was not measured."""
     if measured is None or measured.get(name) is None:
         return ""
-    ends = measured.get("bootstrap_ci95", {}).get(name) or measured.get(f"{name}_ci95")
-    ends = ends if interval else None
+    ends = measured.get(f"{name}_ci95") if interval else None
     return f"{measured[name]:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
 
 
-def wilson(measured):
-    low, high = measured["accuracy_ci95"]
-    return f"{low:.3f} to {high:.3f}"
+def adapted(measured):
+    """The accuracy with the adapted threshold of two classes."""
+    return figure(measured.get("adapted"), "accuracy") or "none found"
 
 
-def penalty(measured):
-    """The C of the folds: one, two, or from the least to the largest."""
-    if "C" not in measured:
-        return measured["C_text"]
-    values = sorted(set(measured["C"]))
-    shown = [f"{value:g}" for value in values]
-    return ", ".join(shown) if len(shown) < 3 else f"{shown[0]} to {shown[-1]}"
-
-
-def inside(measured):
-    found = measured.get("inner_balanced_accuracy")
-    return f"{sum(found) / len(found):.3f}" if found else "-"
-
-
-def ablation(name):
-    """Every recipe that was tried on a data set."""
-    rows = []
-    for row in read(name)["rows"]:
-        m = row["measured"]
-        adapted = m.get("adapted")
-        rows.append(
-            [
-                row["label"],
-                inside(m),
-                penalty(m),
-                figure(m, "accuracy", interval=adapted is None),
-                figure(m, "balanced_accuracy", interval=False),
-                figure(adapted, "accuracy"),
-                figure(adapted, "balanced_accuracy", interval=False),
-                figure(m, "auc"),
-            ]
-        )
-    header = ["", "Inside", "C", "Accuracy", "Balanced", "Accuracy, adapted", "Balanced, adapted", "AUC"]
-    return table(header, rows)
+def spread(values):
+    """Mean and standard deviation over seeds, and their number if it is not ten."""
+    number = "" if len(values) == 10 else f", {len(values)} seeds"
+    return f"{statistics.mean(values):.3f} ({statistics.stdev(values):.3f}{number})"
 
 
 def paper():
-    """The cells of the paper's tables."""
+    """The cells of the paper's tables that were measured."""
     rows = []
     for name in SETS:
         found = read(name)
-        for row in found["paper"]:
+        for row in (row for row in found["paper"] if "measured" in row):
             m, encode, scale = row["measured"], row["encode"], row["scale"]
             reported, ours = f"{row['reported']:.2f}", f"{m['accuracy']:.3f}"
-            rows.append([found["in_the_paper"], f"{encode}, scale {scale}", reported, ours, wilson(m)])
-    return table(["Data", "Encoding", "Paper (VGG19)", "Here (VGG16)", "95 % (Wilson)"], rows)
+            seeds = spread(m["over_seeds"]["accuracy"]["values"]) if "over_seeds" in m else ""
+            low, high = m["accuracy_ci95"]
+            interval = f"{low:.3f} to {high:.3f}"
+            what = f"{encode}, scale {scale}" + (", int8" if m["dtype"] == "int8" else "")
+            rows.append([found["in_the_paper"], what, reported, ours, interval, seeds])
+    header = ["Data", "Encoding", "Paper (VGG19)", "Here (VGG16)", "95 %", "Ten seeds: mean (SD)"]
+    return table(header, rows)
+
+
+# What benchmarks/presets.py measured
+
+
+def same(row, other):
+    """Whether two rows are about one network, layer, encoding and scales."""
+    return all(row[field] == other[field] for field in ("network", "layer", "encoding", "scales"))
+
+
+def inside(rows):
+    """The mean over the sets of the mean over the folds."""
+    by_set = {row["set"]: statistics.mean(score for fold in row["folds"] for score in fold) for row in rows}
+    return statistics.mean(by_set.values()) if len(by_set) == len(SETS) else None
+
+
+def layers():
+    """Scores inside the training images: a row for each layer, a column for each encoding."""
+    rows = [row for row in read("networks")["inside"] if row["scales"] == [0]]
+    encodings = list(dict.fromkeys(row["encoding"] for row in rows))
+    found = {}
+    for row in rows:
+        found.setdefault((row["network"], row["layer"]), {}).setdefault(row["encoding"], []).append(row)
+    lines = [
+        [network, layer, *(f"{inside(by_encoding[name]):.3f}" for name in encodings)]
+        for (network, layer), by_encoding in found.items()
+    ]
+    return table(["Network", "Layer", *encodings], lines)
+
+
+def network_rows():
+    """Speed, score inside, and results on the test images of each combination that was tested."""
+    known = read("networks")
+    for one in known["speed"]:
+        own = [row for row in known["inside"] if same(row, one)]
+        yield one, inside(own), {row["set"]: row for row in known["test"] if same(row, one)}
+
+
+def networks():
+    lines = []
+    for one, score, tested in network_rows():
+        what = [one["network"], one["layer"], one["encoding"], " and ".join(map(str, one["scales"]))]
+        chest, *others = (tested[name] for name in SETS)
+        rate = f"{statistics.median(one['images_per_second']):.0f}"
+        cells = [figure(chest, "accuracy"), adapted(chest), figure(chest, "auc")]
+        lines.append([*what, rate, f"{score:.3f}", *cells, *(figure(row, "accuracy") for row in others)])
+    header = [
+        "Network",
+        "Layer",
+        "Encoding",
+        "Scales",
+        "Images/s",
+        "Inside",
+        "Chest X-rays",
+        "adapted",
+        "AUC",
+    ]
+    return table([*header, "Rooms", "HyperKvasir"], lines)
+
+
+def network_seeds():
+    lines = []
+    for one, _, tested in network_rows():
+        if all("over_seeds" in row for row in tested.values()):
+            what = [one["network"], one["layer"], one["encoding"], " and ".join(map(str, one["scales"]))]
+            chest = tested["chest_xray"]["over_seeds"]
+            values = [chest["accuracy"], chest["auc"]]
+            values += [tested[name]["over_seeds"]["accuracy"] for name in SETS[1:]]
+            lines.append([*what, *map(spread, values)])
+    header = ["Network", "Layer", "Encoding", "Scales", "Chest X-rays, accuracy", "Chest X-rays, AUC"]
+    return table([*header, "Rooms", "HyperKvasir"], lines)
 
 
 def preset_rows(found):
-    """The rows of the two presets, and what they are called."""
-    first, second = found["rows"][:2]
-    best = next(row for row in found["rows"] if row["options"] == "--preset best")
-    return [("paper, average pooling", first), ("paper, VLAD 64", second), ("best", best)]
+    """The rows of the presets, and what they are called."""
+    named = {"paper, average pooling": "avg", "paper, VLAD 64": "vlad64"}
+    by_encoding = {row["encode"]: row for row in found["paper"] if row["scale"] == 0}
+    return [(name, by_encoding[encode]) for name, encode in named.items()] + [
+        (row["preset"], row) for row in found["presets"]
+    ]
 
 
 def presets():
@@ -115,36 +161,10 @@ def presets():
         for preset, row in preset_rows(found):
             m = row["measured"]
             figures = [figure(m, what) for what in ("accuracy", "balanced_accuracy", "auc")]
-            rows.append([preset, found["name"], *figures, figure(m.get("adapted"), "accuracy")])
-    return table(["Preset", "Data", "Accuracy", "Balanced", "AUC", "Accuracy, adapted"], rows)
-
-
-def small_network():
-    """EfficientNet-Lite2 beside VGG16 with the same recipes."""
-    rows = []
-    for name in SETS:
-        found = read(name)
-        paper = ["average pooling, C = 1 (preset paper)", "VLAD 64, C = 1 (preset paper)"]
-        vgg = [row for row in found["rows"] if row["label"] in paper]
-        for network, row in [("VGG16", row) for row in vgg] + [
-            ("EfficientNet-Lite2", row) for row in found.get("small_network", []) if "measured" in row
-        ]:
-            m = row["measured"]
-            layer = "block5_pool, " if network == "VGG16" else ""
-            figures = [figure(m, what) for what in ("accuracy", "balanced_accuracy", "auc")]
-            adapted = figure(m.get("adapted"), "accuracy")
-            rows.append([found["name"], network, layer + row["label"], inside(m), *figures, adapted])
-    header = [
-        "Data",
-        "Network",
-        "Layer and recipe",
-        "Inside",
-        "Accuracy",
-        "Balanced",
-        "AUC",
-        "Accuracy, adapted",
-    ]
-    return table(header, rows)
+            figures += [figure(m, what, interval=False) for what in ("sensitivity", "specificity")]
+            rows.append([preset, found["name"], *figures, adapted(m) if name == "chest_xray" else "-"])
+    header = ["Preset", "Data", "Accuracy", "Balanced", "AUC", "Sensitivity", "Specificity"]
+    return table([*header, "Accuracy, adapted"], rows)
 
 
 def summary():
@@ -159,7 +179,7 @@ def summary():
         rows.append([name, *cells, figure(best.get("adapted"), "accuracy") or "-", figure(best, "auc")])
     header = [
         "Data",
-        "Accuracy, average pooling",
+        "Accuracy, VGG16, average pooling",
         "Accuracy, `--preset best`",
         "the same, adapted threshold",
         "AUC, `--preset best`",
@@ -167,13 +187,46 @@ def summary():
     return table(header, rows)
 
 
+def of_shift():
+    """What benchmarks/shift.py measured."""
+    return json.loads((ROOT / "docs" / "results_shift.json").read_text(encoding="utf-8"))
+
+
+def shift():
+    """Chest X-rays, one image at a time and with the batch."""
+    names = ("accuracy", "balanced_accuracy", "auc")
+    rows = [
+        [
+            row["recipe"],
+            *(figure(row["own"], name) for name in names),
+            *(figure(row.get("adapted"), name) for name in names[:2]),
+        ]
+        for row in of_shift()["chest"]
+    ]
+    header = ["Recipe", "Accuracy", "Balanced", "AUC", "Accuracy, adapted", "Balanced, adapted"]
+    return table(header, rows)
+
+
+def shift_guard():
+    """Balanced accuracy on other data sets, as they are and shifted."""
+    found = of_shift()["guard"]
+    recipes = list(next(iter(found.values())))
+    rows = [
+        [name, *(f"{one[name][k]:.3f}" for one in found.values() for k in ("plain", "shifted"))]
+        for name in recipes
+    ]
+    header = ["Recipe", *(text for name in found for text in (name, f"{name}, shifted"))]
+    return table(header, rows)
+
+
 TABLES = {
+    "shift": shift,
+    "shift guard": shift_guard,
     "paper": paper,
-    "chest": lambda: ablation("chest_xray"),
-    "rooms": lambda: ablation("rooms"),
-    "hyperkvasir": lambda: ablation("hyperkvasir"),
+    "layers": layers,
+    "networks": networks,
+    "network seeds": network_seeds,
     "presets": presets,
-    "small network": small_network,
     "summary": summary,
     "encoding": speed_tables.encoding,
     "extraction": speed_tables.extraction,

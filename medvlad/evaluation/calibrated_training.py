@@ -24,7 +24,8 @@ from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice, choose_encoding, has_folds
 from medvlad.evaluation.cross_validation import InnerFolds
-from medvlad.evaluation.encoded import encoded
+from medvlad.evaluation.encoded import encoded, fit_encoder, runner_for
+from medvlad.svm.invariance import Nuisance, fit_invariant
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["check_two_class_settings", "positive_index", "train_classifier", "weights_by_index"]
@@ -46,6 +47,7 @@ def train_classifier(
     positive: str | None = None,
     random_state: int = 0,
     keep: Callable[[Any], None] | None = None,
+    nuisance: Nuisance | None = None,
 ) -> tuple[Any, WideLinearSVC | CalibratedSVC, Choice]:
     """Choose an encoding and C, fit them on all training images, and calibrate the classifier.
 
@@ -69,6 +71,8 @@ def train_classifier(
         The class whose detection rate is the sensitivity, as text. None: the last in alphabetical order.
     keep : callable or None, default=None
         Called with the encoded training images. None: they are not kept.
+    nuisance : Nuisance or None, default=None
+        Which images are shifted copies of others, and the looks of the images. None: there are no copies.
 
     Returns
     -------
@@ -89,6 +93,8 @@ def train_classifier(
     if len(classes) < 2:
         raise InputError("there is a single class, and a classifier needs two: add images of another")
     check_two_class_settings(classes, positive=positive, threshold=target)
+    if nuisance is not None and groups is None:
+        groups = nuisance.source
     inside = clone(classifier).set_params(class_weight=weights_by_index(classifier.class_weight, classes))
     hold_out = _can_calibrate(labels, groups, calibration, target, folds=folds)
     means = mean_descriptors(descriptors) if hold_out else None
@@ -103,16 +109,17 @@ def train_classifier(
         random_state=random_state,
         means=means,
         hold_out=hold_out,
+        nuisance=nuisance,
     )
     classifier.set_params(C=choice.penalty)
     encoder = encoders[choice.encoding]
     if classifier.memory is None:
         vectors = encoder.fit_transform(descriptors)
     else:
-        vectors = encoded(encoder.fit(descriptors), descriptors, classifier)
+        vectors = encoded(fit_encoder(encoder, descriptors, classifier), descriptors, classifier)
     if keep is not None:
         keep(vectors)
-    classifier.fit(vectors, y)
+    fit_invariant(classifier, vectors, y, nuisance, runner=runner_for(vectors, descriptors))
     if means is None or choice.inner is None:
         return encoder, classifier, choice
     calibrated = _calibrated(

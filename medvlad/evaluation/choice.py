@@ -23,6 +23,7 @@ from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.class_counts import units_per_class
 from medvlad.evaluation.cross_validation import InnerFolds, inner_folds
+from medvlad.svm.invariance import Nuisance
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["Choice", "best_encoding", "choose_encoding", "clearly_best", "first_encoding", "has_folds"]
@@ -71,12 +72,13 @@ def choose_encoding(
     random_state: int = 0,
     means: NDArray[np.float32] | None = None,
     hold_out: bool = False,
+    nuisance: Nuisance | None = None,
 ) -> Choice:
     """Choose one of several encodings, and C.
 
     Parameters
     ----------
-    descriptors, labels, groups, folds, random_state, means
+    descriptors, labels, groups, folds, random_state, means, nuisance
         See `inner_folds` of :mod:`medvlad.evaluation.cross_validation`.
     encoders : dict of str to estimator
         Encodings by name, the cheapest first. They are cloned before they are fitted.
@@ -122,6 +124,7 @@ def choose_encoding(
             folds=folds,
             random_state=random_state,
             means=means,
+            nuisance=nuisance,
         )
         for name, encoder in encoders.items()
     }

@@ -7,6 +7,7 @@ The runs may differ in anything: preset, network, scales, encoding. The statisti
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlad._util.validate import InputError, check_local, one_line
+from medvlad._util.object_path import location
+from medvlad._util.validate import InputError, one_line
 from medvlad.datasets.pseudonyms import is_pseudonym
 from medvlad.evaluation.class_counts import warn_of_small_classes
 from medvlad.evaluation.comparison import compare
@@ -51,7 +53,7 @@ def compare_runs(
 
     Parameters
     ----------
-    first, second : path
+    first, second : path or URL
         Folders of the two runs, each with a predictions.csv.
     encodings : (str or None, str or None)
         Encoding to compare from each run. None: the only one.
@@ -67,13 +69,19 @@ def compare_runs(
     InputError
         If a folder has no valid predictions.csv, or the runs have different test images or classes.
     """
-    for run in (first, second):
-        if not (check_local(run, "the run") / "predictions.csv").is_file():
+    folders = [location(run, "the run") for run in (first, second)]
+    for run in folders:
+        table = run / "predictions.csv"
+        try:
+            is_there = table.is_file()
+        except OSError as error:
+            raise InputError(f"{table} cannot be read ({error.strerror or error}): check the path") from error
+        if not is_there:
             raise InputError(
                 f"{run} holds no predictions.csv: name a folder that 'medvlad evaluate --out' wrote"
             )
-    one, other = (_read(Path(run), encode) for run, encode in zip((first, second), encodings, strict=True))
-    _check_same_images(first, second, one, other)
+    one, other = (_read(run, encode) for run, encode in zip(folders, encodings, strict=True))
+    _check_same_images(folders[0], folders[1], one, other)
     labels = np.array([one.class_names.index(name) for name in one.truth])
     patients = [who or in_other for who, in_other in zip(one.patients, other.patients, strict=True)]
     n_known = len(set(filter(None, patients)))
@@ -89,9 +97,7 @@ def compare_runs(
     } | compare(labels, one.decision, other.decision, groups=groups)
 
 
-def _check_same_images(
-    first: str | os.PathLike[str], second: str | os.PathLike[str], one: _Predictions, other: _Predictions
-) -> None:
+def _check_same_images(first: Path, second: Path, one: _Predictions, other: _Predictions) -> None:
     """Raise InputError unless both runs have the same classes, test images and true classes."""
     if one.class_names != other.class_names:
         raise InputError(
@@ -151,7 +157,8 @@ def _read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]
     """Return the header and the rows of a table, each with its number. The header is row 1."""
     try:
         # Spreadsheet programs write a byte order mark. File names may be bytes that are not UTF-8.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        opened = path.open("rb")
+        with io.TextIOWrapper(opened, "utf-8-sig", errors="surrogateescape", newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except (OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({one_line(error)}): {_AGAIN}") from error

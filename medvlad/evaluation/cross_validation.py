@@ -39,10 +39,11 @@ from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.class_counts import units_per_class
-from medvlad.evaluation.encoded import encoded
+from medvlad.evaluation.encoded import encoded, fit_encoder, runner_for
 from medvlad.evaluation.folds import check_part, how_to_add, parts_of, protocol_of, stratified_folds
 from medvlad.evaluation.metrics import balanced_accuracy
 from medvlad.svm.decision import decision_columns
+from medvlad.svm.invariance import Nuisance, fit_invariant, fit_invariant_path
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = [
@@ -108,7 +109,7 @@ class FittedFold:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Fit the encoder on the training images. Return the vectors of training and test images."""
         with watch.stage("fit_encoder"):
-            self.encoder.fit(train_images)
+            fit_encoder(self.encoder, train_images, self.head)
         with watch.stage("encode"):
             return (
                 encoded(self.encoder, train_images, self.head),
@@ -217,6 +218,7 @@ def held_out(
     calibration: str | None = None,
     target: Target | None = None,
     positive: int = 1,
+    nuisance: Nuisance | None = None,
 ) -> HeldOut:
     """Return held-out predictions of one encoder and classifier.
 
@@ -242,6 +244,9 @@ def held_out(
         Wanted sensitivity or specificity, for two classes. None: no operating point.
     positive : {0, 1}, default=1
         The class whose detection rate is the sensitivity.
+    nuisance : Nuisance or None
+        Shifted copies of training images, whose descriptors follow those of the data set, and the looks of
+        the images. Copies are used for training only. None: no copies.
 
     Returns
     -------
@@ -263,19 +268,23 @@ def held_out(
     thresholds = np.full(len(dataset.labels), np.nan)
     chosen, inside, fitted = [], [], []
     for train, test in parts:
-        train_images, labels = descriptors.take(train), dataset.labels[train]
+        rows = train if nuisance is None else nuisance.rows_of(train)
+        shown = None if nuisance is None else nuisance.take(rows)
+        source = train if shown is None else shown.source
+        train_images, labels = descriptors.take(rows), dataset.labels[source]
         fold_classifier, inner = clone(classifier), None
         if penalties is not None or calibration is not None or target is not None:
             with watch.stage("inner_folds"):
                 inner = inner_folds(
                     train_images,
                     labels,
-                    dataset.groups_of(train),
+                    dataset.groups_of(source),
                     encoder,
                     classifier,
                     [classifier.C] if penalties is None else penalties,
                     folds=folds,
                     random_state=random_state,
+                    nuisance=shown,
                 )
             fold_classifier.set_params(C=inner.penalty)
             inside.append(inner.mean_score)
@@ -283,7 +292,8 @@ def held_out(
         fold = FittedFold(train, test, clone(encoder), fold_classifier)
         x_train, x_test = fold.encode(train_images, descriptors.take(test), watch)
         with watch.stage("fit_classifier"):
-            fold_classifier.fit(x_train, labels)
+            runner = runner_for(x_train, train_images)
+            fit_invariant(fold_classifier, x_train, labels, shown, runner=runner)
         with watch.stage("predict"):
             decision[test] = decision_columns(fold_classifier.decision_function(x_test))
         fitted.append(fold)
@@ -316,6 +326,7 @@ def inner_folds(
     folds: int = 5,
     random_state: int = 0,
     means: NDArray[np.float32] | None = None,
+    nuisance: Nuisance | None = None,
 ) -> InnerFolds:
     """Choose C by cross-validation, and return held-out decision values for that C.
 
@@ -338,6 +349,8 @@ def inner_folds(
     means : ndarray of float32, shape (n, D), or None
         Mean descriptors of the images, see :func:`medvlad.decisions.mean_descriptors`. None: novelty is not
         measured.
+    nuisance : Nuisance or None
+        Which images are shifted copies of others, and the looks of the images. None: there are no copies.
 
     Returns
     -------
@@ -349,6 +362,8 @@ def inner_folds(
         If there is no C, if a class has fewer than two images (patients), or if a fold leaves a class without
         training images.
     """
+    if nuisance is not None and groups is None:
+        groups = nuisance.source
     if len(penalties) == 0:
         raise InputError("there is no C to choose from: give at least one")
     ordered = sorted(penalties)
@@ -377,8 +392,12 @@ def inner_folds(
                 "of a patient together: use a number for C, no calibration and no threshold"
             )
         own = descriptors.take(train)
-        fitted = clone(encoder).fit(own)
-        path = classifier.fit_path(encoded(fitted, own, classifier), labels[train], ordered)
+        fitted = fit_encoder(clone(encoder), own, classifier)
+        x_train = encoded(fitted, own, classifier)
+        shown = None if nuisance is None else nuisance.take(train)
+        runner = runner_for(x_train, own)
+        path = fit_invariant_path(classifier, x_train, labels[train], ordered, shown, runner=runner)
+        del x_train  # with its file, before the next one is written
         x_test = encoded(fitted, descriptors.take(test), classifier)
         for i, svm in enumerate(path):
             decision[i, test] = decision_columns(svm.decision_function(x_test))

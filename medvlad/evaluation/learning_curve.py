@@ -23,6 +23,7 @@ from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.cross_validation import HeldOut
+from medvlad.evaluation.encoded import encoded, fit_encoder
 from medvlad.evaluation.metrics import balanced_accuracy, class_aucs
 from medvlad.svm.decision import decision_columns
 
@@ -121,8 +122,10 @@ def learning_curve(
             encoder = clone(fold.encoder)
             _set_seed(encoder, random_state + repeat)
             own, labels = descriptors.take(rows), dataset.labels[rows]
-            classifier = clone(fold.head).fit(encoder.fit(own).transform(own), labels)
-            decision = decision_columns(classifier.decision_function(encoder.transform(test_images)))
+            fit_encoder(encoder, own, fold.head)
+            classifier = clone(fold.head).fit(encoded(encoder, own, fold.head), labels)
+            x_test = encoded(encoder, test_images, fold.head)
+            decision = decision_columns(classifier.decision_function(x_test))
             truth = dataset.labels[fold.test]
             aucs = class_aucs(truth, decision)
             defined = [area for area in aucs if area is not None]

@@ -16,12 +16,13 @@ from medvlad._util.validate import (
 )
 from medvlad.backends import get_backend
 from medvlad.datasets.folders import ImageFolder
+from medvlad.datasets.pooling import holds_feature_files
 from medvlad.decisions.calibration import AUTO, METHODS
 from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.parts import GROUPINGS, has_two_class_test
 from medvlad.extraction.parameters import check_parameters
 
-__all__ = ["check_classes_left", "check_for_two_classes", "check_settings"]
+__all__ = ["check_classes_left", "check_data_set", "check_for_layers", "check_settings"]
 
 
 def check_classes_left(dataset: ImageFolder) -> None:
@@ -33,7 +34,36 @@ def check_classes_left(dataset: ImageFolder) -> None:
         )
 
 
-def check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:
+def check_data_set(experiment: Any, dataset: ImageFolder) -> None:
+    """Raise InputError if a setting does not fit the data set."""
+    _check_for_two_classes(experiment, dataset)
+    _check_augment(experiment, dataset)
+
+
+def check_for_layers(experiment: Any) -> None:
+    """Raise InputError if layers cannot be scored with these settings."""
+    if experiment.augment != "none":
+        raise InputError("layers are scored without shifted copies: leave augment out")
+    if experiment.recipe.tiles:
+        raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
+
+
+def _check_augment(experiment: Any, dataset: ImageFolder) -> None:
+    """Raise InputError if shifted copies do not fit the data set or the settings."""
+    if experiment.augment == "none":
+        return
+    wrong = None
+    if dataset.task != "classes":
+        wrong = f"one class an image, and this data set has {dataset.task}: leave it out"
+    elif holds_feature_files(dataset):
+        wrong = "images, and this data set holds feature files: leave it out"
+    elif experiment.memory is not None or experiment.recipe.codebook_samples is None:
+        wrong = "data sets in main memory: leave out the memory limit and codebook_samples=None"
+    if wrong is not None:
+        raise InputError(f"augment={experiment.augment!r} is for {wrong}")
+
+
+def _check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:
     """Raise InputError if a setting for one class an image, or for two, does not fit the data set."""
     if experiment.positive is not None:
         if len(dataset.class_names) != 2:
@@ -50,6 +80,11 @@ def check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:
     if experiment.memory is not None and dataset.task != "classes":
         raise InputError(
             f"memory={experiment.memory!r} is for data sets with one class an image, and this one has "
+            f"{dataset.task}: leave it out"
+        )
+    if experiment.n_seeds > 1 and dataset.task != "classes":
+        raise InputError(
+            f"n_seeds={experiment.n_seeds} is for data sets with one class an image, and this one has "
             f"{dataset.task}: leave it out"
         )
     if experiment.adapt_threshold and not has_two_class_test(dataset):
@@ -74,5 +109,6 @@ def check_settings(experiment: Any) -> None:
     if experiment.folds < 2 and (experiment.C is None or experiment.calibration or target):
         raise InputError(f"folds={experiment.folds} is too few to choose C or calibrate: use folds=2 or more")
     check_seed(experiment.seed)
+    check_positive_int(experiment.n_seeds, "n_seeds")
     get_backend(experiment.backend)
     check_parameters(experiment.classifier([]).make_network())

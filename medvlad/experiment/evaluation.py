@@ -11,8 +11,10 @@ import numpy as np
 
 from medvlad._util.counters import counting
 from medvlad._util.passes import run_here
+from medvlad._util.validate import InputError
 from medvlad._util.versions import versions
 from medvlad.classifier.steps import PENALTIES
+from medvlad.classifier.training_copies import add_copies
 from medvlad.datasets.describe import describe_dataset, units_of
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
@@ -23,11 +25,12 @@ from medvlad.evaluation.cross_validation import HeldOut, Stopwatch, held_out
 from medvlad.evaluation.held_out_metrics import compare_held_out
 from medvlad.evaluation.parts import check_parts
 from medvlad.experiment.results import described, result_of, settings_of
+from medvlad.experiment.seeds import over_seeds
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import Workers, extract_data_set
-from medvlad.svm.wide_linear_svc import WideLinearSVC
+from medvlad.svm.invariance import Nuisance
 
-__all__ = ["Evaluation", "evaluate", "workers_for"]
+__all__ = ["Evaluation", "evaluate", "with_copies", "workers_for"]
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +93,16 @@ def _evaluate(
         descriptors, dataset, skipped, damaged = extract_data_set(
             extractor, dataset, on_error=experiment.on_error, workers=workers_for(experiment, workers)
         )
+    with watch.stage("extract"):
+        descriptors, nuisance = with_copies(experiment, extractor, dataset, descriptors)
     seconds = watch.seconds["extract"]
     if dataset.task == "classes":
-        found = _of_classes(experiment, descriptors, dataset, encoders, classifier.make_svm(), seconds)
+        found = _of_classes(experiment, descriptors, dataset, encoders, extractor, seconds, nuisance)
     else:
         found = _of_targets(experiment, descriptors, dataset, encoders, seconds)
     results, comparisons, held = found
+    if nuisance is not None:
+        descriptors = descriptors.take(np.flatnonzero(~nuisance.is_copy))
     if isinstance(descriptors, DescriptorBlocks) and descriptors.runner is not None:
         descriptors = descriptors.on(run_here)  # the workers may leave
     task = {} if dataset.task == "classes" else {"task": dataset.task}
@@ -111,11 +118,33 @@ def _evaluate(
     return Evaluation(report, dataset, descriptors, extractor, held)
 
 
+def with_copies(
+    experiment: Any,
+    extractor: CNNDescriptors | None,
+    dataset: ImageFolder,
+    descriptors: Descriptors | DescriptorBlocks,
+) -> tuple[Descriptors | DescriptorBlocks, Nuisance | None]:
+    """Add shifted copies of the training images to the descriptors, if the settings say so.
+
+    With several seeds, all use the copies of the first one.
+    """
+    if experiment.augment == "none" or extractor is None:
+        return descriptors, None
+    training = np.ones(len(dataset), bool) if dataset.splits is None else dataset.splits == "train"
+    return add_copies(
+        extractor, dataset.paths, descriptors, np.flatnonzero(training), random_state=experiment.seed
+    )
+
+
 def workers_for(experiment: Any, workers: Workers | None) -> Workers | None:
     """Return the workers of an experiment.
 
     A codebook of all descriptors is found by passes also in this process, so a cluster gives the same bits.
     """
+    if workers is not None and experiment.augment != "none":
+        raise InputError(
+            "shifted copies are extracted by this process only: leave augment or the workers out"
+        )
     if workers is None and experiment.recipe.codebook_samples is None:
         return Workers(run_here)
     return workers
@@ -126,8 +155,9 @@ def _of_classes(
     descriptors: Descriptors | DescriptorBlocks,
     dataset: ImageFolder,
     encoders: Mapping[str, Any],
-    svm: WideLinearSVC,
+    extractor: CNNDescriptors | None,
     extract_seconds: float,
+    nuisance: Nuisance | None,
 ) -> _Found:
     tested = dataset if dataset.splits is None else dataset.take(np.flatnonzero(dataset.splits == "test"))
     warn_of_small_classes(tested.labels, tested.groups, tested.class_names, units=units_of(tested))
@@ -135,25 +165,46 @@ def _of_classes(
     held: dict[str, HeldOut] = {}
     for name, encoder in encoders.items():
         logger.info("evaluating %s", name)
-        decided = held_out(
-            descriptors,
-            dataset,
-            encoder,
-            svm,
-            folds=experiment.folds,
-            random_state=experiment.seed,
-            penalties=PENALTIES if experiment.C is None else None,
-            calibration=experiment.calibration,
-            target=experiment.target(),
-            positive=positive_index(dataset.class_names, experiment.positive),
-        )
-        results.append(result_of(experiment, name, encoder, dataset, decided, extract_seconds))
+
+        def decide(with_seed: Any, name: str = name) -> HeldOut:
+            return _decide(with_seed, name, descriptors, dataset, extractor, nuisance)
+
+        decided = decide(experiment)
+        result = result_of(experiment, name, encoder, dataset, decided, extract_seconds)
+        if experiment.n_seeds > 1:
+            result["over_seeds"] = over_seeds(experiment, dataset, decided, decide)
+        results.append(result)
         if held:
             first, decided_first = next(iter(held.items()))
             against = compare_held_out(dataset, decided_first, decided)
             comparisons.append({"first": first, "second": name} | against)
         held[name] = decided
     return results, comparisons, held
+
+
+def _decide(
+    experiment: Any,
+    name: str,
+    descriptors: Descriptors | DescriptorBlocks,
+    dataset: ImageFolder,
+    extractor: CNNDescriptors | None,
+    nuisance: Nuisance | None,
+) -> HeldOut:
+    """Return the held-out predictions of one encoding with the seed of `experiment`."""
+    classifier = experiment.classifier([name])
+    return held_out(
+        descriptors,
+        dataset,
+        classifier.make_encoders(extractor)[name],
+        classifier.make_svm(),
+        folds=experiment.folds,
+        random_state=experiment.seed,
+        penalties=PENALTIES if experiment.C is None else None,
+        calibration=experiment.calibration,
+        target=experiment.target(),
+        positive=positive_index(dataset.class_names, experiment.positive),
+        nuisance=nuisance,
+    )
 
 
 def _of_targets(

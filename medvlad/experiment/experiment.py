@@ -27,8 +27,8 @@ from medvlad.encoders.recipe import Recipe
 from medvlad.evaluation.layer_sweep import LayerSweep, sweep_layers
 from medvlad.evaluation.parts import with_sites_as_folds
 from medvlad.evaluation.targets import TargetRun
-from medvlad.experiment.checks import check_classes_left, check_for_two_classes, check_settings
-from medvlad.experiment.evaluation import Evaluation, evaluate, workers_for
+from medvlad.experiment.checks import check_classes_left, check_data_set, check_for_layers, check_settings
+from medvlad.experiment.evaluation import Evaluation, evaluate, with_copies, workers_for
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import Workers, calibration_images, extract_data_set
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _OF_CLASSIFIER = (
     *("model", "layer", "weights", "scales", "mirror", "resize", "batch_size", "dtype", "engine", "store"),
     *("preprocess", "prefix_tokens", "side", "on_error", "on_damage", "colour_profile", "recipe", "backend"),
-    *("decode", "n_threads", "memory", "folds", "threshold", "positive"),
+    *("decode", "n_threads", "memory", "folds", "threshold", "positive", "augment"),
 )
 
 
@@ -83,12 +83,14 @@ class Experiment:
         Columns of a table, see :func:`medvlad.load_manifest`.
     group_by : {"patient", "site"}
         "patient": folds keep the images of a patient together. "site": each site is a fold.
-    seed : int
-        Seed of k-means and of every random split.
+    seed, n_seeds : int
+        Seed of k-means and of every random split, and :func:`the number of seeds <.over_seeds>` from it on.
     folds : int
         Number of folds, see :func:`medvlad.evaluation.cross_validation.held_out`.
     positive : str or None
         See :func:`medvlad.evaluation.metrics.scores`.
+    augment : {"none", "shift"}
+        See :class:`medvlad.ImageClassifier`.
     adapt_threshold : bool or None
         See :func:`medvlad.evaluation.held_out_metrics.held_out_metrics`. None: True if the data set has two
         classes and a test part.
@@ -123,8 +125,10 @@ class Experiment:
     table: TableSettings = field(default_factory=TableSettings)
     group_by: str = "patient"
     seed: int = 0
+    n_seeds: int = 1
     folds: int = 5
     positive: str | None = None
+    augment: str = "none"
     adapt_threshold: bool | None = False
     preprocess: str | None = None
     prefix_tokens: int | None = None
@@ -159,7 +163,7 @@ class Experiment:
         dataset = dataset if self.pool_by is None else pool_by(dataset, self.pool_by)
         if self.group_by == "site":
             dataset = with_sites_as_folds(dataset)
-        check_for_two_classes(self, dataset)
+        check_data_set(self, dataset)
         return dataset
 
     def check_encodings(self, encodings: Sequence[str]) -> None:
@@ -192,8 +196,7 @@ class Experiment:
 
         Average pooling is always among them, see :func:`medvlad.evaluation.layer_sweep.sweep_layers`.
         """
-        if self.recipe.tiles:
-            raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
+        check_for_layers(self)
         classifier = self.classifier(list(dict.fromkeys(["avg", *encodings])))
         return sweep_layers(
             classifier.make_network(),
@@ -258,13 +261,11 @@ class Experiment:
             classifier.fit_targets(self.target_run(dataset), descriptors, network=extractor)
             return classifier, skipped, len(dataset)
         check_classes_left(dataset)
-        classifier.fit_descriptors(
-            descriptors,
-            dataset.y,
-            dataset.groups,
-            network=extractor,
-            keep=None if keep is None else lambda encoded: keep(encoded, dataset),
-        )
+        descriptors, nuisance = with_copies(self, extractor, dataset, descriptors)
+        source = np.arange(len(dataset)) if nuisance is None else nuisance.source
+        kept = None if keep is None else lambda encoded: keep(encoded[: len(dataset)], dataset)
+        further: dict[str, Any] = {"network": extractor, "keep": kept, "nuisance": nuisance}
+        classifier.fit_descriptors(descriptors, dataset.y[source], dataset.groups_of(source), **further)
         return classifier, skipped, len(dataset.labels)
 
     def classifier(self, encodings: Sequence[str]) -> ImageClassifier:
