@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.atomic_file import write_file
 from medvlad._util.choices import OnDamage, OnError
 from medvlad._util.object_path import ObjectPath, location, plain
+from medvlad._util.object_storage import StorageFailure
 from medvlad._util.urls import without_secrets
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
@@ -250,14 +251,17 @@ def _predicted_bag(
     with_tiles: bool,
 ) -> Predicted:
     """Return what is said about one bag of feature files. Its descriptors are in memory meanwhile."""
-    paths = [str(path) for path in ([bag] if isinstance(bag, str | os.PathLike) else bag)]
+    files = [bag] if isinstance(bag, str | os.PathLike) else list(bag)
+    paths = [str(path) for path in files]
     shown = paths if names is None else [names.image(path) for path in paths]
     steps = [step for _, step in pipeline.steps]
     try:
-        opened = BagFiles([paths])
+        opened = BagFiles([files])
         if (width := getattr(steps[0], "n_features_in_", None)) is not None:
             opened.check_width(width, TRAINING_FILES)
         descriptors = opened.load()
+    except StorageFailure:
+        raise
     except InputError as error:
         if on_error == "raise":
             raise

@@ -202,3 +202,16 @@ def run(capsys, monkeypatch):
         return end.value.code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of two workers in threads of this process."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

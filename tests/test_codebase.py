@@ -119,6 +119,12 @@ def levels(graph):
     return level
 
 
+def test_each_suite_has_one_conftest():
+    """Tests import it by this name. A second one may be found in its place, by the order of the folders."""
+    found = [named(path) for path in checked_in() if path.name == "conftest.py"]
+    assert sorted(found) == ["benchmarks/conftest.py", "tests/conftest.py"]
+
+
 def test_rooms_import_only_rooms():
     for room, needed in rooms().items():
         assert needed <= rooms().keys(), room

@@ -10,7 +10,8 @@ Ending             Content
 .safetensors       named tensors
 =================  ================================================================
 
-Only the requested rows are read. .pt files and arrays in Fortran order are read as a whole.
+Only the requested rows are read. .pt files and arrays in Fortran order are read as a whole. In object storage
+files of up to 64 MiB are fetched as a whole each time that they are opened, and of larger ones ranges.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from medvlad._util.validate import InputError, check_local, one_line
+from medvlad._util.object_path import ObjectPath, check_reached, failure_of, location
+from medvlad._util.validate import InputError, one_line
 
 __all__ = ["READERS", "ArrayFile", "open_arrays"]
 
@@ -50,7 +53,17 @@ _DAMAGED = (
 
 
 class ArrayFile(ABC):
-    """Named arrays of an open file. Close it with :meth:`close`."""
+    """Named arrays of an open file. Close it with :meth:`close`.
+
+    Parameters
+    ----------
+    path : Path
+    opened : binary file or None
+        The content, if it lies in object storage. None: `path` is opened.
+    """
+
+    @abstractmethod
+    def __init__(self, path: Path, opened: BinaryIO | None = None) -> None: ...
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -85,18 +98,27 @@ def open_arrays(path: str | os.PathLike[str]) -> Iterator[ArrayFile]:
     MissingExtraError
         If the package that reads the format is not installed.
     """
-    file = check_local(path, "the feature file")
+    file = location(path, "the feature file")
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise InputError(
             f"{str(file)!r} is not a feature file: give a file that ends in {', '.join(sorted(READERS))}"
         )
-    if not file.exists():
-        raise InputError(f"there is no feature file {file}: check the path")
-    if not file.is_file():
-        raise InputError(f"{file} is not a file: give the path of a feature file")
     try:
-        arrays: ArrayFile = getattr(importlib.import_module(f"medvlad.bags.{reader[0]}"), reader[1])(file)
+        exists, is_file = file.exists(), file.is_file()
+    except OSError as error:
+        check_reached(file, error)
+        raise InputError(f"{file} cannot be read ({error.strerror}): check the path") from error
+    if not exists:
+        raise InputError(f"there is no feature file {file}: check the path")
+    if not is_file:
+        raise InputError(f"{file} is not a file: give the path of a feature file")
+    opened: BinaryIO | None = None
+    try:
+        if isinstance(file, ObjectPath):
+            opened = cast(BinaryIO, file.open("rb"))
+        made = getattr(importlib.import_module(f"medvlad.bags.{reader[0]}"), reader[1])
+        arrays: ArrayFile = made(file, opened)
         try:
             yield arrays
         finally:
@@ -104,8 +126,11 @@ def open_arrays(path: str | os.PathLike[str]) -> Iterator[ArrayFile]:
     except InputError:
         raise
     except PermissionError as error:
+        check_reached(file, error)
         raise InputError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
     except _DAMAGED as error:
+        check_reached(file, None if opened is None else failure_of(opened))
+        check_reached(file, error if opened is None else None)
         raise InputError(
             f"{file} is damaged or not what its ending says ({one_line(error) or type(error).__name__}): "
             "copy it again, or extract it again"

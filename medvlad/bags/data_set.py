@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.object_storage import StorageFailure
 from medvlad._util.passes import Runner
 from medvlad._util.validate import InputError
 from medvlad.bags.bag_files import BagFiles
@@ -72,6 +73,8 @@ def open_data_set(
                 opened = BagFiles([dataset.files_of(i)])
                 if n_features is not None:
                     opened.check_width(n_features, TRAINING_FILES)
+            except StorageFailure:
+                raise
             except InputError as error:
                 skipped[i] = str(error)
         if len(skipped) == len(dataset):

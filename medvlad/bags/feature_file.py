@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.object_path import location
 from medvlad._util.validate import InputError
 from medvlad.bags.array_file import ArrayFile, open_arrays
 from medvlad.descriptors.checks import as_matrix
@@ -93,7 +94,7 @@ def find_features(path: str | os.PathLike[str]) -> FeatureFile:
         If the package that reads the format is not installed.
     """
     with _opened(path) as (_, name, (n_rows, n_features)):
-        return FeatureFile(Path(path), name, n_rows, n_features)
+        return FeatureFile(location(path, "the feature file"), name, n_rows, n_features)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ __all__ = ["Hdf5Arrays"]
 class Hdf5Arrays(ArrayFile):
     """Datasets at the top level of an HDF5 file. Links to other files are not followed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opened: BinaryIO | None = None) -> None:
         self._h5py = import_extra("h5py", "bags", f"the feature file {path}")
-        self._file = self._h5py.File(path, "r")
+        self._file = self._h5py.File(path if opened is None else opened, "r")
 
     def names(self) -> list[str]:
         """Return the names of the datasets."""

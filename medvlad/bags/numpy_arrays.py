@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -19,7 +19,13 @@ __all__ = ["NpyArray", "NpzArrays"]
 class NpyArray(ArrayFile):
     """The array of a .npy file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opened: BinaryIO | None = None) -> None:
+        self._opened = opened
+        if opened is not None:
+            self._shape, is_transposed, self._dtype = _header(opened, "")
+            self._offset = opened.tell()
+            self._whole = _transposed(opened, self._shape, self._dtype) if is_transposed else None
+            return
         # The map gives shape, dtype and place, and checks the size of the file. Its memory is not read: if
         # the file became shorter, the process would end.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -44,7 +50,12 @@ class NpyArray(ArrayFile):
         inner = row_shape(self._shape)
         step = math.prod(inner)
         offset = self._offset + start * step * self._dtype.itemsize
-        values = np.fromfile(self._path, self._dtype, (stop - start) * step, offset=offset)
+        if self._opened is None:
+            values = np.fromfile(self._path, self._dtype, (stop - start) * step, offset=offset)
+        else:
+            self._opened.seek(offset)
+            content = self._opened.read((stop - start) * step * self._dtype.itemsize)
+            values = np.frombuffer(content, self._dtype)
         return values.reshape(stop - start, *inner)
 
     def close(self) -> None:
@@ -54,8 +65,8 @@ class NpyArray(ArrayFile):
 class NpzArrays(ArrayFile):
     """The arrays of a .npz file. Rows are read as they are decompressed."""
 
-    def __init__(self, path: Path) -> None:
-        self._archive = zipfile.ZipFile(path)
+    def __init__(self, path: Path, opened: BinaryIO | None = None) -> None:
+        self._archive = zipfile.ZipFile(path if opened is None else opened)
         self._members: dict[str, tuple[IO[bytes], tuple[int, ...], np.dtype[Any], int]] = {}
         self._whole: dict[str, NDArray[Any]] = {}
         for member in self._archive.namelist():
@@ -65,17 +76,10 @@ class NpzArrays(ArrayFile):
     def _open(self, member: str) -> None:
         """Read the header of a member and keep its stream open."""
         name, stream = member.removesuffix(".npy"), self._archive.open(member)
-        version = npy.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"the array {name!r} has version {version} of the format")
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran_order, dtype = read(stream)
-        if dtype.hasobject:
-            raise ValueError(f"the array {name!r} holds objects")
+        shape, is_transposed, dtype = _header(stream, name)
         self._members[name] = stream, shape, dtype, stream.tell()
-        if fortran_order and len(shape) > 1:
-            whole = np.frombuffer(stream.read(), dtype)
-            self._whole[name] = whole.reshape(shape[::-1]).transpose()
+        if is_transposed:
+            self._whole[name] = _transposed(stream, shape, dtype)
 
     def names(self) -> list[str]:
         """Return the names of the arrays."""
@@ -107,6 +111,23 @@ class NpzArrays(ArrayFile):
 def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of a row of an array (n, ...) or (1, n, ...)."""
     return shape[2:] if len(shape) == 3 and shape[0] == 1 else shape[1:]
+
+
+def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an array: its shape, whether it lies in Fortran order, and its type."""
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"the array {name!r} has version {version} of the format")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran_order, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError(f"the array {name!r} holds objects")
+    return shape, fortran_order and len(shape) > 1, dtype
+
+
+def _transposed(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Read the rest of a stream, an array in Fortran order."""
+    return np.frombuffer(stream.read(), dtype).reshape(shape[::-1]).transpose()
 
 
 def _part(whole: NDArray[Any], start: int, stop: int) -> NDArray[Any]:

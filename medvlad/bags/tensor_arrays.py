@@ -7,7 +7,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,20 @@ _DTYPES = {
     **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "U16": "<u2", "U32": "<u4"},
 }
 
+_LONGEST_HEADER = 100_000_000  # bytes, the limit of safetensors
+
 
 class SafetensorsArrays(ArrayFile):
     """The tensors of a .safetensors file."""
 
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, framework="numpy"):  # checks the header, and the size of the file
-            pass
-        self._file = path.open("rb")
+    def __init__(self, path: Path, opened: BinaryIO | None = None) -> None:
+        if opened is None:
+            with safe_open(path, framework="numpy"):  # checks the header, and the size of the file
+                pass
+        self._file: BinaryIO = path.open("rb") if opened is None else opened
         (length,) = struct.unpack("<Q", self._file.read(8))
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"its header has {length} bytes")
         header = json.loads(self._file.read(length))
         header.pop("__metadata__", None)
         self._tensors, self._begin = header, 8 + length
@@ -66,8 +71,8 @@ class SafetensorsArrays(ArrayFile):
 class TorchArrays(ArrayFile):
     """The tensor of a .pt file, or the tensors of the dict in it. The file is read as a whole."""
 
-    def __init__(self, path: Path) -> None:
-        content = read_tensors(path)
+    def __init__(self, path: Path, opened: BinaryIO | None = None) -> None:
+        content = read_tensors(path, opened)
         named = content if isinstance(content, dict) else {"": content}
         self._tensors = {str(name): one for name, one in named.items() if isinstance(one, np.ndarray)}
         self._facts = {str(name): one for name, one in named.items() if isinstance(one, int | float | str)}

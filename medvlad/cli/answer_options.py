@@ -39,14 +39,13 @@ POSITIVE = cloup.option(
 )
 
 
-def calibration_option(default: str, ending: str) -> options.Decorator:
-    """Return --calibration with a default value, and words for it in the help."""
+def calibration_option(default: str) -> options.Decorator:
+    """Return --calibration with a default value."""
     return cloup.option(
         "--calibration",
         type=options.Choice(["none", "auto", "platt", "isotonic"]),
         default=default,
-        show_default=False,
-        help=f"Method for probabilities. auto: platt, or isotonic from 1,000 images on.  {ending}",
+        help="Method for probabilities. auto: platt, or isotonic from 1,000 images on.",
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import click
 
@@ -77,7 +78,7 @@ class AnswerWriter:
     format : {"table", "csv", "jsonl", "json"}
         "json": one document, which is written at the end.
     out : Path or None
-        File. None: standard output.
+        File. None: standard output. An object is written as a whole by `finish`.
     names : sequence of str
         Names of images that are known before, for the width of the table's first column.
     append : bool, default=False
@@ -92,23 +93,28 @@ class AnswerWriter:
     def __init__(
         self, format: str, out: Path | None, names: Sequence[str] = (), *, append: bool = False
     ) -> None:
-        from medvlad._util.validate import InputError, check_output_file
+        from medvlad._util.object_path import ObjectPath, check_output
+        from medvlad._util.validate import InputError
 
         self._format, self._out = format, out
         self._width = max((len(printable(name)) for name in names), default=0)
         self._predictions: list[dict[str, Any]] = []
         self._skipped: list[dict[str, str]] = []
         self._columns: list[str] | None = None
-        self._file = None
+        self._file: IO[str] | None = None
         if out is not None:
-            check_output_file(out, "table of predictions")
-            if format != "json":
+            check_output(out, "table of predictions")
+            if isinstance(out, ObjectPath):
+                self._file = tempfile.TemporaryFile(  # noqa: SIM115, __exit__ closes it
+                    "w+", encoding="utf-8", errors="backslashreplace", newline=""
+                )
+            elif format != "json":
                 self._file = out.open(
                     "a" if append else "w", encoding="utf-8", errors="backslashreplace", newline=""
                 )
                 if append:
                     try:
-                        lock_answers(self._file.buffer, out)
+                        lock_answers(self._file, out)
                     except InputError:
                         self._file.close()
                         raise
@@ -151,15 +157,18 @@ class AnswerWriter:
         if self._format == "csv" and self._columns is None:
             self._columns = ["image", "label", "skipped"]
             self._print(_csv_line(self._columns) + self._rows_of(self._skipped))
-        if self._format != "json":
-            return
-        text = json.dumps({"predictions": self._predictions, "skipped": self._skipped}, indent=2)
-        if self._out is None:
-            click.echo(text)
-        else:
-            from medvlad._util.atomic_file import write_file
+        from medvlad._util.object_path import ObjectPath, save_bytes
 
-            write_file(self._out, f"{text}\n".encode(), "table of predictions")
+        what = "table of predictions"
+        if self._format == "json":
+            text = json.dumps({"predictions": self._predictions, "skipped": self._skipped}, indent=2)
+            if self._out is None:
+                click.echo(text)
+            else:
+                save_bytes(self._out, f"{text}\n".encode(), what)
+        elif isinstance(self._out, ObjectPath) and self._file is not None:
+            self._file.seek(0)
+            save_bytes(self._out, self._file.buffer.read(), what)  # type: ignore[attr-defined]
 
     def _add_row(self, prediction: dict[str, Any] | None, skipped: dict[str, str] | None) -> None:
         """Write a row. The columns are those of the first prediction; skipped images wait for it."""

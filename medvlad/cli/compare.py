@@ -33,8 +33,8 @@ def _read_encodings(
         "medvlad compare results results --encode avg,vlad64",
     ],
 )
-@cloup.argument("first", type=options.PATH, help="Folder of the first run (evaluate --out).")
-@cloup.argument("second", type=options.PATH, help="Folder of the second run.")
+@cloup.argument("first", type=options.PATH_OR_URL, help="Folder of the first run (evaluate --out).")
+@cloup.argument("second", type=options.PATH_OR_URL, help="Folder of the second run.")
 @cloup.option(
     "--encode",
     metavar="NAME[,NAME]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import cloup
@@ -10,8 +11,23 @@ import cloup
 from medvlad.cli import options
 from medvlad.cli.console import Command
 from medvlad.cli.evaluation_run import RESULT_FILES, run_evaluation
+from medvlad.cli.output import output_folder
 
-__all__ = ["demo"]
+if TYPE_CHECKING:
+    from medvlad.experiment import Experiment
+
+__all__ = ["ENCODINGS", "demo", "demo_experiment"]
+
+ENCODINGS = ["avg", "vlad8", "vlad16"]
+
+
+def demo_experiment() -> Experiment:
+    """Return the settings of the demo."""
+    from medvlad.encoders.recipe import Recipe
+    from medvlad.experiment import Experiment
+
+    recipe = Recipe(descriptor_norm=True, power=0.5)
+    return Experiment(model="efficientnet-lite2", layer="block14", weights="bundled", recipe=recipe, C=10.0)
 
 
 @cloup.command(cls=Command)
@@ -24,13 +40,13 @@ __all__ = ["demo"]
 )
 @options.OVERWRITE
 def demo(out: Path, overwrite: bool) -> int:
-    """Evaluate bundled images in about a minute, without any download."""
-    from medvlad._util.validate import make_output_folder
+    """Compare encodings of simulated images, without any download."""
     from medvlad.datasets.demo import write_demo_images
-    from medvlad.experiment import Experiment
 
-    make_output_folder(out, "--out", results=RESULT_FILES, overwrite=overwrite)
-    images = write_demo_images(out / "images")
-    click.echo(f"Images: patches of scikit-image's photographs, in {images}. Weights: VGG16, bundled.")
-    experiment = Experiment(model="vgg16", weights="bundled")
-    return run_evaluation(experiment, images, ["avg", "vlad16", "vlad64"], out)
+    with output_folder(out, results=RESULT_FILES, overwrite=overwrite) as output:
+        images = write_demo_images(out / "images")
+        click.echo(
+            f"Images: simulated fields of tissue, in {images}. Classes differ only in where lymphocytes lie. "
+            "Weights: EfficientNet-Lite2, bundled."
+        )
+        return run_evaluation(demo_experiment(), images, ENCODINGS, output)

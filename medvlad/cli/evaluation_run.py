@@ -14,6 +14,7 @@ from medvlad._util.text_table import printable
 from medvlad.cli.bag_options import uses_network
 from medvlad.cli.console import collected_warnings, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
+from medvlad.cli.output import Output
 from medvlad.cli.targets_summary import targets_summary
 from medvlad.cli.workers import chosen_workers
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RESULT_FILES", "add_origin", "run_evaluation", "write_evaluation"]
 
-#: What an evaluation writes into its folder.
+#: What an evaluation writes into its folder. In object storage the first file is put last.
 RESULT_FILES = ("results.json", "predictions.csv", "report.html")
 
 
@@ -32,7 +33,7 @@ def run_evaluation(
     experiment: Experiment,
     directory: Path,
     encodings: list[str],
-    out: Path | None,
+    out: Output | None,
     preset: str | None = None,
     *,
     names: Pseudonyms | None = None,
@@ -50,8 +51,8 @@ def run_evaluation(
         Folder or table of images.
     encodings : list of str
         Names of encodings, such as "avg" and "vlad64".
-    out : Path or None
-        Folder for results.json, predictions.csv and report.html. None: nothing is written.
+    out : Output or None
+        Folder for `RESULT_FILES`. None: nothing is written.
     preset : str or None
         Name of the preset, for the results. None: no preset.
     names : Pseudonyms or None
@@ -68,16 +69,11 @@ def run_evaluation(
     int
         Exit status.
     """
-    from medvlad._util.object_path import ObjectPath
-    from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.evaluation.learning_curve import add_learning_curves, check_for_curve
     from medvlad.evaluation.metrics import fold_table
     from medvlad.extraction.auto_dtype import arithmetic_in_words
     from medvlad.extraction.keras_startup import start_keras
 
-    if out is not None:
-        make_output_folder(out, "--out", *([] if isinstance(directory, ObjectPath) else [directory]))
-        check_output_file(out / "results.json", "results")
     with collected_warnings() as warned:
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
         experiment.check_encodings(encodings)
@@ -135,21 +131,21 @@ def add_origin(
 
 
 def write_evaluation(
-    evaluation: Evaluation, out: Path, names: Pseudonyms | None, pictures: bool
+    evaluation: Evaluation, out: Output, names: Pseudonyms | None, pictures: bool
 ) -> Iterator[str]:
     """Write the files of an evaluation, and yield a line about each step."""
     from medvlad._util.atomic_file import write_file
     from medvlad._util.validate import MissingExtraError
     from medvlad.report import write_predictions, write_report
 
-    path, table = out / "results.json", out / "predictions.csv"
+    path, table = out.folder / "results.json", out.folder / "predictions.csv"
     write_file(path, (json.dumps(evaluation.results, indent=2, allow_nan=False) + "\n").encode(), "results")
     write_predictions(evaluation, table, names=names)
-    yield f"Results, settings, versions and times: {path}; held-out predictions: {table}"
+    yield out.shown(f"Results, settings, versions and times: {path}; held-out predictions: {table}")
     try:
-        page = write_report(evaluation, out, names=names, pictures=pictures)
-        lists = out / "checklist.md"
-        yield f"Report: {page}" + (f"; check-lists for a paper: {lists}" if lists.exists() else "")
+        page = write_report(evaluation, out.folder, names=names, pictures=pictures)
+        lists = out.folder / "checklist.md"
+        yield out.shown(f"Report: {page}" + (f"; check-lists for a paper: {lists}" if lists.exists() else ""))
     except MissingExtraError as error:
         yield f"No report.html was written: {error}"
 
@@ -158,6 +154,7 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
     """Yield the table of metrics, and lines that explain it."""
     from medvlad.datasets.describe import patients_in_words, units_in_words
     from medvlad.evaluation.metrics import score_table
+    from medvlad.experiment.seeds import seeds_in_words
 
     yield score_table(report["results"])
     first = report["results"][0]
@@ -177,6 +174,7 @@ def _summary(report: dict[str, Any], *, has_test_part: bool) -> Iterator[str]:
             yield f"{one['encode']} has no interval: {one['ci95_missing']['accuracy_ci95']}."
     if "positive_class" in first:
         yield f"Sensitivity is that of {first['positive_class']}."
+    yield from (seeds_in_words(one) for one in report["results"] if "over_seeds" in one)
     yield from (line for one in report["results"] for line in _chosen(one))
     yield from (_adapted(one) for one in report["results"] if "adapted" in one)
     yield from (_operating_point(one) for one in report["results"] if "operating_point" in one)

@@ -19,7 +19,7 @@ __all__ = ["export"]
     cls=Command,
     examples=["medvlad export xray.model xray.onnx", "medvlad export xray.model xray.onnx --from-features"],
 )
-@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
+@cloup.argument("model", type=options.PATH_OR_URL, help="Model file of 'medvlad train'.")
 @cloup.argument("output", metavar="OUT.onnx", type=options.PATH, help="ONNX file to write.")
 @options.WEIGHTS_OF_MODEL
 @cloup.option(

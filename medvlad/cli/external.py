@@ -16,9 +16,10 @@ from medvlad.cli.console import Command, collected_warnings, list_damaged, list_
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.evaluation_run import RESULT_FILES, add_origin, write_evaluation
 from medvlad.cli.model_network import check_weights_of, start_if_needed
+from medvlad.cli.output import output_folder
 from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_store, on_error_of, pseudonyms_of
-from medvlad.cli.table_options import DATA, table_group, table_of
+from medvlad.cli.table_options import DATA_OR_URL, table_group, table_of
 
 __all__ = ["external"]
 
@@ -31,11 +32,16 @@ __all__ = ["external"]
         "medvlad external slides.model slides.csv --image-root features --pool-by patient",
     ],
 )
-@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train'.")
-@DATA
+@cloup.argument("model", type=options.PATH_OR_URL, help="Model file of 'medvlad train'.")
+@DATA_OR_URL
 @cloup.option_group(
     "Most used",
-    cloup.option("--out", type=options.PATH, metavar="FOLDER", help="Folder for results and an HTML report."),
+    cloup.option(
+        "--out",
+        type=options.PATH_OR_URL,
+        metavar="FOLDER|URL",
+        help="Folder for results and an HTML report.",
+    ),
     POSITIVE,
     options.WEIGHTS_OF_MODEL,
     options.PATIENT,
@@ -75,7 +81,6 @@ def external(
     All images are used, also those of a training part. Nothing is fitted. A
     model of feature files takes feature files.
     """
-    from medvlad._util.validate import check_output_file, make_output_folder
     from medvlad.experiment import Experiment
     from medvlad.external import check_classes, check_task, check_wanted, needing_classes, validate
     from medvlad.models.model_file import load_model, model_card, task_of_file
@@ -84,52 +89,52 @@ def external(
     check_task(task_of_file(model))
     check_weights_of(model, weights)
     check_store(store, directory)
-    if out is not None:
-        keeps = not (overwrite or anonymise or anonymise_key)
-        make_output_folder(out, "--out", directory, results=RESULT_FILES, overwrite=not keeps)
-        check_output_file(out / "results.json", "results")
-    names = pseudonyms_of(anonymise, anonymise_key, out)
-    experiment = Experiment(
-        layout=layout,
-        group_pattern=group_pattern,
-        unknown_patients=unknown_patients,
-        pool_by=pool_by,
-        positive=positive,
-        seed=seed,
-        table=table_of(columns),
-    )
-    header = model_card(model)
-    with collected_warnings() as warned:
-        with needing_classes():
-            dataset = load_dataset(experiment, directory, anonymise=names is not None)
-        bag_options.uses_network(dataset)
-        bag_options.takes_bags(model, [str(dataset.paths[0])])
-        check_classes(dataset, [str(name) for name in header["classes"]])
-        start_if_needed(model)
-        evaluation = validate(
-            load_model(model, weights=weights),
-            dataset,
-            name=str(header["card"].get("encode", "model")),
+    anonymous = anonymise or anonymise_key is not None
+    with output_folder(
+        out, directory, results=RESULT_FILES, overwrite=overwrite, anonymous=anonymous
+    ) as output:
+        names = pseudonyms_of(anonymise, anonymise_key, None if output is None else output.folder)
+        experiment = Experiment(
+            layout=layout,
+            group_pattern=group_pattern,
+            unknown_patients=unknown_patients,
+            pool_by=pool_by,
             positive=positive,
-            on_error=on_error_of(on_error),
-            on_damage=on_error_of(on_damage),
-            store=store,
-            random_state=seed,
+            seed=seed,
+            table=table_of(columns),
         )
-    results = evaluation.results
-    results["external"]["model"] = model.name
-    add_origin(results, directory, dataset, warned, names)
-    if names is not None and anonymise_key is not None:
-        names.write(anonymise_key)
-    if as_json:
-        click.echo(json.dumps(results, indent=2, allow_nan=False))
-    else:
-        _print(results)
-    if out is not None:
-        shown = names is None if pictures is None else pictures
-        for line in write_evaluation(evaluation, out, names, shown):
-            if not as_json:
-                click.echo(line)
+        header = model_card(model)
+        with collected_warnings() as warned:
+            with needing_classes():
+                dataset = load_dataset(experiment, directory, anonymise=names is not None)
+            bag_options.uses_network(dataset)
+            bag_options.takes_bags(model, [str(dataset.paths[0])])
+            check_classes(dataset, [str(name) for name in header["classes"]])
+            start_if_needed(model)
+            evaluation = validate(
+                load_model(model, weights=weights),
+                dataset,
+                name=str(header["card"].get("encode", "model")),
+                positive=positive,
+                on_error=on_error_of(on_error),
+                on_damage=on_error_of(on_damage),
+                store=store,
+                random_state=seed,
+            )
+        results = evaluation.results
+        results["external"]["model"] = model.name
+        add_origin(results, directory, dataset, warned, names)
+        if names is not None and anonymise_key is not None:
+            names.write(anonymise_key)
+        if as_json:
+            click.echo(json.dumps(results, indent=2, allow_nan=False))
+        else:
+            _print(results)
+        if output is not None:
+            shown = names is None if pictures is None else pictures
+            for line in write_evaluation(evaluation, output, names, shown):
+                if not as_json:
+                    click.echo(line)
     list_damaged(results["damaged"])
     return list_skipped(results["skipped"])
 

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
     options.MODEL,
     options.LAYER,
     options.WEIGHTS,
-    options.SCALE_WITHOUT_PRESET,
+    options.SCALE,
     options.ON_ERROR,
     options.ON_DAMAGE,
     options.THREADS,

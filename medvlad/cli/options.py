@@ -16,7 +16,7 @@ import cloup
 
 from medvlad.cli.cluster_options import CODEBOOK_SAMPLES
 from medvlad.cli.network_options import LAYER, MODEL, OTHER_NETWORKS
-from medvlad.cli.paths import INPUTS, PATH, PATH_OR_URL, TEXT_PATH, TEXT_PATH_OR_URL
+from medvlad.cli.paths import INPUTS, PATH, PATH_OR_URL, TEXT_PATH_OR_URL
 
 __all__ = [
     "ANONYMISE",
@@ -24,6 +24,7 @@ __all__ = [
     "ANONYMISE_NAMES",
     "ANONYMISE_PREDICTIONS",
     "CLASS_WEIGHT",
+    "DTYPE",
     "ENGINE",
     "FOLDS",
     "INPUTS",
@@ -43,10 +44,8 @@ __all__ = [
     "PRESET",
     "REQUIRED_STORE",
     "SCALE",
-    "SCALE_WITHOUT_PRESET",
     "SEED",
     "STORE",
-    "TEXT_PATH",
     "TEXT_PATH_OR_URL",
     "THREADS",
     "UNKNOWN_PATIENTS",
@@ -153,33 +152,27 @@ ON_DAMAGE = cloup.option(
 
 WEIGHTS = cloup.option(
     "--weights",
-    type=TEXT_PATH,
+    type=TEXT_PATH_OR_URL,
     metavar="NAME|FILE",
     default="imagenet",
-    help="Weights: imagenet (downloaded), bundled (extra 'offline'), or a file.",
+    help="Weights: imagenet, bundled (extra 'offline'), FILE or URL[#sha256=HEX].",
 )
 WEIGHTS_OF_MODEL = cloup.option(
     "--weights",
-    type=TEXT_PATH,
+    type=TEXT_PATH_OR_URL,
     metavar="NAME|FILE",
     help="File of the weights, if it has moved since training.  [default: as in training]",
 )
 
 
-def _scale_option(default: str) -> Decorator:
-    return cloup.option(
-        "--scale",
-        metavar="S,...",
-        default="0",
-        callback=read_scales,
-        show_default=False,
-        help="Scales of the input, 0 to 10. At scale s the side is 224 + 320*s pixels. 0,1 uses the "
-        f"descriptors of both.  [default: {default}]",
-    )
-
-
-SCALE = _scale_option("0; with --preset best: 0,1")
-SCALE_WITHOUT_PRESET = _scale_option("0")
+SCALE = cloup.option(
+    "--scale",
+    metavar="S,...",
+    default="0",
+    callback=read_scales,
+    help="Scales of the input, 0 to 10. At scale s the side is 224 + 320*s pixels. 0,1 uses the "
+    "descriptors of both.",
+)
 
 
 def _store_option(**settings: Any) -> Decorator:
@@ -195,6 +188,14 @@ def _store_option(**settings: Any) -> Decorator:
 
 STORE = _store_option()
 REQUIRED_STORE = _store_option(required=True)
+DTYPE = cloup.option(
+    "--dtype",
+    type=Choice(["auto", "float32", "bfloat16", "int8"]),
+    metavar="TYPE",
+    default="float32",
+    help="Number type in the network: float32, bfloat16, int8, or auto for the fastest one here that "
+    "is as accurate. int8 needs the extra 'openvino', and bfloat16 is float32 without it.",
+)
 ENGINE = cloup.option(
     "--engine",
     type=Choice(["auto", "keras", "native", "openvino", "onnxruntime", "torch"]),
@@ -239,14 +240,7 @@ def network_group(*first: Decorator) -> Decorator:
             metavar="N",
             help="Number of images in a batch.  [default: 8 at scale 0, otherwise 1]",
         ),
-        cloup.option(
-            "--dtype",
-            type=Choice(["auto", "float32", "bfloat16", "int8"]),
-            metavar="TYPE",
-            default="float32",
-            help="Number type in the network: float32, bfloat16, int8, or auto for the fastest one here that "
-            "is as accurate. int8 needs the extra 'openvino', and bfloat16 is float32 without it.",
-        ),
+        DTYPE,
         ENGINE,
         *OTHER_NETWORKS,
     )
@@ -256,9 +250,9 @@ def network_group(*first: Decorator) -> Decorator:
 
 PRESET = cloup.option(
     "--preset",
-    type=Choice(["paper", "best"]),
-    help="Set of defaults. paper: as in the paper. best: the values named 'with --preset best' in this "
-    "help. Options that you give override it.  [default: paper]",
+    type=Choice(["paper", "best", "fast"]),
+    help="Defaults, which your options override. paper: as in the paper. best, fast: network, encoding "
+    "and scales chosen on other data, --C cv, balanced classes, probabilities.  [default: paper]",
 )
 PENALTY = cloup.option(
     "--C",
@@ -266,18 +260,13 @@ PENALTY = cloup.option(
     metavar="NUMBER|cv",
     default="1",
     callback=_read_penalty,
-    show_default=False,
-    help="Penalty of the linear SVM. cv: chosen by cross-validation inside the training images.  "
-    "[default: 1; with "
-    "--preset best: cv]",
+    help="Penalty of the linear SVM. cv: chosen by cross-validation inside the training images.",
 )
 CLASS_WEIGHT = cloup.option(
     "--class-weight",
     type=Choice(["none", "balanced"]),
     default="none",
-    show_default=False,
-    help="Weight of a class. balanced: rare classes count more.  [default: none; with --preset best: "
-    "balanced]",
+    help="Weight of a class. balanced: rare classes count more.",
 )
 
 
@@ -288,7 +277,7 @@ def encoding_group() -> Decorator:
         switch(
             "--l2-descriptors/--no-l2-descriptors",
             name="descriptor_norm",
-            help="Scale each descriptor to unit length.  [default: no; with --preset best: yes]",
+            help="Scale each descriptor to unit length.  [default: no]",
         ),
         cloup.option(
             "--pca",
@@ -317,9 +306,8 @@ def encoding_group() -> Decorator:
             type=float,
             metavar="P",
             default=1.0,
-            show_default=False,
             help="VLAD, fisher, second-order: replace each number v of the vector by sign(v) |v|^P. 1 "
-            "changes nothing; 0.5 reduces large numbers.  [default: 1.0; with --preset best: 0.5]",
+            "changes nothing; 0.5 reduces large numbers.",
         ),
         switch(
             "--mass-norm/--no-mass-norm",
@@ -372,7 +360,8 @@ FOLDS = cloup.option(
     type=int,
     metavar="N",
     default=5,
-    help="Number of folds, if DIR has no test part.",
+    help="Number of folds: of the evaluation if DIR has no test part, and inside the training "
+    "images, for C, probabilities and --threshold.",
 )
 JSON = cloup.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 OVERWRITE = cloup.option(
@@ -418,9 +407,8 @@ THREADS = cloup.option(
 MEMORY = cloup.option(
     "--memory",
     metavar="SIZE",
-    help="Limit on the memory of the SVM, such as 2GiB. Encoded images that are larger are written to a file "
-    "in TMPDIR, except with --reduce or encoders joined by +. For data sets with one class an image.  "
-    "[default: no limit]",
+    help="Limit on the memory of the SVM, such as 2GiB. Larger vectors go to a file in TMPDIR, and --reduce "
+    "makes several passes. For one class an image, and not for encoders joined by +.  [default: no limit]",
 )
 
 

@@ -11,6 +11,7 @@ import cloup
 
 from medvlad.cli import options
 from medvlad.cli.console import Command, list_damaged, list_skipped
+from medvlad.cli.run_options import N_SEEDS
 from medvlad.cli.settings import pseudonyms_of, settings_of
 
 __all__ = ["paper"]
@@ -80,7 +81,7 @@ _SETS = ("mini-mit", "chest-xray", "kvasir-v2")
 @options.network_group(options.MODEL, options.LAYER, options.WEIGHTS, options.STORE)
 @options.encoding_group()
 @cloup.option_group("Classifier", options.PRESET, options.PENALTY, options.CLASS_WEIGHT)
-@cloup.option_group("Evaluation", options.FOLDS)
+@cloup.option_group("Evaluation", options.FOLDS, N_SEEDS)
 @options.advanced_group()
 def paper(
     scale: tuple[int, ...],

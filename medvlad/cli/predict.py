@@ -12,6 +12,7 @@ from typing import Any
 import click
 import cloup
 
+from medvlad._util.urls import is_url
 from medvlad.cli import bag_options, options
 from medvlad.cli.answer_options import answer_group, check_wanted, decide_again, tell_shift
 from medvlad.cli.answer_writer import FORMATS, AnswerWriter, ReaderGone, format_of
@@ -28,8 +29,8 @@ from medvlad.cli.watching import (
     check_watch,
     default_format,
     folder_watch,
+    predicted_in_service,
     until_reader_ends,
-    with_versions,
 )
 
 __all__ = ["IMAGES", "predict"]
@@ -73,7 +74,9 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
         "- and --watch]",
     ),
     options.JSON,
-    cloup.option("-o", "--out", type=options.PATH, metavar="FILE", help="File for the predictions."),
+    cloup.option(
+        "-o", "--out", type=options.PATH_OR_URL, metavar="FILE|URL", help="File for the predictions."
+    ),
     cloup.option(
         "--explain",
         type=options.PATH,
@@ -95,17 +98,18 @@ _READER_GONE = 128 + int(getattr(signal, "SIGPIPE", 13))
     "Service",
     cloup.option(
         "--watch",
-        type=options.PATH,
-        metavar="DIR",
-        help="Classify the images that are in a folder and those that arrive, until a signal comes. With "
-        "--out, a restart continues.",
+        type=options.PATH_OR_URL,
+        metavar="DIR|URL",
+        help="Classify the images that are in a folder or below a URL and those that arrive, until a signal "
+        "comes. With --out, a restart continues.",
     ),
     cloup.option(
         "--settle",
         type=click.FloatRange(min=0.0),
         metavar="SECONDS",
         default=5.0,
-        help="Time without a change after which a file of --watch is complete.",
+        help="Time without a change after which a file of --watch is complete. With a URL: time between two "
+        "listings.",
     ),
 )
 @cloup.option_group(
@@ -146,6 +150,7 @@ def predict(
     Prints the label of each IMAGE, its probability, and the decision value of
     each class.
     """
+    from medvlad._util.object_path import failures_of_one_object
     from medvlad._util.validate import check_positive_int, make_output_folder
     from medvlad.datasets.image_inputs import check_inputs, list_inputs
     from medvlad.decisions import Answering, check_answers
@@ -212,11 +217,15 @@ def predict(
         inputs = watched
     if one_bag:
         inputs = [tuple(inputs)]
-    elif arriving:
+    elif arriving and watched is None:
         inputs = until_reader_ends(inputs, to_output=out is None)
     n_skipped = 0
     known = [] if names is not None else _single(images)
-    with AnswerWriter(format_, out, known, append=watched is not None) as writer:
+    by_name = arriving and watched is None  # another program names each image, and reads why it failed
+    with (
+        failures_of_one_object(by_name),
+        AnswerWriter(format_, out, known, append=watched is not None) as writer,
+    ):
         try:
             if adapt_threshold:  # which needs all scores before the first label
                 predictions, skipped = predict_images(pipeline, inputs, **settings)
@@ -229,8 +238,16 @@ def predict(
                     writer.add(None, one_skipped)
                     _tell(None, one_skipped)
             elif explain is None:
-                predicted = iter_predictions(pipeline, inputs, **settings)
-                for one in predicted if watched is None else with_versions(predicted, watched):
+                if watched is None:
+                    predicted = iter_predictions(pipeline, inputs, **settings)
+                else:
+                    predicted = predicted_in_service(
+                        lambda: iter_predictions(
+                            pipeline, until_reader_ends(watched, to_output=out is None), **settings
+                        ),
+                        watched,
+                    )
+                for one in predicted:
                     writer.add(one.prediction, one.skipped)
                     n_skipped += _tell(one.prediction, one.skipped)
             else:
@@ -246,7 +263,7 @@ def predict(
             forget_output()
             return _READER_GONE
         except KeyboardInterrupt as error:
-            if out is not None and format_ != "json":
+            if out is not None and format_ != "json" and not is_url(out):
                 first = "" if watched is not None else "the first "
                 error.add_note(f"{out} holds the answers for {first}{writer.n_written} images")
             raise
@@ -275,14 +292,19 @@ def _single(inputs: Sequence[str]) -> list[str]:
 
 def _check_out(out: Path | None, inputs: Sequence[str | os.PathLike[str]], overwrite: bool) -> None:
     """Refuse a file of results that exists, unless it may be replaced; and one that is an input."""
-    from medvlad._util.validate import InputError, check_output_file
+    from medvlad._util.object_path import ObjectPath, check_output, location
+    from medvlad._util.validate import InputError
 
     if out is None:
         return
-    check_output_file(out, "table of predictions")
+    check_output(out, "table of predictions")
     if not out.exists():
         return
-    if any(out.samefile(name) for name in inputs if Path(name).exists()):
+    if isinstance(out, ObjectPath):
+        is_input = any(out == location(name, "the image") for name in inputs if is_url(name))
+    else:
+        is_input = any(out.samefile(name) for name in inputs if not is_url(name) and Path(name).exists())
+    if is_input:
         raise InputError(f"--out {out} is one of the inputs: name another file")
     check_replaced(out, "--out", overwrite=overwrite)
 

@@ -21,7 +21,7 @@ CARD = cloup.option(
 )
 RESULTS = cloup.option(
     "--results",
-    type=options.PATH,
-    metavar="FOLDER",
+    type=options.PATH_OR_URL,
+    metavar="FOLDER|URL",
     help="Folder of 'medvlad evaluate --out' or 'medvlad external --out', for the card.",
 )

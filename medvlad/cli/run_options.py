@@ -1,6 +1,6 @@
-"""Options of long commands for those who watch them: --log-json and --metrics.
+"""Options of long commands: --n-seeds, and for those who watch them --log-json and --metrics.
 
-Like cli/options.py, this module imports no other room. The commands get neither value:
+Like cli/options.py, this module imports no other room. The commands do not get the values of the last two:
 :mod:`medvlad.cli.console` acts on them before and around a command.
 """
 
@@ -16,10 +16,19 @@ import cloup
 
 from medvlad.cli.paths import PATH
 
-__all__ = ["LOG_JSON", "label_run", "run_group", "watched"]
+__all__ = ["LOG_JSON", "N_SEEDS", "label_run", "run_group", "watched"]
 
 LOG_JSON = "--log-json"
 _FILE, _LABELS = "file of metrics", "labels of metrics"  # keys of click's Context.meta
+
+N_SEEDS = cloup.option(
+    "--n-seeds",
+    type=int,
+    metavar="N",
+    default=1,
+    show_default=False,
+    help="Repeat the evaluation with N seeds, from --seed on, and report mean and spread.  [default: 1]",
+)
 
 
 def _keep(context: click.Context, option: click.Parameter, path: Path | None) -> None:

@@ -18,15 +18,18 @@ __all__ = ["check_replaced", "check_store", "encodings_of", "on_error_of", "pseu
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """Turn options into the fields of an Experiment; "encode" must have been taken out.
 
-    A value of the preset replaces an option's default, but not a value that the user gave.
+    A value of the preset replaces an option's default, but not a value that the user gave. If the user named
+    another network, the layer and the weights of the preset do not count, because they belong to its own.
     """
     from medvlad.encoders.recipe import PRESETS, Recipe
 
     context = click.get_current_context()
     preset = PRESETS[options.pop("preset") or "paper"]
+    is_default = {name: context.get_parameter_source(name) is ParameterSource.DEFAULT for name in options}
+    has_its_network = is_default["model"] or options["model"] == preset.get("model")
     for field, value in preset.items():
         name = "scale" if field == "scales" else field
-        if name in options and context.get_parameter_source(name) is ParameterSource.DEFAULT:
+        if name in options and is_default[name] and (has_its_network or name not in ("layer", "weights")):
             options[name] = value
     options["C"] = None if options["C"] == "cv" else options["C"]
     if options.get("calibration") == "none":

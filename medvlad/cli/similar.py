@@ -29,7 +29,9 @@ _KEYS = ("image", "similar", "same_patient")
     cls=Command,
     examples=["medvlad similar xray.model new.png", "medvlad similar xray.model new/ --top 3 --json"],
 )
-@cloup.argument("model", type=options.PATH, help="Model file of 'medvlad train', with MODEL.cases beside it.")
+@cloup.argument(
+    "model", type=options.PATH_OR_URL, help="Model file of 'medvlad train', with MODEL.cases beside it."
+)
 @IMAGES
 @cloup.option_group(
     "Most used",

@@ -16,7 +16,7 @@ from medvlad.cli import options
 if TYPE_CHECKING:
     from medvlad.datasets.manifest_columns import TableSettings
 
-__all__ = ["DATA", "DATA_OR_URL", "GROUP_BY", "IMAGE_COLUMN", "IMAGE_ROOT", "table_group", "table_of"]
+__all__ = ["DATA_OR_URL", "GROUP_BY", "IMAGE_COLUMN", "IMAGE_ROOT", "table_group", "table_of"]
 
 _NAMES = (
     "image_root",
@@ -34,7 +34,6 @@ def _data(type_: Any, what: str) -> Callable[[Any], Any]:
     return cloup.argument("directory", metavar="DIR|TABLE", type=type_, help=what)
 
 
-DATA = _data(options.PATH, "Folder (DIR/CLASS/*, DIR/train/CLASS/*) or table (CSV).")
 DATA_OR_URL = _data(options.PATH_OR_URL, "Folder (DIR/CLASS/*, DIR/train/CLASS/*), table or URL.")
 
 IMAGE_ROOT = cloup.option(

@@ -15,6 +15,7 @@ from medvlad.cli.console import Command, list_damaged, list_skipped
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.run_options import run_group
 from medvlad.cli.settings import check_replaced, check_store, encodings_of, settings_of
+from medvlad.cli.shift_options import AUGMENT
 from medvlad.cli.similar_options import KEEP_SIMILAR, TrainingImages
 from medvlad.cli.table_options import DATA_OR_URL, table_group, table_of
 from medvlad.cli.workers import chosen_workers
@@ -49,7 +50,7 @@ __all__ = ["train"]
         metavar="NAME,...",
         help="Encoding: avg, max, gem, vlad64, ... Of several, the first unless another is clearly "
         "better.  "
-        "[default: avg,vlad64; with --preset best: vlad64]",
+        "[default: avg,vlad64]",
     ),
     options.MODEL,
     options.WEIGHTS,
@@ -57,14 +58,14 @@ __all__ = ["train"]
     options.PENALTY,
     options.CLASS_WEIGHT,
     options.MEMORY,
-    calibration_option("auto", "[default: auto; with --preset best: platt]"),
+    calibration_option("auto"),
     options.STORE,
     options.ON_ERROR,
     options.ON_DAMAGE,
 )
 @cloup.option_group("Data", options.LAYOUT, options.PATIENT, options.UNKNOWN_PATIENTS, bag_options.POOL_BY)
 @table_group()
-@cloup.option_group("Decisions", OPERATING_POINT, POSITIVE)
+@cloup.option_group("Decisions", AUGMENT, OPERATING_POINT, POSITIVE)
 @options.network_group(options.LAYER)
 @options.encoding_group()
 @cloup.option_group(

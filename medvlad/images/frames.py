@@ -10,7 +10,7 @@ import logging
 import os
 from pathlib import Path
 
-from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.object_path import ObjectPath, check_reached, location
 from medvlad._util.validate import InputError
 
 __all__ = ["check_frame", "frame_name", "max_frames", "split_frame", "too_many_frames", "warn_of_namesake"]
@@ -68,7 +68,12 @@ def split_frame(source: str | os.PathLike[str]) -> tuple[Path, int | None]:
     name, mark, number = path.name.rpartition("#")
     if mark and name and number.isascii() and number.isdecimal():
         file = path.with_name(name)
-        if file.is_file() or not path.exists():
+        try:
+            is_image_of = file.is_file() or not path.exists()
+        except OSError as error:
+            check_reached(path, error)
+            raise
+        if is_image_of:
             return file, int(number)
     return path, None
 

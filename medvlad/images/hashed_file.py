@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from medvlad._util.counters import count
+from medvlad._util.object_path import check_reached
 from medvlad._util.validate import InputError
 from medvlad.images.frames import split_frame
 from medvlad.images.given import array_of, content_key, is_content, pixels_of_pillow
@@ -91,7 +92,7 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
     Raises
     ------
     InputError
-        If the file cannot be read.
+        If the file cannot be read. StorageFailure if it is an object and its storage fails.
     """
     if isinstance(image, str | os.PathLike):
         path, frame = split_frame(image)
@@ -102,6 +103,7 @@ def image_key(image: Any, digests: dict[Path, str] | None = None) -> str:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
                 count("bytes_read", file.tell())
         except OSError as error:
+            check_reached(path, error)
             raise InputError(
                 f"{image} cannot be read: {error.strerror}. Check the path and its permissions"
             ) from error

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.object_path import ObjectPath
+from medvlad._util.object_storage import StorageFailure
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.urls import is_url
 from medvlad._util.validate import InputError
@@ -80,6 +81,11 @@ def load_squares(
     index : int
     squares : list of ndarray of shape (side, side, 3), uint8, or InputError
         One array for each size, or the reason why the image cannot be read.
+
+    Raises
+    ------
+    StorageFailure
+        If the object storage of an image fails.
     """
     reduced = tuple(sides) if decode == "fast" else ()
     few = BoundedSemaphore(_LARGE_AT_A_TIME)
@@ -101,6 +107,8 @@ def load_squares(
                     squares = [resize_square(pixels, side, method) for side in sides]
                 if keys is not None:
                     keys[index] = key
+        except StorageFailure:
+            raise
         except InputError as error:
             return error
         return squares
@@ -123,6 +131,8 @@ def _is_object(image: Any) -> bool:
 def _is_large(image: Any) -> bool:
     if not isinstance(image, str | os.PathLike):
         return False
+    if isinstance(image, ObjectPath) and image.listed_size is not None:  # one request less
+        return image.listed_size > _LARGE_FILE
     try:
         return split_frame(image)[0].stat().st_size > _LARGE_FILE
     except (OSError, ValueError):  # reading it reports the error

@@ -47,21 +47,14 @@ from PIL import Image, UnidentifiedImageError
 from medvlad._util.choices import ColourProfile
 from medvlad._util.counters import count
 from medvlad._util.library_warnings import reads_file
-from medvlad._util.object_path import check_reached, location
+from medvlad._util.object_path import check_reached, failure_of, location
 from medvlad._util.validate import InputError, check_choice, one_line
 from medvlad.images.colour_profile import COLOUR_PROFILES, to_srgb
 from medvlad.images.damage import damage_sentence, find_damage
 from medvlad.images.dicom import count_dicom, is_dicom_file, read_dicom
 from medvlad.images.formats import FORMATS_IN_WORDS, PILLOW_FORMATS, unsupported
 from medvlad.images.frames import check_frame, frame_name, split_frame, warn_of_namesake
-from medvlad.images.given import (
-    array_of,
-    content_of,
-    is_content,
-    opened,
-    pixels_of_array,
-    pixels_of_pillow,
-)
+from medvlad.images.given import array_of, content_of, is_content, opened, pixels_of_array, pixels_of_pillow
 from medvlad.images.hashed_file import HashedFile
 from medvlad.images.nifti import NIFTI_SUFFIXES, count_nifti, read_nifti
 from medvlad.images.picture import Picture, decode_with_pillow, one_for_each
@@ -296,7 +289,7 @@ def read_image(
     ------
     InputError
         If `load_image` would raise one, except for damage; or if a large file changes while it is read and
-        `hashed` is true.
+        `hashed` is true. StorageFailure if object storage fails.
     MissingExtraError
         If the file is DICOM or NIfTI and the extra medical is not installed.
     """
@@ -314,7 +307,7 @@ def read_image(
 
 @reads_file
 def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> ReadImage:
-    name = f"image {str(location(source, 'the image'))!r}"
+    name = f"image {str(given := location(source, 'the image'))!r}"
     try:
         path, frame = split_frame(source)
         if frame is not None:
@@ -333,6 +326,7 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> Re
             try:
                 image = _decoded(file, path, frame, name, how)
             except Exception:
+                check_reached(given, failure_of(opened))
                 if content is not None:
                     content.check_unchanged(name)  # half of a new content often looks damaged
                 raise
@@ -349,10 +343,11 @@ def _from_file(source: str | os.PathLike[str], *, hashed: bool, how: _How) -> Re
         ) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{name} does not exist: check the path") from error
-    except PermissionError as error:
-        raise InputError(f"{name} may not be read by this user: change its permissions") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise InputError(f"{name} cannot be opened ({one_line(error)}): check the path") from error
+        check_reached(given, error)
+        denied = f"{name} may not be read by this user: change its permissions"
+        unopened = f"{name} cannot be opened ({one_line(error)}): check the path"
+        raise InputError(denied if isinstance(error, PermissionError) else unopened) from error
 
 
 def _decoded(file: BinaryIO, path: Path, frame: int | None, name: str, how: _How) -> ReadImage:

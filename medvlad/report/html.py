@@ -1,13 +1,16 @@
 """One HTML file that holds everything it shows: text, tables and pictures.
 
-A page needs no network and runs no script. File names and class names come from the data set, so every text
-is escaped. The page's content security policy forbids scripts and everything that is loaded from elsewhere.
+A page needs no network. It runs no script, or one that this package wrote. File names and class names come
+from the data set, so every text is escaped. The page's content security policy forbids other scripts and
+everything that is loaded from elsewhere.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.metadata import version
@@ -79,6 +82,12 @@ summary { cursor: pointer; font-weight: 600; }
 .error { border-left: .3rem solid #b3261e; padding-left: .7rem; }
 .warning { border-left: .3rem solid #b7791f; padding-left: .7rem; }
 .note { border-left: .3rem solid #9aa7b8; padding-left: .7rem; }
+fieldset { border: 1px solid #d5dbe3; border-radius: .5rem; margin: 1rem 0; min-width: 0; }
+fieldset img { max-width: 100%; height: auto; }
+fieldset label { display: inline-block; padding: .5rem 1.2rem .5rem 0; }
+legend { font-weight: 600; }
+.save { position: sticky; top: 0; background: #fff; border-bottom: 1px solid #d5dbe3; padding: .5rem 0; }
+.save button { font: inherit; padding: .4rem 1rem; margin-right: 1rem; }
 @media (max-width: 30rem) {
   .values th { width: 8rem; } th, td { padding: .3rem .4rem; } .card { padding: .2rem .8rem .8rem; }
   .card dl { grid-template-columns: 1fr; gap: .1rem; } .card dd { margin-bottom: .6rem; } }
@@ -101,10 +110,14 @@ class Page:
     title : str
     lead : str, default=""
         One sentence below the title. Empty: no sentence.
+    script : str, default=""
+        JavaScript that runs at the end of the page. It must not hold anything from the data set. Empty: no
+        script.
     """
 
-    def __init__(self, title: str, lead: str = "") -> None:
+    def __init__(self, title: str, lead: str = "", *, script: str = "") -> None:
         self._title = title
+        self._script = script
         self._parts = [f"<h1>{escape(title)}</h1>"]
         if lead:
             self._parts.append(f'<p class="lead">{escape(lead)}</p>')
@@ -212,12 +225,60 @@ class Page:
         self.table(header, rows, caption)
         self._parts[-1] = f"<details><summary>{escape(summary)}</summary>{self._parts[-1]}</details>"
 
+    def save_bar(self, text: str) -> None:
+        """Add a button with the id "save", and a text with the id "answered", which stay in view."""
+        self._parts.append(
+            f'<p class="save"><button type="button" id="save">{escape(text)}</button>'
+            '<span id="answered" aria-live="polite"></span></p>'
+        )
+
+    def question(
+        self,
+        pictures: Iterable[Picture],
+        caption: str,
+        text: str,
+        answers: Sequence[str],
+        data: Mapping[str, str | Sequence[str]],
+        chosen: str | None = None,
+    ) -> None:
+        """Add a question with pictures and one answer to choose.
+
+        Parameters
+        ----------
+        pictures : iterable of bytes or PIL.Image.Image
+        caption : str
+        text : str
+            The question.
+        answers : sequence of str
+        data : mapping of str to str or sequence of str
+            Attributes ``data-NAME`` for the script of the page. A sequence becomes a list in JSON.
+        chosen : str or None, default=None
+            Answer that is chosen already. None: none is.
+        """
+        number = len(self._parts)
+        values = {name: one if isinstance(one, str) else json.dumps(one) for name, one in data.items()}
+        attributes = " ".join(f'data-{name}="{escape(one)}"' for name, one in values.items())
+        shown = "".join(f'<img alt="{escape(caption)}" src="{_source(picture)}">' for picture in pictures)
+        choices = "".join(
+            f'<label><input type="radio" name="q{number}" value="{escape(one)}"'
+            f"{' checked' if one == chosen else ''}> {escape(one)}</label>"
+            for one in answers
+        )
+        self._parts.append(
+            f"<fieldset {attributes}><legend>{escape(text)}</legend>{shown}"
+            f'<p class="caption">{escape(caption)}</p>{choices}</fieldset>'
+        )
+
     def html(self) -> str:
         """Return the text of the page."""
-        body = "\n".join(self._parts)
+        body, policy = "\n".join(self._parts), _POLICY
+        if self._script:
+            digest = base64.b64encode(hashlib.sha256(self._script.encode()).digest()).decode("ascii")
+            policy = f"{_POLICY}; script-src 'sha256-{digest}'"
+            body = f"{body}\n<script>{self._script}</script>"
         return (
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta name="generator" content="medvlad {escape(version("medvlad"))}">\n'
             f"<title>{escape(self._title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"

@@ -12,7 +12,7 @@ from medvlad.images.write import png
 from medvlad.report.drawing import Drawing
 from medvlad.report.html import Picture
 
-__all__ = ["KeptFigures", "Named"]
+__all__ = ["KeptFigures", "Named", "is_figure"]
 
 Named = tuple[str, Picture, str]  # name of the file, picture, caption
 
@@ -20,6 +20,11 @@ _FIGURE = re.compile(
     r"(confusion|roc|precision|decisions|confidence|calibration|benefit|learning|subgroups|classes|"
     r"error[0-9]+|clusters)\.(png|svg|csv)"
 )
+
+
+def is_figure(name: str) -> bool:
+    """Return whether a file of a folder of figures has a name that reports use."""
+    return "-" in name and _FIGURE.fullmatch(name.rpartition("-")[2]) is not None
 
 
 class KeptFigures:
@@ -49,7 +54,7 @@ class KeptFigures:
     def remove_others(self) -> None:
         """Remove figures of an earlier report that were not written again."""
         for figure in self._folder.glob("*-*"):
-            if _FIGURE.fullmatch(figure.name.rpartition("-")[2]) and figure.name not in self._names:
+            if is_figure(figure.name) and figure.name not in self._names:
                 figure.unlink()
 
     def _write(self, name: str, content: bytes) -> None:

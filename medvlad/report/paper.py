@@ -113,8 +113,9 @@ def paper_tables(
     -------
     dict
         Ready for JSON. cells: one dict for each cell with data, stands_in, encode, scales, paper (its
-        accuracy, None if it has none), accuracy, accuracy_ci95, balanced_accuracy, auc and n_test. runs: the
-        results of :meth:`medvlad.experiment.Experiment.evaluate` for each data set and scale.
+        accuracy, None if it has none), accuracy, accuracy_ci95, balanced_accuracy, auc and n_test; with
+        several seeds over_seeds, see :func:`medvlad.experiment.seeds.over_seeds`. runs: the results of
+        :meth:`medvlad.experiment.Experiment.evaluate` for each data set and scale.
 
     Raises
     ------
@@ -151,11 +152,13 @@ def paper_tables(
                         name: result[name]
                         for name in ("accuracy", "accuracy_ci95", "balanced_accuracy", "auc", "n_test")
                     }
+                    | {name: result[name] for name in ("over_seeds",) if name in result}
                 )
     return {"cells": cells, "runs": runs}
 
 
-def _rows(found: Mapping[str, Any], *, vlad: bool) -> list[list[Any]]:
+def _rows(found: Mapping[str, Any], *, vlad: bool) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of a table. The last column is left out if there is one seed."""
     rows = []
     for cell in found["cells"]:
         if cell["encode"].startswith("vlad") == vlad:
@@ -164,19 +167,21 @@ def _rows(found: Mapping[str, Any], *, vlad: bool) -> list[list[Any]]:
             given = None if cell["paper"] is None else f"{cell['paper']:.2f}"
             ours = f"{cell['accuracy']:.3f}"
             interval = None if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
-            rows.append([cell["data"], what, given, ours, interval])
-    return rows
+            over = cell.get("over_seeds", {}).get("accuracy")
+            spread = None if over is None else f"{over['mean']:.3f} ({over['std']:.3f})"
+            rows.append([cell["data"], what, given, ours, interval, spread])
+    if all(row[-1] is None for row in rows):
+        return _HEADER[:-1], [row[:-1] for row in rows]
+    return _HEADER, rows
 
 
-_HEADER = ["data", "", "paper", "here", "95 % interval"]
+_HEADER = ["data", "", "paper", "here", "95 % interval", "over seeds: mean (standard deviation)"]
 _TITLES = {False: "Table 1: average pooling, linear SVM", True: "Table 2: VLAD, linear SVM"}
 
 
 def paper_text(found: Mapping[str, Any]) -> str:
     """Return both tables of :func:`paper_tables` as plain text."""
-    tables = [
-        f"{title}\n\n{text_table(_HEADER, _rows(found, vlad=vlad))}\n" for vlad, title in _TITLES.items()
-    ]
+    tables = [f"{title}\n\n{text_table(*_rows(found, vlad=vlad))}\n" for vlad, title in _TITLES.items()]
     return "\n".join(tables)
 
 
@@ -227,7 +232,7 @@ def paper_page(found: Mapping[str, Any]) -> Page:
         fed = " and ".join(",".join(map(str, one)) for one in scales)
         caption = "Accuracy on the test images, with its 95 % interval (by patient, if patients are known)."
         caption += f" VLAD encodes the descriptors of scale {fed}." if vlad else ""
-        page.table(_HEADER, _rows(found, vlad=vlad), caption)
+        page.table(*_rows(found, vlad=vlad), caption)
     page.heading("Settings and versions")
     page.details("Settings", shown_settings(settings))
     page.details("Versions", found["runs"][0]["versions"])

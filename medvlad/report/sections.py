@@ -8,13 +8,15 @@ from typing import Any
 from medvlad.encoders.recipe import encoder_steps
 from medvlad.evaluation.cross_validation import FittedFold, HeldOut
 from medvlad.experiment import Evaluation
+from medvlad.experiment.seeds import seeds_in_words
 from medvlad.explain import evidence_picture, is_additive
 from medvlad.report import curves, plots
+from medvlad.report.clusters import N_CLUSTERS, Cluster, draw_clusters
 from medvlad.report.explanations import map_in_words
 from medvlad.report.html import Page
 from medvlad.report.kept import KeptFigures, Named
 from medvlad.report.metric_rows import by_what, metric_rows, with_interval
-from medvlad.report.pictures import N_CLUSTERS, ShownError, cluster_patches, explainable
+from medvlad.report.pictures import ShownError, explainable
 from medvlad.report.settings import penalties_in_words, shown_settings
 
 __all__ = [
@@ -49,6 +51,8 @@ def add_metrics(page: Page, results: dict[str, Any]) -> None:
     for line in missing_intervals(results["results"]):
         page.paragraph(line)
     for one in results["results"]:
+        if "over_seeds" in one:
+            page.paragraph(seeds_in_words(one))
         if "adapted" in one:
             page.paragraph(_adapted_in_words(one))
     for pair in results["comparisons"]:
@@ -254,16 +258,42 @@ def _how_exact(fold: FittedFold) -> str:
 
 
 def add_clusters(page: Page, kept: KeptFigures, evaluation: Evaluation, name: str) -> None:
-    """Add patches of the clusters of a codebook. Nothing is added if there is none."""
-    patches = cluster_patches(evaluation, evaluation.decided[name].fitted[0])
-    if patches is None:
+    """Add the clusters of a codebook: patches, and what they add. Nothing is added if there is none."""
+    found = draw_clusters(evaluation, evaluation.decided[name].fitted[0])
+    if found is None:
         return
     page.heading("What the clusters look like", 3)
-    page.paragraph(
-        f"Rows are the clusters with most descriptors, at most {N_CLUSTERS}. A row shows the patches of "
-        "images whose descriptors are nearest to the centre, one patch an image."
+    names = evaluation.dataset.class_names
+    if found.clusters[0].gap is None:
+        page.paragraph(
+            f"Rows are the clusters with most descriptors, at most {N_CLUSTERS}. A row shows the patches of "
+            "images whose descriptors are nearest to the centre, one patch an image."
+        )
+    else:
+        page.paragraph(
+            "The decision value of an image is a sum over clusters (with a signed power, to first order). "
+            "The gap is the mean decision value in images of a class minus that in all other images. Rows "
+            f"are the clusters that add most to it, at most {N_CLUSTERS}. A row shows patches of different "
+            "images: near the centre, with the most evidence for the class at the left, and with the most "
+            "evidence against it."
+        )
+    page.pictures(kept.keep(name, [("clusters", found.picture, found.caption)]), "column")
+    page.folded_table(
+        "Clusters",
+        ["cluster", "part of the gap", "class", "used most in", "used least in"],
+        [_cluster_row(cluster, names) for cluster in found.clusters],
+        "Percentages of use are shares of the descriptors of the images of a class.",
     )
-    page.pictures(kept.keep(name, [("clusters", *patches)]), "column")
+
+
+def _cluster_row(cluster: Cluster, names: Sequence[str]) -> list[Any]:
+    most, least = int(cluster.share.argmax()), int(cluster.share.argmin())
+    return [
+        cluster.number,
+        "-" if cluster.gap is None else f"{cluster.gap:.1%}",
+        "-" if cluster.gap is None else names[cluster.speaks_for],
+        *(f"{names[k]}: {cluster.share[k]:.1%}" for k in (most, least)),
+    ]
 
 
 def add_settings(page: Page, results: dict[str, Any]) -> None:

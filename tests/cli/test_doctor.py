@@ -36,7 +36,7 @@ def test_doctor_answers_every_question(found):
 
 
 def test_doctor_lists_the_extras_of_users(found):
-    extras = "tensorflow bags openvino medical offline onnx torch distributed demo report tables fetch "
+    extras = "tensorflow bags openvino medical offline onnx torch distributed report tables fetch "
     extras += "cloud s3 gs azure"
     assert " ".join(found["extras"]) == extras
 

@@ -69,6 +69,14 @@ def no_network(monkeypatch):
         ("predict MODEL IMAGES --abstain --no-abstain", "--abstain and --no-abstain contradict each other"),
         ("evaluate IMAGES --sweep-layers --out out", "--sweep-layers only prints a table: leave --out out"),
         ("evaluate IMAGES --sweep-layers --learning-curve", "leave --learning-curve out"),
+        (
+            "evaluate IMAGES --augment shift --learning-curve",
+            "trains without shifted copies: leave --augment",
+        ),
+        (
+            "evaluate IMAGES --augment shift --sweep-layers",
+            "scored without shifted copies: leave --augment out",
+        ),
         ("extract IMAGES --store s --workers 2 --scheduler tcp://h:1", "--workers 2 starts workers"),
         ("predict MODEL IMAGES --image-root x", "--image-root is for tables, and no table is given"),
         ("similar MODEL IMAGES --top 0", "--top must be an integer of at least 1"),

@@ -13,6 +13,7 @@ import pytest
 from support.in_this_process import run_command
 
 from medvlad.backends import BACKENDS
+from medvlad.classifier.parameters import AUGMENTATIONS
 from medvlad.cli import cli
 from medvlad.cli.evaluate import evaluate
 from medvlad.datasets.published import LAYOUTS
@@ -117,6 +118,7 @@ def test_the_examples_are_commands_with_options_that_exist(path):
         ("unknown_patients", UNKNOWN_PATIENTS),
         ("calibration", ("none", AUTO, *METHODS)),
         ("colour_profile", COLOUR_PROFILES),
+        ("augment", AUGMENTATIONS),
         ("decode", DECODE),
         ("on_damage", ["stop" if one == "raise" else one for one in ON_DAMAGE]),
     ],

@@ -82,6 +82,18 @@ def test_anonymised_paper_has_the_same_numbers(done, anonymous):
     assert anonymous.found["cells"][0] == expected
 
 
+def test_paper_repeats_each_cell_with_other_seeds(done, tiny_weights, tmp_path):
+    found = run_paper(tmp_path, tiny_weights, "--n-seeds", "3")
+    assert found.status == 0, found.error
+    for one, first in zip(found.found["cells"], done.found["cells"], strict=True):
+        over = one["over_seeds"]["accuracy"]
+        assert len(over["values"]) == 3
+        assert over["values"][0] == one["accuracy"] == first["accuracy"]
+        assert f"{over['mean']:.3f} ({over['std']:.3f})" in found.printed
+    assert "over seeds" in found.page
+    assert "over seeds" not in done.page
+
+
 def test_paper_needs_a_data_set(run, tmp_path):
     assert run("paper", *NETWORK, "--scale", "0", "--out", tmp_path / "out")[0] == 2
 

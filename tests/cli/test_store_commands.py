@@ -56,7 +56,7 @@ def test_extract_says_first_which_dtype_was_chosen(run, extracted):
     assert status == 0
     line, told = printed.splitlines()
     assert line.startswith("dtype float32 (auto) on ")
-    assert line.endswith(": other dtypes are known to be as accurate for vgg16, vgg19 only")
+    assert line.endswith(" are known to be as accurate for vgg16, vgg19, efficientnet-lite2 only")
     assert told.startswith("20 images, 0 of them extracted now")  # those of --dtype float32
 
 

@@ -11,9 +11,10 @@ from support.striped_images import NETWORK, small_experiment, write_striped_imag
 from medvlad import InputError, load_image_folder, load_model, save_model
 from medvlad.cli import evaluation_run
 from medvlad.cli.answer_writer import _in_words
+from medvlad.cli.output import Output
 from medvlad.decisions import check_answers
 from medvlad.experiment import Experiment
-from medvlad.experiment.checks import check_for_two_classes
+from medvlad.experiment.checks import check_data_set
 from medvlad.external import validate
 from medvlad.extraction import keras_startup
 from medvlad.predict import predict_images
@@ -48,8 +49,9 @@ def evaluate(folder, tiny_weights, monkeypatch, tmp_path):
             evaluation_run, "load_dataset", lambda *_, **__: with_targets(folder, task), raising=True
         )
         out = tmp_path / "out"
+        out.mkdir()
         experiment = small_experiment(tiny_weights, folds=3, **settings)
-        assert evaluation_run.run_evaluation(experiment, folder, ["avg", "max"], out) == 0
+        assert evaluation_run.run_evaluation(experiment, folder, ["avg", "max"], Output(out, out)) == 0
         return out, json.loads((out / "results.json").read_text())
 
     return run
@@ -70,7 +72,7 @@ def test_a_learning_curve_is_refused_before_the_extraction(folder, task, monkeyp
 def test_a_threshold_without_labels_is_refused_for_two_labels(folder):
     """Two labels with a test part are no two classes."""
     with pytest.raises(InputError, match="adapt_threshold=True needs a data set with two classes"):
-        check_for_two_classes(Experiment(adapt_threshold=True), with_targets(folder, "labels"))
+        check_data_set(Experiment(adapt_threshold=True), with_targets(folder, "labels"))
 
 
 def test_labels_are_evaluated_into_results_a_table_and_a_report(evaluate, capsys):

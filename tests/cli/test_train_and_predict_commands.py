@@ -12,6 +12,7 @@ from support.in_this_process import run_command
 from support.striped_images import NETWORK, write_striped_images
 
 from medvlad import InputError, load_model
+from medvlad.encoders.recipe import PRESETS
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def images(tmp_path, rng):
 
 
 @pytest.mark.slow
-def test_a_model_of_preset_best_explains_to_first_order(run, images, tiny_weights, tmp_path):
+def test_a_model_with_a_power_explains_to_first_order(run, images, tiny_weights, tmp_path):
     model = tmp_path / "model"
     arguments = [
         "train",
@@ -32,6 +33,11 @@ def test_a_model_of_preset_best_explains_to_first_order(run, images, tiny_weight
         "best",
         "--encode",
         "vlad3",
+        "--l2-descriptors",
+        "--power",
+        "0.5",
+        "--scale",
+        "0,1",
     ]
     status, _, error = run(*arguments, "--pca", "4", "--vocabularies", "2", "--mirror", "-o", model)
     assert status == 0, error
@@ -97,7 +103,11 @@ def test_train_chooses_an_encoding_and_says_why(run, images, tiny_weights, tmp_p
 
 @pytest.mark.parametrize(
     ("words", "compared"),
-    [([], ["avg", "vlad64"]), (["--preset", "best"], ["vlad64"]), (["--encode", "max"], ["max"])],
+    [
+        ([], ["avg", "vlad64"]),
+        (["--preset", "best"], [PRESETS["best"]["encode"]]),
+        (["--encode", "max"], ["max"]),
+    ],
 )
 def test_train_compares_average_pooling_and_vlad_unless_told_otherwise(
     run, images, tmp_path, monkeypatch, words, compared

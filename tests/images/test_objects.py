@@ -2,6 +2,7 @@
 
 import errno
 import io
+import pickle
 import uuid
 
 import numpy as np
@@ -14,10 +15,14 @@ from medvlad import InputError
 from medvlad._util import object_path
 from medvlad._util.counters import counting
 from medvlad._util.object_path import location
+from medvlad._util.object_storage import StorageFailure
 from medvlad.datasets.arriving import PAUSE
 from medvlad.datasets.folders import list_images
+from medvlad.datasets.listing import Listing
 from medvlad.images import load_image
+from medvlad.images.hashed_file import image_key
 from medvlad.images.inspect_file import inspect_file
+from medvlad.images.prefetch import load_squares
 from medvlad.predict import _all_frames
 
 pytest.importorskip("fsspec", reason="needs the extra cloud")
@@ -60,7 +65,9 @@ def test_a_folder_is_listed_as_a_whole_or_not_at_all(folder, method, name):
     assert names(list_images(folder)) == ["a.png", "pages.tif#0", "pages.tif#1", "pages.tif#2", "scan"]
     with faulty() as system:
         system.faults += [(method, failing(name))] * 100
-        with pytest.raises(InputError, match=f"/{name} cannot be looked up .*slow down, after 6 tries"):
+        with pytest.raises(
+            InputError, match=f"/{name} cannot be read, because its storage fails .*slow down, after 6 tries"
+        ):
             list_images(folder)
 
 
@@ -71,7 +78,7 @@ def test_a_failure_that_pydicom_catches_is_told(folder, monkeypatch):
     monkeypatch.setattr(object_path, "_FIRST_RANGE", 200)
     with faulty() as system:
         system.faults += [("cat_file", lambda real, *a, **k: real(*a, **k))] + [("cat_file", busy)] * 100
-        with pytest.raises(InputError, match="/scan cannot be looked up"):
+        with pytest.raises(InputError, match="/scan cannot be read, because its storage fails"):
             inspect_file(folder / "scan")
 
 
@@ -100,3 +107,38 @@ def test_bytes_of_an_object_without_a_size_are_not_counted_backwards(folder):
         system.faults += [("info", unsized)] * 20
         assert load_image(folder / "a.png").shape == (9, 9, 3)
     assert counters.as_dict()["bytes_read"] == 0
+
+
+def test_sizes_come_from_the_listing(folder):
+    """Reading ahead asks for no size of a listed image, which would be a request for each."""
+    images = [image.path for image in Listing().walk(folder)]
+    plain = next(path for path in images if path.name == "a.png")
+    assert plain.listed_size == len(plain.read_bytes())
+    assert pickle.loads(pickle.dumps(plain)).listed_size == plain.listed_size
+    n_asked = []
+    for path in (plain, location(str(plain), "an image")):
+        with faulty() as system:
+            (_,) = load_squares([path], [0], (16,), "nearest", n_threads=1)
+            n_asked.append([method for method, _ in system.calls].count("info"))
+    assert n_asked[0] == n_asked[1] - 1
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_an_outage_is_no_unreadable_image(folder, large, monkeypatch):
+    """Reading ahead returns an error for a damaged image, and raises if the storage does not answer."""
+    if large:
+        monkeypatch.setattr(object_path, "_AT_ONCE", 10)
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    wanted = [folder / "bad.png", folder / "gone.png", folder / "a.png"]
+    found = [one for _, one in load_squares(wanted, range(3), (16,), "nearest", n_threads=1)]
+    assert [type(one) for one in found] == [InputError, InputError, list]
+    for method in ("info", "cat_file"):
+        with faulty() as system:
+            system.faults += [(method, busy)] * 100
+            with pytest.raises(
+                StorageFailure, match=r"a\.png cannot be read, because its storage fails"
+            ) as raised:
+                list(load_squares([folder / "a.png"], [0], (16,), "nearest", n_threads=1))
+            assert "the same command again" in str(pickle.loads(pickle.dumps(raised.value)))
+            with pytest.raises(StorageFailure):
+                image_key(folder / "a.png")

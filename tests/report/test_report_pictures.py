@@ -1,17 +1,14 @@
 """Pictures of a report: which errors, which evidence, and from where in an image."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from PIL import Image
 from support.evaluations import GRID, make_evaluation
 
-from medvlad import VLAD, Descriptors, GlobalPool, WideLinearSVC
-from medvlad.experiment import Evaluation
+from medvlad import Descriptors, GlobalPool, WideLinearSVC
 from medvlad.explain import evidence_map, evidence_picture
 from medvlad.report.explanations import explain_page
-from medvlad.report.pictures import _patch, cluster_patches, confident_errors, grid_in_words
+from medvlad.report.pictures import confident_errors, grid_in_words
 
 
 def quarters(place, value=255):
@@ -79,21 +76,10 @@ def test_the_grid_is_that_of_the_finest_scale():
     assert grid_in_words(((7, 7), (17, 16), (7, 7))) == "17 x 16"
 
 
-def test_patches_come_from_their_places():
-    for mirrored in (False, True):
-        extractor = SimpleNamespace(grids_=((4, 4), (4, 4)), mirrored_=(False, True))
-        pixels = np.zeros((40, 40, 3), np.uint8)
-        pixels[:, 30:] = 255  # the last column of four
-        place = (16 if mirrored else 0) + 4 * 2 + (0 if mirrored else 3)
-        assert np.asarray(_patch(pixels, place, extractor)).mean() > 90
-        place = (16 if mirrored else 0) + 4 * 2 + (3 if mirrored else 0)
-        assert np.asarray(_patch(pixels, place, extractor)).mean() < 5
-
-
 @pytest.fixture
 def evaluation(rng, tmp_path):
     """Forty images of two classes, some of which are decided wrongly."""
-    encoders = {"avg": GlobalPool(), "vlad3": VLAD(3, random_state=0), "gem": GlobalPool("gem")}
+    encoders = {"avg": GlobalPool(), "gem": GlobalPool("gem")}
     return make_evaluation(rng, tmp_path, encoders=encoders)
 
 
@@ -138,23 +124,6 @@ def test_the_evidence_of_an_error_is_that_for_the_wrong_class(evaluation, ranked
 
 def test_an_encoding_that_cannot_be_split_shows_no_errors(evaluation):
     assert list(confident_errors(evaluation, evaluation.decided["gem"])) == []
-
-
-def test_an_encoding_without_a_codebook_has_no_clusters(evaluation):
-    assert cluster_patches(evaluation, evaluation.decided["avg"].fitted[0]) is None
-
-
-def test_each_cluster_is_a_row_of_patches(evaluation):
-    picture, caption = cluster_patches(evaluation, evaluation.decided["vlad3"].fitted[0])
-    assert picture.height == 3 * 68
-    assert "30 training images" in caption
-
-
-def test_descriptors_without_a_place_have_no_clusters(evaluation):
-    nowhere = Evaluation(
-        {}, evaluation.dataset, evaluation.descriptors, SimpleNamespace(grids_=((1, 1), (1, 1))), {}
-    )
-    assert cluster_patches(nowhere, evaluation.decided["vlad3"].fitted[0]) is None
 
 
 def test_a_page_of_evidence_counts_images_without_a_label(tmp_path):

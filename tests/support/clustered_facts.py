@@ -56,3 +56,17 @@ def clustered(rng, n_patients, n_images, n_classes=2):
     names = [f"patient{p}_{i}" for i, p in enumerate(patient)]
     classes = [chr(97 + k) for k in range(n_classes)]
     return ReadImages(names, labels, classes, parts, patient.astype(str)), facts, patient
+
+
+def clustered_vectors(rng, n_patients, n_images, n_classes, *, n_features=64, distance=4.0):
+    """Return vectors, right labels and units. Centres of classes are about `distance` spreads apart.
+
+    A patient has one class. Half the variance of a vector is of the patient, half of the image.
+    """
+    patient = np.repeat(np.arange(n_patients), n_images)
+    labels = rng.permutation(np.arange(n_patients) % n_classes)[patient]
+    centres = rng.normal(size=(n_classes, n_features))
+    centres *= distance / np.sqrt(2) / np.linalg.norm(centres, axis=1, keepdims=True)
+    spread = of_patients(rng, n_patients, n_images, np.sqrt(0.5), (n_features,))
+    mean = 5 * np.eye(1, n_features)  # as of mean descriptors, which are not negative
+    return (mean + centres[labels] + spread).astype(np.float32), labels, patient
