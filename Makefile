@@ -35,7 +35,7 @@ SOURCES := pyproject.toml setup.py $(shell find csrc medvlad -type f -not -name 
 .PHONY: demo help test test-slow test-torch docs gpu bench bench-quick bench-compare soak faults lint tidy format sanitize sanitize-python \
   sanitize-kernels valgrind fuzz clean
 
-demo: $(VENV)/.demo  ## Run the demo: compare descriptors, average pooling and VLAD on bundled images (the default)
+demo: $(VENV)/.demo  ## Run the demo: compare average pooling and VLAD on simulated images (the default)
 	$(BIN)/medvlad demo
 
 help:  ## List the targets
@@ -143,8 +143,8 @@ $(VENV)/.package: $(VENV)/.python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall $(VENV)/wheel/*.whl
 	touch $@
 
-EXTRAS_OF_demo := tensorflow,offline,demo,report
-EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,bags,tables,demo,report,fetch,test
+EXTRAS_OF_demo := tensorflow,openvino,offline,report
+EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,bags,tables,report,fetch,test
 EXTRAS_OF_fuzz := $(EXTRAS_OF_test),fuzz
 EXTRAS_OF_torch := onnx,torch,test-torch
 EXTRAS_OF_docs := docs

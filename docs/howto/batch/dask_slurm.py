@@ -1,6 +1,6 @@
 """Extract descriptors with Dask workers that are jobs of Slurm.
 
-Change the capital letters, then run it on a machine that reaches the nodes, best in a small job of its own:
+Change the constants at the top. Run it on a machine that reaches the nodes, best in a small job of its own:
 
     pip install '.[tensorflow,offline,distributed]' dask-jobqueue
     python dask_slurm.py
