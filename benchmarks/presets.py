@@ -408,7 +408,7 @@ def main():
     parser.add_argument("--store")
     parser.add_argument("--image-root", help="folder of the images that a table names")
     parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -35,6 +35,7 @@ __all__ = [
     "check_positive_float",
     "check_positive_int",
     "check_seed",
+    "further_seed",
     "import_extra",
     "make_output_folder",
     "one_line",
@@ -352,3 +353,8 @@ def check_seed(value: Any, name: str = "seed") -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
         raise InputError(f"{name} must be an integer from 0 to 4294967295, got {value!r}")
     return int(value)
+
+
+def further_seed(seed: int, i: int) -> int:
+    """Return the seed of repetition `i`: `seed + i`, and 0 again after 2^32 - 1, the largest that NumPy accepts."""
+    return (seed + i) % 2**32

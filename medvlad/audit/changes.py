@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlad._util.validate import further_seed
 from medvlad.audit.descriptor_pairs import window_means
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.images.altered_copies import altered_copy
@@ -43,8 +44,8 @@ def changes_of_copies(
     n = len(images)
     chosen = np.sort(np.random.default_rng(random_state).permutation(n)[:_MOST])
     found: list[list[NDArray[np.float32]]] = [[] for _ in means]
-    for seed in range(min(_MOST_EACH, -(-_LEAST // n))):
-        copies = ShiftedCopies([images[i] for i in chosen], random_state + seed, altered_copy)
+    for repeat in range(min(_MOST_EACH, -(-_LEAST // n))):
+        copies = ShiftedCopies([images[i] for i in chosen], further_seed(random_state, repeat), altered_copy)
         of_copies = window_means(network.transform(copies), network.grids_)
         for kept, mean, of_copy in zip(found, means, of_copies, strict=True):
             kept.append(of_copy - mean[chosen])

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from medvlad._util.validate import InputError, check_positive_int
+from medvlad._util.validate import InputError, check_positive_int, further_seed
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
@@ -112,15 +112,16 @@ def learning_curve(
     check_positive_int(n_repeats, "n_repeats")
     found = []
     for repeat in range(n_repeats):
+        seed = further_seed(random_state, repeat)
         fold = decided.fitted[repeat % len(decided.fitted)]
         test_images = descriptors.take(fold.test)
         groups = dataset.groups_of(fold.train)
-        subsets = nested_subsets(dataset.labels[fold.train], groups, random_state + repeat)
+        subsets = nested_subsets(dataset.labels[fold.train], groups, seed)
         for subset in subsets:
             rows = fold.train[subset]
             logger.info("learning curve: repetition %d, %d images", repeat + 1, len(rows))
             encoder = clone(fold.encoder)
-            _set_seed(encoder, random_state + repeat)
+            _set_seed(encoder, seed)
             own, labels = descriptors.take(rows), dataset.labels[rows]
             fit_encoder(encoder, own, fold.head)
             classifier = clone(fold.head).fit(encoded(encoder, own, fold.head), labels)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from medvlad._util.validate import further_seed
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.cross_validation import HeldOut
 from medvlad.evaluation.metrics import balanced_accuracy, class_aucs
@@ -30,7 +31,8 @@ def over_seeds(
     Parameters
     ----------
     experiment : Experiment
-        `n_seeds` is the number of seeds. The first one is `seed`, and each other one is larger by 1.
+        `n_seeds` is the number of seeds. The first one is `seed`, and each other one is larger by 1,
+        or 0 after 4294967295.
     dataset : ImageFolder
     first : HeldOut
         Held-out predictions with the first seed.
@@ -43,7 +45,7 @@ def over_seeds(
         seeds, a list, and for each of accuracy, balanced_accuracy and auc a dict with mean, std (of a sample,
         with n - 1), min, max, and values in the order of the seeds. A metric that is undefined is None.
     """
-    seeds = [experiment.seed + i for i in range(experiment.n_seeds)]
+    seeds = [further_seed(experiment.seed, i) for i in range(experiment.n_seeds)]
     decided = [first, *(decide(replace(experiment, seed=seed)) for seed in seeds[1:])]
     found = [_metrics(dataset, one) for one in decided]
     return {"seeds": seeds} | {name: _spread([one[name] for one in found]) for name in _METRICS}

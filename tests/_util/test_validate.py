@@ -16,6 +16,7 @@ from medvlad._util.validate import (
     check_positive_float,
     check_positive_int,
     check_seed,
+    further_seed,
     import_extra,
     make_output_folder,
     one_line,
@@ -55,6 +56,10 @@ def test_seeds_are_those_of_numpy(value):
 def test_other_values_are_no_seed(value):
     with pytest.raises(InputError, match=r"^random_state must be an integer from 0 to 4294967295, got "):
         check_seed(value, "random_state")
+
+
+def test_further_seeds_start_over_after_the_largest():
+    assert [further_seed(2**32 - 2, i) for i in range(3)] == [2**32 - 2, 2**32 - 1, 0]
 
 
 def test_a_choice_must_be_listed():

@@ -30,6 +30,14 @@ def test_number_of_copies(rng, monkeypatch, n, expected):
     assert [one.shape for one in found] == [(expected, 3)] * len(means)
 
 
+def test_the_largest_seed_has_further_ones(rng):
+    images = list(rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8))
+    network = MeanColours()
+    means = window_means(network.transform(images), network.grids_)
+    (last, *_), (first, *_) = (changes_of_copies(network, images, means, seed) for seed in (2**32 - 1, 0))
+    np.testing.assert_array_equal(last[3:], first[:-3])
+
+
 def test_changes_are_copies_minus_their_images(rng):
     images = list(rng.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8))
     network = MeanColours()
