@@ -356,5 +356,5 @@ def check_seed(value: Any, name: str = "seed") -> int:
 
 
 def further_seed(seed: int, i: int) -> int:
-    """Return the seed of repetition `i`: `seed + i`, and 0 again after 2^32 - 1, the largest that NumPy accepts."""
+    """Return the seed of repetition `i`: `seed + i`, and 0 after 2^32 - 1, the largest seed of NumPy."""
     return (seed + i) % 2**32

@@ -42,44 +42,50 @@ class Decisions:
         Whether two images are of one patient: "yes", "no" or "unsure". The names of a pair are in order.
     labels : dict of str to str
         Whether the label of an image is "right", "wrong" or "unsure".
+    shown : dict of str to str
+        The label of an image at the time of the answer. If it is known and the image has another label now,
+        the answer does not count.
     """
 
     pairs: dict[tuple[str, str], str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
 
-    def same_patient(
-        self, names: Sequence[str], pairs: NDArray[np.intp], default: NDArray[np.bool_]
-    ) -> NDArray[np.bool_]:
-        """Return which pairs (m, 2) of images are to be kept together; `default` if there is no answer."""
-        found = default.copy()
-        for k, (a, b) in enumerate(pairs.tolist()):
-            answer = self.pairs.get(_in_order(names[a], names[b]))
-            if answer in ("yes", "no"):
-                found[k] = answer == "yes"
-        return found
-
-    def same_pairs(self, names: Sequence[str]) -> NDArray[np.intp]:
-        """Return the pairs (m, 2) of images with the answer "yes".
-
-        Raises
-        ------
-        InputError
-            If a decision is about an image that is not in `names`.
-        """
-        place = {name: i for i, name in enumerate(names)}
+    def check(self, names: Sequence[str]) -> None:
+        """Raise InputError if a decision is about an image that is not in `names`."""
+        known = set(names)
         asked = [name for pair in self.pairs for name in pair]
-        unknown = sorted({name for name in [*asked, *self.labels] if name not in place})
+        unknown = sorted({name for name in [*asked, *self.labels] if name not in known})
         if unknown:
             raise InputError(
                 f"a decision is about the image {unknown[0]!r}, which the data set does not have: use "
                 "decisions of an audit of the same images"
             )
-        yes = [(place[a], place[b]) for (a, b), answer in self.pairs.items() if answer == "yes"]
-        return np.array(yes, np.intp).reshape(-1, 2)
 
-    def wrong_labels(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """Return for each image whether its label was called wrong."""
-        return np.array([self.labels.get(name) == "wrong" for name in names], bool)
+    def of_pairs(self, names: Sequence[str], units: Sequence[NDArray[np.intp]]) -> dict[tuple[int, int], str]:
+        """Return the answers by the first images of both units, the lower first.
+
+        An answer about an image also counts for the images with the same pixels. If the answers contradict
+        each other, "no" counts more than "yes".
+
+        Parameters
+        ----------
+        names : sequence of str
+        units : sequence of ndarray of int
+            Images with the same pixels. Each image is in one of them.
+        """
+        first = {names[i]: int(unit[0]) for unit in units for i in unit}
+        found: dict[tuple[int, int], str] = {}
+        for answer in ("unsure", "yes", "no"):
+            for (a, b), given in self.pairs.items():
+                if given == answer and a in first and b in first:
+                    one, other = sorted((first[a], first[b]))
+                    found[one, other] = answer
+        return found
+
+    def label_answer(self, name: str, label: str) -> str | None:
+        """Return the answer about an image with this label. None: there is none."""
+        return self.labels.get(name) if self.shown.get(name, label) == label else None
 
 
 def _in_order(first: str, second: str) -> tuple[str, str]:
@@ -113,6 +119,7 @@ def read_decisions(path: str | os.PathLike[str]) -> Decisions:
         )
     pairs: dict[tuple[str, str], str] = {}
     labels: dict[str, str] = {}
+    shown: dict[str, str] = {}
     for one in _listed(path, given, "pairs"):
         images: Any = one.get("images")
         answer: Any = one.get("same_patient")
@@ -125,7 +132,9 @@ def read_decisions(path: str | os.PathLike[str]) -> Decisions:
         is_label = isinstance(image, str) and answer in LABEL_ANSWERS
         _check(path, one, is_label, "an image and answer", LABEL_ANSWERS)
         labels[image] = answer
-    return Decisions(pairs, labels)
+        if isinstance(one.get("label"), str):
+            shown[image] = one["label"]
+    return Decisions(pairs, labels, shown)
 
 
 def _listed(path: str | os.PathLike[str], given: dict[str, Any], name: str) -> list[dict[str, Any]]:

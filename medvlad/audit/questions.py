@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,19 @@ from medvlad.audit.alignment import SAME_SCENE
 from medvlad.audit.descriptor_pairs import ScenePairs
 from medvlad.audit.duplicates import Copies
 from medvlad.audit.finding import ReadImages
+from medvlad.audit.groups import connected, near_images
 
 __all__ = ["pair_questions"]
 
 _LISTED = 200
 
 
-def pair_questions(images: ReadImages, copies: Copies, uncertain: ScenePairs) -> dict[str, Any]:
+def pair_questions(
+    images: ReadImages,
+    copies: Copies,
+    uncertain: ScenePairs,
+    answers: Mapping[tuple[int, int], str] | None = None,
+) -> dict[str, Any]:
     """List pairs that are nearly the same, and pairs that may be, unless the patient is known to be the same.
 
     Parameters
@@ -27,24 +34,29 @@ def pair_questions(images: ReadImages, copies: Copies, uncertain: ScenePairs) ->
         Pairs that are nearly the same. A repair keeps them together unless the answer is no.
     uncertain : ScenePairs
         Pairs that may be, by falling correlation. A repair keeps them together only if the answer is yes.
-        Pairs that copies and earlier pairs connect already are left out.
+        Pairs that copies, the answer yes, or earlier pairs connect already are left out.
+    answers : mapping of (int, int) to str or None, default=None
+        See :meth:`medvlad.audit.decisions.Decisions.of_pairs`. None: nobody was asked.
 
     Returns
     -------
     dict
-        listed: at most 200 pairs, the most doubtful first, with images, correlation, mirrored and same
-        (False: uncertain); and n_left_out.
+        listed: pairs with an answer, and at most 200 others, the most doubtful first, with images,
+        correlation, mirrored and same (False: uncertain); and n_left_out.
     """
-    near = np.array([[copies.units[a][0], copies.units[b][0]] for a, b in copies.near], np.intp).reshape(
-        -1, 2
-    )
-    apart = _connecting(copies.family, uncertain.pairs)
+    answers = {} if answers is None else answers
+    near = near_images(copies)
+    given = _answers_of(uncertain.pairs, answers, copies)
+    apart = _connecting(connected(copies, answers), uncertain.pairs, given)
     pairs = np.concatenate([near, uncertain.pairs[apart]])
     correlation = np.concatenate([copies.correlation, uncertain.correlation[apart]])
     mirrored = np.concatenate([copies.mirrored, uncertain.mirrored[apart]])
+    answered = np.concatenate([_answers_of(near, answers, copies), given[apart]]) != ""
     same = np.arange(len(pairs)) < len(near)
     asked = np.flatnonzero(_may_differ(images, pairs))
     asked = asked[np.argsort(np.abs(correlation[asked] - SAME_SCENE), kind="stable")]
+    is_new = ~answered[asked]
+    asked = asked[~is_new | (np.cumsum(is_new) <= _LISTED)]
     listed = [
         {
             "images": sorted(images.names[i] for i in pairs[k]),
@@ -52,16 +64,30 @@ def pair_questions(images: ReadImages, copies: Copies, uncertain: ScenePairs) ->
             "mirrored": bool(mirrored[k]),
             "same": bool(same[k]),
         }
-        for k in asked[:_LISTED]
+        for k in asked
     ]
-    return {"listed": listed, "n_left_out": max(0, len(asked) - _LISTED)}
+    return {"listed": listed, "n_left_out": max(0, int(is_new.sum()) - _LISTED)}
 
 
-def _connecting(family: NDArray[np.int64], pairs: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return which pairs connect families that earlier pairs do not connect."""
-    family, found = family.copy(), np.zeros(len(pairs), bool)
+def _answers_of(
+    pairs: NDArray[np.intp], answers: Mapping[tuple[int, int], str], copies: Copies
+) -> NDArray[np.str_]:
+    """Return the answer about each pair of images, "" if there is none."""
+    first = np.empty(len(copies.family), np.intp)
+    for unit in copies.units:
+        first[unit] = unit[0]
+    ordered = np.sort(first[pairs], axis=1)
+    return np.array([answers.get((a, b), "") for a, b in ordered.tolist()], "U6")
+
+
+def _connecting(
+    family: NDArray[np.int64], pairs: NDArray[np.intp], given: NDArray[np.str_]
+) -> NDArray[np.bool_]:
+    """Return which pairs have an answer, or connect families that earlier pairs do not connect."""
+    family = family.copy()
+    found: NDArray[np.bool_] = given != ""
     for k, (a, b) in enumerate(pairs):
-        if family[a] != family[b]:
+        if given[k] != "no" and family[a] != family[b]:
             found[k] = True
             family[family == family[b]] = family[a]
     return found

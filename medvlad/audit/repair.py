@@ -1,21 +1,21 @@
 r"""Write a table of a data set in which no leak is left.
 
-**Groups.** Images are in one group if they have a known patient in common, the same pixels, or are nearly the
-same (:mod:`medvlad.audit.duplicates`), or if a chain of such pairs connects them. A person may have decided
-otherwise, see :mod:`medvlad.audit.decisions`: a pair with the answer "no" is not connected, and an uncertain
-pair is connected only by the answer "yes". Identical pixels stay together whatever the answer is. The group
-becomes the patient in the table. An image alone without a known patient has none.
+**Groups.** Images are in one group if they have a known patient, a file or the pixels in common, or are
+nearly the same (:mod:`medvlad.audit.duplicates`), or if a chain of such pairs connects them. A person may
+have decided otherwise, see :mod:`medvlad.audit.decisions`: a pair with the answer "no" is not connected, and
+an uncertain pair is connected only by the answer "yes". Identical pixels stay together whatever the answer
+is. The group becomes the patient in the table. An image alone without a known patient has none.
 
 **Split.** If the data set has parts, a group in one part stays there. A group in both parts moves as a whole.
 The largest groups go first, each to the part where the numbers of images of each class are then nearest to
-those of the original split:
+those of the original split, unless a class would then have no training image:
 
 .. math::
 
     \sum_{\mathrm{part}} \sum_k \left(\frac{n_k - n_k^0}{n_k^0 + 1}\right)^2
 
 Without parts, the table names the folds of a cross-validation: stratified folds that keep groups together
-(scikit-learn's StratifiedGroupKFold).
+(scikit-learn's StratifiedGroupKFold). Folds of the table that was audited are replaced.
 
 Images that cannot be read, and images whose label a person called wrong, are left out.
 """
@@ -28,19 +28,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from medvlad._util.validate import InputError
 from medvlad.audit.decisions import Decisions
-from medvlad.audit.run import Audit
+from medvlad.audit.groups import chain, connected
+from medvlad.audit.run import Audit, below, root_of
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.manifest_writing import WrittenTable, check_table_name
 from medvlad.datasets.patients import UNKNOWN
 from medvlad.evaluation.class_counts import units_per_class
 from medvlad.evaluation.folds import stratified_folds
 
-__all__ = ["Repair", "repaired"]
+__all__ = ["Repair", "check_decisions", "check_repair", "repaired"]
 
 _FOLDS = 5
 
@@ -99,8 +98,11 @@ def repaired(done: Audit, root: Path, decisions: Decisions | None = None, *, ran
     """
     answers = Decisions() if decisions is None else decisions
     data = done.dataset
-    wrong = answers.wrong_labels(_names(data, Path(done.found["root"])))
-    group = _groups(done, answers)
+    names = _names(data, Path(done.found["root"]))
+    labels = [data.class_names[k] for k in data.labels]
+    called = [answers.label_answer(name, label) for name, label in zip(names, labels, strict=True)]
+    wrong = np.array(called) == "wrong"
+    group = _groups(done, answers, names)
     kept = np.flatnonzero(~wrong)
     data, group = data.take(kept), np.unique(group[kept], return_inverse=True)[1]
     patient = _called(data, group)
@@ -142,29 +144,28 @@ def _names(data: ImageFolder, root: Path) -> list[str]:
     return names
 
 
-def _groups(done: Audit, answers: Decisions) -> NDArray[np.intp]:
-    """Return the number of the group of each image."""
-    copies, data, n = done.copies, done.dataset, len(done.dataset)
-    near = np.array([[copies.units[a][0], copies.units[b][0]] for a, b in copies.near], np.intp).reshape(
-        -1, 2
-    )
-    names = _names(data, Path(done.found["root"]))
-    asked = np.concatenate([near, done.uncertain])
-    joined = answers.same_patient(names, asked, default=np.arange(len(asked)) < len(near))
-    pairs = [asked[joined], answers.same_pairs(names)]
-    pairs += [np.column_stack([group[:-1], group[1:]]) for group in copies.units]
-    if data.groups is not None:
-        known = np.ones(n, bool) if data.patient_sources is None else data.patient_sources != UNKNOWN
-        order = np.flatnonzero(known)[np.argsort(data.groups[known], kind="stable")]
-        same = data.groups[order[:-1]] == data.groups[order[1:]]
-        pairs.append(np.column_stack([order[:-1], order[1:]])[same])
-    links = np.concatenate(pairs)
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(n, n))
-    found: NDArray[np.intp] = connected_components(graph, directed=False)[1].astype(np.intp)
-    return found
+def check_repair(data: ImageFolder, root: Path, decisions: Decisions | None = None) -> None:
+    """Raise the errors of :func:`repaired` that depend on names only, before a long audit."""
+    for name in _names(data, root):
+        check_table_name(name)
+    if decisions is not None:
+        check_decisions(data, decisions)
 
 
-def _called(data: ImageFolder, group: NDArray[np.intp]) -> list[str]:
+def check_decisions(data: ImageFolder, decisions: Decisions) -> None:
+    """Raise InputError if a decision is about an image that the data set does not have."""
+    root = root_of(data)
+    decisions.check([below(str(path), root) for path in data.paths])
+
+
+def _groups(done: Audit, answers: Decisions, names: list[str]) -> NDArray[np.int64]:
+    """Return the number of the group of each image. Images of one file have the same `groups`."""
+    answers.check(names)
+    patients = [] if done.dataset.groups is None else [chain(done.dataset.groups)]
+    return connected(done.copies, answers.of_pairs(names, done.copies.units), patients)
+
+
+def _called(data: ImageFolder, group: NDArray[np.int64]) -> list[str]:
     """Return the patient of each image: the first name of its group. "" for an image alone and unknown."""
     n = len(data)
     known = np.zeros(n, bool)
@@ -187,7 +188,7 @@ def _called(data: ImageFolder, group: NDArray[np.intp]) -> list[str]:
 
 
 def _splits(
-    data: ImageFolder, group: NDArray[np.intp], random_state: int
+    data: ImageFolder, group: NDArray[np.int64], random_state: int
 ) -> tuple[NDArray[np.str_] | None, int]:
     """Return the part or fold of each image, and the number of folds."""
     if data.splits is not None:
@@ -202,7 +203,7 @@ def _splits(
     return fold, n_folds
 
 
-def _moved(test: NDArray[np.bool_], labels: NDArray[np.int64], group: NDArray[np.intp]) -> NDArray[np.str_]:
+def _moved(test: NDArray[np.bool_], labels: NDArray[np.int64], group: NDArray[np.int64]) -> NDArray[np.str_]:
     """Return the parts after each group in both parts was moved to one of them."""
     n_classes = int(labels.max()) + 1
     wanted = np.stack([np.bincount(labels[test == part], minlength=n_classes) for part in (False, True)])
@@ -213,13 +214,17 @@ def _moved(test: NDArray[np.bool_], labels: NDArray[np.int64], group: NDArray[np
     counts = np.stack(
         [np.bincount(labels[fixed & (test == part)], minlength=n_classes) for part in (False, True)]
     )
+    waiting = wanted.sum(axis=0) - counts.sum(axis=0)
     for k in crossing[np.argsort(-sizes[crossing], kind="stable")]:
         own = np.bincount(labels[group == k], minlength=n_classes)
+        waiting -= own
         costs = []
         for part in (0, 1):
             after = counts.copy()
             after[part] += own
             costs.append((((after - wanted) / (wanted + 1)) ** 2).sum())
+        if ((counts[0] + waiting == 0) & (own > 0)).any():
+            costs[1] = np.inf
         chosen = int(np.argmin(costs))
         counts[chosen] += own
         test[group == k] = bool(chosen)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medvlad._util.network_name import without_folder
 from medvlad._util.text_table import printable
 from medvlad._util.urls import is_url, url_of
 from medvlad._util.validate import InputError, check_n_threads, check_seed
@@ -42,6 +44,7 @@ from medvlad.audit.counts import (
     unreadable_findings,
 )
 from medvlad.audit.covariates import covariate_findings
+from medvlad.audit.decisions import Decisions
 from medvlad.audit.descriptor_pairs import ScenePairs, scene_pairs, window_means
 from medvlad.audit.duplicates import MAX_LISTED, Copies, duplicate_findings, find_copies
 from medvlad.audit.finding import Finding, ReadImages, plural
@@ -56,7 +59,7 @@ from medvlad.datasets.pseudonyms import Pseudonyms
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
 from medvlad.extraction.data_set import extract_data_set
 
-__all__ = ["Audit", "audit", "audit_summary", "patients_of_audit", "run_audit"]
+__all__ = ["Audit", "audit", "audit_summary", "below", "patients_of_audit", "root_of", "run_audit"]
 
 _SEVERITIES = ("error", "warning", "note")
 
@@ -73,14 +76,11 @@ class Audit:
         The images that could be read.
     copies : Copies
         Copies among them.
-    uncertain : ndarray of shape (m, 2), int
-        Pairs of them that may show one scene.
     """
 
     found: dict[str, Any]
     dataset: ImageFolder
     copies: Copies
-    uncertain: NDArray[np.intp]
 
 
 def audit(
@@ -149,8 +149,12 @@ def run_audit(
     random_state: int = 0,
     n_threads: int | None = None,
     names: Pseudonyms | None = None,
+    decisions: Decisions | None = None,
 ) -> Audit:
-    """Do :func:`medvlad.audit.audit`, and keep what :func:`medvlad.audit.repair.repaired` needs."""
+    """Do :func:`medvlad.audit.audit`, and keep what :func:`medvlad.audit.repair.repaired` needs.
+
+    With `decisions`, the questions follow from what a person has answered already.
+    """
     seed = check_seed(random_state, "random_state")
     threads = check_n_threads(n_threads)
     if dataset.task != "classes":
@@ -170,7 +174,7 @@ def run_audit(
             f"none of the {plural(len(dataset), 'image')} can be read. The first error is: {unreadable[0][1]}"
         )
     chosen = dataset.take(index)
-    called, patients, root = [str(path) for path in chosen.paths], chosen.groups, _root(dataset)
+    called, patients, root = [str(path) for path in chosen.paths], chosen.groups, root_of(dataset)
     if names is not None:
         unreadable = sorted((names.image(name), names.reason(why, name)) for name, why in unreadable)
         called, root = [names.image(name) for name in called], ""
@@ -186,6 +190,9 @@ def run_audit(
     copies = find_copies(facts, scenes=scenes.same(), n_threads=threads)
     if names is not None:  # the order of files would reveal which images are neighbours
         copies = copies.by_name(called)
+    answers: dict[tuple[int, int], str] = {}
+    if decisions is not None:
+        answers = decisions.of_pairs([below(one, root) for one in called], copies.units)
     doubled, duplicates = duplicate_findings(images, copies)
     units = _units(copies.family, chosen.groups)  # not by pseudonyms, so that folds do not depend on the key
     shortcuts, shortcut_figures = shortcut_findings(images, facts, units, seed)
@@ -229,11 +236,11 @@ def run_audit(
         "shortcuts": shortcut_figures,
         "parts": shift_figures,
         "labels": labels,
-        "questions": pair_questions(images, copies, scenes.uncertain()),
-        "network": None if network is None else str(network.model),
+        "questions": pair_questions(images, copies, scenes.uncertain(), answers),
+        "network": None if network is None else _network_name(network, hide_folder=names is not None),
         "random_state": seed,
     }
-    return Audit(known, chosen, copies, scenes.uncertain().pairs)
+    return Audit(known, chosen, copies)
 
 
 def _mean_descriptors(
@@ -245,6 +252,10 @@ def _mean_descriptors(
         raise InputError("an audit needs the descriptors of every image: use on_error='raise'")
     means = window_means(descriptors, network.grids_)
     return means, changes_of_copies(network, dataset.paths, means, seed)
+
+
+def _network_name(network: CNNDescriptors, *, hide_folder: bool) -> str:
+    return str(without_folder(network.model) if hide_folder else network.model)
 
 
 _CHECKS = {
@@ -336,7 +347,7 @@ def _columns(dataset: ImageFolder) -> dict[str, NDArray[np.str_]]:
     return sites | dict(dataset.covariates)
 
 
-def _root(dataset: ImageFolder) -> str:
+def root_of(dataset: ImageFolder) -> str:
     """Return the folder that holds all files, or "" if there is none."""
     try:
         common = os.path.commonpath([path.parent for path in dataset.paths])
@@ -354,3 +365,10 @@ def _units(family: NDArray[np.int64], patients: NDArray[np.str_] | None) -> NDAr
     links = coo_array((np.ones(len(family)), (family, n + patient)), shape=(n + len(family), n + len(family)))
     linked: NDArray[np.int64] = connected_components(links, directed=False)[1][family].astype(np.int64)
     return linked
+
+
+def below(name: str, root: str) -> str:
+    """Return the path of an image relative to the folder that holds all images. A pseudonym has no folder."""
+    if "://" in root:
+        return name.removeprefix(f"{root}/")
+    return Path(name).relative_to(root).as_posix() if root else name

@@ -14,7 +14,7 @@ from medvlad.cli.console import Command, say
 from medvlad.cli.dataset import load_dataset
 from medvlad.cli.output import output_folder
 from medvlad.cli.run_options import run_group
-from medvlad.cli.settings import check_replaced, check_store, pseudonyms_of
+from medvlad.cli.settings import check_replaced, check_store, given_options, pseudonyms_of
 from medvlad.cli.table_options import DATA_OR_URL, table_group, table_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def audit(
     from medvlad._util.atomic_file import write_file
     from medvlad.audit import audit_summary, run_audit
     from medvlad.audit.decisions import read_decisions
+    from medvlad.audit.repair import check_decisions, check_repair
     from medvlad.experiment import Experiment
     from medvlad.report.audit import audit_page
     from medvlad.report.decisions import decision_page, has_questions
@@ -106,8 +107,10 @@ def audit(
     hidden = anonymise or anonymise_key is not None
     if decisions is not None and hidden:
         raise click.UsageError("--decisions holds names of images: leave it or --anonymise out")
+    if decisions is not None and repair is None and out is None:
+        raise click.UsageError("--decisions is for --repair and for the page in --out: give one of them")
     if repair is not None:
-        _check_repair(repair, directory, hidden=hidden, overwrite=overwrite)
+        _check_repair_table(repair, directory, decisions, hidden=hidden, overwrite=overwrite)
     with output_folder(out, directory, results=_RESULTS, overwrite=overwrite, anonymous=hidden) as output:
         names = pseudonyms_of(anonymise, anonymise_key, None if output is None else output.folder)
         answers = None if decisions is None else read_decisions(decisions)
@@ -121,7 +124,14 @@ def audit(
             table=table,
         )
         dataset = load_dataset(experiment, directory, anonymise=names is not None)
-        done = run_audit(dataset, network=network, random_state=seed, n_threads=threads, names=names)
+        root = _root(directory, table.image_root)
+        if repair is not None:
+            check_repair(dataset, root, answers)
+        elif answers is not None:
+            check_decisions(dataset, answers)
+        done = run_audit(
+            dataset, network=network, random_state=seed, n_threads=threads, names=names, decisions=answers
+        )
         found = done.found
         if names is not None and anonymise_key is not None:
             names.write(anonymise_key)
@@ -133,8 +143,9 @@ def audit(
             page = audit_page(found, names=names, pictures=shown).write(output.folder / "audit.html")
             if not as_json:
                 click.echo(output.shown(f"All findings: {output.folder / 'audit.json'}; report: {page}"))
-            if has_questions(found):
-                asked = decision_page(found, decisions=answers, names=names, pictures=shown)
+            (output.folder / "audit_decisions.html").unlink(missing_ok=True)
+            if names is None and has_questions(found):
+                asked = decision_page(found, decisions=answers, pictures=shown)
                 asked.write(output.folder / "audit_decisions.html")
                 say(
                     output.shown(
@@ -142,11 +153,13 @@ def audit(
                     )
                 )
         if repair is not None:
-            _write_repair(done, repair, directory, table.image_root, answers, seed)
+            _write_repair(done, repair, root, answers, seed)
     return 1 if found["n_read"] < found["n_images"] else 0
 
 
-def _check_repair(path: Path, directory: Path, *, hidden: bool, overwrite: bool) -> None:
+def _check_repair_table(
+    path: Path, directory: Path, decisions: Path | None, *, hidden: bool, overwrite: bool
+) -> None:
     from medvlad._util.object_path import ObjectPath
     from medvlad._util.validate import check_output_file
 
@@ -156,6 +169,9 @@ def _check_repair(path: Path, directory: Path, *, hidden: bool, overwrite: bool)
         raise click.UsageError("--repair writes names of images: leave it or --anonymise out")
     if path.suffix.lower() not in (".csv", ".tsv"):
         raise click.UsageError(f"--repair {path} must end in .csv or .tsv")
+    for name in (directory, decisions):
+        if name is not None and path.exists() and name.exists() and path.samefile(name):
+            raise click.UsageError(f"--repair {path} is one of the inputs: choose another name")
     check_output_file(path, "table")
     check_replaced(path, "--repair", overwrite=overwrite)
 
@@ -175,8 +191,9 @@ def _network(
     from medvlad.extraction.parameters import check_parameters
 
     if model is None:
-        if store is not None:
-            raise click.UsageError(f"--store {store} keeps descriptors of a network: name it with --model")
+        without_use = given_options("weights", "layer", "dtype", "store")
+        if without_use:
+            raise click.UsageError(f"{without_use[0]} is for a network: name one with --model")
         return None
     check_store(store, directory)
     network = CNNDescriptors(
@@ -193,25 +210,26 @@ def _network(
     return network
 
 
-def _write_repair(
-    done: Audit,
-    path: Path,
-    directory: Path,
-    image_root: str | None,
-    answers: Decisions | None,
-    seed: int,
-) -> None:
+def _root(directory: Path, image_root: str | None) -> Path:
+    """Return the folder that the paths of a table are relative to."""
+    if image_root:
+        return Path(image_root)
+    return directory if directory.is_dir() else directory.parent
+
+
+def _write_repair(done: Audit, path: Path, root: Path, answers: Decisions | None, seed: int) -> None:
     from medvlad.audit.repair import repaired
 
-    root = Path(image_root) if image_root else directory if directory.is_dir() else directory.parent
     repair = repaired(done, root, answers, random_state=seed)
     repair.table.write(path)
-    lines = [
-        f"{repair.n_grouped} images are in {repair.n_groups} groups that stay together",
-        f"{repair.n_moved} images moved to the other part"
-        if repair.n_folds == 0
-        else f"{repair.n_folds} folds",
-    ]
+    lines = [f"{repair.n_grouped} images are in {repair.n_groups} groups that stay together"]
+    if done.dataset.splits is not None:
+        lines.append(f"{repair.n_moved} images moved to the other part")
+    elif repair.n_folds == 0:
+        lines.append("no folds, because a class has a single group")
+    else:
+        replaced = " replace those of the table" if done.dataset.folds is not None else ""
+        lines.append(f"{repair.n_folds} folds{replaced}")
     if repair.n_left_out:
         lines.append(f"{repair.n_left_out} images with a wrong label are left out")
     say(f"repaired: {'; '.join(lines)}")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 import cloup
-from click.core import ParameterSource
 
 from medvlad.cli import options
+from medvlad.cli.settings import given_options
 
 if TYPE_CHECKING:
     from medvlad.datasets.folders import ImageFolder
@@ -70,13 +70,9 @@ def uses_network(dataset: ImageFolder) -> bool:
 
 def _refuse_network_options(why: str) -> None:
     """Raise click.UsageError if an option on the command line chooses or runs a network."""
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return
-    options = {one.name: one for one in context.command.params if isinstance(one, click.Option)}
-    for name in _OF_NETWORK:
-        if name in options and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{options[name].opts[-1]} is for images, and {why}: leave it out")
+    given = given_options(*_OF_NETWORK)
+    if given:
+        raise click.UsageError(f"{given[0]} is for images, and {why}: leave it out")
 
 
 def takes_bags(model: Path, images: Sequence[str]) -> bool:

@@ -12,7 +12,15 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     from medvlad.datasets.pseudonyms import Pseudonyms
 
-__all__ = ["check_replaced", "check_store", "encodings_of", "on_error_of", "pseudonyms_of", "settings_of"]
+__all__ = [
+    "check_replaced",
+    "check_store",
+    "encodings_of",
+    "given_options",
+    "on_error_of",
+    "pseudonyms_of",
+    "settings_of",
+]
 
 
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +49,19 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
         options[name] = on_error_of(options[name])
     options["n_threads"] = options.pop("threads")
     return options
+
+
+def given_options(*names: str) -> list[str]:
+    """Return those of these options that stand on the command line, as they are written there."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return []
+    options = {one.name: one for one in context.command.params if isinstance(one, click.Option)}
+    return [
+        options[name].opts[-1]
+        for name in names
+        if name in options and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
 
 
 def encodings_of(options: dict[str, Any]) -> list[str]:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from medvlad.cli.answer_writer import ReaderGone, lock_answers
 from medvlad.cli.console import say
+from medvlad.cli.settings import given_options
 from medvlad.cli.streams import has_no_reader
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def check_watch(
     if watch is None:
         if not images:
             raise click.UsageError("Missing argument 'IMAGE...'.", click.get_current_context(silent=True))
-        context = click.get_current_context(silent=True)
-        if context is not None and context.get_parameter_source("settle") is ParameterSource.COMMANDLINE:
+        if given_options("settle"):
             raise click.UsageError("--settle is for --watch: leave it out, or give --watch DIR|URL")
         return
     if images:

@@ -12,7 +12,7 @@ from typing import Any
 
 from medvlad.audit.decisions import LABEL_ANSWERS, PAIR_ANSWERS, Decisions
 from medvlad.audit.finding import plural
-from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.audit.run import below
 from medvlad.report.audit import example_picture
 from medvlad.report.html import Page, Picture
 
@@ -62,14 +62,13 @@ count();
 
 def has_questions(found: dict[str, Any]) -> bool:
     """Return whether an audit has a pair or a label that a person should decide on."""
-    return bool(found["questions"]["listed"] or _labels(found))
+    return bool(found["questions"]["listed"] or _labels(found)[0])
 
 
 def decision_page(
     found: dict[str, Any],
     *,
     decisions: Decisions | None = None,
-    names: Pseudonyms | None = None,
     pictures: bool = True,
 ) -> Page:
     """Return a page with one question for each doubtful pair of images and each suspicious label.
@@ -77,11 +76,9 @@ def decision_page(
     Parameters
     ----------
     found : dict
-        What :func:`medvlad.audit.audit` returned.
+        What :func:`medvlad.audit.audit` returned, without pseudonyms.
     decisions : Decisions or None, default=None
         Earlier answers, which are filled in.
-    names : Pseudonyms or None, default=None
-        The pseudonyms that the audit was given.
     pictures : bool, default=True
         Whether to show the images.
 
@@ -90,7 +87,7 @@ def decision_page(
     Page
     """
     known = Decisions() if decisions is None else decisions
-    pairs, labels = found["questions"]["listed"], _labels(found)
+    pairs, (labels, n_labels_left_out) = found["questions"]["listed"], _labels(found)
     page = Page(f"Decisions about {Path(found['root']).name or 'images'}", script=_SCRIPT)
     page.paragraph(
         "Answer as many questions as you can, and save the answers as a file. Then run the same audit with "
@@ -103,11 +100,11 @@ def decision_page(
         "Without an answer, a pair that is nearly the same stays together, and an uncertain pair does not."
     )
     for one in pairs:
-        images = [_below(name, found["root"]) for name in one["images"]]
+        images = [below(name, found["root"]) for name in one["images"]]
         kind = "nearly the same" if one["same"] else "uncertain"
         mirrored = ", mirrored" if one["mirrored"] else ""
         page.question(
-            _pictures(one["images"], found["root"], names, pictures),
+            _pictures(one["images"], found["root"], pictures),
             f"{' = '.join(images)} ({kind}, correlation {one['correlation']:.2f}{mirrored})",
             "Is this the same patient?",
             PAIR_ANSWERS,
@@ -118,28 +115,29 @@ def decision_page(
     page.heading(f"Is the label right? {plural(len(labels), 'image')}")
     page.paragraph("Without an answer, an image keeps its label.")
     for one in labels:
-        image = _below(one["image"], found["root"])
+        image = below(one["image"], found["root"])
         page.question(
-            _pictures([one["image"]], found["root"], names, pictures),
+            _pictures([one["image"]], found["root"], pictures),
             f"{image} (suspicion {one['suspicion']:.2f}; the classifier prefers {one['suggested']!r})",
             f"The label is {one['label']!r}. Is it right?",
             LABEL_ANSWERS,
             {"kind": "label", "images": [image], "label": one["label"]},
-            known.labels.get(image),
+            known.label_answer(image, one["label"]),
         )
+    _left_out(page, n_labels_left_out, "label")
     return page
 
 
-def _labels(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return labels that are reported, or that both witnesses doubt, by falling suspicion."""
+def _labels(found: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """Return labels that are reported or doubted by both witnesses, and how many more there are."""
     if isinstance(found["labels"], str):
-        return []
+        return [], 0
     listed = [
         one
         for one in found["labels"]["listed"]
         if one["reported"] or (one["margin"] < 0 and one["neighbours"] < 0)
     ]
-    return listed[:_LABELS]
+    return listed[:_LABELS], max(0, len(listed) - _LABELS)
 
 
 def _left_out(page: Page, n: int, what: str) -> None:
@@ -147,13 +145,6 @@ def _left_out(page: Page, n: int, what: str) -> None:
         page.paragraph(f"{plural(n, what)} with little doubt not shown.", "note")
 
 
-def _below(name: str, root: str) -> str:
-    """Return the name relative to the folder that holds all images. Pseudonyms have no folder."""
-    if "://" in root:
-        return name.removeprefix(f"{root}/")
-    return Path(name).relative_to(root).as_posix() if root else name
-
-
-def _pictures(names: list[str], root: str, pseudonyms: Pseudonyms | None, shown: bool) -> list[Picture]:
-    found = example_picture(names, root, pseudonyms) if shown else None
+def _pictures(names: list[str], root: str, shown: bool) -> list[Picture]:
+    found = example_picture(names, root, None) if shown else None
     return [] if found is None else [found[0]]

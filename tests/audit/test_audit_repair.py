@@ -9,7 +9,7 @@ from support.folders import refusal
 from support.planted import picture, save, write_set
 
 from medvlad import load_manifest
-from medvlad.audit import audit, run_audit
+from medvlad.audit import audit, questions, run_audit
 from medvlad.audit.decisions import Decisions, read_decisions
 from medvlad.audit.descriptor_pairs import ScenePairs
 from medvlad.audit.duplicates import Copies
@@ -82,6 +82,19 @@ def test_the_answer_no_separates_a_pair(done, leaky):
     assert repair.n_groups == 4
 
 
+def test_the_answer_no_counts_for_images_with_the_same_pixels(rng, tmp_path):
+    root = write_set(tmp_path, rng, n=4, ending="png")
+    image = picture(rng)
+    for name in ("train/a/copy.png", "train/a/other.png"):
+        save(image, root / name)
+    save(image, root / "test/a/near.jpg", quality=60)
+    done = run_audit(load_image_folder(root), n_threads=2)
+    names = ("test/a/near.jpg", "train/a/other.png")
+    repair = repaired(done, root, Decisions({names: "no"}))
+    patients = {row["image"]: row["patient"] for row in rows_of(repair)}
+    assert patients["train/a/copy.png"] == patients["train/a/other.png"] != patients["test/a/near.jpg"]
+
+
 def test_the_answer_yes_joins_any_pair(done, leaky):
     names = ("test/a/testa0.png", "train/b/trainb0.png")
     repair = repaired(done, leaky, Decisions({names: "yes"}))
@@ -101,6 +114,39 @@ def test_images_with_a_wrong_label_are_left_out(done, leaky):
     assert "train/a/traina3.png" not in images
     assert "train/a/traina4.png" in images
     assert repair.n_left_out == 1
+
+
+def test_an_answer_about_an_earlier_label_does_not_count(done, leaky):
+    name = "train/a/traina3.png"
+    of_other_label = Decisions({}, {name: "wrong"}, {name: "b"})
+    assert name in {row["image"] for row in rows_of(repaired(done, leaky, of_other_label))}
+
+
+def test_images_of_one_file_stay_together(rng, tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            pages = [picture(rng) for _ in range(3)]
+            pages[0].save(tmp_path / name / f"{i}.tif", save_all=True, append_images=pages[1:])
+    rows = rows_of(repaired(run_audit(load_image_folder(tmp_path), n_threads=2), tmp_path))
+    folds = {}
+    for row in rows:
+        folds.setdefault(row["image"].partition("#")[0], set()).add(row["split"])
+    assert len(rows) == 30
+    assert [len(found) for found in folds.values()] == [1] * 10
+
+
+def test_a_class_keeps_a_training_image(rng, tmp_path):
+    """All images of a class are one group, most of them in the test part."""
+    root = write_set(tmp_path, rng, n=6, ending="png")
+    image = picture(rng)
+    (root / "train" / "rare").mkdir()
+    (root / "test" / "rare").mkdir()
+    save(image, root / "train" / "rare" / "0.png")
+    for i in range(5):
+        save(image, root / "test" / "rare" / f"{i}.jpg", quality=60 + i)
+    repair = repaired(run_audit(load_image_folder(root), n_threads=2), root)
+    assert set(splits_of(repair, "rare").values()) == {"train"}
 
 
 def test_a_decision_about_another_image_is_refused(done, leaky):
@@ -141,7 +187,7 @@ def test_decisions_of_a_file_are_read(tmp_path):
         "labels": [{"image": "c", "label": "x", "answer": "wrong"}],
     }
     file.write_text(json.dumps(given))
-    assert read_decisions(file) == Decisions({("a", "b"): "no"}, {"c": "wrong"})
+    assert read_decisions(file) == Decisions({("a", "b"): "no"}, {"c": "wrong"}, {"c": "x"})
 
 
 @pytest.mark.parametrize(
@@ -170,18 +216,39 @@ def test_a_table_can_be_read_by_any_program(done, leaky, tmp_path):
     assert len(rows) == 4 * 12 + 8 + 2
 
 
-def test_uncertain_pairs_are_asked_until_they_connect_all(rng):
-    """Pairs of three images are three questions if copies connect none, and only two of them are asked."""
-    n = 6
-    units = [np.array([i], np.intp) for i in range(n)]
+@pytest.fixture
+def asked():
+    """Questions about images of which the last two have the same pixels, as pairs of names."""
+    units = [np.array(one, np.intp) for one in ([0], [1], [2], [3], [4, 5])]
     nothing = np.empty((0, 2), np.intp)
     family = np.array([0, 1, 2, 3, 4, 4])
     copies = Copies([], [], units, nothing, np.empty(0, bool), np.empty(0), family, True)
     pairs = np.array([[0, 1], [4, 5], [1, 2], [0, 2]])
     uncertain = ScenePairs(pairs, np.array([0.8, 0.75, 0.7, 0.65]), np.zeros(4, bool))
-    images = ReadImages(list("abcdef"), np.zeros(n, int), ["x"], None, None)
-    asked = pair_questions(images, copies, uncertain)
-    assert [one["images"] for one in asked["listed"]] == [["a", "b"], ["b", "c"]]
-    assert not any(one["same"] for one in asked["listed"])
-    same_patient = ReadImages(list("abcdef"), np.zeros(n, int), ["x"], None, np.array(["p"] * n))
-    assert pair_questions(same_patient, copies, uncertain)["listed"] == []
+
+    def ask(patients=None, answers=None):
+        images = ReadImages(list("abcdef"), np.zeros(6, int), ["x"], None, patients)
+        listed = pair_questions(images, copies, uncertain, answers)["listed"]
+        assert not any(one["same"] for one in listed)
+        return ["".join(one["images"]) for one in listed]
+
+    return ask
+
+
+def test_uncertain_pairs_are_asked_until_they_connect_all(asked):
+    """Pairs of three images are three questions if copies connect none, and only two of them are asked."""
+    assert asked() == ["ab", "bc"]
+
+
+def test_one_patient_is_not_asked_about(asked):
+    assert asked(np.array(["p"] * 6)) == []
+
+
+def test_after_the_answer_no_the_next_pair_is_asked(asked):
+    assert asked(answers={(1, 2): "no"}) == ["ab", "bc", "ac"]
+
+
+def test_answers_do_not_take_the_place_of_new_questions(asked, monkeypatch):
+    monkeypatch.setattr(questions, "_LISTED", 1)
+    assert asked() == ["ab"]
+    assert asked(answers={(0, 1): "unsure"}) == ["ab", "bc"]

@@ -115,19 +115,42 @@ def test_decisions_of_the_page_are_used(repaired, run):
     ("options", "words"),
     [
         (["--store", "STORE"], ["--store", "--model"]),
+        (["--weights", "bundled"], ["--weights", "--model"]),
+        (["--layer", "block14"], ["--layer", "--model"]),
+        (["--decisions", "some.json"], ["--decisions", "--repair"]),
+        (["--decisions", "some.json", "--repair", "some.csv"], ["'x.png'", "does not have"]),
+        (["--decisions", "some.json", "--out", "out"], ["'x.png'", "does not have"]),
         (["--repair", "table.txt"], [".csv or .tsv"]),
         (["--repair", "table.csv", "--anonymise"], ["--repair", "--anonymise"]),
         (["--decisions", "none.json", "--anonymise"], ["--decisions", "--anonymise"]),
-        (["--decisions", "none.json"], ["none.json", "cannot be read"]),
+        (["--decisions", "none.json", "--out", "out"], ["none.json", "cannot be read"]),
         (["--model", "efficientnet-lite9"], ["efficientnet-lite9"]),
     ],
 )
 def test_mistakes_are_told_before_the_images_are_read(run, audited, tmp_path, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
+    answer = {"image": "x.png", "answer": "right"}
+    (tmp_path / "some.json").write_text(json.dumps({"medvlad_decisions": 1, "labels": [answer]}))
     status, printed, error = run("audit", audited.images, *options)
     assert (status, printed) == (2, "")
     assert all(word in error for word in words), error
     assert error.count("\n") == 1
+
+
+def test_the_audited_table_is_not_replaced(run, audited, tmp_path):
+    table = tmp_path / "table.csv"
+    assert run("manifest", audited.images, "-o", table)[0] == 0
+    before = table.read_bytes()
+    options = ["--image-root", audited.images, "--repair", table, "--overwrite"]
+    status, _, error = run("audit", table, *options)
+    assert (status, table.read_bytes()) == (2, before)
+    assert "is one of the inputs" in error
+
+
+def test_an_audit_with_pseudonyms_asks_nothing(run, audited, tmp_path):
+    out = tmp_path / "out"
+    assert run("audit", audited.images, "--out", out, "--anonymise")[0] in (0, 1)
+    assert not (out / "audit_decisions.html").exists()
 
 
 def test_an_existing_table_is_not_replaced(run, audited, tmp_path):

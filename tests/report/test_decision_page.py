@@ -16,7 +16,7 @@ from support.planted import picture, save, write_set
 from medvlad.audit import run_audit
 from medvlad.audit.decisions import Decisions, read_decisions
 from medvlad.datasets.folders import load_image_folder
-from medvlad.datasets.pseudonyms import Pseudonyms
+from medvlad.report import decisions as decisions_page
 from medvlad.report.decisions import decision_page, has_questions
 
 
@@ -111,18 +111,14 @@ def test_pictures_may_be_left_out(found):
     assert "<img" not in decision_page(found, pictures=False).html()
 
 
-def test_a_page_of_pseudonyms_has_no_names(found, tmp_path):
-    rng = np.random.default_rng(1)
-    root = write_set(tmp_path, rng, n=3, ending="png")
-    image = picture(rng)
-    save(image, root / "train" / "a" / "secret.png")
-    save(image, root / "test" / "a" / "secret.jpg", quality=60)
-    names = Pseudonyms()
-    found = run_audit(load_image_folder(root), names=names, n_threads=2).found
-    page = decision_page(found, names=names).html()
-    assert has_questions(found)
-    assert "secret" not in page
-    assert page.count("<img") == 1
+def test_an_answer_about_another_label_is_not_filled_in(found):
+    decisions = Decisions({}, {"train/a/traina0.png": "wrong"}, {"train/a/traina0.png": "b"})
+    assert " checked" not in decision_page(found, decisions=decisions).html()
+
+
+def test_labels_beyond_the_limit_are_counted(found, monkeypatch):
+    monkeypatch.setattr(decisions_page, "_LABELS", 0)
+    assert "1 label with little doubt not shown" in decision_page(found).html()
 
 
 def test_an_audit_without_doubts_has_no_questions(rng, tmp_path):
@@ -141,5 +137,7 @@ def test_what_the_script_saves_is_read_back(page, tmp_path):
     assert answer["answered"] == "2 of 3 answered"
     (tmp_path / "decisions.json").write_text(answer["saved"])
     first = next(images for kind, images in questions(page) if kind == "pair")
-    expected = Decisions({(first[0], first[1]): "no"}, {"train/a/traina0.png": "wrong"})
+    expected = Decisions(
+        {(first[0], first[1]): "no"}, {"train/a/traina0.png": "wrong"}, {"train/a/traina0.png": "a"}
+    )
     assert read_decisions(tmp_path / "decisions.json") == expected
