@@ -2,22 +2,15 @@
 
 import subprocess
 import sys
-import threading
 import time
 
-import numpy as np
 import pytest
-from PIL import Image
 from support.object_storage import SECRET, no_waits
 from support.s3_server import s3_behind_a_proxy
-from support.store_content import COLLECTOR, SETTINGS, WRITER, descriptors, fill, key_of
+from support.store_checks import check_images, check_life_of_a_store, check_two_writers, holds, opened
+from support.store_content import COLLECTOR, WRITER, fill
 
 from medvlad import InputError, load_image_folder
-from medvlad._util.object_path import location
-from medvlad.images import load_image
-from medvlad.images.hashed_file import image_key
-from medvlad.store.shard import write_shard
-from medvlad.store.store import DescriptorStore
 
 pytest.importorskip("s3fs", reason="needs s3fs, which the extra test installs")
 pytest.importorskip("moto.server", reason="needs moto with flask, which the extra test installs")
@@ -44,25 +37,8 @@ def url(proxy, request, monkeypatch):
     assert not proxy.faults
 
 
-def opened(url):
-    return DescriptorStore(url).section(SETTINGS)
-
-
-def holds(section, n):
-    for i in range(n):
-        np.testing.assert_array_equal(section.get(key_of(i)), descriptors(i))
-
-
 def test_a_store_is_written_read_verified_and_tidied(url):
-    for n in (2, 4, 6):
-        fill(url, n)
-    section = opened(url)
-    assert len(section._folder.shards()) == 3
-    assert section.verify() == []
-    section.gc()
-    assert len(section._folder.shards()) == 1
-    holds(opened(url), 6)
-    assert [one.settings for one in DescriptorStore(url).sections()] == [SETTINGS]
+    check_life_of_a_store(url)
 
 
 @pytest.mark.parametrize("fault", ["503", "lost", "refused"])
@@ -96,22 +72,7 @@ def test_a_server_that_stays_busy_is_an_error_without_secrets(proxy, url, caplog
 
 
 def test_two_writers_of_the_same_images_make_one_shard(url):
-    together = threading.Barrier(2)
-
-    def write():
-        section = opened(url)
-        section.prepare()
-        together.wait()
-        write_shard(section.path, {key_of(i): descriptors(i) for i in range(5)})
-
-    writers = [threading.Thread(target=write) for _ in range(2)]
-    for one in writers:
-        one.start()
-    for one in writers:
-        one.join()
-    section = opened(url)
-    assert len(section._folder.shards()) == 1
-    holds(section, 5)
+    check_two_writers(url)
 
 
 def test_a_missing_bucket_is_told(proxy, url):
@@ -122,20 +83,7 @@ def test_a_missing_bucket_is_told(proxy, url):
 
 
 def test_images_are_those_of_a_folder(url, tmp_path, rng):
-    for name in ("a", "b"):
-        for i in range(2):
-            file = tmp_path / "images" / name / f"{i}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(file)
-            location(f"{url}/images/{name}/{i}.png", "an image").write_bytes(file.read_bytes())
-    local, remote = load_image_folder(tmp_path / "images"), load_image_folder(f"{url}/images")
-    assert [str(path) for path in remote.paths] == [
-        f"{url}/{path.relative_to(tmp_path).as_posix()}" for path in local.paths
-    ]
-    assert remote.labels.tolist() == local.labels.tolist()
-    for one, other in zip(local.paths, remote.paths, strict=True):
-        assert image_key(one) == image_key(other)
-        np.testing.assert_array_equal(load_image(one), load_image(other))
+    check_images(url, tmp_path, rng)
 
 
 @pytest.mark.slow
