@@ -43,7 +43,9 @@ def check_data_set(experiment: Any, dataset: ImageFolder) -> None:
 def check_for_layers(experiment: Any) -> None:
     """Raise InputError if layers cannot be scored with these settings."""
     if experiment.augment != "none":
-        raise InputError("layers are scored without shifted copies: leave augment out")
+        raise InputError("layers are scored without shifted copies: leave `augment` out")
+    if experiment.n_seeds > 1:
+        raise InputError(f"n_seeds={experiment.n_seeds}: layers are scored with one seed, so leave it out")
     if experiment.recipe.tiles:
         raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
 
