@@ -53,11 +53,12 @@ def add_copies(
         If a copy cannot be extracted, such as for lack of GPU memory, or descriptors are on a GPU.
     """
     chosen = [images[i] for i in training]
-    copies = network.transform(ShiftedCopies(chosen, random_state))
+    profile = network.colour_profile
+    copies = network.transform(ShiftedCopies(chosen, random_state, colour_profile=profile))
     both = [_in_memory(one) for one in (descriptors, copies)]
     n, m = len(images), len(training)
     looks = np.zeros((n + m, 3))
-    looks[training] = looks_of(chosen, n_threads=network.n_threads)
+    looks[training] = looks_of(chosen, n_threads=network.n_threads, colour_profile=profile)
     nuisance = Nuisance(np.concatenate([np.arange(n), training]), np.arange(n + m) >= n, looks)
     return _joined(*both), nuisance
 

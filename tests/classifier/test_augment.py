@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
+from support.colour_profiles import WIDE
 from support.faults import light_network
 from support.striped_images import write_striped_images
 
@@ -15,7 +17,8 @@ from medvlad.evaluation.cross_validation import held_out
 from medvlad.experiment import Experiment
 from medvlad.extraction.data_set import Workers
 from medvlad.images.look import looks_of
-from medvlad.images.shifted_copies import ShiftedCopies
+from medvlad.images.read import load_image
+from medvlad.images.shifted_copies import ShiftedCopies, shifted_copy
 from medvlad.svm.invariance import Nuisance, invariant_map
 
 SETTINGS = {"model": "vgg16", "encode": "avg", "class_weight": "balanced", "calibration": "none"}
@@ -86,6 +89,18 @@ def test_probabilities_are_learnt_from_images_and_copies(train):
         one = mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y, groups)
         assert len(one.pipeline_[-1].held_out_labels_) == 2 * len(train.y)
         assert np.isfinite(one.predict_proba(train.paths)).all()
+
+
+def test_copies_and_looks_have_the_colour_profile_of_the_network(train, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, source in zip(paths, train.paths, strict=False):
+        Image.fromarray(255 - load_image(source) // 2).save(path, icc_profile=WIDE)
+    network = mv.CNNDescriptors("vgg16", colour_profile="srgb").build()
+    both, nuisance = add_copies(network, paths, network.transform(paths), np.arange(3))
+    converted = [load_image(path, colour_profile="srgb") for path in paths]
+    plain = mv.CNNDescriptors("vgg16").transform([shifted_copy(one) for one in converted])
+    np.testing.assert_array_equal(both.values[len(both.values) // 2 :], plain.values)
+    np.testing.assert_array_equal(nuisance.looks[:3], looks_of(converted))
 
 
 def test_unreadable_images_have_no_copy(train, tmp_path):
