@@ -48,6 +48,10 @@ def fitted(train, _light):
     return mv.ImageClassifier(augment="shift", **SETTINGS).fit(train.paths, train.y)
 
 
+def refuse_to_extract(*arguments):
+    raise AssertionError("images were extracted")
+
+
 def vectors_of(images):
     return mv.GlobalPool().fit_transform(mv.CNNDescriptors("vgg16").transform(images))
 
@@ -179,6 +183,26 @@ def test_several_labels_are_refused(train, tmp_path):
     table = TableSettings(label_columns=("a", "b"))
     with pytest.raises(mv.InputError, match="is for one class an image, and this data set has labels"):
         Experiment(model="vgg16", augment="shift", table=table).load(tmp_path / "two.csv")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory": "1 GiB"}, "augment='shift' is for data sets in main memory: leave out the memory limit"),
+        ({"recipe": Recipe(codebook_samples=None)}, "augment='shift' is for data sets in main memory"),
+    ],
+)
+def test_the_estimator_refuses_settings_before_it_extracts(train, monkeypatch, settings, message):
+    monkeypatch.setattr(mv.CNNDescriptors, "transform_with_report", refuse_to_extract)
+    with pytest.raises(mv.InputError, match=message):
+        mv.ImageClassifier(augment="shift", **(SETTINGS | settings)).fit(train.paths, train.y)
+
+
+def test_the_estimator_refuses_descriptors(train):
+    descriptors = mv.CNNDescriptors("vgg16").transform(train.paths)
+    for bags in (descriptors, [np.array(one) for one in descriptors]):
+        with pytest.raises(mv.InputError, match="augment='shift' is for images, and there are only descript"):
+            mv.ImageClassifier(augment="shift", **SETTINGS).fit(bags, train.y)
 
 
 def test_workers_and_scored_layers_are_refused(root):
