@@ -205,6 +205,37 @@ def test_the_estimator_refuses_descriptors(train):
             mv.ImageClassifier(augment="shift", **SETTINGS).fit(bags, train.y)
 
 
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(tiles=((1, 1),)), Recipe(vocabularies=2)])
+def test_wide_encodings_are_refused_before_the_extraction(root, train, monkeypatch, recipe):
+    monkeypatch.setattr(mv.CNNDescriptors, "transform_with_report", refuse_to_extract)
+    n = 8192 // 12 + 1
+    settings = SETTINGS | {"encode": f"avg,vlad{n}", "recipe": recipe}
+    width = f"{12 * n:,}" if recipe.vocabularies == 1 else f"{24 * n:,}"
+    message = rf"at most 8,192 numbers, those of vlad{n} have {width}: use average pooling \(encode='avg'\)"
+    with pytest.raises(mv.InputError, match=message):
+        mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y)
+    experiment = Experiment(model="vgg16", augment="shift", recipe=recipe)
+    data = experiment.load(root)
+    for work in (experiment.evaluate, experiment.train_best):
+        with pytest.raises(mv.InputError, match=message):
+            work(data, ["avg", f"vlad{n}"])
+
+
+def test_the_commands_refuse_wide_encodings_before_the_extraction(run, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(mv.CNNDescriptors, "transform_with_report", refuse_to_extract)
+    options = ["--model", "vgg16", "--augment", "shift", "--encode", "avg,vlad700"]
+    for command in (["evaluate", root], ["train", root, "-o", tmp_path / "model"]):
+        status, printed, error = run(*command, *options)
+        assert (status, printed) == (2, "")
+        assert "those of vlad700 have 8,400: use average pooling (--encode avg), or reduce" in error
+
+
+def test_wide_encodings_may_be_reduced(train):
+    settings = SETTINGS | {"encode": f"vlad{8192 // 12 + 1}", "recipe": Recipe(reduce=3)}
+    encoders = mv.ImageClassifier(augment="shift", **settings).make_encoders(mv.CNNDescriptors("vgg16"))
+    assert len(encoders) == 1
+
+
 def test_workers_and_scored_layers_are_refused(root):
     experiment = Experiment(model="vgg16", augment="shift")
     data = experiment.load(root)
