@@ -12,7 +12,11 @@ from support.striped_images import write_striped_images
 import medvlad as mv
 from medvlad.classifier.training_copies import add_copies
 from medvlad.datasets.manifest_columns import TableSettings
+from medvlad.decisions.calibration import fit_calibration
+from medvlad.decisions.novelty import mean_descriptors
+from medvlad.decisions.operating_point import operating_threshold, read_target
 from medvlad.encoders.recipe import Recipe
+from medvlad.evaluation import cross_validation
 from medvlad.evaluation.cross_validation import held_out
 from medvlad.experiment import Experiment
 from medvlad.extraction.data_set import Workers
@@ -91,8 +95,41 @@ def test_probabilities_are_learnt_from_images_and_copies(train):
     settings = SETTINGS | {"calibration": "platt", "C": "cv", "folds": 2}
     for groups in (None, np.arange(len(train.y)) // 2):
         one = mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y, groups)
-        assert len(one.pipeline_[-1].held_out_labels_) == 2 * len(train.y)
-        assert np.isfinite(one.predict_proba(train.paths)).all()
+        inner, labels = one.choice_.inner, np.tile(np.unique(train.y, return_inverse=True)[1], 2)
+        assert len(inner.decision) == 2 * len(train.y)
+        expected = fit_calibration("platt", inner.decision, labels)
+        decision = one.pipeline_[-1].held_out_decision_
+        found = one.pipeline_[-1].calibration_.probabilities(decision)
+        np.testing.assert_allclose(found, expected.probabilities(decision))
+
+
+def test_thresholds_prediction_sets_and_novelty_are_learnt_from_images_only(train):
+    settings = SETTINGS | {"calibration": "platt", "folds": 2, "threshold": "sensitivity=0.8"}
+    one = mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y)
+    svm, inner, n = one.pipeline_[-1], one.choice_.inner, len(train.y)
+    labels = np.unique(train.y, return_inverse=True)[1]
+    np.testing.assert_array_equal(svm.held_out_decision_, inner.decision[:n])
+    np.testing.assert_array_equal(svm.held_out_labels_, labels)
+    np.testing.assert_array_equal(svm.training_counts_, [n // 2, n // 2])
+    target = read_target("sensitivity=0.8")
+    assert svm.threshold_ == operating_threshold(target, inner.decision[:n], labels)
+    np.testing.assert_array_equal(svm.novelty_.held_out, np.sort(inner.novelty[:n]))
+    means = mean_descriptors(mv.CNNDescriptors("vgg16").transform(train.paths))
+    assert {row.tobytes() for row in svm.novelty_.references} <= {row.tobytes() for row in means}
+
+
+def test_held_out_thresholds_are_learnt_from_images_only(root, monkeypatch):
+    seen = []
+
+    def counted(target, decision, labels, **options):
+        seen.append(len(labels))
+        return operating_threshold(target, decision, labels, **options)
+
+    monkeypatch.setattr(cross_validation, "operating_threshold", counted)
+    settings = {"augment": "shift", "threshold": "sensitivity=0.8", "folds": 2}
+    experiment = Experiment(model="vgg16", **settings)
+    experiment.evaluate(experiment.load(root), ["avg"])
+    assert seen == [12]
 
 
 def test_copies_and_looks_have_the_colour_profile_of_the_network(train, tmp_path):
