@@ -45,7 +45,12 @@ def changes_of_copies(
     chosen = np.sort(np.random.default_rng(random_state).permutation(n)[:_MOST])
     found: list[list[NDArray[np.float32]]] = [[] for _ in means]
     for repeat in range(min(_MOST_EACH, -(-_LEAST // n))):
-        copies = ShiftedCopies([images[i] for i in chosen], further_seed(random_state, repeat), altered_copy)
+        copies = ShiftedCopies(
+            [images[i] for i in chosen],
+            further_seed(random_state, repeat),
+            altered_copy,
+            colour_profile=network.colour_profile,
+        )
         of_copies = window_means(network.transform(copies), network.grids_)
         for kept, mean, of_copy in zip(found, means, of_copies, strict=True):
             kept.append(of_copy - mean[chosen])

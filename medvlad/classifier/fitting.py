@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from medvlad._util.validate import InputError
 from medvlad.classifier.parameters import check_classes_left, checked_columns, settle
 from medvlad.classifier.steps import PENALTIES, ClassifierSteps
-from medvlad.classifier.training_copies import add_copies
+from medvlad.classifier.training_copies import add_copies, check_copies
 from medvlad.datasets.folders import ImageFolder
 from medvlad.decisions.operating_point import Target, read_target
 from medvlad.descriptors.blocks import DescriptorBlocks
@@ -67,11 +67,10 @@ def describe_training_images(steps: ClassifierSteps, images: Any, y: Any, groups
     """
     labels, patients = checked_columns(len(images), y, groups)
     if labels.ndim == 2:
-        if settle(steps).augment:
-            raise InputError("augment='shift' is for one class an image, and y holds labels: leave it out")
         label_run(steps, labels, patients, y)
     else:
         check_two_class_settings(np.unique(labels), positive=steps.positive, threshold=_target(steps))
+        _check_augment(steps)
     network = steps.make_network()
     steps.make_encoders(network)  # mistakes are found before the extraction
     if steps.dtype in ("auto", "int8"):
@@ -128,8 +127,10 @@ def fit_steps(
     Raises
     ------
     InputError
-        If there is a single class, or a class has too few images (patients) for a choice.
+        If there is a single class, a class has too few images (patients) for a choice, or copies are missing
+        that the parameters ask for.
     """
+    _check_augment(steps, bags=None if nuisance is not None else "there are only descriptors")
     settled, encoders = settle(steps), steps.make_encoders(network)
     encoder, classifier, choice = train_classifier(
         descriptors,
@@ -171,6 +172,7 @@ def label_run(
         If a parameter is for classes only, or a label is known for too few patients.
     """
     settled = settle(steps)
+    _check_augment(steps, targets="y holds labels")
     if steps.memory is not None:
         raise InputError(
             f"memory={steps.memory!r} is for one class an image, and y holds labels: leave it out"
@@ -188,6 +190,11 @@ def label_run(
     run = TargetRun(dataset, c, penalties, settled.class_weight, steps.folds, steps.random_state)
     run.check(settled.calibration, steps.positive, steps.threshold)
     return run
+
+
+def _check_augment(steps: ClassifierSteps, **has: str | None) -> None:
+    """Raise InputError if shifted copies do not fit, see :func:`check_copies`."""
+    check_copies(steps.augment, steps.memory, settle(steps).recipe, **has)
 
 
 def _target(steps: ClassifierSteps) -> Target | None:

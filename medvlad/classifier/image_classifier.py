@@ -82,7 +82,8 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         Number of folds inside the training images.
     augment : {"none", "shift"}, default="none"
         "shift": also train on a shifted copy of each image, and pay less attention to how images were taken,
-        see :mod:`medvlad.svm.invariance`. Only for images with one class each.
+        see :mod:`medvlad.svm.invariance`. Only for images with one class each, not for descriptors, not
+        with `memory`, and for vectors of at most 8,192 numbers.
     store : path or None, default=None
         Folder that keeps descriptors. None: clones, such as those of a search, share a temporary folder, so
         the network runs once for each image. It is removed with the last clone.

@@ -21,8 +21,9 @@ from medvlad._util.choices import (
 )
 from medvlad.classifier.parameters import OF_NETWORK, settle
 from medvlad.classifier.shared_folder import SharedFolder
-from medvlad.encoders.recipe import Recipe, encoder_steps
+from medvlad.encoders.recipe import Recipe, encoder_steps, vector_width
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
+from medvlad.svm.invariance import check_width
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
 __all__ = ["PENALTIES", "ClassifierSteps"]
@@ -129,22 +130,28 @@ class ClassifierSteps(BaseEstimator):
         Parameters
         ----------
         network : CNNDescriptors or None
-            Where the descriptors come from. Needed for tiles; it is built then.
+            Where the descriptors come from. Needed for tiles and for shifted copies; it is built then.
 
         Raises
         ------
         InputError
-            If there is no such encoding.
+            If there is no such encoding, or its vectors are too wide for training on shifted copies.
         """
-        recipe = settle(self).recipe
+        settled = settle(self)
+        recipe = settled.recipe
         layout: dict[str, Any] = {}
         if recipe.tiles and network is not None:
             network.build()
             layout = {"grids": network.grids_, "mirrored": network.mirrored_}
         own: dict[str, Any] = {"backend": self.backend, "n_threads": self.n_threads}
         own |= {"random_state": self.random_state} | layout
-        names = [name.strip() for name in str(settle(self).encode).split(",")]
-        return {name: recipe.encoder(name, **own) for name in names}
+        names = [name.strip() for name in str(settled.encode).split(",")]
+        encoders = {name: recipe.encoder(name, **own) for name in names}
+        if settled.augment and network is not None:
+            width = network.build().n_features_out_
+            for name, encoder in encoders.items():
+                check_width(vector_width(encoder, width), f"those of {name}")
+        return encoders
 
     def make_svm(self) -> WideLinearSVC:
         """Return the SVM, not fitted. If C is chosen by cross-validation, its own C is 1."""

@@ -103,8 +103,6 @@ def evaluate(
         for option, is_given in (("--out", out is not None), ("--learning-curve", learning_curve)):
             if is_given:
                 raise click.UsageError(f"--sweep-layers only prints a table: leave {option} out")
-        if experiment.augment != "none":
-            raise click.UsageError("layers are scored without shifted copies: leave --augment out")
         if scheduler is not None:
             raise click.UsageError("--sweep-layers works on this machine only: leave --scheduler out")
         return run_layer_sweep(experiment, directory, encodings, anonymise=anonymise or bool(anonymise_key))

@@ -43,8 +43,10 @@ def run_layer_sweep(experiment: Experiment, directory: Path, encodings: list[str
         Exit status.
     """
     from medvlad.evaluation.layer_sweep import check_for_sweep
+    from medvlad.experiment.checks import check_for_layers
     from medvlad.extraction.keras_startup import start_keras
 
+    check_for_layers(experiment)
     dataset = load_dataset(experiment, directory, anonymise=anonymise)
     experiment.check_encodings(encodings)
     check_for_sweep(dataset)

@@ -13,5 +13,6 @@ AUGMENT = cloup.option(
     type=Choice(["none", "shift"]),
     default="none",
     help="Also train on changed images. shift: on a copy of each image with another frame, crop, sharpness, "
-    "gamma and compression, and pay less attention to sharpness and dark borders.",
+    "gamma and compression, and pay less attention to sharpness and dark borders. For vectors of at most "
+    "8,192 numbers, so give --encode avg too.",
 )

@@ -137,6 +137,7 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
             svm, rows, labels, groups, folds=self.folds, random_state=self.random_state
         )
         references = make_references(rows, n_references=n_references, random_state=self.random_state)
+        self.calibration_ = fit_calibration(self.calibration, decision, labels)
         return self._set(svm, decision, labels, references, novelty)
 
     def _set(
@@ -147,12 +148,11 @@ class CalibratedSVC(ClassifierMixin, BaseEstimator):
         references: NDArray[np.float32] | None,
         novelty: NDArray[np.float64] | None,
     ) -> Self:
-        """Take a fitted SVM and learn the rest from held-out values."""
+        """Take a fitted SVM, and learn the rest except for probabilities from held-out values."""
         self.classifier_ = svm
         self.n_features_in_ = svm.n_features_in_
         if hasattr(svm, "feature_names_in_"):
             self.feature_names_in_ = svm.feature_names_in_
-        self.calibration_ = fit_calibration(self.calibration, decision, labels)
         kept = _subsample(labels, MAX_HELD_OUT, self.random_state)
         self.held_out_decision_ = np.ascontiguousarray(decision[kept], np.float64)
         self.held_out_labels_ = np.ascontiguousarray(labels[kept], np.int64)
@@ -297,6 +297,7 @@ def calibrate_on(
     target: Target | None = None,
     positive: int = 1,
     random_state: int = 0,
+    is_image: NDArray[np.bool_] | None = None,
 ) -> CalibratedSVC:
     """Add probabilities, prediction sets and a test for unusual images to a fitted SVM.
 
@@ -324,6 +325,9 @@ def calibrate_on(
         The class whose detection rate is the sensitivity.
     random_state : int, default=0
         Seed of subsamples.
+    is_image : ndarray of bool, shape (n,), or None, default=None
+        Which rows are images, and not shifted copies of images. Only probabilities are learned from copies.
+        None: all rows.
 
     Returns
     -------
@@ -343,6 +347,10 @@ def calibrate_on(
             "an image and one column a class"
         )
     made = CalibratedSVC(clone(classifier), calibration=calibration, random_state=random_state)
+    made.calibration_ = fit_calibration(calibration, decision, labels)
+    if is_image is not None:
+        decision, labels = decision[is_image], labels[is_image]
+        novelty = None if novelty is None else novelty[is_image]
     made._set(classifier, decision, labels, references, novelty)
     if target is not None:
         made.threshold_ = operating_threshold(target, decision, labels, positive=positive)

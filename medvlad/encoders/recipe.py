@@ -35,7 +35,7 @@ from medvlad.encoders.second_order import SecondOrderPool
 from medvlad.encoders.spatial_tiles import SpatialTiles
 from medvlad.encoders.vlad import VLAD
 
-__all__ = ["PRESETS", "Recipe", "encoder_steps"]
+__all__ = ["PRESETS", "Recipe", "encoder_steps", "vector_width"]
 
 #: What the presets chosen by benchmarks/presets.py have in common.
 _CHOSEN: dict[str, Any] = {
@@ -214,6 +214,43 @@ def _names() -> str:
 def encoder_steps(encoder: Any) -> list[tuple[str, Any]]:
     """Return names and estimators of the steps that :meth:`Recipe.encoder` returned, fitted or not."""
     return list(encoder.steps) if isinstance(encoder, Pipeline) else [("encode", encoder)]
+
+
+def vector_width(encoder: Any, n_features: int) -> int:
+    """Return the width of the vectors of an encoder that :meth:`Recipe.encoder` returned, fitted or not.
+
+    Parameters
+    ----------
+    encoder : estimator
+    n_features : int
+        Width of a descriptor.
+
+    Returns
+    -------
+    int
+        With ``whiten=True`` the fitted width may be smaller, see :class:`Recipe`.
+    """
+    width = n_features
+    for _, step in encoder_steps(encoder):
+        width = _step_width(step, width)
+    return width
+
+
+def _step_width(step: Any, width: int) -> int:
+    """Return the width of the output of a step if its input has the width `width`."""
+    if isinstance(step, FeatureUnion):
+        return sum(_step_width(part, width) for _, part in step.transformer_list)
+    if isinstance(step, SpatialTiles):
+        return _step_width(step.encoder, width) * sum(rows * columns for rows, columns in step.tiles)
+    if isinstance(step, VLAD):
+        return step.n_clusters * width
+    if isinstance(step, FisherVector):
+        return 2 * step.n_components * width
+    if isinstance(step, BagOfWords):
+        return step.n_clusters
+    if isinstance(step, SecondOrderPool):
+        return width * (width + 1) // 2
+    return getattr(step, "n_components", None) or width  # a PCA; the other steps keep the width
 
 
 def _seed(random_state: int, vocabulary: int) -> int:

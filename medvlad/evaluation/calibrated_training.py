@@ -72,7 +72,9 @@ def train_classifier(
     keep : callable or None, default=None
         Called with the encoded training images. None: they are not kept.
     nuisance : Nuisance or None, default=None
-        Which images are shifted copies of others, and the looks of the images. None: there are no copies.
+        Which images are shifted copies of others, and the looks of the images. The encoding, C and
+        probabilities are learned from images and copies; the threshold, prediction sets, the test for unusual
+        images and the number of training images from images only. None: there are no copies.
 
     Returns
     -------
@@ -131,6 +133,7 @@ def train_classifier(
         target=target,
         positive=positive,
         random_state=random_state,
+        is_image=None if nuisance is None else ~nuisance.is_copy,
     )
     return encoder, calibrated, choice
 
@@ -208,16 +211,19 @@ def _calibrated(
     target: Target | None,
     positive: str | None,
     random_state: int,
+    is_image: NDArray[np.bool_] | None,
 ) -> CalibratedSVC:
     """Calibrate a fitted classifier on the held-out decision values of its training images."""
+    own = means if is_image is None else means[is_image]
     return calibrate_on(
         svm,
         inner.decision,
         labels,
-        references=make_references(means, n_references=inner.n_references, random_state=random_state),
+        references=make_references(own, n_references=inner.n_references, random_state=random_state),
         novelty=inner.novelty,
         calibration=calibration or AUTO,
         target=target,
         positive=positive_index(svm.classes_, positive),
         random_state=random_state,
+        is_image=is_image,
     )

@@ -246,7 +246,9 @@ def held_out(
         The class whose detection rate is the sensitivity.
     nuisance : Nuisance or None
         Shifted copies of training images, whose descriptors follow those of the data set, and the looks of
-        the images. Copies are used for training only. None: no copies.
+        the images. Copies of the training images of a fold are trained on, and C and probabilities are
+        learned from images and copies. Thresholds are learned from images only, and only images are
+        predicted. None: no copies.
 
     Returns
     -------
@@ -300,7 +302,9 @@ def held_out(
         if inner is not None and calibration is not None:
             probability[test] = calibrator(calibration, inner.decision, labels)(decision[test])
         if inner is not None and target is not None:
-            thresholds[test] = operating_threshold(target, inner.decision, labels, positive=positive)
+            own = slice(None) if shown is None else ~shown.is_copy
+            found = operating_threshold(target, inner.decision[own], labels[own], positive=positive)
+            thresholds[test] = found
     tested = np.concatenate([test for _, test in parts])
     return HeldOut(
         tested=tested,
@@ -350,7 +354,8 @@ def inner_folds(
         Mean descriptors of the images, see :func:`medvlad.decisions.mean_descriptors`. None: novelty is not
         measured.
     nuisance : Nuisance or None
-        Which images are shifted copies of others, and the looks of the images. None: there are no copies.
+        Which images are shifted copies of others, and the looks of the images. Copies are trained on and
+        scored like images, but novelty is measured among images only. None: there are no copies.
 
     Returns
     -------
@@ -383,7 +388,8 @@ def inner_folds(
     decision = np.empty((len(ordered), len(labels), n_classes))
     scores = np.empty((n_folds, len(ordered)))
     parts = list(stratified_folds(labels, groups, n_folds, random_state))
-    n_references = min(MAX_REFERENCES, *(len(train) for train, _ in parts))
+    is_image = np.ones(len(labels), bool) if nuisance is None else ~nuisance.is_copy
+    n_references = min(MAX_REFERENCES, *(int(is_image[train].sum()) for train, _ in parts))
     novelty = None if means is None else np.empty(len(labels))
     for fold, (train, test) in enumerate(parts):
         if len(np.unique(labels[train])) < n_classes:
@@ -403,7 +409,8 @@ def inner_folds(
             decision[i, test] = decision_columns(svm.decision_function(x_test))
             scores[fold, i] = balanced_accuracy(labels[test], decision[i, test].argmax(axis=1))
         if means is not None and novelty is not None:
-            compared = make_references(means[train], n_references=n_references, random_state=random_state)
+            own_means = means[train[is_image[train]]]
+            compared = make_references(own_means, n_references=n_references, random_state=random_state)
             novelty[test] = novelty_of(compared, means[test])
     chosen = smallest_good_penalty(ordered, scores, "balanced accuracy")
     return InnerFolds(

@@ -15,6 +15,7 @@ from medvlad._util.validate import (
     check_seed,
 )
 from medvlad.backends import get_backend
+from medvlad.classifier.training_copies import check_copies
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.pooling import holds_feature_files
 from medvlad.decisions.calibration import AUTO, METHODS
@@ -43,24 +44,22 @@ def check_data_set(experiment: Any, dataset: ImageFolder) -> None:
 def check_for_layers(experiment: Any) -> None:
     """Raise InputError if layers cannot be scored with these settings."""
     if experiment.augment != "none":
-        raise InputError("layers are scored without shifted copies: leave augment out")
+        raise InputError("layers are scored without shifted copies: leave `augment` out")
+    if experiment.n_seeds > 1:
+        raise InputError(f"n_seeds={experiment.n_seeds}: layers are scored with one seed, so leave it out")
     if experiment.recipe.tiles:
         raise InputError("tiles depend on the layer's grid: leave tiles out to score layers")
 
 
 def _check_augment(experiment: Any, dataset: ImageFolder) -> None:
     """Raise InputError if shifted copies do not fit the data set or the settings."""
-    if experiment.augment == "none":
-        return
-    wrong = None
-    if dataset.task != "classes":
-        wrong = f"one class an image, and this data set has {dataset.task}: leave it out"
-    elif holds_feature_files(dataset):
-        wrong = "images, and this data set holds feature files: leave it out"
-    elif experiment.memory is not None or experiment.recipe.codebook_samples is None:
-        wrong = "data sets in main memory: leave out the memory limit and codebook_samples=None"
-    if wrong is not None:
-        raise InputError(f"augment={experiment.augment!r} is for {wrong}")
+    check_copies(
+        experiment.augment,
+        experiment.memory,
+        experiment.recipe,
+        targets=None if dataset.task == "classes" else f"this data set has {dataset.task}",
+        bags="this data set holds feature files" if holds_feature_files(dataset) else None,
+    )
 
 
 def _check_for_two_classes(experiment: Any, dataset: ImageFolder) -> None:

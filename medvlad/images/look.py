@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from medvlad._util.choices import ColourProfile
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import check_n_threads
+from medvlad.images.large_files import LargeFiles
 from medvlad.images.read import load_image
 from medvlad.images.resize import resize_square
 
@@ -48,8 +50,10 @@ def _first_run(dark: NDArray[np.bool_]) -> int:
     return len(quarter) if quarter.all() else int((~quarter).argmax())
 
 
-def looks_of(images: Sequence[Any], *, n_threads: int | None = None) -> NDArray[np.float64]:
-    """Return the look of each image.
+def looks_of(
+    images: Sequence[Any], *, n_threads: int | None = None, colour_profile: ColourProfile = "ignore"
+) -> NDArray[np.float64]:
+    """Return the look of each image. Only two large files are decoded at a time.
 
     Parameters
     ----------
@@ -57,6 +61,8 @@ def looks_of(images: Sequence[Any], *, n_threads: int | None = None) -> NDArray[
         Input of :func:`medvlad.images.read.load_image`.
     n_threads : int or None, default=None
         Number of threads that read. None: the processors that this process may use.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        As in :func:`medvlad.images.read.load_image`. Damage of images is ignored.
 
     Returns
     -------
@@ -67,10 +73,12 @@ def looks_of(images: Sequence[Any], *, n_threads: int | None = None) -> NDArray[
     InputError
         If an image cannot be read.
     """
-    n = check_n_threads(n_threads)
+    n, large = check_n_threads(n_threads), LargeFiles()
 
     def look(index: int) -> NDArray[np.float64]:
-        return look_of(load_image(images[index]))
+        image = images[index]
+        with large.turn(image):
+            return look_of(load_image(image, on_damage="ignore", colour_profile=colour_profile))
 
     reading = read_ahead(look, range(len(images)), n_threads=n, n_ahead=4 * n, name="medvlad-look")
     with closing(reading):

@@ -4,16 +4,13 @@ Decoding and resizing release the interpreter lock, so threads can do both while
 number of images read ahead is limited by the pixels of their squares. Memory therefore does not depend on the
 number of images or on the scale. Objects are fetched by more threads, which mostly wait for the network.
 
-A decoded image is in memory as a whole, a radiograph even in floating point. So only two large files are
-decoded at a time.
+Only two large files are decoded at a time, see :mod:`medvlad.images.large_files`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, nullcontext
-from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -24,9 +21,9 @@ from medvlad._util.object_storage import StorageFailure
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.urls import is_url
 from medvlad._util.validate import InputError
-from medvlad.images.frames import split_frame
 from medvlad.images.given import array_of, is_content
 from medvlad.images.hashed_file import image_key
+from medvlad.images.large_files import LargeFiles
 from medvlad.images.read import load_image, read_image
 from medvlad.images.resize import resize_square
 
@@ -35,8 +32,6 @@ __all__ = ["as_sequence", "load_squares", "n_readers"]
 Squares = list[NDArray[np.uint8]]
 
 _PIXELS_AHEAD = 16 * 1024 * 1024  # 48 MB of RGB
-_LARGE_FILE = 4 * 1024 * 1024  # bytes
-_LARGE_AT_A_TIME = 2
 _FETCHING = 16  # threads that read objects
 
 
@@ -88,13 +83,12 @@ def load_squares(
         If the object storage of an image fails.
     """
     reduced = tuple(sides) if decode == "fast" else ()
-    few = BoundedSemaphore(_LARGE_AT_A_TIME)
+    large = LargeFiles()
 
     def load(index: int) -> Squares | InputError:
         image = images[index]
-        turn: AbstractContextManager[Any] = few if _is_large(image) else nullcontext()
         try:
-            with turn:
+            with large.turn(image):
                 if isinstance(image, str | os.PathLike) or is_content(image):
                     read = read_image(
                         image, hashed=keys is not None, colour_profile=colour_profile, sides=reduced
@@ -126,17 +120,6 @@ def n_readers(images: Any, n_threads: int) -> int:
 
 def _is_object(image: Any) -> bool:
     return isinstance(image, ObjectPath) or (isinstance(image, str) and is_url(image))
-
-
-def _is_large(image: Any) -> bool:
-    if not isinstance(image, str | os.PathLike):
-        return False
-    if isinstance(image, ObjectPath) and image.listed_size is not None:  # one request less
-        return image.listed_size > _LARGE_FILE
-    try:
-        return split_frame(image)[0].stat().st_size > _LARGE_FILE
-    except (OSError, ValueError):  # reading it reports the error
-        return False
 
 
 def as_sequence(images: Any) -> Any:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
+from copy import copy as shallow_copy
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from medvlad._util.choices import ColourProfile
 from medvlad._util.validate import check_seed
+from medvlad.images.large_files import LargeFiles
 from medvlad.images.read import load_image
 
 __all__ = ["ShiftedCopies", "random_of", "shifted_copy"]
@@ -106,6 +109,8 @@ def _compressed(pixels: Pixels, quality: int) -> Pixels:
 class ShiftedCopies(Sequence[Pixels]):
     """Copies of a list of images. Each one is made when it is asked for.
 
+    Threads may ask at the same time. Only two large files are decoded at a time.
+
     Parameters
     ----------
     images : sequence of paths and arrays
@@ -114,6 +119,8 @@ class ShiftedCopies(Sequence[Pixels]):
         Seed, see :func:`shifted_copy`.
     copy : callable, default=shifted_copy
         Called with pixels and the seed. It returns the pixels of a copy.
+    colour_profile : {"ignore", "srgb"}, default="ignore"
+        As in :func:`medvlad.images.read.load_image`. Damage of images is ignored.
 
     Examples
     --------
@@ -127,10 +134,14 @@ class ShiftedCopies(Sequence[Pixels]):
         images: Sequence[Any],
         random_state: int = 0,
         copy: Callable[[Pixels, int], Pixels] = shifted_copy,
+        *,
+        colour_profile: ColourProfile = "ignore",
     ) -> None:
         self._images = images
         self._random_state = check_seed(random_state)
         self._copy = copy
+        self._colour_profile = colour_profile
+        self._large = LargeFiles()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -142,5 +153,10 @@ class ShiftedCopies(Sequence[Pixels]):
     def __getitem__(self, index: int | slice) -> Pixels | ShiftedCopies:
         """Return copies. Raise InputError if an image cannot be read."""
         if isinstance(index, slice):
-            return ShiftedCopies(self._images[index], self._random_state, self._copy)
-        return self._copy(load_image(self._images[index]), self._random_state)
+            part = shallow_copy(self)
+            part._images = self._images[index]
+            return part
+        image = self._images[index]
+        with self._large.turn(image):
+            pixels = load_image(image, on_damage="ignore", colour_profile=self._colour_profile)
+            return self._copy(pixels, self._random_state)

@@ -364,9 +364,19 @@ def _privacy(r: Mapping[str, Any]) -> str:
 
 def _training(r: Mapping[str, Any]) -> str:
     first, s = r["results"][0], r["settings"]
-    mirror = "mirrored copies too" if s.get("mirror") else "no augmentation"
     penalties = penalties_in_words(first["C"]) if first.get("C") else "see the model file"
-    return f"Only encoder and SVM are fitted ({mirror}); C: {penalties}; seed {s.get('seed', 'unknown')}."
+    seed = s.get("seed", "unknown")
+    return f"Only encoder and SVM are fitted ({_augmentation(r)}); C: {penalties}; seed {seed}."
+
+
+def _augmentation(r: Mapping[str, Any]) -> str:
+    s = r["settings"]
+    copies = ["mirrored copies"] if s.get("mirror") else []
+    if s.get("augment") == "shift":
+        copies.append("a shifted copy of each training image")
+    if copies:
+        return f"{' and '.join(copies)} too"
+    return "augmentation: see the model file" if "external" in r else "no augmentation"
 
 
 def _choice(r: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 The decision value of an image is a sum over its descriptors (see :mod:`medvlad.explain.split`), so it is also
 a sum over clusters. The gap of a cluster is the mean of its part in images of a class, minus the mean in all
 other images. The gaps of all clusters add up to the gap of the decision value. With a signed power, both sums
-are first-order approximations.
+are first-order approximations. With soft assignment a descriptor is in several clusters, and gaps are not
+computed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Cluster:
         Row of its centre in the codebook.
     gap : float or None
         Its part of the gap of decision values, 1 for all clusters together. None: not known, because the
-        encoding is more than one VLAD, or the decision values have no gap.
+        encoding is more than one VLAD, a descriptor has several cells, or the decision values have no gap.
     speaks_for : int
         The class whose gap is largest. With two classes it is class 1.
     share : ndarray of float64, shape (n_classes,)
@@ -113,6 +114,8 @@ def draw_clusters(evaluation: Evaluation, fold: FittedFold) -> ClusterPictures |
         descriptors = steps.pop(0).transform(descriptors)
     cells = assign(descriptors.values, vlad.cluster_centers_, backend=vlad.backend, n_threads=vlad.n_threads)
     names = evaluation.dataset.class_names
+    # With soft assignment, the term of a descriptor is a sum over several clusters.
+    is_split = vlad is steps[0] and vlad.assignment == "hard"
     found = _Found(
         descriptors=descriptors,
         cells=cells,
@@ -120,7 +123,7 @@ def draw_clusters(evaluation: Evaluation, fold: FittedFold) -> ClusterPictures |
         owner=np.repeat(np.arange(len(images)), np.diff(descriptors.offsets)),
         classes=np.asarray(evaluation.dataset.labels)[images],
         n_classes=len(names),
-        terms=first_order_evidence(descriptors, *steps, fold.head).terms if vlad is steps[0] else None,
+        terms=first_order_evidence(descriptors, *steps, fold.head).terms if is_split else None,
     )
     clusters = found.clusters(len(vlad.cluster_centers_))
     drawn = _draw(evaluation, images, found, clusters, short_names(names, _NAME_LENGTH))

@@ -267,7 +267,8 @@ def add_clusters(page: Page, kept: KeptFigures, evaluation: Evaluation, name: st
     if found.clusters[0].gap is None:
         page.paragraph(
             f"Rows are the clusters with most descriptors, at most {N_CLUSTERS}. A row shows the patches of "
-            "images whose descriptors are nearest to the centre, one patch an image."
+            "images whose descriptors are nearest to the centre, one patch an image. Parts of the gap are "
+            "computed only for a single VLAD with hard assignment, if decision values of the classes differ."
         )
     else:
         page.paragraph(

@@ -36,7 +36,7 @@ from medvlad._util.passes import Runner
 from medvlad._util.validate import InputError
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Nuisance", "fit_invariant", "fit_invariant_path", "invariant_map"]
+__all__ = ["Nuisance", "check_width", "fit_invariant", "fit_invariant_path", "invariant_map"]
 
 _ALPHA = 0.3
 _MAX_WIDTH = 8192  # a square matrix of this side has 0.5 GB
@@ -79,6 +79,23 @@ class Nuisance:
         return copies, order[found]
 
 
+def check_width(width: int, whose: str = "these") -> None:
+    """Raise InputError if vectors are too wide for :func:`invariant_map`.
+
+    Parameters
+    ----------
+    width : int
+        Number of numbers of a vector.
+    whose : str, default="these"
+        How the error names the vectors.
+    """
+    if width > _MAX_WIDTH:
+        raise InputError(
+            f"training against shifts takes vectors of at most {_MAX_WIDTH:,} numbers, {whose} have "
+            f"{width:,}: use average pooling (encode='avg'), or reduce the vectors"
+        )
+
+
 def invariant_map(x: NDArray[Any], labels: NDArray[Any], nuisance: Nuisance) -> NDArray[np.float64]:
     """Return the matrix M of the module docstring.
 
@@ -100,11 +117,7 @@ def invariant_map(x: NDArray[Any], labels: NDArray[Any], nuisance: Nuisance) -> 
         If the rows are wider than 8,192, or a copy has no image among the rows.
     """
     width = x.shape[1]
-    if width > _MAX_WIDTH:
-        raise InputError(
-            f"training against shifts takes vectors of at most {_MAX_WIDTH:,} numbers, these have "
-            f"{width:,}: use average pooling, or reduce the vectors"
-        )
+    check_width(width)
     basis = _look_directions(x, labels, nuisance)
     copies, images = nuisance.originals()
     differences = np.asarray(x[copies], np.float64) - x[images]

@@ -4,18 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
+from support.colour_profiles import WIDE
 from support.faults import light_network
 from support.striped_images import write_striped_images
 
 import medvlad as mv
 from medvlad.classifier.training_copies import add_copies
 from medvlad.datasets.manifest_columns import TableSettings
+from medvlad.decisions.calibration import fit_calibration
+from medvlad.decisions.novelty import mean_descriptors
+from medvlad.decisions.operating_point import operating_threshold, read_target
 from medvlad.encoders.recipe import Recipe
+from medvlad.evaluation import cross_validation
 from medvlad.evaluation.cross_validation import held_out
 from medvlad.experiment import Experiment
 from medvlad.extraction.data_set import Workers
 from medvlad.images.look import looks_of
-from medvlad.images.shifted_copies import ShiftedCopies
+from medvlad.images.read import load_image
+from medvlad.images.shifted_copies import ShiftedCopies, shifted_copy
 from medvlad.svm.invariance import Nuisance, invariant_map
 
 SETTINGS = {"model": "vgg16", "encode": "avg", "class_weight": "balanced", "calibration": "none"}
@@ -43,6 +50,10 @@ def _light():
 @pytest.fixture(scope="module")
 def fitted(train, _light):
     return mv.ImageClassifier(augment="shift", **SETTINGS).fit(train.paths, train.y)
+
+
+def refuse_to_extract(*arguments):
+    raise AssertionError("images were extracted")
 
 
 def vectors_of(images):
@@ -84,8 +95,53 @@ def test_probabilities_are_learnt_from_images_and_copies(train):
     settings = SETTINGS | {"calibration": "platt", "C": "cv", "folds": 2}
     for groups in (None, np.arange(len(train.y)) // 2):
         one = mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y, groups)
-        assert len(one.pipeline_[-1].held_out_labels_) == 2 * len(train.y)
-        assert np.isfinite(one.predict_proba(train.paths)).all()
+        inner, labels = one.choice_.inner, np.tile(np.unique(train.y, return_inverse=True)[1], 2)
+        assert len(inner.decision) == 2 * len(train.y)
+        expected = fit_calibration("platt", inner.decision, labels)
+        decision = one.pipeline_[-1].held_out_decision_
+        found = one.pipeline_[-1].calibration_.probabilities(decision)
+        np.testing.assert_allclose(found, expected.probabilities(decision))
+
+
+def test_thresholds_prediction_sets_and_novelty_are_learnt_from_images_only(train):
+    settings = SETTINGS | {"calibration": "platt", "folds": 2, "threshold": "sensitivity=0.8"}
+    one = mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y)
+    svm, inner, n = one.pipeline_[-1], one.choice_.inner, len(train.y)
+    labels = np.unique(train.y, return_inverse=True)[1]
+    np.testing.assert_array_equal(svm.held_out_decision_, inner.decision[:n])
+    np.testing.assert_array_equal(svm.held_out_labels_, labels)
+    np.testing.assert_array_equal(svm.training_counts_, [n // 2, n // 2])
+    target = read_target("sensitivity=0.8")
+    assert svm.threshold_ == operating_threshold(target, inner.decision[:n], labels)
+    np.testing.assert_array_equal(svm.novelty_.held_out, np.sort(inner.novelty[:n]))
+    means = mean_descriptors(mv.CNNDescriptors("vgg16").transform(train.paths))
+    assert {row.tobytes() for row in svm.novelty_.references} <= {row.tobytes() for row in means}
+
+
+def test_held_out_thresholds_are_learnt_from_images_only(root, monkeypatch):
+    seen = []
+
+    def counted(target, decision, labels, **options):
+        seen.append(len(labels))
+        return operating_threshold(target, decision, labels, **options)
+
+    monkeypatch.setattr(cross_validation, "operating_threshold", counted)
+    settings = {"augment": "shift", "threshold": "sensitivity=0.8", "folds": 2}
+    experiment = Experiment(model="vgg16", **settings)
+    experiment.evaluate(experiment.load(root), ["avg"])
+    assert seen == [12]
+
+
+def test_copies_and_looks_have_the_colour_profile_of_the_network(train, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, source in zip(paths, train.paths, strict=False):
+        Image.fromarray(255 - load_image(source) // 2).save(path, icc_profile=WIDE)
+    network = mv.CNNDescriptors("vgg16", colour_profile="srgb").build()
+    both, nuisance = add_copies(network, paths, network.transform(paths), np.arange(3))
+    converted = [load_image(path, colour_profile="srgb") for path in paths]
+    plain = mv.CNNDescriptors("vgg16").transform([shifted_copy(one) for one in converted])
+    np.testing.assert_array_equal(both.values[len(both.values) // 2 :], plain.values)
+    np.testing.assert_array_equal(nuisance.looks[:3], looks_of(converted))
 
 
 def test_unreadable_images_have_no_copy(train, tmp_path):
@@ -164,6 +220,57 @@ def test_several_labels_are_refused(train, tmp_path):
     table = TableSettings(label_columns=("a", "b"))
     with pytest.raises(mv.InputError, match="is for one class an image, and this data set has labels"):
         Experiment(model="vgg16", augment="shift", table=table).load(tmp_path / "two.csv")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory": "1 GiB"}, "augment='shift' is for data sets in main memory: leave out the memory limit"),
+        ({"recipe": Recipe(codebook_samples=None)}, "augment='shift' is for data sets in main memory"),
+    ],
+)
+def test_the_estimator_refuses_settings_before_it_extracts(train, monkeypatch, settings, message):
+    monkeypatch.setattr(mv.CNNDescriptors, "transform_with_report", refuse_to_extract)
+    with pytest.raises(mv.InputError, match=message):
+        mv.ImageClassifier(augment="shift", **(SETTINGS | settings)).fit(train.paths, train.y)
+
+
+def test_the_estimator_refuses_descriptors(train):
+    descriptors = mv.CNNDescriptors("vgg16").transform(train.paths)
+    for bags in (descriptors, [np.array(one) for one in descriptors]):
+        with pytest.raises(mv.InputError, match="augment='shift' is for images, and there are only descript"):
+            mv.ImageClassifier(augment="shift", **SETTINGS).fit(bags, train.y)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(tiles=((1, 1),)), Recipe(vocabularies=2)])
+def test_wide_encodings_are_refused_before_the_extraction(root, train, monkeypatch, recipe):
+    monkeypatch.setattr(mv.CNNDescriptors, "transform_with_report", refuse_to_extract)
+    n = 8192 // 12 + 1
+    settings = SETTINGS | {"encode": f"avg,vlad{n}", "recipe": recipe}
+    width = f"{12 * n:,}" if recipe.vocabularies == 1 else f"{24 * n:,}"
+    message = rf"at most 8,192 numbers, those of vlad{n} have {width}: use average pooling \(encode='avg'\)"
+    with pytest.raises(mv.InputError, match=message):
+        mv.ImageClassifier(augment="shift", **settings).fit(train.paths, train.y)
+    experiment = Experiment(model="vgg16", augment="shift", recipe=recipe)
+    data = experiment.load(root)
+    for work in (experiment.evaluate, experiment.train_best):
+        with pytest.raises(mv.InputError, match=message):
+            work(data, ["avg", f"vlad{n}"])
+
+
+def test_the_commands_refuse_wide_encodings_before_the_extraction(run, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(mv.CNNDescriptors, "transform_with_report", refuse_to_extract)
+    options = ["--model", "vgg16", "--augment", "shift", "--encode", "avg,vlad700"]
+    for command in (["evaluate", root], ["train", root, "-o", tmp_path / "model"]):
+        status, printed, error = run(*command, *options)
+        assert (status, printed) == (2, "")
+        assert "those of vlad700 have 8,400: use average pooling (--encode avg), or reduce" in error
+
+
+def test_wide_encodings_may_be_reduced(train):
+    settings = SETTINGS | {"encode": f"vlad{8192 // 12 + 1}", "recipe": Recipe(reduce=3)}
+    encoders = mv.ImageClassifier(augment="shift", **settings).make_encoders(mv.CNNDescriptors("vgg16"))
+    assert len(encoders) == 1
 
 
 def test_workers_and_scored_layers_are_refused(root):

@@ -77,6 +77,7 @@ def no_network(monkeypatch):
             "evaluate IMAGES --augment shift --sweep-layers",
             "scored without shifted copies: leave --augment out",
         ),
+        ("evaluate IMAGES --sweep-layers --n-seeds 5", "--n-seeds 5: layers are scored with one seed"),
         ("extract IMAGES --store s --workers 2 --scheduler tcp://h:1", "--workers 2 starts workers"),
         ("predict MODEL IMAGES --image-root x", "--image-root is for tables, and no table is given"),
         ("similar MODEL IMAGES --top 0", "--top must be an integer of at least 1"),

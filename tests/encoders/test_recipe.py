@@ -10,7 +10,7 @@ from sklearn.preprocessing import Normalizer
 
 from medvlad import VLAD, Descriptors, GlobalPool, InputError, WideLinearSVC
 from medvlad.encoders.projection import DescriptorProjection
-from medvlad.encoders.recipe import PRESETS, Recipe, encoder_steps
+from medvlad.encoders.recipe import PRESETS, Recipe, encoder_steps, vector_width
 from medvlad.encoders.vector_pca import VectorPCA
 from medvlad.experiment import Experiment
 
@@ -35,6 +35,28 @@ def test_all_settings_give_four_steps_in_order(images):
     vectors = encoder.fit_transform(images)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert vectors.shape == (6, 2)
+
+
+@pytest.mark.parametrize("name", ["avg", "vlad3", "fisher2", "bow4", "second-order", "avg+vlad2+bow3"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(),
+        Recipe(descriptor_norm=True, n_components=3),
+        Recipe(vocabularies=2),
+        Recipe(tiles=((1, 1), (2, 1))),
+        Recipe(n_components=2, reduce=3),
+    ],
+    ids=["default", "projection", "vocabularies", "tiles", "reduce"],
+)
+def test_the_width_of_vectors_is_known_before_the_encoder_is_fitted(rng, name, recipe):
+    maps = Descriptors.from_array(rng.normal(size=(6, 4, 6)))
+    encoder = recipe.encoder(name, random_state=0, grids=[(2, 2)])
+    if name == "avg" and recipe.reduce:
+        encoder.set_params(reduce__n_components=2)  # as many as there are numbers
+    width = vector_width(encoder, 6)
+    assert encoder.fit_transform(maps).shape == (6, width)
+    assert vector_width(encoder, 6) == width
 
 
 def test_vocabularies_stand_side_by_side(images):

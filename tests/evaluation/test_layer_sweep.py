@@ -106,6 +106,12 @@ def test_labels_and_numbers_are_refused_before_the_network_starts(folder, task, 
         Experiment().sweep_layers(data, ["avg"])
 
 
+def test_several_seeds_are_refused_before_the_network_starts(folder, monkeypatch):
+    monkeypatch.setattr(layer_sweep, "candidate_layers", refuse_to_start)
+    with pytest.raises(InputError, match="n_seeds=5: layers are scored with one seed"):
+        Experiment(n_seeds=5).sweep_layers(load_image_folder(folder), ["avg"])
+
+
 def test_the_command_refuses_feature_files_before_the_network_starts(run, tmp_path, monkeypatch):
     for k, name in enumerate("ab"):
         for i in range(3):

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from support import jpegs
+from support.at_a_time import AtATime
+from support.colour_profiles import WIDE
 
 from medvlad._util.validate import InputError
+from medvlad.images import large_files, look
 from medvlad.images.look import look_of, looks_of
+from medvlad.images.read import load_image
 
 
 @pytest.fixture
@@ -53,6 +58,31 @@ def test_files_and_arrays_are_read_in_order(picture, tmp_path):
     looks = looks_of([path, framed], n_threads=2)
     np.testing.assert_allclose(looks, [look_of(picture), look_of(framed)])
     assert looks_of([]).shape == (0, 3)
+
+
+def test_colour_profiles_are_applied(picture, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path, icc_profile=WIDE)
+    converted = look_of(load_image(path, colour_profile="srgb"))
+    np.testing.assert_allclose(looks_of([path], colour_profile="srgb"), [converted])
+    assert not np.allclose(looks_of([path]), [converted])
+
+
+def test_damage_is_not_told_again(rng, tmp_path, caplog):
+    (tmp_path / "damaged.jpg").write_bytes(jpegs.surely_damaged(jpegs.picture(rng), rng))
+    assert looks_of([tmp_path / "damaged.jpg"]).shape == (1, 3)
+    assert not caplog.records
+
+
+def test_only_two_large_files_are_decoded_at_a_time(picture, tmp_path, monkeypatch):
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    for size, expected in ((0, 2), (1 << 30, 6)):
+        monkeypatch.setattr(large_files, "_LARGE_FILE", size)
+        slow = AtATime(load_image)
+        monkeypatch.setattr(look, "load_image", slow)
+        assert len(looks_of([tmp_path / "a.png"] * 8, n_threads=6)) == 8
+        assert slow.most <= expected
+        assert slow.most > 2 or size == 0
 
 
 def test_an_unreadable_file_is_named(tmp_path):

@@ -6,11 +6,13 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from support.at_a_time import AtATime
 
 from medvlad import InputError
+from medvlad.images import large_files
 from medvlad.images import prefetch as loading
 from medvlad.images.prefetch import load_squares
-from medvlad.images.read import load_image
+from medvlad.images.read import load_image, read_image
 from medvlad.images.resize import resize_square
 
 
@@ -99,24 +101,10 @@ def test_only_two_large_files_are_decoded_at_a_time(pictures, tmp_path, monkeypa
     for i, picture in enumerate(pictures[:8]):
         paths.append(tmp_path / f"{i}.png")
         Image.fromarray(picture).save(paths[-1])
-    now, most, lock = [0], [0], threading.Lock()
-    real = loading.read_image
-
-    def slow(image, **options):
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        time.sleep(0.02)
-        try:
-            return real(image, **options)
-        finally:
-            with lock:
-                now[0] -= 1
-
-    monkeypatch.setattr(loading, "read_image", slow)
     for size, expected in ((0, 2), (1 << 30, 6)):
-        monkeypatch.setattr(loading, "_LARGE_FILE", size)
-        most[0] = 0
+        monkeypatch.setattr(large_files, "_LARGE_FILE", size)
+        slow = AtATime(read_image)
+        monkeypatch.setattr(loading, "read_image", slow)
         assert len(list(load_squares(paths, range(8), (16,), "nearest", n_threads=6))) == 8
-        assert most[0] <= expected
-        assert most[0] > 2 or size == 0
+        assert slow.most <= expected
+        assert slow.most > 2 or size == 0

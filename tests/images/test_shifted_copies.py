@@ -1,11 +1,20 @@
 """Shifted copies: the same in every run, changed in every way, and lazy."""
 
+import pickle
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from support.at_a_time import AtATime
+from support.colour_profiles import WIDE
+from support.jpegs import picture, surely_damaged
 
 from medvlad._util.validate import InputError
+from medvlad.images import large_files
+from medvlad.images import shifted_copies as copying
+from medvlad.images.prefetch import load_squares
+from medvlad.images.read import load_image
 from medvlad.images.shifted_copies import ShiftedCopies, shifted_copy
 
 
@@ -70,6 +79,40 @@ def test_an_unreadable_file_is_named_when_its_copy_is_made(tmp_path):
     copies = ShiftedCopies([tmp_path / "broken.png"])
     with pytest.raises(InputError, match=r"broken\.png"):
         copies[0]
+
+
+def test_colour_profiles_are_applied_as_to_the_image(images, tmp_path):
+    Image.fromarray(images[0]).save(tmp_path / "a.png", icc_profile=WIDE)
+    converted = load_image(tmp_path / "a.png", colour_profile="srgb")
+    copies = ShiftedCopies([tmp_path / "a.png"], colour_profile="srgb")
+    np.testing.assert_array_equal(copies[0], shifted_copy(converted))
+    np.testing.assert_array_equal(copies[:1][0], copies[0])
+    assert not np.array_equal(copies[0], ShiftedCopies([tmp_path / "a.png"])[0])
+
+
+def test_damage_is_not_told_again(rng, tmp_path, caplog):
+    (tmp_path / "damaged.jpg").write_bytes(surely_damaged(picture(rng), rng))
+    assert ShiftedCopies([tmp_path / "damaged.jpg"])[0].shape == (96, 120, 3)
+    assert not caplog.records
+
+
+def test_only_two_large_files_are_decoded_at_a_time(images, tmp_path, monkeypatch):
+    paths = [tmp_path / f"{i}.png" for i in range(8)]
+    for path, one in zip(paths, images, strict=False):
+        Image.fromarray(one).save(path)
+    for size, expected in ((0, 2), (1 << 30, 6)):
+        monkeypatch.setattr(large_files, "_LARGE_FILE", size)
+        slow = AtATime(load_image)
+        monkeypatch.setattr(copying, "load_image", slow)
+        copies = ShiftedCopies(paths)
+        assert len(list(load_squares(copies, range(8), (16,), "nearest", n_threads=6))) == 8
+        assert slow.most <= expected
+        assert slow.most > 2 or size == 0
+
+
+def test_copies_can_be_pickled(images):
+    copies = ShiftedCopies(images[:2], 3)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(copies))[1], copies[1])
 
 
 def test_a_wrong_seed_is_refused():

@@ -36,6 +36,7 @@ def evaluation(rng, tmp_path):
     """Forty images of two classes, some of which are decided wrongly."""
     two = FeatureUnion([("avg", GlobalPool()), ("vlad3", VLAD(3, random_state=0))])
     encoders = {"avg": GlobalPool(), "vlad3": VLAD(3, random_state=0), "avg+vlad3": two}
+    encoders["soft"] = VLAD(3, assignment="soft", random_state=0)
     encoders["power"] = Recipe(descriptor_norm=True, power=0.5).encoder("vlad3")
     return make_evaluation(rng, tmp_path, encoders=encoders)
 
@@ -68,6 +69,13 @@ def test_of_several_encoders_the_largest_clusters_are_shown(evaluation):
     assert [cluster.gap for cluster in found.clusters] == [None] * 3
     total = [cluster.share.sum() for cluster in found.clusters]
     assert total == sorted(total, reverse=True)
+    assert found.picture.height == 3 * 68
+
+
+def test_gaps_are_not_given_to_the_nearest_cluster_if_a_descriptor_is_in_several(evaluation):
+    found = draw_clusters(evaluation, fitted(evaluation, "soft"))
+    assert [cluster.gap for cluster in found.clusters] == [None] * 3
+    assert "of the gap" not in found.caption
     assert found.picture.height == 3 * 68
 
 

@@ -210,6 +210,31 @@ def test_a_run_answers_what_it_knows_and_leaves_the_others_empty(folder):
     assert [answers["TRIPOD+AI", one] for one in ("2", "17", "18a", "19")] == [""] * 4
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"augment": "none", "mirror": False}, "(no augmentation)"),
+        ({"augment": "none", "mirror": True}, "(mirrored copies too)"),
+        ({"augment": "shift"}, "(a shifted copy of each training image too)"),
+        (
+            {"augment": "shift", "mirror": True},
+            "(mirrored copies and a shifted copy of each training image too)",
+        ),
+    ],
+)
+def test_the_lists_name_the_copies_that_were_trained_on(folder, settings, told):
+    results = json.loads((folder / "results.json").read_text())
+    results["settings"] |= settings
+    answers = {(title, number): answer for title, number, _, answer in filled_checklist(results)}
+    assert told in answers["CLAIM", "25"]
+
+
+def test_an_external_validation_does_not_know_how_the_model_was_trained(folder):
+    results = json.loads((folder / "results.json").read_text()) | {"external": {}}
+    answers = {(title, number): answer for title, number, _, answer in filled_checklist(results)}
+    assert "(augmentation: see the model file)" in answers["CLAIM", "25"]
+
+
 def test_the_files_of_the_list_hold_every_item(folder):
     with (folder / "checklist.csv").open(newline="") as file:
         rows = list(csv.reader(file))
