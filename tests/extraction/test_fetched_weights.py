@@ -12,6 +12,7 @@ from support.object_storage import busy, faulty, no_waits
 from medvlad import InputError
 from medvlad._util import object_path, object_storage
 from medvlad._util.object_path import location
+from medvlad.extraction import fetched_weights
 from medvlad.extraction.fetched_weights import weights_file
 from medvlad.extraction.networks.choose import check_network
 from medvlad.extraction.weights import check_weights, find_weights, weights_source
@@ -161,7 +162,7 @@ def test_a_file_of_which_no_time_is_known_is_copied_each_time(server):
 def test_a_large_file_is_copied_from_a_server_without_ranges(server, ending, monkeypatch):
     monkeypatch.setattr(object_path, "_AT_ONCE", 1000)
     monkeypatch.setattr(object_path, "_FIRST_RANGE", 100)
-    monkeypatch.setattr(object_path, "_LARGEST_RANGE", 1000)
+    monkeypatch.setattr(fetched_weights, "_BLOCK", 1000)
     assert weights_file(server.url + ending).read_bytes() == CONTENT
     assert server.asked.count("GET") == 1
 
