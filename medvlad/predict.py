@@ -428,6 +428,8 @@ def _all_frames(images: Iterable[Any]) -> Iterator[str | ObjectPath | Pause]:
             continue
         try:
             frames = list_frames(path)
+        except StorageFailure:  # how many images it holds decides their names
+            raise
         except InputError:  # reading it reports the error
             frames = [path]
         if frames == [path]:

@@ -210,7 +210,11 @@ def client():
     distributed = pytest.importorskip("distributed", reason="needs the extra distributed")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+            n_workers=2,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,  # the tests before it may have filled the memory, and Dask would pause
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):

@@ -101,9 +101,10 @@ def remove_parts(target: Path) -> None:
     file without a lock is abandoned, however young it is.
     """
     for part in target.parent.glob(f"{glob.escape(_beginning(target))}{'?' * 32}.part"):
-        with suppress(OSError), part.open("r+b") as file:
-            try_lock(file)
-            part.unlink()
+        with suppress(OSError):
+            with part.open("r+b") as file:
+                try_lock(file)
+            part.unlink()  # closed, because Windows cannot remove an open file
 
 
 def is_abandoned(part: Path) -> bool:

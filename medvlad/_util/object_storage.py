@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from medvlad._util.counters import count
@@ -39,6 +40,7 @@ __all__ = [
     "StorageFailure",
     "check_url",
     "children",
+    "copy",
     "entry_of",
     "forget_connections",
     "is_read_only",
@@ -89,6 +91,7 @@ _CREDENTIALS = (
     "DefaultCredentialsError",
     "RefreshError",
 )
+_DEFINITE_NUMBERS = (errno.EINVAL, errno.EROFS, errno.ENOTSUP, errno.ENOSPC, errno.EDQUOT)
 _TRANSIENT_STATUS = (408, 425, 429)
 
 Result = TypeVar("Result")
@@ -114,10 +117,7 @@ class StorageFailure(InputError):
         self.what = what
 
     def __str__(self) -> str:
-        return (
-            f"{self.what}: check the network and the credentials, and run the same command again, which "
-            "continues from the store"
-        )
+        return f"{self.what}: check the network and the credentials, and run the same command again"
 
 
 @dataclass(frozen=True)
@@ -215,6 +215,21 @@ def read_whole(url: str) -> bytes:
         return content
 
     return _tried(url, "reading", once)
+
+
+def copy(url: str, file: Path) -> None:
+    """Copy an object of https to a file in one request, for servers without ranges. Raise as `read`."""
+
+    def once(system: Any, path: str) -> None:
+        aiohttp, asyn = (import_extra(one, "cloud", "https://") for one in ("aiohttp", "fsspec.asyn"))
+        limits = aiohttp.ClientTimeout(total=None, sock_read=60)  # the default limits the time of all
+        size = system.info(path).get("size")
+        get_file = functools.partial(system._get_file, path, str(file), timeout=limits)
+        asyn.sync(system.loop, get_file)  # it takes an argument `timeout` for itself
+        if size is not None and file.stat().st_size != size:
+            raise CutShort(errno.EIO, f"got {file.stat().st_size} of {size} bytes")
+
+    _tried(url, "reading", once)
 
 
 def entry_of(url: str) -> Entry:
@@ -376,7 +391,7 @@ def _as_file_error(error: Exception, shown: str) -> Exception | None:
         status is not None and 400 <= status < 500 and status not in _TRANSIENT_STATUS
     ):
         return OSError(errno.EINVAL, reason, shown)
-    if isinstance(error, OSError) and error.errno in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
+    if isinstance(error, OSError) and error.errno in _DEFINITE_NUMBERS:
         return OSError(error.errno, reason, shown)
     return None
 
@@ -398,7 +413,7 @@ def _reason(error: Exception) -> str:
 
 def _entry(about: dict[str, Any]) -> Entry:
     name = str(about["name"]).rstrip("/").rpartition("/")[2]
-    keys = ("ETag", "etag", "generation", "created", "LastModified", "mtime")
+    keys = ("ETag", "etag", "generation", "created", "LastModified", "Last-Modified", "mtime")
     stamps = [str(about[key]) for key in keys if about.get(key) is not None]
     is_folder, size = about.get("type") == "directory", about.get("size")
     size = 0 if is_folder else -1 if size is None else int(size)

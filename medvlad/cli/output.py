@@ -83,7 +83,10 @@ def output_folder(
         return
     outside(out, name, *images)
     check_output(out / results[0], "results")
-    held = _names_in(out)
+    try:
+        held = _names_in(out)
+    except OSError as error:
+        raise InputError(f"{out} cannot be listed ({error.strerror}): choose another place") from None
     if anonymous and held:
         raise click.UsageError(
             f"{out} holds files, which may name images: with --anonymise give a new or an empty folder"
@@ -106,7 +109,7 @@ def output_folder(
 def _publish(folder: Path, out: Any, results: Sequence[str]) -> None:
     """Put all files of a folder below a URL, the first of `results` last. Remove what they replace."""
     from medvlad._util.object_storage import remove
-    from medvlad._util.validate import InputError
+    from medvlad._util.validate import InputError, one_line
     from medvlad.report.kept import is_figure
 
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -120,20 +123,20 @@ def _publish(folder: Path, out: Any, results: Sequence[str]) -> None:
                 remove((out / "figures" / one).url)
         for file in files:
             (out / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())
-    except OSError as error:
+    except (OSError, InputError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise InputError(
-            f"the results cannot be put into {out} ({error.strerror}): they are complete in {folder}, so "
-            "copy them from there, and remove that folder"
+            f"the results cannot be put into {out} ({reason}): they are complete in {folder}, so copy them "
+            "from there, and remove that folder"
         ) from None
+    except KeyboardInterrupt as error:
+        error.add_note(f"the results are complete in {folder}: copy them from there, and remove that folder")
+        raise
 
 
 def _names_in(folder: Any) -> set[str]:
-    """Return the names of files and folders directly in a folder of object storage."""
-    from medvlad._util.validate import InputError
-
+    """Return the names of files and folders directly in a folder of object storage. Raise OSError."""
     try:
         return {one.name for one in folder.children()}
     except FileNotFoundError:
         return set()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({error.strerror}): choose another place") from None

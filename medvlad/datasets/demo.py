@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medvlad._util.processors import usable_processors
+from medvlad._util.validate import InputError
 from medvlad.datasets.tissue import draw_field
 
 __all__ = ["CLASSES", "N_TEST", "N_TRAIN", "write_demo_images"]
@@ -45,7 +46,13 @@ def write_demo_images(
     -------
     Path
         `root`.
+
+    Raises
+    ------
+    InputError
+        If `root` holds images of other classes, such as those of an earlier version.
     """
+    _check_classes(root)
     classes = list(CLASSES.items())
 
     def write(file: Path, seed: tuple[int, int, int]) -> None:
@@ -63,3 +70,14 @@ def write_demo_images(
         list(threads.map(write, files, seeds))  # raises what a thread has raised
     logger.info("wrote %d fields to %s", len(files), root)
     return root
+
+
+def _check_classes(root: Path) -> None:
+    """Refuse a folder with other classes, because they would be evaluated too."""
+    found = [one for split in ("train", "test") for one in sorted(root.glob(f"{split}/*")) if one.is_dir()]
+    others = [one for one in found if one.name not in CLASSES and not one.name.startswith(".")]
+    if others:
+        raise InputError(
+            f"{others[0]} is no class of the demo, and would be evaluated too: remove {root}, or choose "
+            "another folder with --out"
+        )

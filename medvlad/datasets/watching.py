@@ -16,10 +16,13 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from medvlad._util.object_path import ObjectPath
+from medvlad._util.object_storage import StorageFailure
 from medvlad._util.validate import InputError
 from medvlad.datasets.arriving import PAUSE, Pause
 from medvlad.datasets.feature_files import feature_ending
@@ -48,8 +51,11 @@ class WatchedPlace(Protocol):
     def version(self, name: str) -> str | None:
         """Return the present version of a file. None: there is no such file."""
 
-    def images(self, name: str) -> list[str]:
-        """Return the names of the images in a file. Empty: it is no image."""
+    def images(self, name: str) -> Sequence[str | ObjectPath]:
+        """Return the images in a file. Empty: it is no image.
+
+        Raises StorageFailure if the storage does not deliver the file now.
+        """
 
 
 class LocalFolder:
@@ -121,6 +127,25 @@ class LocalFolder:
         return [str(image) for image in found.images] or ([name] if found.kind else [])
 
 
+@dataclass
+class _Partly:
+    """A file with several images. If it is put back, those with an answer are not named again.
+
+    Attributes
+    ----------
+    version : str
+    n_images : int
+    answered : set of str
+    listed : float
+        Time of the last listing with the file.
+    """
+
+    version: str
+    n_images: int
+    answered: set[str]
+    listed: float
+
+
 class FolderWatch:
     """Names the images of complete files, now and later, without an end.
 
@@ -164,9 +189,10 @@ class FolderWatch:
         self._named: dict[str, tuple[str, str]] = {}  # images without an answer: their file, and its version
         #: Version of files that were named and are not listed with this version any more, and since when.
         self._past: dict[str, tuple[str, float]] = {}
+        self._partly: dict[str, _Partly] = {}
         self._one_by_one = False
 
-    def __iter__(self) -> Iterator[str | Pause]:
+    def __iter__(self) -> Iterator[str | ObjectPath | Pause]:
         """Yield images of complete files, and `PAUSE` before each wait.
 
         Call `answer` for all images so far before taking what follows a pause.
@@ -207,8 +233,11 @@ class FolderWatch:
                 if since is None and self._files.get(name, ("", None))[0] != version:
                     self._past[name] = version, now
             self._past = {name: one for name, one in self._past.items() if now - one[1] <= self._forget}
+        for name in self._partly.keys() & self._files.keys():
+            self._partly[name].listed = now
+        self._partly = {n: one for n, one in self._partly.items() if now - one.listed <= self._forget}
 
-    def _ready(self, name: str, now: float) -> Iterator[str | Pause]:
+    def _ready(self, name: str, now: float) -> Iterator[str | ObjectPath | Pause]:
         """Yield the images of a file that is complete and has no answer, and pauses after `put_back`."""
         version, since = self._files[name]
         if since is None or now - since < self._settle:
@@ -216,16 +245,32 @@ class FolderWatch:
         if self._place.version(name) != version:  # earlier files may have taken hours
             del self._files[name]
             return
+        try:
+            images = self._place.images(name)
+        except StorageFailure as error:
+            _log.warning("%s: trying again in a minute", error.what)
+            self._files[name] = version, self._clock() + _AGAIN_AFTER - self._settle
+            return
         self._files[name] = version, None
-        images = self._place.images(name)
         if not images:
             _log.info("%s is not an image, and is left out", name)
-        for image in images:
-            if self._answered.get(image) != version:
-                self._named[image] = name, version
-                yield image
-                if self._one_by_one:
-                    yield PAUSE
+        for image in self._without_answer(name, version, images):
+            self._named[str(image)] = name, version
+            yield image
+            if self._one_by_one:
+                yield PAUSE
+
+    def _without_answer(
+        self, name: str, version: str, images: Sequence[str | ObjectPath]
+    ) -> list[str | ObjectPath]:
+        """Return the images of a file that have no answer, and note that they are to be answered."""
+        partly = self._partly.get(name)
+        answered = partly.answered if partly is not None and partly.version == version else set[str]()
+        answered |= {str(image) for image in images if self._answered.get(str(image)) == version}
+        self._partly.pop(name, None)
+        if len(answered) < len(images) > 1:
+            self._partly[name] = _Partly(version, len(images), answered, self._clock())
+        return [image for image in images if str(image) not in answered]
 
     def answer(self, image: str) -> str | None:
         """Return the version of the file that an image was read from.
@@ -236,7 +281,12 @@ class FolderWatch:
         if image not in self._named:  # the file has changed, and now holds another number of images
             return None
         name, version = self._named.pop(image)
+        partly = self._partly.get(name)
         if self._place.version(name) == version:
+            if partly is not None and partly.version == version:
+                partly.answered.add(image)
+                if len(partly.answered) == partly.n_images:
+                    del self._partly[name]
             return version
         known = self._files.get(name)
         if known is not None and known[0] == version:

@@ -7,20 +7,23 @@
     vgg19.weights.h5#sha256=3b1f...                  the file must have it
 
 The copies lie in ``fetched-weights`` in the folder of :mod:`medvlad._util.cache_folder`. Without a SHA-256
-the storage is asked each time whether the object has changed.
+the storage is asked each time whether the object has changed. A new copy replaces the older one of this URL.
+If the storage does not tell when the object was written, it is copied each time.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from medvlad._util.atomic_file import atomic_file
 from medvlad._util.cache_folder import cache_folder
 from medvlad._util.object_path import ObjectPath, check_reached, location
+from medvlad._util.object_storage import copy, is_read_only
 from medvlad._util.urls import is_url, without_secrets
 from medvlad._util.validate import InputError, one_line
 
@@ -64,27 +67,18 @@ def weights_file(source: str) -> Path:
         return file
     path, expected = _parts(source)
     try:
-        if expected:
-            key = expected
-        else:
-            entry = path.entry()
-            if entry.is_folder:
-                raise InputError(f"the weights {path} are a folder: give the URL of a file")
-            key = hashlib.sha256(f"{path.url} {entry.size} {entry.stamp}".encode()).hexdigest()
-        target = cache_folder() / "fetched-weights" / key / path.name
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(path, target, expected)
+        return _in_cache(path, expected)
     except FileNotFoundError:
         raise InputError(f"there are no weights {path}: check the URL") from None
     except (OSError, RuntimeError) as error:
-        if getattr(error, "filename", None) == str(path):
-            check_reached(path, cast(OSError, error))
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if isinstance(error, OSError) and error.filename == str(path) and not is_full:
+            check_reached(path, error)
+            raise InputError(f"the weights {path} cannot be read ({error.strerror}): check the URL") from None
         raise InputError(
             f"the weights {path} cannot be copied to the cache ({one_line(error)}): check the disk, or set "
             "XDG_CACHE_HOME to another folder"
         ) from None
-    return target
 
 
 def without_digest(source: str) -> str:
@@ -92,9 +86,43 @@ def without_digest(source: str) -> str:
     return source.partition("#")[0] if is_url(source) else _WITH_DIGEST.sub("", source)
 
 
+def _in_cache(path: ObjectPath, expected: str) -> Path:
+    """Return the copy of an object. Make it if there is none, or if it may be an old one."""
+    copies = cache_folder() / "fetched-weights"
+    if expected:
+        target, is_known = copies / expected / path.name, True
+    else:
+        entry = path.entry()
+        if entry.is_folder:
+            raise InputError(f"the weights {path} are a folder: give the URL of a file")
+        copies /= _sha256(path.url)
+        target, is_known = copies / _sha256(f"{entry.size} {entry.stamp}") / path.name, bool(entry.stamp)
+    if not (is_known and target.is_file()):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _copy(path, target, expected)
+        if not expected:
+            _remove_others(target)
+    return target
+
+
+def _remove_others(target: Path) -> None:
+    """Remove the copies of earlier versions of an object. Those that another process writes stay."""
+    for folder in target.parent.parent.iterdir():
+        if folder != target.parent:
+            with suppress(OSError):
+                (folder / target.name).unlink()
+                folder.rmdir()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _check_digest(file: Path, expected: str) -> None:
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    try:
+        found = _digest_of(file)
+    except OSError as error:
+        raise InputError(f"the weights {file} cannot be read ({error.strerror}): check the path") from None
     if found != expected.lower():
         raise InputError(
             f"the weights {file} have the SHA-256 {found}, not {expected}: copy the file again, or leave "
@@ -123,16 +151,22 @@ def _parts(source: str) -> tuple[ObjectPath, str]:
 
 
 def _copy(path: ObjectPath, target: Path, expected: str) -> None:
-    digest = hashlib.sha256()
     with atomic_file(target) as file:
-        with path.open("rb") as opened:
-            while block := opened.read(_BLOCK):
-                digest.update(block)
-                file.write(block)
-        if expected and digest.hexdigest() != expected:
+        if is_read_only(path.url):
+            copy(path.url, Path(file.name))
+        else:
+            with path.open("rb") as opened:
+                shutil.copyfileobj(opened, file, _BLOCK)
+            file.flush()
+        if expected and (found := _digest_of(Path(file.name))) != expected:
             raise InputError(
-                f"the weights {path} have the SHA-256 {digest.hexdigest()}, not {expected}: check the URL, "
-                "or leave #sha256= out if you trust the file"
+                f"the weights {path} have the SHA-256 {found}, not {expected}: check the URL, or leave "
+                "#sha256= out if you trust the file"
             )
     with suppress(OSError):
         target.chmod(0o644)
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

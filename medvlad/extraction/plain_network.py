@@ -200,14 +200,23 @@ def _is_complete(name: str, tensors: Tensors) -> bool:
 
 
 def _read(name: str, source: str) -> Tensors | None:
-    """Read the weights of a source. None: they are not there, or not as expected."""
+    """Read the weights of a source. None: they are not there, or not as expected.
+
+    Raises
+    ------
+    InputError
+        If a file has another SHA-256 or MD5 than it should have, or a URL cannot be read.
+    """
     if source == "bundled":
         return bundled_tensors() if name == "vgg16" else None
-    try:
-        if source == "imagenet":
-            return _read_download(name)
-        path = weights_file(source)
+    path = cached_file(name) if source == "imagenet" else weights_file(source)
+    if not path.is_file():
+        return None
+    if source != "imagenet":
         check_published(path)
+    elif not is_published(path):
+        return None
+    try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
                 return {key: _float32(archive[key]) for key in archive.files}
@@ -218,15 +227,6 @@ def _read(name: str, source: str) -> Tensors | None:
             return _read_h5(name, file)
     except Exception:  # Keras reads the file instead, and reports what is wrong with it
         return None
-
-
-def _read_download(name: str) -> Tensors | None:
-    """Read the file that Keras has downloaded, if it has."""
-    path = cached_file(name)
-    if not path.is_file() or not is_published(path):
-        return None
-    with path.open("rb") as file:
-        return _read_h5(name, file)
 
 
 def _read_h5(name: str, file: BinaryIO) -> Tensors | None:

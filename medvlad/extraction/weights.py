@@ -250,7 +250,8 @@ def find_weights() -> dict[str, str]:
     return {
         "MEDVLAD_WEIGHTS": "not set"
         if not named
-        else without_secrets(named) + ("" if is_url(named) or Path(named).is_file() else " (missing)"),
+        else without_secrets(named)
+        + ("" if is_url(named) or Path(without_digest(named)).is_file() else " (missing)"),
         "bundled": bundled or "not installed: pip install 'medvlad[offline]'",
         "downloaded": ", ".join(cached) or "none",
     }

@@ -5,11 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from medvlad import InputError
-from medvlad._util.atomic_file import STALE_SECONDS, atomic_file, is_abandoned, new_file, write_file
+from medvlad._util import atomic_file as module
+from medvlad._util.atomic_file import (
+    STALE_SECONDS,
+    atomic_file,
+    is_abandoned,
+    new_file,
+    remove_parts,
+    write_file,
+)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
 
@@ -137,3 +146,33 @@ def test_without_locks_age_decides(part, monkeypatch):
     assert is_abandoned(part)
     write_file(part.with_name("f"), b"1", "table")
     assert part.with_name("f").read_bytes() == b"1"
+
+
+def test_an_abandoned_part_is_closed_before_it_is_removed(tmp_path, monkeypatch):
+    """Windows cannot remove an open file."""
+    part = tmp_path / f".f.{'0' * 32}.part"
+    part.touch()
+    opened, unlink, try_lock = [], Path.unlink, module.try_lock
+
+    def lock(file):
+        opened.append(file)
+        try_lock(file)
+
+    def as_in_windows(path, *args, **kwargs):
+        if not all(file.closed for file in opened):
+            raise PermissionError(13, "The process cannot access the file")
+        unlink(path, *args, **kwargs)
+
+    monkeypatch.setattr(module, "try_lock", lock)
+    monkeypatch.setattr(Path, "unlink", as_in_windows)
+    remove_parts(tmp_path / "f")
+    assert len(opened) == 1
+    assert not part.exists()
+
+
+def test_the_part_of_a_writer_stays(tmp_path):
+    part = tmp_path / f".f.{'0' * 32}.part"
+    with part.open("xb") as file:
+        module.try_lock(file)
+        remove_parts(tmp_path / "f")
+        assert part.exists()

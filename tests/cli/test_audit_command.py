@@ -63,6 +63,7 @@ needs_bundled = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def repaired(tmp_path_factory):
     """An audit with a small network. One image is also in the other part, cut and mirrored."""
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
     folder = tmp_path_factory.mktemp("repaired")
     rng = np.random.default_rng(5)
     images = write_set(folder / "images", rng, n=12, ending="png")

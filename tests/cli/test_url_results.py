@@ -1,6 +1,7 @@
 """Results, reports and answers that are written to object storage and read from there."""
 
 import json
+import shutil
 import tempfile
 import uuid
 
@@ -12,6 +13,7 @@ from support.in_this_process import run_command
 from support.object_storage import SECRET, busy, faulty, no_waits
 
 from medvlad._util.object_path import location
+from medvlad.cli.output import output_folder
 
 pytest.importorskip("fsspec", reason="needs the extra cloud")
 
@@ -109,12 +111,46 @@ def test_a_partial_report_is_not_taken_for_a_whole_one(run, both, n_written, tmp
     assert f"cannot be put into {out}" in error
     assert "results.json" not in names_below(out)
     assert len(written) == n_written + 2
-    (kept,) = (tmp_path / "temporary").iterdir()
-    assert str(kept) in error
+    assert str(removed(tmp_path / "temporary")) in error
+
+
+def removed(folder):
+    """Remove the folder of complete results in a folder, and return it."""
+    (kept,) = folder.iterdir()
     assert (kept / "results.json").is_file()
-    for file in sorted(kept.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    kept.rmdir()
+    shutil.rmtree(kept)
+    return kept
+
+
+def test_results_are_not_lost_if_old_figures_cannot_be_listed(run, both, tmp_path):
+    folder, url = both
+    out = f"{url}/{uuid.uuid4().hex}"
+
+    def away(real, path, *args, **kwargs):
+        return busy(real, path) if path.endswith("/figures") else real(path, *args, **kwargs)
+
+    with faulty() as system:
+        system.faults += [("ls", away)] * 20
+        status, _, error = run(*evaluate(folder / "images", out))
+    assert status == 2
+    assert f"cannot be put into {out}" in error
+    assert str(removed(tmp_path / "temporary")) in error
+
+
+def test_results_are_not_lost_if_the_upload_is_interrupted(tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    out = location(f"memory://{uuid.uuid4().hex}/out", "--out")
+
+    def interrupted(system):
+        with output_folder(out, results=["results.json"], overwrite=False) as output:
+            (output.folder / "results.json").write_text("{}")
+            system.faults += [("pipe_file", interrupt)]
+
+    with faulty() as system, pytest.raises(KeyboardInterrupt) as raised:
+        interrupted(system)
+    assert str(removed(tmp_path / "temporary")) in raised.value.__notes__[0]
 
 
 def test_nothing_is_written_if_the_command_fails(run, both):

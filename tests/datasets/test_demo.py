@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medvlad import load_image_folder
+from medvlad import InputError, load_image_folder
 from medvlad.datasets import tissue
 from medvlad.datasets.demo import CLASSES, write_demo_images
 from medvlad.images.read import load_image
@@ -41,6 +41,16 @@ def test_the_same_seed_writes_the_same_files_and_another_seed_others(tmp_path):
         place = one.relative_to(tmp_path / "b")
         assert one.read_bytes() == (tmp_path / "a" / place).read_bytes()
         assert one.read_bytes() != (tmp_path / "c" / place).read_bytes()
+
+
+def test_images_of_an_earlier_version_are_not_evaluated_too(tmp_path):
+    for name in ("train/scattered", "train/.cache", "test/excluded"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"scattered is no class of the demo.*: remove .*--out$"):
+        write_demo_images(tmp_path, n_train=1, n_test=1)
+    assert not list(tmp_path.rglob("*.png"))
+    (tmp_path / "train" / "scattered").rmdir()
+    write_demo_images(tmp_path, n_train=1, n_test=1)
 
 
 @pytest.mark.parametrize("inside", [0.0, 1.0])

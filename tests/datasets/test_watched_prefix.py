@@ -1,9 +1,11 @@
 """Objects below a watched prefix are named once each, also if listings are old or fail."""
 
+import io
 import itertools
 import logging
 import uuid
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.image_bytes import encode, rgb
@@ -11,9 +13,11 @@ from support.object_storage import SECRET, busy, faulty, no_waits
 
 from medvlad import InputError
 from medvlad._util.object_path import location
+from medvlad._util.object_storage import remove
 from medvlad.datasets.arriving import PAUSE
 from medvlad.datasets.watched_prefix import FORGET_AFTER, ObjectPrefix
 from medvlad.datasets.watching import FolderWatch
+from medvlad.images.read import load_image
 
 pytest.importorskip("fsspec", reason="needs the extra cloud")
 
@@ -58,7 +62,8 @@ class Watching:
 
     def round(self):
         """Return the names of images below the prefix that one listing names and that are answered."""
-        return [n.removeprefix(f"{self.prefix}/") for n in self.named() if self.watch.answer(n) is not None]
+        named = map(str, self.named())
+        return [n.removeprefix(f"{self.prefix}/") for n in named if self.watch.answer(n) is not None]
 
 
 def test_objects_are_named_once_when_they_are_listed(prefix, caplog):
@@ -196,3 +201,93 @@ def test_what_cannot_be_watched_is_told(prefix, caplog):
         with pytest.raises(InputError, match="after 6 tries") as raised:
             ObjectPrefix(prefix)
     assert SECRET not in str(raised.value) + caplog.text
+
+
+def pages(n):
+    content = io.BytesIO()
+    first, *others = (Image.fromarray(rgb(8, 8) // (i + 1)) for i in range(n))
+    first.save(content, "TIFF", save_all=True, append_images=others)
+    return content.getvalue()
+
+
+def test_a_file_that_cannot_be_inspected_is_named_later_and_with_all_its_images(prefix, caplog):
+    write(prefix, "a.png", "z.png")
+    write(prefix, "pages.tif", content=pages(2))
+    watching = Watching(prefix)
+    with faulty() as system:
+
+        def away(real, path, *args, **kwargs):
+            return busy(real, path) if path.endswith(".tif") else real(path, *args, **kwargs)
+
+        system.faults += [("cat_file", away)] * 6
+        assert watching.round() == ["a.png", "z.png"]
+    assert "pages.tif cannot be read, because its storage fails" in caplog.text
+    assert "trying again in a minute" in caplog.text
+    assert watching.round() == []
+    watching.now += 60
+    assert watching.round() == ["pages.tif#0", "pages.tif#1"]
+    assert watching.round() == []
+
+
+def test_after_an_outage_answered_images_of_a_file_are_not_named_again(prefix):
+    write(prefix, "pages.tif", content=pages(3))
+    watching = Watching(prefix)
+    first, *_ = watching.named()
+    assert watching.watch.answer(first) is not None
+    watching.watch.put_back()
+    watching.names = iter(watching.watch)
+    watching.now += 60
+    with faulty() as system:  # one listing lacks the file
+        system.stale = [lambda found: [], lambda found: found]
+        assert watching.round() == []
+        assert watching.round() == ["pages.tif#1", "pages.tif#2"]
+    assert not watching.watch._partly, "nothing is kept of a file whose images all have answers"
+    write(prefix, "pages.tif", content=pages(2))
+    assert watching.round() == ["pages.tif#0", "pages.tif#1"]
+
+
+def test_what_is_known_of_a_file_is_forgotten_after_it_is_gone(prefix):
+    write(prefix, "pages.tif", content=pages(2))
+    watching = Watching(prefix)
+    first, _ = watching.named()
+    assert watching.watch.answer(first) is not None
+    watching.watch.put_back()
+    assert watching.watch._partly
+    remove((prefix / "pages.tif").url)
+    watching.names = iter(watching.watch)
+    watching.now += FORGET_AFTER + 1
+    assert watching.round() == []
+    assert not watching.watch._partly
+
+
+def test_names_that_hide_secrets_are_answered(prefix):
+    """Text that looks like a secret is not shown, and the object is opened all the same."""
+    hidden = SECRET.replace("/", "-")
+    write(prefix, "a.png", "token=abc.png", f"{hidden}/password=b.png")
+    watching = Watching(prefix)
+    named = watching.named()
+    assert [str(name) for name in named] == [
+        f"{prefix}/{name}" for name in ("a.png", "token=***", f"{hidden}/password=***")
+    ]
+    for name in named:
+        np.testing.assert_array_equal(load_image(name), rgb())
+        assert watching.watch.answer(str(name)) is not None
+    assert watching.round() == []
+    write(prefix, "token=abc.png", content=PNG + b"more")
+    assert watching.round() == ["token=***"]
+
+
+def test_names_that_cannot_be_used_are_told_once(prefix, caplog):
+    write(prefix, "a.png", "what?.png", "token=abc.png", "token=def.png")
+    watching = Watching(prefix)
+    assert watching.round() == ["a.png", "token=***"]
+    assert watching.round() == []
+    assert caplog.text.count("begins the query of a URL") == 1
+    assert caplog.text.count("is the name of several objects after secrets are hidden") == 1
+    assert "abc" not in caplog.text
+
+
+def test_hidden_numbers_of_images_are_told(prefix, caplog):
+    write(prefix, "token=abc.tif", content=pages(2))
+    assert Watching(prefix).round() == []
+    assert "whose numbers are hidden" in caplog.text

@@ -153,6 +153,19 @@ def test_images_of_a_file_are_answered_one_by_one(tmp_path, watching):
     assert Watching(LocalFolder(tmp_path), answered).until() == ["a.tif#2"]
 
 
+def test_images_that_are_put_back_have_no_answer(tmp_path, watching):
+    frames = [Image.fromarray(np.full((4, 4, 3), i, np.uint8)) for i in range(3)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    while not (named := watching.round(answer=False)):
+        pass
+    assert watching.watch.answer(named[0]) is not None
+    watching.watch.put_back()
+    watching.names = iter(watching.watch)
+    watching.now += 60
+    assert watching.until() == ["a.tif#1", "a.tif#2"]
+    assert not watching.watch._partly
+
+
 def test_a_folder_that_cannot_be_listed_for_a_while_loses_nothing(tmp_path, caplog):
     class Failing(LocalFolder):
         fails = False

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +31,10 @@ class Counting:
             count("bytes_read", 10 * self.number)
             count("retries")
             time.sleep(0.01)
-        if self.dies is not None and self.dies.exists():
-            self.dies.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.dies is not None:
+            with suppress(FileNotFoundError):  # a job of the other worker has removed it
+                self.dies.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
         return self.number
 
 
@@ -72,6 +74,7 @@ def test_counts_of_another_process_may_be_left_out():
 
 @pytest.mark.filterwarnings("ignore:A patient")
 def test_an_evaluation_counts_the_same_images_on_a_cluster(client, tmp_path, monkeypatch):
+    pytest.importorskip("keras", reason="needs the extra tensorflow")
     light_network(monkeypatch.setattr)
     images = write_images(tmp_path / "images")
     (images / "dark" / "bad.png").write_bytes(b"no image")

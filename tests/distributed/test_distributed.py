@@ -4,6 +4,7 @@ The workers preload support/dask_faults.py, which kills them in the middle of a 
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -320,7 +321,8 @@ def test_a_run_that_a_signal_stopped_is_finished_by_the_next(
         time.sleep(0.02)
     os.killpg(process.pid, number)  # as a terminal or a batch system does, the workers included
     out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (128 + number, "dtype float32 on openvino\n"), error
+    assert process.returncode == 128 + number, error
+    assert re.fullmatch(r"dtype float32 on (openvino|native|keras)\n", out)
     note = f"what was extracted is in {features.store}, and the same command continues"
     assert error.strip() == f"medvlad: {word}; {note}"
     wait_for_the_end_of(process.pid)

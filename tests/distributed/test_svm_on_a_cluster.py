@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -175,6 +176,7 @@ def test_commands_fit_the_svm_on_the_workers(client, bags, tmp_path, caplog, com
         assert status == 0, error
         by_workers = "passes over the rows by the workers, because a square matrix needs" in caplog.text
         assert by_workers == (where == "there")
+        gc.collect()  # a file of vectors goes with its last array
         assert list((tmp_path / "tmp").iterdir()) == []
         path = tmp_path / where
         written.append((path / "predictions.csv" if command == "evaluate" else path).read_bytes())
@@ -229,7 +231,11 @@ medvlad.__main__.main()
 def test_no_file_is_left_after_ctrl_c(bags, tmp_path):
     with (
         distributed.LocalCluster(
-            n_workers=1, processes=False, protocol="tcp://", dashboard_address="127.0.0.1:0"
+            n_workers=1,
+            processes=False,
+            protocol="tcp://",
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
         ) as cluster,
     ):
         arguments = ["train", bags, "--encode", "vlad3", "--codebook-samples", "all", "--memory", "10"]
@@ -241,8 +247,11 @@ def test_no_file_is_left_after_ctrl_c(bags, tmp_path):
             stderr=subprocess.PIPE,
             text=True,
         )
+        limit = threading.Timer(120, process.kill)
+        limit.start()
         while "begun" not in process.stdout.readline():
             assert process.poll() is None, process.stderr.read()
+        limit.cancel()
         assert len(list((tmp_path / "tmp").glob("medvlad-*"))) == 1
         process.send_signal(signal.SIGINT)
         error = process.communicate()[1]

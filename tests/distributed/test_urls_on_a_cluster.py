@@ -30,6 +30,7 @@ def test_extraction_by_url_gives_the_shards_of_one_process(small_weights, tmp_pa
         processes=False,
         dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
+        memory_limit=0,
     ) as cluster:
         assert extract_distributed(features, images, scheduler=cluster.scheduler_address) == 6
     (section,) = DescriptorStore(f"{url}/store").sections()

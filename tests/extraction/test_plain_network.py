@@ -125,6 +125,14 @@ def test_a_file_that_does_not_fit_is_left_to_keras(network, tmp_path, spoil):
         features.build()
 
 
+def test_a_file_with_another_sha256_is_not_left_to_keras(tmp_path):
+    file = tmp_path / "a.npz"
+    file.write_bytes(b"no archive")
+    features = CNNDescriptors("vgg16", weights=f"{file}#sha256={'0' * 64}", engine="native")
+    with pytest.raises(InputError, match=f"have the SHA-256 .*, not {'0' * 64}"):
+        plain.plain_network(features)
+
+
 def test_a_device_file_of_a_gpu_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(accelerators, "_DEV", tmp_path)
     monkeypatch.setattr(sys, "platform", "linux")

@@ -1,6 +1,8 @@
 """Networks of timm and torch modules: tokens, maps, weights, settings of the process, and ONNX."""
 
+import hashlib
 import threading
+import uuid
 import warnings
 
 import numpy as np
@@ -10,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from support.torch_parts import torch_and_timm
 
 from medvlad import VLAD, CNNDescriptors, GlobalPool, InputError, WideLinearSVC
+from medvlad._util.object_path import location
 from medvlad.explain import evidence, evidence_maps
 from medvlad.extraction.networks import build_network, layers_of_network
 from medvlad.images.resize import resize_square
@@ -164,6 +167,24 @@ def test_weights_are_read_from_a_file(tmp_path, pictures, suffix, wrapped):
     network = build_network(VIT, None, path)
     found = network.cut.module.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in found.items())
+
+
+def test_weights_may_have_a_sha256_or_lie_at_a_url(tmp_path, monkeypatch):
+    pytest.importorskip("fsspec", reason="needs the extra cloud")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    state = seeded("test_vit").state_dict()
+    path = tmp_path / "w.pth"
+    torch.save(state, path)
+    url = f"memory://{uuid.uuid4().hex}/w.pth"
+    location(url, "weights").write_bytes(path.read_bytes())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for source in (f"{path}#sha256={digest}", url, f"{url}#sha256={digest}"):
+        network = build_network(VIT, None, source)
+        assert network.source == source
+        assert torch.equal(network.cut.module.state_dict()["norm.weight"], state["norm.weight"])
+    for place in (str(path), url):
+        with pytest.raises(InputError, match="have the SHA-256"):
+            build_network(VIT, None, f"{place}#sha256={'0' * 64}")
 
 
 class Evil:

@@ -86,8 +86,16 @@ def test_an_object_that_was_removed_is_no_image(folder):
     assert inspect_file(folder / "gone").images == []
 
 
-def test_a_prediction_reports_what_could_not_be_looked_up(folder):
+def test_a_prediction_ends_if_the_images_of_a_file_cannot_be_counted(folder):
+    """Named as one image, a file of several would get another name in the answers."""
     with faulty() as system:
+        system.faults += [("info", busy)] * 100
+        with pytest.raises(StorageFailure, match=r"pages\.tif cannot be read"):
+            list(_all_frames([folder / "pages.tif", PAUSE]))
+
+
+def test_a_service_whose_callers_repeat_reports_what_could_not_be_looked_up(folder):
+    with faulty() as system, object_path.failures_of_one_object():
         system.faults += [("info", busy)] * 100
         assert list(_all_frames([folder / "pages.tif", PAUSE])) == [folder / "pages.tif", PAUSE]
 

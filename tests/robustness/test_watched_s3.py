@@ -46,6 +46,12 @@ def proxy():
         yield proxy
 
 
+@pytest.fixture(autouse=True)
+def _no_faults_for_the_next_test(proxy):
+    yield
+    proxy.faults.clear()
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     root = tmp_path_factory.mktemp("model")
@@ -122,7 +128,6 @@ def test_objects_are_answered_as_they_arrive(proxy, model, start, number):
     assert errors.count("skipped: ") == 1
     assert "Traceback" not in errors
     assert SECRET not in errors
-    proxy.faults.clear()
 
 
 def test_a_restart_answers_only_what_has_no_answer(proxy, model, start, tmp_path):

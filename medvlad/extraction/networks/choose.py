@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medvlad._util.validate import InputError, check_local
+from medvlad._util.urls import is_url
+from medvlad._util.validate import InputError
+from medvlad.extraction.fetched_weights import weights_file, without_digest
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.networks.layer_list import Layer
 from medvlad.extraction.networks.onnx_file import check_file
@@ -78,7 +80,7 @@ def check_network(
     -------
     str
         Keras: as :func:`medvlad.extraction.weights.weights_source`. ONNX: the file. timm: "imagenet",
-        "random" or a file. An object: "given".
+        "random", a file or its URL. An object: "given".
 
     Raises
     ------
@@ -127,13 +129,15 @@ def _timm_source(model: str, weights: str | os.PathLike[str]) -> str:
     source = os.fspath(weights)
     if source in ("imagenet", "random"):
         return source
-    check_local(source, "the weights file")
-    if not source.endswith(_TORCH_SUFFIXES):
+    file = without_digest(source)
+    if not file.endswith(_TORCH_SUFFIXES):
         raise InputError(
             f"weights={source!r} of {model} must be 'imagenet', 'random' or a file ending in "
             f"{', '.join(_TORCH_SUFFIXES)}"
         )
-    if not Path(source).is_file():
+    if is_url(source):
+        weights_file(source)
+    elif not Path(file).is_file():
         raise InputError(f"weights file {source!r} does not exist: check the path")
     return source
 

@@ -6,7 +6,7 @@ the last block and its normalisation. Class and register tokens are left out.
 Vision transformers that can compute with other sizes of the image do so (`dynamic_img_size`). Their position
 embedding is then interpolated. Mean and standard deviation are those of the network's data configuration.
 
-Weights come from timm's hub, from a file, or from a seed::
+Weights come from timm's hub, from a file or its URL, or from a seed::
 
     "imagenet"              the pretrained weights that timm's name stands for
     .safetensors            tensors by name
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlad._util.validate import InputError, import_extra, one_line
+from medvlad.extraction.fetched_weights import weights_file
 from medvlad.extraction.networks.frozen import FrozenNetwork
 from medvlad.extraction.networks.layer_list import Layer
 from medvlad.extraction.networks.preprocessing import Preprocessing, as_preprocessing
@@ -142,7 +143,7 @@ def _create(timm: Any, model: str, source: str) -> tuple[Any, bool]:
         except Exception as error:  # timm, its hub and the network raise many types of errors
             raise _reason(timm, name, error, pretrained=options["pretrained"]) from error
     if source not in ("imagenet", "random"):
-        _fill(torch, module, Path(source), model)
+        _fill(torch, module, weights_file(source), model)
     return module, is_free
 
 
