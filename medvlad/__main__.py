@@ -1,14 +1,15 @@
 """The command `medvlad`, also ``python -m medvlad``. One signal stops it cleanly; a second ends it at once.
 
 The signals are SIGINT (Ctrl-C), SIGTERM (a batch system, a container) and SIGHUP (a closed terminal). A
-signal that is ignored stays ignored. Python's own handler is not enough in four situations:
+signal that is ignored stays ignored. Python's own handler is not enough in these situations:
 
 - A second KeyboardInterrupt could stop the clean-up half-way. So Python does not handle the second signal:
   the operating system ends the process.
 - Python prints and forgets a KeyboardInterrupt in a callback, such as ``__del__``. It is raised again.
 - An extension module turns a KeyboardInterrupt in its import into an ImportError. Many callers then take the
   module for one that is not installed. The signal therefore waits until the import ends, at most one second.
-- A line of output could be cut in the middle. The signal waits until it is written, at most one second.
+- A line of output could be cut in the middle, and a handler of logging that is half made would print a
+  traceback at exit. The signal waits until either is complete, at most one second.
 
 A timer raises the interrupt later. Windows has no such timer; there, Ctrl-C does not wait.
 """
@@ -25,6 +26,7 @@ from types import FrameType
 
 __all__ = ["main"]
 
+_ERROR = 2  # exit status
 _DEFECT = 70  # exit status, EX_SOFTWARE of BSD. Python's 1 would mean that images were skipped
 _LONGEST_WAIT = 1.0  # seconds
 _HAS_TIMER = hasattr(signal, "setitimer")
@@ -73,6 +75,14 @@ def main() -> None:
         # Libraries raise errors of their own when they are interrupted.
         console = sys.modules.get("medvlad.cli.console")  # None: interrupted before it was imported
         if not deadline and not isinstance(error, KeyboardInterrupt):
+            if _is_lack_of_memory(error):
+                sentence = "there is too little memory to start: allow the process more, see 'ulimit -v'"
+                _write(
+                    f"medvlad: {sentence}\n"
+                    if console is None
+                    else f"{console.message_line(sentence, 'error')}\n"
+                )
+                sys.exit(_ERROR)
             text = None if console is None else console.crash_text(error)
             if text is None:
                 traceback.print_exception(error)
@@ -91,13 +101,22 @@ def _write(text: str) -> None:
         os.write(2, text.encode(errors="backslashreplace"))
 
 
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether Python or the dynamic loader got no memory."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, ImportError) and "failed to map segment" in str(error)
+    )
+
+
 def _must_wait(frame: FrameType | None) -> bool:
-    """Return whether the code that was interrupted imports a module or writes to standard output."""
+    """Return whether the code that was interrupted may not be left half done."""
     while frame is not None:
         code = frame.f_code
         if code.co_filename.startswith("<frozen importlib"):
             return True
         if code.co_qualname == "_Stream.write" and frame.f_globals["__name__"] == "medvlad.cli.streams":
+            return True
+        if code.co_qualname == "Handler.__init__" and frame.f_globals["__name__"] == "logging":
             return True
         frame = frame.f_back
     return False

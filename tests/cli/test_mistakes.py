@@ -161,10 +161,13 @@ def test_a_missing_module_of_the_core_is_a_defect_and_keeps_its_traceback():
     assert sentence_of(ModuleNotFoundError("No module named 'medvlad.gone'")) is None
 
 
-def test_libraries_that_do_not_fit_into_memory_are_told(tmp_path):
-    """The limit is reached while NumPy is loaded."""
-    script = f'ulimit -v 30000; exec "{sys.executable}" -m medvlad extract nowhere --store store'
+@pytest.mark.parametrize("kib", [28_000, 30_000, 36_000, 50_000])
+def test_too_little_memory_to_start_is_told(tmp_path, kib):
+    """The limit is reached before or while NumPy is loaded."""
+    script = f'ulimit -v {kib}; exec "{sys.executable}" -m medvlad extract nowhere --store store'
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("medvlad: a library cannot be loaded (")
+    beginnings = ("medvlad: a library cannot be loaded (", "medvlad: there is too little memory to start: ")
+    assert done.stderr.startswith(beginnings)
+    assert "ulimit -v" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -199,6 +199,17 @@ def test_sighup_that_is_ignored_stays_ignored(tmp_path):
     assert ended(code, tmp_path) == (0, "went on\n", "")
 
 
+def test_a_handler_of_logging_is_complete_before_an_interrupt(tmp_path):
+    """Python prints a traceback at exit if a handler has no lock."""
+    code = """
+import logging
+add = logging._addHandlerRef
+logging._addHandlerRef = lambda handler: (add(handler), signal.raise_signal(signal.SIGINT))
+medvlad.cli.main = lambda: (logging.StreamHandler(), time.sleep(30))
+"""
+    assert ended(code, tmp_path) == (130, "", "\nmedvlad: interrupted\n")
+
+
 @pytest.mark.parametrize("after", [0.1, 0.4])
 def test_ctrl_c_while_modules_are_imported_shows_no_traceback(after):
     process = subprocess.Popen(
