@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
-from types import FrameType
+from types import FrameType, ModuleType
 
 __all__ = ["main"]
 
@@ -77,11 +77,7 @@ def main() -> None:
         if not deadline and not isinstance(error, KeyboardInterrupt):
             if _is_lack_of_memory(error):
                 sentence = "there is too little memory to start: allow the process more, see 'ulimit -v'"
-                _write(
-                    f"medvlad: {sentence}\n"
-                    if console is None
-                    else f"{console.message_line(sentence, 'error')}\n"
-                )
+                _write(f"{_line_of(sentence, console)}\n")
                 sys.exit(_ERROR)
             text = None if console is None else console.crash_text(error)
             if text is None:
@@ -90,9 +86,14 @@ def main() -> None:
                 _write(f"{text}\n")
             sys.exit(_DEFECT)
         sentence = "; ".join([_WORDS[stopped_by.name], *getattr(error, "__notes__", ())])
-        line = f"medvlad: {sentence}" if console is None else console.message_line(sentence, "error")
+        line = _line_of(sentence, console)
         _write(f"{line}\n" if line.startswith("{") else f"\n{line}\n")
         sys.exit(128 + stopped_by)
+
+
+def _line_of(sentence: str, console: ModuleType | None) -> str:
+    """Return a message as the console prints it. None: the console could not be imported."""
+    return f"medvlad: {sentence}" if console is None else str(console.message_line(sentence, "error"))
 
 
 def _write(text: str) -> None:
