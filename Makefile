@@ -148,7 +148,7 @@ EXTRAS_OF_test := tensorflow,openvino,distributed,medical,offline,onnx,bags,tabl
 EXTRAS_OF_fuzz := $(EXTRAS_OF_test),fuzz
 EXTRAS_OF_torch := onnx,torch,test-torch
 EXTRAS_OF_docs := docs
-EXTRAS_OF_bench := tensorflow,openvino,bench
+EXTRAS_OF_bench := tensorflow,openvino,offline,bench
 EXTRAS_OF_dev := dev,test
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.torch $(VENV)/.docs $(VENV)/.bench $(VENV)/.dev: $(VENV)/.%: $(VENV)/.package

@@ -210,6 +210,10 @@ PARTS = {
 }
 
 
+#: What must be equal if the results of other parts are kept.
+SAME = ("processor", "level", "versions")
+
+
 def measured(parts, rounds, small, before=None):
     """Run the parts. Return the content of the result file, and which public calls are too slow."""
     run, took = Run(rounds, small), {}
@@ -265,6 +269,9 @@ def main(arguments=None):
     before = None
     if set(parts) != set(PARTS) and parsed.output.exists():
         before = json.loads(parsed.output.read_text(encoding="utf-8"))
+        differing = [key for key in SAME if before["machine"].get(key) != machine.describe()[key]]
+        if differing:
+            parser.error(f"{parsed.output} has another {differing[0]}: name another file, or run all parts")
     found, slow = measured(parts, parsed.rounds, parsed.small, before)
     parsed.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     say(summary(found))

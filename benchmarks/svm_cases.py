@@ -38,7 +38,7 @@ class SvmCase(NamedTuple):
 
 SMALL = SvmCase(1000, 32_768)
 #: Kvasir with VLAD of 256 centres: 3.4 GB.
-LARGE = SvmCase(6400, 131_072, 8)
+LARGE = SvmCase(6400, 131_072, 10)
 #: Free memory that the large case needs, in bytes.
 LARGE_BYTES = 9 << 30
 

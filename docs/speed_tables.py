@@ -20,7 +20,10 @@ OWN, KERNEL, FRESH = "medvlad", "kernel alone", "medvlad, new array"
 OURS = (OWN, KERNEL, FRESH, "reference")
 PRODUCT = "sgemm"
 #: Names that result files give to implementations, in the words of the tables.
-IN_WORDS = {"medvlad, float64": "medvlad with the same rows as float64"}
+IN_WORDS = {
+    "medvlad, float64": "medvlad with the same rows as float64",
+    "keras predict": "keras predict, float32",
+}
 #: Kinds of rows, in words.
 ROWS = {
     "synthetic": "26 % non-zero",
