@@ -12,6 +12,7 @@ from support.folders import refusal, relative, touch
 from medvlad import InputError
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS, load_mit_indoor
+from medvlad.images.read import load_image
 
 # --------------------------------------------------------------------------------------- layouts
 
@@ -113,6 +114,14 @@ def test_a_link_to_a_folder_above_is_refused(tmp_path):
     touch(tmp_path, "set/a/2.png", "set/b/1.png")
     (tmp_path / "set/a/loop").symlink_to(tmp_path / "set/a")
     refusal(lambda: load_image_folder(tmp_path / "set"), "set/a/loop", "remove the link")
+
+
+def test_a_link_to_itself_is_listed_as_other_broken_links_are(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a/loop.png").symlink_to("loop.png")
+    (tmp_path / "a/loop").symlink_to("loop")
+    assert relative(load_image_folder(tmp_path), tmp_path) == ["a/1.png", "a/loop.png", "b/1.png"]
+    refusal(lambda: load_image(tmp_path / "a/loop.png"), "loop.png")
 
 
 def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
