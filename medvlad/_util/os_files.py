@@ -1,4 +1,7 @@
-"""Hide the differences between POSIX and Windows files: locks, reading at an offset, flushing a folder."""
+"""Operations on files that the standard library lacks: locks, reading at an offset, flushing a folder.
+
+They hide the differences between POSIX and Windows.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from io import BufferedRandom, BufferedWriter
 from pathlib import Path
 
-__all__ = ["flush_folder", "open_for_reading", "read_at", "try_lock"]
+__all__ = ["entry_is_folder", "flush_folder", "open_for_reading", "read_at", "try_lock"]
 
 if sys.platform == "win32":
     import msvcrt
@@ -64,6 +67,19 @@ def read_at(path: Path, descriptor: int, length: int, begin: int) -> bytes:
             file.seek(begin)
             return file.read(length)
     return os.pread(descriptor, length, begin)
+
+
+def entry_is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one.
+
+    For a link to itself `os.DirEntry.is_dir` raises OSError. It is a broken link, and so not a folder.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
 
 
 def flush_folder(path: Path) -> None:

@@ -115,6 +115,7 @@ def join_patients(
             kind, patient = min((joined.root(one) for one in nodes), key=_rank)
             patients[path] = patient, _SOURCES[kind]
     _warn_of_one_study(files, patients)
+    _warn_of_studies(files, patients)
     roots = {name: joined.root(("name", name)) for name in needed}
     return patients, {name: root[1] for name, root in roots.items() if root[0] == "id"}
 
@@ -129,6 +130,22 @@ def _warn_of_one_study(files: Mapping[Path, DicomFile], patients: Mapping[Path, 
             "all %d DICOM files without a PatientID have the same StudyInstanceUID, so they count as one "
             "patient: if they show several, name the patients with `group_pattern`",
             len(patients),
+        )
+
+
+def _warn_of_studies(files: Mapping[Path, DicomFile], patients: Mapping[Path, tuple[str, str]]) -> None:
+    """Log a warning if several studies stand for the patients of files whose PatientID is empty."""
+    without = [
+        patient
+        for path, (patient, source) in patients.items()
+        if source == _SOURCES["study"] and files[path].identity.patient is None
+    ]
+    if len(set(without)) > 1:
+        _log.warning(
+            "%d DICOM files have no PatientID, probably after anonymisation. Their StudyInstanceUID is used "
+            "instead, so a patient with several studies counts several times. If file names tell the "
+            "patients, use `group_pattern`",
+            len(without),
         )
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path, PurePath
 
 from medvlad._util.object_path import ObjectPath, check_reached
+from medvlad._util.os_files import entry_is_folder
 from medvlad._util.urls import is_url
 from medvlad.images.formats import NO_ENDING, UNREAD_SUFFIXES, ending_of, is_image_name
 from medvlad.images.inspect_file import inspect_file
@@ -73,4 +74,4 @@ def _visible(folder: Path) -> Iterator[tuple[Path, bool]]:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith("."):
-                yield Path(entry.path), entry.is_dir()
+                yield Path(entry.path), entry_is_folder(entry)

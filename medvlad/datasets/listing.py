@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlad._util.object_path import ObjectPath, location
+from medvlad._util.os_files import entry_is_folder
 from medvlad._util.read_ahead import read_ahead
 from medvlad._util.validate import InputError
 from medvlad.datasets.feature_files import feature_ending
@@ -173,7 +174,7 @@ class Listing:
             yield from ((one.name, one.is_folder) for one in found)
             return
         with os.scandir(folder) as entries:
-            yield from ((entry.name, entry.is_dir()) for entry in entries)
+            yield from ((entry.name, entry_is_folder(entry)) for entry in entries)
 
     def _inspected(self, path: Path) -> InspectedFile:
         if not self.of_features:

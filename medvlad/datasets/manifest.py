@@ -34,8 +34,9 @@ from medvlad.datasets.manifest_files import FoundRows, find_images, locate_files
 from medvlad.datasets.manifest_numbers import UNKNOWN_WORDS, with_decimal_points
 from medvlad.datasets.manifest_table import Table, is_table, read_table
 from medvlad.datasets.manifest_targets import Targets, read_targets
-from medvlad.datasets.patients import UNKNOWN, Patients, compile_group_pattern, find_groups
+from medvlad.datasets.patients import UNKNOWN, Patients, compile_group_pattern, find_groups, relative_file
 from medvlad.datasets.unknown_patients import check_unknown_patients, treat_unknown
+from medvlad.images.dicom_identity import stands_for_nobody
 
 __all__ = ["is_table", "list_files", "list_manifest", "load_manifest", "load_table"]
 
@@ -335,7 +336,25 @@ def _order(
 
 
 def _without_unknown(cells: Sequence[str]) -> Sequence[str]:
-    unknown = {cell for cell in set(cells) if cell.lower() in UNKNOWN_WORDS}
+    return _blanked(cells, {cell for cell in set(cells) if cell.lower() in UNKNOWN_WORDS})
+
+
+def _known_patients(cells: Sequence[str]) -> Sequence[str]:
+    """Return the cells of patients. Words that name nobody, such as "unknown" and "?", become empty.
+
+    Patients may be called by letters, so a single "x" is a patient.
+    """
+    return _blanked(
+        cells,
+        {
+            cell
+            for cell in set(cells)
+            if cell.lower() in UNKNOWN_WORDS or (stands_for_nobody(cell) and cell.lower() != "x")
+        },
+    )
+
+
+def _blanked(cells: Sequence[str], unknown: set[str]) -> Sequence[str]:
     return ["" if cell in unknown else cell for cell in cells] if unknown else cells
 
 
@@ -352,7 +371,7 @@ def _with_patients(
 
     named = None
     if columns.patient is not None and pattern is None:
-        cells = _without_unknown(table.columns[columns.patient])
+        cells = _known_patients(table.columns[columns.patient])
         if all(cells):
             return replace(
                 data,
@@ -405,8 +424,7 @@ def _below_class(relative: str, class_name: str) -> tuple[str, ...]:
 def _named_patients(listed: list[ListedImage], named: Sequence[str]) -> Patients | None:
     if not any(named):
         return None
-    files = [image.relative.partition("#")[0] for image in listed]
     return Patients(
-        {image.relative: name or file for image, name, file in zip(listed, named, files, strict=True)},
+        {image.relative: name or relative_file(image) for image, name in zip(listed, named, strict=True)},
         {image.relative: FROM_TABLE if name else UNKNOWN for image, name in zip(listed, named, strict=True)},
     )

@@ -27,6 +27,7 @@ __all__ = [
     "compile_group_pattern",
     "find_groups",
     "known_patient",
+    "relative_file",
     "searched_patient",
 ]
 
@@ -53,6 +54,8 @@ _PATIENT_IN_ANY_NAME = (  # of a file, or of a folder below the class
     re.compile(r"^(?P<group>sub-[A-Za-z0-9]+)(?:_|$)"),  # Brain Imaging Data Structure
     re.compile(r"(?<![A-Za-z])patient[ _-]?(?P<group>\d+)", re.IGNORECASE),
 )
+
+_PACKED_NIFTI = re.compile(r"\.nii\.gz(?:#\d+)?$", re.IGNORECASE)
 
 
 def compile_group_pattern(pattern: object) -> re.Pattern[str]:
@@ -130,7 +133,7 @@ def find_groups(found: list[ListedImage], pattern: re.Pattern[str] | None) -> Pa
     _warn_of_doubtful_names(
         found, {one: patient for one, (patient, how) in patients.items() if how in FROM_NAMES}
     )
-    files = {image.relative: _relative_file(image) for image in found}
+    files = {image.relative: relative_file(image) for image in found}
     if not patients and all(file == relative for relative, file in files.items()):
         return None
     return Patients(
@@ -161,7 +164,8 @@ def _with_headers(found: list[ListedImage], names: Mapping[str, str | None]) -> 
     return patients
 
 
-def _relative_file(image: ListedImage) -> str:
+def relative_file(image: ListedImage) -> str:
+    """Return the relative path of the file of an image, without the number of the image in it."""
     return image.relative if split_frame(image.path)[1] is None else image.relative.rpartition("#")[0]
 
 
@@ -206,7 +210,8 @@ def searched_patient(relative: str, pattern: re.Pattern[str]) -> str | None:
 def known_patient(image: ListedImage) -> str | None:
     """Return the patient that the known patterns find in the names of an image. None: they do not match."""
     *folders, file = (unicodedata.normalize("NFC", name) for name in image.below_class)
-    stem = Path(file).stem
+    packed = _PACKED_NIFTI.search(file)
+    stem = file[: packed.start()] if packed else Path(file).stem
     # Viewers export DICOM as IM-0001-0001, where the first number is a series and not a patient.
     for known in _PATIENT_IN_FILE_NAME if image.kind != "DICOM" else ():
         if match := known.match(stem):

@@ -45,6 +45,18 @@ _FRAME_TAGS = ["NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "BitsAllo
 _FRAME_TAGS += ["PhotometricInterpretation", "ExtendedOffsetTable"]
 _IMAGE_TAGS = ["Rows", "Columns", "SOPClassUID", "DirectoryRecordSequence"]
 
+#: Kinds of objects that hold no image, although they have Rows and Columns. A trailing dot: all that follow.
+_NO_IMAGES = (
+    "1.2.840.10008.5.1.4.1.1.66",  # Raw Data Storage
+    "1.2.840.10008.5.1.4.1.1.4.2",  # MR Spectroscopy Storage
+    "1.3.46.670589.11.0.0.12.",  # Philips: spectra, series and protocols of MR
+    "1.3.12.2.1107.5.9.1",  # Siemens: CSA Non-Image Storage
+)
+
+# A quotation mark. The apostrophe of "aren't" is none.
+_MARK = r"""(?:"|(?<![a-z]{2})'|'(?![st]\b))"""
+_QUOTED = re.compile(rf"(?:\bb)?{_MARK}(?:.*{_MARK}|.*)")
+
 
 def is_dicom(path: Path) -> bool:
     """Return whether a file is DICOM: by its content, else by its name if no other format fits."""
@@ -113,12 +125,20 @@ def dicom_facts(file: BinaryIO, path: Path) -> DicomFacts:
 def _has_image(opened: DicomFile) -> bool:
     """Return whether a file holds an image, or held one before its header was cut off."""
     header = opened.header
-    if opened.pixels_at is not None or (header.get("Rows") and header.get("Columns")):
+    if opened.pixels_at is not None:
+        return True
+    if opened.sop_class is not None and _holds_no_image(opened.sop_class):
+        return False
+    if header.get("Rows") and header.get("Columns"):
         return True
     if opened.sop_class is None:
         return "DirectoryRecordSequence" not in header
     name = opened.sop_class.name  # the UID itself if it is not known
     return name == opened.sop_class or "Image" in name
+
+
+def _holds_no_image(sop_class: str) -> bool:
+    return any(sop_class.startswith(kind) if kind.endswith(".") else sop_class == kind for kind in _NO_IMAGES)
 
 
 def _pydicom() -> ModuleType:
@@ -209,10 +229,10 @@ def read_dicom(
         ) from error
     except Exception as error:
         raise _damaged(name, error) from error
-    if 0 in size:
-        if _has_image(opened):
-            raise _damaged(name, ValueError("Rows or Columns is missing"))
+    if not _has_image(opened):
         raise InputError(f"{name} is DICOM without an image: remove it")
+    if 0 in size:
+        raise _damaged(name, ValueError("Rows or Columns is missing"))
     check_frame(frame, n_frames, name)
     if max_pixels is not None and size[0] * size[1] > max_pixels:
         raise InputError(
@@ -230,8 +250,9 @@ def read_dicom(
 
 
 def _damaged(name: str, error: BaseException) -> InputError:
-    # Quoted text comes from the file and may be a name or an identifier. Drop it and all that follows.
-    reason = re.split("['\"]", one_line(error))[0][:200].rstrip(" :(") or type(error).__name__
+    # Quoted text comes from the file and may be a name or an identifier, with quotation marks inside. So
+    # everything from the first mark to the last is dropped, and all that follows a single mark.
+    reason = _QUOTED.sub("...", one_line(error))[:200].rstrip(" :(.") or type(error).__name__
     return InputError(f"{name} is damaged, or not DICOM ({reason}): copy it again or remove it")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from medvlad.images.dicom_file import raw_text
 
-__all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of"]
+__all__ = ["IDENTITY_TAGS", "DicomIdentity", "digest_of_numbered", "identity_of", "stands_for_nobody"]
 
 IDENTITY_TAGS = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID")
 """Elements that :func:`identity_of` needs."""
@@ -30,6 +30,7 @@ _STANDS_FOR_NOBODY = frozenset(
     """.split()  # noqa: SIM905
 )
 _BEGINS_LIKE_NOBODY = re.compile("(?:anonym|deidentif|unknown)[a-z]*|x*")
+_HAS_DIGIT = re.compile("[0-9]")
 _NUMBERED = re.compile(r"(?:patient|subject|pat|sub|case|person|id|p)?[ _.-]*(?P<number>\d+)")
 _LABELLED = re.compile(r"sub-(?P<label>\w+)")
 
@@ -80,7 +81,7 @@ def identity_of(header: Any) -> DicomIdentity:
         written=_digest(f"written {written!r} {issuer!r}") if folded else None,
         numbered=digest_of_numbered(folded),
         study=_digest(f"study {study}") if study else None,
-        stands_for_nobody=bool(folded) and _stands_for_nobody(folded),
+        stands_for_nobody=bool(folded) and stands_for_nobody(written),
         is_accession=bool(folded) and folded == accession,
     )
 
@@ -105,6 +106,14 @@ def digest_of_numbered(name: str) -> str | None:
     return _digest(f"label {label['label']}") if label else None
 
 
+def stands_for_nobody(text: str) -> bool:
+    """Return whether a PatientID is what programs write if they have none: "ANONYMIZED", "unknown" or "?"."""
+    if _HAS_DIGIT.search(text):  # quick, because tables have millions of IDs
+        return False
+    word = re.sub(r"[\W_]", "", _folded(text))
+    return word in _STANDS_FOR_NOBODY or _BEGINS_LIKE_NOBODY.fullmatch(word) is not None
+
+
 def _folded(text: str) -> str:
     """Return a text without what does not tell patients apart: case, spaces and null bytes around it."""
     return " ".join(unicodedata.normalize("NFKC", text).replace("\0", " ").casefold().split())
@@ -112,8 +121,3 @@ def _folded(text: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _stands_for_nobody(folded: str) -> bool:
-    word = re.sub(r"[\W_]", "", folded)
-    return word in _STANDS_FOR_NOBODY or _BEGINS_LIKE_NOBODY.fullmatch(word) is not None

@@ -28,8 +28,8 @@ steps are our own, because pydicom's functions differ:
 
 - Slope, intercept, window and VOI LUT are those of the frame. An enhanced object stores them once per frame,
   and pydicom's functions look only at the top level of the file.
-- A window that is not a number or has an impossible width is ignored, and an unknown function counts as
-  LINEAR. pydicom raises an error or returns NaN.
+- A window that is not a number, such as "2048,25", or has an impossible width is ignored, and an unknown
+  function counts as LINEAR. pydicom raises an error or returns NaN.
 - Tables and palettes are read by what they hold (:mod:`medvlad.images.dicom_tables`). pydicom believes their
   descriptors, and cannot read palettes of big-endian files.
 """
@@ -176,10 +176,8 @@ def _apply_modality(header: Any, stored: NDArray[Any], index: int, name: str) ->
         table = _read_table(header, item, low, high)
         values = table.look_up(stored)
         return _Modality(values, float(table.entries.min()), float(table.entries.max()), values, False)
-    slope = _first(_found(header, index, "PixelValueTransformationSequence", "RescaleSlope"))
-    intercept = _first(_found(header, index, "PixelValueTransformationSequence", "RescaleIntercept"))
-    slope = 1.0 if slope is None else slope
-    intercept = 0.0 if intercept is None else intercept
+    slope = _rescaling(header, index, "RescaleSlope", 1.0)
+    intercept = _rescaling(header, index, "RescaleIntercept", 0.0)
     if slope == 0:
         _log.warning("%s: RescaleSlope is 0, so 1 is used: correct the header", name)
         slope = 1.0
@@ -188,17 +186,34 @@ def _apply_modality(header: Any, stored: NDArray[Any], index: int, name: str) ->
     return _Modality(values, ends[0], ends[1], stored, slope < 0)
 
 
+def _rescaling(header: Any, index: int, tag: str, default: float) -> float:
+    """Return RescaleSlope or RescaleIntercept of a frame. Raise ValueError if it is not a number."""
+    try:
+        number = _first(_found(header, index, "PixelValueTransformationSequence", tag))
+    except ValueError as error:
+        raise ValueError(f"{tag} is not a number") from error
+    return default if number is None else number
+
+
 def _display(header: Any, index: int) -> Any:
     """Return the data set with the VOI lookup table or the window of a frame. None: there is neither."""
     for place in _places(header, index, "FrameVOILUTSequence"):
-        if find_table(place, "VOILUTSequence") is not None or place.get("WindowCenter") is not None:
+        if find_table(place, "VOILUTSequence") is not None or _number(place, "WindowCenter") is not None:
             return place
     return None
 
 
+def _number(place: Any, tag: str) -> float | None:
+    """Return the first number of an element. None: there is none, or its text is not a number."""
+    try:
+        return _first(place.get(tag))
+    except ValueError:
+        return None
+
+
 def _window(pydicom: ModuleType, display: Any) -> Any:
     """Return the first window of `display` as a data set of its own. None: it has no valid window."""
-    center, width = _first(display.get("WindowCenter")), _first(display.get("WindowWidth"))
+    center, width = _number(display, "WindowCenter"), _number(display, "WindowWidth")
     function = str(display.get("VOILUTFunction") or "LINEAR").upper()
     if function not in ("LINEAR_EXACT", "SIGMOID"):
         function = "LINEAR"

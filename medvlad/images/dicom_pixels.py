@@ -142,7 +142,8 @@ def decode_frame(
     Raises
     ------
     InputError
-        If no installed decoder can read it, or if its colours are of a kind that is not supported.
+        If no installed decoder can read it, if its colours are of a kind that is not supported, or if they
+        are not subsampled although the header says so.
     Exception
         Of almost any type, if the file is damaged.
     """
@@ -153,6 +154,7 @@ def decode_frame(
     if opened.n_bytes is not None:
         if (index + 1) * _frame_bits(opened) > 8 * opened.n_bytes:
             raise ValueError(f"its pixels have only {opened.n_bytes} bytes")
+        _check_subsampling(opened, n_frames, name)
         cells, colour = _native(pydicom, opened, index, n_frames, colour)
         bits = int(header.get("BitsStored") or 8 * cells.itemsize)
     else:
@@ -178,6 +180,21 @@ def decode_frame(
     if colour == "YBR":
         cells = pydicom.pixels.convert_color_space(cells, "YBR_FULL", "RGB")
     return cells
+
+
+def _check_subsampling(opened: DicomFile, n_frames: int, name: str) -> None:
+    """Refuse YBR_FULL_422 of three numbers a pixel, as some programs leave it after decompression.
+
+    The standard stores two numbers a pixel (PS3.3 C.7.6.3.1.2). The three may be RGB or YBR_FULL, which
+    cannot be told apart.
+    """
+    n_bytes = opened.n_bytes or 0
+    expected = _frame_bits(opened) * n_frames // 8
+    if _photometric(opened) == "YBR_FULL_422" and 2 * n_bytes >= 3 * expected:
+        raise InputError(
+            f"{name} has {n_bytes} bytes of pixels where YBR_FULL_422 has {expected}, so its pixels are not "
+            "subsampled as YBR_FULL_422 says: write RGB or YBR_FULL into PhotometricInterpretation"
+        )
 
 
 def _photometric(opened: DicomFile) -> str:
@@ -269,11 +286,12 @@ def _encapsulated(
     pydicom: ModuleType, opened: DicomFile, index: int, n_frames: int, name: str
 ) -> tuple[NDArray[Any], Stream]:
     """Return the stored numbers of a compressed frame, and what the frame says about itself."""
-    header = opened.header
+    header, syntax = opened.header, opened.syntax
+    if syntax in pydicom.uid.MPEGTransferSyntaxes:  # a film is in one piece, so its frames cannot be fetched
+        raise InputError(f"{name} is compressed as {syntax.name}, which is not supported: decompress it")
     frame = encapsulated_frame(pydicom, opened, index, n_frames)
     stream = describe(frame)
     if stream is None:
-        syntax = opened.syntax
         kind = "an unknown format" if syntax is None or not syntax.is_compressed else syntax.name
         raise InputError(
             f"{name} is compressed as {kind}, which is not supported, or it is damaged: decompress it"
@@ -297,17 +315,26 @@ def _encapsulated(
 def _signed(cells: NDArray[Any], header: Any, stream: Stream) -> NDArray[Any]:
     """Return the numbers of a compressed grey frame with their sign. Only JPEG 2000 stores a sign."""
     wants_sign = int(header.get("PixelRepresentation") or 0) == 1
+    stored = int(header.get("BitsStored") or stream.precision)
+    # Whole cells. Only lossy numbers may exceed BitsStored: those of JPEG, and unsigned ones of JPEG-LS.
+    if stored < stream.precision and (
+        stream.kind == "JPEG Lossless"
+        or (stream.kind == "JPEG-LS" and wants_sign)
+        or _has_overlay_above(header, stored)
+    ):
+        return _stored(cells.view(f"{'ui'[wants_sign]}{cells.itemsize}"), header)
     if stream.kind == "JPEG 2000":
         if stream.signed == wants_sign:
             return cells
         return min(cells, _reread(cells, stream.precision, signed=wants_sign), key=_jumps)
-    stored = int(header.get("BitsStored") or stream.precision)
-    # Whole cells. Only lossy numbers may exceed BitsStored: those of JPEG, and unsigned ones of JPEG-LS.
-    if stored < stream.precision and (
-        stream.kind == "JPEG Lossless" or (stream.kind == "JPEG-LS" and wants_sign)
-    ):
-        return _stored(cells.view(f"{'ui'[wants_sign]}{cells.itemsize}"), header)
     return _reread(cells, stream.precision, signed=wants_sign)
+
+
+def _has_overlay_above(header: Any, stored: int) -> bool:
+    """Return whether a bit above the number is a pixel of an overlay, as old files store it."""
+    positions = [header.get((group, 0x0102)) for group in range(0x6000, 0x6020, 2)]
+    values = [None if position is None else position.value for position in positions]
+    return any(isinstance(value, int) and value >= stored for value in values)
 
 
 def _reread(cells: NDArray[Any], bits: int, *, signed: bool) -> NDArray[Any]:

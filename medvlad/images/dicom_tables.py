@@ -181,8 +181,7 @@ def palette_colours(
     """
     tables = _palette(pydicom, header, stored, little_endian)
     # All colours have the same number of bits, also if one of them is never bright.
-    entries, top = _without_empty_byte(np.concatenate([table.entries for table in tables]))
-    levels = entries if top == 255 else entries >> 8
+    levels = _palette_levels(np.concatenate([table.entries for table in tables]))
     ends = np.cumsum([len(table.entries) for table in tables])[:-1]
     return np.stack(
         [
@@ -191,6 +190,19 @@ def palette_colours(
         ],
         axis=-1,
     )
+
+
+def _palette_levels(entries: NDArray[Any]) -> NDArray[Any]:
+    """Return the entries of a palette as levels from 0 to 255, by the bits that the largest one needs.
+
+    Entries whose two bytes are equal are levels of 8 bits, also if none of them is bright.
+    """
+    entries, top = _without_empty_byte(entries)
+    if top == 255:
+        return entries
+    if top == 65535 or (entries >> 8 == entries & 255).all():
+        return entries >> 8
+    return np.rint(entries * (255 / top))
 
 
 def _palette(

@@ -31,6 +31,7 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 # Bytes of a .nii.gz after decompression, if a slice is not stored in one piece: the whole volume is unpacked.
 _MAX_VOLUME = 4 << 30
 _MAX_NIFTI_HEADER = 64 << 20  # bytes, extensions included
+_GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever its name
 _SNIFFED = 540  # bytes of the longer header, that of NIfTI-2
 _FEW_LEVELS = 16  # a volume that has fewer in its display range is practically black, white or grey
 
@@ -44,19 +45,24 @@ def count_nifti(path: Path) -> int:
         If it exceeds :func:`medvlad.images.frames.max_frames`.
     """
     with path.open("rb") as file:
-        image = _load_nifti(file, path)
+        image = _load_nifti(file, is_packed=_is_packed(file))
     axis = _axes(image.affine)[0][2]
     if image.shape[axis] > max_frames():
         raise too_many_frames(str(path))
     return int(image.shape[axis])
 
 
-def _load_nifti(file: BinaryIO, path: Path) -> Any:
+def _is_packed(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(len(_GZIP)) == _GZIP
+
+
+def _load_nifti(file: BinaryIO, *, is_packed: bool) -> Any:
     """Open a volume with nibabel, after a check of the extensions that nibabel would read unchecked."""
     nibabel = import_extra("nibabel", "medical", "NIfTI")
     file.seek(0)
     stream: Any = file
-    if path.name.lower().endswith(".gz"):
+    if is_packed:
         stream = gzip.GzipFile(fileobj=file)
         _check_extensions(nibabel, stream)
         stream.seek(0)
@@ -105,21 +111,19 @@ def _axes(affine: NDArray[Any]) -> tuple[list[int], list[bool]]:
     """Return the array axes nearest to right, front and head, and for each whether it runs backwards."""
     nibabel = import_extra("nibabel", "medical", "NIfTI")
     orientation = nibabel.io_orientation(affine)
+    if np.isnan(orientation).any():
+        raise ValueError("an axis has no direction: its sform or qform must be corrected")
     axes = [int(np.flatnonzero(orientation[:, 0] == body)[0]) for body in range(3)]
     return axes, [bool(orientation[axis, 1] < 0) for axis in axes]
 
 
-def read_nifti(
-    file: BinaryIO, path: Path, frame: int | None, name: str, *, max_pixels: int | None
-) -> NDArray[np.uint8]:
+def read_nifti(file: BinaryIO, frame: int | None, name: str, *, max_pixels: int | None) -> NDArray[np.uint8]:
     """Read one slice of a NIfTI file.
 
     Parameters
     ----------
     file : binary file
         The open file.
-    path : Path
-        Its name tells whether it is compressed.
     frame : int or None
         Number of the slice, from 0 at the feet. None: the only slice.
     name : str
@@ -141,7 +145,8 @@ def read_nifti(
     """
     import_extra("nibabel", "medical", "NIfTI")
     try:
-        image = _load_nifti(file, path)
+        is_packed = _is_packed(file)
+        image = _load_nifti(file, is_packed=is_packed)
         shape, dtype = image.shape, image.get_data_dtype()
         axes, flipped = _axes(image.affine) if len(shape) >= 3 else ([], [])
     except Exception as error:
@@ -151,7 +156,6 @@ def read_nifti(
     if max_pixels is not None and shape[right] * shape[front] > max_pixels:
         raise InputError(f"{name} has more pixels than are safe to decode ({shape}): reduce it")
     check_frame(frame, shape[head], name)
-    is_packed = path.name.lower().endswith(".gz")
     if is_packed and head != 2 and math.prod(shape) * dtype.itemsize > _MAX_VOLUME:
         raise InputError(f"{name} is larger than {_MAX_VOLUME} bytes once it is unpacked: unpack it first")
     at = frame or 0

@@ -34,7 +34,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -366,10 +366,12 @@ def _decoded(file: BinaryIO, path: Path, frame: int | None, name: str, how: _How
 def _from_open_file(
     file: BinaryIO, path: Path, kind: str | None, frame: int | None, name: str, side: int
 ) -> Picture:
-    read: Callable[..., NDArray[np.uint8]] | None = {"DICOM": read_dicom, "NIfTI": read_nifti}.get(kind or "")
-    if read is None:
+    if kind == "DICOM":
+        pixels = read_dicom(file, path, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
+    elif kind == "NIfTI":
+        pixels = read_nifti(file, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
+    else:
         return _decode(file, kind, frame, name, side)
-    pixels = read(file, path, frame, name, max_pixels=Image.MAX_IMAGE_PIXELS)
     check_size(pixels.shape[1], pixels.shape[0], name)
     return Picture(as_three_channels(pixels))
 

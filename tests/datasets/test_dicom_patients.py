@@ -224,3 +224,34 @@ def test_no_identifier_is_told(tmp_path, caplog):
     groups = groups_of(tmp_path, files)
     assert len(caplog.records) >= 5
     assert found_in((caplog.text + str(groups)).encode(), WORD, WORD.lower(), ROOT, DATE) == []
+
+
+EMPTY = "2 DICOM files have no PatientID"
+
+
+def test_several_studies_without_an_id_are_told(tmp_path, caplog):
+    """De-identification by PS3.15 empties PatientID. Two studies may then be one patient."""
+    files = {
+        "a/x.dcm": {"PatientID": "", "StudyInstanceUID": "1.2"},
+        "b/y.dcm": {"StudyInstanceUID": "1.3"},
+    }
+    groups = groups_of(tmp_path, files | OTHERS)
+    assert len(set(groups.values())) == 4
+    assert EMPTY in caplog.text
+    assert "a patient with several studies counts several times" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"StudyInstanceUID": "1.2"},
+        {"StudyInstanceUID": "1.3", "PatientID": "P1"},
+        {"StudyInstanceUID": "1.3", "PatientID": "unknown"},
+        {},
+    ],
+    ids=["one study", "another has an ID", "another has a word", "another has no study"],
+)
+def test_a_single_study_without_an_id_is_not_told(tmp_path, caplog, second):
+    files = {"a/x.dcm": {"PatientID": "", "StudyInstanceUID": "1.2"}, "b/y.dcm": second}
+    groups_of(tmp_path, files | OTHERS)
+    assert "DICOM files have no PatientID" not in caplog.text

@@ -20,6 +20,12 @@ class TestFolders:
         assert holds_feature_files(data)
         assert sorted(list_images(tmp_path)) == sorted(map(str, data.paths))
 
+    def test_links_to_themselves_do_not_hide_other_files(self, tmp_path):
+        touch(tmp_path, "b/2.h5", "a/1.h5")
+        for i in range(20):
+            (tmp_path / f"a/{i}.txt").symlink_to(f"{i}.txt")
+        assert relative(load_image_folder(tmp_path), tmp_path) == ["a/1.h5", "b/2.h5"]
+
     def test_parts_and_patients_are_those_of_images(self, tmp_path):
         touch(tmp_path, "train/a/p1_x.npz", "train/b/p2_x.npz", "test/a/p3_x.npz", "test/b/p3_y.npz")
         data = load_image_folder(tmp_path, group_pattern="(p[0-9])_")

@@ -12,6 +12,7 @@ from support.folders import refusal, relative, touch
 from medvlad import InputError
 from medvlad.datasets.folders import ImageFolder, load_image_folder
 from medvlad.datasets.published import LAYOUTS, load_mit_indoor
+from medvlad.images.read import load_image
 
 # --------------------------------------------------------------------------------------- layouts
 
@@ -113,6 +114,14 @@ def test_a_link_to_a_folder_above_is_refused(tmp_path):
     touch(tmp_path, "set/a/2.png", "set/b/1.png")
     (tmp_path / "set/a/loop").symlink_to(tmp_path / "set/a")
     refusal(lambda: load_image_folder(tmp_path / "set"), "set/a/loop", "remove the link")
+
+
+def test_a_link_to_itself_is_listed_as_other_broken_links_are(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a/loop.png").symlink_to("loop.png")
+    (tmp_path / "a/loop").symlink_to("loop")
+    assert relative(load_image_folder(tmp_path), tmp_path) == ["a/1.png", "a/loop.png", "b/1.png"]
+    refusal(lambda: load_image(tmp_path / "a/loop.png"), "loop.png")
 
 
 def test_order_does_not_depend_on_the_file_system(tmp_path, monkeypatch):
@@ -317,6 +326,9 @@ def groups_of(tmp_path, *names, pattern=None):
         ("sub-X01_ses-1_T1w.png", "sub-X01"),
         ("sub-07.png", "sub-07"),
         ("sub-07/anat/1.png", "sub-07"),
+        ("sub-07.nii.gz", "sub-07"),
+        ("sub-07.NII.GZ", "sub-07"),
+        ("sub-07.nii", "sub-07"),
         ("patient123.png", "patient123"),
         ("patient_123_left.png", "patient123"),
         ("Patient-0123/slice 4.png", "patient0123"),

@@ -5,10 +5,12 @@ import logging
 import numpy as np
 import pytest
 from support.folders import refusal, relative, touch
-from support.medical_files import RAMP, write_dicom
+from support.medical_files import RAMP, write_dicom, write_nifti
+from support.tables import write_table
 
 from medvlad.datasets.describe import describe_dataset, patients_in_words
 from medvlad.datasets.folders import load_image_folder
+from medvlad.datasets.manifest import load_manifest
 from medvlad.datasets.published import LAYOUTS
 from medvlad.experiment import Experiment
 
@@ -161,3 +163,48 @@ def test_the_description_shows_three_examples_of_names(tmp_path):
     assert described["patient_examples"] == [
         {"image": str(tmp_path / f"a/patient{i}_l.png"), "patient": f"patient{i}"} for i in range(3)
     ]
+
+
+def patients_of(root, *cells):
+    """Return the groups of images of a table with these cells of patients, by name."""
+    lines = [f"{i}.png,{'xy'[i % 2]},{cell}" for i, cell in enumerate(cells)]
+    data = load_manifest(write_table(root / "t.csv", "image,label,patient", *lines))
+    return dict(zip(relative(data, root), data.groups.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "word", ["unknown", "Unknown", "?", "-", "--", "n/a", "anonymous", "XXX", "not available", "unbekannt"]
+)
+def test_a_word_for_nobody_in_a_table_is_no_patient(tmp_path, caplog, word):
+    groups = patients_of(tmp_path, "P1", "P1", word, word)
+    assert groups == {"0.png": "P1", "1.png": "P1", "2.png": "2.png", "3.png": "3.png"}
+    assert "the patient of 2 of 4 images is not known" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["x", "X", "unknown 7", "test1", "-1", "Anna"])
+def test_a_name_in_a_table_is_a_patient(tmp_path, caplog, name):
+    groups = patients_of(tmp_path, "P1", "P1", name, name)
+    assert groups["2.png"] == groups["3.png"] == name
+    assert not caplog.records
+
+
+def test_names_with_a_number_sign_are_files_of_their_own(tmp_path):
+    lines = ["1.png,x,P1", "case#A.png,x,", "case#B.png,y,", "case#3.png,y,"]
+    data = load_manifest(write_table(tmp_path / "t.csv", "image,label,patient", *lines))
+    assert sorted(data.groups.tolist()) == ["P1", "case#3.png", "case#A.png", "case#B.png"]
+
+
+def test_frames_in_a_table_have_the_patient_of_their_file(tmp_path):
+    write_dicom(tmp_path / "x.dcm", np.stack([RAMP, RAMP]), bits=12, frames=2)
+    touch(tmp_path, "1.png")
+    lines = ["1.png,x,P1", "x.dcm#0,x,", "x.dcm#1,y,"]
+    data = load_manifest(write_table(tmp_path / "t.csv", "image,label,patient", *lines, images=False))
+    assert sorted(data.groups.tolist()) == ["P1", "x.dcm", "x.dcm"]
+
+
+def test_slices_of_a_packed_volume_in_a_table_have_the_patient_of_its_name(tmp_path):
+    write_nifti(tmp_path / "sub-07.nii.gz", np.arange(18, dtype=np.int16).reshape(3, 3, 2))
+    lines = ["sub-07.nii.gz#0,x", "sub-07.nii.gz#1,x", "sub-08.png,y"]
+    touch(tmp_path, "sub-08.png")
+    data = load_manifest(write_table(tmp_path / "t.csv", "image,label", *lines, images=False))
+    assert data.groups.tolist() == ["sub-07", "sub-07", "sub-08"]

@@ -168,6 +168,36 @@ def test_ybr_of_more_than_8_bits_is_refused(tmp_path, photometric):
         load_image(path)
 
 
+def subsampled(ybr):
+    """Return YBR as YBR_FULL_422 stores it: two Y, then one Cb and one Cr for both."""
+    pairs = ybr.reshape(-1, 2, 3)
+    return np.concatenate([pairs[:, :, 0], pairs[:, 0, 1:]], axis=1).tobytes()
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, BIG])
+def test_subsampled_pixels_of_ybr_full_422_are_read(tmp_path, encoding):
+    grey_level = np.repeat(RGB[..., :1], 3, axis=2)
+    data = image_of(grey_level, photometric="YBR_FULL_422", encoding=encoding)
+    data.PixelData = subsampled(pydicom.pixels.convert_color_space(grey_level, "RGB", "YBR_FULL"))
+    np.testing.assert_array_equal(load_image(write(tmp_path / "a.dcm", data, encoding)), grey_level)
+
+
+@pytest.mark.parametrize("n_more", [0, 2])
+@pytest.mark.parametrize("n_frames", [None, 2])
+def test_pixels_that_are_not_subsampled_as_ybr_full_422_says_are_refused(tmp_path, n_frames, n_more):
+    """The result of some decompressors. Whether the numbers are RGB or YBR cannot be told."""
+    data = image_of(RGB, photometric="YBR_FULL_422")
+    data.PixelData = RGB.tobytes() * (n_frames or 1) + bytes(n_more)
+    name = tmp_path / "a.dcm"
+    if n_frames:
+        data.NumberOfFrames = n_frames
+    write(name, data)
+    found, expected = 24 * 16 * 3 * (n_frames or 1) + n_more, 24 * 16 * 2 * (n_frames or 1)
+    with pytest.raises(InputError, match="write RGB or YBR_FULL into PhotometricInterpretation") as error:
+        load_image(f"{name}#1" if n_frames else name)
+    assert f"{found} bytes of pixels where YBR_FULL_422 has {expected}" in str(error.value)
+
+
 def palette(bits, encoding):
     """Return the elements of a palette of 16 entries, whose levels are 0, 17, ..., 255 in each channel."""
     tables = {}

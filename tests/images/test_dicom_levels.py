@@ -84,11 +84,48 @@ def test_a_sigmoid_far_below_its_window_is_black_without_a_warning(tmp_path):
 )
 def test_a_window_that_is_not_a_number_is_ignored(tmp_path, tag, value, function):
     tags = {"WindowCenter": 2000, "WindowWidth": 2000, "VOILUTFunction": function} | {f"Window{tag}": 55555.5}
-    path = write_dicom(tmp_path / "a.dcm", RAMP, bits=12, **tags)
+    path = with_text(write_dicom(tmp_path / "a.dcm", RAMP, bits=12, **tags), value)
+    np.testing.assert_array_equal(grey(path), np.rint(RAMP * (255 / 4095)))
+
+
+INVALID = ["2048,25", "\\2000", "abc", "1e"]
+
+
+@pytest.mark.parametrize("tag", ["Center", "Width"])
+@pytest.mark.parametrize("text", INVALID)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_window_whose_text_is_no_number_is_ignored(tmp_path, tag, text):
+    tags = {"WindowCenter": 2000, "WindowWidth": 2000} | {f"Window{tag}": 55555.5}
+    path = with_text(write_dicom(tmp_path / "a.dcm", RAMP, bits=12, **tags), text)
+    np.testing.assert_array_equal(grey(path), np.rint(RAMP * (255 / 4095)))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_frame_whose_window_is_no_number_has_the_window_of_the_file(tmp_path):
+    group, frame = pydicom.Dataset(), pydicom.Dataset()
+    group.WindowCenter, group.WindowWidth = 55555.5, 2
+    frame.FrameVOILUTSequence = [group]
+    tags = {"WindowCenter": 10, "WindowWidth": 1, "PerFrameFunctionalGroupsSequence": [frame]}
+    path = with_text(write_dicom(tmp_path / "a.dcm", FOUR[np.newaxis], frames=1, **tags), "abc")
+    assert grey(path).ravel().tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("tag", ["RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("text", INVALID)
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_rescaling_whose_text_is_no_number_is_refused_by_name(tmp_path, tag, text):
+    tags = {"RescaleSlope": 1, "RescaleIntercept": 0} | {tag: 55555.5}
+    path = with_text(write_dicom(tmp_path / "a.dcm", RAMP, bits=12, **tags), text)
+    with pytest.raises(InputError, match=f"{tag} is not a number"):
+        load_image(path)
+
+
+def with_text(path, text):
+    """Write a text in place of the number 55555.5 of a file."""
     content = path.read_bytes()
     assert content.count(b"55555.5") == 1
-    path.write_bytes(content.replace(b"55555.5", value.encode().ljust(7)))
-    np.testing.assert_array_equal(grey(path), np.rint(RAMP * (255 / 4095)))
+    path.write_bytes(content.replace(b"55555.5", text.encode().ljust(7)))
+    return path
 
 
 def test_the_first_of_several_windows_is_used(tmp_path):

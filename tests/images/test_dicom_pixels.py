@@ -259,6 +259,40 @@ def test_a_film_is_refused_by_the_name_of_its_compression(tmp_path):
         load_image(path)
 
 
+@pytest.mark.parametrize("syntax", [pydicom.uid.MPEG2MPML, pydicom.uid.MPEG4HP41, pydicom.uid.HEVCMP51])
+def test_every_frame_of_a_film_is_refused_by_the_name_of_its_compression(tmp_path, syntax):
+    """All frames are in one piece, so none of them can be fetched."""
+    data = image_of(UNSIGNED, NumberOfFrames=50)
+    path = write_frames(tmp_path / "a.dcm", [b"\0\0\1\xb3" * 30], syntax, data)
+    for frame in (0, 1, 49):
+        with pytest.raises(InputError, match=r"compressed as .* which is not supported") as error:
+            load_image(f"{path}#{frame}")
+        assert syntax.name in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG-LS", "JPEG 2000"])
+@pytest.mark.parametrize(("values", "levels"), [(UNSIGNED, LEVELS), (SIGNED, SIGNED_LEVELS)])
+def test_an_overlay_in_the_bits_above_a_compressed_number_does_not_count(tmp_path, kind, values, levels):
+    encode, syntax = LOSSLESS[kind]
+    overlay = np.where(np.arange(16).reshape(4, 4) % 3 == 0, 0x8000, 0).astype(np.uint16)
+    data = image_of(values, bits=12)
+    data.add_new((0x6000, 0x0100), "US", 16)
+    data.add_new((0x6000, 0x0102), "US", 15)
+    frame = encode((values.view(np.uint16) & 0x0FFF) | overlay)
+    path = write_frames(tmp_path / "a.dcm", [frame], syntax, data)
+    np.testing.assert_array_equal(grey(path), levels)
+
+
+@pytest.mark.parametrize("kind", ["JPEG-LS", "JPEG 2000"])
+def test_an_overlay_of_its_own_does_not_cut_the_numbers(tmp_path, kind):
+    """Its bit is 0, so the bits above those that the header counts belong to the number."""
+    encode, syntax = LOSSLESS[kind]
+    data = image_of(UNSIGNED, bits=10)
+    data.add_new((0x6000, 0x0102), "US", 0)
+    path = write_frames(tmp_path / "a.dcm", [encode(UNSIGNED)], syntax, data)
+    np.testing.assert_array_equal(grey(path), LEVELS)
+
+
 # ------------------------------------------------------------------------------- number of frames
 
 

@@ -102,3 +102,30 @@ def test_a_patients_digest_is_found_by_trying(tmp_path):
     tried = (f"{number:05}" for number in range(100_000))
     found = [one for one in tried if hashlib.sha256(f"patient {one} ".encode()).hexdigest()[:16] == digest]
     assert found == ["04711"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (
+            f"A (0028,0101) 'Bits Stored' value of '{WORD}' is invalid, it must be 1",
+            "A (0028,0101) ... is invalid, it must be 1",
+        ),
+        ("There aren't enough items", "There aren't enough items"),
+        ("the frame's end is missing", "the frame's end is missing"),
+        (f"could not convert string to float: b'{WORD}'", "could not convert string to float"),
+        (f'a value b"{WORD}\'s and {WORD}" was found', "a value ... was found"),
+        (f"'{WORD}' s {WORD}' is invalid", "... is invalid"),
+        (f"not closed: '{WORD} and {WORD}", "not closed"),
+        (f"'{WORD}'", "ValueError"),
+    ],
+)
+def test_the_reason_of_a_refusal_has_no_quoted_text(tmp_path, monkeypatch, message, reason):
+    def fail(*_):
+        raise ValueError(message)
+
+    monkeypatch.setattr("medvlad.images.dicom.decode_frame", fail)
+    path = dicom(tmp_path / "a.dcm", np.arange(64).reshape(8, 8), 0)
+    with pytest.raises(InputError) as error:
+        load_image(path)
+    assert f"is damaged, or not DICOM ({reason}): copy it again" in str(error.value)

@@ -75,6 +75,48 @@ def test_samples_of_pydicom_with_an_image(name):
     assert holds_an_image(path)
 
 
+NOT_IMAGES = {
+    "raw data": pydicom.uid.RawDataStorage,
+    "spectrum": pydicom.uid.MRSpectroscopyStorage,
+    "Philips spectrum": "1.3.46.670589.11.0.0.12.1",
+    "Philips protocol": "1.3.46.670589.11.0.0.12.4",
+    "Siemens CSA": "1.3.12.2.1107.5.9.1",
+}
+
+
+@pytest.mark.parametrize("encoding", [IMPLICIT, EXPLICIT, BIG], ids=["implicit", "explicit", "big"])
+@pytest.mark.parametrize("kind", NOT_IMAGES)
+def test_rows_and_columns_alone_are_no_image(tmp_path, kind, encoding):
+    data = image_of(RAMP, encoding=encoding)
+    del data.PixelData
+    data.SOPClassUID = NOT_IMAGES[kind]
+    path = write(tmp_path / "a.dcm", data, encoding)
+    assert not holds_an_image(path)
+    with pytest.raises(InputError, match="DICOM without an image: remove it"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    "sop_class",
+    [pydicom.uid.MRImageStorage, "1.3.46.670589.11.0.0.1", "1.3.12.2.1107.5.9.10"],
+    ids=["MR", "other Philips", "other Siemens"],
+)
+def test_an_image_without_its_pixels_is_damaged(tmp_path, sop_class):
+    data = image_of(RAMP)
+    del data.PixelData
+    data.SOPClassUID = sop_class
+    path = write(tmp_path / "a.dcm", data)
+    assert holds_an_image(path)
+    with pytest.raises(InputError, match=r"damaged, or not DICOM \(the pixels are missing"):
+        load_image(path)
+
+
+def test_pixels_in_a_file_of_raw_data_are_an_image(tmp_path):
+    data = image_of(RAMP)
+    data.SOPClassUID = NOT_IMAGES["raw data"]
+    assert holds_an_image(write(tmp_path / "a.dcm", data))
+
+
 def test_what_cannot_be_read_is_listed_so_that_reading_reports_the_reason(tmp_path):
     content = body(image_of(RAMP))
     for length in (len(content) - 50, content.index(b"\x28\0\x10\0"), 100):

@@ -178,3 +178,25 @@ def test_a_header_of_too_many_voxels_is_refused(tmp_path, good):
     path.write_bytes(gzip.compress(bytes(bomb)))
     with pytest.raises(InputError, match="more pixels than are safe"):
         load_image(f"{path}#5")
+
+
+@pytest.mark.parametrize(("written", "named"), [(".nii", ".nii.gz"), (".nii.gz", ".nii")])
+def test_the_content_tells_whether_a_volume_is_compressed(tmp_path, written, named):
+    values = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    first = write_nifti(tmp_path / f"a{written}", values)
+    second = first.rename(tmp_path / f"b{named}")
+    straight = write_nifti(tmp_path / "c.nii", values)
+    assert len(list_frames(second)) == 3
+    for i in range(3):
+        np.testing.assert_array_equal(grey(f"{second}#{i}"), grey(f"{straight}#{i}"))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_volume_without_directions_is_refused_with_the_reason(tmp_path, good):
+    content = bytearray(good.read_bytes())
+    assert struct.unpack_from("<h", content, 254)[0] > 0  # sform_code
+    content[280:328] = bytes(48)  # srow_x, srow_y and srow_z
+    path = tmp_path / "zero.nii"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="an axis has no direction: its sform or qform must be corrected"):
+        load_image(f"{path}#0")
