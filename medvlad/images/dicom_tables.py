@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 __all__ = ["LookupTable", "find_table", "palette_colours", "read_table"]
 
 _COLOURS = ("Red", "Green", "Blue")
+_LARGEST_OF_12_BITS = 4095
 
 
 class LookupTable(NamedTuple):
@@ -193,14 +194,16 @@ def palette_colours(
 
 
 def _palette_levels(entries: NDArray[Any]) -> NDArray[Any]:
-    """Return the entries of a palette as levels from 0 to 255, by the bits that the largest one needs.
+    """Return the entries of a palette as levels from 0 to 255.
 
-    Entries whose two bytes are equal are levels of 8 bits, also if none of them is bright.
+    The standard knows entries of 8 and 16 bits. If none is above 4,095, 16 bits would make all colours nearly
+    black, so the entries have the bits that the largest one needs. Entries whose two bytes are equal are
+    levels of 8 bits, also if none of them is bright.
     """
     entries, top = _without_empty_byte(entries)
     if top == 255:
         return entries
-    if top == 65535 or (entries >> 8 == entries & 255).all():
+    if top > _LARGEST_OF_12_BITS or (entries >> 8 == entries & 255).all():
         return entries >> 8
     return np.rint(entries * (255 / top))
 
