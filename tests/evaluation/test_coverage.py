@@ -18,6 +18,8 @@ from support.clustered import (
     two_right,
 )
 
+from medvlad.decisions.conformal import conformal_p_values, prediction_sets
+from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.evaluation import patient_bootstrap
 from medvlad.evaluation.comparison import auc_difference, compare
 from medvlad.evaluation.intervals import auc_estimate, proportion_estimate, wilson_interval
@@ -158,3 +160,25 @@ def test_intervals_of_numbers_hold_the_truth_nearly_as_often_as_they_say(n_patie
 def test_with_fewer_patients_intervals_of_numbers_would_be_too_narrow(monkeypatch):
     monkeypatch.setattr(patient_bootstrap, "LEAST_FOR_BOOTSTRAP", 2)
     assert min(coverage_of_numbers(6, 1, 0.0) + coverage_of_numbers(6, 20, 0.7)) < 0.84  # 0.78 measured
+
+
+@pytest.mark.parametrize(
+    ("n_patients", "images", "icc", "expected"),
+    [(5, 20, 0.8, 0.856), (10, 20, 0.8, 0.88), (50, 20, 0.5, 0.898), (100, 1, 0.0, 0.901)],
+)
+def test_coverage_of_prediction_sets_falls_with_the_number_of_patients(n_patients, images, icc, expected):
+    """The table in docs/howto/acting.md: sets of 0.9 and a sensitivity of 0.9, for images of new patients."""
+    patients, n_studies = np.repeat(np.arange(n_patients), images), 3000
+    new = norm.ppf((np.arange(400) + 0.5) / 400)  # every 400th part of the population
+    positive = np.ones(len(patients), np.int64)
+    covered, found = [], []
+    for seed in range(n_studies):
+        known = clustered_normal(patients, icc, np.random.default_rng(seed))
+        decision = np.column_stack([-known, known])
+        p_values = conformal_p_values(decision, positive, np.column_stack([-new, new]))
+        covered.append(prediction_sets(p_values, 0.9)[:, 1].mean())
+        found.append(norm.sf(operating_threshold(Target("sensitivity", 0.9), decision, positive)))
+    lowest = float(np.quantile(covered, 0.1))
+    mean = float(np.mean(covered))
+    row("sets", f"{n_patients} x {images}", icc, mean, lowest, float(np.mean(found)))
+    assert mean == pytest.approx(expected, abs=4 * np.std(covered) / np.sqrt(n_studies))
