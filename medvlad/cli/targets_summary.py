@@ -54,17 +54,20 @@ def _of_labels(results: list[dict[str, Any]]) -> Iterator[str]:
 
 def _compared(pair: dict[str, Any], labels: bool) -> str:
     """Return the difference of two encodings on the same images."""
+    ends, reasons = pair["difference_ci95"], pair["difference_ci95_missing"]
     if labels:
-        found = [("macro AUC", pair["difference"]["auc"], pair["difference_ci95"]["auc"])]
+        found = [("macro AUC", pair["difference"]["auc"], ends["auc"], reasons.get("auc"))]
     else:
-        ends = pair["difference_ci95"]["mae"]
-        found = [(f"MAE of {name}", value, ends[name]) for name, value in pair["difference"]["mae"].items()]
+        found = [
+            (f"MAE of {name}", value, ends["mae"][name], reasons["mae"].get(name))
+            for name, value in pair["difference"]["mae"].items()
+        ]
     listed = ", ".join(_with_interval(*one) for one in found)
     return f"{pair['second']} minus {pair['first']}: {listed}"
 
 
-def _with_interval(name: str, value: float | None, ends: list[float] | None) -> str:
+def _with_interval(name: str, value: float | None, ends: list[float] | None, reason: str | None) -> str:
     if value is None:
         return f"{name} not defined"
-    interval = "no interval" if ends is None else f"95 % interval {ends[0]:+.3g} to {ends[1]:+.3g}"
+    interval = f"no interval: {reason}" if ends is None else f"95 % interval {ends[0]:+.3g} to {ends[1]:+.3g}"
     return f"{name} {value:+.3g} ({interval})"

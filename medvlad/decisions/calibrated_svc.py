@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from medvlad._util.loaded_class import is_instance_of
 from medvlad._util.validate import InputError
-from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration
+from medvlad.decisions.calibration import AUTO, Calibration, fit_calibration, method_for
 from medvlad.decisions.conformal import conformal_p_values, prediction_sets
 from medvlad.decisions.novelty import Novelty, make_references
 from medvlad.decisions.operating_point import Target, operating_threshold
@@ -326,8 +326,8 @@ def calibrate_on(
     random_state : int, default=0
         Seed of subsamples.
     is_image : ndarray of bool, shape (n,), or None, default=None
-        Which rows are images, and not shifted copies of images. Only probabilities are learned from copies.
-        None: all rows.
+        Which rows are images, and not shifted copies of images. Only probabilities are learned from copies,
+        and "auto" counts images only. None: all rows.
 
     Returns
     -------
@@ -347,7 +347,8 @@ def calibrate_on(
             "an image and one column a class"
         )
     made = CalibratedSVC(clone(classifier), calibration=calibration, random_state=random_state)
-    made.calibration_ = fit_calibration(calibration, decision, labels)
+    n_images = len(labels) if is_image is None else int(is_image.sum())
+    made.calibration_ = fit_calibration(method_for(calibration, n_images), decision, labels)
     if is_image is not None:
         decision, labels = decision[is_image], labels[is_image]
         novelty = None if novelty is None else novelty[is_image]

@@ -13,7 +13,8 @@ The values of all classes are then divided by their sum. Decision values are sta
 change the solution, but its search has tolerances for numbers around 1.
 
 The method "auto" is platt for fewer than 1,000 images, and isotonic otherwise: isotonic regression has no
-shape of its own, and follows chance if it has few images.
+shape of its own, and follows chance if it has few images. Shifted copies of images do not count, because a
+copy has almost the decision value of its image.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def method_for(method: str, n_images: int) -> str:
     ----------
     method : {"auto", "platt", "isotonic"}
     n_images : int
-        Number of images with held-out decision values.
+        Number of images with held-out decision values. Shifted copies of images do not count.
 
     Returns
     -------

@@ -11,8 +11,9 @@ training images of class :math:`k` for their own class,
 
 The set of coverage :math:`1 - \alpha` holds the classes with :math:`p_k > \alpha`. If a new image of class
 :math:`k` is exchangeable with the held-out ones, its class is in the set with a probability of at least
-:math:`1 - \alpha`, for each class, whatever the classifier is. Ranks are whole numbers. So without ties, the
-probability is
+:math:`1 - \alpha`, for each class, whatever the classifier is. This holds if each patient has one image. If
+images of a patient are alike, the number of patients counts, and with few patients the coverage is lower
+(docs/howto/acting.md has a simulation). Ranks are whole numbers. So without ties, the probability is
 
 .. math::
 

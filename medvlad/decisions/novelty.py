@@ -11,8 +11,10 @@ Five images are more robust than one: a single unusual training image would make
 
 The novelty is compared with that of held-out images, from folds inside the training images. The p-value of an
 image is conformal (:mod:`medvlad.decisions.conformal`): one plus the number of the :math:`n` held-out images
-that are at least as novel, divided by :math:`n + 1`. An image that is exchangeable with the training images
-has a p-value below 0.05 with a probability of at most 5 %, for every distribution.
+that are at least as novel, divided by :math:`n + 1`. If each patient has one image, an image that is
+exchangeable with the training images has a p-value below 0.05 with a probability of about 5 %. No theorem
+bounds this, because held-out images are compared with other training images than new ones. If patients have
+several images, the number of patients counts: with few patients the probability is larger.
 
 Mean descriptors are used for every encoding. VLAD vectors are much worse for this test: they are sums of
 residuals that are scaled to unit length, so they do not contain the distance to the centres.

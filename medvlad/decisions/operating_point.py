@@ -5,6 +5,9 @@ with :math:`n` held-out images, :math:`\lceil r (n + 1) \rceil` of them must be 
 :math:`+ 1`, the rate is reached on average for a new image that is exchangeable with them (the quantile of
 conformal prediction); :math:`r n` would be slightly too few. The threshold is halfway between the last of
 these decision values and the next lower value of any image.
+
+This holds if each patient has one image. If images of a patient are alike, the number of patients counts:
+with few patients the rate is lower on average, and varies more between models.
 """
 
 from __future__ import annotations

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEW_PATIENTS", "absent_classes", "units_per_class", "warn_of_small_classes"]
+__all__ = [
+    "FEW_PATIENTS",
+    "LEAST_FOR_BOOTSTRAP",
+    "absent_classes",
+    "few_patients",
+    "units_per_class",
+    "warn_of_few_patients",
+    "warn_of_small_classes",
+]
 
 logger = logging.getLogger(__name__)
 
-#: With fewer patients in the smallest class, a warning is logged.
+#: With fewer patients in the smallest class, with a label or with a known number, a warning is logged.
 FEW_PATIENTS = 20
+#: With fewer patients, a bootstrap gives no interval, because it would be too narrow.
+LEAST_FOR_BOOTSTRAP = 10
 
 
 def units_per_class(
@@ -95,3 +105,40 @@ def warn_of_small_classes(
         counts[smallest],
         FEW_PATIENTS,
     )
+
+
+def few_patients(result: Mapping[str, Any]) -> list[str]:
+    """Return the labels that few test patients have, or the targets that are known for few of them.
+
+    Parameters
+    ----------
+    result : mapping
+        What :func:`medvlad.evaluation.label_metrics.label_scores` or
+        :func:`medvlad.evaluation.regression.number_scores` returned. Without patients, images count.
+
+    Returns
+    -------
+    list of str
+        Names with fewer than `FEW_PATIENTS`.
+    """
+    if "labels" in result:
+        return [one["label"] for one in result["labels"] if one["n_positive_patients"] < FEW_PATIENTS]
+    return [one["target"] for one in result["targets"] if one["n_patients"] < FEW_PATIENTS]
+
+
+def warn_of_few_patients(result: Mapping[str, Any], *, units: str = "images") -> None:
+    """Log a warning if a label or a target has too few test patients for reliable metrics.
+
+    Parameters
+    ----------
+    result : mapping
+        See :func:`few_patients`.
+    units : {"images", "bags"}, default="images"
+        What the targets are of.
+    """
+    few = few_patients(result)
+    if few:
+        who = units if result["ci95_of"] == "images" else "patients"
+        have = "have" if "labels" in result else "have a known value of"
+        message = f"fewer than %d test {who} {have} %s: these metrics are uncertain"
+        logger.warning(message, FEW_PATIENTS, ", ".join(few))

@@ -29,7 +29,8 @@ Medicine 1998, method 10, for any two estimates by Zou & Donner 2008), with
 
    L = A_2 - A_1 - \sqrt{(A_2 - l_2)^2 + (u_1 - A_1)^2 - 2 r (A_2 - l_2) (u_1 - A_1)} .
 
-Two classifiers that rank all images alike have no interval.
+Two classifiers that rank all images alike have no interval. The macro AUCs of several labels are compared in
+the same way (:func:`medvlad.evaluation.several_labels.compare_labels`).
 
 **McNemar's test.** If neither classifier is better, each patient's :math:`c_g - b_g` is as likely to have the
 other sign. The p-value is the probability that the sum over patients with random signs is as far from 0 as
@@ -59,7 +60,7 @@ from medvlad.evaluation.intervals import (
     patient_numbers,
 )
 
-__all__ = ["compare"]
+__all__ = ["auc_difference", "compare"]
 
 _QUANTILE = 0.975
 _EDGE = 1e-9
@@ -103,7 +104,7 @@ def compare(
     found = {
         "accuracy": _accuracy_difference(gain, patients, np.ones(len(labels), bool)),
         "balanced_accuracy": _mean_difference(recalls),
-        "auc": _auc_difference(one["auc"], other["auc"]),
+        "auc": auc_difference(one["auc"], other["auc"]),
     }
     return {
         "only_first": int((gain < 0).sum()),
@@ -201,8 +202,20 @@ def _mean_difference(differences: list[Estimate]) -> Estimate:
     )
 
 
-def _auc_difference(first: Estimate, second: Estimate) -> Estimate:
-    """Return the difference of two AUCs on the same images."""
+def auc_difference(first: Estimate, second: Estimate) -> Estimate:
+    """Return the difference of two AUCs on the same images, with its interval.
+
+    Parameters
+    ----------
+    first, second : Estimate
+        AUCs, or means of AUCs, with the influences of the same patients.
+
+    Returns
+    -------
+    Estimate
+        Second minus first. `ends` is None if one of the two has no interval, or if both rank all images
+        alike.
+    """
     influence = second.influence - first.influence
     if first.value is None or second.value is None:
         return Estimate(None, None, first.reason or second.reason, influence)

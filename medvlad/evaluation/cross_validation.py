@@ -33,7 +33,7 @@ from sklearn.base import clone
 from medvlad._util.counters import stage
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
-from medvlad.decisions.calibration import calibrator
+from medvlad.decisions.calibration import calibrator, method_for
 from medvlad.decisions.novelty import MAX_REFERENCES, make_references, novelty_of
 from medvlad.decisions.operating_point import Target, operating_threshold
 from medvlad.descriptors.blocks import DescriptorBlocks
@@ -187,8 +187,7 @@ class InnerFolds:
     mean_score : float
         Mean of `scores`.
     decision : ndarray of float, shape (n, n_classes) or (n, n_labels)
-        Held-out decision values of the training images with that C. NaN if a label could not be fitted in a
-        fold.
+        Held-out decision values of the training images with that C. NaN if a fold could not fit the label.
     scores : ndarray of float, shape (n_folds,)
         Balanced accuracy of each inner fold with that C. For several labels the mean AUC.
     novelty : ndarray of float, shape (n,), or None
@@ -300,7 +299,8 @@ def held_out(
             decision[test] = decision_columns(fold_classifier.decision_function(x_test))
         fitted.append(fold)
         if inner is not None and calibration is not None:
-            probability[test] = calibrator(calibration, inner.decision, labels)(decision[test])
+            method = method_for(calibration, len(train))  # train has no copies
+            probability[test] = calibrator(method, inner.decision, labels)(decision[test])
         if inner is not None and target is not None:
             own = slice(None) if shown is None else ~shown.is_copy
             found = operating_threshold(target, inner.decision[own], labels[own], positive=positive)

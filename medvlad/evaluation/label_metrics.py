@@ -76,7 +76,8 @@ def label_scores(
     -------
     dict
         labels: a list with one dict for each label, with label, n (images for which it is known), n_positive,
-        prevalence, auc, average_precision, sensitivity, specificity, precision and calibration.
+        prevalence, n_patients and n_positive_patients (their patients; images without `groups`), auc,
+        average_precision, sensitivity, specificity, precision and calibration.
         macro: n_labels, auc, average_precision, sensitivity and specificity, over the labels for which all of
         these are defined; left_out names the others. micro: n, the same metrics, and calibration.
 
@@ -129,6 +130,8 @@ def _binary_scores(
     described = {
         "n": len(truth),
         "n_positive": int(truth.sum()),
+        "n_patients": len(np.unique(patients)),
+        "n_positive_patients": len(np.unique(patients[truth])),
         "prevalence": float(truth.mean()) if len(truth) else None,
     }
     described |= with_intervals(estimates)

@@ -100,8 +100,9 @@ def learning_curve(
     Returns
     -------
     list of dict
-        One for each size and repetition, smaller sizes first: repeat (from 0), n_images, n_patients (None:
-        unknown) and the metrics accuracy, balanced_accuracy and auc (None: undefined).
+        One for each size and repetition, smaller sizes first: repeat (from 0), share (of the patients of each
+        class: 1, 0.5, 0.25, ...), n_images, n_patients (None: unknown) and the metrics accuracy,
+        balanced_accuracy and auc (None: undefined).
 
     Raises
     ------
@@ -117,7 +118,7 @@ def learning_curve(
         test_images = descriptors.take(fold.test)
         groups = dataset.groups_of(fold.train)
         subsets = nested_subsets(dataset.labels[fold.train], groups, seed)
-        for subset in subsets:
+        for halvings, subset in zip(reversed(range(len(subsets))), subsets, strict=True):
             rows = fold.train[subset]
             logger.info("learning curve: repetition %d, %d images", repeat + 1, len(rows))
             encoder = clone(fold.encoder)
@@ -134,6 +135,7 @@ def learning_curve(
             found.append(
                 {
                     "repeat": repeat,
+                    "share": 0.5**halvings,
                     "n_images": len(rows),
                     "n_patients": None if groups is None else len(np.unique(groups[subset])),
                     "accuracy": float((said == truth).mean()),
@@ -160,8 +162,9 @@ def nested_subsets(
     Returns
     -------
     list of ndarray of int
-        Sorted positions of the images, from the smallest subset to all images. At most six. A patient with
-        images of several classes counts for the class of the first one.
+        Sorted positions of the images, from the smallest subset to all images, each with half the patients of
+        the next one. At most six. A patient with images of several classes counts for the class of the first
+        one.
     """
     names = np.arange(len(labels)).astype(str) if groups is None else groups.astype(str)
     _, first, patient = np.unique(names, return_index=True, return_inverse=True)

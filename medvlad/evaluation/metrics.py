@@ -114,8 +114,8 @@ def scores(
     patients = patient_numbers(groups, len(labels))
     estimates = [_class_estimates(labels, predicted, decision, k, patients) for k in range(n_classes)]
     precisions = [
-        float(average_precision_score(labels == k, decision[:, k])) if table[k].any() else None
-        for k in range(n_classes)
+        float(average_precision_score(own, decision[:, k])) if own.any() and not own.all() else None
+        for k, own in enumerate(labels == np.arange(n_classes)[:, None])
     ]
     right = predicted == labels
     recalls = [estimates[k]["sensitivity"] for k in np.unique(labels)]

@@ -7,6 +7,10 @@ images.
 
 The ends are bias-corrected and accelerated (BCa, chapter 14.3 of the book). The acceleration needs one
 resample without each patient. With more than 1,000 patients it is close to 0 and is left out.
+
+With few patients the interval is too narrow: resamples vary less than other patients would.
+docs/reliability.md has the measured coverage. With fewer than ten patients, or if all resamples have the same
+value, there is no interval.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
+
+from medvlad.evaluation.class_counts import LEAST_FOR_BOOTSTRAP
 
 __all__ = ["Metric", "bootstrap_interval", "mean_metric", "r2_metric", "spearman_metric"]
 
@@ -29,12 +35,13 @@ _RESAMPLES = 2000
 _FEW = 1000
 _BLOCK = 1 << 21  # numbers of a block of resamples
 _LEAST_DEFINED = 0.95
+_ROUNDING = 1e-12  # of values, relative to the largest
 
 
 def bootstrap_interval(
     metric: Metric, n_patients: int, n_images: int, random_state: int
-) -> list[float] | None:
-    """Return the ends of the interval, or None if the metric is not defined in too many resamples.
+) -> tuple[list[float] | None, str | None]:
+    """Return the ends of the interval, and None; or None, and the reason why there is no interval.
 
     Parameters
     ----------
@@ -44,19 +51,25 @@ def bootstrap_interval(
     random_state : int
         Seed of the draws.
     """
+    if n_patients == 1:
+        return None, f"all {n_images} images are of one patient"
+    if n_patients < LEAST_FOR_BOOTSTRAP:
+        return None, f"with fewer than {LEAST_FOR_BOOTSTRAP} patients it would be too narrow"
     rng = np.random.default_rng(random_state)
     step = max(1, _BLOCK // max(n_patients, n_images))
     values = np.concatenate([metric(draws) for draws in _draws(rng, n_patients, step)])
     values = values[np.isfinite(values)]
     point = float(metric(np.ones((1, n_patients)))[0])
     if len(values) < _LEAST_DEFINED * _RESAMPLES or not np.isfinite(point):
-        return None
+        return None, "it is not defined in too many resamples"
+    if np.ptp(values) <= _ROUNDING * np.abs(values).max():
+        return None, "all resamples have the same value"
     below = (np.count_nonzero(values < point) + 0.5 * np.count_nonzero(values == point)) / len(values)
     bias = float(norm.ppf(np.clip(below, 1 / _RESAMPLES, 1 - 1 / _RESAMPLES)))
     acceleration = _acceleration(metric, n_patients, step) if n_patients <= _FEW else 0.0
     shifted = bias + norm.ppf([0.025, 0.975])
     wanted = norm.cdf(bias + shifted / (1.0 - acceleration * shifted))
-    return [float(end) for end in np.quantile(values, wanted)]
+    return [float(end) for end in np.quantile(values, wanted)], None
 
 
 def _draws(rng: np.random.Generator, n_patients: int, step: int) -> Iterator[Vector]:

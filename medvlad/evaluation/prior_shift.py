@@ -88,7 +88,8 @@ def prior_shift(
     Returns
     -------
     dict of str to dict
-        By class: training (its share among the training images), estimated, and estimated_ci95: [low, high].
+        By class: training (its share among the training images), estimated, and estimated_ci95: [low, high],
+        or None if all images are of one patient.
 
     Raises
     ------
@@ -102,25 +103,26 @@ def prior_shift(
     estimated = estimate_shares(probability, priors)
     patients = patient_numbers(groups, len(probability))
     n_patients = int(patients.max()) + 1
-    rng = np.random.default_rng(random_state)
-    drawn = np.array(
-        [
-            estimate_shares(
-                probability,
-                priors,
-                np.bincount(rng.integers(0, n_patients, n_patients), minlength=n_patients)[patients].astype(
-                    np.float64
-                ),
-            )
-            for _ in range(_BOOTSTRAPS)
-        ]
-    )
-    ends = np.percentile(drawn, [2.5, 97.5], axis=0)
+    # All resamples of one patient are equal, and their interval would have no width.
+    ends = None if n_patients < 2 else _bootstrap_ends(probability, priors, patients, random_state)
     return {
         name: {
             "training": float(priors[k]),
             "estimated": float(estimated[k]),
-            "estimated_ci95": [float(ends[0, k]), float(ends[1, k])],
+            "estimated_ci95": None if ends is None else [float(ends[0, k]), float(ends[1, k])],
         }
         for k, name in enumerate(training_counts)
     }
+
+
+def _bootstrap_ends(
+    probability: Floats, priors: Floats, patients: NDArray[np.intp], random_state: int
+) -> Floats:
+    """Return the ends (2, n_classes) of the intervals of the estimated shares."""
+    n_patients = int(patients.max()) + 1
+    rng = np.random.default_rng(random_state)
+    drawn = []
+    for _ in range(_BOOTSTRAPS):
+        counts = np.bincount(rng.integers(0, n_patients, n_patients), minlength=n_patients)
+        drawn.append(estimate_shares(probability, priors, counts[patients].astype(np.float64)))
+    return np.asarray(np.percentile(np.array(drawn), [2.5, 97.5], axis=0))

@@ -17,7 +17,8 @@ With the numbers :math:`y_i` of the test images, their mean :math:`\bar y`, and 
 and Spearman's correlation is the correlation of the ranks. A model that always predicts the mean has an
 :math:`R^2` of about 0. Images whose number is unknown are ignored.
 
-**Intervals** come from a bootstrap over patients, see :mod:`medvlad.evaluation.patient_bootstrap`.
+**Intervals** come from a bootstrap over patients, see :mod:`medvlad.evaluation.patient_bootstrap`. They need
+at least ten patients.
 """
 
 from __future__ import annotations
@@ -158,8 +159,9 @@ def number_scores(
     Returns
     -------
     dict
-        targets: a list with one dict for each target, with target, n, r2, mae, spearman and their 95 %
-        intervals, such as r2_ci95, and ci95_missing with the reason for each that is None.
+        targets: a list with one dict for each target, with target, n (images), n_patients (images without
+        `groups`), r2, mae, spearman and their 95 % intervals, such as r2_ci95, and ci95_missing with the
+        reason for each that is None.
         ci95_of is "patients", or "images" without `groups`.
     """
     patients = patient_numbers(groups, len(truth))
@@ -177,10 +179,10 @@ def _one_target(
     truth: Matrix, predicted: Matrix, patients: NDArray[np.intp], random_state: int
 ) -> dict[str, Any]:
     """Return the metrics of one target with their intervals."""
-    result: dict[str, Any] = {}
     missing = {}
     patients = np.unique(patients, return_inverse=True)[1]
     n_patients = len(np.unique(patients))
+    result: dict[str, Any] = {"n_patients": n_patients}
     metrics: dict[str, Metric] = {}
     if n_patients:
         metrics = {
@@ -193,11 +195,8 @@ def _one_target(
         ends, reason = None, None
         if not np.isfinite(value):
             reason = "it needs images with different numbers"
-        elif n_patients < 2:
-            reason = f"all {len(truth)} images are of one patient"
         else:
-            ends = bootstrap_interval(metrics[name], n_patients, len(truth), random_state)
-            reason = None if ends is not None else "it is not defined in too many resamples"
+            ends, reason = bootstrap_interval(metrics[name], n_patients, len(truth), random_state)
         result[name], result[f"{name}_ci95"] = value if np.isfinite(value) else None, ends
         if reason is not None:
             missing[f"{name}_ci95"] = reason
@@ -210,22 +209,31 @@ def compare_numbers(dataset: ImageFolder, first: HeldOutNumbers, second: HeldOut
     Returns
     -------
     dict
-        difference (second minus first) and difference_ci95, each with a dict by target under the key mae. The
-        interval is a bootstrap over patients.
+        difference (second minus first) and difference_ci95, each with a dict by target under the key mae.
+        difference_ci95_missing: the same with the reason for each interval that is None. The interval is a
+        bootstrap over patients.
     """
     targets = targets_of(dataset, "regression")[first.tested]
     patients = patient_numbers(dataset.groups_of(first.tested), len(targets))
-    difference, intervals = {}, {}
+    difference, intervals, missing = {}, {}, {}
     for k, name in enumerate(dataset.class_names):
         known = ~np.isnan(targets[:, k])
         errors = [np.abs(of.predicted[known, k] - targets[known, k]) for of in (first, second)]
         gain, own = errors[1] - errors[0], np.unique(patients[known], return_inverse=True)[1]
         n_patients = len(np.unique(own))
         difference[name] = float(gain.mean()) if len(gain) else None
-        intervals[name] = (
-            bootstrap_interval(mean_metric(gain, own), n_patients, len(gain), 0) if n_patients > 1 else None
-        )
-    return {"difference": {"mae": difference}, "difference_ci95": {"mae": intervals}}
+        ends: list[float] | None = None
+        reason: str | None = "it is not known for any test image"
+        if n_patients:
+            ends, reason = bootstrap_interval(mean_metric(gain, own), n_patients, len(gain), 0)
+        intervals[name] = ends
+        if reason is not None:
+            missing[name] = reason
+    return {
+        "difference": {"mae": difference},
+        "difference_ci95": {"mae": intervals},
+        "difference_ci95_missing": {"mae": missing},
+    }
 
 
 def choose_number_encoding(

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 from sklearn.base import clone
 
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
 from medvlad.evaluation.choice import Choice, best_encoding, first_encoding
+from medvlad.evaluation.comparison import auc_difference
 from medvlad.evaluation.cross_validation import (
     Decided,
     FittedFold,
@@ -230,20 +230,18 @@ def compare_labels(dataset: ImageFolder, first: HeldOutLabels, second: HeldOutLa
     Returns
     -------
     dict
-        difference (second minus first) and difference_ci95, each with the key auc. The interval is
-        normal, with the variance of the difference between patients; None if the AUC has none.
+        difference (second minus first) and difference_ci95, each with the key auc, and None if there is none.
+        difference_ci95_missing: the reason for a missing interval, with the same key. The interval is that of
+        :func:`medvlad.evaluation.comparison.auc_difference`.
     """
     targets = targets_of(dataset, "labels")[first.tested]
     one, two = (macro_auc(targets, of.decision, dataset.groups_of(first.tested)) for of in (first, second))
-    if one.value is None or two.value is None:
-        return {"difference": {"auc": None}, "difference_ci95": {"auc": None}}
-    difference = two.value - one.value
-    ends = None
-    n = len(one.influence)
-    if one.reason is None and n > 1:
-        spread = float(np.sqrt(n / (n - 1) * ((two.influence - one.influence) ** 2).sum()))
-        ends = [difference + sign * float(norm.ppf(0.975)) * spread for sign in (-1, 1)]
-    return {"difference": {"auc": difference}, "difference_ci95": {"auc": ends}}
+    found = auc_difference(one, two)
+    return {
+        "difference": {"auc": found.value},
+        "difference_ci95": {"auc": None if found.ends is None else list(found.ends)},
+        "difference_ci95_missing": {} if found.reason is None else {"auc": found.reason},
+    }
 
 
 def choose_label_encoding(

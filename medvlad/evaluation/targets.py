@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlad._util.validate import InputError
+from medvlad.datasets.describe import units_of
 from medvlad.datasets.folders import ImageFolder
 from medvlad.descriptors.blocks import DescriptorBlocks
 from medvlad.descriptors.ragged import Descriptors
 from medvlad.evaluation.choice import Choice
+from medvlad.evaluation.class_counts import warn_of_few_patients
 from medvlad.evaluation.regression import (
     choose_number_encoding,
     compare_numbers,
@@ -104,6 +106,8 @@ class TargetRun:
                 first = next(iter(held))
                 against = (compare_numbers if of_numbers else compare_labels)(self.dataset, held[first], one)
                 comparisons.append({"first": first, "second": name} | against)
+            else:  # the counts are those of all encodings
+                warn_of_few_patients(metrics[name], units=units_of(self.dataset))
             held[name] = one
         return metrics, comparisons, held
 

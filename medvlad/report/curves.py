@@ -86,21 +86,21 @@ def learning_plot(found: Sequence[Mapping[str, Any]]) -> Drawing:
     Drawing
     """
     figure, axes = new_axes()
-    repeats = [one["repeat"] for one in found]
     n_images = np.array([one["n_images"] for one in found])
-    # Subsets of the same step have about the same size in all repetitions.
-    step = np.array([repeats[:i].count(repeat) for i, repeat in enumerate(repeats)])
+    # Subsets of the same share have about the same size in all repetitions.
+    share = np.array([one["share"] for one in found])
+    sizes = [share == one for one in np.unique(share)]
     for (metric, label), colour in zip(
         (("balanced_accuracy", "balanced accuracy"), ("auc", "AUC")), COLOURS, strict=False
     ):
         values = np.array([np.nan if one[metric] is None else one[metric] for one in found], np.float64)
         if np.isnan(values).all():
             continue
-        means = [(n_images[step == k].mean(), values[step == k].mean()) for k in np.unique(step)]
+        means = [(n_images[own].mean(), values[own].mean()) for own in sizes]
         axes.plot(n_images, values, ".", color=colour, alpha=0.4)
         axes.plot(*zip(*means, strict=True), "o-", color=colour, label=label)
     axes.set_xscale("log", base=2)
-    ticks = sorted({round(float(n_images[step == k].mean())) for k in np.unique(step)})
+    ticks = sorted({round(float(n_images[own].mean())) for own in sizes})
     axes.set_xticks(ticks, [str(one) for one in ticks])
     axes.minorticks_off()
     axes.set(xlabel="training images", ylabel="on the test images")

@@ -43,9 +43,9 @@ def share_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the shares of the classes. There are no rows if they were not estimated."""
     rows = []
     for name, one in (results["external"]["shares"] or {}).items():
-        low, high = one["estimated_ci95"]
-        estimated = f"{one['estimated']:.3f} ({low:.3f} to {high:.3f})"
-        rows.append([name, f"{one['training']:.3f}", estimated, f"{one['observed']:.3f}"])
+        rows.append(
+            [name, f"{one['training']:.3f}", _with_interval(one, "estimated"), f"{one['observed']:.3f}"]
+        )
     return _HEADER, rows
 
 

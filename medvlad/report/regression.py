@@ -60,7 +60,8 @@ def _compared(pair: Mapping[str, Any], name: str, value: float | None) -> str:
     ends = pair["difference_ci95"]["mae"][name]
     if value is None:
         return f"{pair['second']} and {pair['first']} cannot be compared on {name}: it is not known."
-    interval = "no interval" if ends is None else f"95 % interval {ends[0]:+.3g} to {ends[1]:+.3g}"
+    reason = pair["difference_ci95_missing"]["mae"].get(name)
+    interval = f"no interval: {reason}" if ends is None else f"95 % interval {ends[0]:+.3g} to {ends[1]:+.3g}"
     return (
         f"{pair['second']} minus {pair['first']} on the same images: mean absolute error of {name} "
         f"{value:+.3g} ({interval})."

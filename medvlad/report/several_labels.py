@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medvlad.datasets.describe import units_in_words
+from medvlad.evaluation.class_counts import FEW_PATIENTS, few_patients
 from medvlad.experiment import Evaluation
 from medvlad.report.html import Page
 from medvlad.report.metric_rows import by_what, with_interval
@@ -13,7 +15,6 @@ from medvlad.report.target_plots import aucs_of_labels, calibration_of_labels, r
 
 __all__ = ["label_sections"]
 
-_FEW_POSITIVE = 20
 _COLUMNS = (
     *("label", "images", "with it", "AUC", "AP", "sensitivity", "specificity", "precision (PPV)"),
     *("threshold", "Brier score"),
@@ -45,10 +46,11 @@ def label_sections(page: Page, evaluation: Evaluation) -> Iterator[tuple[str, by
             "precision. Thresholds and probabilities were learned inside the training images. C: "
             f"{penalties_in_words(result['C'])}.",
         )
-        few = [one["label"] for one in result["labels"] if one["n_positive"] < _FEW_POSITIVE]
+        few = few_patients(result)
         if few:
+            who = units_in_words(results["dataset"]) if result["ci95_of"] == "images" else "patients"
             page.paragraph(
-                f"Fewer than {_FEW_POSITIVE} test images have {', '.join(few)}, so the metrics of these "
+                f"Fewer than {FEW_PATIENTS} test {who} have {', '.join(few)}, so the metrics of these "
                 "labels are uncertain.",
                 "warning",
             )
@@ -90,5 +92,6 @@ def _compared(pair: Mapping[str, Any]) -> str:
     value, ends = pair["difference"]["auc"], pair["difference_ci95"]["auc"]
     if value is None:
         return f"{pair['second']} and {pair['first']} cannot be compared: the macro AUC is not defined."
-    interval = "no interval" if ends is None else f"95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}"
+    reason = pair["difference_ci95_missing"].get("auc")
+    interval = f"no interval: {reason}" if ends is None else f"95 % interval {ends[0]:+.3f} to {ends[1]:+.3f}"
     return f"{pair['second']} minus {pair['first']} on the same images: macro AUC {value:+.3f} ({interval})."

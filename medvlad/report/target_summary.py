@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from medvlad.datasets.describe import units_in_words
-from medvlad.evaluation.class_counts import FEW_PATIENTS
+from medvlad.evaluation.class_counts import FEW_PATIENTS, few_patients
 
 __all__ = ["names_in_words", "target_answer", "target_caveats", "target_metrics", "target_question"]
 
@@ -75,13 +75,15 @@ def target_caveats(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     first, units = results["results"][0], units_in_words(results["dataset"])
     of_labels = results["task"] == "labels"
     listed = first["labels"] if of_labels else first["targets"]
-    key, count = ("label", "n_positive") if of_labels else ("target", "n")
-    few = [one[key] for one in listed if one[count] < FEW_PATIENTS]
-    if few:
+    key = "label" if of_labels else "target"
+    few = few_patients(first)
+    told = any("these metrics are uncertain" in warning for warning in results.get("warnings", []))
+    if few and not told:
+        who = units if first["ci95_of"] == "images" else "patients"
         have = "have" if of_labels else "have a known value of"
         yield (
             "warning",
-            f"Fewer than {FEW_PATIENTS} test {units} {have} {names_in_words(few)}, so these metrics are "
+            f"Fewer than {FEW_PATIENTS} test {who} {have} {names_in_words(few)}, so these metrics are "
             "uncertain.",
         )
     gaps = [one[key] for one in listed if few.count(one[key]) == 0 and one["n"] < first["n_test"]]

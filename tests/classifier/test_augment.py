@@ -12,7 +12,8 @@ from support.striped_images import write_striped_images
 import medvlad as mv
 from medvlad.classifier.training_copies import add_copies
 from medvlad.datasets.manifest_columns import TableSettings
-from medvlad.decisions.calibration import fit_calibration
+from medvlad.decisions import calibration
+from medvlad.decisions.calibration import calibrator, fit_calibration
 from medvlad.decisions.novelty import mean_descriptors
 from medvlad.decisions.operating_point import operating_threshold, read_target
 from medvlad.encoders.recipe import Recipe
@@ -130,6 +131,21 @@ def test_held_out_thresholds_are_learnt_from_images_only(root, monkeypatch):
     experiment = Experiment(model="vgg16", **settings)
     experiment.evaluate(experiment.load(root), ["avg"])
     assert seen == [12]
+
+
+@pytest.mark.parametrize(("least", "expected"), [(12, "isotonic"), (13, "platt")])
+def test_held_out_probabilities_are_chosen_by_the_number_of_images(root, monkeypatch, least, expected):
+    seen = []
+
+    def noted(method, *values):
+        seen.append(fit_calibration(method, *values).method)
+        return calibrator(method, *values)
+
+    monkeypatch.setattr(calibration, "_ISOTONIC_FROM", least)
+    monkeypatch.setattr(cross_validation, "calibrator", noted)
+    experiment = Experiment(model="vgg16", augment="shift", calibration="auto", folds=2)
+    experiment.evaluate(experiment.load(root), ["avg"])
+    assert seen == [expected]
 
 
 def test_copies_and_looks_have_the_colour_profile_of_the_network(train, tmp_path):

@@ -83,6 +83,17 @@ def test_an_operating_point_moves_labels_but_neither_scores_nor_probabilities():
     np.testing.assert_array_equal(moved.predict_proba(x), plain.predict_proba(x))
 
 
+@pytest.mark.parametrize(("n", "expected"), [(998, "platt"), (1000, "isotonic")])
+def test_shifted_copies_do_not_count_for_the_choice_of_the_calibration(n, expected):
+    labels = np.arange(n) % 2
+    x = np.random.default_rng(0).normal(size=(n, 2)) + labels[:, None]
+    svm = WideLinearSVC().fit(x, labels)
+    decision = decision_columns(svm.decision_function(x))
+    is_image = np.arange(2 * n) < n
+    made = calibrate_on(svm, np.tile(decision, (2, 1)), np.tile(labels, 2), is_image=is_image)
+    assert made.calibration_.method == expected
+
+
 def test_more_rows_than_are_kept_are_subsampled_by_class(monkeypatch):
     monkeypatch.setattr("medvlad.decisions.calibrated_svc.MAX_HELD_OUT", 30)
     x, y = problem(3)

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from medvlad.evaluation.class_counts import absent_classes, units_per_class, warn_of_small_classes
+from medvlad.evaluation.class_counts import (
+    absent_classes,
+    few_patients,
+    units_per_class,
+    warn_of_few_patients,
+    warn_of_small_classes,
+)
+from medvlad.evaluation.label_metrics import label_scores
+from medvlad.evaluation.regression import number_scores
 
 
 def test_images_are_counted_if_patients_are_unknown():
@@ -39,6 +47,24 @@ def test_fewer_than_20_patients_of_a_class_are_a_warning(caplog, groups, told):
 def test_images_of_unknown_patients_are_counted_as_images(caplog):
     warn_of_small_classes(np.repeat([0, 1], [40, 19]), None, ["a", "b"])
     assert "class b has only 19 test images" in caplog.text
+
+
+@pytest.mark.parametrize(("groups", "few"), [(None, []), (np.arange(80) // 8, ["label"])])
+def test_patients_with_a_label_count_and_not_their_images(caplog, groups, few):
+    """40 of 80 images have the label, and they are of five patients."""
+    targets = np.repeat([1.0, 0.0], 40)[:, None]
+    found = label_scores(targets, targets, targets, targets > 0, ["label"], groups=groups)
+    assert few_patients(found) == few
+    warn_of_few_patients(found)
+    assert ("fewer than 20 test patients have label: these metrics are uncertain" in caplog.text) == bool(few)
+
+
+def test_patients_with_a_known_number_count(rng):
+    truth = rng.normal(size=(60, 1))
+    truth[:30] = np.nan
+    found = number_scores(truth, truth + 1, ["age"], groups=np.arange(60) // 2)
+    assert (found["targets"][0]["n"], found["targets"][0]["n_patients"]) == (30, 15)
+    assert few_patients(found) == ["age"]
 
 
 def test_a_class_without_an_image_is_a_warning_of_its_own(caplog):

@@ -64,6 +64,13 @@ def test_more_images_help(rng):
     assert mean[200] > mean[6] + 0.03
 
 
+def test_the_share_counts_from_all_images(rng):
+    descriptors, data, decided = evaluated(rng, GlobalPool())
+    points = learning_curve(descriptors, data, decided, n_repeats=2)
+    found = {one["share"]: one["n_images"] for one in points}
+    assert found == {1.0: 80, 0.5: 40, 0.25: 20, 0.125: 10, 0.0625: 4}
+
+
 def test_without_a_test_part_repetitions_use_the_folds(rng):
     descriptors, data, decided = evaluated(rng, GlobalPool(), splits=False, n=80)
     points = learning_curve(descriptors, data, decided, n_repeats=4)

@@ -64,6 +64,14 @@ def test_average_precision_is_that_of_the_positive_class(two_classes, positive):
     assert found["average_precision"] == average_precision_score(labels == k, decision[:, k])
 
 
+@pytest.mark.parametrize("only", [0, 1])
+def test_average_precision_is_undefined_if_one_class_is_there(only):
+    decision = np.column_stack([-np.linspace(-1, 1, 8), np.linspace(-1, 1, 8)])
+    found = scores(np.full(8, only), decision.argmax(axis=1), decision, ["a", "b"])
+    assert found["average_precision"] is None
+    assert [one["average_precision"] for one in found["per_class"].values()] == [None, None]
+
+
 def test_average_precision_of_three_classes_is_a_mean():
     labels = np.array([0, 0, 1, 1, 2, 2])
     decision = np.eye(3)[[0, 1, 1, 1, 2, 0]]

@@ -6,6 +6,7 @@ from scipy.special import expit
 
 from medvlad import InputError
 from medvlad.evaluation.prior_shift import estimate_shares, prior_shift
+from medvlad.report.external import share_rows
 
 
 def images(rng, n, share):
@@ -53,6 +54,15 @@ def test_copies_of_images_of_a_patient_do_not_narrow_the_interval(rng):
         low, high = prior_shift(images_of, {"a": 1, "b": 1}, groups=groups)["b"]["estimated_ci95"]
         widths.append(high - low)
     assert widths[1] == pytest.approx(widths[0], rel=0.05)
+
+
+def test_images_of_one_patient_have_no_interval(rng):
+    _, p = images(rng, 20, 0.4)
+    found = prior_shift(p, {"a": 1, "b": 1}, groups=np.zeros(20))
+    assert [one["estimated_ci95"] for one in found.values()] == [None, None]
+    shown = {name: one | {"observed": 0.5} for name, one in found.items()}
+    _, rows = share_rows({"external": {"shares": shown}})
+    assert [row[2] for row in rows] == [f"{one['estimated']:.3f}" for one in found.values()]
 
 
 def test_a_class_without_training_images_is_refused():

@@ -1,6 +1,7 @@
 """Held-out predictions of numbers, and their metrics with intervals by patient."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from support.target_sets import NAMES, target_set
 
 from medvlad import GlobalPool
 from medvlad.evaluation.patient_bootstrap import r2_metric, spearman_metric
-from medvlad.evaluation.regression import held_out_numbers, number_scores, number_table
+from medvlad.evaluation.regression import compare_numbers, held_out_numbers, number_scores, number_table
 from medvlad.evaluation.targets import TargetRun
 from medvlad.svm.wide_ridge import WideRidge
 
@@ -86,6 +87,39 @@ def test_metrics_of_draws_are_those_of_repeated_images(rng):
         for value, draw in zip(found, draws, strict=True):
             rows = np.repeat(np.arange(12), draw[patients].astype(int))
             assert value == pytest.approx(metric(truth[rows], predicted[rows]))
+
+
+def test_resamples_of_one_value_give_no_interval():
+    truth = np.arange(12.0)[:, None]
+    one = number_scores(truth, truth**2, ["age"])["targets"][0]
+    assert one["spearman"] == pytest.approx(1)
+    assert one["spearman_ci95"] is None
+    assert one["ci95_missing"] == {"spearman_ci95": "all resamples have the same value"}
+
+
+@pytest.mark.parametrize(("n_patients", "given"), [(9, False), (10, True)])
+def test_fewer_than_ten_patients_have_no_interval(rng, n_patients, given):
+    truth, error = rng.normal(size=(2, 5 * n_patients, 1))
+    groups = np.repeat(np.arange(n_patients), 5)
+    one = number_scores(truth, truth + error, ["age"], groups=groups)["targets"][0]
+    assert [one[f"{name}_ci95"] is not None for name in ("r2", "mae", "spearman")] == [given] * 3
+    reasons = set(one["ci95_missing"].values())
+    assert reasons == (set() if given else {"with fewer than 10 patients it would be too narrow"})
+
+
+def test_a_comparison_without_an_interval_says_why(problem):
+    data, x = problem
+    held = held_out_numbers(x, data, GlobalPool(), WideRidge(None), folds=3)
+    names = NAMES["regression"]
+    same = compare_numbers(data, held, held)
+    assert same["difference"]["mae"] == dict.fromkeys(names, 0.0)
+    assert same["difference_ci95"]["mae"] == dict.fromkeys(names)
+    reasons = set(same["difference_ci95_missing"]["mae"].values())
+    assert reasons == {"all resamples have the same value"}
+    unknown = compare_numbers(replace(data, targets=np.full_like(data.targets, np.nan)), held, held)
+    assert unknown["difference"]["mae"] == unknown["difference_ci95"]["mae"] == dict.fromkeys(names)
+    reasons = set(unknown["difference_ci95_missing"]["mae"].values())
+    assert reasons == {"it is not known for any test image"}
 
 
 def test_one_patient_or_one_number_has_no_interval_and_says_why():

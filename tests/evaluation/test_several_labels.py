@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from support.target_sets import NAMES, target_set
 
 from medvlad import GlobalPool, InputError
+from medvlad.evaluation.comparison import compare
 from medvlad.evaluation.label_metrics import label_calibration, label_scores, label_table, macro_auc
-from medvlad.evaluation.several_labels import held_out_labels, inner_label_folds
+from medvlad.evaluation.several_labels import compare_labels, held_out_labels, inner_label_folds
 from medvlad.evaluation.targets import TargetRun
 from medvlad.svm.multi_label import MultiLabelSVC
 
@@ -140,6 +142,27 @@ def test_a_run_gives_plain_results_and_a_calibrated_model(problem):
     assert choice.metric == "mean AUC"
     assert head.classes_.tolist() == NAMES["labels"]
     assert head.predict_proba(encoder.transform(x)).shape == (120, 3)
+
+
+def test_labels_that_are_ranked_alike_have_no_interval_of_the_difference(problem, held):
+    found = compare_labels(problem[0], held, replace(held, decision=2 * held.decision))
+    assert found["difference"] == {"auc": 0}
+    assert found["difference_ci95"] == {"auc": None}
+    assert found["difference_ci95_missing"] == {"auc": "both rank all images alike"}
+
+
+def test_one_label_is_compared_as_two_classes_are(problem, held):
+    data, _ = problem
+    known = ~np.isnan(data.targets[held.tested, 1])
+    rows = held.tested[known]
+    values = [held.decision[known, 1], -held.decision[known, 0]]
+    one = replace(data, targets=data.targets[:, [1]], class_names=["nodule"])
+    first, second = (replace(held, tested=rows, decision=own[:, None]) for own in values)
+    labels = data.targets[rows, 1].astype(int)
+    two_columns = [np.column_stack([-own, own]) for own in values]
+    expected = compare(labels, *two_columns, groups=data.groups[rows])
+    found = compare_labels(one, first, second)
+    assert found["difference_ci95"]["auc"] == pytest.approx(expected["difference_ci95"]["auc"])
 
 
 @pytest.mark.parametrize(

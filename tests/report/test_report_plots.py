@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib", reason="needs the extra report")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import roc_auc_score
 
-from medvlad.report import drawing, plots
+from medvlad.report import curves, drawing, plots
 
 EVIL = "<script>alert(1)</script>\"' onload=x & $a_b$"
 LONG = [f"ulcerative-colitis-grade-{i}-of-the-colon" if i % 3 else f"class {i}" for i in range(50)]
@@ -203,3 +203,17 @@ def test_precision_is_that_of_the_positive_class(rng, figures, positive):
 def test_decision_values_are_those_of_the_positive_class(rng, figures):
     plots.decision_values(np.arange(60) % 2, rng.normal(size=60), ["first", "second"], {"at": 0.5}, 0)
     assert figures[0].axes[0].get_xlabel() == "decision value of first"
+
+
+def test_the_line_of_a_learning_curve_averages_one_share_of_the_images(figures):
+    """The repetition with one image more has one halving more."""
+    sizes = [[(0.25, 15), (0.5, 31), (1.0, 63)]] * 4 + [[(0.125, 8), (0.25, 16), (0.5, 32), (1.0, 64)]]
+    metrics = {"accuracy": 0.5, "balanced_accuracy": 0.5, "auc": 0.5, "n_patients": None}
+    found = [
+        {"repeat": repeat, "share": share, "n_images": n} | metrics
+        for repeat, listed in enumerate(sizes)
+        for share, n in listed
+    ]
+    curves.learning_plot(found)
+    line = next(one for one in figures[-1].axes[0].lines if one.get_label() == "balanced accuracy")
+    np.testing.assert_allclose(line.get_xdata(), [8, 15.2, 31.2, 63.2])

@@ -103,11 +103,27 @@ def test_check_lists_are_written_and_on_the_page(written):
 
 def test_labels_that_few_images_have_are_a_caveat():
     evaluation = evaluated("labels")
-    few = [one["label"] for one in evaluation.results["results"][0]["labels"] if one["n_positive"] < 20]
+    labels = evaluation.results["results"][0]["labels"]
+    few = [one["label"] for one in labels if one["n_positive_patients"] < 20]
     assert few
     found = dict(map(reversed, caveats(evaluation.results, evaluation.dataset)))
-    sentence = f"Fewer than 20 test images have {', '.join(few)}, so these metrics are uncertain."
+    sentence = f"Fewer than 20 test patients have {', '.join(few)}, so these metrics are uncertain."
     assert found[sentence] == "warning"
+
+
+def test_a_warning_of_few_patients_is_a_caveat_once(caplog):
+    evaluation = evaluated("labels")
+    evaluation.results["warnings"] = [one.getMessage() for one in caplog.records]
+    found = [sentence for _, sentence in caveats(evaluation.results, evaluation.dataset)]
+    assert len([one for one in found if "ewer than 20 test patients have" in one]) == 1
+
+
+def test_few_patients_with_many_images_are_a_caveat_of_numbers():
+    groups = np.array([f"p{i // 30}" for i in range(120)])
+    splits = np.repeat(["train", "test"], 60)
+    evaluation = evaluated("regression", groups=groups, splits=splits)
+    found = " ".join(sentence for _, sentence in caveats(evaluation.results, evaluation.dataset))
+    assert "Fewer than 20 test patients have a known value of age, weight" in found
 
 
 def test_numbers_that_nothing_tells_are_a_caveat():

@@ -28,6 +28,12 @@ def two_class_scores(patients, n_positive, auc, icc, rng):
     return labels, scores + labels * np.sqrt(2) * norm.ppf(auc)
 
 
+def clustered_normal(patients, icc, rng):
+    """Standard normal numbers, with this intraclass correlation of the images of a patient."""
+    own = rng.normal(size=patients.max() + 1)[patients]
+    return np.sqrt(icc) * own + np.sqrt(1 - icc) * rng.normal(size=len(patients))
+
+
 def two_right(patients, shares, icc, rng, *, alike=0.5):
     """Which images each of two classifiers decides correctly; half of what is hard is hard for both."""
 
