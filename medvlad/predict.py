@@ -429,6 +429,7 @@ def _all_frames(images: Iterable[Any]) -> Iterator[str | ObjectPath | Pause]:
         try:
             frames = list_frames(path)
         except StorageFailure:  # how many images it holds decides their names
+            yield PAUSE  # those before it are answered
             raise
         except InputError:  # reading it reports the error
             frames = [path]

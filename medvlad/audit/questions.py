@@ -42,7 +42,7 @@ def pair_questions(
     -------
     dict
         listed: pairs with an answer, and at most 200 others, the most doubtful first, with images,
-        correlation, mirrored and same (False: uncertain); and n_left_out.
+        correlation, mirrored, same (False: uncertain) and answer (None: there is none); and n_left_out.
     """
     answers = {} if answers is None else answers
     near = near_images(copies)
@@ -51,11 +51,11 @@ def pair_questions(
     pairs = np.concatenate([near, uncertain.pairs[apart]])
     correlation = np.concatenate([copies.correlation, uncertain.correlation[apart]])
     mirrored = np.concatenate([copies.mirrored, uncertain.mirrored[apart]])
-    answered = np.concatenate([_answers_of(near, answers, copies), given[apart]]) != ""
+    given = np.concatenate([_answers_of(near, answers, copies), given[apart]])
     same = np.arange(len(pairs)) < len(near)
     asked = np.flatnonzero(_may_differ(images, pairs))
     asked = asked[np.argsort(np.abs(correlation[asked] - SAME_SCENE), kind="stable")]
-    is_new = ~answered[asked]
+    is_new = given[asked] == ""
     asked = asked[~is_new | (np.cumsum(is_new) <= _LISTED)]
     listed = [
         {
@@ -63,6 +63,7 @@ def pair_questions(
             "correlation": round(float(correlation[k]), 4),
             "mirrored": bool(mirrored[k]),
             "same": bool(same[k]),
+            "answer": str(given[k]) or None,
         }
         for k in asked
     ]

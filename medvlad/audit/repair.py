@@ -160,7 +160,7 @@ def check_decisions(data: ImageFolder, decisions: Decisions) -> None:
 
 def _groups(done: Audit, answers: Decisions, names: list[str]) -> NDArray[np.int64]:
     """Return the number of the group of each image. Images of one file have the same `groups`."""
-    answers.check(names)
+    answers.check(done.listed)
     patients = [] if done.dataset.groups is None else [chain(done.dataset.groups)]
     return connected(done.copies, answers.of_pairs(names, done.copies.units), patients)
 

@@ -74,12 +74,15 @@ class Audit:
         See :func:`medvlad.audit.audit`.
     dataset : ImageFolder
         The images that could be read.
+    listed : list of str
+        All images, below `root` of `found`.
     copies : Copies
         Copies among them.
     """
 
     found: dict[str, Any]
     dataset: ImageFolder
+    listed: list[str]
     copies: Copies
 
 
@@ -240,7 +243,7 @@ def run_audit(
         "network": None if network is None else _network_name(network, hide_folder=names is not None),
         "random_state": seed,
     }
-    return Audit(known, chosen, copies)
+    return Audit(known, chosen, [below(str(path), root) for path in dataset.paths], copies)
 
 
 def _mean_descriptors(

@@ -232,7 +232,7 @@ def compare_labels(dataset: ImageFolder, first: HeldOutLabels, second: HeldOutLa
     dict
         difference (second minus first) and difference_ci95, each with the key auc, and None if there is none.
         difference_ci95_missing: the reason for a missing interval, with the same key. The interval is that of
-        :func:`medvlad.evaluation.comparison.auc_difference`.
+        ``auc_difference`` in :mod:`medvlad.evaluation.comparison`.
     """
     targets = targets_of(dataset, "labels")[first.tested]
     one, two = (macro_auc(targets, of.decision, dataset.groups_of(first.tested)) for of in (first, second))

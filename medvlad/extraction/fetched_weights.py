@@ -8,13 +8,15 @@
 
 The copies lie in ``fetched-weights`` in the folder of :mod:`medvlad._util.cache_folder`. Without a SHA-256
 the storage is asked each time whether the object has changed. A new copy replaces the older one of this URL.
-If the storage does not tell when the object was written, it is copied each time.
+If the storage does not tell when the object was written, each process copies it once.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
+import os
 import re
 import shutil
 from contextlib import suppress
@@ -97,12 +99,20 @@ def _in_cache(path: ObjectPath, expected: str) -> Path:
             raise InputError(f"the weights {path} are a folder: give the URL of a file")
         copies /= _sha256(path.url)
         target, is_known = copies / _sha256(f"{entry.size} {entry.stamp}") / path.name, bool(entry.stamp)
-    if not (is_known and target.is_file()):
+    copied = _copied(os.getpid())
+    if not ((is_known or target in copied) and target.is_file()):
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(path, target, expected)
+        copied.add(target)
         if not expected:
             _remove_others(target)
     return target
+
+
+@functools.lru_cache(maxsize=1)
+def _copied(process: int) -> set[Path]:
+    """Return the copies that this process has made. It is empty in a process that was forked."""
+    return set()
 
 
 def _remove_others(target: Path) -> None:

@@ -186,11 +186,11 @@ def _check_subsampling(opened: DicomFile, n_frames: int, name: str) -> None:
     """Refuse YBR_FULL_422 of three numbers a pixel, as some programs leave it after decompression.
 
     The standard stores two numbers a pixel (PS3.3 C.7.6.3.1.2). The three may be RGB or YBR_FULL, which
-    cannot be told apart.
+    cannot be told apart. Four or more are frames that the header does not count.
     """
     n_bytes = opened.n_bytes or 0
     expected = _frame_bits(opened) * n_frames // 8
-    if _photometric(opened) == "YBR_FULL_422" and 2 * n_bytes >= 3 * expected:
+    if _photometric(opened) == "YBR_FULL_422" and 3 * expected <= 2 * n_bytes < 4 * expected:
         raise InputError(
             f"{name} has {n_bytes} bytes of pixels where YBR_FULL_422 has {expected}, so its pixels are not "
             "subsampled as YBR_FULL_422 says: write RGB or YBR_FULL into PhotometricInterpretation"

@@ -109,7 +109,7 @@ def decision_page(
             "Is this the same patient?",
             PAIR_ANSWERS,
             {"kind": "pair", "images": images},
-            known.pairs.get((min(images), max(images))),
+            one["answer"] or known.pairs.get((min(images), max(images))),
         )
     _left_out(page, found["questions"]["n_left_out"], "pair")
     page.heading(f"Is the label right? {plural(len(labels), 'image')}")

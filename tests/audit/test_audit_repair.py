@@ -153,6 +153,14 @@ def test_a_decision_about_another_image_is_refused(done, leaky):
     refusal(lambda: repaired(done, leaky, Decisions({("a.png", "b.png"): "no"})), "a.png", "does not have")
 
 
+def test_a_decision_about_an_unreadable_image_is_no_mistake(rng, tmp_path):
+    root = write_set(tmp_path, rng, n=4, ending="png")
+    (root / "train" / "a" / "bad.png").write_bytes(b"no image")
+    done = run_audit(load_image_folder(root), n_threads=2)
+    repair = repaired(done, root, Decisions({("test/a/testa0.png", "train/a/bad.png"): "no"}))
+    assert "train/a/bad.png" not in {row["image"] for row in rows_of(repair)}
+
+
 def test_an_image_outside_the_root_is_refused(done, leaky):
     refusal(lambda: repaired(done, leaky / "train"), "outside", "image_root")
 
@@ -230,6 +238,7 @@ def asked():
         images = ReadImages(list("abcdef"), np.zeros(6, int), ["x"], None, patients)
         listed = pair_questions(images, copies, uncertain, answers)["listed"]
         assert not any(one["same"] for one in listed)
+        assert [one["answer"] for one in listed if one["answer"]] == list((answers or {}).values())
         return ["".join(one["images"]) for one in listed]
 
     return ask

@@ -182,6 +182,14 @@ def test_subsampled_pixels_of_ybr_full_422_are_read(tmp_path, encoding):
     np.testing.assert_array_equal(load_image(write(tmp_path / "a.dcm", data, encoding)), grey_level)
 
 
+def test_a_film_in_ybr_full_422_may_have_more_frames_than_it_says(tmp_path):
+    grey_level = np.repeat(RGB[..., :1], 3, axis=2)
+    data = image_of(grey_level, photometric="YBR_FULL_422")
+    frame = subsampled(pydicom.pixels.convert_color_space(grey_level, "RGB", "YBR_FULL"))
+    data.PixelData = frame + bytes(len(frame))
+    np.testing.assert_array_equal(load_image(write(tmp_path / "a.dcm", data)), grey_level)
+
+
 @pytest.mark.parametrize("n_more", [0, 2])
 @pytest.mark.parametrize("n_frames", [None, 2])
 def test_pixels_that_are_not_subsampled_as_ybr_full_422_says_are_refused(tmp_path, n_frames, n_more):

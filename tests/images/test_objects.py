@@ -94,6 +94,15 @@ def test_a_prediction_ends_if_the_images_of_a_file_cannot_be_counted(folder):
             list(_all_frames([folder / "pages.tif", PAUSE]))
 
 
+def test_images_before_one_that_cannot_be_counted_are_handed_over(folder):
+    with faulty() as system:
+        system.faults += [("info", busy)] * 100
+        found = _all_frames([folder / "first.png", folder / "pages.tif"])
+        assert [next(found), next(found)] == [folder / "first.png", PAUSE]
+        with pytest.raises(StorageFailure):
+            next(found)
+
+
 def test_a_service_whose_callers_repeat_reports_what_could_not_be_looked_up(folder):
     with faulty() as system, object_path.failures_of_one_object():
         system.faults += [("info", busy)] * 100

@@ -111,6 +111,13 @@ def test_pictures_may_be_left_out(found):
     assert "<img" not in decision_page(found, pictures=False).html()
 
 
+def test_an_answer_about_a_copy_is_filled_in(found):
+    """The audit knows it by the pixels, and the page would know it by the names only."""
+    listed = [one | {"answer": "no"} for one in found["questions"]["listed"][:1]]
+    page = decision_page(found | {"questions": {"listed": listed, "n_left_out": 0}}).html()
+    assert re.findall(r'value="(\w+)" checked', page) == ["no"]
+
+
 def test_an_answer_about_another_label_is_not_filled_in(found):
     decisions = Decisions({}, {"train/a/traina0.png": "wrong"}, {"train/a/traina0.png": "b"})
     assert " checked" not in decision_page(found, decisions=decisions).html()
