@@ -221,7 +221,8 @@ def copy(url: str, file: Path) -> None:
     """Copy an object of https to a file in one request, for servers without ranges. Raise as `read`."""
 
     def once(system: Any, path: str) -> None:
-        aiohttp, asyn = (import_extra(one, "cloud", "https://") for one in ("aiohttp", "fsspec.asyn"))
+        aiohttp = import_extra("aiohttp", "cloud", "https://")
+        asyn = import_extra("fsspec.asyn", "cloud", "https://")
         limits = aiohttp.ClientTimeout(total=None, sock_read=60)  # the default limits the time of all
         size = system.info(path).get("size")
         get_file = functools.partial(system._get_file, path, str(file), timeout=limits)

@@ -1,6 +1,7 @@
 """A real S3 server on loopback, behind a proxy that makes faults."""
 
 import logging
+import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -19,6 +20,10 @@ def s3_behind_a_proxy():
     server = moto.server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
+    # All servers of a process share their buckets.
+    urllib.request.urlopen(
+        urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    ).close()
     proxy = FaultyProxy(f"http://{host}:{port}")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
