@@ -34,12 +34,14 @@ void Assigner::operator()(const float* x, std::int64_t n, std::int32_t* labels, 
     const std::int64_t rows = std::min(scorer_.block_rows, n - first);
     const float* block = x + first * set_.d;
     if (not_finite_ == nullptr) {
+      history_.begin_block();
       scorer_(block, rows, {scores_.data(), errors_.data(), norms_.data()}, history_, zeros);
       find_not_finite(block, rows);
     }
     // The caller raises an error, so the labels only have to be within range.
     not_finite_ == nullptr ? label(block, rows, labels + first)
                            : static_cast<void>(std::fill_n(labels + first, rows, 0));
+    history_.end_block(rows);
   }
 }
 

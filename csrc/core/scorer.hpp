@@ -7,18 +7,20 @@
 // from these bounds (assign.hpp), so they do not depend on the scorer.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 
 #include "decide.hpp"
+#include "method_trial.hpp"
 #include "pending_zeros.hpp"
 #include "sgemm.hpp"
 
 namespace medvlad {
 
 // How to multiply. `automatic` chooses by the data. The others are for tests and measurements; if an
-// instruction set does not have one of them, it uses `dense`. With tiles, all but `bf16x3` and `automatic`
-// are one product of bfloat16.
+// instruction set does not have one of them, it uses `dense`. With tiles, `dense` and `bf16` are one product
+// of bfloat16.
 enum class Method { automatic, dense, sparse, bf16, bf16x3 };
 
 // Scores and error bounds of a block of rows.
@@ -29,10 +31,39 @@ struct ScoredRows {
 };
 
 // What a caller of a scorer has seen in the blocks before, so that the scorer can choose a method.
-struct ScorerHistory {
+class ScorerHistory {
+ public:
   double candidates = 1.0;  // mean number of candidates of a row in the last block
-  bool fine = false;        // whether the last block was multiplied with more bits
-  int blocks = 0;           // number of blocks since that was decided
+  MethodTrial trial;
+
+  // Whether to multiply a block with more bits: after a block with more than `most` candidates for a row, for
+  // kFineBlocks blocks.
+  bool needs_fine(double most) {
+    if (!fine_ && candidates > most) {
+      fine_ = true;
+      blocks_ = 0;
+    } else if (fine_ && ++blocks_ == kFineBlocks) {
+      fine_ = false;
+    }
+    return fine_;
+  }
+
+  // A block takes the time from the last call of begin_block to end_block.
+  void begin_block() { begin_ = Clock::now(); }
+  void end_block(std::int64_t n_rows) {
+    seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count() / static_cast<double>(n_rows);
+  }
+  // Time of a row in the last block, from its scores to its label.
+  double seconds() const { return seconds_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr int kFineBlocks = 64;
+
+  bool fine_ = false;
+  int blocks_ = 0;  // number of blocks since that was decided
+  Clock::time_point begin_;
+  double seconds_ = 0.0;
 };
 
 class Scorer {
@@ -54,6 +85,8 @@ struct ScorerOptions {
   Method method = Method::automatic;
   // Maximum size of a packed copy of the centres in bytes. Larger codebooks are multiplied by sgemm.
   std::int64_t pack_bytes = 0;
+  // Number of rows of the call. Some ways of packing the centres are worth it for many rows only.
+  std::int64_t n_rows = 0;
 };
 
 // Number of rows whose scores are computed at a time, at most `most`. It bounds the memory of the scores and

@@ -312,18 +312,18 @@ EncodeJob job_of(const Batch& batch, const CenterSet& set, const Normalisation& 
           output,
           n_threads,
           batch.n_images * image_bytes > kStreamedBytes,
-          kBytesPerThread / 4 / (batch.d * static_cast<std::int64_t>(sizeof(double)))};
+          kResidualBytes / (batch.d * static_cast<std::int64_t>(sizeof(double)))};
 }
 
-ScorerOptions scorer_options(const Execution& execution) {
-  return {execution.sgemm, execution.method, pack_bytes(execution.n_threads)};
+ScorerOptions scorer_options(const Batch& batch, const Execution& execution) {
+  return {execution.sgemm, execution.method, pack_bytes(execution.n_threads), batch.n_rows};
 }
 
 }  // namespace
 
 std::int64_t assign(const Batch& batch, const Execution& execution, std::int32_t* labels) {
   const CenterSet set(batch.centers, batch.k, batch.d);
-  const auto scorer = make_scorer(set, scorer_options(execution));
+  const auto scorer = make_scorer(set, scorer_options(batch, execution));
   FirstNotFinite not_finite(batch);
   assign_rows(batch, set, *scorer, execution.n_threads, 0, batch.n_rows, labels, not_finite);
   return not_finite.row();
@@ -332,7 +332,7 @@ std::int64_t assign(const Batch& batch, const Execution& execution, std::int32_t
 std::int64_t encode(const Batch& batch, const Execution& execution, const Normalisation& normalisation,
                     const Output& output) {
   const CenterSet set(batch.centers, batch.k, batch.d);
-  const auto scorer = make_scorer(set, scorer_options(execution));
+  const auto scorer = make_scorer(set, scorer_options(batch, execution));
   const EncodeJob job = job_of(batch, set, normalisation, output, execution.n_threads);
   const Plan plan(batch, execution.n_threads);
   FirstNotFinite not_finite(batch);

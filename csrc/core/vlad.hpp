@@ -21,7 +21,7 @@
 // One thread computes each sum in a fixed order, so every result is bitwise the same for any number of
 // threads and for any way of dividing the batch.
 //
-// Memory in addition to the output: one packed copy of the centres if it fits the budget below; for each
+// Memory in addition to the output: packed copies of the centres if they fit the budget below; for each
 // thread the scores of a block, and the residuals of an image if they fit. Residuals that do not fit are
 // computed twice. A large image also takes 12 bytes for each descriptor.
 #pragma once
@@ -33,10 +33,14 @@
 namespace medvlad {
 
 // Maximum memory that a call allocates for each thread, in addition to the output.
-inline constexpr std::int64_t kBytesPerThread = std::int64_t{4} << 20;
+inline constexpr std::int64_t kBytesPerThread = std::int64_t{5} << 20;
 
-// The part of that memory that the packed centres may take.
-inline std::int64_t pack_bytes(int n_threads) { return kBytesPerThread / 2 * n_threads; }
+// The part of that memory that packed centres may take. A second copy, of half the size, is made for a batch
+// that has rows with many zeros and rows with few.
+inline std::int64_t pack_bytes(int n_threads) { return (std::int64_t{2} << 20) * n_threads; }
+
+// The part of that memory that the residuals of an image may take.
+inline constexpr std::int64_t kResidualBytes = std::int64_t{1} << 20;
 
 // Descriptors x (n_rows, d) of n_images images, offsets (n_images + 1) and centres (k, d), all row-major. The
 // arrays must outlive the batch.

@@ -1,13 +1,11 @@
 // Scores from bfloat16 products, for rows with few zeros. One instruction does two multiply-adds for each
 // lane.
 //
-// Let mu be close to the mean of the centres, c'_k = c_k - mu, b_k = bf16(c'_k) and y = bf16(x). Then
+// With the centred centres c'_k of centred.hpp, b_k = bf16(c'_k) and y = bf16(x),
 //
-//   s_k - x.mu + |mu|^2 / 2 = x.c'_k - h_k,   h_k = (|c_k|^2 - |mu|^2) / 2,
 //   x.c'_k = y.b_k + (x - y).b_k + x.(c'_k - b_k),
 //
-// and the terms subtracted on the left are the same for all centres. So the error of the score y.b_k - h_k,
-// summed in float32, is at most
+// so the error of the score y.b_k - h_k, summed in float32, is at most
 //
 //   |x - y| max|b_k| + |x| max|c'_k - b_k| + gamma (|y| max|b_k| + max|h_k|) + underflow
 //
@@ -26,8 +24,12 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
+#include "core/centred.hpp"
+#include "core/lazy.hpp"
+#include "core/size.hpp"
 #include "packed.hpp"
 
 namespace medvlad {
@@ -91,6 +93,37 @@ inline bool is_bf16_fast() {
   return fast;
 }
 
+// Centres as pairs of bfloat16 numbers, with the largest norms that the bounds need.
+struct Bf16Centers {
+  explicit Bf16Centers(const CenterSet& set) {
+    const std::int64_t k = set.k, d = set.d, pairs = (d + 1) / 2;
+    const Centred from(set);
+    std::vector<float> rounded(size(k * pairs));
+    for (std::int64_t i = 0; i < k; ++i) {
+      double squared = 0.0, squared_error = 0.0;
+      const auto centred = [&](std::int64_t j) {
+        if (j >= d) return 0.0F;
+        const double exact = double{set.centers[i * d + j]} - double{from.mean[size(j)]};
+        const float value = rounded_to_bf16(static_cast<float>(exact));
+        squared += double{value} * double{value};
+        squared_error += (exact - double{value}) * (exact - double{value});
+        return value;
+      };
+      for (std::int64_t pair = 0; pair < pairs; ++pair) {
+        const float first = centred(2 * pair), second = centred(2 * pair + 1);
+        rounded[size(i * pairs + pair)] = pair_of(first, second);
+      }
+      max_norm = std::max(max_norm, 1.0001 * std::sqrt(squared));
+      max_error = std::max(max_error, 1.0001 * std::sqrt(squared_error));
+    }
+    max_half = from.max_half;
+    packed = std::make_unique<PackedCenters>(rounded.data(), from.bias.data(), k, pairs);
+  }
+
+  double max_norm = 0.0, max_error = 0.0, max_half = 0.0;  // |b_k|, |c'_k - b_k| and |h_k|
+  std::unique_ptr<const PackedCenters> packed;
+};
+
 class Bf16Scorer final : public PackedScorer {
  public:
   Bf16Scorer(const CenterSet& set, const ScorerOptions& options)
@@ -98,74 +131,38 @@ class Bf16Scorer final : public PackedScorer {
     // The bfloat16 copy needs half of this, and as much again while it is made.
     const bool fits = 2 * bytes(set.k, set.d) <= options.pack_bytes;
     const bool wanted = method_ == Method::bf16 || (method_ == Method::automatic && is_bf16_fast());
-    if (fits && wanted) pack();
+    // Larger centres might overflow float32. Their error bound is infinite anyway.
+    has_bf16_ = fits && wanted && set.max_norm < 1e18;
   }
 
   void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& history,
                   PendingZeros& zeros) const override {
-    const bool use = packed_bf16_ != nullptr && n >= Vector::kTileRows &&
-                     (method_ == Method::bf16 || nonzero_share(x, n) > kBf16Share);
+    const bool use = has_bf16_ && n >= Vector::kTileRows &&
+                     (method_ == Method::bf16 || nonzero_share(x, n, set_.d) > kBf16Share);
     use ? bf16(x, n, to, zeros) : PackedScorer::operator()(x, n, to, history, zeros);
   }
 
  private:
-  void pack() {
-    const std::int64_t k = set_.k, d = set_.d;
-    std::vector<double> mean(static_cast<std::size_t>(d));
-    for (std::int64_t i = 0; i < k; ++i) {
-      for (std::int64_t j = 0; j < d; ++j) mean[static_cast<std::size_t>(j)] += set_.centers[i * d + j];
-    }
-    double squared_mean = 0.0;
-    for (double& value : mean) {
-      value = static_cast<double>(static_cast<float>(value / static_cast<double>(k)));
-      squared_mean += value * value;
-    }
-    std::vector<float> rounded(static_cast<std::size_t>(k * pairs_)), bias(static_cast<std::size_t>(k));
-    for (std::int64_t i = 0; i < k; ++i) {
-      double squared = 0.0, squared_error = 0.0;
-      const auto centred = [&](std::int64_t j) {
-        if (j >= d) return 0.0F;
-        const double exact = double{set_.centers[i * d + j]} - mean[static_cast<std::size_t>(j)];
-        const float value = rounded_to_bf16(static_cast<float>(exact));
-        squared += double{value} * double{value};
-        squared_error += (exact - double{value}) * (exact - double{value});
-        return value;
-      };
-      for (std::int64_t pair = 0; pair < pairs_; ++pair) {
-        const float first = centred(2 * pair), second = centred(2 * pair + 1);
-        rounded[static_cast<std::size_t>(i * pairs_ + pair)] = pair_of(first, second);
-      }
-      const double half = set_.half_norms[static_cast<std::size_t>(i)] - 0.5 * squared_mean;
-      bias[static_cast<std::size_t>(i)] = static_cast<float>(-half);
-      max_norm_ = std::max(max_norm_, 1.0001 * std::sqrt(squared));
-      max_error_ = std::max(max_error_, 1.0001 * std::sqrt(squared_error));
-      max_half_ = std::max(max_half_, std::fabs(half));
-    }
-    // An allowance for rounding |c|^2 and |mu|^2. Their float64 rounding is far below this float32 share.
-    max_half_ += 1e-6 * 0.5 * (set_.max_norm * set_.max_norm + squared_mean);
-    // Larger centres might overflow float32. Their error bound is infinite anyway.
-    if (set_.max_norm < 1e18)
-      packed_bf16_ = std::make_unique<PackedCenters>(rounded.data(), bias.data(), k, pairs_);
-  }
-
   void bf16(const float* x, std::int64_t n, const ScoredRows& to, PendingZeros& zeros) const {
-    AlignedBuffer<float> rows(static_cast<std::size_t>(Vector::kTileRows * pairs_));
+    const Bf16Centers& centers = centers_.get([&] { return std::make_unique<Bf16Centers>(set_); });
+    AlignedBuffer<float> rows(size(Vector::kTileRows * pairs_));
     for (std::int64_t done = 0; done < n; done += Vector::kTileRows) {
       const std::int64_t row = std::min(done, n - Vector::kTileRows);
       for (std::int64_t i = 0; i < Vector::kTileRows; ++i) {
-        to.norms[row + i] = norm_.of(squared_norm(x + (row + i) * set_.d));
-        to.errors[row + i] = round_row(x + (row + i) * set_.d, to.norms[row + i], rows.data() + i * pairs_);
+        to.norms[row + i] = norm_.of(squared_norm(x + (row + i) * set_.d, set_.d));
+        to.errors[row + i] =
+            round_row(x + (row + i) * set_.d, to.norms[row + i], centers, rows.data() + i * pairs_);
       }
-      for (std::int64_t column = 0; column < stride; column += 2 * Vector::kWidth) {
+      for (std::int64_t column = 0; column < stride; column += kTileColumns) {
         zeros.some(Vector::kTileRows * kZeros);
-        dense_tile<MultiplyPairs>(rows.data(), pairs_, *packed_bf16_, column,
+        dense_tile<MultiplyPairs>(rows.data(), pairs_, *centers.packed, column,
                                   to.scores + row * stride + column, stride);
       }
     }
   }
 
   // Write the row in bfloat16 and return the bound on the errors of its scores.
-  double round_row(const float* x, double row_norm, float* pairs) const {
+  double round_row(const float* x, double row_norm, const Bf16Centers& centers, float* pairs) const {
     const std::int64_t whole = set_.d / 32 * 32;
     __m512 lost = _mm512_setzero_ps();
     for (std::int64_t j = 0; j < whole; j += 32) {
@@ -185,12 +182,12 @@ class Bf16Scorer final : public PackedScorer {
       const double second_lost = j + 1 < set_.d ? double{x[j + 1]} - double{second} : 0.0;
       squared_lost += first_lost * first_lost + second_lost * second_lost;
     }
-    const double magnitude = row_norm * (max_norm_ + set_.max_norm) + max_half_;
+    const double magnitude = row_norm * (centers.max_norm + set_.max_norm) + centers.max_half;
     if (!(magnitude < 1e37)) return std::numeric_limits<double>::infinity();
     const double d = static_cast<double>(set_.d);
-    const double underflow = (d + 4.0) * double{FLT_MIN} * (2.0 + row_norm + max_norm_);
-    return norm_.of(squared_lost) * max_norm_ + row_norm * max_error_ +
-           error_.relative() * (1.01 * row_norm * max_norm_ + max_half_) + underflow;
+    const double underflow = (d + 4.0) * double{FLT_MIN} * (2.0 + row_norm + centers.max_norm);
+    return norm_.of(squared_lost) * centers.max_norm + row_norm * centers.max_error +
+           error_.relative() * (1.01 * row_norm * centers.max_norm + centers.max_half) + underflow;
   }
 
   static __m512 widen_half(__m256i half) {
@@ -198,8 +195,8 @@ class Bf16Scorer final : public PackedScorer {
   }
 
   std::int64_t pairs_;
-  double max_norm_ = 0.0, max_error_ = 0.0, max_half_ = 0.0;
-  std::unique_ptr<const PackedCenters> packed_bf16_;
+  bool has_bf16_ = false;
+  Lazy<Bf16Centers> centers_;
 };
 
 }  // namespace

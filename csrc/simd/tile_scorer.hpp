@@ -1,10 +1,6 @@
 // Scores from bfloat16 products of tiles (tiles.hpp), from one product of each number or from three.
 //
-// Let mu be close to the mean of the centres, c'_k = c_k - mu and h_k = (|c_k|^2 - |mu|^2) / 2. Then
-//
-//   s_k - x.mu + |mu|^2 / 2 = x.c'_k - h_k,
-//
-// and the terms subtracted on the left are the same for all centres. Split into bfloat16 numbers, with
+// The centred centres c'_k and h_k of centred.hpp are split into bfloat16 numbers. With
 // y = bf16(x), z = bf16(x - y), b_k = bf16(c'_k), e_k = bf16(c'_k - b_k):
 //
 //   one product     x.c'_k = y.b_k                         + (x - y).b_k      + x.(c'_k - b_k)
@@ -28,8 +24,8 @@
 // dimension and product, and so does underflow.
 //
 // One product takes a third of the time and leaves 1 to 5 candidates for most rows; three leave one. So three
-// are used if the candidates of the last block cost more than two products (ScorerHistory). Zeros are not
-// skipped, because tiles were faster in every case that was measured.
+// are used if the candidates of the last block cost more than two products (ScorerHistory). Rows with many
+// zeros may take another method (paired_centers.hpp), if it is faster here.
 #pragma once
 
 #include <algorithm>
@@ -40,8 +36,12 @@
 #include <memory>
 #include <vector>
 
+#include "core/centred.hpp"
+#include "core/lazy.hpp"
 #include "core/size.hpp"
 #include "packed.hpp"
+#include "paired_centers.hpp"
+#include "rows.hpp"
 #include "tiles.hpp"
 
 #if defined(__AVX512BF16__)
@@ -57,7 +57,10 @@ constexpr std::int64_t kGroupColumns = 2 * kTileSide;  // centres that are multi
 constexpr std::int64_t kTileZeros = 320 * kGroupRows;  // pending zeros written for each 32 x 32 scores
 // A float32 score of a candidate takes as long as this many numbers of the two products that it may save.
 constexpr double kCandidateCost = 13000.0;
-constexpr int kTryAgain = 64;  // blocks of three products until one product is tried again
+// Rows with more non-zero numbers than this share always take tiles, and so do calls of fewer rows, for which
+// packing other centres costs more than it saves.
+constexpr double kPairedShare = 0.3;
+constexpr std::int64_t kPairedRows = 4096;
 
 // Squared norms of a row and of its parts.
 struct RowNorms {
@@ -135,15 +138,10 @@ class TileCenters {
         bias_(size(width)) {
     const std::int64_t k = set.k, d = set.d;
     std::fill_n(bias_.data(), bias_.size(), -std::numeric_limits<float>::infinity());
-    std::vector<double> sums(size(d));
-    for (std::int64_t i = 0; i < k; ++i) {
-      for (std::int64_t j = 0; j < d; ++j) sums[size(j)] += double{set.centers[i * d + j]};
-    }
-    std::vector<float> mean(size(d)), centred(size(d));
-    for (std::int64_t j = 0; j < d; ++j)
-      mean[size(j)] = static_cast<float>(sums[size(j)] / static_cast<double>(k));
-    double squared_mean = 0.0;
-    for (const float value : mean) squared_mean += double{value} * double{value};
+    const Centred from(set);
+    std::copy(from.bias.begin(), from.bias.end(), bias_.data());
+    max_half = from.max_half;
+    std::vector<float> centred(size(d));
     const NormBound norm(d);
     AlignedBuffer<std::uint16_t> high_rows(size(kTileNumbers * n_tiles)),
         low_rows(size(kTileNumbers * n_tiles));
@@ -151,11 +149,8 @@ class TileCenters {
       std::fill_n(high_rows.data(), high_rows.size(), std::uint16_t{0});
       std::fill_n(low_rows.data(), low_rows.size(), std::uint16_t{0});
       for (std::int64_t i = column; i < std::min(k, column + kTileSide); ++i) {
-        for (std::int64_t j = 0; j < d; ++j) centred[size(j)] = set.centers[i * d + j] - mean[size(j)];
+        for (std::int64_t j = 0; j < d; ++j) centred[size(j)] = set.centers[i * d + j] - from.mean[size(j)];
         const RowNorms squared = split_row(centred.data(), d, i - column, high_rows.data(), low_rows.data());
-        const double half = set.half_norms[size(i)] - 0.5 * squared_mean;
-        bias_.data()[i] = static_cast<float>(-half);
-        max_half = std::max(max_half, std::fabs(half));
         const double center = norm.of(squared.row), low = norm.of(squared.low);
         const double lost = norm.of(squared.lost) + 0x1p-23 * center;  // c_k - mu was rounded to float32
         max_high = std::max(max_high, center + low + lost);
@@ -170,8 +165,6 @@ class TileCenters {
         transpose_tile(low_rows.data() + t * kTileNumbers, low_.data() + band_of(column) + t * kTileNumbers);
       }
     }
-    // An allowance for rounding |c|^2 and |mu|^2. Their float64 rounding is far below this float32 share.
-    max_half += 1e-6 * 0.5 * (set.max_norm * set.max_norm + squared_mean);
   }
 
   // The band of columns that begins at centre `column`, a multiple of 16.
@@ -209,13 +202,23 @@ class TileScorer final : public Scorer {
         norm_(set.d),
         centers_(set),
         gamma_(rounding_bound(static_cast<double>(centers_.n_tiles * kTileDepth) / 2.0 + 2.0)),
-        fine_gamma_(rounding_bound(1.5 * static_cast<double>(centers_.n_tiles * kTileDepth) + 4.0)) {
+        fine_gamma_(rounding_bound(1.5 * static_cast<double>(centers_.n_tiles * kTileDepth) + 4.0)),
+        may_skip_zeros_(
+            PairedCenters::fits(set) &&
+            (method_ == Method::sparse || (method_ == Method::automatic && options.n_rows >= kPairedRows))) {
     stride = centers_.width;
     block_rows = rows_of_a_block(stride, kBlockRows) / kGroupRows * kGroupRows;
   }
 
   void operator()(const float* x, std::int64_t n, const ScoredRows& to, ScorerHistory& history,
                   PendingZeros& zeros) const override {
+    if (skips_zeros(x, n, history)) {
+      const auto make = [&] { return std::make_unique<PairedCenters>(set_, stride); };
+      const PairedCenters& paired = paired_.get(make);
+      history.begin_block();  // packing is no part of the time of a block
+      paired.score(x, n, stride, to, zeros);
+      return;
+    }
     const bool fine = is_fine(history);
     AlignedBuffer<std::uint16_t> rows(size((fine ? 2 : 1) * kGroupRows * centers_.n_tiles * kTileDepth));
     TileRegisters tiles;
@@ -233,17 +236,16 @@ class TileScorer final : public Scorer {
     return mu < 0.5 ? 1.0001 * mu / (1.0 - mu) : std::numeric_limits<double>::infinity();
   }
 
+  // Whether to multiply what is not zero, without tiles.
+  bool skips_zeros(const float* x, std::int64_t n, ScorerHistory& history) const {
+    if (!may_skip_zeros_ || method_ == Method::sparse) return may_skip_zeros_;
+    return nonzero_share(x, n, set_.d) < kPairedShare && history.trial.takes_second(history.seconds());
+  }
+
   // Whether to use three products.
   bool is_fine(ScorerHistory& history) const {
     if (method_ != Method::automatic) return method_ == Method::bf16x3;
-    const double saved = static_cast<double>(set_.k * set_.d) / kCandidateCost;
-    if (!history.fine && history.candidates - 1.0 > saved) {
-      history.fine = true;
-      history.blocks = 0;
-    } else if (history.fine && ++history.blocks == kTryAgain) {
-      history.fine = false;
-    }
-    return history.fine;
+    return history.needs_fine(1.0 + static_cast<double>(set_.k * set_.d) / kCandidateCost);
   }
 
   // Round `count` rows to bfloat16. Rows up to kGroupRows become zeros.
@@ -314,6 +316,8 @@ class TileScorer final : public Scorer {
   NormBound norm_;
   TileCenters centers_;
   double gamma_, fine_gamma_;
+  bool may_skip_zeros_;
+  Lazy<PairedCenters> paired_;
 };
 
 inline bool tiles_need_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {

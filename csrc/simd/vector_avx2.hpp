@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cstdint>
-#include <cstring>
 
 namespace medvlad {
 
@@ -41,6 +40,15 @@ struct Vector {
   static Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm256_fnmadd_ps(a, b, c); }
   // The larger number. If either is NaN: b.
   static Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  // The same value, which the compiler may not load again from memory for each use.
+  static Floats in_register(Floats v) {
+    asm("" : "+x"(v));
+    return v;
+  }
+  // The lower half of each word as a bfloat16 number.
+  static Floats lower_halves(Floats words) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16));
+  }
   // The larger number. If either is NaN: NaN.
   static Floats larger_or_nan(Floats a, Floats b) {
     return _mm256_blendv_ps(_mm256_max_ps(a, b), _mm256_add_ps(a, b), _mm256_cmp_ps(a, b, _CMP_UNORD_Q));
@@ -59,17 +67,15 @@ struct Vector {
   }
   static int count_nonzero(const float* p) { return __builtin_popcount(mask_nonzero(p)); }
 
-  // Write the positions of the non-zero numbers of p[0, 64), ascending, and return their number. All 64 bytes
-  // of `positions` may be overwritten.
-  static int nonzeros(const float* p, std::uint8_t* positions) {
-    int n = 0;
-    for (unsigned j = 0; j < 64; j += 8) {
-      const unsigned mask = mask_nonzero(p + j);
-      const std::uint64_t found = kBitPositions[mask] + 0x0101010101010101U * j;
-      std::memcpy(positions + n, &found, sizeof found);
-      n += __builtin_popcount(mask);
-    }
-    return n;
+  // Write the positions first + i of the non-zero numbers p[i], i < kFound, ascending, and return their
+  // number. All kFound places of `positions` may be overwritten.
+  static constexpr int kFound = 8;
+  static int nonzeros(const float* p, std::uint16_t first, std::uint16_t* positions) {
+    const unsigned mask = mask_nonzero(p);
+    const __m128i offsets = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(static_cast<long long>(kBitPositions[mask])));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(positions),
+                     _mm_add_epi16(offsets, _mm_set1_epi16(static_cast<short>(first))));
+    return __builtin_popcount(mask);
   }
 };
 

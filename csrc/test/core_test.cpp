@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/convnet.hpp"
+#include "core/method_trial.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
@@ -208,7 +209,7 @@ void test_weighted(const Problem& problem, std::int64_t per_row, int n_threads, 
   for (const float value : vectors) check(std::isfinite(value) && std::fabs(value) <= 1.0001F, name);
 }
 
-// The limit of vlad.hpp: in addition to the output, 4 MiB for each thread and 12 bytes for each row of the
+// The limit of vlad.hpp: in addition to the output, 5 MiB for each thread and 12 bytes for each row of the
 // largest image.
 void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>& lengths, int n_threads) {
   const Problem problem(lengths, k, d, 1);
@@ -223,6 +224,22 @@ void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>
   check(used <= allowed, "memory of k=" + std::to_string(k) + ": " + std::to_string(used) +
                              " bytes, at most " + std::to_string(allowed));
   check(kept == 0, "memory given back, but for " + std::to_string(kept) + " bytes");
+}
+
+// Four blocks in turn, then the faster method, until the next trial.
+void test_trial() {
+  for (const bool second_is_faster : {false, true}) {
+    medvlad::MethodTrial trial;
+    double seconds = 0.0;
+    for (int block = 0; block < 600; ++block) {
+      const bool second = trial.takes_second(seconds);
+      const bool expected = block % 256 < 4 ? block % 2 == 1 : second_is_faster;
+      check(second == expected, "trial, block " + std::to_string(block));
+      // Each method is slow once.
+      const double slow = block % 256 < 2 ? 10.0 : 0.0;
+      seconds = slow + (second == second_is_faster ? 1.0 : 2.0);
+    }
+  }
 }
 
 // Make each allocation fail in turn, first alone and then with all later ones. The call must throw and free
@@ -378,6 +395,7 @@ void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, 
 
 int main() {
   unsigned seed = 0;
+  test_trial();
   for (const Method method :
        {Method::automatic, Method::dense, Method::sparse, Method::bf16, Method::bf16x3}) {
     for (const std::int64_t k : {1, 16, 33, 64, 130}) {

@@ -27,7 +27,7 @@ WAYS = [
     ("portable", "auto"),
     *itertools.product(("avx2", "avx512"), ("auto", "dense", "sparse")),
     *itertools.product(("avx512bf16",), ("auto", "dense", "sparse", "bf16")),
-    *itertools.product(("amx", native.EMULATED), ("auto", "bf16", "bf16x3")),
+    *itertools.product(("amx", native.EMULATED), ("auto", "sparse", "bf16", "bf16x3")),
 ]
 
 
@@ -141,6 +141,30 @@ def test_many_candidates_for_each_row(way, rng):
     c = base + np.float32(2e-3) * rng.normal(size=(70, 96)).astype(np.float32)
     x = base + np.float32(2e-3) * rng.normal(size=(1500, 96)).astype(np.float32)
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
+
+
+def test_many_candidates_for_rows_with_many_zeros(way, rng):
+    """Centres of 16 bits leave all of them as candidates, so the next blocks are dense."""
+    base = 10 * relu(rng, 1, 96, 0.2)
+    c = base + np.float32(2e-3) * rng.normal(size=(70, 96)).astype(np.float32)
+    x = base + np.float32(2e-3) * relu(rng, 1500, 96, 0.1)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
+
+
+def test_long_calls_may_try_several_methods(way, rng):
+    """With tiles, the time of a block decides whether zeros are skipped in rows with many of them."""
+    x, c = relu(rng, 5000, 70, 0.1), relu(rng, 40, 70, 0.3)
+    x[2000:2600] = relu(rng, 600, 70, 1.0)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
+
+
+@pytest.mark.parametrize("d", [7, 40, 100])
+def test_each_position_of_a_number_is_found(way, d):
+    """One number in each row. The other numbers of the centres are wrong by far."""
+    x = np.eye(d, dtype=np.float32).repeat(20, axis=0)
+    c = np.where(np.eye(d, dtype=bool), np.float32(1), np.float32(-1000))
+    labels = native.assign(x, c, n_threads=2, method=way)
+    np.testing.assert_array_equal(labels, np.arange(d).repeat(20))
 
 
 def test_labels_are_right_far_from_the_origin(way, rng):
