@@ -1,12 +1,14 @@
 """Time the public calls beside the fastest rival of each, in about five minutes: `make bench-quick`.
 
     python benchmarks/quick.py -o RESULTS.json [--parts encode,assign,kmeans,extract,svm] [--rounds N]
+        [--fits N]
 
 Every result is checked against the specification. Implementations take turns in every round, each in its own
 process (interleave.py), except those of the SVM, which share one. The limits of the machine are measured in
 the same run. The rivals are those that were fastest in full runs (`make bench`), if they are installed. The
 tables are those of docs/speed_tables.py, which also fills the README from RESULTS.json. With `--parts`, the
-results of other parts in RESULTS.json are kept.
+results of other parts in RESULTS.json are kept. With `--fits 16`, medvlad and scikit-learn fit k-means from
+16 seeds each, which shows the spread of their inertias; that takes about a quarter of an hour.
 
 The exit status is 1 if a public call takes more than 1.1 times as long as its kernel.
 """
@@ -77,8 +79,9 @@ IMAGES_OF_A_TEST = 3
 class Run:
     """The results so far, and what all parts need."""
 
-    def __init__(self, rounds, small):
+    def __init__(self, rounds, small, fits=None):
         self.rounds, self.small = rounds, small
+        self.fits = KMEANS | (dict.fromkeys((OWN, "scikit-learn"), fits) if fits else {})
         self.n_threads = check_n_threads(None)
         self.results, self.slow, self.left_out = [], [], {}
 
@@ -135,13 +138,13 @@ def kmeans(run):
     """Fit k-means with seeding. All implementations fit the first seed before any fits the second."""
     n_rows, k = (2000, 8) if run.small else (KMEANS_ROWS, KMEANS_K)
     processes = Processes()
-    found = {name: clustering.Fits([], [], 0, {}) for name in KMEANS}
+    found = {name: clustering.Fits([], [], 0, {}) for name in run.fits}
     try:
         x = problems.clustered_descriptors(n_rows, n_prototypes=max(n_rows // 200, 10))
         with processes.problem(x, None, None) as folder:
             del x
-            for seed in range(max(KMEANS.values())):
-                for name, n_fits in KMEANS.items():
+            for seed in range(max(run.fits.values())):
+                for name, n_fits in run.fits.items():
                     if name == "faiss" and not isinstance(found[f"faiss, {CORE_TYPE}"], Missing):
                         found[name] = Missing(f"with core type {CORE_TYPE} it is faster")
                     if seed < n_fits and not isinstance(found[name], Missing):
@@ -214,9 +217,9 @@ PARTS = {
 SAME = ("processor", "level", "versions")
 
 
-def measured(parts, rounds, small, before=None):
+def measured(parts, rounds, small, before=None, fits=None):
     """Run the parts. Return the content of the result file, and which public calls are too slow."""
-    run, took = Run(rounds, small), {}
+    run, took = Run(rounds, small, fits), {}
     begin = time.perf_counter()
     try:
         limits = machine.limits([run.n_threads], quick=small)
@@ -261,6 +264,7 @@ def main(arguments=None):
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--parts", default=",".join(PARTS), help="parts to run (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--fits", type=int, help="seeds of k-means for medvlad and scikit-learn (2 and 1)")
     parser.add_argument("--small", action="store_true", help="small problems, which test this program")
     parsed = parser.parse_args(arguments)
     parts = parsed.parts.split(",")
@@ -272,7 +276,7 @@ def main(arguments=None):
         differing = [key for key in SAME if before["machine"].get(key) != machine.describe()[key]]
         if differing:
             parser.error(f"{parsed.output} has another {differing[0]}: name another file, or run all parts")
-    found, slow = measured(parts, parsed.rounds, parsed.small, before)
+    found, slow = measured(parts, parsed.rounds, parsed.small, before, parsed.fits)
     parsed.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     say(summary(found))
     for line in slow:
