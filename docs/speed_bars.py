@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import variance
 from typing import NamedTuple
 
 from speed_tables import (
@@ -16,6 +17,9 @@ from speed_tables import (
     share_of_bandwidth,
     table,
 )
+
+#: With fewer fits, two inertias are not compared. `make bench-quick BENCH='--fits 8'` makes enough.
+LEAST_FITS = 5
 
 
 class Bar(NamedTuple):
@@ -33,7 +37,7 @@ BARS = {
     "encode sgemm": Bar("encode, dense and clustered: sgemm over medvlad", 1.6, needs_amx=True),
     "assign sgemm": Bar("assign, dense and clustered: sgemm over medvlad", 2.2, needs_amx=True),
     "k-means": Bar("k-means with seeding: scikit-learn over medvlad", 8),
-    "inertia": Bar("k-means: mean inertia over that of scikit-learn, but for chance", 1, at_most=True),
+    "inertia": Bar("k-means: mean inertia over that of scikit-learn", 1, at_most=True),
     "bandwidth": Bar("encode, VGG16 rows: share of the bandwidth", 0.6),
     "bfloat16": Bar("bfloat16, files of 224 pixels over Keras predict", 8, needs_amx=True),
     "int8": Bar("int8, files of 224 pixels over Keras predict", 12, needs_amx=True),
@@ -66,9 +70,14 @@ def row(bar, value, has_amx):
         return [bar.name, required, "not measured", "the processor has no AMX"]
     if value is None:
         return [bar.name, required, "not measured", "-"]
-    value, chance = value if isinstance(value, tuple) else (value, 0)
-    met = value <= bar.limit + chance if bar.at_most else value >= bar.limit - chance
-    shown = f"{value:.4g}" + (f" (chance {chance:.4f})" if chance else "")
+    if isinstance(value, tuple):
+        value, errors = value
+        shown = f"{value:.4f} +- {errors:.4f}"
+        if abs(value - bar.limit) <= errors:
+            return [bar.name, required, shown, "equal within two standard errors"]
+    else:
+        shown = f"{value:.4g}"
+    met = value <= bar.limit if bar.at_most else value >= bar.limit
     return [bar.name, required, shown, "yes" if met else "no"]
 
 
@@ -116,19 +125,15 @@ def fitted_values(found):
 
 
 def inertia_ratio(fits):
-    """Mean inertia of medvlad over that of scikit-learn, and by how much seeds alone may change it.
+    """Mean inertia of medvlad over that of scikit-learn, and two standard errors of it.
 
-    The latter is two standard errors of the ratio, by the spread of medvlad's fits.
+    None with fewer than LEAST_FITS fits of either: their spread says little then.
     """
-    if not {OWN, "scikit-learn"} <= set(fits):
+    own, other = (fits[name]["inertia"] if name in fits else [] for name in (OWN, "scikit-learn"))
+    if min(len(own), len(other)) < LEAST_FITS:
         return None
-    own, other = (fits[name]["inertia"] for name in (OWN, "scikit-learn"))
-    ratio = mean(own) / mean(other)
-    if len(own) == 1:
-        return ratio, 0
-    spread = math.sqrt(sum((value - mean(own)) ** 2 for value in own) / (len(own) - 1))
-    chance = 2 * spread * math.sqrt(1 / len(own) + 1 / len(other)) / mean(other)
-    return ratio, chance
+    squared_error = sum(variance(values) / len(values) for values in (own, other))
+    return mean(own) / mean(other), 2 * math.sqrt(squared_error) / mean(other)
 
 
 def least(values):

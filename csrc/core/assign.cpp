@@ -39,9 +39,11 @@ void Assigner::operator()(const float* x, std::int64_t n, std::int32_t* labels, 
       find_not_finite(block, rows);
     }
     // The caller raises an error, so the labels only have to be within range.
-    not_finite_ == nullptr ? label(block, rows, labels + first)
-                           : static_cast<void>(std::fill_n(labels + first, rows, 0));
-    history_.end_block(rows);
+    if (not_finite_ == nullptr) {
+      history_.end_block(rows, label(block, rows, labels + first));
+    } else {
+      std::fill_n(labels + first, rows, 0);
+    }
   }
 }
 
@@ -58,7 +60,7 @@ void Assigner::find_not_finite(const float* x, std::int64_t n) {
 }
 
 // Three loops over the block, because the processor can work on several rows at once in each of them.
-void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
+double Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
   const std::int64_t whole = set_.k - set_.k % kFloatLanes;
   const float* scores = scores_.data();
   float* thresholds = thresholds_.data();
@@ -96,7 +98,7 @@ void Assigner::label(const float* x, std::int64_t n, std::int32_t* labels) {
     labels[row] = kept == 1 ? static_cast<std::int32_t>(last)
                             : decide_row(x + row * set_.d, of_row, threshold, norms_[size(row)]);
   }
-  history_.candidates = static_cast<double>(candidates) / static_cast<double>(n);
+  return static_cast<double>(candidates) / static_cast<double>(n);
 }
 
 std::int32_t Assigner::decide_row(const float* x, const float* scores, float threshold, double norm) {

@@ -33,7 +33,8 @@ class Assigner {
   const float* not_finite() const { return not_finite_; }
 
  private:
-  void label(const float* x, std::int64_t n, std::int32_t* labels);
+  // Returns the mean number of candidates of a row.
+  double label(const float* x, std::int64_t n, std::int32_t* labels);
   std::int32_t decide_row(const float* x, const float* scores, float threshold, double norm);
   void find_not_finite(const float* x, std::int64_t n);
 

@@ -12,21 +12,27 @@ namespace medvlad {
 
 class MethodTrial {
  public:
-  // Whether the next block is for the second method. `seconds`: time of a row in the block before.
-  bool takes_second(double seconds) {
-    if (block_ > 0 && block_ <= kTried) {
-      double& best = best_[(block_ - 1) % 2];
-      best = std::min(best, seconds);
-    }
+  // Whether the next block is for the second method.
+  bool takes_second() {
     if (block_ == kBlocks) *this = MethodTrial();
-    const int block = block_++;
-    return block < kTried ? block % 2 == 1 : best_[1] < best_[0];
+    second_ = block_ < kTried ? block_ % 2 == 1 : best_[1] < best_[0];
+    waits_ = block_++ < kTried;
+    return second_;
+  }
+
+  // The time of a row in the last block. It is ignored if that block was not tried.
+  void record(double seconds) {
+    if (!waits_) return;
+    double& best = best_[second_ ? 1 : 0];
+    best = std::min(best, seconds);
+    waits_ = false;
   }
 
  private:
   static constexpr int kTried = 4, kBlocks = 256;
 
   int block_ = 0;
+  bool second_ = false, waits_ = false;
   double best_[2] = {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
 };
 

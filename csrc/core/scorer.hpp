@@ -26,44 +26,46 @@ enum class Method { automatic, dense, sparse, bf16, bf16x3 };
 // Scores and error bounds of a block of rows.
 struct ScoredRows {
   float* scores;   // (n, stride): scores[r * stride + k] for centre k; undefined between K and the stride
-  double* errors;  // (n): bound on |computed - real| of every score of the row; infinite if one may be NaN
-  double* norms;   // (n): bound on |x|, close to it; not finite if a number of the row is not
+  double* errors;  // (n): bound on |computed - real| of every score of the row, for finite centres; infinite
+                   // if one may be NaN
+  double* norms;  // (n): bound on |x|, close to it; not finite if a number of the row is not
 };
 
-// What a caller of a scorer has seen in the blocks before, so that the scorer can choose a method.
+// What a caller has seen in the blocks before, so that the scorer can choose a method.
 class ScorerHistory {
  public:
-  double candidates = 1.0;  // mean number of candidates of a row in the last block
+  // Which of two methods is faster.
   MethodTrial trial;
 
-  // Whether to multiply a block with more bits: after a block with more than `most` candidates for a row, for
-  // kFineBlocks blocks.
+  // Whether to multiply a block with more bits: for kFineBlocks blocks after one without them that left more
+  // than `most` candidates for a row.
   bool needs_fine(double most) {
-    if (!fine_ && candidates > most) {
-      fine_ = true;
-      blocks_ = 0;
-    } else if (fine_ && ++blocks_ == kFineBlocks) {
-      fine_ = false;
+    if (candidates_ > most) {
+      fine_blocks_ = kFineBlocks;
+      candidates_ = 1.0;
     }
-    return fine_;
+    is_coarse_ = fine_blocks_ == 0;
+    if (!is_coarse_) --fine_blocks_;
+    return !is_coarse_;
   }
 
-  // A block takes the time from the last call of begin_block to end_block.
+  // A block takes the time from the last call of begin_block to end_block. `candidates`: mean number of
+  // candidates of a row.
   void begin_block() { begin_ = Clock::now(); }
-  void end_block(std::int64_t n_rows) {
-    seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count() / static_cast<double>(n_rows);
+  void end_block(std::int64_t n_rows, double candidates) {
+    trial.record(std::chrono::duration<double>(Clock::now() - begin_).count() / static_cast<double>(n_rows));
+    if (is_coarse_) candidates_ = candidates;
+    is_coarse_ = false;
   }
-  // Time of a row in the last block, from its scores to its label.
-  double seconds() const { return seconds_; }
 
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr int kFineBlocks = 64;
 
-  bool fine_ = false;
-  int blocks_ = 0;  // number of blocks since that was decided
+  double candidates_ = 1.0;  // of the last block that needs_fine was asked about
+  int fine_blocks_ = 0;      // number of blocks left
+  bool is_coarse_ = false;   // whether it was asked about this block, and said no
   Clock::time_point begin_;
-  double seconds_ = 0.0;
 };
 
 class Scorer {
@@ -92,6 +94,9 @@ struct ScorerOptions {
 // Number of rows whose scores are computed at a time, at most `most`. It bounds the memory of the scores and
 // keeps them in cache.
 std::int64_t rows_of_a_block(std::int64_t stride, std::int64_t most);
+
+// With more dimensions, scorers use sgemm: their buffers for a few rows would be too large.
+inline constexpr std::int64_t kMostDimensions = 8192;
 
 // The scorer of the instruction set that this module is compiled for. `set` must outlive it.
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options);

@@ -33,10 +33,10 @@
 namespace medvlad {
 
 // Maximum memory that a call allocates for each thread, in addition to the output.
-inline constexpr std::int64_t kBytesPerThread = std::int64_t{5} << 20;
+inline constexpr std::int64_t kBytesPerThread = std::int64_t{6} << 20;
 
-// The part of that memory that packed centres may take. A second copy, of half the size, is made for a batch
-// that has rows with many zeros and rows with few.
+// The part of that memory that one packed copy of the centres may take. A second copy, of half the size, is
+// made if blocks of rows take different methods.
 inline std::int64_t pack_bytes(int n_threads) { return (std::int64_t{2} << 20) * n_threads; }
 
 // The part of that memory that the residuals of an image may take.

@@ -9,7 +9,7 @@
 namespace medvlad {
 
 bool needs_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
-  return PackedScorer::bytes(k, d) > pack_bytes;
+  return !PackedScorer::fits(k, d, pack_bytes);
 }
 
 std::unique_ptr<const Scorer> make_scorer(const CenterSet& set, const ScorerOptions& options) {

@@ -119,6 +119,9 @@ class PackedScorer : public Scorer {
   static std::int64_t bytes(std::int64_t k, std::int64_t d) {
     return PackedCenters::width_of(k) * d * static_cast<std::int64_t>(sizeof(float));
   }
+  static bool fits(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
+    return d <= kMostDimensions && bytes(k, d) <= pack_bytes;
+  }
 
   PackedScorer(const CenterSet& set, const ScorerOptions& options)
       : set_(set), method_(options.method), norm_(set.d), error_(set) {
@@ -148,8 +151,8 @@ class PackedScorer : public Scorer {
 
  private:
   bool skips_zeros(const float* x, std::int64_t n, ScorerHistory& history) const {
-    if (!PairedCenters::fits(set_) || method_ == Method::dense) return false;
-    if (n < Vector::kTileRows || method_ == Method::sparse) return true;
+    if (!PairedCenters::fits(set_)) return false;
+    if (method_ != Method::automatic) return method_ == Method::sparse;
     return nonzero_share(x, n, set_.d) < kDenseShare &&
            !history.needs_fine(1.0 + kDenseCandidates * static_cast<double>(set_.k));
   }
@@ -190,7 +193,7 @@ class PackedScorer : public Scorer {
 // The scorer of an instruction set, or the BLAS scorer if the packed centres exceed their memory.
 template <class OwnScorer>
 std::unique_ptr<const Scorer> make_packed_or_sgemm(const CenterSet& set, const ScorerOptions& options) {
-  if (PackedScorer::bytes(set.k, set.d) > options.pack_bytes) return make_sgemm_scorer(set, options.sgemm);
+  if (!PackedScorer::fits(set.k, set.d, options.pack_bytes)) return make_sgemm_scorer(set, options.sgemm);
   return std::make_unique<OwnScorer>(set, options);
 }
 

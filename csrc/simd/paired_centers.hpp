@@ -22,7 +22,6 @@
 
 #include <algorithm>
 #include <cfloat>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -44,14 +43,14 @@ namespace {  // each module keeps its own copy, compiled for its own instruction
 constexpr std::int64_t kPair = 2 * Vector::kWidth;  // centres of a vector of words
 constexpr int kPanelVectors = 4;                    // vectors of words of a panel
 constexpr std::int64_t kPanel = kPanelVectors * kPair;
-constexpr std::int64_t kPanelZeros = 320;       // pending zeros written for each row and panel
-constexpr std::int64_t kMostPositions = 65536;  // they have 16 bits
-constexpr std::int64_t kPositions = 1 << 15;    // listed at a time
+constexpr std::int64_t kPanelZeros = 3;       // pending zeros written for each dimension of a row, and panel
+constexpr std::int64_t kPositions = 1 << 15;  // listed at a time
+static_assert(kMostDimensions <= 1 << 16, "positions have 16 bits");
 
 class PairedCenters {
  public:
   // Whether the error bound is finite: the products of larger centres might overflow float32.
-  static bool fits(const CenterSet& set) { return set.d <= kMostPositions && set.max_norm < 1e18; }
+  static bool fits(const CenterSet& set) { return set.max_norm < 1e18; }
 
   // `width`: number of centres with padding, a multiple of kPair.
   PairedCenters(const CenterSet& set, std::int64_t width)
@@ -89,7 +88,7 @@ class PairedCenters {
         const std::uint16_t* listed = positions.data();
         for (std::int64_t row = 0; row < count; ++row) {
           const std::uint16_t* last = positions.data() + ends[size(row)];
-          zeros.some(kPanelZeros);
+          zeros.some(kPanelZeros * d_);
           multiply<kPanelVectors>(rows + row * d_, listed, last - listed, panel,
                                   to.scores + (first + row) * stride + panel);
           listed = last;

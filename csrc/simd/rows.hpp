@@ -10,7 +10,7 @@ namespace medvlad {
 
 namespace {  // each module keeps its own copy, compiled for its own instruction set
 
-constexpr std::int64_t kSampledRows = 8;  // number of rows of a block from which the share is estimated
+constexpr std::int64_t kSampledRows = 8;  // about so many rows of a block give the share
 
 // |x|^2 in float32, as NormBound expects it.
 inline double squared_norm(const float* x, std::int64_t d) {
@@ -44,7 +44,7 @@ inline double nonzero_share(const float* x, std::int64_t n, std::int64_t d) {
 }
 
 // Write the positions of the non-zero numbers of x[0, d), ascending, and return their number. `positions` has
-// room for kFound more, and d is at most 2^16.
+// room for d + kFound, and d is at most 2^16.
 inline std::int64_t list_nonzeros(const float* x, std::int64_t d, std::uint16_t* positions) {
   std::int64_t n = 0, j = 0;
   for (; j + Vector::kFound <= d; j += Vector::kFound) {

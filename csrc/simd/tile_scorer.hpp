@@ -24,7 +24,7 @@
 // dimension and product, and so does underflow.
 //
 // One product takes a third of the time and leaves 1 to 5 candidates for most rows; three leave one. So three
-// are used if the candidates of the last block cost more than two products (ScorerHistory). Rows with many
+// are used if the candidates of a block cost more than two products (ScorerHistory). Rows with many
 // zeros may take another method (paired_centers.hpp), if it is faster here.
 #pragma once
 
@@ -192,7 +192,7 @@ class TileScorer final : public Scorer {
  public:
   // Whether blocks of rows have the usual size and the centres fit the memory.
   static bool fits(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
-    return TileCenters::bytes(k, d) <= pack_bytes &&
+    return d <= kMostDimensions && TileCenters::bytes(k, d) <= pack_bytes &&
            rows_of_a_block(k + kGroupColumns, kGroupRows) == kGroupRows;
   }
 
@@ -239,7 +239,7 @@ class TileScorer final : public Scorer {
   // Whether to multiply what is not zero, without tiles.
   bool skips_zeros(const float* x, std::int64_t n, ScorerHistory& history) const {
     if (!may_skip_zeros_ || method_ == Method::sparse) return may_skip_zeros_;
-    return nonzero_share(x, n, set_.d) < kPairedShare && history.trial.takes_second(history.seconds());
+    return nonzero_share(x, n, set_.d) < kPairedShare && history.trial.takes_second();
   }
 
   // Whether to use three products.
@@ -322,7 +322,7 @@ class TileScorer final : public Scorer {
 
 inline bool tiles_need_sgemm(std::int64_t k, std::int64_t d, std::int64_t pack_bytes) {
   // Also if tiles fit: very large centres take another scorer.
-  return PackedScorer::bytes(k, d) > pack_bytes;
+  return !PackedScorer::fits(k, d, pack_bytes);
 }
 
 inline std::unique_ptr<const Scorer> make_tile_scorer(const CenterSet& set, const ScorerOptions& options) {

@@ -94,6 +94,7 @@ int main() {
       {"tiny", [&] { return normal(random) * 1e-20F; }},
       {"denormal", [&] { return normal(random) * 1e-39F; }},
       {"huge", [&] { return normal(random) * 1e15F; }},
+      {"nearly too large", [&] { return normal(random) * 4e16F; }},
       {"halfway between two bfloat16", [&] { return 1.0F + static_cast<float>(random() % 128) * 0x1p-8F; }},
   };
   int n_checked = 0;

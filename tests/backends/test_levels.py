@@ -160,9 +160,9 @@ def test_long_calls_may_try_several_methods(way, rng):
 
 @pytest.mark.parametrize("d", [7, 40, 100])
 def test_each_position_of_a_number_is_found(way, d):
-    """One number in each row. The other numbers of the centres are wrong by far."""
-    x = np.eye(d, dtype=np.float32).repeat(20, axis=0)
-    c = np.where(np.eye(d, dtype=bool), np.float32(1), np.float32(-1000))
+    """One number in each row. If it is missed, the centre at the origin has the largest score by far."""
+    c = np.vstack([10 * np.eye(d, dtype=np.float32), np.zeros((1, d), np.float32)])
+    x = c[:d].repeat(20, axis=0)
     labels = native.assign(x, c, n_threads=2, method=way)
     np.testing.assert_array_equal(labels, np.arange(d).repeat(20))
 
