@@ -167,6 +167,14 @@ def test_each_position_of_a_number_is_found(way, d):
     np.testing.assert_array_equal(labels, np.arange(d).repeat(20))
 
 
+@pytest.mark.parametrize("d", [8192, 8200])
+def test_labels_of_wide_rows(way, rng, d):
+    """Up to 8192 numbers the levels multiply, beyond that BLAS."""
+    x, c = relu(rng, 60, d, 0.1), relu(rng, 20, d, 0.3)
+    x[30:45] = relu(rng, 15, d, 1.0)
+    np.testing.assert_array_equal(native.assign(x, c, n_threads=2, method=way), reference.assign(x, c))
+
+
 def test_labels_are_right_far_from_the_origin(way, rng):
     x, c = 1000 + relu(rng, 300, 64, 1.0), 1000 + relu(rng, 70, 64, 1.0)
     np.testing.assert_array_equal(native.assign(x, c, n_threads=1, method=way), reference.assign(x, c))
