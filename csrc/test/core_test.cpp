@@ -16,11 +16,11 @@
 #include <vector>
 
 #include "core/convnet.hpp"
-#include "core/method_trial.hpp"
 #include "core/seeding.hpp"
 #include "core/vlad.hpp"
 #include "test/batch.hpp"
 #include "test/gram.hpp"
+#include "test/history.hpp"
 #include "test/plain.hpp"
 #include "test/seeding_steps.hpp"
 
@@ -229,38 +229,6 @@ void test_memory(std::int64_t k, std::int64_t d, const std::vector<std::int64_t>
   check(kept == 0, "memory given back, but for " + std::to_string(kept) + " bytes");
 }
 
-// Four blocks in turn, then the faster method, until the next trial.
-void test_trial() {
-  for (const bool second_is_faster : {false, true}) {
-    medvlad::MethodTrial trial;
-    for (int block = 0; block < 600; ++block) {
-      const bool second = trial.takes_second();
-      const bool expected = block % 256 < 4 ? block % 2 == 1 : second_is_faster;
-      check(second == expected, "trial, block " + std::to_string(block));
-      // Each method is slow once.
-      const double slow = block % 256 < 2 ? 10.0 : 0.0;
-      trial.record(slow + (second == second_is_faster ? 1.0 : 2.0));
-      trial.record(0.1);  // of a block that was not tried
-    }
-  }
-}
-
-// After a block with many candidates, 64 blocks have more bits. Blocks of other methods say nothing.
-void test_fine() {
-  medvlad::ScorerHistory history;
-  const auto block = [&](double candidates) {
-    const bool fine = history.needs_fine(4.0);
-    history.end_block(1, candidates);
-    return fine;
-  };
-  for (const double candidates : {1.0, 4.0, 1.0}) check(!block(candidates), "few candidates");
-  history.end_block(1, 100.0);
-  check(!block(5.0), "candidates of another method");
-  for (int i = 0; i < 64; ++i) check(block(100.0), "fine block " + std::to_string(i));
-  check(!block(1.0), "coarse again");
-  check(!block(1.0), "still coarse");
-}
-
 // Make each allocation fail in turn, first alone and then with all later ones. The call must throw and free
 // all memory, or return the same bits.
 template <class Work>
@@ -414,8 +382,8 @@ void test_convolutions(const std::vector<std::int64_t>& widths, std::int64_t n, 
 
 int main() {
   unsigned seed = 0;
-  test_trial();
-  test_fine();
+  medvlad::test::check_trial();
+  medvlad::test::check_fine();
   for (const Method method :
        {Method::automatic, Method::dense, Method::sparse, Method::bf16, Method::bf16x3}) {
     for (const std::int64_t k : {1, 16, 33, 64, 130}) {
