@@ -28,7 +28,7 @@ struct ScoredRows {
   float* scores;   // (n, stride): scores[r * stride + k] for centre k; undefined between K and the stride
   double* errors;  // (n): bound on |computed - real| of every score of the row, for finite centres; infinite
                    // if one may be NaN
-  double* norms;  // (n): bound on |x|, close to it; not finite if a number of the row is not
+  double* norms;   // (n): bound on |x|, close to it; not finite if a number of the row is not
 };
 
 // What a caller has seen in the blocks before, so that the scorer can choose a method.
