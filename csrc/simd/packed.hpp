@@ -23,6 +23,7 @@
 #include "core/scorer.hpp"
 #include "paired_centers.hpp"
 #include "rows.hpp"
+#include "transpose.hpp"
 
 namespace medvlad {
 
@@ -48,18 +49,9 @@ class PackedCenters {
     std::fill_n(bias_.data(), bias_.size(), -std::numeric_limits<float>::infinity());
     std::copy(bias, bias + k_, bias_.data());
     if (width != k_) std::fill_n(values_.data(), values_.size(), 0.0F);
-    // Squares of 16 x 16, so that both sides of the transposition stay in cache.
-    constexpr std::int64_t kSquare = 16;
-    for (std::int64_t k0 = 0; k0 < k_; k0 += kSquare) {
-      const std::int64_t k1 = std::min(k_, k0 + kSquare), column = k0 / kTileColumns * kTileColumns;
-      for (std::int64_t j0 = 0; j0 < d; j0 += kSquare) {
-        float* to = values_.data() + column * d_ + j0 * kTileColumns + k0 - column;
-        const std::int64_t count = std::min(kSquare, d - j0);
-        for (std::int64_t k = k0; k < k1; ++k) {
-          const float* row = centers + k * d + j0;
-          for (std::int64_t j = 0; j < count; ++j) to[j * kTileColumns + k - k0] = row[j];
-        }
-      }
+    for (std::int64_t column = 0; column < k_; column += kTileColumns) {
+      transpose(centers + column * d, std::min(kTileColumns, k_ - column), d, d, values_.data() + column * d,
+                kTileColumns);
     }
   }
 

@@ -35,6 +35,7 @@
 #include "core/size.hpp"
 // Must follow the header that defines Vector.
 #include "rows.hpp"
+#include "transpose.hpp"
 
 namespace medvlad {
 
@@ -65,7 +66,7 @@ class PairedCenters {
     std::fill_n(bias_.data(), bias_.size(), -std::numeric_limits<float>::infinity());
     std::copy(centred.bias.begin(), centred.bias.end(), bias_.data());
     max_half_ = centred.max_half;
-    AlignedBuffer<std::uint32_t> rows(size(Vector::kWidth * d_));
+    AlignedBuffer<float> rows(size(Vector::kWidth * d_));
     for (std::int64_t first = 0; first < width; first += kPair) pack(set, centred.mean, first, rows.data());
   }
 
@@ -80,15 +81,19 @@ class PairedCenters {
       const float* rows = x + first * d_;
       std::int64_t end = 0;
       for (std::int64_t row = 0; row < count; ++row) {
-        prefetch(rows + (most + row) * d_, d_);
-        to.norms[first + row] = squared_norm(rows + row * d_, d_);
-        ends[size(row)] = end += list_nonzeros(rows + row * d_, d_, positions.data() + end);
+        end += list_nonzeros(rows + row * d_, d_, positions.data() + end, to.norms[first + row]);
+        ends[size(row)] = end;
       }
+      // The next rows, which need not be valid, are prefetched meanwhile, a few cache lines at a time and in
+      // the order of addresses.
+      const float* ahead = rows + count * d_;
+      const std::int64_t steps = 16 * ((width_ + kPanel - 1) / kPanel), lines = (d_ + steps - 1) / steps;
       for (std::int64_t panel = 0; panel < width_; panel += kPanel) {
         const std::uint16_t* listed = positions.data();
         for (std::int64_t row = 0; row < count; ++row) {
           const std::uint16_t* last = positions.data() + ends[size(row)];
           zeros.some(kPanelZeros * d_);
+          for (std::int64_t line = 0; line < lines; ++line, ahead += 16) Vector::prefetch(ahead);
           multiply<kPanelVectors>(rows + row * d_, listed, last - listed, panel,
                                   to.scores + (first + row) * stride + panel);
           listed = last;
@@ -106,33 +111,27 @@ class PairedCenters {
   }
   const float* words_of(std::int64_t panel) const { return words_.data() + panel / 2 * d_; }
 
-  // Pack the kPair centres from `first` on: pairs of them into `rows` (Vector::kWidth, d), which are
-  // transposed.
-  void pack(const CenterSet& set, const std::vector<float>& mean, std::int64_t first, std::uint32_t* rows) {
+  // Pack the kPair centres from `first` on. `rows` is memory for (Vector::kWidth, d) words.
+  void pack(const CenterSet& set, const std::vector<float>& mean, std::int64_t first, float* rows) {
     // A centre beyond K is the mean, so its numbers are zeros.
     const auto center = [&](std::int64_t k) { return k < set.k ? set.centers + k * d_ : mean.data(); };
     for (std::int64_t i = 0; i < Vector::kWidth; ++i) {
       pair_up(center(first + i), center(first + Vector::kWidth + i), mean.data(), rows + i * d_);
     }
-    const std::int64_t panel = first / kPanel * kPanel, step = vectors_of(panel) * Vector::kWidth;
-    float* to = words_.data() + panel / 2 * d_ + (first - panel) / 2;
-    constexpr std::int64_t kSquare = 16;  // dimensions at a time, so that both sides stay in cache
-    for (std::int64_t begin = 0; begin < d_; begin += kSquare) {
-      const std::int64_t end = std::min(d_, begin + kSquare);
-      for (std::int64_t i = 0; i < Vector::kWidth; ++i) {
-        for (std::int64_t j = begin; j < end; ++j) std::memcpy(to + j * step + i, rows + i * d_ + j, 4);
-      }
-    }
+    const std::int64_t panel = first / kPanel * kPanel;
+    transpose(rows, Vector::kWidth, d_, d_, words_.data() + panel / 2 * d_ + (first - panel) / 2,
+              vectors_of(panel) * Vector::kWidth);
   }
 
   // Write the words of two centres, and see what they lose.
-  void pair_up(const float* one, const float* other, const float* mean, std::uint32_t* words) {
+  void pair_up(const float* one, const float* other, const float* mean, float* words) {
     constexpr std::int64_t kLanes = 16;
     float squared[2][kLanes] = {}, lost[2][kLanes] = {};
     const auto pair_lane = [&](std::int64_t j, std::int64_t lane) {
       const float values[2] = {one[j] - mean[j], other[j] - mean[j]};
       float kept[2];
-      words[j] = word_of(values, kept);
+      const std::uint32_t word = word_of(values, kept);
+      std::memcpy(words + j, &word, sizeof word);
       for (int i = 0; i < 2; ++i) {
         const float difference = values[i] - kept[i];
         squared[i][lane] += kept[i] * kept[i];

@@ -56,6 +56,12 @@ struct Vector {
   static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
   static void prefetch_to_write(float* p) { __builtin_prefetch(p, 1, 3); }
   static void store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
+  // low, high = a_0 b_0 a_1 b_1 ...
+  static void interleave(Floats a, Floats b, Floats& low, Floats& high) {
+    const Floats outer = _mm256_unpacklo_ps(a, b), inner = _mm256_unpackhi_ps(a, b);
+    low = _mm256_permute2f128_ps(outer, inner, 0x20);
+    high = _mm256_permute2f128_ps(outer, inner, 0x31);
+  }
   static float sum(Floats v) {
     alignas(32) float lanes[8];
     _mm256_store_ps(lanes, v);

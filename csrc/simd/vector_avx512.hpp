@@ -41,6 +41,12 @@ struct Vector {
   static void prefetch(const float* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
   static void prefetch_to_write(float* p) { __builtin_prefetch(p, 1, 3); }
   static void store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
+  // low, high = a_0 b_0 a_1 b_1 ...
+  static void interleave(Floats a, Floats b, Floats& low, Floats& high) {
+    const __m512i of_low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    low = _mm512_permutex2var_ps(a, of_low, b);
+    high = _mm512_permutex2var_ps(a, _mm512_add_epi32(of_low, _mm512_set1_epi32(8)), b);
+  }
   static float sum(Floats v) { return _mm512_reduce_add_ps(v); }
   static unsigned mask_nonzero(const float* p) {
     const __m512i bits = _mm512_castps_si512(_mm512_loadu_ps(p));
