@@ -10,7 +10,8 @@ import importlib
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -194,10 +195,17 @@ def _as_float(value: Any) -> float:
         return math.inf
 
 
+def closest(name: str, choices: Collection[str]) -> list[str]:
+    """Return the one of the choices that was probably meant, in any case, or an empty list."""
+    by_lower = {one.casefold(): one for one in choices}
+    return [by_lower[one] for one in get_close_matches(name.casefold(), by_lower, n=1)]
+
+
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """Return `value`. Raise InputError with the list of `choices` unless it is one of them."""
     if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        hint = "".join(f"; did you mean {one!r}?" for one in closest(str(value), choices))
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}{hint}")
     return str(value)
 
 

@@ -28,6 +28,7 @@ import logging
 import os
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -291,6 +292,11 @@ def _best_backend() -> str:
     try:
         importlib.import_module("medvlad.backends.native")
     except ImportError as error:
-        logger.warning("the native backend was not built (%s): computing with the slow reference", error)
+        source = Path(__file__).parents[2]
+        is_checkout = (source / "setup.py").exists()
+        hint = f". Python reads the checkout {source}: start it in another folder" if is_checkout else ""
+        logger.warning(
+            "the native backend was not built (%s): computing with the slow reference%s", error, hint
+        )
         return "reference"
     return "native"

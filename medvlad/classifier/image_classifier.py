@@ -53,9 +53,9 @@ class ImageClassifier(ClassifierMixin, ClassifierAnswers):
         See :class:`medvlad.CNNDescriptors`. weights=None: those of the preset's network, or "imagenet".
     encode : str or None, default=None
         Encoding: "avg", "max", "gem", "vlad64", "fisher64", or several joined by +, whose vectors are
-        concatenated. Of several separated by commas, such as "avg,vlad64", the first one is used unless
-        another one is clearly better inside the training images, see :mod:`medvlad.evaluation.choice`. None:
-        that of the preset if one is given, or "vlad64".
+        concatenated. Of several separated by commas, such as "avg,vlad64", the first one is used
+        that is within one standard error of the best inside the training images, see
+        :mod:`medvlad.evaluation.choice`. None: that of the preset if one is given, or "vlad64".
     preset : {"paper", "best", "fast"} or None, default=None
         Values of the parameters that are None here, see ``PRESETS`` in :mod:`medvlad.encoders.recipe`. None:
         "paper".

@@ -21,6 +21,7 @@ from medvlad.cli.table_options import DATA_OR_URL, table_group, table_of
 from medvlad.cli.workers import chosen_workers
 
 if TYPE_CHECKING:
+    from medvlad.classifier.image_classifier import ImageClassifier
     from medvlad.evaluation.choice import Choice
 
 __all__ = ["train"]
@@ -48,8 +49,8 @@ __all__ = ["train"]
     cloup.option(
         "--encode",
         metavar="NAME,...",
-        help="Encoding: avg, max, gem, vlad64, ... Of several, the first unless another is clearly "
-        "better.  "
+        help="Encoding: avg, max, gem, vlad64, ... Of several, the first within one standard "
+        "error of the best.  "
         "[default: avg,vlad64]",
     ),
     options.MODEL,
@@ -148,22 +149,33 @@ def train(
     if left_out:
         click.echo(left_out)
     if experiment.threshold is not None:
-        first, second = classifier.classes_
-        at = classifier.pipeline_[-1].threshold_
-        click.echo(
-            f"{second} is decided above {at:+.3f}, {first} below ({experiment.threshold}). Without this "
-            f"option the threshold is 0, so {'fewer' if at > 0 else 'more'} images are {second} with it"
-        )
+        click.echo(_operating_point(classifier, experiment.threshold, experiment.positive))
     list_damaged([{"image": "", "reason": reason} for _, reason in damaged])
     return list_skipped(skipped)
+
+
+def _operating_point(classifier: ImageClassifier, target: str, positive: str | None) -> str:
+    """Return a line with the threshold, and what it does to the held-out training images."""
+    from medvlad.evaluation.calibrated_training import positive_index
+
+    first, second = classifier.classes_
+    svm = classifier.pipeline_[-1]
+    own = svm.held_out_labels_ == positive_index(classifier.classes_, positive)
+
+    def rates(threshold: float) -> str:
+        right = svm.decide(svm.held_out_decision_, threshold) == svm.held_out_labels_
+        return f"sensitivity {right[own].mean():.3f}, specificity {right[~own].mean():.3f}"
+
+    return (
+        f"{second} is decided above {svm.threshold_:+.3f}, {first} below ({target}). In held-out training "
+        f"images: {rates(svm.threshold_)}. Without this option: {rates(0.0)}"
+    )
 
 
 def _why(choice: Choice) -> str:
     """Return a line that says which encoding was chosen and why."""
     means = ", ".join(f"{name} {mean:.3f}" for name, mean in choice.balanced_accuracy.items())
-    first = next(iter(choice.balanced_accuracy))
-    why = "no other is clearly better" if choice.encoding == first else "clearly better than the earlier ones"
     return (
-        f"encoding {choice.encoding}, {why}: {choice.metric} {means} "
-        f"({choice.n_folds}-fold cross-validation inside the training images)"
+        f"encoding {choice.encoding}, the first within one standard error of the best: {choice.metric} "
+        f"{means} ({choice.n_folds}-fold cross-validation inside the training images)"
     )

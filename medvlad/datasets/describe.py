@@ -102,7 +102,7 @@ def examples_in_words(dataset: ImageFolder) -> str | None:
     if not examples:
         return None
     listed = ", ".join(f"{one['patient']!r} from {one['image']!r}" for one in examples)
-    return f"file names tell patients, such as {listed}"
+    return f"patients were read from file names, such as {listed}"
 
 
 def patients_in_words(described: Mapping[str, Any]) -> str | None:

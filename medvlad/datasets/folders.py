@@ -98,6 +98,15 @@ class ImageFolder:
     files: list[tuple[Path, ...]] | None = None
     folds: NDArray[np.str_] | None = None
 
+    def __post_init__(self) -> None:
+        by_image = ("labels", "groups", "splits", "patient_sources", "kinds", "targets", "sites")
+        given = {name: getattr(self, name) for name in (*by_image, "files", "folds")}
+        for name, values in {**given, **self.covariates}.items():
+            if values is not None and len(values) != len(self.paths):
+                raise InputError(
+                    f"{name} has {len(values)} values for {len(self.paths)} images: give one for each image"
+                )
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -1,7 +1,8 @@
 """Choose the columns of a table: image, label, patient, split and site. The others are covariates.
 
 A column is found by its usual name, in any case, and with spaces, hyphens or underscores between words. If
-several columns fit, the most usual name counts. The choice is logged.
+several columns fit, the most usual name counts. The choice is logged. A column whose name is nearly a usual
+one is an error if no column has that role, because results without patients or splits look right.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _USUAL = {
     "site": ("site", "centre", "center", "hospital", "institution"),
 }
 _SHOWN_COLUMNS = 12
+_NEARLY = 0.85  # similarity of two names of which one is probably a misspelt form of the other
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
     Raises
     ------
     InputError
-        If a named column is missing or has two roles, or no column fits.
+        If a named column is missing or has two roles, no column fits, or only one whose name is nearly usual.
     """
     check_choice(settings.task, "task", TASKS)
     if settings.label_column is not None and settings.label_columns:
@@ -134,6 +136,8 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
         found.get("site"),
         tuple(name for name in table.columns if name not in chosen),
     )
+    if needs_labels:
+        _check_spelling(table, columns.covariates, {"patient", "split", "site"} - {*found})
     _log.info("%s: %s", table.name, "; ".join(_in_words(columns, others, needs_labels=needs_labels)))
     return columns
 
@@ -161,6 +165,19 @@ def _found(table: Table, given: Mapping[str, str], labels: tuple[str, ...]) -> d
             found[role] = fitting[0]
             taken.add(fitting[0])
     return found
+
+
+def _check_spelling(table: Table, covariates: Collection[str], roles: Collection[str]) -> None:
+    """Raise InputError if a covariate is nearly a usual name of one of the roles, which have no column."""
+    for name in covariates:
+        for role in roles:
+            close = get_close_matches(_usual(name), _USUAL[role], n=1, cutoff=_NEARLY)
+            if close:
+                raise InputError(
+                    f"the column {name!r} of {table.name} may be a misspelt {close[0]!r}, and no other "
+                    f"column holds {role}s: name it with `{role}_column`, or rename it if it holds something "
+                    "else"
+                )
 
 
 def _named(table: Table, name: str, parameter: str) -> str:

@@ -262,7 +262,7 @@ def _check_files(
     what = "images" if any(feature_ending(name) is None for name in names) else "feature files"
     advice = "`image_root`" if is_given else "give the folder that paths are relative to as `image_root`"
     raise InputError(
-        f"{len(missing):,} of the {len(names):,} {what} of {table.name} are no files in "
+        f"{len(missing):,} of the {len(names):,} {what} of {table.name} were not found in "
         f"{str(base)!r}{counts}: {rows_in_words(table, missing, table.columns[column])}. Correct the column "
         f"{column!r} or {advice}"
     )

@@ -3,9 +3,10 @@
 Each encoding is fitted and measured on the same inner folds, see :mod:`medvlad.evaluation.cross_validation`.
 Images of a patient stay together. The metric is balanced accuracy.
 
-The first encoding is chosen unless another one is clearly better. "Clearly" means that its mean over the
-folds is higher by more than one standard error of the differences, fold by fold. So name the cheapest
-encoding first: average pooling before VLAD. No test image is used.
+The first encoding is chosen whose mean over the folds is within one standard error of the best. It is the
+standard error of the differences, fold by fold. So name the cheapest encoding first: average pooling before
+VLAD. This selects, and does not show a difference: one standard error is weak evidence. No test image is
+used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from medvlad.evaluation.cross_validation import InnerFolds, inner_folds
 from medvlad.svm.invariance import Nuisance
 from medvlad.svm.wide_linear_svc import WideLinearSVC
 
-__all__ = ["Choice", "best_encoding", "choose_encoding", "clearly_best", "first_encoding", "has_folds"]
+__all__ = ["Choice", "best_encoding", "choose_encoding", "first_encoding", "first_near_best", "has_folds"]
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ def first_encoding(encoders: Mapping[str, Any]) -> str:
 
 
 def best_encoding(found: Mapping[str, InnerFolds], metric: str) -> Choice:
-    """Choose an encoding by the scores of its inner folds, see :func:`clearly_best`. `metric` names them."""
-    chosen = clearly_best({name: one.scores for name, one in found.items()})
+    """Choose an encoding by the scores of its inner folds. `metric` names them."""
+    chosen = first_near_best({name: one.scores for name, one in found.items()})
     means = {name: one.mean_score for name, one in found.items()}
     best = found[chosen]
     return Choice(chosen, best.penalty, means, len(best.scores), metric, best)
@@ -151,7 +152,7 @@ def has_folds(labels: NDArray[np.int64], groups: NDArray[Any] | None, folds: int
     return min(folds, int(units_per_class(labels, groups, int(labels.max()) + 1).min())) >= 2
 
 
-def clearly_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
+def first_near_best(scores: Mapping[str, NDArray[np.float64]]) -> str:
     """Return the first name whose mean is within one standard error of the best.
 
     Without two folds there is no standard error, and the first name is returned.

@@ -5,8 +5,8 @@ Each layer is measured with each encoding by the inner folds of
 in each fold. No image of a test part is used. The network runs once for all layers, see
 :mod:`medvlad.extraction.many_layers`.
 
-The layer with the fewest numbers in a descriptor is chosen, unless another one is clearly better. In this
-order, it is the first one whose balanced accuracy is within one standard error of the best, fold by fold.
+Of the layers whose balanced accuracy is within one standard error of the best, fold by fold, the one with
+the fewest numbers in a descriptor is chosen.
 
 Without a test part, a later evaluation uses the same images. The accuracy of the chosen layer is then
 slightly optimistic.
@@ -29,7 +29,7 @@ from medvlad._util.validate import InputError, check_positive_int
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.pooling import holds_feature_files
 from medvlad.descriptors.ragged import Descriptors
-from medvlad.evaluation.choice import clearly_best
+from medvlad.evaluation.choice import first_near_best
 from medvlad.evaluation.class_counts import absent_classes
 from medvlad.evaluation.cross_validation import inner_folds
 from medvlad.extraction.cnn_descriptors import CNNDescriptors
@@ -217,7 +217,7 @@ def sweep_layers(
                 )
     rank = {name: i for i, name in enumerate(encoders)}
     by_cost = sorted(range(len(scores)), key=lambda i: (rank[scores[i].encoding], scores[i].n_features))
-    taken = scores[int(clearly_best({str(i): by_fold[i] for i in by_cost}))]
+    taken = scores[int(first_near_best({str(i): by_fold[i] for i in by_cost}))]
     return LayerSweep(scores, taken.layer, taken.encoding, len(dataset.labels), len(by_fold[0]))
 
 

@@ -34,7 +34,7 @@ from sklearn.metrics import r2_score
 
 from medvlad._util.text_table import text_table
 from medvlad.datasets.folders import ImageFolder
-from medvlad.evaluation.choice import Choice, clearly_best, first_encoding
+from medvlad.evaluation.choice import Choice, first_encoding, first_near_best
 from medvlad.evaluation.cross_validation import Decided, FittedFold, Images, Stopwatch
 from medvlad.evaluation.folds import parts_by_fold
 from medvlad.evaluation.intervals import patient_numbers
@@ -272,7 +272,7 @@ def choose_number_encoding(
             found[name].append(float(np.mean(defined)) if defined else 0.0)
     scores = {name: np.array(values) for name, values in found.items()}
     means = {name: float(values.mean()) for name, values in scores.items()}
-    return Choice(clearly_best(scores), float("nan"), means, len(parts), metric="R2")
+    return Choice(first_near_best(scores), float("nan"), means, len(parts), metric="R2")
 
 
 def number_table(results: Sequence[Mapping[str, Any]]) -> str:

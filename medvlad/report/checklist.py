@@ -209,7 +209,7 @@ def _aim(r: Mapping[str, Any]) -> str:
 
 def _sources(r: Mapping[str, Any]) -> str:
     root = r["dataset"].get("root")
-    named = "" if root is None else f" in the folder {Path(root).name}"
+    named = "" if root is None else f" of {Path(root).name}"
     counted = f"{r['dataset']['n_images']} {units_in_words(r['dataset'])}"
     return f"{counted}{named}. Add where they came from, and whom they represent."
 

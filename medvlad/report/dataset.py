@@ -38,7 +38,7 @@ def add_dataset(page: Page, described: Mapping[str, Any]) -> None:
     page.heading("Patients and files")
     if examples:
         listed = ", ".join(f"{one['patient']} from {one['image']}" for one in examples)
-        page.paragraph(f"File names tell patients, such as {listed}.")
+        page.paragraph(f"Patients were read from file names, such as {listed}.")
     if some_unknown:
         page.table(
             ["class", "file", "images of known patients", "of unknown patients"],

@@ -212,7 +212,7 @@ def test_files_left_out_are_in_the_results_and_the_report(run_with_unknown_patie
 
 def test_examples_of_patients_are_shown_by_pseudonyms_only(run_with_unknown_patients):
     results, page, error = run_with_unknown_patients
-    assert "file names tell patients, such as" not in error
+    assert "patients were read from file names, such as" not in error
     assert "patient0" not in error
     assert all(one["patient"].startswith("patient-") for one in results["dataset"]["patient_examples"])
     assert all(one["image"].startswith("image-") for one in results["dataset"]["patient_examples"])

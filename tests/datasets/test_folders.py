@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -288,6 +289,13 @@ def test_take_returns_the_images_at_the_indices(indices, expected):
     assert part.splits.tolist() == [data.splits[i] for i in expected]
     assert part.class_names == ["a", "b"]
     assert part.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("name", ["labels", "sites", "targets", "folds"])
+def test_a_field_has_a_value_for_each_image(name):
+    data = folder_of_six()
+    refusal(lambda: replace(data, **{name: np.zeros(5)}), f"{name} has 5 values for 6 images")
+    refusal(lambda: replace(data, covariates={"sex": np.array(["F"] * 7)}), "sex has 7 values for 6 images")
 
 
 def test_a_subset_holds_the_images_of_one_part():

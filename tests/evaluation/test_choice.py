@@ -50,14 +50,14 @@ def test_the_first_is_chosen_if_both_are_equally_good(rng):
 def test_a_difference_within_one_standard_error_is_not_clear():
     first = np.array([0.5, 0.7, 0.6, 0.9])
     clear, unclear = first + 0.1, first + np.array([0.4, -0.2, 0.3, -0.1])
-    assert choice.clearly_best({"avg": first, "vlad": clear}) == "vlad"
-    assert choice.clearly_best({"avg": first, "vlad": unclear}) == "avg"
+    assert choice.first_near_best({"avg": first, "vlad": clear}) == "vlad"
+    assert choice.first_near_best({"avg": first, "vlad": unclear}) == "avg"
 
 
 @pytest.mark.parametrize("values", [[], [0.9]])
 def test_without_two_folds_no_difference_is_clear(values):
     scores = {"avg": np.array(values) - 0.4, "vlad": np.array(values)}
-    assert choice.clearly_best(scores) == "avg"
+    assert choice.first_near_best(scores) == "avg"
 
 
 def test_images_of_a_patient_stay_together(rng, monkeypatch):
