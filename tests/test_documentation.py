@@ -216,7 +216,8 @@ FROM_START_TO_END = ("docs/for_clinicians.md", "docs/for_engineers.md", "docs/fo
 OWN_TEST = {*FROM_START_TO_END, "docs/tutorial.md"}
 OWN_TEST |= {f"docs/howto/{page}.md" for page in ("bags", "gpu", "other_networks")}
 #: Pages whose examples take more than about ten seconds.
-LONG = {f"docs/howto/{page}.md" for page in ("choosing", "comparing", "grid_search", "images", "network")}
+LONG = {f"docs/howto/{page}.md" for page in ("audit", "choosing", "comparing", "grid_search", "images")}
+LONG |= {f"docs/howto/{page}.md" for page in ("network", "privacy", "report", "shift")}
 #: Pages whose examples name the real square.
 SHOWS_224 = {"docs/howto/sharing.md", "docs/howto/network.md"}
 FOLLOWED = [

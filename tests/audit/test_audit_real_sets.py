@@ -8,7 +8,7 @@ from support.planted import findings
 from medvlad.audit import audit
 from medvlad.datasets.folders import load_image_folder
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 
 def test_photographs_of_rooms_have_notes_only():

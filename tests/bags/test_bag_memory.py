@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.feature_files import write_features
 
-N_SLIDES, N_TILES, WIDTH = 20, 100_000, 1024
+N_SLIDES, N_TILES, WIDTH = 20, 50_000, 1024
 
 PROGRAM = """
 import json, re, sys
@@ -30,7 +30,7 @@ encoder = Recipe(descriptor_norm=descriptor_norm).encoder(encode)
 parts = [encoder] if not hasattr(encoder, "steps") else [step for _, step in encoder.steps]
 for part in parts:
     if isinstance(part, mv.VLAD):
-        part.set_params(max_samples=50_000, max_iter=5)
+        part.set_params(max_samples=25_000, max_iter=5)
 before = peak()
 vectors = encoder.fit(bags).transform(bags)
 svm = mv.WideLinearSVC().fit(vectors, [int("b." in path) for path in paths])

@@ -21,6 +21,8 @@ from support.marked_dicom import DATE, ROOT, WORD, dicom, found_in, patient_of
 
 from medvlad.datasets.pseudonyms import Pseudonyms, is_pseudonym
 
+pytestmark = pytest.mark.slow  # some twenty commands run first
+
 TESTS = Path(__file__).parents[1]
 NETWORK = ["--model", "mobilenetv2", "--layer", "out_relu", "--weights", "net.weights.h5"]
 

@@ -204,6 +204,7 @@ def test_a_file_of_several_images_is_sent_once(features, scheduler, tmp_path, mo
     assert [(tmp_path / "six.tif").stat().st_size] in sent
 
 
+@pytest.mark.slow
 def test_arrays_are_extracted_and_named_by_index(features, pictures, alone, scheduler, monkeypatch):
     arrays = [np.asarray(Image.open(path)) for path in pictures[:9]]
     assert extract_distributed(features, arrays, scheduler=scheduler) == 9

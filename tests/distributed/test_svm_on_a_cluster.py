@@ -154,6 +154,7 @@ def bags(tmp_path, monkeypatch):
     return tmp_path / "bags"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_commands_fit_the_svm_on_the_workers(client, bags, tmp_path, caplog, command):
     caplog.set_level(logging.INFO)

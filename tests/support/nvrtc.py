@@ -7,6 +7,7 @@ tests/backends/test_kernels.py compares with.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -100,21 +101,29 @@ def _read(log):
         )
 
 
-def compile_all(nvrtc):
-    """Compile every file for every dtype and architecture. Return architecture -> kernel -> Resources."""
-    jobs = [
-        (architecture, file, element)
-        for architecture in ARCHITECTURES
-        for file in FILES
-        for element in (ELEMENTS if file != "kmeans" else ("float32",))
+def units():
+    """Return each file with each dtype that it is compiled for."""
+    return [(file, element) for file in FILES for element in (ELEMENTS if file != "kmeans" else ("float32",))]
+
+
+def digest(version):
+    """Return a hash of all that the resources depend on: sources, options, and NVRTC's version."""
+    parts = [
+        (file, element, cuda_kernels.source(file), cuda_kernels.options(element)) for file, element in units()
     ]
+    return hashlib.sha256(repr((version, CUPYS_OPTIONS, parts)).encode()).hexdigest()
+
+
+def compile_all(nvrtc, architectures=ARCHITECTURES):
+    """Compile every file for every dtype and architecture. Return architecture -> kernel -> Resources."""
+    jobs = [(architecture, *unit) for architecture in architectures for unit in units()]
 
     def one(job):
         architecture, file, element = job
         name = f"{file}.cu"
         return nvrtc.compile(cuda_kernels.source(file), name, architecture, cuda_kernels.options(element))
 
-    used = {architecture: {} for architecture in ARCHITECTURES}
+    used = {architecture: {} for architecture in architectures}
     with ThreadPoolExecutor(2) as pool:
         for (architecture, _, element), kernels in zip(jobs, pool.map(one, jobs), strict=True):
             used[architecture].update({f"{k}, {element}": r for k, r in sorted(kernels.items())})
@@ -123,7 +132,12 @@ def compile_all(nvrtc):
 
 def main():
     nvrtc = Nvrtc(find_library())
-    record = {"nvrtc": nvrtc.version, "columns": Resources._fields, "kernels": compile_all(nvrtc)}
+    record = {
+        "nvrtc": nvrtc.version,
+        "digest": digest(nvrtc.version),
+        "columns": Resources._fields,
+        "kernels": compile_all(nvrtc),
+    }
     text = json.dumps(record, indent=1)
     one_line = re.sub(r"\[\s+([^\[\]]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     RECORD.write_text(one_line + "\n")
