@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 namespace medvlad {
@@ -74,6 +75,11 @@ inline std::int64_t list_nonzeros(const float* x, std::int64_t d, std::uint16_t*
       n += Vector::nonzeros(x + i, static_cast<std::uint16_t>(i), positions + n);
     }
   }
+  const std::int64_t squared_to = j;
+  for (; j + Vector::kFound <= d; j += Vector::kFound) {
+    n += Vector::nonzeros(x + j, static_cast<std::uint16_t>(j), positions + n);
+  }
+  for (std::int64_t i = squared_to; i < j; ++i) squares.add(x[i]);
   for (; j < d; ++j) {
     squares.add(x[j]);
     positions[n] = static_cast<std::uint16_t>(j);

@@ -3,6 +3,7 @@
 // `Vector` comes from one of vector_*.hpp, which must be included before this file.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 

@@ -31,11 +31,13 @@ __all__ = [
     "check_local",
     "check_n_threads",
     "check_non_negative_float",
+    "check_one_each",
     "check_output_file",
     "check_outside",
     "check_positive_float",
     "check_positive_int",
     "check_seed",
+    "closest",
     "further_seed",
     "import_extra",
     "make_output_folder",
@@ -148,6 +150,12 @@ def check_indices(indices: Any, n_images: int) -> NDArray[np.int64]:
         )
     index = array.astype(np.int64)
     return np.where(index < 0, index + n_images, index)
+
+
+def check_one_each(values: Any, name: str, n_images: int) -> None:
+    """Raise InputError unless `values` is None or holds one value for each image."""
+    if values is not None and len(values) != n_images:
+        raise InputError(f"{name} has {len(values)} values for {n_images} images: give one for each image")
 
 
 def one_line(error: BaseException) -> str:

@@ -293,8 +293,8 @@ def _best_backend() -> str:
         importlib.import_module("medvlad.backends.native")
     except ImportError as error:
         source = Path(__file__).parents[2]
-        is_checkout = (source / "setup.py").exists()
-        hint = f". Python reads the checkout {source}: start it in another folder" if is_checkout else ""
+        is_here = (source / "setup.py").exists() and source == Path.cwd()
+        hint = ". Python reads the checkout in this folder: start Python in another one" if is_here else ""
         logger.warning(
             "the native backend was not built (%s): computing with the slow reference%s", error, hint
         )

@@ -155,20 +155,23 @@ def train(
 
 
 def _operating_point(classifier: ImageClassifier, target: str, positive: str | None) -> str:
-    """Return a line with the threshold, and what it does to the held-out training images."""
+    """Return a line with the threshold, and the rates of the held-out training images that chose it."""
     from medvlad.evaluation.calibrated_training import positive_index
 
     first, second = classifier.classes_
     svm = classifier.pipeline_[-1]
-    own = svm.held_out_labels_ == positive_index(classifier.classes_, positive)
+    index = positive_index(classifier.classes_, positive)
+    own = svm.held_out_labels_ == index
 
     def rates(threshold: float) -> str:
         right = svm.decide(svm.held_out_decision_, threshold) == svm.held_out_labels_
-        return f"sensitivity {right[own].mean():.3f}, specificity {right[~own].mean():.3f}"
+        return f"{right[own].mean():.3f} and {right[~own].mean():.3f}"
 
     return (
-        f"{second} is decided above {svm.threshold_:+.3f}, {first} below ({target}). In held-out training "
-        f"images: {rates(svm.threshold_)}. Without this option: {rates(0.0)}"
+        f"{second} is decided above {svm.threshold_:+.3f}, {first} below ({target}). Sensitivity for "
+        f"{classifier.classes_[index]} and specificity, in {len(own)} held-out training images: "
+        f"{rates(svm.threshold_)}; without this option {rates(0.0)}. These images chose the threshold, so "
+        "test it in others"
     )
 
 

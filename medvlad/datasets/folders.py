@@ -6,8 +6,7 @@ A loader turns a folder into an `ImageFolder`, without reading pixels::
          |     |         |
          split class     group (one patient; cross-validation does not divide it)
 
-Images are ordered by split (train, then test), class name and path. So indices, seeded draws and results do
-not depend on the file system.
+Images are ordered by split (train, then test), class name and path, whatever the file system.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlad._util.object_path import ObjectPath, plain
-from medvlad._util.validate import InputError, check_indices
+from medvlad._util.validate import InputError, check_indices, check_one_each
 from medvlad.datasets.feature_files import is_feature_folder
 from medvlad.datasets.listing import ListedImage, Listing, Root, check_root, class_name_of, counts_in_words
 from medvlad.datasets.patients import Patients, compile_group_pattern, find_groups
@@ -35,6 +34,7 @@ __all__ = ["ImageFolder", "load_image_folder"]
 _log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
+_BY_IMAGE = ("labels", "groups", "splits", "patient_sources", "kinds", "targets", "sites", "files", "folds")
 #: Names of the folders of parts, in lower case.
 _PART_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -60,16 +60,14 @@ class ImageFolder:
     splits : ndarray of shape (n,), str, or None
         "train" or "test". None: the data set is not split.
     patient_sources : ndarray of shape (n,), str, or None
-        Where the patient of each image is from: "pattern", "file name", "table", "PatientID",
-        "StudyInstanceUID", or "" if the patient is not known. None: not recorded.
+        "pattern", "file name", "table", "PatientID", "StudyInstanceUID", or "". None: not recorded.
     kinds : ndarray of shape (n,), str, or None
         Kind of each file: "DICOM", "NIfTI" or an ending such as ".png". None: not recorded.
     left_out : mapping of str to mapping of str to int
         Number of files in formats that are not read, by class and ending. They are not in `paths`.
     task : {"classes", "labels", "regression"}
-        What is to be predicted. "classes": one class an image, `labels`. "labels": several labels, any number
-        of which an image may have. "regression": numbers. The last two are in `targets`, and then
-        `class_names` are the names of its columns and `labels` are zeros.
+        What is to be predicted: one class an image, any number of labels, or numbers. The last two are in
+        `targets`. Then `class_names` are the names of its columns, and `labels` are zeros.
     targets : ndarray of shape (n, n_targets), float64, or None
         0 or 1 for each label, or numbers. NaN: not known. None for "classes".
     sites : ndarray of shape (n,), str, or None
@@ -77,8 +75,7 @@ class ImageFolder:
     covariates : mapping of str to ndarray of shape (n,), str
         Other facts about each image, such as sex or device, by name. "" if not known.
     files : list of tuple of Path, n, or None
-        Feature files of each bag, see :func:`medvlad.datasets.pooling.pool_by`. `paths` are the first ones.
-        None: each path is the only file.
+        Feature files of each bag. `paths` are the first ones. None: each path is the only file.
     folds : ndarray of shape (n,), str, or None
         Fold of each image, for cross-validation that tests one fold at a time. None: folds are drawn.
     """
@@ -99,13 +96,10 @@ class ImageFolder:
     folds: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
-        by_image = ("labels", "groups", "splits", "patient_sources", "kinds", "targets", "sites")
-        given = {name: getattr(self, name) for name in (*by_image, "files", "folds")}
-        for name, values in {**given, **self.covariates}.items():
-            if values is not None and len(values) != len(self.paths):
-                raise InputError(
-                    f"{name} has {len(values)} values for {len(self.paths)} images: give one for each image"
-                )
+        for name in _BY_IMAGE:
+            check_one_each(getattr(self, name), name, len(self))
+        for name, values in self.covariates.items():
+            check_one_each(values, f"the covariate {name!r}", len(self))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from medvlad._util.validate import InputError
 from medvlad.datasets.folders import ImageFolder
 from medvlad.datasets.listing import ListedImage
-from medvlad.datasets.manifest_columns import Columns, TableSettings, choose_columns
+from medvlad.datasets.manifest_columns import Columns, TableSettings, check_spelling, choose_columns
 from medvlad.datasets.manifest_files import FoundRows, find_images, locate_files, rows_in_words
 from medvlad.datasets.manifest_numbers import UNKNOWN_WORDS, with_decimal_points
 from medvlad.datasets.manifest_table import Table, is_table, read_table
@@ -149,6 +149,7 @@ def load_table(
         raise InputError("`group_pattern` and `patient_column` both name the patients: leave one out")
     read = read_table(table)
     columns = choose_columns(read, settings)
+    check_spelling(read, columns, _SPLITS, has_patients=pattern is not None)
     if read.n_empty:
         _choices.info("%s: %d empty rows are left out", read.name, read.n_empty)
     targets = read_targets(read, columns, settings.task)

@@ -1,8 +1,10 @@
 """Choose the columns of a table: image, label, patient, split and site. The others are covariates.
 
 A column is found by its usual name, in any case, and with spaces, hyphens or underscores between words. If
-several columns fit, the most usual name counts. The choice is logged. A column whose name is nearly a usual
-one is an error if no column has that role, because results without patients or splits look right.
+several columns fit, the most usual name counts. The choice is logged.
+
+Without its patients or splits, a data set gives results that look right. So a misspelt column of them is an
+error, see `check_spelling`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from difflib import get_close_matches
 from medvlad._util.validate import InputError, check_choice
 from medvlad.datasets.manifest_table import Table
 
-__all__ = ["TASKS", "Columns", "TableSettings", "choose_columns"]
+__all__ = ["TASKS", "Columns", "TableSettings", "check_spelling", "choose_columns"]
 
 # Only choices are logged under this name, so that the command line can show them.
 _log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
     Raises
     ------
     InputError
-        If a named column is missing or has two roles, no column fits, or only one whose name is nearly usual.
+        If a named column is missing or has two roles, or no column fits.
     """
     check_choice(settings.task, "task", TASKS)
     if settings.label_column is not None and settings.label_columns:
@@ -136,10 +138,43 @@ def choose_columns(table: Table, settings: TableSettings, *, needs_labels: bool 
         found.get("site"),
         tuple(name for name in table.columns if name not in chosen),
     )
-    if needs_labels:
-        _check_spelling(table, columns.covariates, {"patient", "split", "site"} - {*found})
     _log.info("%s: %s", table.name, "; ".join(_in_words(columns, others, needs_labels=needs_labels)))
     return columns
+
+
+def check_spelling(table: Table, columns: Columns, parts: Collection[str], *, has_patients: bool) -> None:
+    """Refuse a table whose column of patients or splits was taken for a covariate, because it is misspelt.
+
+    The name must begin like a usual one, be nearly the same, and have no digit (``split1``). The cells must
+    fit as well: more than two patients, or the name of a part.
+
+    Parameters
+    ----------
+    table : Table
+    columns : Columns
+        The choice.
+    parts : collection of str
+        Names of parts, in lower case.
+    has_patients : bool
+        Whether patients are known from elsewhere.
+
+    Raises
+    ------
+    InputError
+        If there is such a column.
+    """
+    roles = {"patient": columns.patient is None and not has_patients, "split": columns.split is None}
+    for name in columns.covariates:
+        for role in (role for role, is_missing in roles.items() if is_missing):
+            close = get_close_matches(_usual(name), _USUAL[role], n=1, cutoff=_NEARLY)
+            if not close or close[0][0] != _usual(name)[0] or re.search(r"\d", name):
+                continue
+            cells = {cell.casefold() for cell in set(table.columns[name])}
+            if len(cells) > 2 if role == "patient" else not cells.isdisjoint(parts):
+                raise InputError(
+                    f"the column {name!r} of {table.name} may be a misspelt {close[0]!r}, and no other "
+                    f"column is that of {role}s: name it with `{role}_column`, or rename it if it is not"
+                )
 
 
 def _usual(name: str) -> str:
@@ -165,19 +200,6 @@ def _found(table: Table, given: Mapping[str, str], labels: tuple[str, ...]) -> d
             found[role] = fitting[0]
             taken.add(fitting[0])
     return found
-
-
-def _check_spelling(table: Table, covariates: Collection[str], roles: Collection[str]) -> None:
-    """Raise InputError if a covariate is nearly a usual name of one of the roles, which have no column."""
-    for name in covariates:
-        for role in roles:
-            close = get_close_matches(_usual(name), _USUAL[role], n=1, cutoff=_NEARLY)
-            if close:
-                raise InputError(
-                    f"the column {name!r} of {table.name} may be a misspelt {close[0]!r}, and no other "
-                    f"column holds {role}s: name it with `{role}_column`, or rename it if it holds something "
-                    "else"
-                )
 
 
 def _named(table: Table, name: str, parameter: str) -> str:

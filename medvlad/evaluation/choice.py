@@ -3,10 +3,9 @@
 Each encoding is fitted and measured on the same inner folds, see :mod:`medvlad.evaluation.cross_validation`.
 Images of a patient stay together. The metric is balanced accuracy.
 
-The first encoding is chosen whose mean over the folds is within one standard error of the best. It is the
-standard error of the differences, fold by fold. So name the cheapest encoding first: average pooling before
-VLAD. This selects, and does not show a difference: one standard error is weak evidence. No test image is
-used.
+The first encoding whose mean over the folds is within one standard error of the best is chosen, so name the
+cheapest one first: average pooling before VLAD. The standard error is that of the differences, fold by fold.
+One standard error is weak evidence of a real difference. No test image is used.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Each layer is measured with each encoding by the inner folds of
 in each fold. No image of a test part is used. The network runs once for all layers, see
 :mod:`medvlad.extraction.many_layers`.
 
-Of the layers whose balanced accuracy is within one standard error of the best, fold by fold, the one with
-the fewest numbers in a descriptor is chosen.
+Of the pairs of layer and encoding whose balanced accuracy is within one standard error of the best, fold by
+fold, one with the first encoding is chosen, and of these the one with the fewest numbers in a descriptor.
 
 Without a test part, a later evaluation uses the same images. The accuracy of the chosen layer is then
 slightly optimistic.

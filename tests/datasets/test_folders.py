@@ -295,7 +295,8 @@ def test_take_returns_the_images_at_the_indices(indices, expected):
 def test_a_field_has_a_value_for_each_image(name):
     data = folder_of_six()
     refusal(lambda: replace(data, **{name: np.zeros(5)}), f"{name} has 5 values for 6 images")
-    refusal(lambda: replace(data, covariates={"sex": np.array(["F"] * 7)}), "sex has 7 values for 6 images")
+    of_seven = {"sites": np.array(["F"] * 7)}
+    refusal(lambda: replace(data, covariates=of_seven), "the covariate 'sites' has 7 values for 6 images")
 
 
 def test_a_subset_holds_the_images_of_one_part():

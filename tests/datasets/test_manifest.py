@@ -114,35 +114,6 @@ def test_columns_can_be_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "meant", "role"),
-    [
-        ("pateint", "patient", "patient"),
-        ("Patients", "patient", "patient"),
-        ("subject-idd", "subject_id", "patient"),
-        ("splitt", "split", "split"),
-        ("hosptial", "hospital", "site"),
-    ],
-)
-def test_a_column_whose_name_is_nearly_usual_is_no_covariate(tmp_path, name, meant, role):
-    """Without its patients, splits or sites, a data set gives results that look right."""
-    table = write_table(tmp_path / "t.csv", f"image,label,{name}", "1.png,x,train", "2.png,y,train")
-    refusal(lambda: mv.load_manifest(table), repr(name), f"misspelt {meant!r}", f"`{role}_column`", "rename")
-    mv.load_manifest(table, **{f"{role}_column": name})
-    other = write_table(
-        tmp_path / "u.csv", f"image,label,{name},{meant}", "1.png,x,a,train", "2.png,y,b,train"
-    )
-    assert set(mv.load_manifest(other).covariates) == {name}
-
-
-@pytest.mark.parametrize(
-    "name", ["patient_age", "patient_sex", "sex", "age", "side", "date", "grade", "dataset", "view", "device"]
-)
-def test_other_names_are_covariates(tmp_path, name):
-    table = write_table(tmp_path / "t.csv", f"image,label,{name}", "1.png,x,1", "2.png,y,2")
-    assert set(mv.load_manifest(table).covariates) == {name}
-
-
-@pytest.mark.parametrize(
     ("arguments", "parts"),
     [
         ({"label_column": "labelz"}, ["'labelz'", "'image', 'label'", "did you mean 'label'"]),

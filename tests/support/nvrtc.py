@@ -20,6 +20,7 @@ from medvlad.descriptors.gpu_array import ELEMENTS
 
 #: Options that CuPy 14 always adds.
 CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+COMPILED_WITH = ("--ptxas-options=-v", *CUPYS_OPTIONS)
 RECORD = Path(__file__).with_name("kernel_resources.json")
 FILES = sorted(path.stem for path in (Path(cuda_kernels.__file__).parent / "kernels").glob("*.cu"))
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
@@ -60,7 +61,7 @@ class Nvrtc:
         create = (ctypes.byref(program), source.encode(), name.encode(), 0, None, None)
         self._call("nvrtcCreateProgram", *create)
         try:
-            flags = [f"-arch={architecture}", "--ptxas-options=-v", *options, *CUPYS_OPTIONS]
+            flags = [f"-arch={architecture}", *options, *COMPILED_WITH]
             array = (ctypes.c_char_p * len(flags))(*(f.encode() for f in flags))
             failed = self._library.nvrtcCompileProgram(program, len(flags), array)
             size = ctypes.c_size_t()
@@ -107,11 +108,11 @@ def units():
 
 
 def digest(version):
-    """Return a hash of all that the resources depend on: sources, options, and NVRTC's version."""
+    """Return a hash of sources, options, architectures, and NVRTC's version, on which resources depend."""
     parts = [
         (file, element, cuda_kernels.source(file), cuda_kernels.options(element)) for file, element in units()
     ]
-    return hashlib.sha256(repr((version, CUPYS_OPTIONS, parts)).encode()).hexdigest()
+    return hashlib.sha256(repr((version, ARCHITECTURES, COMPILED_WITH, parts)).encode()).hexdigest()
 
 
 def compile_all(nvrtc, architectures=ARCHITECTURES):
