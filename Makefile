@@ -43,7 +43,7 @@ help:  ## List the targets
 	  printf '%-18s %s\n' "$$name" "$$text"; done
 
 test: $(VENV)/.test  ## Run the tests except the slow ones, and print the line coverage
-	$(BIN)/pytest $(GUARDS) benchmarks --benchmark-disable --quiet -n $(JOBS)
+	$(BIN)/pytest benchmarks --benchmark-disable --quiet
 	$(if $(COVERED),COVERAGE_FILE=$(VENV)/.coverage COVERAGE_CORE=$(COVERAGE_CORE)) MEDVLAD_REQUIRE=$(REQUIRE) \
 	  $(BIN)/pytest $(GUARDS) -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	  $(if $(COVERED),--cov --cov-report=xml:$(VENV)/coverage.xml --cov-fail-under=$(LEAST_COVERAGE))
