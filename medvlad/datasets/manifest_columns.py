@@ -173,7 +173,8 @@ def check_spelling(table: Table, columns: Columns, parts: Collection[str], *, ha
             if len(cells) > 2 if role == "patient" else not cells.isdisjoint(parts):
                 raise InputError(
                     f"the column {name!r} of {table.name} may be a misspelt {close[0]!r}, and no other "
-                    f"column is that of {role}s: name it with `{role}_column`, or rename it if it is not"
+                    f"column is that of {role}s: name it with `{role}_column`, or, if it holds something "
+                    "else, rename it"
                 )
 
 
