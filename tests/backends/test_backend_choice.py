@@ -239,3 +239,17 @@ def test_auto_falls_back_with_one_warning(tmp_path):
     assert done.stdout.splitlines()[:3] == ["[0, 1]"] * 3
     assert done.stderr.count("not built") == 1
     assert "_native_portable" in done.stdout
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_checkout_without_compiled_modules_is_named_if_python_starts_in_it(
+    monkeypatch, caplog, tmp_path, is_here
+):
+    (tmp_path / "setup.py").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path if is_here else tmp_path / "elsewhere")
+    monkeypatch.setattr(backends, "__file__", str(tmp_path / "medvlad" / "backends" / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "medvlad.backends.native", None)
+    assert backends._best_backend.__wrapped__() == "reference"
+    assert "computing with the slow reference" in caplog.text
+    assert ("start Python in another" in caplog.text) == is_here
